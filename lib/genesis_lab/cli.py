@@ -1,0 +1,329 @@
+"""The command `genesis`: parses, calls, prints. Everything it calls is imported when it is called, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from genesis_lab import __version__
+from genesis_lab.errors import GenesisError, InvalidInput
+
+if TYPE_CHECKING:
+    from genesis_lab.pipeline import Pipeline, Run
+
+
+def _group(help_text: str) -> typer.Typer:
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+app = _group("From no data to a small model that provably works: generate, validate, train, report.")
+notebooks_app = _group("Keep the notebooks of this repository in order.")
+dataset_app = _group("Bring datasets in, take them out, look at them.")
+reference_app = _group("Real data to measure against.")
+
+Params = Annotated[Path, typer.Argument(help="A params file, for example params/demo.yaml.")]
+Overrides = Annotated[
+    list[str], typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file. Repeatable.")
+]
+
+
+@app.callback()
+def root(
+    output_root: Annotated[
+        Path | None, typer.Option(help="Write to this folder instead of outputs/ (or GENESIS_OUTPUT_ROOT).")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"genesis-lab {__version__}")
+        raise typer.Exit
+    if output_root is not None:
+        from genesis_lab.outputs import use_output_root
+
+        use_output_root(output_root)
+
+
+@app.command()
+def run(
+    params: Params,
+    param: Overrides = [],
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NOTEBOOK", help="Resume the newest run from this notebook.")
+    ] = None,
+    sweep: Annotated[
+        list[str], typer.Option(metavar="NAME=A,B,C", help="Run once for each value. Repeatable: all combinations.")
+    ] = [],
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at once in a sweep (default: GENESIS_WORKERS).")] = None,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler for a sweep (default: GENESIS_DASK_ADDRESS).")
+    ] = None,
+) -> None:
+    """Run the notebooks of a params file in order."""
+    from genesis_lab.pipeline import load_pipeline
+
+    overrides = _pairs(param)
+    if sweep:
+        if start:
+            raise InvalidInput("A sweep starts from the first notebook: leave out --from or --sweep.")
+        _sweep(params, sweep, overrides, workers, dask)
+        return
+    _run(load_pipeline(params, overrides), start)
+
+
+@app.command()
+def notebook(
+    reference: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="Its number or name, for example 10.")],
+    param: Overrides = [],
+    show: Annotated[bool, typer.Option("--show", help="List its parameters instead of running it.")] = False,
+) -> None:
+    """Run one notebook, or list its parameters."""
+    from genesis_lab.notebooks import find_notebook
+    from genesis_lab.pipeline import single_stage
+
+    pipeline = single_stage(find_notebook(reference), _pairs(param))
+    if show:
+        stage = pipeline.stages[0]
+        for name, declared in stage.declared.items():
+            value = stage.parameters.get(name, declared.default)
+            typer.echo(f"{name}: {declared.annotation} = {value!r}".ljust(50) + f"  {declared.help}")
+        return
+    _run(pipeline, None)
+
+
+@app.command()
+def plan(params: Params, param: Overrides = []) -> None:
+    """Show what a params file would do, make and cost, and run nothing."""
+    from genesis_lab.pipeline import load_pipeline
+
+    pipeline = load_pipeline(params, _pairs(param))
+    typer.echo(f"{pipeline.name}: {pipeline.description or pipeline.source}")
+    for stage in pipeline.stages:
+        given = ", ".join(f"{name}={value!r}" for name, value in stage.parameters.items())
+        typer.echo(f"  {stage.notebook.stem}  {given}".rstrip())
+    for stage in pipeline.stages:
+        if "total" in stage.declared:
+            _show_plan(stage.parameters, {name: p.default for name, p in stage.declared.items()})
+
+
+@app.command()
+def health() -> None:
+    """Check this machine: versions, disk, memory, GPU, reference data, PDF and picture support."""
+    from genesis_lab.health import run_checks
+
+    checks = run_checks()
+    for check in checks:
+        typer.echo(str(check))
+    if any(check.status == "FAIL" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Intents to show for each text.")] = 1,
+) -> None:
+    """Ask a trained intent classifier."""
+    from genesis_lab.training.store import load_model
+
+    texts = text or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not texts:
+        raise InvalidInput("There is no text to classify: give one as an argument or one a line on standard input.")
+    for given, ranking in zip(texts, load_model(model).predict(texts, top=top), strict=True):
+        typer.echo("\t".join([given, *(f"{guess.intent} {guess.probability:.3f}" for guess in ranking)]))
+
+
+@notebooks_app.command("sync")
+def notebooks_sync(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail if something would change.")] = False,
+) -> None:
+    """Generate the badge, setup and previous/next cells of every notebook."""
+    from genesis_lab.notebooks import sync
+
+    changed = sync(check=check)
+    for path in changed:
+        typer.echo(f"{'would change' if check else 'changed'} {path.name}")
+    if check and changed:
+        raise typer.Exit(1)
+
+
+@notebooks_app.command("render")
+def notebooks_render(
+    references: Annotated[list[str] | None, typer.Argument(metavar="[NOTEBOOK]...", help="Default: all.")] = None,
+) -> None:
+    """Execute notebooks in order, as they are committed; a second call changes nothing."""
+    from genesis_lab.notebooks import find_notebook, notebook_paths, render
+
+    paths = [find_notebook(reference) for reference in references] if references else notebook_paths()
+    changed = render(paths, on_notebook=lambda path, seconds: typer.echo(f"{path.stem}  {seconds:.1f} s"))
+    typer.echo(f"{len(changed)} of {len(paths)} changed")
+
+
+@dataset_app.command("import")
+def dataset_import(
+    source: Annotated[str, typer.Argument(help="JSON, JSONL, CSV or Parquet file, dataset folder, or hf:owner/name[:split].")],
+    target: Annotated[str, typer.Argument(help="Name of the new dataset, or a folder.")],
+    domain: Annotated[str, typer.Option(help="What a record is.")] = "conversations",
+    field: Annotated[
+        list[str], typer.Option("--field", metavar="OURS=THEIRS", help="Field map, for example turns=messages. Repeatable.")
+    ] = [],
+    taxonomy: Annotated[str | None, typer.Option(help="banking77, or a YAML file with your intents.")] = None,
+    language: Annotated[str | None, typer.Option(help="en or es, where the data does not say.")] = None,
+) -> None:
+    """Import anyone's data; broken records are named and left out."""
+    from genesis_lab.dataset import import_dataset
+    from genesis_lab.paths import dataset_path, shown
+
+    dataset, report = import_dataset(
+        source, dataset_path(target), domain=domain, field_map=_pairs(field) or None, taxonomy=taxonomy, language=language
+    )
+    typer.echo(f"{report.kept:,} of {report.read:,} records imported into {shown(dataset.path)}")
+    for problem in report.problems[:20]:
+        typer.echo(f"  row {problem.row}{f' ({problem.record_id})' if problem.record_id else ''}: {problem.reason}")
+    if len(report.problems) > 20:
+        typer.echo(f"  … and {len(report.problems) - 20:,} more")
+
+
+@dataset_app.command("export")
+def dataset_export(
+    name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
+    target: Annotated[str, typer.Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
+    format: Annotated[str, typer.Option("--format", help="jsonl, csv, parquet, hf or hub.")] = "jsonl",
+) -> None:
+    """Export a dataset to JSONL, CSV, Parquet, Hugging Face or S3."""
+    from genesis_lab.dataset import export_dataset, open_dataset
+
+    typer.echo(f"exported to {export_dataset(open_dataset(name), target, format)}")
+
+
+@dataset_app.command("show")
+def dataset_show(
+    name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
+    records: Annotated[int, typer.Option(min=0, help="Records to show.")] = 2,
+) -> None:
+    """Show what a dataset holds and where it comes from."""
+    import json
+
+    from genesis_lab.dataset import open_dataset
+    from genesis_lab.paths import shown
+
+    dataset = open_dataset(name)
+    counts = ", ".join(f"{split} {n:,}" for split, n in dataset.counts.items())
+    typer.echo(f"{shown(dataset.path)}: {dataset.total:,} {dataset.domain} ({counts})")
+    typer.echo(f"content {dataset.content_hash}")
+    for key, value in dataset.manifest.get("generation", {}).items():
+        typer.echo(f"  {key}: {value}")
+    if records:
+        for batch in dataset.batches(size=records):
+            for record in batch.slice(0, records).to_pylist():
+                typer.echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+            break
+
+
+@reference_app.command("fetch")
+def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] = "banking77") -> None:
+    """Fetch a reference dataset from the hub into outputs/reference."""
+    from genesis_lab.paths import shown
+    from genesis_lab.validation.reference import fetch_reference
+
+    typer.echo(f"fetched into {shown(fetch_reference(name))}")
+
+
+app.add_typer(notebooks_app, name="notebooks")
+app.add_typer(dataset_app, name="dataset")
+app.add_typer(reference_app, name="reference")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command; an error of ours is one line on standard error and exit code 1, wrong usage is exit code 2."""
+    try:
+        app(arguments, prog_name="genesis")
+    except GenesisError as error:
+        typer.echo(f"genesis: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _run(pipeline: Pipeline, start: str | None) -> None:
+    import signal
+
+    from genesis_lab.paths import shown
+    from genesis_lab.pipeline import run_pipeline
+
+    # A batch system's polite kill ends as Ctrl-C does: kernels are stopped and run.json says so.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    finished: Run = run_pipeline(
+        pipeline, start=start, on_stage=lambda name, seconds: typer.echo(f"{name}  {seconds:.1f} s")
+    )
+    typer.echo(f"{pipeline.name} completed in {finished.record['seconds']:.1f} s: {shown(finished.folder)}")
+    for stage, values in finished.metrics.items():
+        typer.echo(f"  {stage}  " + ", ".join(f"{name} {value}" for name, value in values.items()) if values else "", nl=bool(values))
+
+
+def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers: int | None, dask: str | None) -> None:
+    from genesis_lab.paths import shown
+    from genesis_lab.settings import get_settings
+    from genesis_lab.sweep import parse_grid, run_sweep
+
+    settings = get_settings()
+    sweep = run_sweep(
+        params,
+        parse_grid(options),
+        overrides=overrides,
+        workers=workers or settings.workers,
+        dask_address=dask or settings.dask_address,
+        on_point=lambda point: typer.echo(f"{point.values}  {point.status}", err=True),
+    )
+    import pandas as pd
+
+    typer.echo(pd.DataFrame(sweep.table()).to_string(index=False, na_rep="-"))
+    typer.echo(shown(sweep.folder))
+    failed = [point for point in sweep.points if point.status != "completed"]
+    if failed:
+        first = failed[0]
+        raise GenesisError(f"{len(failed)} of {len(sweep.points)} runs failed, the first with {first.values}: {first.error}")
+
+
+def _show_plan(given: dict[str, Any], defaults: dict[str, Any]) -> None:
+    from genesis_lab.domains import get_domain
+    from genesis_lab.generation.plan import estimate, make_plan
+    from genesis_lab.providers import get_provider
+
+    options = {**defaults, **given}
+    name = options.get("domain", "conversations")
+    domain = get_domain(name, **options)
+    made = make_plan(domain, options["total"], options.get("seed", 42))
+    typer.echo(f"{len(made.specs):,} {name}, plan {made.hash}")
+    for attribute, counts in made.counts().items():
+        few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
+        typer.echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
+    expected = estimate(made, domain, get_provider(options.get("provider", "offline")))
+    cost = "not known" if expected.cost_usd is None else f"{expected.cost_usd:.2f} USD"
+    takes = "not known" if expected.time_s is None else f"about {expected.time_s:.0f} s"
+    tokens = f"{expected.prompt_tokens:,} + {expected.completion_tokens:,} tokens"
+    typer.echo(f"  requests {expected.requests:,}, {tokens}, cost {cost}, time {takes}")
+
+
+def _pairs(options: list[str]) -> dict[str, str]:
+    """``["a=1"]`` as ``{"a": "1"}``."""
+    pairs = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"A parameter must be given as name=value, got {option!r}.")
+        pairs[name.strip()] = value
+    return pairs
+
+
+if __name__ == "__main__":
+    main()

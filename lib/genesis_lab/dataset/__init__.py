@@ -1,0 +1,23 @@
+"""A dataset is a folder that ``datasets.load_dataset(folder)`` opens as it is: read, write, split, import, export."""
+
+from genesis_lab.dataset.exporting import export_dataset
+from genesis_lab.dataset.folder import Dataset, open_dataset
+from genesis_lab.dataset.importing import ImportReport, Problem, import_dataset
+from genesis_lab.dataset.schema import arrow_schema, schema_of
+from genesis_lab.dataset.splitting import assign_splits, split_dataset
+from genesis_lab.dataset.writing import DatasetWriter, placed
+
+__all__ = [
+    "Dataset",
+    "DatasetWriter",
+    "ImportReport",
+    "Problem",
+    "arrow_schema",
+    "assign_splits",
+    "export_dataset",
+    "import_dataset",
+    "open_dataset",
+    "placed",
+    "schema_of",
+    "split_dataset",
+]

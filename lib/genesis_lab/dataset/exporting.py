@@ -1,0 +1,219 @@
+"""A dataset in other people's formats and places: JSONL, CSV, Parquet, Hugging Face, S3."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow.parquet as pq
+
+from genesis_lab.dataset.folder import MANIFEST, Dataset
+from genesis_lab.dataset.spreadsheet import safe_cell, turns_as_text
+from genesis_lab.dataset.writing import GROUP_ROWS, placed
+from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
+from genesis_lab.paths import resolve, shown
+from genesis_lab.settings import get_settings
+
+Format = Literal["jsonl", "csv", "parquet", "hf", "hub", "folder"]
+S3 = "s3://"
+
+
+def export_dataset(
+    dataset: Dataset,
+    target: str | Path,
+    format: Format | None = None,
+    *,
+    split: str | None = None,
+    replace: bool = False,
+    private: bool = True,
+) -> list[str]:
+    """Write the dataset, or one split of it, elsewhere.
+
+    Parameters
+    ----------
+    target : a file or folder; ``s3://bucket/key``; ``owner/name`` for the hub. Several splits become several files in
+        one-file formats, ``name-train.csv`` and so on.
+    format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet``, ``hf`` (a folder for
+        ``datasets.load_from_disk``), ``hub`` (push to the Hugging Face hub with the card), ``folder`` (the dataset
+        folder as it is, to S3). None: by the target's ending; an S3 address without ending takes the folder.
+    replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
+    private : whether a new repository on the hub is private.
+
+    Returns
+    -------
+    What was written: paths as shown in reports, or URLs.
+
+    Raises
+    ------
+    InvalidInput : unknown format or split, or the target exists.
+    Unavailable : the hub or S3 can't be reached.
+    """
+    chosen = format or _guessed(str(target))
+    if chosen not in get_args(Format):
+        raise InvalidInput(f"Unknown format {chosen!r}: expected {', '.join(get_args(Format))}.")
+    if split is not None:
+        dataset.parts(split)
+        if chosen in ("hub", "folder"):
+            raise InvalidInput(f"Format {chosen!r} takes the whole dataset: leave split {split!r} away.")
+    if chosen == "hub":
+        return [_push(dataset, str(target), private)]
+    if str(target).startswith(S3):
+        return _to_s3(dataset, str(target), chosen, split)
+    if chosen == "folder":
+        raise InvalidInput(f"Format 'folder' is for S3 addresses: {shown(dataset.path)} is that folder already.")
+    return [shown(path) for path in _to_files(dataset, resolve(target), chosen, split, replace)]
+
+
+def _guessed(target: str) -> str:
+    suffix = Path(target).suffix.lower().removeprefix(".")
+    if suffix in ("jsonl", "csv", "parquet"):
+        return suffix
+    if target.startswith(S3):
+        return "folder"
+    raise InvalidInput(
+        f"The format of {Path(target).name!r} can't be told from its ending: say jsonl, csv, parquet, hf or hub."
+    )
+
+
+def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, replace: bool) -> list[Path]:
+    splits = [split] if split else list(dataset.counts)
+    if format == "hf":
+        with placed(target, replace=replace) as temporary:
+            _save_to_disk(dataset, splits, temporary)
+        return [target]
+    write: Callable[[Dataset, str, Path], None] = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[format]
+    written = []
+    for name in splits:
+        path = target if len(splits) == 1 else target.with_name(f"{target.stem}-{name}{target.suffix}")
+        with placed(path, replace=replace) as temporary:
+            write(dataset, name, temporary)
+        written.append(path)
+    return written
+
+
+def _jsonl(dataset: Dataset, split: str, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for batch in dataset.batches(split=split):
+            for record in batch.to_pylist():
+                file.write(json.dumps(record, ensure_ascii=False, default=_iso) + "\n")
+
+
+def _csv(dataset: Dataset, split: str, path: Path) -> None:
+    # With a byte order mark, Excel reads the accents; every other reader skips it.
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(dataset.schema.names)
+        for batch in dataset.batches(split=split):
+            for record in batch.to_pylist():
+                writer.writerow([_cell(name, value) for name, value in record.items()])
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "turns" and all(isinstance(turn, dict) for turn in value):
+        text = turns_as_text(value)
+    elif isinstance(value, list | dict):
+        text = json.dumps(value, ensure_ascii=False, default=_iso)
+    else:
+        text = _iso(value) if hasattr(value, "isoformat") else str(value)
+    return safe_cell(text)
+
+
+def _parquet(dataset: Dataset, split: str, path: Path) -> None:
+    with pq.ParquetWriter(path, dataset.schema, compression="zstd") as writer:
+        for batch in dataset.batches(GROUP_ROWS, split=split):
+            writer.write_batch(batch)
+
+
+def _save_to_disk(dataset: Dataset, splits: list[str], folder: Path) -> None:
+    datasets = _package("datasets", "the Hugging Face format")
+    with tempfile.TemporaryDirectory() as cache:
+        found = datasets.DatasetDict()
+        for split in splits:
+            parts = [str(part) for part in dataset.parts(split)]
+            found[split] = datasets.Dataset.from_parquet(parts, cache_dir=cache, split=split)
+            found[split].info.download_checksums = None  # holds the paths of this machine
+        found.save_to_disk(str(folder))
+
+
+def _push(dataset: Dataset, repository: str, private: bool) -> str:
+    hub = _package("huggingface_hub", "pushing to the hub")
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
+        raise InvalidInput(f"{repository!r} is no repository of the Hugging Face hub: expected owner/name.")
+    token = get_settings().hf_token
+    api = hub.HfApi(token=token.get_secret_value() if token else None)
+    try:
+        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=dataset.path,
+            repo_type="dataset",
+            allow_patterns=["README.md", MANIFEST, "data/*"],
+            delete_patterns=["data/*"],
+            commit_message=f"Dataset {dataset.name}, content {dataset.content_hash[:12]}",
+        )
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+            raise InvalidInput(
+                f"The hub refused to write {repository}: set GENESIS_HF_TOKEN to a token with write access to it."
+            ) from None
+        raise Unavailable(f"The hub did not take {repository}: {_one_line(error)}") from None
+    except Exception as error:
+        raise Unavailable(f"The Hugging Face hub can't be reached to write {repository}: {_one_line(error)}") from None
+    return f"{api.endpoint}/datasets/{repository}"
+
+
+def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[str]:
+    boto3 = _package("boto3", "writing to S3")
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = url.removeprefix(S3).partition("/")
+    if not bucket:
+        raise InvalidInput(f"{url!r} names no bucket: expected s3://bucket/key.")
+    key = key.rstrip("/") or dataset.name
+    with tempfile.TemporaryDirectory() as temporary:
+        if format == "folder":
+            files = [*dataset.parts(), dataset.path / "README.md", dataset.path / MANIFEST]
+            uploads = [(path, f"{key}/{path.relative_to(dataset.path).as_posix()}") for path in files]
+        else:
+            base = Path(temporary) / Path(key).name
+            parent = key.removesuffix(base.name)
+            _to_files(dataset, base, format, split, replace=False)
+            written = sorted(path for path in Path(temporary).rglob("*") if path.is_file())
+            uploads = [(path, parent + path.relative_to(temporary).as_posix()) for path in written]
+        try:
+            client = boto3.client("s3")
+            for path, name in uploads:
+                client.upload_file(str(path), bucket, name)
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            raise Unavailable(f"{url} can't be written: {_one_line(error)}") from None
+    return [f"{S3}{bucket}/{name}" for _, name in uploads]
+
+
+def _package(name: str, purpose: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingDependency(name, purpose, f"pip install {name}") from None
+
+
+def _iso(value: Any) -> str:
+    return str(value.isoformat())
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= 200 else text[:199] + "…"
+    return text if isinstance(error, GenesisError) or text.endswith((".", "…")) else text + "."

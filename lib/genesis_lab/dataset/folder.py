@@ -1,0 +1,163 @@
+"""Reading a dataset folder: parts, frames, batches, SQL."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.paths import dataset_path, output_root, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset on disk. Nothing of it is held in memory but its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def domain(self) -> str:
+        return str(self.manifest["domain"])
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the records in order, whenever and wherever they were made."""
+        return str(self.manifest["content_hash"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Records of each split, in order."""
+        return dict(self.manifest["counts"])
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pq.read_schema(self.parts()[0])
+
+    def parts(self, split: str | None = None) -> list[Path]:
+        """The Parquet files in order, of one split or of all."""
+        return [part for name in self._splits(split) for part in _parts(self.path, name)]
+
+    def batches(
+        self, size: int = 10_000, columns: Sequence[str] | None = None, split: str | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The records in order, at most `size` at a time."""
+        for part in self.parts(split):
+            with pq.ParquetFile(part) as file:
+                wanted = None if columns is None else self._known(file.schema_arrow, columns)
+                yield from file.iter_batches(batch_size=size, columns=wanted)
+
+    def frame(self, split: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The records as a DataFrame: all of them in memory, so name the columns you need of a large dataset."""
+        schema = self.schema
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in self._known(schema, columns)])
+        return pa.Table.from_batches(self.batches(columns=columns, split=split), schema).to_pandas()
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+        """The answer of a DuckDB query; the records are in the table ``data``, which also has a column ``split``.
+
+        Parameters
+        ----------
+        parameters : values for the ``?`` in the query.
+
+        Raises
+        ------
+        InvalidInput : the query is wrong; the message is DuckDB's.
+
+        Examples
+        --------
+        >>> dataset.sql("SELECT intent, count(*) AS n FROM data GROUP BY intent")  # doctest: +SKIP
+        """
+        import duckdb
+
+        with duckdb.connect() as connection:
+            selects = []
+            for i, split in enumerate(self.counts):
+                files = [glob.escape(str(part)) for part in self.parts(split)]
+                connection.read_parquet(files).create_view(f"part_{i}")
+                selects.append(f"SELECT *, '{split}' AS split FROM part_{i}")
+            connection.execute(f"CREATE VIEW data AS {' UNION ALL '.join(selects)}")
+            try:
+                return connection.execute(query, list(parameters)).df()
+            except duckdb.Error as error:
+                raise InvalidInput(f"The query can't be answered: {' '.join(str(error).split())}") from None
+
+    def _splits(self, split: str | None) -> list[str]:
+        if split is None:
+            return list(self.counts)
+        if split not in self.counts:
+            raise InvalidInput(f"Dataset {self.name} has no split {split!r}: it has {', '.join(self.counts)}.")
+        return [split]
+
+    def _known(self, schema: pa.Schema, columns: Sequence[str]) -> list[str]:
+        unknown = [name for name in columns if name not in schema.names]
+        if unknown:
+            raise InvalidInput(f"Dataset {self.name} has no column {unknown[0]!r}: it has {', '.join(schema.names)}.")
+        return list(columns)
+
+
+def open_dataset(name_or_path: str | Path) -> Dataset:
+    """The dataset of that name under ``outputs/datasets``, or in that folder.
+
+    Raises
+    ------
+    InvalidInput : there is none, or it is damaged; the message says what is missing.
+    """
+    path = dataset_path(name_or_path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        counts = {str(split): int(n) for split, n in manifest["counts"].items()}
+        if not counts or not all(map(is_split_name, counts)) or not {"domain", "content_hash"} <= manifest.keys():
+            raise ValueError
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidInput(_missing(path)) from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise InvalidInput(f"Dataset {shown(path)} is damaged: its {MANIFEST} can't be read.") from None
+    for split, n in counts.items():
+        try:
+            found = sum(pq.read_metadata(part).num_rows for part in _parts(path, split))
+        except (OSError, pa.ArrowInvalid):
+            raise InvalidInput(f"Dataset {shown(path)} is damaged: a part of split {split!r} can't be read.") from None
+        if found != n:
+            raise InvalidInput(f"Dataset {shown(path)} is damaged: split {split!r} has {found:,} of {n:,} records.")
+    return Dataset(path, manifest)
+
+
+def is_split_name(name: str) -> bool:
+    """Whether `datasets` accepts it as the name of a split."""
+    return re.fullmatch(r"\w+", name, re.ASCII) is not None
+
+
+def _parts(path: Path, split: str) -> list[Path]:
+    return sorted((path / "data").glob(f"{split}-?????-of-?????.parquet"))
+
+
+def _missing(path: Path) -> str:
+    if path.exists():
+        return f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first."
+    known = sorted(found.parent.name for found in (output_root() / "datasets").glob(f"*/{MANIFEST}"))
+    return f"There is no dataset {shown(path)}: " + (
+        f"there are {', '.join(known)}." if known else "there are none yet."
+    )

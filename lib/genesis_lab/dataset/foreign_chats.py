@@ -1,0 +1,120 @@
+"""Conversations as others keep them: chat messages by role, labelled sentences, dialogues as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from genesis_lab.dataset.fields import lookup
+from genesis_lab.dataset.spreadsheet import text_as_turns
+from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
+
+TURNS = ("turns", "messages", "dialogue", "dialog", "conversation", "conversations")
+TEXT = ("text", "utterance", "sentence", "query", "question", "message")
+LABEL = ("label", "labels", "intent_name")
+TURN_SPEAKER = ("speaker", "role", "from", "sender")
+TURN_TEXT = ("text", "content", "value", "message", "utterance")
+ROLES = {"user": "customer", "human": "customer", "assistant": "agent", "bot": "agent", "gpt": "agent"}
+"""The roles of chat-model data, by what they are here."""
+
+
+class ChatReader:
+    """Finds turns and labels in foreign records, and derives what follows from them."""
+
+    extra_fields = ("text", "turns.speaker", "turns.text")
+
+    def __init__(self, field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None) -> None:
+        self._map = field_map
+        self._strict = taxonomy is not None
+        self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy or BANKING77)
+        self._spelling = {name.casefold(): name for name in self.taxonomy.names}
+        self.used: set[str] = set()
+        self._done: Counter[str] = Counter()
+
+    def turns(self, raw: Mapping[str, Any], reasons: list[str]) -> list[Any] | None:
+        """The turns in a record: its messages, or its text as the only one."""
+        value = self._first(raw, "turns", TURNS)
+        if isinstance(value, str) and value.strip():
+            try:
+                value = text_as_turns(value)
+            except (ValueError, RecursionError) as error:
+                reasons.append(f"turns: {error}, left empty, got {value[:60]!r}")
+                return None
+        if value is not None and value != "":
+            if isinstance(value, Mapping):
+                columns = [value.get(name) for name in value]
+                if columns and all(isinstance(column, list) for column in columns):
+                    value = [dict(zip(value, row, strict=False)) for row in zip(*columns, strict=False)]
+            return [self._turn(item) for item in value] if isinstance(value, list | tuple) else value
+        text = self._first(raw, "text", TEXT)
+        if text is None:
+            return None
+        self._done["sentences became conversations of one turn"] += 1
+        return [{"speaker": "customer", "text": text}]
+
+    def labelled(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record with its label as its intent; Banking77's own files call it ``category``."""
+        if "intent" in self._map or raw.get("intent") is not None:
+            return raw
+        label = self._first(raw, "intent", LABEL)
+        if label is not None:
+            return {**raw, "intent": label}
+        category = raw.get("category")
+        if "category" not in self._map and isinstance(category, str) and category in self.taxonomy.category_of:
+            self._done["intents found in column 'category'"] += 1
+            return {**raw, "intent": category, "category": None}
+        return raw
+
+    def derive(self, record: dict[str, Any]) -> list[str]:
+        """Fill in what follows from the rest of the record; returns what contradicts it or the taxonomy."""
+        reasons = []
+        turns, intent = record["turns"], record["intent"]
+        if turns is not None:
+            if record["turn_count"] is None:
+                record["turn_count"] = len(turns)
+            elif record["turn_count"] != len(turns):
+                reasons.append(f"turn_count: declared {record['turn_count']}, but there are {len(turns)} turns")
+        if intent is not None:
+            category = self.taxonomy.category_of.get(intent)
+            if category is None:
+                meant = self._spelling.get(intent.strip().casefold().replace(" ", "_"))
+                if meant or self._strict:
+                    hint = f" (it has {meant!r})" if meant else ""
+                    reasons.append(f"intent: not in taxonomy {self.taxonomy.name}, got {intent[:60]!r}{hint}")
+            elif record["category"] is None:
+                record["category"] = category
+                self._done["categories derived from the intent"] += 1
+        return reasons
+
+    def notes(self) -> Iterator[str]:
+        for what, times in self._done.items():
+            yield f"{times:,} {what}"
+
+    def _turn(self, item: Any) -> Any:
+        if isinstance(item, str):
+            return {"speaker": None, "text": item}
+        if not isinstance(item, Mapping):
+            return item
+        speaker = self._part(item, "turns.speaker", TURN_SPEAKER)
+        if isinstance(speaker, str) and speaker in ROLES:
+            self._done[f"turns of {speaker!r} read as {ROLES[speaker]!r}"] += 1
+            speaker = ROLES[speaker]
+        return {"speaker": speaker, "text": self._part(item, "turns.text", TURN_TEXT)}
+
+    def _part(self, item: Mapping[str, Any], name: str, usual: tuple[str, ...]) -> Any:
+        if name in self._map:
+            return lookup(item, self._map[name])
+        return next((item[key] for key in usual if key in item), None)
+
+    def _first(self, raw: Mapping[str, Any], name: str, usual: tuple[str, ...]) -> Any:
+        """The value at the mapped path, else under the first of the usual names that has one."""
+        if name in self._map:
+            return lookup(raw, self._map[name])
+        for key in usual:
+            value = raw.get(key)
+            if value is not None:
+                self.used.add(key)
+                return value
+        return None

@@ -1,0 +1,228 @@
+"""Rows of anyone's data: JSON, JSONL, CSV, Parquet, a dataset folder, Hugging Face. What can't be read is named."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genesis_lab.dataset.folder import MANIFEST, open_dataset
+from genesis_lab.dataset.spreadsheet import plain_cell
+from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.paths import dataset_path, resolve, shown
+from genesis_lab.settings import get_settings
+
+HUB = "hf:"
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_RECORD_LISTS = ("conversations", "data", "records", "dialogues", "examples", "rows", "items")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source. `number` counts from 1 (lines of a JSONL file); `value` is None if `problem` says why."""
+
+    split: str
+    number: int
+    value: dict[str, Any] | None
+    problem: str | None = None
+
+
+def read_rows(source: str | Path) -> Iterator[Row]:
+    """Each row of `source`, in order, one split after the other.
+
+    Raises
+    ------
+    InvalidInput : the source does not exist or can't be read at all.
+    Unavailable : a hub that can't be reached.
+    """
+    if str(source).startswith(HUB):
+        yield from _hub_rows(str(source).removeprefix(HUB))
+        return
+    path = locate(source)
+    try:
+        if path.is_dir():
+            yield from _folder_rows(path)
+        elif path.suffix.lower() == ".json":
+            yield from _checked(_json_values(path))
+        elif path.suffix.lower() in (".jsonl", ".ndjson"):
+            yield from _json_lines(path)
+        elif path.suffix.lower() in (".csv", ".tsv"):
+            yield from _csv_rows(path)
+        elif path.suffix.lower() == ".parquet":
+            yield from _checked(_parquet_values(path))
+        else:
+            raise InvalidInput(
+                f"{path.name} has an unknown ending: expected a dataset folder or one of {', '.join(SUFFIXES)}."
+            )
+    except OSError as error:
+        raise InvalidInput(f"{path.name} can't be read: {error.strerror or error}.") from None
+
+
+def source_name(source: str | Path) -> str:
+    """`source` as it may be written into a manifest: no path of this machine."""
+    return str(source) if str(source).startswith(HUB) else shown(locate(source))
+
+
+def locate(source: str | Path) -> Path:
+    """The file or folder meant: from the working directory, the project root, or the name of a dataset."""
+    given = Path(source).expanduser()
+    for path in (given.absolute(), resolve(given), dataset_path(given)):
+        if path.exists():
+            return path
+    raise InvalidInput(
+        f"There is no file or folder {shown(given)}: give a path, or hf:owner/name for the Hugging Face hub."
+    )
+
+
+def _checked(values: Iterable[Any], split: str = "train") -> Iterator[Row]:
+    for number, value in enumerate(values, 1):
+        if isinstance(value, dict):
+            yield Row(split, number, value)
+        else:
+            yield Row(split, number, None, f"expected an object with fields, got {str(value)[:60]!r}")
+
+
+def _json_values(path: Path) -> list[Any]:
+    text = path.read_bytes().decode(_encoding(path), "surrogateescape")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if "Extra data" in str(error):
+            raise InvalidInput(f"{path.name} holds one JSON value per line: rename it to .jsonl.") from None
+        raise InvalidInput(f"{path.name} is no JSON: {error}.") from None
+    if isinstance(data, dict):
+        lists = [data[name] for name in _RECORD_LISTS if isinstance(data.get(name), list)]
+        return lists[0] if lists else [data]
+    if not isinstance(data, list):
+        raise InvalidInput(f"{path.name} must hold a list of records, got {type(data).__name__}.")
+    return data
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield Row("train", number, None, f"the line is no JSON: {str(error)[:120]}")
+                continue
+            for row in _checked([value]):
+                yield Row("train", number, row.value, row.problem)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as file:
+        first = file.readline()
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.reader(itertools.chain([first], file), delimiter=delimiter)
+        header = [name.strip() for name in next(reader, [])]
+        for number in itertools.count(1):
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                yield Row("train", number, None, f"the row is no CSV: {error}")
+                continue
+            if cells is None:
+                return
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                problem = f"the row has {len(cells)} cells, the header {len(header)}"
+                yield Row("train", number, None, problem)
+            else:
+                yield Row("train", number, {k: plain_cell(v) or None for k, v in zip(header, cells, strict=True)})
+
+
+def _parquet_values(path: Path) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=5_000):
+                yield from batch.to_pylist()
+    except pa.ArrowException as error:
+        raise InvalidInput(f"{path.name} is no readable Parquet file: {' '.join(str(error).split())[:160]}") from None
+
+
+def _folder_rows(path: Path) -> Iterator[Row]:
+    if (path / MANIFEST).exists():
+        dataset = open_dataset(path)
+        numbers = itertools.count(1)
+        for split in dataset.counts:
+            for batch in dataset.batches(split=split):
+                for record in batch.to_pylist():
+                    yield Row(split, next(numbers), record)
+        return
+    datasets = _datasets()
+    try:
+        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+        found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+    except Exception as error:
+        raise InvalidInput(f"{shown(path)} holds no dataset that can be read: {_one_line(error)}") from None
+    yield from _hf_rows(found, "train")
+
+
+def _hub_rows(name: str) -> Iterator[Row]:
+    datasets = _datasets()
+    repository, _, split = name.partition(":")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        raise InvalidInput(
+            f"{HUB}{name} is no dataset of the Hugging Face hub: expected hf:owner/name or hf:owner/name:split."
+        )
+    token = get_settings().hf_token
+    try:
+        found = datasets.load_dataset(
+            repository, split=split or None, token=token.get_secret_value() if token else None
+        )
+    except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
+        raise InvalidInput(f"The hub's dataset {repository} can't be used: {_one_line(error)}") from None
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"The hub's dataset {repository} can't be read ({_one_line(error)}): use a copy of it in Parquet."
+        ) from None
+    except Exception as error:
+        raise Unavailable(f"The hub's dataset {repository} can't be reached: {_one_line(error)}") from None
+    yield from _hf_rows(found, split or "train")
+
+
+def _hf_rows(found: Any, split: str) -> Iterator[Row]:
+    parts = found if isinstance(found, dict) else {(re.match(r"\w+", split) or ["train"])[0]: found}
+    numbers = itertools.count(1)
+    for name, part in parts.items():
+        class_names = {column: f.names for column, f in part.features.items() if hasattr(f, "int2str")}
+        for record in part:
+            for column, names in class_names.items():
+                value = record[column]
+                if isinstance(value, int) and 0 <= value < len(names):
+                    record[column] = names[value]
+            yield Row(re.sub(r"\W+", "_", str(name)), next(numbers), record)
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingDependency("datasets", "reading Hugging Face data", "pip install datasets") from None
+    return datasets
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

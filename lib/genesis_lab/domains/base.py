@@ -1,0 +1,98 @@
+"""What a task family is to the rest of the workbench: the `Domain` contract and the plain data it deals in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+
+class Provenance(BaseModel):
+    """Where a record comes from; every record has one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: str
+    model: str
+    prompt_version: str
+    spec_index: int | None = None
+    spec_seed: int | None = None
+    request_key: str | None = None
+    attempts: int = 1
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    generated_at: AwareDatetime | None = None
+    """When the answer came; None for a deterministic provider, whose records are the same whenever they are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The attributes of one record to be.
+
+    `index` is its place in the plan; `ordinal` counts the specs of the same cell (for conversations: same
+    intent and language), so that an offline grammar can go through its patterns without repeating one too soon.
+    """
+
+    index: int
+    ordinal: int
+    seed: int
+    attributes: Mapping[str, Any]
+
+
+Message = tuple[Literal["user", "assistant"], str]
+"""One message of a chat: who speaks, and the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What to ask a model for one record.
+
+    `system` and the first `stable` messages are the same for many specs and come first, so that a provider's
+    prompt cache pays. `schema` is the JSON schema of the answer, named `schema_name`.
+    """
+
+    system: str
+    messages: tuple[Message, ...]
+    schema: Mapping[str, Any]
+    schema_name: str
+    stable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One attribute of a plan and the share each of its values should have; also the bias check's target."""
+
+    name: str
+    shares: Mapping[str, float]
+
+
+class Domain(Protocol):
+    """A task family. Knows nothing of providers, engines or datasets."""
+
+    name: str
+    version: str
+    """Version of schema and checks; part of a dataset's config hash."""
+    prompt_version: str
+    """Version of prompt and offline text; part of the request key."""
+    record_type: type[BaseModel]
+    id_field: str
+
+    def targets(self) -> Sequence[Target]:
+        """The plan's attributes with their target shares."""
+
+    def specs(self, total: int, seed: int) -> Sequence[Spec]:
+        """Exactly `total` specs that meet every target by largest remainder."""
+
+    def prompt(self, spec: Spec) -> Prompt:
+        """The messages that ask for `spec`'s record."""
+
+    def offline_text(self, spec: Spec, attempt: int) -> str:
+        """What the offline provider answers: the same kind of text a model would send."""
+
+    def fingerprint(self, record: Any) -> str:
+        """What no two records of a dataset may share, for example a conversation's opening words."""
+
+    def parse(self, text: str, spec: Spec, provenance: Provenance) -> BaseModel:
+        """The record in a model's answer; raises `ParseFailure` with every reason it can't be used."""

@@ -1,0 +1,262 @@
+"""Domain ``conversations``: options, plan, and how an answer becomes a record."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from genesis_lab.domains.base import Prompt, Provenance, Spec, Target
+from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
+from genesis_lab.domains.language import detect
+from genesis_lab.domains.quotas import largest_remainder, spread
+from genesis_lab.errors import InvalidInput, ParseFailure
+
+Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
+Tone = Literal["neobank", "formal", "casual"]
+
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+
+
+class ConversationsConfig(BaseModel):
+    """What a user can choose about a set of conversations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    total: int = Field(154, ge=10, le=1_000_000, description="conversations to generate")
+    english_share: float = Field(0.5, ge=0, le=1, description="share in English; the rest is in Spanish")
+    categories: tuple[str, ...] = Field((), description="categories to cover (none chosen: all)")
+    intents: tuple[str, ...] = Field((), description="single intents to cover, besides the categories (none: all)")
+    sentiment_shares: Shares = Field(
+        {"positive": 0.3, "neutral": 0.5, "negative": 0.2}, description="share of each customer sentiment"
+    )
+    complexity_shares: Shares = Field(
+        {"simple": 0.3, "medium": 0.5, "complex": 0.2}, description="share of each complexity (2–4, 4–8, 8–12 turns)"
+    )
+    resolution_shares: Shares = Field(
+        {"resolved": 0.7, "escalated": 0.15, "pending": 0.15}, description="share of each way a conversation ends"
+    )
+    min_turns: int = Field(2, ge=2, le=12, description="fewest turns in a conversation")
+    max_turns: int = Field(12, ge=2, le=12, description="most turns in a conversation")
+    tone: Tone = Field("neobank", description="how the agent writes")
+    few_shot: int = Field(2, ge=0, le=4, description="worked examples in the prompt (not used by provider offline)")
+    taxonomy: str = Field(BANKING77, description="banking77, or the path of a YAML file with your own intents")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+
+    @field_validator("sentiment_shares", "complexity_shares", "resolution_shares")
+    @classmethod
+    def _adds_up(cls, shares: dict[str, float], info: Any) -> dict[str, float]:
+        allowed = get_args(
+            {"sentiment_shares": r.Sentiment, "complexity_shares": r.Complexity, "resolution_shares": r.Resolution}[
+                info.field_name
+            ]
+        )
+        unknown = [value for value in shares if value not in allowed]
+        if unknown:
+            raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, got {sum(shares.values()):g}")
+        return {value: shares.get(value, 0.0) for value in allowed}
+
+    @model_validator(mode="after")
+    def _turns_fit(self) -> ConversationsConfig:
+        if self.min_turns > self.max_turns:
+            raise ValueError(f"min_turns ({self.min_turns}) must not exceed max_turns ({self.max_turns})")
+        for complexity, share in self.complexity_shares.items():
+            if share and not _turn_choices(complexity, self.min_turns, self.max_turns):
+                low, high = r.TURN_RANGES[complexity]
+                raise ValueError(
+                    f"{complexity} conversations have {low}–{high} turns, which min_turns={self.min_turns} and "
+                    f"max_turns={self.max_turns} rule out: set complexity_shares[{complexity!r}] to 0 or widen the range"
+                )
+        return self
+
+
+def _turn_choices(complexity: str, min_turns: int, max_turns: int) -> list[int]:
+    low, high = r.TURN_RANGES[complexity]
+    return list(range(max(low, min_turns), min(high, max_turns) + 1))
+
+
+class Conversations:
+    """The `Domain` of customer-service conversations."""
+
+    name = "conversations"
+    version = "1"
+    prompt_version = "1"
+    record_type = r.Conversation
+    id_field = "conversation_id"
+
+    def __init__(self, config: ConversationsConfig | None = None) -> None:
+        self.config = config or ConversationsConfig()
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        return load_taxonomy(self.config.taxonomy).select(
+            categories=self.config.categories, intents=self.config.intents
+        )
+
+    def targets(self) -> Sequence[Target]:
+        """Shares of language, intent, category, sentiment, complexity, resolution_status and resolution_time."""
+        c = self.config
+        intents = self.taxonomy.names
+        categories = {k: len(v) / len(intents) for k, v in self.taxonomy.categories.items()}
+        return (
+            Target("intent", dict.fromkeys(intents, 1 / len(intents))),
+            Target("category", categories),
+            Target("language", {"en": c.english_share, "es": 1 - c.english_share}),
+            Target("sentiment", c.sentiment_shares),
+            Target("complexity", c.complexity_shares),
+            Target("resolution_status", c.resolution_shares),
+            Target("resolution_time", {"quick": 0.4, "standard": 0.4, "extended": 0.2}),
+        )
+
+    def specs(self, total: int, seed: int) -> Sequence[Spec]:
+        """`total` specs whose counts meet every target by largest remainder, spread evenly over each other."""
+        rng = np.random.default_rng(seed)
+        targets = {t.name: largest_remainder(t.shares, total) for t in self.targets() if t.name != "category"}
+        codes: dict[str, np.ndarray] = {}
+        codes["intent"] = np.repeat(np.arange(len(targets["intent"])), list(targets["intent"].values()))
+        category_names = list(self.taxonomy.categories)
+        category_of = np.array([category_names.index(self.taxonomy.category_of[i]) for i in self.taxonomy.names])
+        codes["category"] = category_of[codes["intent"]]
+        for name, strata in (
+            ("language", ("intent",)),
+            ("sentiment", ("intent", "language")),
+            ("complexity", ("language", "sentiment", "intent")),
+            ("resolution_status", ("category", "language", "sentiment", "intent")),
+            ("resolution_time", ("complexity", "language", "resolution_status")),
+        ):
+            codes[name] = spread(targets[name], [codes[s] for s in strata], rng)
+        labels = {name: np.array(list(counts))[codes[name]] for name, counts in targets.items()}
+        arcs = self._arcs(labels["sentiment"], labels["resolution_status"], rng)
+        turns = self._turns(labels["complexity"], rng)
+        seeds = rng.integers(2**31, size=total)
+        ordinals: dict[tuple[str, str], int] = {}
+        specs = []
+        for index in rng.permutation(total):
+            attributes = {name: str(labels[name][index]) for name in labels}
+            attributes |= {"emotion_arc": arcs[index], "turns": int(turns[index])}
+            cell = (attributes["intent"], attributes["language"])
+            ordinal = ordinals[cell] = ordinals.get(cell, -1) + 1
+            specs.append(Spec(len(specs), ordinal, int(seeds[index]), attributes))
+        return specs
+
+    def _arcs(self, sentiments: np.ndarray, resolutions: np.ndarray, rng: np.random.Generator) -> list[str]:
+        arcs = [""] * len(sentiments)
+        for sentiment in get_args(r.Sentiment):
+            for resolution in get_args(r.Resolution):
+                members = rng.permutation(np.flatnonzero((sentiments == sentiment) & (resolutions == resolution)))
+                fitting = [arc for arc in r.ARC_FITS if r.arc_fits(arc, sentiment, resolution)]
+                for i, member in enumerate(members):
+                    arcs[member] = fitting[i % len(fitting)]
+        return arcs
+
+    def _turns(self, complexities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        turns = np.zeros(len(complexities), dtype=int)
+        for complexity in get_args(r.Complexity):
+            members = rng.permutation(np.flatnonzero(complexities == complexity))
+            choices = _turn_choices(complexity, self.config.min_turns, self.config.max_turns)
+            if len(members):
+                turns[members] = np.resize(choices, len(members))
+        return turns
+
+    def prompt(self, spec: Spec) -> Prompt:
+        from genesis_lab.domains.conversations.prompt import build_prompt
+
+        return build_prompt(spec, self.taxonomy, tone=self.config.tone, few_shot=self.config.few_shot)
+
+    def offline_text(self, spec: Spec, attempt: int) -> str:
+        return self._grammar.write(spec, attempt)
+
+    @cached_property
+    def _grammar(self) -> Any:
+        from genesis_lab.domains.conversations.grammar import Grammar
+
+        return Grammar(self.taxonomy, tone=self.config.tone, seed=self.config.seed)
+
+    def fingerprint(self, record: r.Conversation) -> str:
+        """The customer's opening words, without case and punctuation."""
+        words = re.sub(r"\W+", " ", record.turns[0].text.casefold()).strip()
+        return f"{record.language}/{record.intent}/{words}"
+
+    def parse(self, text: str, spec: Spec, provenance: Provenance) -> r.Conversation:
+        """The conversation in a model's answer: JSON with ``turns``; the labels are the spec's.
+
+        Raises
+        ------
+        ParseFailure : no JSON, wrong turns, wrong language …, with every reason found.
+        """
+        turns = _answered_turns(text)
+        wanted = spec.attributes
+        low, high = r.TURN_RANGES[wanted["complexity"]]
+        low, high = max(low, self.config.min_turns), min(high, self.config.max_turns)
+        if not low <= len(turns) <= high:
+            raise ParseFailure(f"a {wanted['complexity']} conversation has {low} to {high} turns, got {len(turns)}")
+        try:
+            conversation = r.Conversation(
+                conversation_id=r.conversation_id(wanted["intent"], wanted["language"], turns, spec.seed),
+                intent=wanted["intent"],
+                category=self.taxonomy.category_of[wanted["intent"]],
+                sentiment=wanted["sentiment"],
+                complexity=wanted["complexity"],
+                language=wanted["language"],
+                turn_count=len(turns),
+                emotion_arc=wanted["emotion_arc"],
+                resolution_time=wanted["resolution_time"],
+                resolution_status=wanted["resolution_status"],
+                turns=turns,
+                provenance=provenance,
+            )
+        except ValidationError as error:
+            raise ParseFailure(*(_reason(e) for e in error.errors()[:5])) from None
+        reasons = _content_problems(conversation)
+        if reasons:
+            raise ParseFailure(*reasons)
+        return conversation
+
+
+def _answered_turns(text: str) -> list[dict[str, Any]]:
+    """The ``turns`` of the JSON object in `text`, which may stand in a code fence or after some prose."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        start = text.find("{")
+        if start < 0:
+            raise ParseFailure("the answer holds no JSON object") from None
+        try:
+            data, _ = json.JSONDecoder().raw_decode(text[start:])
+        except ValueError as error:
+            raise ParseFailure(f"the JSON is broken or cut off: {error}") from None
+    turns = data.get("turns") if isinstance(data, dict) else None
+    if not isinstance(turns, list) or not turns:
+        raise ParseFailure('the JSON object has no list "turns"')
+    for i, turn in enumerate(turns[:100], 1):
+        if not isinstance(turn, dict) or not {"speaker", "text"} <= turn.keys():
+            raise ParseFailure(f'turn {i} must be an object with "speaker" and "text"')
+    return [{"speaker": t.get("speaker"), "text": t.get("text")} if isinstance(t, dict) else t for t in turns]
+
+
+def _reason(error: Any) -> str:
+    where = ".".join(str(part + 1) if isinstance(part, int) else part for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _content_problems(conversation: r.Conversation) -> list[str]:
+    problems = []
+    for speaker in ("customer", "agent"):
+        words = " ".join(t.text for t in conversation.turns if t.speaker == speaker)
+        found = detect(words)
+        if found not in (None, conversation.language) or (found is None and len(words) > 80):
+            problems.append(f"the {speaker}'s text must be in {conversation.language!r}, it reads as {found or 'another language'}")
+    if len({t.text.casefold() for t in conversation.turns}) < len(conversation.turns):
+        problems.append("the same text is said twice")
+    if any("<" in t.text and _TAG.search(t.text) for t in conversation.turns):
+        problems.append("a turn holds HTML tags: write plain text")
+    return problems

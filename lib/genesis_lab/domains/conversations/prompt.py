@@ -1,0 +1,98 @@
+"""The bilingual prompt for one conversation. What many records share comes first, so that provider prompt caches pay."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from genesis_lab.domains.base import Message, Prompt, Spec
+from genesis_lab.domains.conversations.record import MAX_TEXT
+from genesis_lab.domains.conversations.taxonomy import Taxonomy, read_yaml
+
+_HERE = Path(__file__).parent
+_EXAMPLE_UTTERANCES = 3
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "turns": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "speaker": {"type": "string", "enum": ["customer", "agent"]},
+                    "text": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
+                },
+                "required": ["speaker", "text"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["turns"],
+    "additionalProperties": False,
+}
+
+
+def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) -> Prompt:
+    """System, worked examples chosen by language, sentiment and complexity, then the spec, all in the record's language.
+
+    Parameters
+    ----------
+    tone : how the agent writes, a key of ``prompt.yaml``.
+    few_shot : number of worked examples.
+    """
+    a = spec.attributes
+    words = _scaffold()[a["language"]]
+    system = words["system"].format(
+        company=getattr(taxonomy.title, a["language"]), tone=words["tone"][tone], max_text=MAX_TEXT
+    )
+    messages: list[Message] = []
+    for example in _examples(a["language"], a["sentiment"], a["complexity"])[:few_shot]:
+        turns = [{"speaker": speaker, "text": text} for speaker, text in example["turns"]]
+        ask = words["example"].format(turns=len(turns), sentiment=words["sentiment"][example["sentiment"]])
+        messages += [("user", ask), ("assistant", json.dumps({"turns": turns}, ensure_ascii=False))]
+    return Prompt(
+        system=system,
+        messages=(*messages, ("user", _task(spec, taxonomy, words))),
+        schema=SCHEMA,
+        schema_name="conversation",
+        stable=len(messages),
+    )
+
+
+def _task(spec: Spec, taxonomy: Taxonomy, words: dict[str, Any]) -> str:
+    a = spec.attributes
+    intent = next(i for i in taxonomy.intents if i.name == a["intent"])
+    lines = getattr(taxonomy.script(a["intent"]).examples, a["language"])
+    start = spec.seed % len(lines)
+    plain = [line for line in (*lines[start:], *lines[:start]) if "[" not in line and "{" not in line]
+    return words["task"].format(
+        intent=intent.name,
+        description=getattr(intent.description, a["language"]),
+        utterances="\n".join(f"- {line}" for line in plain[:_EXAMPLE_UTTERANCES]),
+        turns=a["turns"],
+        sentiment=words["sentiment"][a["sentiment"]],
+        arc=words["arc"][a["emotion_arc"]],
+        complexity=words["complexity"][a["complexity"]],
+        resolution=words["resolution"][a["resolution_status"]],
+        time=words["time"][a["resolution_time"]],
+        style=words["styles"][spec.seed % len(words["styles"])],
+    )
+
+
+def _examples(language: str, sentiment: str, complexity: str) -> list[dict[str, Any]]:
+    """The worked examples of a language, closest in sentiment and complexity first."""
+    found = [e for e in _few_shot() if e["language"] == language]
+    return sorted(found, key=lambda e: (e["sentiment"] != sentiment) + (e["complexity"] != complexity))
+
+
+@lru_cache(maxsize=1)
+def _scaffold() -> dict[str, Any]:
+    return read_yaml(_HERE / "prompt.yaml")
+
+
+@lru_cache(maxsize=1)
+def _few_shot() -> list[dict[str, Any]]:
+    return read_yaml(_HERE / "few_shot.yaml")

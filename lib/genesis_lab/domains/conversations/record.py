@@ -1,0 +1,113 @@
+"""The record of domain ``conversations``: a labelled customer-service chat."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from genesis_lab.domains.base import Provenance
+
+Sentiment = Literal["positive", "neutral", "negative"]
+Complexity = Literal["simple", "medium", "complex"]
+Language = Literal["en", "es"]
+Resolution = Literal["resolved", "escalated", "pending"]
+ResolutionTime = Literal["quick", "standard", "extended"]
+EmotionArc = Literal[
+    "stable_positive",
+    "stable_neutral",
+    "frustrated_to_satisfied",
+    "frustrated_to_neutral",
+    "neutral_to_satisfied",
+    "neutral_to_frustrated",
+    "stable_frustrated",
+]
+Speaker = Literal["customer", "agent"]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+MAX_TEXT = 1_000
+MAX_RUN = 2
+"""Most turns in a row by one speaker."""
+TURN_RANGES: dict[str, tuple[int, int]] = {"simple": (2, 4), "medium": (4, 8), "complex": (8, 12)}
+
+ARC_FITS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "stable_positive": (("positive",), get_args(Resolution)),
+    "neutral_to_satisfied": (("positive",), ("resolved",)),
+    "frustrated_to_satisfied": (("positive", "negative"), ("resolved",)),
+    "stable_neutral": (("neutral",), get_args(Resolution)),
+    "frustrated_to_neutral": (("neutral", "negative"), get_args(Resolution)),
+    "neutral_to_frustrated": (("negative",), ("escalated", "pending")),
+    "stable_frustrated": (("negative",), get_args(Resolution)),
+}
+"""Emotion arc: the sentiments and the resolutions it can go with."""
+
+
+def arc_fits(arc: str, sentiment: str, resolution: str) -> bool:
+    """Whether the arc can go with this sentiment and this resolution; False for an unknown arc."""
+    sentiments, resolutions = ARC_FITS.get(arc, ((), ()))
+    return sentiment in sentiments and resolution in resolutions
+
+
+class Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    speaker: Speaker
+    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+
+    @field_validator("text")
+    @classmethod
+    def _no_control_characters(cls, text: str) -> str:
+        if _CONTROL.search(text):
+            raise ValueError("holds control characters or broken Unicode")
+        return text
+
+
+class Conversation(BaseModel):
+    """A customer-service chat about one intent. `turn_count`, `category` and the id are derived, never trusted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    conversation_id: str
+    intent: str
+    category: str
+    sentiment: Sentiment
+    complexity: Complexity
+    language: Language
+    turn_count: int
+    emotion_arc: EmotionArc
+    resolution_time: ResolutionTime
+    resolution_status: Resolution
+    turns: Annotated[list[Turn], Field(min_length=1)]
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Conversation:
+        if self.turn_count != len(self.turns):
+            raise ValueError(f"turn_count is {self.turn_count}, but there are {len(self.turns)} turns")
+        problems = turn_problems([turn.speaker for turn in self.turns])
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def turn_problems(speakers: list[str]) -> list[str]:
+    """What is wrong with the order of speakers: the customer opens, and nobody speaks more than twice in a row."""
+    problems = []
+    if speakers and speakers[0] != "customer":
+        problems.append("the first speaker must be the customer")
+    run = 0
+    for i, speaker in enumerate(speakers):
+        run = run + 1 if i and speaker == speakers[i - 1] else 1
+        if run > MAX_RUN:
+            problems.append(f"the {speaker} speaks more than {MAX_RUN} times in a row at turn {i + 1}")
+            break
+    return problems
+
+
+def conversation_id(intent: str, language: str, turns: list[dict[str, Any]], salt: int | str = "") -> str:
+    """Id derived from content; `salt` (the spec's seed) keeps two records with the same words apart."""
+    content = "\x1f".join([intent, language, str(salt), *(f"{t['speaker']}\x1e{t['text']}" for t in turns)])
+    return "conv_" + hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,192 @@
+"""Taxonomies: the intents of a field, and what customers and agents say about each. Banking77's ships; any YAML will do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genesis_lab.errors import InvalidInput
+
+LANGUAGES = ("en", "es")
+BANKING77 = "banking77"
+_SHIPPED = Path(__file__).parent
+
+Text = Annotated[str, Field(min_length=1)]
+Pair = tuple[Text, Text]
+
+
+class Bilingual(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    en: Text
+    es: Text
+
+
+class Lines(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    en: tuple[Text, ...] = ()
+    es: tuple[Text, ...] = ()
+
+
+class Pairs(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    en: tuple[Pair, ...] = ()
+    es: tuple[Pair, ...] = ()
+
+
+class Script(BaseModel):
+    """What is said about one intent. Patterns: ``[a|b]`` picks one, ``{slot}`` is filled from ``moves.yaml``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    examples: Lines
+    """How customers open."""
+    exchanges: Pairs = Pairs()
+    """Agent's clarifying question, customer's answer."""
+    follow_ups: Pairs = Pairs()
+    """Customer's further question, agent's answer."""
+    resolved: Lines = Lines()
+    pending: Lines = Lines()
+    escalated: Lines = Lines()
+
+
+class Intent(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Text
+    category: Text
+    description: Bilingual
+    script: Script | None = None
+    """Given inline in a user's taxonomy; Banking77's is in one file per category, read when needed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inline_script(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "examples" in data:
+            fields = set(Script.model_fields)
+            return {k: v for k, v in data.items() if k not in fields} | {
+                "script": {k: v for k, v in data.items() if k in fields}
+            }
+        return data
+
+
+class Taxonomy(BaseModel):
+    """The intents of a field, in order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Text
+    title: Bilingual
+    """What the company does, as the prompt says it: "a neobank"."""
+    source: str = ""
+    intents: Annotated[tuple[Intent, ...], Field(min_length=1)]
+    scripts_dir: Path | None = None
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> Taxonomy:
+        seen: set[str] = set()
+        for intent in self.intents:
+            if intent.name in seen:
+                raise ValueError(f"intent {intent.name!r} is listed twice")
+            seen.add(intent.name)
+            if intent.script is None and self.scripts_dir is None:
+                raise ValueError(f"intent {intent.name!r} has no examples")
+            if intent.script is not None:
+                for language in LANGUAGES:
+                    if not getattr(intent.script.examples, language):
+                        raise ValueError(f"intent {intent.name!r} has no examples in {language!r}")
+        return self
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(intent.name for intent in self.intents)
+
+    @cached_property
+    def category_of(self) -> dict[str, str]:
+        """Intent name to category."""
+        return {intent.name: intent.category for intent in self.intents}
+
+    @cached_property
+    def categories(self) -> dict[str, tuple[str, ...]]:
+        """Category to its intents, both in order of appearance."""
+        found: dict[str, list[str]] = {}
+        for intent in self.intents:
+            found.setdefault(intent.category, []).append(intent.name)
+        return {category: tuple(names) for category, names in found.items()}
+
+    def script(self, intent: str) -> Script:
+        """What customers and agents say about `intent`."""
+        found = self.intents[self.names.index(intent)]
+        if found.script is not None:
+            return found.script
+        return _category_scripts(self.scripts_dir, found.category)[intent]
+
+    def select(self, *, categories: tuple[str, ...] = (), intents: tuple[str, ...] = ()) -> Taxonomy:
+        """The taxonomy cut to these categories and these intents (both empty: all of it)."""
+        for kind, given, known in (("category", categories, self.categories), ("intent", intents, self.names)):
+            unknown = [value for value in given if value not in known]
+            if unknown:
+                raise InvalidInput(f"Unknown {kind} {unknown[0]!r}: taxonomy {self.name!r} has {', '.join(known)}.")
+        if not categories and not intents:
+            return self
+        kept = tuple(i for i in self.intents if i.category in categories or i.name in intents)
+        return Taxonomy(**{name: getattr(self, name) for name in Taxonomy.model_fields} | {"intents": kept})
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, read with the safe loader; `InvalidInput` with line and column if it can't be."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput(f"There is no file {path.name}: give the path of a YAML file.") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+@lru_cache(maxsize=8)
+def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
+    """The shipped taxonomy of that name (``banking77``), or the one in a YAML file.
+
+    Raises
+    ------
+    InvalidInput : the file is missing, is no YAML, or lacks something; the message names the intent and field.
+    """
+    if str(source) == BANKING77:
+        folder = _SHIPPED / BANKING77
+        data = read_yaml(folder / "taxonomy.yaml") | {"scripts_dir": folder}
+        return Taxonomy.model_validate(data)
+    path = Path(source)
+    data = read_yaml(path)
+    if not isinstance(data, Mapping):
+        raise InvalidInput(f"{path.name} must hold a mapping with name, title and intents, got {type(data).__name__}.")
+    if "scripts_dir" in data:
+        raise InvalidInput(f"{path.name}: unknown field scripts_dir.")
+    try:
+        return Taxonomy.model_validate(data)
+    except ValidationError as error:
+        raise InvalidInput(f"{path.name}: {_first_problem(error, data)}") from None
+
+
+@lru_cache(maxsize=32)
+def _category_scripts(folder: Path, category: str) -> dict[str, Script]:
+    data = read_yaml(folder / f"{category}.yaml")
+    return {
+        name: Script.model_validate({k: v for k, v in entry.items() if k != "description"})
+        for name, entry in data.items()
+    }
+
+
+def _first_problem(error: ValidationError, data: Mapping[str, Any]) -> str:
+    first = error.errors()[0]
+    where = list(first["loc"])
+    if len(where) > 1 and where[0] == "intents" and isinstance(where[1], int):
+        entry = data["intents"][where[1]]
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        where[:2] = [f"intent {name or where[1] + 1}"]
+    return f"{'.'.join(map(str, where)) or 'taxonomy'}: {first['msg'].removeprefix('Value error, ')}."

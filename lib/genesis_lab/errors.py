@@ -1,0 +1,95 @@
+"""One small exception tree. Every message is one sentence: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+class GenesisError(Exception):
+    """Root of every error that Genesis Lab raises on purpose."""
+
+
+class InvalidInput(GenesisError):
+    """A parameter, file or record that can't be used as it is."""
+
+
+class MissingDependency(GenesisError):
+    """An optional package or program that this step needs is not installed."""
+
+    def __init__(self, package: str, purpose: str, install: str) -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: {install}")
+        self.package = package
+
+
+class Unavailable(GenesisError):
+    """Something outside (a hub, a server, a reference dataset) can't be reached."""
+
+
+class ParseFailure(GenesisError):
+    """A model's answer is not the record that was asked for; `reasons` goes back to the model on repair."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class StageFailed(GenesisError):
+    """A pipeline stage stopped; the message names the notebook, the cell and the error."""
+
+
+class ProviderError(GenesisError):
+    """A provider did not answer. `can_retry` says whether the same request may work later.
+
+    Parameters
+    ----------
+    message : one sentence.
+    code : the service's own error code, where it has one (``ThrottlingException``).
+    status : HTTP status, where there is one.
+    model : the model asked.
+    retry_after_s : seconds the service asked us to wait, or None.
+    """
+
+    can_retry = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status: int | None = None,
+        model: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.model = model
+        self.retry_after_s = retry_after_s
+
+
+class Throttled(ProviderError):
+    """The service is refusing for rate: wait, then the same request will work. `scope` says which limit was hit."""
+
+    can_retry = True
+
+    def __init__(self, message: str, *, scope: Literal["requests", "tokens", "unknown"] = "unknown", **details) -> None:
+        super().__init__(message, **details)
+        self.scope = scope
+
+
+class Transient(ProviderError):
+    """A fault of the moment (reset, 5xx, time-out): the same request may work."""
+
+    can_retry = True
+
+
+class QuotaExhausted(ProviderError):
+    """A daily quota is used up: retrying today can't help."""
+
+
+class Rejected(ProviderError):
+    """This one request can never work (too long, refused by validation); others may."""
+
+
+class Fatal(ProviderError):
+    """No request can work (access denied, wrong model, bad key): stop the run."""

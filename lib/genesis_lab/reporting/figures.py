@@ -1,0 +1,212 @@
+"""Figures as notebooks and reports hold them: small, the same bytes every time, a picture where Chrome is found."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import base64
+import html
+import logging
+import math
+import re
+import textwrap
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Literal
+
+from genesis_lab.errors import MissingDependency, Unavailable
+from genesis_lab.reporting import style
+from genesis_lab.reporting.frontend import display, in_colab, viewer
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MAX_BYTES = 30_000
+"""What one figure's JSON may weigh in a notebook."""
+WIDTH = 760
+"""Width of a picture in pixels, about a notebook's."""
+CONFIG = {"displayModeBar": False, "responsive": True}
+_TITLE_CHARACTERS = 92
+_START_S = 60.0
+_DRAW_S = 30.0
+
+
+def figure(
+    traces: list[Any], *, title: str, subtitle: str = "", height: int = 320, legend: bool = False, **layout: Any
+) -> go.Figure:
+    """A figure in house style. `title` says what is seen (wrapped where long); `height` in pixels, title included.
+
+    `title` and `subtitle` are plotly text: escape what comes from data with `markup.figure_text`.
+    """
+    import plotly.graph_objects as go
+
+    lines = textwrap.wrap(title, _TITLE_CHARACTERS) or [""]
+    below = textwrap.wrap(subtitle, _TITLE_CHARACTERS + 18)
+    top = 22 + 19 * len(lines) + 16 * len(below) + (26 if legend else 4)
+    heading: dict[str, Any] = {"text": "<br>".join(lines)}
+    if below:
+        heading["subtitle"] = {"text": "<br>".join(below)}
+    layout = {"margin": {"l": 12, "r": 24, "b": 44}, **layout}
+    layout["margin"] = {**layout["margin"], "t": top}
+    return go.Figure(
+        traces, {"template": style.TEMPLATE, "title": heading, "height": height, "showlegend": legend, **layout}
+    )
+
+
+def show(fig: go.Figure, *, picture: bool | None = None) -> None:
+    """Display a figure in a notebook: plotly, a PNG, and its title as text.
+
+    Parameters
+    ----------
+    picture : whether to add the PNG, which GitHub and plain viewers show. None: when nobody is watching (papermill,
+        ``genesis notebooks render``) and a Chrome is found that starts.
+    """
+    if in_colab():
+        fig.show(renderer="colab")  # Colab knows nothing of plotly's mimetype
+        return
+    data: dict[str, Any] = {
+        "application/vnd.plotly.v1+json": {**lean(fig), "config": CONFIG},
+        "text/plain": summary(fig),
+    }
+    if picture or (picture is None and viewer() == "nobody" and _can_draw()):
+        data["image/png"] = base64.b64encode(image(fig)).decode()
+    display(data, raw=True)
+
+
+def lean(fig: go.Figure) -> dict[str, Any]:
+    """The figure as plain JSON: lists for arrays, sorted keys, null for NaN, five significant digits."""
+    given = fig.to_plotly_json()
+    traces = [{**_plain(trace), "uid": f"trace{i}"} for i, trace in enumerate(given["data"])]
+    return {"data": traces, "layout": _plain(given["layout"])}
+
+
+def figure_height(fig: go.Figure) -> int:
+    """Height in pixels, title included."""
+    return int(fig.layout.height or 400)
+
+
+def summary(fig: go.Figure) -> str:
+    """One line for where no figure can be shown."""
+    title = re.sub(r"<br\s*/?>", " ", fig.layout.title.text or "")
+    return f"[chart] {html.unescape(re.sub(r'<[^>]*>', '', title))}"
+
+
+def image(
+    fig: go.Figure,
+    kind: Literal["png", "svg"] = "png",
+    *,
+    width: int = WIDTH,
+    height: int | None = None,
+    scale: float = 1,
+) -> bytes:
+    """The figure as a picture of `width` × `height` CSS pixels; the same bytes from the same figure and Chrome.
+
+    Raises
+    ------
+    MissingDependency : no Chrome or Chromium on this machine.
+    Unavailable : it does not start or does not answer.
+    """
+    spec = lean(fig)
+    size = {"width": width, "height": height or figure_height(fig), "scale": scale}
+    drawn = _draw(spec, {"format": kind, **size})
+    if kind == "png":
+        return _fewer_colours(drawn)
+    # plotly.js marks its ids with six random hex digits
+    found = re.search(rb'id="defs-([0-9a-f]{6})"', drawn)
+    return drawn.replace(found[1], b"figure") if found else drawn
+
+
+@lru_cache
+def find_chrome() -> Path | None:
+    """The Chrome, Chromium or Edge that draws pictures: ``BROWSER_PATH``, kaleido's own, or an installed one."""
+    try:
+        from choreographer.browsers.chromium import Chromium
+    except ImportError:
+        return None
+    found = Chromium.find_browser(skip_local=False)
+    return Path(found) if found and Path(found).is_file() else None
+
+
+@lru_cache(1)
+def _can_draw() -> bool:
+    """Whether a Chrome is found and starts; asked once, so that a broken one costs a run no more than that."""
+    chrome = find_chrome()
+    try:
+        return chrome is not None and bool(_renderer(chrome))
+    except Exception:
+        return False
+
+
+def _draw(spec: dict[str, Any], options: dict[str, Any]) -> bytes:
+    chrome = find_chrome()
+    if chrome is None:
+        raise MissingDependency(
+            "Chrome or Chromium",
+            "A picture of a figure",
+            "install chromium, or run kaleido_get_chrome, or set BROWSER_PATH to an existing one",
+        )
+    try:
+        loop, kaleido = _renderer(chrome)
+        drawn: bytes = asyncio.run_coroutine_threadsafe(kaleido.calc_fig(spec, options), loop).result(_DRAW_S)
+    except Exception as error:
+        _renderer.cache_clear()
+        raise Unavailable(
+            f"{chrome.name} did not draw a figure ({type(error).__name__}): try again, or install another Chrome."
+        ) from error
+    return drawn
+
+
+@lru_cache(1)
+def _renderer(chrome: Path) -> tuple[asyncio.AbstractEventLoop, Any]:
+    """A Chrome that stays open, on its own thread (kaleido's server waits for ever where Chrome can't start)."""
+    from kaleido import Kaleido
+
+    # It logs the browser's good-bye as an error; what matters comes as an exception.
+    logging.getLogger("choreographer").setLevel(logging.CRITICAL)
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="kaleido", daemon=True).start()
+
+    async def start() -> Any:
+        # No MathJax (it would come from a CDN); kaleido runs Chrome without sandbox, as root in a container needs.
+        kaleido = Kaleido(path=str(chrome), mathjax=False, timeout=_DRAW_S)
+        await kaleido.open()
+        return kaleido
+
+    kaleido = asyncio.run_coroutine_threadsafe(start(), loop).result(_START_S)
+    atexit.register(lambda: asyncio.run_coroutine_threadsafe(kaleido.close(), loop).result(_START_S))
+    return loop, kaleido
+
+
+def _fewer_colours(png: bytes) -> bytes:
+    """A quarter of the size; nothing is lost that a chart has."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return png
+    small = BytesIO()
+    with Image.open(BytesIO(png)) as picture:
+        flat = picture.convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        flat.save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict) and "bdata" in value:  # plotly's base64 for a NumPy array
+        import numpy as np
+
+        flat = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        shape = str(value.get("shape", flat.size))
+        value = flat.reshape([int(n) for n in shape.split(",")])
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() else float(f"{value:.5g}")
+    return value if value is None or isinstance(value, str | int | bool) else str(value)

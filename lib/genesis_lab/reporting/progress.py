@@ -1,0 +1,156 @@
+"""One way to show long work: in place in a notebook, one line in a terminal, one per stage where nobody watches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, overload
+
+from genesis_lab.reporting.frontend import display, in_kernel, viewer
+from genesis_lab.reporting.markup import Html, escape
+from genesis_lab.reporting.style import BLUE, LINE
+
+_REDRAW_S = 0.2
+
+T = TypeVar("T")
+
+
+class Standing(Protocol):
+    """Where some work stands, as the generation engine reports it."""
+
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def rejected(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def eta_s(self) -> float | None: ...
+    @property
+    def cost_usd(self) -> float | None: ...
+
+
+class Bar:
+    """Progress of one stage: a context manager. Call `advance` after each piece, or call the bar with a `Standing`."""
+
+    def __init__(self, total: int | None, label: str, unit: str) -> None:
+        self.label, self.unit, self.total = label, unit, total
+        self.done, self.rejected = 0, 0
+        self.rate, self.eta_s, self.cost_usd = 0.0, None, None  # type: float, float | None, float | None
+        self._viewer = viewer()
+        self._started = self._drawn = 0.0
+        self._handle: Any = None
+
+    def __enter__(self) -> Bar:
+        self._started = time.monotonic()
+        self._draw(force=True)
+        return self
+
+    def advance(self, n: int = 1, *, cost_usd: float = 0.0) -> None:
+        """`n` more pieces are done, for `cost_usd` dollars."""
+        self.done += n
+        if cost_usd:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
+        elapsed = time.monotonic() - self._started
+        self.rate = self.done / elapsed if elapsed else 0.0
+        self.eta_s = (self.total - self.done) / self.rate if self.total and self.rate else None
+        self._draw()
+
+    def __call__(self, standing: Standing) -> None:
+        """Show `standing`: the bar is the engine's ``on_progress``."""
+        self.done, self.total, self.rejected = standing.done, standing.total, standing.rejected
+        self.rate, self.eta_s, self.cost_usd = standing.rate, standing.eta_s, standing.cost_usd
+        self._draw()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stopped = kind is not None
+        if self._viewer == "nobody":
+            # In a kernel this is part of the committed output, so it says nothing that differs between runs.
+            print(self.line(stopped=stopped, timing=False), file=sys.stdout if in_kernel() else sys.stderr)
+            return
+        self._draw(force=True, stopped=stopped, final=True)
+        if self._viewer == "terminal":
+            print(file=sys.stderr)
+
+    def line(self, *, stopped: bool = False, timing: bool = True) -> str:
+        """``Generating: 700 of 1,540 conversations · 45 % · 5,021/s · 0:12 left · $0.12``."""
+        of = f" of {self.total:,}" if self.total is not None else ""
+        parts = [f"{self.label}: {self.done:,}{of} {self.unit}".rstrip()]
+        if timing and self.total:
+            parts.append(f"{self.done / self.total:.0%}")
+        if timing and self.rate:
+            parts.append(f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s")
+        if timing and self.eta_s is not None and self.total is not None and self.done < self.total:
+            parts.append(f"{duration(self.eta_s)} left")
+        if self.rejected:
+            parts.append(f"{self.rejected:,} rejected")
+        if self.cost_usd:
+            parts.append(f"${self.cost_usd:,.2f}")
+        if stopped:
+            parts.append("stopped")
+        return " · ".join(parts)
+
+    def _draw(self, *, force: bool = False, stopped: bool = False, final: bool = False) -> None:
+        now = time.monotonic()
+        if self._viewer == "nobody" or (not force and now - self._drawn < _REDRAW_S):
+            return
+        self._drawn = now
+        line = self.line(stopped=stopped)
+        if final and not stopped:
+            line += f" · took {duration(now - self._started)}"
+        if self._viewer == "terminal":
+            print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+            return
+        share = self.done / self.total if self.total else 1.0 if final else 0.0
+        bar = f'<div style="height:6px;border-radius:3px;background:{LINE};max-width:420px;margin:4px 0">'
+        bar += f'<div style="height:6px;border-radius:3px;background:{BLUE};width:{share:.1%}"></div></div>'
+        page = Html(f'<div role="status">{escape(line)}{bar}</div>', line)
+        if self._handle is None:
+            self._handle = display(page, display_id=True)
+        else:
+            self._handle.update(page)
+
+
+@overload
+def progress(work: int | None, label: str, *, unit: str = "") -> Bar: ...
+@overload
+def progress(work: Iterable[T], label: str, *, unit: str = "") -> Iterator[T]: ...
+def progress(work: Any, label: str, *, unit: str = "") -> Any:
+    """Show the progress of `work`: done of total, rate, time left, cost so far.
+
+    Parameters
+    ----------
+    work : what to go through, or the number of pieces (None: unknown) when the work reports by itself.
+    label : what is being done, for example ``"Embedding"``.
+    unit : what is counted, for example ``"texts"``.
+
+    Returns
+    -------
+    For an iterable, the same items one by one. For a number, a `Bar`::
+
+        with progress(plan.total, "Generating", unit="conversations") as bar:
+            generate(…, on_progress=bar)
+    """
+    if work is None or isinstance(work, int):
+        return Bar(work, label, unit)
+    return _through(work, label, unit)
+
+
+def duration(seconds: float) -> str:
+    """``0:07``, ``12:30``, ``3:05:00``."""
+    minutes, s = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
+
+
+def _through(items: Iterable[T], label: str, unit: str) -> Iterator[T]:
+    with Bar(len(items) if isinstance(items, Sized) else None, label, unit) as bar:
+        for item in items:
+            yield item
+            bar.advance()

@@ -1,0 +1,68 @@
+"""Which names look like secrets, and which secret values are known, so that neither gets into a notebook or a run folder."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
+
+from genesis_lab.settings import Settings
+
+_SHORTEST = 8
+"""Shorter values are left alone: they would be found by chance."""
+_NAME = re.compile(
+    r"secret|passw(or)?d|passphrase|credential|bearer|(api|access|private|signing)_?key|(^|_)(auth_?)?token(_|$)",
+    re.IGNORECASE,
+)
+_NOT_THE_SECRET = re.compile(r"_(file|path|dir|uri|url|name|id_file)$", re.IGNORECASE)
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a name reads like a secret's: ``api_key``, ``hfToken``, ``AWS_SECRET_ACCESS_KEY``; not ``max_tokens``."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]", "_", name)
+    return bool(_NAME.search(snake)) and not _NOT_THE_SECRET.search(snake)
+
+
+def secret_names(value: Any) -> Iterator[str]:
+    """The keys anywhere in nested parameters that look like a secret's name."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if looks_secret(str(key)):
+                yield str(key)
+            yield from secret_names(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from secret_names(inner)
+
+
+def known_secrets() -> dict[str, str]:
+    """Name to value of the secrets in the environment and in ``.env``, as `Settings` would read them."""
+    variables = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
+    return {
+        name.upper(): value
+        for name, value in variables.items()
+        if value and len(value) >= _SHORTEST and looks_secret(name)
+    }
+
+
+def found_in(text: str) -> list[str]:
+    """Names of the known secrets whose value stands in `text`, as it is or as JSON writes it."""
+    return [name for name, value in known_secrets().items() if any(form in text for form in _forms(value))]
+
+
+def redact(text: str) -> str:
+    """`text` with every known secret value replaced by its name."""
+    for name, value in known_secrets().items():
+        for form in _forms(value):
+            text = text.replace(form, f"[{name}]")
+    return text
+
+
+def _forms(value: str) -> set[str]:
+    """How a notebook file may write a value: printed, as a repr or in HTML, each as it is or escaped by JSON."""
+    shown = {value, repr(value)[1:-1], html.escape(value)}
+    return shown | {json.dumps(form)[1:-1] for form in shown} | {json.dumps(f, ensure_ascii=False)[1:-1] for f in shown}

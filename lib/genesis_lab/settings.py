@@ -1,0 +1,29 @@
+"""Settings from the environment (and ``.env``): the only reader of ``os.environ``. Secrets live here, never in parameters."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is read from ``GENESIS_<NAME>``, for example ``GENESIS_OUTPUT_ROOT``."""
+
+    model_config = SettingsConfigDict(env_prefix="GENESIS_", env_file=".env", extra="ignore")
+
+    output_root: Path | None = Field(None, description="folder that runs write to (default: outputs/ of the checkout)")
+    reference_dir: Path | None = Field(None, description="folder with real reference data, e.g. banking77/test.csv")
+    embedder: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="sentence-embedding model: hub id or folder")
+    mlflow_tracking_uri: str | None = Field(None, description="MLflow server (default: SQLite under the output root)")
+    dask_address: str | None = Field(None, description="Dask scheduler, e.g. tcp://host:8786 (default: this machine)")
+    workers: int = Field(1, ge=1, description="processes for validation, bias and sweeps on this machine")
+    hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """The settings of this process, read once; ``get_settings.cache_clear()`` reads them again."""
+    return Settings()

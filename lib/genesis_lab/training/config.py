@@ -1,0 +1,109 @@
+"""Settings of a training run, and the presets that fill them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from genesis_lab.errors import InvalidInput
+
+Features = Literal["tfidf", "tfidf_words", "embeddings"]
+"""TF-IDF of words (1–2) and characters (3–5); TF-IDF of words only; sentence embeddings (all-MiniLM-L6-v2)."""
+Algorithm = Literal["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"]
+"""`sgd` is logistic regression fitted record by record: the one that continues on new data alone."""
+Value = float | int | str | bool | None
+
+
+class TrainConfig(BaseModel):
+    """How intent classifiers are trained, chosen and measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidates: tuple[str, ...] = Field(
+        ("tfidf+logistic_regression",),
+        min_length=1,
+        description="features+algorithm to try; with several, the best on validation (or in the search) is kept",
+    )
+    params: dict[Algorithm, dict[str, Value]] = Field(
+        {}, description="settings of an algorithm, e.g. {logistic_regression: {C: 4}}; the others keep their defaults"
+    )
+    evaluation: Literal["holdout", "cross_validation"] = Field(
+        "holdout",
+        description="holdout: one test split; cross_validation: every record tested once, `folds` times the work",
+    )
+    test_share: float = Field(
+        0.2, gt=0, le=0.5, description="share of records in the test split, unless the dataset has one"
+    )
+    validation_share: float = Field(
+        0.15, gt=0, le=0.5, description="share of the rest on which candidates are compared"
+    )
+    folds: int = Field(5, ge=2, le=20, description="folds of cross-validation, search and calibration")
+    search: Literal["none", "grid", "random", "halving"] = Field(
+        "none", description="how settings are searched, by cross-validation within the training records"
+    )
+    search_trials: int = Field(16, ge=2, le=500, description="settings that random and halving search try")
+    metric: Literal["accuracy", "f1_macro"] = Field(
+        "accuracy", description="what candidates and settings are ranked by"
+    )
+    calibration: Literal["auto", "none", "sigmoid", "isotonic", "temperature"] = Field(
+        "auto", description="how probabilities are calibrated; auto: only the linear SVM, which always is"
+    )
+    learning_curve: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="shares of the training records at which accuracy is measured"
+    )
+    max_records: int | None = Field(None, ge=10, description="use a random part of this size (none: all records)")
+    drop_rare: bool = Field(False, description="leave out intents with a single record instead of refusing the dataset")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same data: same model and figures")
+
+    @field_validator("candidates")
+    @classmethod
+    def _known(cls, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        for candidate in candidates:
+            features, _, algorithm = candidate.partition("+")
+            if features not in get_args(Features) or algorithm not in get_args(Algorithm):
+                raise ValueError(
+                    f"{candidate!r} is not features+algorithm with features {', '.join(get_args(Features))} "
+                    f"and algorithm {', '.join(get_args(Algorithm))}"
+                )
+        if len(set(candidates)) < len(candidates):
+            raise ValueError("each candidate may be listed once")
+        return candidates
+
+
+def presets() -> dict[str, dict[str, Any]]:
+    """The fields that each preset sets, by preset name; ``presets.yaml`` says why."""
+    return read_yaml("presets.yaml")
+
+
+def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
+    """The settings of `preset`, with `fields` of `TrainConfig` set differently.
+
+    >>> train_config("cross_validation", folds=3).folds
+    3
+
+    Raises
+    ------
+    InvalidInput : unknown preset or field, or a value of the wrong type or out of range.
+    """
+    known = presets()
+    if preset not in known:
+        raise InvalidInput(f"preset must be one of {', '.join(known)}, got {preset!r}.")
+    unknown = [name for name in fields if name not in TrainConfig.model_fields]
+    if unknown:
+        raise InvalidInput(f"Training has no setting {unknown[0]!r}; it has {', '.join(TrainConfig.model_fields)}.")
+    try:
+        return TrainConfig(**known[preset] | fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{where}: {message}, got {first['input']!r}.") from None
+
+
+def read_yaml(name: str) -> dict[str, Any]:
+    """A YAML file that lies next to this module."""
+    from ruamel.yaml import YAML
+
+    return dict(YAML(typ="safe").load(Path(__file__).with_name(name)))

@@ -1,0 +1,276 @@
+"""The labelled texts that a classifier learns from, and how they are divided without leakage."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genesis_lab.errors import InvalidInput
+
+Index = NDArray[np.int64]
+Strings = NDArray[Any]
+
+_NOT_WORD = re.compile(r"\W+")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where texts come from: a dataset's name, content hash and the number of its records used."""
+
+    name: str
+    content_hash: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Texts with their intent, language, group and split, in the order of their source.
+
+    Records of one group (near-duplicates) never straddle a division. `split` is ``train`` where the source has no
+    splits of its own.
+    """
+
+    texts: Strings
+    labels: Strings
+    languages: Strings
+    groups: Index
+    split: Strings
+    sources: tuple[Source, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, index: NDArray[Any]) -> Examples:
+        """The records at `index` (positions, or a boolean mask)."""
+        return replace(
+            self,
+            texts=self.texts[index],
+            labels=self.labels[index],
+            languages=self.languages[index],
+            groups=self.groups[index],
+            split=self.split[index],
+        )
+
+
+def make_examples(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    languages: Sequence[str | None] | None = None,
+    *,
+    groups: Sequence[int] | None = None,
+    split: Sequence[str] | None = None,
+    name: str = "texts",
+    content_hash: str | None = None,
+) -> Examples:
+    """Examples from plain lists; without `groups`, texts that differ only in case and punctuation are one group.
+
+    Raises
+    ------
+    InvalidInput : the lists are not equally long, or a text or label is not a non-empty string.
+    """
+    n = len(texts)
+    for what, values in (("labels", labels), ("languages", languages), ("groups", groups), ("split", split)):
+        if values is not None and len(values) != n:
+            raise InvalidInput(f"There must be as many {what} as texts ({n}), got {len(values)}.")
+    for what, strings in (("text", texts), ("label", labels)):
+        for row, value in enumerate(strings):
+            if not isinstance(value, str) or not value.strip():
+                raise InvalidInput(f"Every {what} must be a non-empty string, got {value!r} in row {row}.")
+    if content_hash is None:
+        pairs = "\n".join(f"{text!r}\t{label!r}" for text, label in zip(texts, labels, strict=True))
+        content_hash = hashlib.sha256(pairs.encode()).hexdigest()
+    array = np.empty(n, dtype=object)
+    array[:] = list(texts)
+    return Examples(
+        texts=array,
+        labels=np.asarray(labels, dtype=str),
+        languages=np.asarray(
+            [language or "unknown" for language in languages] if languages is not None else ["unknown"] * n
+        ),
+        groups=np.asarray(groups, dtype=np.int64) if groups is not None else same_wording(texts),
+        split=np.asarray(split if split is not None else ["train"] * n, dtype=object),
+        sources=(Source(name, content_hash, n),),
+    )
+
+
+def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple[Examples, list[str]]:
+    """The customer's first utterance of each conversation, and what was left out.
+
+    Parameters
+    ----------
+    dataset : `genesis_lab.dataset.Dataset`.
+    groups : one group number per record of the dataset, split by split in the order of ``dataset.counts``.
+
+    Raises
+    ------
+    InvalidInput : the dataset is not one of conversations, or `groups` has another length.
+    """
+    if dataset.domain != "conversations":
+        raise InvalidInput(f"Intent classifiers learn from conversations, got a dataset of {dataset.domain}.")
+    if groups is not None and len(groups) != dataset.total:
+        raise InvalidInput(f"There must be one group per record ({dataset.total}), got {len(groups)}.")
+    texts, labels, languages, splits = [], [], [], []
+    for split in dataset.counts:
+        frame = dataset.frame(split, columns=["intent", "language", "turns"])
+        texts += [_opening(turns) for turns in frame["turns"]]
+        labels += list(frame["intent"])
+        languages += [language if isinstance(language, str) else None for language in frame["language"]]
+        splits += [split] * len(frame)
+    usable = [
+        row
+        for row, (text, label) in enumerate(zip(texts, labels, strict=True))
+        if text and isinstance(label, str) and label.strip()
+    ]
+    messages = []
+    if len(usable) < len(texts):
+        left = len(texts) - len(usable)
+        messages.append(f"{left} of {len(texts)} records have no opening text or no intent and were left out.")
+    examples = make_examples(
+        [texts[row] for row in usable],
+        [labels[row] for row in usable],
+        [languages[row] for row in usable],
+        groups=[groups[row] for row in usable] if groups is not None else None,
+        split=[splits[row] for row in usable] if len(dataset.counts) > 1 else None,
+        name=dataset.path.name,
+        content_hash=dataset.content_hash,
+    )
+    return examples, messages
+
+
+def _opening(turns: Any) -> str:
+    for turn in turns if turns is not None else ():
+        if turn and turn.get("speaker") == "customer":
+            return (turn.get("text") or "").strip()
+    first = next((turn for turn in turns if turn), None) if turns is not None else None
+    return (first.get("text") or "").strip() if first else ""
+
+
+def same_wording(texts: Sequence[str]) -> Index:
+    """A group number per text; texts that differ only in case, spaces and punctuation share one."""
+    numbers: dict[str, int] = {}
+    return np.array(
+        [numbers.setdefault(_NOT_WORD.sub(" ", text.casefold()).strip() or text, len(numbers)) for text in texts],
+        dtype=np.int64,
+    )
+
+
+def join(first: Examples, second: Examples) -> Examples:
+    """Both sets as one, grouped anew by wording so that copies across the two stay together."""
+    texts = np.concatenate([first.texts, second.texts])
+    wording = same_wording(list(texts))
+    apart = np.concatenate([first.groups, second.groups + first.groups.max(initial=-1) + 1])
+    return Examples(
+        texts=texts,
+        labels=np.concatenate([first.labels, second.labels]),
+        languages=np.concatenate([first.languages, second.languages]),
+        groups=_connected(wording, apart),
+        split=np.concatenate([first.split, second.split]),
+        sources=first.sources + second.sources,
+    )
+
+
+def _connected(a: Index, b: Index) -> Index:
+    """Groups in which two records are together when they are in `a` or in `b`, directly or through others."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = int(a.max(initial=-1)) + 1
+    size = nodes + int(b.max(initial=-1)) + 1
+    graph = coo_matrix((np.ones(len(a)), (a, b + nodes)), shape=(size, size))
+    return np.asarray(connected_components(graph, directed=False)[1][a], dtype=np.int64)
+
+
+def check_learnable(examples: Examples, *, drop_rare: bool = False) -> tuple[Examples, list[str]]:
+    """`examples` when there is something to learn: two intents or more, with two records each.
+
+    Raises
+    ------
+    InvalidInput : fewer than two intents, or an intent with a single record and `drop_rare` is not set.
+    """
+    counts, messages = Counter(examples.labels.tolist()), []
+    rare = sorted(label for label, n in counts.items() if n < 2)
+    if rare and len(counts) > 1:
+        if not drop_rare:
+            raise InvalidInput(
+                f"Every intent needs 2 examples, but {named(rare)} {'has' if len(rare) == 1 else 'have'} only one: "
+                "add some, or set drop_rare to leave them out."
+            )
+        examples = examples.take(~np.isin(examples.labels, rare))
+        messages.append(f"Left out for having a single example: {named(rare)}.")
+        counts = Counter(examples.labels.tolist())
+    if len(counts) < 2:
+        found = f"only {next(iter(counts))!r}" if counts else "none"
+        raise InvalidInput(f"A classifier needs at least 2 intents, got {found} in {len(examples)} records.")
+    return examples, messages
+
+
+def make_folds(examples: Examples, n: int, seed: int) -> tuple[list[tuple[Index, Index]], list[str]]:
+    """Stratified folds (train, test) in which no group is on both sides, and a message when there are fewer than `n`.
+
+    The number of folds falls back to the number of distinct wordings of the scarcest intent, but not below two.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    distinct = Counter(label for label, _ in set(zip(examples.labels.tolist(), examples.groups.tolist(), strict=True)))
+    scarcest, fewest = min(distinct.items(), key=lambda item: (item[1], item[0]))
+    used, messages = min(n, max(2, fewest)), []
+    if used < n:
+        messages.append(f"{used} folds instead of {n}: {scarcest} has only {fewest} distinct opening(s).")
+    if fewest < 2:
+        alone = sorted(label for label, count in distinct.items() if count < 2)
+        messages.append(
+            f"With one distinct opening, these intents are never in training and test at once: {named(alone)}."
+        )
+    grouped = len(set(examples.groups.tolist())) < len(examples)
+    splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(used, shuffle=True, random_state=seed)
+    with quiet():
+        return list(splitter.split(examples.texts, examples.labels, examples.groups)), messages
+
+
+def hold_out(examples: Examples, share: float, seed: int) -> tuple[Index, Index, list[str]]:
+    """Positions to keep and to hold out (about `share` of the records), by intent and without splitting a group.
+
+    An intent that would not be among the kept is kept as a whole, and named in a message.
+    """
+    folds, _ = make_folds(examples, max(2, round(1 / share)), seed)
+    kept, held = folds[0]
+    lost = sorted(set(examples.labels[held].tolist()) - set(examples.labels[kept].tolist()))
+    if not lost:
+        return kept, held, []
+    back = np.isin(examples.groups, examples.groups[held[np.isin(examples.labels[held], lost)]])
+    mask = np.zeros(len(examples), dtype=bool)
+    mask[held] = True
+    mask &= ~back
+    return np.flatnonzero(~mask), np.flatnonzero(mask), [f"Too few distinct openings to be tested: {named(lost)}."]
+
+
+def subset(examples: Examples, n: int, seed: int) -> Examples:
+    """`n` records at random, their intents in proportion (each intent keeps at least two, where it has them)."""
+    order = np.random.default_rng(seed).permutation(len(examples))
+    rank = np.empty(len(examples))
+    for label in np.unique(examples.labels):
+        members = order[examples.labels[order] == label]
+        rank[members] = np.arange(len(members)) / len(members)
+        rank[members[:2]] = -1
+    return examples.take(np.sort(order[np.argsort(rank[order], kind="stable")][:n]))
+
+
+def named(labels: Sequence[str], most: int = 5) -> str:
+    """The first few labels and how many more there are."""
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
+
+
+def quiet() -> Any:
+    """A context without scikit-learn's warnings on scarce classes, which `make_folds` words for the user."""
+    import warnings
+
+    context = warnings.catch_warnings(action="ignore")
+    return context

@@ -1,0 +1,213 @@
+"""A trained intent model: predict with it, write it to a folder, read it back.
+
+A model folder holds ``model.skops`` (weights; no code runs when it is read) and ``model.json`` (`ModelCard`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from genesis_lab import paths
+from genesis_lab.errors import InvalidInput
+from genesis_lab.training.config import Value
+from genesis_lab.training.examples import Source
+
+WEIGHTS, CARD = "model.skops", "model.json"
+
+_TRUSTED = {
+    "genesis_lab.training.classifiers.SentenceEmbedding",
+    "genesis_lab.training.classifiers.BoostedTrees",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.tree._tree.Tree",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
+}
+"""Types besides skops' own that a model folder may hold: none runs Python code that comes with the file."""
+
+
+class ModelCard(BaseModel):
+    """What is known of a model; written as ``model.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    candidate: str
+    """features+algorithm"""
+    params: dict[str, Value]
+    labels: list[str]
+    sources: list[Source]
+    """The exact data: name, content hash and records of each dataset learned from."""
+    embedder: str | None
+    """The embedding model that the features come from; None without one."""
+    seed: int
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The most probable intent of a text, and the ones after it."""
+
+    intent: str
+    probability: float
+    alternatives: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IntentModel:
+    """A fitted classifier and its card."""
+
+    estimator: Any
+    card: ModelCard
+
+    def predict(self, texts: Sequence[str], *, top: int = 3) -> list[Prediction]:
+        """One `Prediction` per text, with `top` - 1 alternatives.
+
+        Raises
+        ------
+        InvalidInput : `texts` is a single string, or holds something that is not one.
+        """
+        if isinstance(texts, str):
+            raise InvalidInput("predict expects a list of texts, got a single string.")
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise InvalidInput(f"predict expects texts, got {text!r} at position {row}.")
+        if not len(texts):
+            return []
+        chances = self.probabilities(texts)
+        best = np.argsort(-chances, axis=1, kind="stable")[:, : max(1, top)]
+        labels = self.card.labels
+        return [
+            Prediction(
+                labels[columns[0]],
+                float(row[columns[0]]),
+                tuple((labels[column], float(row[column])) for column in columns[1:]),
+            )
+            for row, columns in zip(chances, best, strict=True)
+        ]
+
+    def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Probabilities, shape ``(len(texts), len(card.labels))``, columns in the order of ``card.labels``."""
+        array = np.empty(len(texts), dtype=object)
+        array[:] = list(texts)
+        return np.asarray(self.estimator.predict_proba(array), dtype=float)
+
+
+def model_path(name: str | Path) -> Path:
+    """The folder of a model given by bare name (under ``outputs/models``) or by path."""
+    if len(Path(name).parts) == 1 and not str(name).startswith((".", "~")):
+        return paths.output_root() / "models" / name
+    return paths.resolve(name)
+
+
+def save_model(model: IntentModel, name: str | Path) -> Path:
+    """Write the model folder, in place of one of the same name, and return it."""
+    from skops import io
+
+    target = model_path(name)
+    if target.exists() and not (target / CARD).exists():
+        raise InvalidInput(f"{paths.shown(target)} exists and is not a model folder: choose another name.")
+    scratch = target.with_name(f".{target.name}.tmp")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        io.dump(model.estimator, scratch / WEIGHTS, compression=ZIP_DEFLATED)
+        card = model.card.model_copy(update={"weights_sha256": _sha256(scratch / WEIGHTS)})
+        (scratch / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)
+        scratch.rename(target)
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise InvalidInput(f"The model can't be written to {paths.shown(target)}: {error.strerror}.") from None
+    return target
+
+
+def load_model(name: str | Path) -> IntentModel:
+    """The model in a folder written by `save_model`.
+
+    Raises
+    ------
+    InvalidInput : no model folder, weights that are not the ones on the card or hold types that a model doesn't
+        need, or features from another embedding model than ``GENESIS_EMBEDDER``.
+    """
+    from skops import io
+
+    folder = model_path(name)
+    try:
+        card = ModelCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
+    except OSError:
+        raise InvalidInput(f"{paths.shown(folder)} holds no model ({CARD}): train one, or check the name.") from None
+    except (ValueError, ValidationError):
+        raise InvalidInput(f"{CARD} in {paths.shown(folder)} is not a model's card: save the model anew.") from None
+    weights = folder / WEIGHTS
+    if not weights.is_file() or _sha256(weights) != card.weights_sha256:
+        raise InvalidInput(
+            f"{WEIGHTS} in {paths.shown(folder)} is not the file its card describes: save the model anew."
+        )
+    strange = set(io.get_untrusted_types(file=weights)) - _TRUSTED
+    if strange:
+        raise InvalidInput(
+            f"{paths.shown(weights)} holds {sorted(strange)[0]}, which no intent model needs: not loaded."
+        )
+    if card.embedder:
+        from genesis_lab.validation.embeddings import embedder_name
+
+        if card.embedder != embedder_name():
+            raise InvalidInput(
+                f"The model was trained on embeddings of {card.embedder}, but GENESIS_EMBEDDER is {embedder_name()}: "
+                "set it to the model's."
+            )
+    try:
+        return IntentModel(io.load(weights, trusted=sorted(_TRUSTED)), card)
+    except Exception as error:
+        saved = ", ".join(f"{package} {number}" for package, number in card.versions.items())
+        raise InvalidInput(
+            f"{paths.shown(weights)} can't be read here ({type(error).__name__}); it was written with {saved}."
+        ) from None
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that a saved model depends on."""
+    found = {}
+    for package in ("genesis-lab", "scikit-learn", "skops", "numpy", "xgboost", "xgboost-cpu", "sentence-transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _load_pyfunc(folder: str) -> _Served:
+    """MLflow's entry: the model in `folder`, as its ``python_function`` flavour calls it."""
+    return _Served(load_model(Path(folder).resolve()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    model: IntentModel
+
+    def predict(self, data: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Intent and probability for each text in a list, a series or the first column of a table."""
+        column = data.iloc[:, 0] if getattr(data, "ndim", 1) == 2 else data
+        return [
+            {"intent": p.intent, "probability": p.probability} for p in self.model.predict([str(t) for t in column])
+        ]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import product
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
+from genesis_lab.domains.quotas import largest_remainder
+from genesis_lab.errors import InvalidInput
+
+PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")
+
+
+def shares(*values: str):
+    return st.lists(st.integers(0, 9), min_size=len(values), max_size=len(values)).filter(any).map(
+        lambda w: {v: n / sum(w) for v, n in zip(values, w, strict=True)}
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    total=st.integers(10, 700),
+    english=st.integers(0, 10).map(lambda n: n / 10),
+    sentiment=shares(*get_args(r.Sentiment)),
+    complexity=shares(*get_args(r.Complexity)),
+    resolution=shares(*get_args(r.Resolution)),
+    seed=st.integers(0, 1_000),
+)
+def test_a_plan_of_any_size_meets_every_quota_exactly(total, english, sentiment, complexity, resolution, seed):
+    domain = Conversations(
+        ConversationsConfig(
+            total=total, english_share=english, sentiment_shares=sentiment, complexity_shares=complexity,
+            resolution_shares=resolution, seed=seed,
+        )
+    )  # fmt: skip
+    specs = domain.specs(total, seed)
+    assert [s.index for s in specs] == list(range(total))
+    for target in domain.targets():
+        if target.name != "category":
+            observed = Counter(s.attributes[target.name] for s in specs)
+            assert observed == {v: n for v, n in largest_remainder(target.shares, total).items() if n}, target.name
+    for spec in specs:
+        a = spec.attributes
+        assert r.arc_fits(a["emotion_arc"], a["sentiment"], a["resolution_status"])
+        low, high = r.TURN_RANGES[a["complexity"]]
+        assert low <= a["turns"] <= high
+
+
+def test_ten_thousand_conversations_fill_every_cell_alike():
+    domain = Conversations(ConversationsConfig(total=10_010))
+    cells = Counter((s.attributes["intent"], s.attributes["language"]) for s in domain.specs(10_010, 42))
+    assert len(cells) == 154 and set(cells.values()) == {65}
+
+
+def test_same_seed_same_plan_other_seed_other_plan():
+    domain = Conversations()
+    assert domain.specs(154, 1) == domain.specs(154, 1)
+    assert domain.specs(154, 1) != domain.specs(154, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sentiment_shares": {"positive": 0.5, "neutral": 0.6, "negative": 0.1}}, "must add up to 1, got 1.2"),
+        ({"sentiment_shares": {"happy": 1.0}}, "unknown value 'happy', expected positive, neutral, negative"),
+        ({"total": 9}, "greater than or equal to 10"),
+        ({"total": "many"}, "valid integer"),
+        ({"english_share": 1.5}, "less than or equal to 1"),
+        ({"min_turns": 6, "max_turns": 4}, r"min_turns \(6\) must not exceed max_turns \(4\)"),
+        ({"max_turns": 6}, "complex conversations have 8–12 turns"),
+        ({"intentz": []}, "Extra inputs are not permitted"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, message):
+    with pytest.raises(ValidationError, match=message):
+        ConversationsConfig(**options)
+
+
+def test_unknown_intents_and_categories_are_refused_with_the_valid_ones():
+    with pytest.raises(InvalidInput, match=r"Unknown intent 'card_arival'.*card_arrival"):
+        Conversations(ConversationsConfig(intents=("card_arival",))).targets()
+    with pytest.raises(InvalidInput, match=r"Unknown category 'loans'.*top_up"):
+        Conversations(ConversationsConfig(categories=("loans",))).targets()
+
+
+def test_every_offline_conversation_is_valid_whatever_the_shape():
+    domain = Conversations(ConversationsConfig(total=1_540))
+    shapes = set()
+    for spec in domain.specs(1_540, 3):
+        conversation = domain.parse(domain.offline_text(spec, 0), spec, PROVENANCE)
+        assert conversation.turn_count == spec.attributes["turns"]
+        assert "[" not in conversation.turns[0].text and "{" not in "".join(t.text for t in conversation.turns)
+        shapes.add((conversation.language, conversation.turn_count, conversation.resolution_status))
+    assert shapes == set(product(("en", "es"), range(2, 13), get_args(r.Resolution)))
+
+
+def test_a_cell_goes_through_its_patterns_before_repeating_one():
+    domain = Conversations(ConversationsConfig(total=200, intents=("card_arrival",), english_share=1.0))
+    patterns = len(domain.taxonomy.script("card_arrival").examples.en)
+    openings = {json.loads(domain.offline_text(s, 0))["turns"][0]["text"].casefold() for s in domain.specs(200, 1)}
+    assert patterns >= 60 and len(openings) >= 198
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_prompt_speaks_the_records_language_and_holds_the_spec(language):
+    domain = Conversations(ConversationsConfig(total=154, few_shot=2))
+    spec = next(s for s in domain.specs(154, 1) if s.attributes["language"] == language)
+    prompt = domain.prompt(spec)
+    assert ("Write one chat" if language == "en" else "Escribe un chat") in prompt.messages[-1][1]
+    assert spec.attributes["intent"] in prompt.messages[-1][1] and str(spec.attributes["turns"]) in prompt.messages[-1][1]
+    assert len(prompt.messages) == 5 and prompt.stable == 4
+    assert spec.attributes["intent"] not in prompt.system
+
+
+def test_few_shot_examples_are_themselves_valid_conversations():
+    from genesis_lab.domains.conversations.prompt import _few_shot
+
+    for example in _few_shot():
+        speakers = [speaker for speaker, _ in example["turns"]]
+        assert r.turn_problems(speakers) == []
+        low, high = r.TURN_RANGES[example["complexity"]]
+        assert low <= len(speakers) <= high

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from genesis_lab.domains.conversations.taxonomy import load_taxonomy
+from genesis_lab.errors import InvalidInput
+
+REFERENCE = Path(os.environ.get("GENESIS_REFERENCE_DIR") or "none")
+
+GOOD = """
+name: bakery
+title: {en: a bakery, es: una panadería}
+intents:
+  - name: order_cake
+    category: orders
+    description: {en: wants a cake, es: quiere una tarta}
+    examples: {en: [I would like a cake], es: [Quiero una tarta]}
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "taxonomy.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_banking77_has_its_77_intents_in_11_categories():
+    taxonomy = load_taxonomy()
+    sizes = {category: len(names) for category, names in taxonomy.categories.items()}
+    assert sizes == {
+        "card_management": 18, "top_up": 12, "transfers": 10, "card_payments": 7, "cash_atm": 7, "exchange_currency": 5,
+        "account_management": 5, "account_security": 4, "verification_identity": 4, "refunds": 3, "payment_methods": 2,
+    }  # fmt: skip
+    assert {"Refund_not_showing_up", "reverted_card_payment?"} <= set(taxonomy.names)
+    assert taxonomy.category_of["extra_charge_on_statement"] == "refunds"
+    assert taxonomy.category_of["disposable_card_limits"] == "account_management"
+    assert taxonomy.category_of["transfer_into_account"] == "transfers"
+
+
+def test_every_intent_has_enough_to_say_in_both_languages():
+    taxonomy = load_taxonomy()
+    for name in taxonomy.names:
+        script = taxonomy.script(name)
+        for language in ("en", "es"):
+            assert len(set(getattr(script.examples, language))) >= 15, (name, language)
+            assert len(getattr(script.exchanges, language)) >= 4
+            for status in ("resolved", "pending", "escalated"):
+                assert getattr(getattr(script, status), language), (name, language, status)
+
+
+@pytest.mark.skipif(not (REFERENCE / "banking77").is_dir(), reason="GENESIS_REFERENCE_DIR holds no banking77")
+def test_spelling_of_the_intents_is_the_references():
+    counts = json.loads((REFERENCE / "banking77" / "intent_counts.json").read_text(encoding="utf-8"))
+    assert set(load_taxonomy().names) == set(counts)
+
+
+@pytest.mark.skipif(not (REFERENCE / "banking77").is_dir(), reason="GENESIS_REFERENCE_DIR holds no banking77")
+def test_no_pattern_of_six_words_or_more_is_a_sentence_of_the_reference():
+    import re
+
+    import pandas as pd
+
+    def plain(text: str) -> str:
+        return re.sub(r"\W+", " ", text.casefold()).strip()
+
+    real = {plain(t) for f in (REFERENCE / "banking77").glob("*.csv") for t in pd.read_csv(f)["text"]}
+    taxonomy = load_taxonomy()
+    copied = [
+        (name, line)
+        for name in taxonomy.names
+        for line in taxonomy.script(name).examples.en
+        if plain(line) in real and len(line.split()) >= 6
+    ]
+    assert copied == []
+
+
+def test_a_users_taxonomy_replaces_banking77(tmp_path):
+    taxonomy = load_taxonomy(written(tmp_path, GOOD))
+    assert taxonomy.names == ("order_cake",) and taxonomy.script("order_cake").examples.es == ("Quiero una tarta",)
+
+
+def test_selection_forgets_what_was_left_out():
+    cut = load_taxonomy().select(categories=("refunds",), intents=("card_arrival",))
+    assert cut.names == ("card_arrival", "Refund_not_showing_up", "request_refund", "extra_charge_on_statement")
+    assert set(cut.categories) == {"card_management", "refunds"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("es: [Quiero una tarta]", "es: []"), "order_cake.*no examples in 'es'"),
+        (("    category: orders\n", ""), "intent order_cake.category: Field required"),
+        (("name: bakery", "name: [bakery"), "not valid YAML.*line"),
+        (("intents:", "intentz:"), "intents"),
+        (("title: {en: a bakery, es: una panadería}\n", ""), "title: Field required"),
+    ],
+)
+def test_a_faulty_taxonomy_is_one_sentence(tmp_path, change, message):
+    with pytest.raises(InvalidInput, match=message) as error:
+        load_taxonomy(written(tmp_path, GOOD.replace(*change)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_taxonomy_is_one_sentence(tmp_path):
+    with pytest.raises(InvalidInput, match="There is no file other.yaml"):
+        load_taxonomy(tmp_path / "other.yaml")

@@ -1,0 +1,132 @@
+"""A form gives back a validated config; where nobody watches it gives back the one it got."""
+
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, field_validator
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.reporting import controls
+
+SHARES = {"a": 0.3, "b": 0.5, "c": 0.2}
+INTENTS = {"refunds": ["request_refund", "refund_late"], "cards": ["card_arrival"]}
+
+
+class Config(BaseModel):
+    total: int = Field(100, ge=10, le=1_000_000, description="how many")
+    share: float = Field(0.5, ge=0, le=1)
+    turns: int = Field(4, ge=2, le=12)
+    tone: Literal["warm", "cool"] = "warm"
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = SHARES
+    intents: tuple[str, ...] = ()
+    path: str | None = None
+
+    @field_validator("shares")
+    @classmethod
+    def _adds_up(cls, shares: dict[str, float]) -> dict[str, float]:
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError("shares must add up to 1")
+        return shares
+
+    @field_validator("turns")
+    @classmethod
+    def _even(cls, turns: int) -> int:
+        if turns % 2:
+            raise ValueError("must be even")
+        return turns
+
+
+def shown(config: Config) -> controls.Form[Config]:
+    form = controls.Form(config)
+    controls.build(form, choices={"intents": INTENTS}, hide=set(), preview=lambda c: {"records": c.total})
+    return form
+
+
+def widget(form: controls.Form[Config], name: str):
+    return form._fields[name].widget
+
+
+def test_headless_a_form_is_the_config_it_got() -> None:
+    config = Config(shares={"a": 0.333, "b": 0.333, "c": 0.334})
+    form = controls.form(config, choices={"intents": INTENTS})
+    assert form.value is config
+    assert form.widget is None
+
+
+def test_an_untouched_form_changes_nothing() -> None:
+    config = Config(shares={"a": 0.333, "b": 0.333, "c": 0.334})
+    assert shown(config).value is config
+
+
+def test_what_is_chosen_comes_back_validated() -> None:
+    form = shown(Config())
+    widget(form, "tone").value = "cool"
+    widget(form, "share").value = 0.25
+    widget(form, "path").value = " data.csv "
+    assert form.value == Config(tone="cool", share=0.25, path="data.csv")
+
+
+def test_kinds_of_fields_get_fitting_widgets() -> None:
+    form = shown(Config())
+    kinds = {name: type(widget(form, name)).__name__ for name in ("total", "share", "turns", "tone", "path")}
+    assert kinds == {
+        "total": "BoundedIntText", "share": "FloatSlider", "turns": "IntSlider", "tone": "Dropdown", "path": "Text",
+    }  # fmt: skip
+
+
+def test_an_invalid_choice_is_one_sentence() -> None:
+    form = shown(Config())
+    widget(form, "turns").value = 5
+    with pytest.raises(InvalidInput, match=r"^turns: must be even\.$"):
+        _ = form.value
+    assert "turns: must be even" in form.widget.children[-1].value
+
+
+def test_the_preview_follows_the_form() -> None:
+    form = shown(Config())
+    widget(form, "total").value = 5000
+    assert "5,000" in form.widget.children[-1].value
+
+
+def test_linked_sliders_always_add_up() -> None:
+    form = shown(Config())
+    sliders = widget(form, "shares").children
+    for slider, to in [(sliders[0], 80), (sliders[1], 100), (sliders[2], 33), (sliders[0], 0)]:
+        slider.value = to
+        assert sum(s.value for s in sliders) == 100 and slider.value == to
+        assert sum(form.value.shares.values()) == pytest.approx(1)
+
+
+def test_a_slider_moved_there_and_back_leaves_the_others_as_they_were() -> None:
+    sliders = widget(shown(Config()), "shares").children
+    for to in [*range(30, 101, 7), 100, *range(99, 29, -1)]:
+        sliders[0].value = to
+    assert [s.value for s in sliders] == [30, 50, 20]
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(0, 100), min_size=1, max_size=8), st.data())
+def test_rebalanced_percents_add_up_to_100(percents: dict[str, int], data: st.DataObject) -> None:
+    changed = data.draw(st.sampled_from(sorted(percents)))
+    after = controls.rebalance(percents, changed)
+    assert sum(after.values()) == 100 and min(after.values()) >= 0 and list(after) == list(percents)
+    assert len(percents) == 1 or after[changed] == percents[changed]
+
+
+def test_intents_are_picked_one_by_one_or_by_search() -> None:
+    form = shown(Config())
+    bar, *groups = widget(form, "intents").children
+    search, choose_all, choose_none, count = bar.children
+    search.value = "refund"
+    choose_all.click()
+    assert form.value.intents == ("request_refund", "refund_late")
+    assert count.value == "2 of 3 chosen"
+    assert groups[1].layout.display == "none"
+    search.value = ""
+    choose_none.click()
+    assert form.value.intents == ()
+    assert count.value == "none chosen: all 3"
+    whole_group = groups[1].children[0].children[1]
+    whole_group.click()
+    assert form.value.intents == ("card_arrival",)

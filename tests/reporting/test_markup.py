@@ -1,0 +1,49 @@
+"""What comes from data is shown as it is, never run."""
+
+import pandas as pd
+
+from genesis_lab.reporting import chat as chat_module
+from genesis_lab.reporting import tables
+from genesis_lab.stats import Interval
+
+SCRIPT = "<script>alert('x')</script>"
+
+
+def test_a_table_escapes_cells_headings_and_caption() -> None:
+    html = tables.table(pd.DataFrame({SCRIPT: [SCRIPT]}), caption=SCRIPT).html
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") == 3
+
+
+def test_chat_bubbles_escape_every_part_of_a_conversation() -> None:
+    turn = {"speaker": SCRIPT, "text": SCRIPT + "\x00\u202e"}
+    html = chat_module.chat([{"intent": SCRIPT, "language": '"><img>', "sentiment": SCRIPT, "turns": [turn]}]).html
+    assert "<script" not in html and "<img" not in html
+    assert "\x00" not in html and "\u202e" not in html
+
+
+def test_chat_bubbles_name_the_speakers_in_the_conversation_s_language() -> None:
+    turns = [{"speaker": "customer", "text": "Hola"}, {"speaker": "agent", "text": "Buenas"}]
+    html = chat_module.chat([{"intent": "x", "language": "es", "turns": turns}]).html
+    assert "Cliente" in html and "Agente" in html and 'lang="es"' in html
+
+
+def test_chat_bubbles_survive_a_broken_record() -> None:
+    broken = [{}, {"turns": None, "intent": None}, {"turns": [{}]}]
+    assert chat_module.chat(broken).html.count("<section") == 3
+
+
+def test_what_is_not_measured_says_why() -> None:
+    html = tables.table([{"score": 0.5}, {"score": tables.NotMeasured("no reference")}]).html
+    assert "not measured: no reference" in html
+
+
+def test_numbers_are_shown_with_their_interval() -> None:
+    assert tables.interval_text(0.81234, 0.78, 0.84) == "0.81 [0.78–0.84]"
+    assert tables.cell_text(Interval(0.81234, 0.78, 0.84, 100)) == "0.81 [0.78–0.84]"
+    assert tables.interval_text(None) == "–"
+
+
+def test_a_long_table_says_how_much_it_leaves_out() -> None:
+    found = tables.table([{"n": i} for i in range(60)], limit=50)
+    assert "and 10 more" in found.html and "and 10 more" in found.text

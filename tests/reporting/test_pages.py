@@ -1,0 +1,96 @@
+"""The report: one page that loads nothing, and a PDF with the same content."""
+
+import builtins
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.reporting import charts, figures, pages
+from genesis_lab.reporting.tables import NotMeasured
+
+SCRIPT = "</script><script>alert(1)</script>"
+needs_chrome = pytest.mark.skipif(figures.find_chrome() is None, reason="no Chrome on this machine")
+
+
+@pytest.fixture
+def report() -> pages.Report:
+    chart = charts.distribution({SCRIPT: 3, "es": 4}, "language")
+    heat = charts.quality_gauge(91)
+    return pages.Report(
+        title="Our conversations",
+        summary=f"Good enough {SCRIPT}",
+        status="PASS",
+        figures={"Records": 1540, "Judge": NotMeasured("no provider"), "Accuracy": ("0.86", "[0.83–0.89]")},
+        sections=[pages.Section("What it holds", ["A paragraph.", chart, (heat, heat), NotMeasured("no reference")])],
+        provenance={"dataset": "outputs/datasets/demo", "provider": "offline"},
+    )
+
+
+def without_plotly(html: str) -> str:
+    return re.sub(r"<script>/\*\*.*?</script>", "", html, count=1, flags=re.S)
+
+
+def test_the_page_loads_nothing_and_runs_nothing_of_the_data(report: pages.Report) -> None:
+    html = pages.report_html(report)
+    assert html.count("Plotly.newPlot") >= 3
+    own = without_plotly(html)
+    assert len(own) < 60_000
+    assert "alert(1)</script>" not in own
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", own)
+
+
+def test_the_page_says_what_was_not_measured(report: pages.Report) -> None:
+    html = pages.report_html(report)
+    assert "not measured: no provider" in html and "not measured: no reference" in html and "[0.83–0.89]" in html
+
+
+def test_the_same_report_is_the_same_page(report: pages.Report) -> None:
+    assert pages.report_html(report) == pages.report_html(report)
+
+
+@needs_chrome
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext on this machine")
+def test_the_pdf_has_pages_text_and_charts(report: pages.Report, tmp_path: Path) -> None:
+    path = pages.write_report(report, tmp_path / "report.pdf")
+    text = subprocess.run(["pdftotext", path, "-"], capture_output=True, text=True, check=True).stdout
+    assert "Our conversations" in text and "A paragraph." in text and "not measured: no provider" in text
+    assert "Language: most often es" in text  # a chart's own title
+    assert "1 of 1" in text or "1 of 2" in text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_pango_one_sentence_says_what_to_install(
+    report: pages.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def no_pango(name: str, *args: Any, **options: Any) -> Any:
+        if name == "weasyprint":
+            raise OSError("cannot load library 'libpango-1.0-0'")
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", no_pango)
+    with pytest.raises(
+        MissingDependency, match="A PDF report needs Pango, which is not installed: apt install libpango"
+    ):
+        pages.write_report(report, tmp_path / "report.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_chrome_no_half_pdf_is_left(
+    report: pages.Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "find_chrome", lambda: None)
+    with pytest.raises(MissingDependency, match="needs Chrome or Chromium"):
+        pages.write_report(report, tmp_path / "report.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_is_html_or_pdf(report: pages.Report, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"a \.html or a \.pdf file, got 'report\.docx'"):
+        pages.write_report(report, tmp_path / "report.docx")

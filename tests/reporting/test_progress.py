@@ -1,0 +1,41 @@
+"""Progress: one line per stage where nobody watches, and everything one wants to know where somebody does."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from genesis_lab.reporting import progress as module
+from genesis_lab.reporting.progress import progress
+
+
+def test_nobody_watching_means_one_line_per_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(range(3), "Embedding", unit="texts")) == [0, 1, 2]
+    assert capsys.readouterr().err == "Embedding: 3 of 3 texts\n"
+
+
+def test_a_stage_that_breaks_says_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), progress(5, "Scoring") as bar:
+        bar.advance(2)
+        raise RuntimeError
+    assert capsys.readouterr().err == "Scoring: 2 of 5 · stopped\n"
+
+
+def test_the_engine_s_reports_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    standing = SimpleNamespace(done=700, total=1540, rejected=3, rate=5021.3, eta_s=12.4, cost_usd=0.125)
+    with progress(1540, "Generating", unit="conversations") as bar:
+        bar(standing)
+        assert bar.line() == ("Generating: 700 of 1,540 conversations · 45% · 5,021/s · 0:12 left · 3 rejected · $0.12")
+
+
+def test_a_terminal_gets_one_line_that_is_written_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "viewer", lambda: "terminal")
+    list(progress(range(100), "Embedding"))
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1 and "100 of 100" in written and "took 0:00" in written
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (750, "12:30"), (11100, "3:05:00")])
+def test_durations(seconds: float, text: str) -> None:
+    assert module.duration(seconds) == text

@@ -1,0 +1,511 @@
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
+from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell, text_as_turns, turns_as_text
+from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
+from genesis_lab.settings import get_settings
+from records import conversation, write
+
+NASTY = [
+    '=HYPERLINK("http://x")',
+    "+1",
+    "-2",
+    "@SUM(A1)",
+    "\ttab",
+    "\rreturn",
+    "'=quoted",
+    "<script>alert('x')</script>",
+    "a\x00b",
+    "🙂 ñ ¿qué?",
+    "agent: not the agent\ncustomer: nor the customer",
+    "two\n    lines, \"quoted\"; 'apostrophes'\r\nand more",
+    "[not json",
+    "",
+    " spaces ",
+    "\u2028\x85",
+]
+
+
+def put(path, data) -> str:
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    return str(path)
+
+
+def reasons(report) -> list[tuple[int, str]]:
+    return [(problem.row, problem.reason) for problem in report.problems]
+
+
+def nasty_dataset(tmp_path):
+    turns = [{"speaker": "customer" if i % 2 else "agent", "text": text} for i, text in enumerate(NASTY)]
+    records = [conversation(i, turns=[turn], turn_count=1) for i, turn in enumerate(turns)]
+    records.append(conversation(90, turns=turns, turn_count=len(turns), intent="=1+1", category="'@x"))
+    records.append(conversation(91, turns=[{"speaker": None, "text": "x"}, {"speaker": "Agent: Bob", "text": None}]))
+    records.append(conversation(92, turns=None, sentiment=None, provenance=None, turn_count=-3))
+    records.append(conversation(93, turns=[], turn_count=0))
+    return write(tmp_path / "nasty", records)
+
+
+# Import: whole files
+
+
+def test_a_json_list_and_an_object_with_conversations_are_the_same(tmp_path):
+    records = [conversation(i) for i in range(3)]
+    a, report = import_dataset(put(tmp_path / "a.json", records), tmp_path / "a")
+    b, _ = import_dataset(put(tmp_path / "b.json", {"version": 1, "conversations": records}), tmp_path / "b")
+    assert a.content_hash == b.content_hash == write(tmp_path / "c", records).content_hash
+    assert (report.read, report.kept, report.problems, report.absent_fields) == (3, 3, (), ())
+    assert str(tmp_path) not in (a.path / "manifest.json").read_text()
+
+
+def test_bare_name_is_under_outputs(tmp_path, own_output_root):
+    import_dataset(put(tmp_path / "a.json", [conversation(1)]), "mine")
+    assert open_dataset("mine").path == own_output_root / "datasets" / "mine"
+
+
+@pytest.mark.parametrize("records", [[conversation(0)], [conversation(i, intent="card_arrival") for i in range(5)]])
+def test_one_record_or_one_class_only_is_a_dataset(tmp_path, records):
+    dataset, report = import_dataset(put(tmp_path / "a.json", records), tmp_path / "d")
+    assert dataset.total == len(records) and report.kept == len(records)
+
+
+def test_a_parquet_file_with_half_the_columns(tmp_path):
+    table = pa.table({"intent": ["card_arrival", None], "turns": [[{"speaker": "customer", "text": "hi"}], None]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    dataset, report = import_dataset(tmp_path / "a.parquet", tmp_path / "d")
+    assert dataset.frame()["category"].iloc[0] == "card_management" and dataset.frame()["turn_count"].iloc[0] == 1
+    assert "sentiment" in report.absent_fields
+    assert reasons(report) == [] or all(row == 2 for row, _ in reasons(report))
+
+
+def test_a_dataset_folder_keeps_its_splits(tmp_path):
+    source = write(tmp_path / "s", {"train": [conversation(i) for i in range(4)], "test": [conversation(9)]})
+    dataset, report = import_dataset(source.path, tmp_path / "d")
+    assert dataset.counts == {"train": 4, "test": 1} and dataset.content_hash == source.content_hash
+    assert report.problems == ()
+
+
+# Import: other people's shapes
+
+
+def test_labelled_sentences_become_conversations_of_one_turn(tmp_path):
+    source = put(tmp_path / "a.csv", "text,label\nWhere is my card?,card_arrival\n¿Y mi dinero?,lost\n")
+    dataset, report = import_dataset(source, tmp_path / "d", language="en")
+    first = dataset.frame().iloc[0]
+    assert first["turns"].tolist() == [{"speaker": "customer", "text": "Where is my card?"}]
+    assert (first["intent"], first["category"], first["turn_count"], first["language"]) == (
+        "card_arrival", "card_management", 1, "en",
+    )  # fmt: skip
+    assert report.kept == 2 and "2 sentences became conversations of one turn" in report.notes
+    assert "sentiment" in report.absent_fields
+
+
+def test_banking77_files_call_the_intent_category(tmp_path):
+    dataset, _ = import_dataset(
+        put(tmp_path / "a.csv", "text,category\nWhere?,Refund_not_showing_up\n"), tmp_path / "d"
+    )
+    first = dataset.frame().iloc[0]
+    assert (first["intent"], first["category"]) == ("Refund_not_showing_up", "refunds")
+
+
+def test_chat_messages_by_role(tmp_path):
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    dataset, report = import_dataset(put(tmp_path / "a.jsonl", {"messages": messages}), tmp_path / "d")
+    assert [t["speaker"] for t in dataset.frame()["turns"].iloc[0]] == ["customer", "agent"]
+    assert "1 turns of 'user' read as 'customer'" in report.notes
+
+
+def test_a_field_map_reaches_into_nested_records_and_odd_columns(tmp_path):
+    record = {"uid": 7, "meta": {"labels": ["atm_support"]}, "a.b": "es", "log": [{"who": "customer", "said": "hola"}]}
+    field_map = {
+        "conversation_id": "uid", "intent": "meta.labels.0", "language": "a.b",
+        "turns": "log", "turns.speaker": "who", "turns.text": "said",
+    }  # fmt: skip
+    dataset, report = import_dataset(put(tmp_path / "a.json", [record]), tmp_path / "d", field_map=field_map)
+    found = dataset.frame().iloc[0]
+    assert (found["conversation_id"], found["intent"], found["language"]) == ("7", "atm_support", "es")
+    assert found["turns"].tolist() == [{"speaker": "customer", "text": "hola"}]
+    assert reasons(report) == [(1, "conversation_id: expected text, read as text, got '7'")]
+
+
+@pytest.mark.parametrize(
+    ("field_map", "sentence"),
+    [
+        ({"intnt": "label"}, "field_map: there is no field 'intnt' in conversations: expected .*intent"),
+        ({"intent": "klass"}, "field_map: no record has 'klass' for 'intent'; the columns are label, text"),
+    ],
+)
+def test_a_wrong_field_map_is_one_sentence_and_leaves_nothing(tmp_path, field_map, sentence):
+    source = put(tmp_path / "a.csv", "text,label\nhi,card_arrival\n")
+    with pytest.raises(InvalidInput, match=sentence):
+        import_dataset(source, tmp_path / "d", field_map=field_map)
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_csv_with_semicolons_and_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.csv").write_bytes("\ufefftext;label\n¿Dónde, dónde?;card_arrival\n".encode())
+    dataset, _ = import_dataset(tmp_path / "a.csv", tmp_path / "d")
+    assert dataset.frame()["turns"].iloc[0][0]["text"] == "¿Dónde, dónde?"
+
+
+# Import: broken records
+
+
+def test_everything_wrong_with_a_record_is_named_and_stays_visible(tmp_path):
+    records = [
+        conversation(0),
+        conversation(0),
+        conversation(1, turn_count=9),
+        conversation(2, intent="refund_not_showing_up"),
+        conversation(3, emotion_arc="Frustrated → happy", language="EN"),
+        {key: value for key, value in conversation(4).items() if key != "sentiment"},
+        conversation(5, turns="hello"),
+        conversation(6, turn_count="many", complexity=["simple"]),
+        conversation(7, turns=[{"speaker": "customer", "text": "a\x00b"}, "and then", 5], turn_count=3),
+    ]
+    dataset, report = import_dataset(put(tmp_path / "a.json", records), tmp_path / "d")
+    frame = dataset.frame()
+    assert report.read == report.kept == 9
+    found = reasons(report)
+    assert (2, "conversation_id: the same as in row 1") in found
+    assert (3, "turn_count: declared 9, but there are 2 turns") in found and frame["turn_count"].iloc[2] == 9
+    assert any(row == 4 and "it has 'Refund_not_showing_up'" in reason for row, reason in found)
+    assert frame["intent"].iloc[3] == "refund_not_showing_up"
+    assert {reason.split(":")[0] for row, reason in found if row == 5} == {"emotion_arc", "language"}
+    assert (6, "sentiment: missing") in found
+    assert {reason.split(",")[0] for row, reason in found if row == 7} >= {
+        'turns: line 1 of the turns is not "speaker: text"'
+    }
+    assert {"turn_count", "complexity"} <= {reason.split(":")[0] for row, reason in found if row == 8}
+    assert {"turns.1.text", "turns.2.speaker", "turns.3"} <= {reason.split(":")[0] for row, reason in found if row == 9}
+    assert all(problem.record_id for problem in report.problems)
+    assert not [row for row, _ in found if row == 1]
+    assert sum(report.problem_counts.values()) == len(report.problems)
+    assert dataset.manifest["import"]["problem_counts"] == report.problem_counts
+    json.dumps(report.to_dict())
+
+
+def test_torn_lines_and_other_rubbish_are_named_by_line(tmp_path):
+    good = json.dumps(conversation(0))
+    lines = [
+        good,
+        good[:80],
+        "",
+        "[1, 2]",
+        '"text"',
+        "[" * 100_000,
+        json.dumps({"a": 1}),
+        '{"text": "\\ud83d"}',
+        good[:-1],
+    ]
+    dataset, report = import_dataset(put(tmp_path / "a.jsonl", "\n".join(lines)), tmp_path / "d")
+    assert (report.read, report.kept, dataset.total) == (8, 2, 2)
+    assert {2, 4, 5, 6, 7, 8, 9} <= {problem.row for problem in report.problems}
+    assert dataset.frame()["turns"].iloc[1][0]["text"] == "\ufffd"
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,label\ndónde,card_arrival\n".encode("cp1252"))
+    dataset, report = import_dataset(tmp_path / "a.csv", tmp_path / "d")
+    assert dataset.frame()["turns"].iloc[0][0]["text"] == "d\ufffdnde"
+    assert "broken characters" in report.problems[0].reason
+
+
+def test_ragged_csv_rows_are_named(tmp_path):
+    source = put(tmp_path / "a.csv", "text,label\nhi,card_arrival\nonly one\na,b,c\n")
+    _, report = import_dataset(source, tmp_path / "d")
+    assert reasons(report)[:2] == [(2, "the row has 1 cells, the header 2"), (3, "the row has 3 cells, the header 2")]
+
+
+def test_ten_thousand_turns_and_nasty_text_come_through_as_they_are(tmp_path):
+    turns = [{"speaker": "customer", "text": NASTY[i % len(NASTY)]} for i in range(10_000)]
+    source = put(tmp_path / "a.json", [conversation(0, turns=turns, turn_count=10_000)])
+    dataset, report = import_dataset(source, tmp_path / "d")
+    assert list(dataset.frame()["turns"].iloc[0]) == turns
+    assert any("control characters" in reason for _, reason in reasons(report))
+    export_dataset(dataset, tmp_path / "d.csv")
+    again, _ = import_dataset(tmp_path / "d.csv", tmp_path / "again")
+    assert list(again.frame()["turns"].iloc[0]) == turns
+
+
+def test_a_given_taxonomy_names_foreign_intents(tmp_path):
+    source = put(tmp_path / "a.csv", "text,label\nhi,my_own\n")
+    _, free = import_dataset(source, tmp_path / "a")
+    _, strict = import_dataset(source, tmp_path / "b", taxonomy="banking77")
+    assert not any("taxonomy" in reason for _, reason in reasons(free))
+    assert any("not in taxonomy banking77, got 'my_own'" in reason for _, reason in reasons(strict))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.json", "[]", "holds no records"),
+        ("a.jsonl", "", "holds no records"),
+        ("a.csv", "", "holds no records"),
+        ("a.csv", "text,label\n", "holds no records"),
+        ("a.json", '[{"text": "a"', "a.json is no JSON"),
+        ("a.json", '{"a": 1}\n{"a": 2}\n', "rename it to .jsonl"),
+        ("a.json", "3", "must hold a list of records, got int"),
+        ("a.jsonl", "{\n{\n", "None of the 2 rows.*row 1: the line is no JSON"),
+        ("a.csv", "frase,clase\nhola,x\n", "its columns are clase, frase: say which is which with field_map"),
+        ("a.csv", "frase,intent\nhola,x\n", "has turns or a text; its columns are frase, intent"),
+        ("a.parquet", "no parquet", "no readable Parquet"),
+        ("a.xlsx", "", "unknown ending"),
+    ],
+)
+def test_nothing_to_import_is_one_sentence_and_leaves_nothing(tmp_path, name, content, sentence):
+    with pytest.raises(InvalidInput, match=sentence) as error:
+        import_dataset(put(tmp_path / name, content), tmp_path / "d")
+    assert str(tmp_path) not in str(error.value) and "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir() if path.name not in (name, "outputs")] == []
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(InvalidInput, match=r"no file or folder nothing\.csv"):
+        import_dataset(tmp_path / "nothing.csv", tmp_path / "d")
+
+
+def test_the_hub_without_network_is_one_sentence(tmp_path, monkeypatch):
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(GenesisError, match=r"hub's dataset owner/name can't be (reached|used)"):
+        import_dataset("hf:owner/name:train", tmp_path / "d")
+    with pytest.raises(InvalidInput, match="expected hf:owner/name"):
+        import_dataset("hf:../../etc", tmp_path / "d")
+
+
+# Export
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "hf"])
+def test_every_format_comes_back_as_it_was(tmp_path, format):
+    dataset = write(tmp_path / "d", [conversation(i) for i in range(20)])
+    target = tmp_path / f"out.{format}"
+    export_dataset(dataset, target, format)
+    again, report = import_dataset(target, tmp_path / "again")
+    assert again.content_hash == dataset.content_hash and report.problems == ()
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "hf"])
+def test_nasty_text_comes_back_as_it_was(tmp_path, format):
+    dataset = nasty_dataset(tmp_path)
+    export_dataset(dataset, tmp_path / f"out.{format}", format)
+    again, _ = import_dataset(tmp_path / f"out.{format}", tmp_path / "again")
+    for ours, theirs in zip(dataset.frame().itertuples(), again.frame().itertuples(), strict=True):
+        assert str(ours.turns) == str(theirs.turns) and str(ours.intent) == str(theirs.intent)
+        assert str(ours.category) == str(theirs.category)
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path):
+    dataset = nasty_dataset(tmp_path)
+    export_dataset(dataset, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert "'=1+1" in cells
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["customer", "agent", "a b", "x:y", ""]), st.text(st.characters(exclude_categories=["Cs"]))
+        )
+    )
+)
+def test_any_turns_survive_a_cell(pairs):
+    turns = [{"speaker": speaker, "text": text} for speaker, text in pairs]
+    assert text_as_turns(plain_cell(safe_cell(turns_as_text(turns)))) == turns
+
+
+def test_several_splits_become_several_files(tmp_path):
+    dataset = write(tmp_path / "d", {"train": [conversation(0)], "test": [conversation(1)]})
+    assert export_dataset(dataset, tmp_path / "out.jsonl") == ["out-train.jsonl", "out-test.jsonl"]
+    assert export_dataset(dataset, tmp_path / "one.jsonl", split="test") == ["one.jsonl"]
+    assert json.loads((tmp_path / "one.jsonl").read_text())["conversation_id"] == "conv_00000001"
+
+
+def test_the_hugging_face_folder_holds_no_path_of_this_machine(tmp_path):
+    import datasets
+
+    dataset = write(tmp_path / "d", {"train": [conversation(0)], "test": [conversation(1)]})
+    export_dataset(dataset, tmp_path / "hf", "hf")
+    assert datasets.load_from_disk(str(tmp_path / "hf"))["test"][0]["conversation_id"] == "conv_00000001"
+    for path in (tmp_path / "hf").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text() and "/tmp/" not in path.read_text()
+
+
+def test_an_existing_file_is_only_replaced_on_demand(tmp_path):
+    dataset = write(tmp_path / "d", [conversation(0)])
+    (tmp_path / "out.csv").write_text("precious")
+    with pytest.raises(InvalidInput, match=r"out\.csv exists already"):
+        export_dataset(dataset, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == "precious"
+    export_dataset(dataset, tmp_path / "out.csv", replace=True)
+    assert import_dataset(tmp_path / "out.csv", tmp_path / "e")[0].content_hash == dataset.content_hash
+
+
+@pytest.mark.parametrize(
+    ("target", "format", "sentence"),
+    [
+        ("out.xlsx", None, "can't be told from its ending"),
+        ("out.csv", "xlsx", "Unknown format 'xlsx': expected jsonl, csv"),
+        ("out", "folder", "S3 addresses"),
+        ("s3:///key", None, "names no bucket"),
+        ("just-a-name", "hub", "expected owner/name"),
+    ],
+)
+def test_a_wrong_target_is_one_sentence(tmp_path, target, format, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        export_dataset(write(tmp_path / "d", [conversation(0)]), target, format)
+
+
+# S3
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    moto = pytest.importorskip("moto")
+    import boto3
+
+    for name, value in {"ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x", "DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with moto.mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="lab")
+        yield client
+
+
+def test_the_dataset_folder_on_s3(tmp_path, s3):
+    dataset = write(tmp_path / "d", {"train": [conversation(0)], "test": [conversation(1)]})
+    urls = export_dataset(dataset, "s3://lab/sets/mine")
+    assert urls[-1] == "s3://lab/sets/mine/manifest.json"
+    for url in urls:
+        path = tmp_path / "back" / url.removeprefix("s3://lab/sets/mine/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        s3.download_file("lab", url.removeprefix("s3://lab/"), str(path))
+    assert open_dataset(tmp_path / "back").content_hash == dataset.content_hash
+
+
+def test_one_file_on_s3(tmp_path, s3):
+    dataset = write(tmp_path / "d", [conversation(0)])
+    assert export_dataset(dataset, "s3://lab/a/out.jsonl") == ["s3://lab/a/out.jsonl"]
+    body = s3.get_object(Bucket="lab", Key="a/out.jsonl")["Body"].read()
+    assert json.loads(body)["conversation_id"] == "conv_00000000"
+
+
+def test_a_bucket_that_is_not_there_is_one_sentence(tmp_path, s3):
+    with pytest.raises(Unavailable, match=r"s3://nowhere/x can't be written.*NoSuchBucket"):
+        export_dataset(write(tmp_path / "d", [conversation(0)]), "s3://nowhere/x")
+
+
+# Hub
+
+
+def test_push_without_network_is_one_sentence(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(Unavailable, match="hub can't be reached to write me/mine"):
+        export_dataset(write(tmp_path / "d", [conversation(0)]), "me/mine", "hub")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as a push of small files needs, on the wire."""
+
+    def do_GET(self) -> None:
+        self._answer({"siblings": [], "sha": "0" * 40, "id": "me/mine"} if "/tree/" not in self.path else [])
+
+    def do_POST(self) -> None:
+        body = self._body()
+        hub = self.server
+        hub.tokens.add(self.headers.get("authorization"))
+        if hub.refuse:
+            self._answer({"error": "no"}, 401)
+        elif self.path.endswith("/repos/create"):
+            hub.created.append(json.loads(body))
+            self._answer({"url": f"http://127.0.0.1:{hub.server_port}/datasets/me/mine"})
+        elif "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            self._answer(
+                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+            )
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                entry = json.loads(line)
+                if entry["key"] == "file":
+                    hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+            url = f"http://127.0.0.1:{hub.server_port}/datasets/me/mine/commit/1"
+            self._answer({"commitUrl": url, "commitOid": "1" * 40, "hookOutput": "", "success": True})
+        else:
+            self._answer({"errors": [], "warnings": []})
+
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def _answer(self, data, status: int = 200) -> None:
+        payload = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    import huggingface_hub.constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.created, server.files, server.tokens, server.refuse = [], {}, set(), False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("GENESIS_HF_TOKEN", "hf_test")
+    get_settings.cache_clear()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_push_sends_card_manifest_and_parts_and_nothing_else(tmp_path, hub):
+    dataset = write(tmp_path / "d", {"train": [conversation(0)], "test": [conversation(1)]})
+    (dataset.path / "reports").mkdir()
+    (dataset.path / "reports" / "secret.json").write_text("{}")
+    assert export_dataset(dataset, "me/mine", "hub")[0].endswith("/datasets/me/mine")
+    assert "private" in (
+        hub.created[0].get("visibility"),
+        hub.created[0].get("private") and "private",
+    ) and hub.tokens == {"Bearer hf_test"}
+    parts = {f"data/{part.name}": part.read_bytes() for part in dataset.parts()}
+    card = (dataset.path / "README.md").read_bytes()
+    assert hub.files == parts | {"README.md": card, "manifest.json": (dataset.path / "manifest.json").read_bytes()}
+
+
+def test_a_refused_token_is_one_sentence_without_the_token(tmp_path, hub):
+    hub.refuse = True
+    with pytest.raises(InvalidInput, match="set GENESIS_HF_TOKEN") as error:
+        export_dataset(write(tmp_path / "d", [conversation(0)]), "me/mine", "hub")
+    assert "hf_test" not in str(error.value)

@@ -1,0 +1,151 @@
+"""Generated cells and rendering: the same bytes every time, nothing of this machine, no half-written file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_notebooks import write_notebook
+
+from genesis_lab import notebooks
+from genesis_lab.errors import InvalidInput, StageFailed
+from genesis_lab.notebooks import find_notebook, render, sync
+from genesis_lab.settings import get_settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "notebooks"
+    write_notebook(folder, "00_start", "n: int = 2", "n + 1", title="Start here")
+    write_notebook(folder, "10_middle", "n: int = 2", "print('a'); print('b')", title="In the middle")
+    write_notebook(folder, "20_end", "n: int = 2", "n", title="The end")
+    return folder
+
+
+def cells(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["cells"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def test_sync_generates_badge_setup_and_neighbours(folder: Path) -> None:
+    assert sync(folder) == [folder / f"{name}.ipynb" for name in ("00_start", "10_middle", "20_end")]
+    title, badge, setup, *_, navigation = cells(folder / "10_middle.ipynb")
+    assert source(title) == "# In the middle"
+    place = "genesis-lab/genesis-lab/blob/main/notebooks/10_middle.ipynb"
+    assert f"https://colab.research.google.com/github/{place}" in source(badge)
+    assert "COLAB_RELEASE_TAG" in source(setup) and "nbval-skip" in setup["metadata"]["tags"]
+    assert "[Start here](00_start.ipynb)" in source(navigation) and "[The end](20_end.ipynb)" in source(navigation)
+    assert "→" not in source(cells(folder / "20_end.ipynb")[-1])
+
+
+def test_sync_check_tells_and_changes_nothing(folder: Path) -> None:
+    before = (folder / "00_start.ipynb").read_bytes()
+    assert len(sync(folder, check=True)) == 3
+    assert (folder / "00_start.ipynb").read_bytes() == before
+    sync(folder)
+    assert sync(folder, check=True) == []
+
+
+def test_a_new_notebook_changes_its_neighbours_links(folder: Path) -> None:
+    sync(folder)
+    write_notebook(folder, "11_new", "n: int = 2", title="New")
+    assert [p.stem for p in sync(folder)] == ["10_middle", "11_new", "20_end"]
+
+
+def test_a_notebook_without_a_title_is_named(folder: Path) -> None:
+    path = folder / "10_middle.ipynb"
+    path.write_text(path.read_text().replace("# In the middle", "In the middle"))
+    with pytest.raises(InvalidInput, match="must start with a Markdown cell"):
+        sync(folder)
+
+
+def test_render_is_the_same_bytes_every_time_and_sync_agrees(folder: Path) -> None:
+    sync(folder)
+    path = folder / "10_middle.ipynb"
+    assert render([path]) == [path]
+    first = path.read_bytes()
+    assert render([path]) == [] and path.read_bytes() == first
+    assert path not in sync(folder, check=True)
+    code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [1, 2, 3], "nbval skips cells without a count"
+    assert source(code[-1]) and code[-1]["outputs"] == [{"name": "stdout", "output_type": "stream", "text": ["a\n", "b\n"]}]
+    assert not any("execution" in cell["metadata"] for cell in cells(path))
+
+
+def test_rendered_notebooks_pass_nbval(folder: Path) -> None:
+    code = "import random\nfrom genesis_lab.pipeline import record_metrics\nrecord_metrics({'share': n / 3})"
+    path = write_notebook(folder, "30_metrics", "n: int = 2", code)
+    render([path])
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider", path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    found = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=folder, env=environment)
+    assert found.returncode == 0, found.stdout
+    path.write_text(path.read_text().replace("0.6667", "0.9"))
+    assert subprocess.run(list(map(str, command)), capture_output=True, cwd=folder, env=environment).returncode == 1
+
+
+def test_widgets_leave_no_state_behind(folder: Path) -> None:
+    code = "import ipywidgets\nfrom IPython.display import display\ndisplay(ipywidgets.IntSlider())\nprint('shown')"
+    path = write_notebook(folder, "30_widget", "n: int = 2", code)
+    render([path])
+    assert "widget" not in json.dumps([json.loads(path.read_text())["metadata"], cells(path)[-1]["outputs"]])
+    assert "shown" in path.read_text()
+
+
+def test_each_notebook_is_rendered_with_outputs_of_its_own(folder: Path, own_output_root: Path) -> None:
+    code = "from genesis_lab.paths import output_root\n(output_root() / 'x').mkdir()\nsorted(p.name for p in output_root().iterdir())"
+    path = write_notebook(folder, "30_write", "n: int = 2", code)
+    render([path])
+    assert "['cache', 'reference', 'x']" in path.read_text()
+    assert not (own_output_root / "x").exists() and get_settings().output_root == own_output_root
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "sentence"),
+    [
+        ("1 / 0", StageFailed, r"30_bad\.ipynb, cell In \[2\] \(1 / 0\): ZeroDivisionError: division by zero"),
+        ("print('x' * 500_000)", InvalidInput, r"30_bad\.ipynb would be 50\d kB, the limit is 400 kB: cell 3 holds 50\d kB"),
+        ("from pathlib import Path\nprint(Path.home() / 'x')", InvalidInput, "would show a path of this machine"),
+        ("import os\nprint(os.environ['MY_TOKEN'])", InvalidInput, "would show the value of MY_TOKEN"),
+    ],
+)
+def test_what_must_not_be_committed_is_not_written(
+    folder: Path, code: str, error: type[Exception], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "abcdefgh12345678")
+    path = write_notebook(folder, "30_bad", "n: int = 2", code)
+    before = path.read_bytes()
+    with pytest.raises(error, match=sentence):
+        render([path])
+    assert path.read_bytes() == before
+
+
+def test_a_notebook_is_found_by_number_name_stem_or_path(folder: Path) -> None:
+    for reference in (10, "10", "middle", "10_middle", "10_middle.ipynb", str(folder / "10_middle.ipynb")):
+        assert find_notebook(reference, folder) == folder / "10_middle.ipynb"
+    assert find_notebook(0, folder).stem == "00_start"
+    with pytest.raises(InvalidInput, match="There is no notebook '30'; there are: 00_start, 10_middle, 20_end"):
+        find_notebook(30, folder)
+
+
+COMMITTED = notebooks.notebook_paths()
+
+
+def test_generated_cells_of_the_committed_notebooks_are_up_to_date() -> None:
+    assert sync(check=True) == [], "run: genesis notebooks sync"
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+def test_committed_notebooks_were_run_whole_and_are_small(path: Path) -> None:
+    code = [c for c in cells(path) if c["cell_type"] == "code" and "nbval-skip" not in c["metadata"].get("tags", ())]
+    assert all(cell["execution_count"] for cell in code), "nbval skips cells without a count: genesis notebooks render"
+    assert not [o for cell in code for o in cell["outputs"] if o["output_type"] == "error"]
+    assert any("parameters" in cell["metadata"].get("tags", ()) for cell in code)
+    assert path.stat().st_size <= notebooks.MAX_BYTES

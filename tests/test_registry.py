@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from genesis_lab import registry
+from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.settings import get_settings
+from genesis_lab.training.config import train_config
+from genesis_lab.training.train import train
+from labelled_texts import labelled, write_dataset
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """One dataset, two training runs, one store for all tests (MLflow takes seconds to make its tables)."""
+    root = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENESIS_OUTPUT_ROOT", str(root))
+        get_settings.cache_clear()
+        dataset = write_dataset(root / "datasets" / "small", labelled())
+        run_id = registry.register_dataset(dataset, reports={"quality": {"score": 93.5, "verdict": "PASS"}})
+        reports = [train(dataset, train_config(preset)) for preset in ("quick_test", "fast")]
+        models = [registry.log_training(report) for report in reports]
+    get_settings.cache_clear()
+    return root, dataset, run_id, reports, models
+
+
+@pytest.fixture(autouse=True)
+def same_root(world, monkeypatch, own_output_root):
+    monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(world[0]))
+    get_settings.cache_clear()
+
+
+def test_a_dataset_is_registered_once_per_content(world):
+    _, dataset, run_id, _, _ = world
+    assert registry.register_dataset(dataset) == run_id
+    row = registry.search("dataset").iloc[0]
+    assert (row["dataset"], row["content_hash"]) == ("small", dataset.content_hash)
+    assert row["metrics.quality.score"] == 93.5
+
+
+def test_lineage_runs_from_dataset_to_model_to_reports(world):
+    _, dataset, run_id, reports, models = world
+    found = registry.lineage(version=models[1].version)
+    assert found.datasets == (registry.DatasetLink("small", dataset.content_hash, run_id, ("reports/quality.json",)),)
+    assert found.reports == ("reports/training.json",)
+    assert found.metrics["accuracy"] == pytest.approx(reports[1].evaluation.accuracy.estimate)
+
+
+def test_the_champion_predicts_as_the_model_that_was_logged(world):
+    _, _, _, reports, models = world
+    registry.promote(registry.MODEL, models[0].version)
+    registry.promote(registry.MODEL, models[1].version)
+    champion = registry.load_registered()
+    texts = ["my card has not arrived", "cambiar el pin"]
+    assert champion.predict(texts) == reports[1].model.predict(texts)
+    assert [(v.version, v.aliases) for v in registry.versions()] == [("2", ("champion",)), ("1", ())]
+
+
+def test_mlflow_serves_the_registered_model_by_itself(world):
+    import mlflow
+
+    model = mlflow.pyfunc.load_model(
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=registry._client(registry.tracking_uri()).get_model_version_download_uri(registry.MODEL, "2"),
+            tracking_uri=registry.tracking_uri(),
+        )
+    )
+    assert model.predict(["my card has not arrived"])[0]["intent"] == "card_arrival"
+
+
+def test_runs_are_searched_by_figures_and_settings(world):
+    found = registry.search(where="metrics.accuracy > 0 and tags.\"genesis.candidate\" = 'tfidf+logistic_regression'")
+    assert list(found["params.chosen"]) == ["tfidf+logistic_regression"]
+    assert registry.search(where="metrics.accuracy > 2").empty
+
+
+def test_a_comparison_shows_what_differs(world):
+    table = registry.compare([model.run_id for model in world[4]])
+    assert "params.max_records" in table.index and "metrics.accuracy" in table.index
+    assert "params.seed" not in table.index
+
+
+def test_what_is_not_there_is_one_sentence():
+    with pytest.raises(InvalidInput, match="There is no version 99 of model 'intent-classifier'"):
+        registry.load_registered(version="99")
+    with pytest.raises(InvalidInput, match="has no champion"):
+        registry.load_registered("another")
+    with pytest.raises(InvalidInput, match="no version 7 of model 'another' to promote"):
+        registry.promote("another", "7")
+    with pytest.raises(InvalidInput, match="filter 'accuracy >'"):
+        registry.search(where="accuracy >")
+    with pytest.raises(InvalidInput, match="runs to compare"):
+        registry.compare(["nothing"])
+
+
+def test_a_dead_server_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("GENESIS_MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    get_settings.cache_clear()
+    with pytest.raises(Unavailable, match="can't be reached") as caught:
+        registry.search()
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,126 @@
+"""Intervals, tests and effect sizes against worked examples and their own laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genesis_lab import stats
+from genesis_lab.errors import InvalidInput
+
+weights = st.lists(st.integers(0, 1000), min_size=1, max_size=8).filter(any)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def test_an_interval_reads_as_a_sentence_and_as_json() -> None:
+    interval = stats.Interval(0.8111, 0.7777, 0.8444, 539)
+    assert str(interval) == "0.81 [0.78–0.84]"
+    assert interval.to_dict() == {"estimate": 0.8111, "low": 0.7777, "high": 0.8444, "n": 539}
+
+
+def test_wilson_interval_of_a_textbook_case() -> None:
+    assert stats.proportion_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+@pytest.mark.parametrize(("successes", "edge", "at"), [(0, 0, 0.0), (7, 1, 1.0)])
+def test_wilson_interval_touches_the_edge_exactly_when_all_or_none_succeed(
+    successes: int, edge: int, at: float
+) -> None:
+    assert stats.proportion_interval(successes, 7)[edge] == at
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (5, 4), (-1, 4)])
+def test_an_impossible_proportion_is_refused(successes: int, n: int) -> None:
+    with pytest.raises(InvalidInput, match=f"{successes} of {n}"):
+        stats.proportion_interval(successes, n)
+
+
+def test_bootstrap_interval_agrees_with_wilson_on_a_large_sample_and_repeats_with_its_seed() -> None:
+    right = np.repeat([1.0, 0.0], [800, 200])
+    found = stats.bootstrap_interval(right, rng=rng())
+    low, high = stats.proportion_interval(800, 1000)
+    assert (found.estimate, found.n) == (0.8, 1000)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.005)
+    assert found == stats.bootstrap_interval(right, rng=rng())
+
+
+def test_bootstrap_takes_any_statistic() -> None:
+    assert stats.bootstrap_interval([1, 2, 3, 4, 100], np.median, 200, rng=rng()).estimate == 3
+
+
+def test_nothing_to_bootstrap_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="at least one value"):
+        stats.bootstrap_interval([], rng=rng())
+
+
+def test_mcnemar_counts_only_the_items_that_one_side_gets_right() -> None:
+    a = [True] * 10 + [False] * 2 + [True] * 50
+    b = [False] * 10 + [True] * 2 + [True] * 50
+    assert stats.mcnemar(a, b) == pytest.approx(0.03857, abs=1e-5)
+    assert stats.mcnemar(a, a) == 1.0
+
+
+@pytest.mark.parametrize("paired", [stats.mcnemar, lambda a, b: stats.paired_bootstrap_difference(a, b, rng=rng())])
+def test_a_paired_comparison_of_different_items_is_refused(paired) -> None:
+    with pytest.raises(InvalidInput, match="same items on both sides, got 3 and 2"):
+        paired([1, 1, 0], [1, 0])
+
+
+def test_paired_difference_is_tighter_than_two_separate_intervals() -> None:
+    a = rng().random(400) < 0.7
+    b = a.copy()
+    b[:40] = False
+    difference = stats.paired_bootstrap_difference(a, b, rng=rng())
+    one = stats.bootstrap_interval(a, rng=rng())
+    assert difference.low > 0
+    assert difference.high - difference.low < one.high - one.low
+
+
+def test_sign_flips_of_ten_equal_differences() -> None:
+    assert stats.sign_flip_p([0.5] * 10, rng=rng(), n=20_000) == pytest.approx(2 / 1024, rel=0.5)
+    assert stats.sign_flip_p([0.0] * 10, rng=rng()) == 1.0
+
+
+def test_holm_adjusts_step_by_step() -> None:
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([]) == []
+
+
+def test_cramers_v_is_one_for_a_bijection_and_none_without_two_levels() -> None:
+    assert stats.cramers_v([[50, 0], [0, 50]]) == pytest.approx(1.0)
+    assert stats.cramers_v([[25, 25], [25, 25]]) == 0.0
+    assert stats.cramers_v([[10, 20, 30]]) is None
+    assert stats.cramers_v([[10, 20], [0, 0]]) is None
+
+
+def test_distances_of_equal_and_of_disjoint_distributions() -> None:
+    for distance in (stats.total_variation, stats.jensen_shannon):
+        assert distance([2, 1], [4, 2]) == pytest.approx(0)
+        assert distance([1, 0], [0, 3]) == pytest.approx(1)
+    assert stats.total_variation([0.5, 0.5], [0.75, 0.25]) == pytest.approx(0.25)
+
+
+@given(weights, weights)
+def test_distances_are_symmetric_and_stay_between_zero_and_one(p: list[int], q: list[int]) -> None:
+    size = max(len(p), len(q))
+    p, q = p + [0] * (size - len(p)), q + [0] * (size - len(q))
+    for distance in (stats.total_variation, stats.jensen_shannon):
+        assert -1e-9 <= distance(p, q) <= 1 + 1e-9
+        assert distance(p, q) == pytest.approx(distance(q, p), abs=1e-9)
+
+
+@pytest.mark.parametrize(("p", "q"), [([1, 2], [1, 2, 3]), ([1, -1], [1, 1]), ([0, 0], [1, 1])])
+def test_what_is_no_distribution_is_refused(p: list[int], q: list[int]) -> None:
+    with pytest.raises(InvalidInput, match="istribution"):
+        stats.jensen_shannon(p, q)
+
+
+def test_cohens_d_of_paired_differences() -> None:
+    assert stats.cohen_d_z([1, 2, 3]) == pytest.approx(2.0)
+    assert stats.cohen_d_z([2, 2, 2]) is None
+    assert stats.cohen_d_z([1]) is None

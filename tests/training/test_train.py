@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.training import classifiers
+from genesis_lab.training.config import presets, train_config
+from genesis_lab.training.examples import make_examples, make_folds, read_examples, subset
+from genesis_lab.training.train import train
+from labelled_texts import labelled, write_dataset
+
+
+def examples(rows=None, **options):
+    texts, labels, languages = zip(*(rows or labelled()), strict=True)
+    return make_examples(texts, labels, languages, **options)
+
+
+def test_a_dataset_is_learned_and_measured_by_language_and_intent(tmp_path):
+    dataset = write_dataset(tmp_path / "small", labelled())
+    report = train(dataset, train_config("fast", learning_curve=(0.3, 1.0)))
+    assert report.n_train + report.n_test == dataset.total
+    assert report.sources[0].content_hash == dataset.content_hash
+    assert set(report.evaluation.per_language) == {"en", "es"}
+    assert sum(result.recall.n for result in report.evaluation.per_intent) == report.n_test
+    assert report.evaluation.accuracy.low <= report.evaluation.accuracy.estimate <= report.evaluation.accuracy.high
+    assert report.evaluation.accuracy.estimate > 0.8
+    assert report.learning_curve[-1].accuracy == report.evaluation.accuracy
+    assert report.not_measured == {"reference": "no reference was given"}
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_same_seed_gives_the_same_report():
+    config = train_config("fast", candidates=["tfidf+linear_svm"], learning_curve=(0.5,))
+    assert train(examples(), config).to_dict() == train(examples(), config).to_dict()
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_is_a_valid_configuration(preset):
+    assert train_config(preset).candidates
+
+
+@pytest.mark.parametrize("algorithm", ["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"])
+def test_every_algorithm_learns(algorithm):
+    if algorithm == "xgboost":
+        pytest.importorskip("xgboost")
+    few = {"random_forest": {"n_estimators": 20}, "xgboost": {"n_estimators": 5}}.get(algorithm, {})
+    report = train(examples(), train_config(candidates=[f"tfidf_words+{algorithm}"], params={algorithm: few}))
+    assert report.evaluation.accuracy.estimate > 0.6
+    chances = report.model.probabilities(["my card has not arrived"])
+    assert chances.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_without_xgboost_the_message_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(classifiers, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependency, match="pip install"):
+        train(examples(), train_config(candidates=["tfidf+xgboost"]))
+
+
+@pytest.mark.parametrize("how", ["grid", "random", "halving"])
+def test_a_search_reports_its_trials_and_never_sees_the_test_split(how, monkeypatch):
+    seen = set()
+    original = classifiers.Pipeline.fit
+
+    def spy(self, X, y=None, **rest):
+        seen.update(X)
+        return original(self, X, y, **rest)
+
+    rows = labelled()
+    held = [("hidden " + text, intent, language) for text, intent, language in rows[::5]]
+    split = ["train"] * len(rows) + ["test"] * len(held)
+    monkeypatch.setattr(classifiers.Pipeline, "fit", spy)
+    config = train_config(candidates=["tfidf_words+linear_svm"], search=how, search_trials=4, folds=2)
+    report = train(examples(rows + held, split=split), config)
+    assert report.n_test == len(held)
+    assert not any(text.startswith("hidden") for text in seen)
+    best = report.candidates[0]
+    assert best.params == report.params and best.measured_on == "search folds"
+    assert len(best.trials) >= 4
+    assert "C" in best.params
+
+
+def test_several_candidates_are_compared_on_validation_records():
+    report = train(examples(), train_config(candidates=["tfidf+linear_svm", "tfidf_words+logistic_regression"]))
+    assert [result.measured_on for result in report.candidates] == ["validation"] * 2
+    assert report.chosen == report.candidates[0].candidate
+    assert report.candidates[0].score >= report.candidates[1].score
+
+
+def test_cross_validation_tests_every_record_once():
+    data = examples()
+    report = train(data, train_config("cross_validation", folds=3))
+    assert report.evaluation.n == len(data) == report.n_train
+    assert len(report.fold_accuracy) == 3
+
+
+def test_groups_never_straddle_a_fold():
+    rows = labelled()
+    groups = np.arange(len(rows)) // 4
+    for kept, held in make_folds(examples(rows, groups=groups), 3, 1)[0]:
+        assert not set(groups[kept]) & set(groups[held])
+
+
+def test_equal_wording_is_one_group_even_across_given_splits():
+    rows = labelled()
+    copies = [(text.upper() + "!", intent, language) for text, intent, language in rows[:30:3]]
+    split = ["train"] * len(rows) + ["test"] * len(copies)
+    report = train(examples(rows + copies, split=split), train_config("quick_test"))
+    assert report.n_train == len(rows) - len(copies)
+    assert any("repeat a test record" in message for message in report.messages)
+
+
+def test_folds_fall_back_with_a_message_when_an_intent_is_scarce():
+    rows = [*labelled(), ("close it", "close_account", "en"), ("shut my account", "close_account", "en")]
+    folds, messages = make_folds(examples(rows), 5, 1)
+    assert len(folds) == 2
+    assert messages == ["2 folds instead of 5: close_account has only 2 distinct opening(s)."]
+
+
+def test_an_intent_with_one_wording_is_kept_in_training_and_named():
+    rows = [*labelled(), ("close it", "close_account", "en"), ("Close it!", "close_account", "en")]
+    report = train(examples(rows), train_config("quick_test"))
+    assert "close_account" in report.model.card.labels
+    assert all(result.intent != "close_account" for result in report.evaluation.per_intent)
+    split_off = any("close_account" in message for message in report.messages)
+    assert split_off or report.evaluation.n > 0
+
+
+def test_a_real_reference_is_measured_beside_the_test_split():
+    reference = SimpleNamespace(
+        name="real",
+        language="en",
+        texts=["card is not here yet", "new pin", "what?"],
+        labels=["card_arrival", "change_pin", "x"],
+    )
+    report = train(examples(), reference=reference)
+    assert report.reference is not None and report.reference.n == 2
+    assert any("1 of 3 reference texts" in message for message in report.messages)
+
+
+def test_calibration_lowers_the_error_of_an_underconfident_model():
+    rows = labelled()
+    plain = train(examples(rows), train_config(params={"logistic_regression": {"C": 0.05}}))
+    scaled = train(examples(rows), train_config(params={"logistic_regression": {"C": 0.05}}, calibration="temperature"))
+    assert scaled.evaluation.ece < plain.evaluation.ece
+    assert sum(b.accuracy.n for b in scaled.evaluation.reliability) == scaled.n_test
+
+
+def test_the_confusion_matrix_counts_every_record():
+    evaluation = train(examples(), train_config("cross_validation", candidates=["tfidf_words+sgd"], folds=2)).evaluation
+    table = evaluation.confusion_matrix()
+    assert table.to_numpy().sum() == evaluation.n
+    assert np.trace(table.to_numpy()) == round(evaluation.accuracy.estimate * evaluation.n)
+
+
+def test_a_subset_keeps_two_of_each_intent():
+    small = subset(examples(), 9, 3)
+    assert len(small) == 9
+    assert min(np.unique(small.labels, return_counts=True)[1]) >= 2
+
+
+def test_records_without_text_or_intent_are_left_out_and_counted(tmp_path):
+    rows = labelled()
+    dataset = write_dataset(tmp_path / "broken", [*rows, ("", "change_pin", "en"), ("hello", None, None)])
+    found, messages = read_examples(dataset)
+    assert len(found) == len(rows)
+    assert messages == [f"2 of {len(rows) + 2} records have no opening text or no intent and were left out."]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([("hello", "a", "en"), ("bye", "a", "en")], "at least 2 intents, got only 'a'"),
+        ([("hello", "a", "en")], "at least 2 intents"),
+        ([("hello", "a", "en"), ("hi", "a", "en"), ("bye", "b", "en")], "b has only one"),
+        ([("a", "a", "en"), ("b", "a", "en"), ("c", "b", "en"), ("d", "b", "en")], "share no words"),
+    ],
+)
+def test_what_can_not_be_learned_is_one_sentence(rows, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        train(examples(rows), train_config("quick_test"))
+
+
+def test_an_empty_dataset_is_one_sentence():
+    with pytest.raises(InvalidInput, match="got none in 0 records"):
+        train(make_examples([], []))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"preset": "quickest"}, "preset must be one of quick_test, fast"),
+        ({"fold": 3}, "no setting 'fold'"),
+        ({"folds": 1}, "folds: .*greater than or equal to 2, got 1"),
+        ({"folds": "many"}, "folds: .*integer"),
+        ({"candidates": ["tfidf+lstm"]}, "'tfidf\\+lstm' is not features\\+algorithm"),
+        ({"params": {"svm": {}}}, "params"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(options, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        train_config(**options)
+
+
+def test_an_unknown_setting_of_an_algorithm_is_named():
+    with pytest.raises(InvalidInput, match="logistic_regression has no setting 'depth'; it has C"):
+        train(examples(), train_config(params={"logistic_regression": {"depth": 3}}))

@@ -1,0 +1,85 @@
+"""Two datasets side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genesis_lab.dataset import Dataset
+from genesis_lab.errors import InvalidInput
+from genesis_lab.validation.compare import compare
+from genesis_lab.validation.scorecard import score_openings
+from validation.real_and_synthetic import INTENTS, dataset, reference, utterances
+
+STUDENTS = ("tfidf", "tfidf_words")
+
+
+def made(
+    path: Path, each: int, clear: float = 0.25, seed: int = 3, intents: tuple[str, ...] = INTENTS
+) -> tuple[Dataset, dict]:
+    """A dataset and its scorecard."""
+    texts, labels = utterances(intents, each, np.random.default_rng(seed), clear)
+    card = score_openings(texts, labels, reference(each=25), students=STUDENTS, embeddings=False)
+    return dataset(path, texts, labels), card.to_dict()
+
+
+def test_the_dataset_that_teaches_better_is_named_with_its_corrected_p(tmp_path: Path) -> None:
+    (good, card), (poor, poor_card) = made(tmp_path / "good", 20), made(tmp_path / "poor", 20, clear=0.02)
+    found = compare(good, poor, scorecards=(card, poor_card))
+    assert [one.verdict for one in found.worth] == ["a is better", "a is better"]
+    first = found.worth[0]
+    assert first.difference.low > 0 and first.p <= first.p_holm < 0.05
+    assert first.difference.estimate == pytest.approx(first.accuracy_a - first.accuracy_b)
+    assert found.verdict.startswith("good teaches better on errands test (n = 100) (TF-IDF")
+    assert compare(poor, good, scorecards=(poor_card, card)).verdict.startswith("good teaches better")
+
+
+def test_a_dataset_does_not_differ_from_itself(tmp_path: Path) -> None:
+    one, card = made(tmp_path / "one", 8)
+    found = compare(one, one, scorecards=(card, card), names=("before", "after"))
+    assert [w.verdict for w in found.worth] == ["no difference shown"] * 2
+    assert found.verdict.startswith("No difference in worth is shown")
+    intent = found.attributes[0]
+    assert (intent.total_variation, intent.differs, intent.p_holm) == (0.0, False, 1.0)
+
+
+def test_distributions_that_differ_are_told_apart(tmp_path: Path) -> None:
+    (all_four, _), (two, _) = made(tmp_path / "a", 30), made(tmp_path / "b", 30, intents=INTENTS[:2])
+    found = {one.attribute: one for one in compare(all_four, two).attributes}
+    assert found["intent"].differs and found["intent"].total_variation == pytest.approx(0.5)
+    assert found["intent"].cramers_v is not None and found["intent"].cramers_v > 0.3
+    assert (found["intent"].share_a, found["intent"].share_b) in ((0.25, 0.5), (0.25, 0.0))
+    assert found["language"].p is None and not found["language"].differs
+
+
+def test_sizes_and_quality_stand_side_by_side(tmp_path: Path) -> None:
+    (a, _), (b, _) = made(tmp_path / "a", 3), made(tmp_path / "b", 5)
+    reports = (
+        {"overall": 91.5, "diversity": {"value": 0.8}, "verdict": "PASS"},
+        {"overall": 84, "diversity": {"value": None}},
+    )
+    found = compare(a, b, quality=reports)
+    assert found.sizes == {"all": (12, 20), "train": (12, 20)}
+    assert found.quality == {"overall": (91.5, 84.0), "diversity.value": (0.8, None)}
+    json.dumps(found.to_dict())
+
+
+def test_what_can_not_be_compared_says_why(tmp_path: Path) -> None:
+    one, card = made(tmp_path / "one", 3)
+    found = compare(one, one, scorecards=(card, None))
+    assert found.not_measured["worth"] == "no scorecard of one"
+    assert found.not_measured["quality"] == "no quality report of one"
+    assert found.not_measured["sentiment"] == "no values on one side"
+    assert found.verdict == "Worth not compared: no scorecard of one."
+    other = score_openings(*utterances(INTENTS, 3, np.random.default_rng(0)), reference(seed=9), embeddings=False)
+    assert "different reference items" in compare(one, one, scorecards=(card, other.to_dict())).not_measured["worth"]
+
+
+def test_datasets_of_different_domains_are_refused(tmp_path: Path) -> None:
+    one, _ = made(tmp_path / "one", 1)
+    series = Dataset(one.path, one.manifest | {"domain": "timeseries"})
+    with pytest.raises(InvalidInput, match="got 'conversations' and 'timeseries'"):
+        compare(one, series)

@@ -1,0 +1,144 @@
+"""Where the reference is found, what it says of itself, and what happens when it is nowhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.settings import get_settings
+from genesis_lab.validation.reference import Reference, fetch_reference, load_reference
+
+
+def write_csv(
+    folder: Path, split: str, rows: list[tuple[str, str]], header: tuple[str, str] = ("text", "category")
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that GENESIS_REFERENCE_DIR names."""
+    folder = tmp_path / "real"
+    monkeypatch.setenv("GENESIS_REFERENCE_DIR", str(folder))
+    get_settings.cache_clear()
+    return folder / "banking77"
+
+
+def loaded(split=None) -> Reference:
+    found = load_reference(split=split, fetch=False)
+    assert found is not None
+    return found
+
+
+def test_the_test_split_is_preferred_and_the_result_says_which_it_is(given: Path) -> None:
+    write_csv(given, "dev", [("where is it", "card_arrival")])
+    assert str(loaded()) == "banking77 dev (n = 1)"
+    write_csv(given, "test", [("where, is it?\nsay", "card_arrival"), ("¿cuánto?", "exchange_rate")])
+    found = loaded()
+    assert str(found) == "banking77 test (n = 2)"
+    assert found.texts == ("where, is it?\nsay", "¿cuánto?")
+    assert found.intents == ("card_arrival", "exchange_rate")
+    assert str(loaded("dev")) == "banking77 dev (n = 1)"
+
+
+def test_the_training_pool_is_the_whole_training_split_when_it_is_there(given: Path) -> None:
+    write_csv(given, "train_pool", [("a", "x")])
+    assert loaded("train").split == "train_pool"
+    write_csv(given, "train", [("a", "x"), ("b", "y")])
+    assert (loaded("train").split, len(loaded("train"))) == ("train", 2)
+
+
+def test_the_local_copy_is_used_when_no_folder_is_given(own_output_root: Path) -> None:
+    write_csv(own_output_root / "reference" / "banking77", "test", [("a", "x")])
+    assert loaded().source == "outputs/reference/banking77/test.csv"
+
+
+def test_a_report_names_the_reference_but_never_holds_its_sentences(given: Path) -> None:
+    write_csv(given, "dev", [("a very private sentence", "x")])
+    shown = json.dumps(loaded().to_dict())
+    assert '"split": "dev"' in shown and '"n": 1' in shown
+    assert "private" not in shown and str(given) not in shown
+
+
+def test_the_digest_tells_other_items_apart(given: Path) -> None:
+    write_csv(given, "dev", [("a", "x"), ("b", "y")])
+    whole = loaded()
+    assert whole.digest == loaded().digest != whole.select(["x"]).digest
+    assert whole.select(["x"]).texts == ("a",) and len(whole.select([])) == 0
+
+
+def test_without_reference_the_answer_is_none() -> None:
+    assert load_reference(fetch=False) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "clinc"}, "Unknown reference 'clinc', expected banking77"),
+        ({"split": "valid"}, "Unknown split 'valid'"),
+    ],
+)
+def test_an_unknown_name_or_split_is_refused(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        load_reference(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        (("utterance", "label"), [("a", "x")], "must have columns text and category"),
+        (("text", "category"), [], "no rows"),
+    ],
+)
+def test_a_broken_file_is_named(given: Path, header: tuple[str, str], rows: list, message: str) -> None:
+    write_csv(given, "test", rows, header)
+    with pytest.raises(InvalidInput, match=f"test.csv .*{message}"):
+        loaded()
+
+
+def test_fetching_keeps_a_local_copy_of_both_splits(tmp_path: Path, own_output_root: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features(
+        {"text": Value("string"), "label": ClassLabel(names=["Refund_not_showing_up", "exchange_rate"])}
+    )
+    hub = tmp_path / "hub"
+    for split, labels in (("train", [0, 1, 1]), ("test", [1])):
+        (hub / "data").mkdir(parents=True, exist_ok=True)
+        rows = Dataset.from_dict({"text": [f"{split} {i}" for i in range(len(labels))], "label": labels}, features)
+        rows.to_parquet(hub / "data" / f"{split}-00000-of-00001.parquet")
+    folder = fetch_reference(repo=str(hub))
+    assert sorted(f.name for f in folder.iterdir()) == ["test.csv", "train.csv"]
+    assert loaded().labels == ("exchange_rate",)
+    assert loaded("train").labels == ("Refund_not_showing_up", "exchange_rate", "exchange_rate")
+
+
+def test_without_network_one_sentence_says_what_to_do(tmp_path: Path) -> None:
+    code = (
+        "from genesis_lab.validation.reference import fetch_reference, load_reference\n"
+        "print(load_reference())\n"
+        "try: fetch_reference()\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    lib = str(Path(__file__).parents[2] / "lib")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "GENESIS_"))} | {
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path),
+        "GENESIS_OUTPUT_ROOT": str(tmp_path),
+        "PYTHONPATH": lib,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    first, second = done.stdout.splitlines()
+    assert first == "None"
+    assert second.startswith("Unavailable Reference 'banking77' could not be fetched") and "test.csv" in second
