@@ -161,8 +161,8 @@ def _descriptors(path: Path, arguments: argparse.Namespace) -> str:
 
     texts = _texts(path)
     length = pc.utf8_length(texts)
-    words = pc.count_substring_regex(texts, r"\b\w+\b")
-    letters = pc.utf8_length(pc.replace_substring_regex(texts, r"[^A-Za-z ]", ""))
+    words = pc.count_substring_regex(pc.replace_substring_regex(texts, "[^A-Za-z0-9 ]+", ""), r"\S+")
+    letters = pc.utf8_length(pc.replace_substring_regex(texts, r"[^\pL ]", ""))
     non_letters = 100 * (1 - letters.to_numpy(zero_copy_only=False) / np.maximum(length.to_numpy(), 1))
     card = pc.match_substring_regex(texts, r"card|tarjeta")
     means = pc.mean(length).as_py(), pc.mean(words).as_py(), non_letters.mean()

@@ -1,20 +1,34 @@
-"""For ``pytest --nbval``: every notebook has an output root of its own, as when it was rendered."""
+"""For ``pytest --nbval``: notebooks don't get in each other's way, however many run at once."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import nbval.kernel
 import pytest
+from jupyter_client.manager import KernelManager
 
+from genesis_lab.notebooks import kernel_config
 from genesis_lab.outputs import isolated_root
 from genesis_lab.settings import get_settings
 
 get_settings()  # Read before the environment below changes: caches stay shared with the checkout's outputs.
+_sockets = []
+
+
+def _kernel_manager(**options: Any) -> KernelManager:
+    """A kernel manager for nbval, which takes no configuration."""
+    _sockets.append(kernel_config())
+    return KernelManager(config=_sockets[-1].__enter__(), **options)
+
+
+nbval.kernel.KernelManager = _kernel_manager
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Runs before nbval starts the notebook's kernel, which inherits the environment."""
+    """Give each notebook an output root of its own, as when it was rendered; its kernel inherits the environment."""
     base: Path = item.config._tmp_path_factory.getbasetemp()
     os.environ["GENESIS_OUTPUT_ROOT"] = str(isolated_root(base / item.path.stem))

@@ -20,7 +20,11 @@ def locked(lines: Iterable[str]) -> str:
     pins = {}
     for line in lines:
         match = _PIN.match(line.strip())
-        if match and not _CUDA.match(match[1]) and match[1].lower() not in {"pip", "setuptools", "wheel", "genesis-lab"}:
+        if (
+            match
+            and not _CUDA.match(match[1])
+            and match[1].lower() not in {"pip", "setuptools", "wheel", "genesis-lab"}
+        ):
             pins[match[1].lower()] = f"{match[1]}=={match[2]}"
     return HEADER + "".join(f"{pins[name]}\n" for name in sorted(pins))
 

@@ -257,6 +257,11 @@ def test_the_columns_of_conversations():
     assert all(field.nullable for field in schema)
 
 
+def test_an_unknown_domain_is_one_sentence(tmp_path):
+    with pytest.raises(InvalidInput, match="Unknown domain 'poems'"):
+        DatasetWriter(tmp_path / "d", "poems")
+
+
 def test_a_domain_of_ones_own_gets_its_columns_from_its_model():
     class Point(BaseModel):
         at: float | None
@@ -330,7 +335,7 @@ def test_totals_come_out_right_even_where_a_label_is_too_rare_for_every_split(pe
         (10, {"train": 0.8, "test": 0.1}, "add up to 1, got 0.9"),
         (10, {"train": 1.5, "test": -0.5}, "'train' must be above 0"),
         (10, {"../train": 0.5, "test": 0.5}, "name"),
-        (1, {"train": 0.8, "test": 0.2}, "1 records in 1 groups can't fill 2 splits"),
+        (1, {"train": 0.8, "test": 0.2}, "Too few records for 2 splits: of 1, only 1"),
         (3, {"train": 0.99, "test": 0.01}, "'test' would stay empty"),
     ],
 )

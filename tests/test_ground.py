@@ -12,26 +12,57 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lock import locked
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from lock import locked
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lib" / "genesis_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-EVERYTHING_ABOVE = {"dataset", "registry", "generation", "validation", "bias", "training", "finetuning", "review", "reporting"}
+EVERYTHING_ABOVE = {
+    "dataset",
+    "registry",
+    "generation",
+    "validation",
+    "bias",
+    "training",
+    "finetuning",
+    "review",
+    "reporting",
+}
 EDGE = {"pipeline", "sweep", "notebooks", "cli", "health"}
 FORBIDDEN = {
     "domains": {"providers", *EVERYTHING_ABOVE, *EDGE},
     "providers": {"domains", *EVERYTHING_ABOVE, *EDGE},
     "generation": {"validation", "bias", "training", "finetuning", "review", "reporting", "registry", *EDGE},
-    "dataset": {"generation", "providers", "validation", "bias", "training", "finetuning", "review", "reporting", *EDGE},
+    "dataset": {
+        "generation",
+        "providers",
+        "validation",
+        "bias",
+        "training",
+        "finetuning",
+        "review",
+        "reporting",
+        *EDGE,
+    },
     "validation": {"generation", "providers", "training", "finetuning", "review", "reporting", *EDGE},
     "bias": {"generation", "providers", "training", "finetuning", "review", "reporting", *EDGE},
     "training": {"generation", "providers", "finetuning", "review", "reporting", *EDGE},
     "finetuning": {"generation", "review", "reporting", *EDGE},
-    "reporting": {"generation", "providers", "validation", "bias", "training", "finetuning", "review", "registry", *EDGE},
+    "reporting": {
+        "generation",
+        "providers",
+        "validation",
+        "bias",
+        "training",
+        "finetuning",
+        "review",
+        "registry",
+        *EDGE,
+    },
 }
 """Room to the rooms it must not know. `domains` and `providers` may import `errors`, `settings` and themselves only."""
 MAY_HOLD_A_PROVIDER = {"validation/judge.py"}
@@ -47,9 +78,9 @@ def imports(module: Path, *, top_level: bool = False) -> Iterator[str]:
     """Dotted names that a module imports; those for type checkers only are left out."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            node.body = []
-        elif top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)) or (
+            top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ):
             node.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -67,7 +98,9 @@ def room(module: Path) -> str:
 
 def rooms_known_to(module: Path) -> set[str]:
     rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
-    return {parts[1] for name in imports(module) if (parts := name.split("."))[0] == "genesis_lab" and len(parts) > 1} & rooms
+    return {
+        parts[1] for name in imports(module) if (parts := name.split("."))[0] == "genesis_lab" and len(parts) > 1
+    } & rooms
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
@@ -77,9 +110,9 @@ def test_a_module_imports_only_from_the_rooms_it_may_know(module: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["domains", "providers"])
-def test_domains_and_providers_rest_on_errors_and_settings_only(name: str) -> None:
+def test_domains_and_providers_rest_on_errors_settings_and_paths_only(name: str) -> None:
     for module in (m for m in MODULES if room(m) == name):
-        assert rooms_known_to(module) <= {name, "errors", "settings"}, module.name
+        assert rooms_known_to(module) <= {name, "errors", "settings", "paths"}, module.name
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
@@ -90,8 +123,12 @@ def test_heavy_packages_are_imported_where_they_are_needed(module: Path) -> None
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name != "settings.py"], ids=lambda p: p.name)
 def test_only_settings_reads_the_environment(module: Path) -> None:
     tree = ast.parse(module.read_text(encoding="utf-8"))
-    written = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store | ast.Del)}
-    written |= {id(n.func.value) for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "os.environ.pop"}
+    written = {
+        id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store | ast.Del)
+    }
+    written |= {
+        id(n.func.value) for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "os.environ.pop"
+    }
     read = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) in {"os.environ", "os.getenv"}]
     assert not [ast.unparse(n) for n in read if id(n) not in written]
 
@@ -107,7 +144,11 @@ def test_the_package_names_no_notebook() -> None:
     for module in MODULES:
         code = ast.parse(module.read_text(encoding="utf-8"))
         docs = {id(n.body[0].value) for n in ast.walk(code) if getattr(n, "body", None) and isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Module) and isinstance(n.body[0], ast.Expr)}  # fmt: skip
-        texts = [n.value for n in ast.walk(code) if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs]
+        texts = [
+            n.value
+            for n in ast.walk(code)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs
+        ]
         assert not [name for name in names for text in texts if name in text], module.name
 
 
@@ -118,13 +159,17 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_importing_the_package_is_quick() -> None:
-    assert not modules_after("import genesis_lab") & (HEAVY | {"numpy", "pandas", "pyarrow", "sklearn", "plotly", "pydantic", "typer"})
+    assert not modules_after("import genesis_lab") & (
+        HEAVY | {"numpy", "pandas", "pyarrow", "sklearn", "plotly", "pydantic", "typer"}
+    )
 
 
 def test_the_help_is_quick() -> None:
     show_help = "import genesis_lab.cli\ntry: genesis_lab.cli.main(['--help'])\nexcept SystemExit: pass"
     loaded = modules_after(show_help)
-    assert not loaded & (HEAVY | {"numpy", "pandas", "pyarrow", "sklearn", "plotly", "duckdb", "nbformat", "pydantic_settings", "rich"})
+    assert not loaded & (
+        HEAVY | {"numpy", "pandas", "pyarrow", "sklearn", "plotly", "duckdb", "nbformat", "pydantic_settings", "rich"}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_notebooks import write_notebook
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed, Unavailable
 from genesis_lab.pipeline import Run, load_pipeline, read_run, run_pipeline
 from genesis_lab.sweep import parse_grid, run_sweep
+from tiny_notebooks import write_notebook
 
 SECRET = 'hf_"quoted"\\and-long-enough'
 
@@ -94,7 +94,10 @@ def test_plain_papermill_takes_the_same_file(house: Path) -> None:
     ("text", "sentence"),
     [
         ("stages: [10]\ntotl: 3", "totl in x.yaml is not a parameter of 10_count: did you mean total?"),
-        ("stages: {10: {by: 2}}", "by in x.yaml is not a parameter of 10_count: known are fast, label, lr, shares, total."),
+        (
+            "stages: {10: {by: 2}}",
+            "by in x.yaml is not a parameter of 10_count: known are fast, label, lr, shares, total.",
+        ),
         ("stages: [10]\ntotal: '3'", "Parameter total of 10_count must be int, got '3' (text)"),
         ("stages: [10]\nlr: 1e-4", "as text, so write 0.0001."),
         ("stages: [10]\ntotal: yes", "quote the word ('yes')"),
@@ -148,7 +151,9 @@ def test_the_first_failure_stops_the_run_and_from_goes_on(house: Path) -> None:
     with pytest.raises(StageFailed) as caught:
         run(house, "name: all\nstages: {10: , 20: {by: 0}, 70: }\ntotal: 12")
     sentence = str(caught.value)
-    assert sentence.startswith("20_divide.ipynb, cell In [3] (# a comment): ZeroDivisionError: integer division or modulo")
+    assert sentence.startswith(
+        "20_divide.ipynb, cell In [3] (# a comment): ZeroDivisionError: integer division or modulo"
+    )
     assert "--from 20" in sentence and "\n" not in sentence
     folder = next((house / "outputs/runs").iterdir())
     record = read_run(folder).record
@@ -166,9 +171,9 @@ def test_from_refuses_to_mix_runs(house: Path) -> None:
         run(house, ALL, start="20")
     with pytest.raises(StageFailed):
         run(house, "name: all\nstages: {10: , 20: {by: 0}, 70: }\ntotal: 12")
-    with pytest.raises(InvalidInput, match="10_count in .* was run with another total: run without --from"):
+    with pytest.raises(InvalidInput, match=r"10_count in .* was run with another total: run without --from"):
         run(house, "name: all\nstages: [10, 20, 70]\ntotal: 13", start="20")
-    with pytest.raises(InvalidInput, match="20_divide in .* has not completed"):
+    with pytest.raises(InvalidInput, match=r"20_divide in .* has not completed"):
         run(house, "name: all\nstages: [10, 20, 70]\ntotal: 12", start="70")
     with pytest.raises(InvalidInput, match=r"70_report is not a stage"):
         run(house, "name: all\nstages: [10, 20]\ntotal: 12", start="70")
@@ -215,7 +220,10 @@ def test_after_a_kill_run_json_tells_the_truth_and_the_run_can_go_on(house: Path
     assert process.returncode == (1 if kill == signal.SIGTERM else -kill), message
     record = read_run(next((house / "outputs/runs").iterdir())).record
     assert record["status"] == status
-    assert [s["status"] for s in record["stages"]] == ["completed", "started" if kill == signal.SIGKILL else "interrupted"]
+    assert [s["status"] for s in record["stages"]] == [
+        "completed",
+        "started" if kill == signal.SIGKILL else "interrupted",
+    ]
 
     slow.write_text(slow.read_text().replace("sleep(60)", "sleep(0)"))
     assert run(house, "name: all\nstages: [10, 40]\ntotal: 12", start="40").record["status"] == "completed"
@@ -249,7 +257,9 @@ def test_a_sweep_runs_every_combination_apart_and_gives_one_table(house: Path) -
 def test_a_sweep_says_which_run_failed_on_a_dask_cluster_given_by_address(house: Path) -> None:
     distributed = pytest.importorskip("distributed")
     path = pipeline_file(house, "name: all\nstages: [20]")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as cluster:
         sweep = run_sweep(path, {"by": ["1", "0"]}, dask_address=cluster.scheduler_address)
     assert [(row["by"], row["status"]) for row in sweep.table()] == [("1", "completed"), ("0", "failed")]
     assert "ZeroDivisionError" in (sweep.points[1].error or "")
@@ -263,6 +273,6 @@ def test_a_sweep_is_checked_before_anything_runs(house: Path, monkeypatch: pytes
     for wrong in ("total", "total=", "total=1,1", "=1,2"):
         with pytest.raises(InvalidInput, match="name=value,value"):
             parse_grid([wrong])
-    with pytest.raises(Unavailable, match="no Dask scheduler at tcp://127.0.0.1:1"):
+    with pytest.raises(Unavailable, match=r"no Dask scheduler at tcp://127.0.0.1:1"):
         run_sweep(path, {"total": ["4"]}, dask_address="tcp://127.0.0.1:1")
     assert not list((house / "outputs/runs").glob("*/*/runs"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -33,8 +33,17 @@ reference_app = _group("Real data to measure against.")
 
 Params = Annotated[Path, typer.Argument(help="A params file, for example params/demo.yaml.")]
 Overrides = Annotated[
-    list[str], typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file. Repeatable.")
+    list[str],
+    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file. Repeatable."),
 ]
+
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"genesis-lab {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -42,11 +51,8 @@ def root(
     output_root: Annotated[
         Path | None, typer.Option(help="Write to this folder instead of outputs/ (or GENESIS_OUTPUT_ROOT).")
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
-    if version:
-        typer.echo(f"genesis-lab {__version__}")
-        raise typer.Exit
     if output_root is not None:
         from genesis_lab.outputs import use_output_root
 
@@ -63,7 +69,9 @@ def run(
     sweep: Annotated[
         list[str], typer.Option(metavar="NAME=A,B,C", help="Run once for each value. Repeatable: all combinations.")
     ] = [],
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs at once in a sweep (default: GENESIS_WORKERS).")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once in a sweep (default: GENESIS_WORKERS).")
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler for a sweep (default: GENESIS_DASK_ADDRESS).")
     ] = None,
@@ -102,7 +110,7 @@ def notebook(
 
 @app.command()
 def plan(params: Params, param: Overrides = []) -> None:
-    """Show what a params file would do, make and cost, and run nothing."""
+    """Show what a params file would do and cost; run nothing."""
     from genesis_lab.pipeline import load_pipeline
 
     pipeline = load_pipeline(params, _pairs(param))
@@ -112,12 +120,13 @@ def plan(params: Params, param: Overrides = []) -> None:
         typer.echo(f"  {stage.notebook.stem}  {given}".rstrip())
     for stage in pipeline.stages:
         if "total" in stage.declared:
-            _show_plan(stage.parameters, {name: p.default for name, p in stage.declared.items()})
+            _show_plan({**{name: p.default for name, p in stage.declared.items()}, **stage.parameters})
+            break
 
 
 @app.command()
 def health() -> None:
-    """Check this machine: versions, disk, memory, GPU, reference data, PDF and picture support."""
+    """Check this machine, and say what to do about it."""
     from genesis_lab.health import run_checks
 
     checks = run_checks()
@@ -130,17 +139,31 @@ def health() -> None:
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-    text: Annotated[list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Intents to show for each text.")] = 1,
 ) -> None:
     """Ask a trained intent classifier."""
-    from genesis_lab.training.store import load_model
+    from genesis_lab.training.saving import load_model
 
-    texts = text or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    texts = text or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
         raise InvalidInput("There is no text to classify: give one as an argument or one a line on standard input.")
-    for given, ranking in zip(texts, load_model(model).predict(texts, top=top), strict=True):
-        typer.echo("\t".join([given, *(f"{guess.intent} {guess.probability:.3f}" for guess in ranking)]))
+    for given, guess in zip(texts, load_model(model).predict(texts, top=top), strict=True):
+        ranking = ((guess.intent, guess.probability), *guess.alternatives)
+        typer.echo("\t".join([given, *(f"{intent} {probability:.3f}" for intent, probability in ranking)]))
+
+
+@app.command()
+def mlflow(port: Annotated[int, typer.Option(min=1, max=65535, help="Where to serve it.")] = 5000) -> None:
+    """Open the registry of datasets, runs and models in MLflow's own pages."""
+    import subprocess
+
+    from genesis_lab.registry import tracking_uri
+
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(), "--port", str(port)]
+    raise typer.Exit(subprocess.run(command).returncode)
 
 
 @notebooks_app.command("sync")
@@ -171,39 +194,51 @@ def notebooks_render(
 
 @dataset_app.command("import")
 def dataset_import(
-    source: Annotated[str, typer.Argument(help="JSON, JSONL, CSV or Parquet file, dataset folder, or hf:owner/name[:split].")],
+    source: Annotated[
+        str, typer.Argument(help="JSON, JSONL, CSV or Parquet file, dataset folder, or hf:owner/name[:split].")
+    ],
     target: Annotated[str, typer.Argument(help="Name of the new dataset, or a folder.")],
     domain: Annotated[str, typer.Option(help="What a record is.")] = "conversations",
     field: Annotated[
-        list[str], typer.Option("--field", metavar="OURS=THEIRS", help="Field map, for example turns=messages. Repeatable.")
+        list[str],
+        typer.Option("--field", metavar="OURS=THEIRS", help="Field map, for example turns=messages. Repeatable."),
     ] = [],
     taxonomy: Annotated[str | None, typer.Option(help="banking77, or a YAML file with your intents.")] = None,
     language: Annotated[str | None, typer.Option(help="en or es, where the data does not say.")] = None,
+    replace: Replace = False,
 ) -> None:
     """Import anyone's data; broken records are named and left out."""
     from genesis_lab.dataset import import_dataset
-    from genesis_lab.paths import dataset_path, shown
+    from genesis_lab.paths import shown
 
     dataset, report = import_dataset(
-        source, dataset_path(target), domain=domain, field_map=_pairs(field) or None, taxonomy=taxonomy, language=language
+        source, target, domain=domain, field_map=_pairs(field), taxonomy=taxonomy, language=language, replace=replace
     )
-    typer.echo(f"{report.kept:,} of {report.read:,} records imported into {shown(dataset.path)}")
+    typer.echo(f"{report} in {shown(dataset.path)}")
+    for note in report.notes:
+        typer.echo(f"  {note}")
     for problem in report.problems[:20]:
         typer.echo(f"  row {problem.row}{f' ({problem.record_id})' if problem.record_id else ''}: {problem.reason}")
-    if len(report.problems) > 20:
-        typer.echo(f"  … and {len(report.problems) - 20:,} more")
+    more = sum(report.problem_counts.values()) - min(20, len(report.problems))
+    if more:
+        typer.echo(f"  … and {more:,} more")
 
 
 @dataset_app.command("export")
 def dataset_export(
     name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
     target: Annotated[str, typer.Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
-    format: Annotated[str, typer.Option("--format", help="jsonl, csv, parquet, hf or hub.")] = "jsonl",
+    format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, parquet, hf, hub or folder (default: by the target's ending).")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    replace: Replace = False,
 ) -> None:
     """Export a dataset to JSONL, CSV, Parquet, Hugging Face or S3."""
     from genesis_lab.dataset import export_dataset, open_dataset
 
-    typer.echo(f"exported to {export_dataset(open_dataset(name), target, format)}")
+    for place in export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace):
+        typer.echo(place)
 
 
 @dataset_app.command("show")
@@ -267,7 +302,10 @@ def _run(pipeline: Pipeline, start: str | None) -> None:
     )
     typer.echo(f"{pipeline.name} completed in {finished.record['seconds']:.1f} s: {shown(finished.folder)}")
     for stage, values in finished.metrics.items():
-        typer.echo(f"  {stage}  " + ", ".join(f"{name} {value}" for name, value in values.items()) if values else "", nl=bool(values))
+        typer.echo(
+            f"  {stage}  " + ", ".join(f"{name} {value}" for name, value in values.items()) if values else "",
+            nl=bool(values),
+        )
 
 
 def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers: int | None, dask: str | None) -> None:
@@ -291,23 +329,37 @@ def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers:
     failed = [point for point in sweep.points if point.status != "completed"]
     if failed:
         first = failed[0]
-        raise GenesisError(f"{len(failed)} of {len(sweep.points)} runs failed, the first with {first.values}: {first.error}")
+        raise GenesisError(
+            f"{len(failed)} of {len(sweep.points)} runs failed, the first with {first.values}: {first.error}"
+        )
 
 
-def _show_plan(given: dict[str, Any], defaults: dict[str, Any]) -> None:
-    from genesis_lab.domains import get_domain
+def _show_plan(options: dict[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
     from genesis_lab.generation.plan import estimate, make_plan
-    from genesis_lab.providers import get_provider
+    from genesis_lab.providers.offline import OfflineProvider
 
-    options = {**defaults, **given}
-    name = options.get("domain", "conversations")
-    domain = get_domain(name, **options)
-    made = make_plan(domain, options["total"], options.get("seed", 42))
-    typer.echo(f"{len(made.specs):,} {name}, plan {made.hash}")
+    chosen = {
+        name: options.get(name, default) for name, default in (("domain", "conversations"), ("provider", "offline"))
+    }
+    if chosen != {"domain": "conversations", "provider": "offline"}:
+        typer.echo(f"  not estimated: {chosen['domain']} by {chosen['provider']}")
+        return
+    try:
+        config = ConversationsConfig(**{k: v for k, v in options.items() if k in ConversationsConfig.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the plan"
+        raise InvalidInput(f"{where}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}.") from None
+    domain = cast(Any, Conversations(config))
+    made = make_plan(domain, config.total, config.seed)
+    typer.echo(f"{len(made.specs):,} conversations, plan {made.hash}")
     for attribute, counts in made.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
         typer.echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
-    expected = estimate(made, domain, get_provider(options.get("provider", "offline")))
+    expected = estimate(made, domain, OfflineProvider())
     cost = "not known" if expected.cost_usd is None else f"{expected.cost_usd:.2f} USD"
     takes = "not known" if expected.time_s is None else f"about {expected.time_s:.0f} s"
     tokens = f"{expected.prompt_tokens:,} + {expected.completion_tokens:,} tokens"

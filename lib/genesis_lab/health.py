@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,10 +47,7 @@ def run_checks(checks: Sequence[Callable[[], Check]] | None = None) -> list[Chec
 
 
 def check_python() -> Check:
-    found = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Check("python", "FAIL", found, "install Python 3.11 or newer")
-    return Check("python", "OK", found)
+    return Check("python", "OK", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
 def check_packages() -> Check:
@@ -102,7 +98,9 @@ def check_memory() -> Check:
 
 def check_gpu() -> Check:
     if find_spec("torch") is None:
-        return Check("gpu", "WARN", "not measured: torch is not installed", "pip install torch, for embeddings and fine-tuning")
+        return Check(
+            "gpu", "WARN", "not measured: torch is not installed", "pip install torch, for embeddings and fine-tuning"
+        )
     import torch
 
     if torch.cuda.is_available():
@@ -175,7 +173,8 @@ def _guarded(check: Callable[[], Check]) -> Check:
     try:
         return check()
     except (GenesisError, ImportError, OSError, RuntimeError) as error:
-        return Check(check.__name__.removeprefix("check_"), "FAIL", " ".join(str(error).split()))
+        broken = " ".join(str(error).split())
+        return Check(check.__name__.removeprefix("check_"), "FAIL", broken, "report this: a check should not break")
 
 
 def _version(package: str) -> str | None:

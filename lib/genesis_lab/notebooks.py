@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
+import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +139,6 @@ def render(
     StageFailed : a cell failed; the message names notebook, cell and error, and the file is as it was.
     InvalidInput : the result is over 400 kB, or shows a path of this machine or a secret.
     """
-    import time
-
     changed = []
     before = get_settings().output_root
     for path in paths:
@@ -145,7 +146,8 @@ def render(
         with tempfile.TemporaryDirectory(prefix="genesis-render-") as scratch:
             use_output_root(isolated_root(Path(scratch)))
             try:
-                text = _executed(path, timeout_s)
+                with kernel_config() as config:
+                    text = _executed(path, timeout_s, config)
             finally:
                 use_output_root(before)
             _refuse_machine_facts(path, text, (Path(scratch), project_root(), Path.home()))
@@ -157,6 +159,23 @@ def render(
     return changed
 
 
+@contextmanager
+def kernel_config() -> Iterator[Any]:
+    """A traitlets Config whose kernel is reached by files of its own, not by TCP ports.
+
+    Ports are chosen before a kernel binds them: of several kernels that start at once, some die ("Address already in
+    use"). And whoever has a login on the machine could read along.
+    """
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory(prefix="genesis-") as folder:
+        yield (
+            Config()
+            if sys.platform == "win32"
+            else Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        )
+
+
 def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     """One line for a cell that failed: notebook, cell, error."""
     first_line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
@@ -164,7 +183,7 @@ def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     return f"{notebook}, cell In [{cell.execution_count}] ({first_line[:60]}): {name}: {message[:600]}"
 
 
-def _executed(path: Path, timeout_s: int | None) -> str:
+def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -174,6 +193,7 @@ def _executed(path: Path, timeout_s: int | None) -> str:
             cell.outputs, cell.execution_count = [], None
     client = NotebookClient(
         notebook,
+        config=config,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
@@ -208,12 +228,14 @@ def _refuse_machine_facts(path: Path, text: str, folders: Sequence[Path]) -> Non
         raise InvalidInput(f"{path.name} would show the value of {names[0]}: it was not written.")
     for folder in folders:
         if len(folder.parts) > 1 and str(folder) + "/" in text:
-            raise InvalidInput(f"{path.name} would show a path of this machine ({folder}/…): use genesis_lab.paths.shown.")
+            raise InvalidInput(
+                f"{path.name} would show a path of this machine ({folder}/…): use genesis_lab.paths.shown."
+            )
 
 
 def _text(notebook: Any) -> str:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return nbformat.writes(notebook) + "\n"
+    return f"{nbformat.writes(notebook)}\n"
 
 
 def _repository() -> str:
@@ -261,5 +283,3 @@ def _markdown(identity: str, source: str) -> Any:
     cell = nbformat.v4.new_markdown_cell(source, id=identity)
     cell.metadata.tags = [identity]
     return cell
-
-

@@ -6,13 +6,14 @@ import ast
 import io
 import json
 import tokenize
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import Any, Literal, Optional, TypeVar, Union
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.secret_values import found_in, looks_secret, secret_names
@@ -101,7 +102,11 @@ def read_parameters(notebook: Any, where: str) -> dict[str, Parameter]:
             name, annotation = statement.target.id, ast.unparse(statement.annotation)
             default = _literal(statement.value)
             kind = _type_of(statement.annotation, name, where)
-        elif isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        elif (
+            isinstance(statement, ast.Assign)
+            and len(statement.targets) == 1
+            and isinstance(statement.targets[0], ast.Name)
+        ):
             name, default = statement.targets[0].id, _literal(statement.value)
             kind = Any if default is None else type(default)
             annotation = getattr(kind, "__name__", "Any")
@@ -180,3 +185,23 @@ def _yaml_number(number: float) -> str:
     text = repr(number)
     mantissa, e, exponent = text.partition("e")
     return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}" if e else text
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def from_parameters(model: type[Model], namespace: Mapping[str, Any]) -> Model:
+    """The configuration that a notebook's parameters make: each field is taken from the variable of its name.
+
+    Raises
+    ------
+    InvalidInput : a value is impossible; one sentence with the field, the value and what was expected.
+    """
+    try:
+        return model(**{name: namespace[name] for name in model.model_fields if name in namespace})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise InvalidInput(f"{place + ': ' if place else ''}{message}{got}.") from None

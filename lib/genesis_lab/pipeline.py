@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
-from genesis_lab.notebooks import failure, find_notebook, notebook_paths, read_notebook
+from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
 from genesis_lab.outputs import write_atomically
 from genesis_lab.parameters import Parameter, read_parameters
 from genesis_lab.paths import output_root, project_root, shown
@@ -27,7 +27,17 @@ RUN_FOLDER = "run_folder"
 """A notebook that declares this parameter is given the folder of the run it is part of."""
 
 _RESERVED = ("name", "description", "stages")
-_PACKAGES = ("papermill", "numpy", "pandas", "pyarrow", "scikit-learn", "sentence-transformers", "torch", "mlflow", "plotly")
+_PACKAGES = (
+    "papermill",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "sentence-transformers",
+    "torch",
+    "mlflow",
+    "plotly",
+)
 
 
 @dataclass(frozen=True)
@@ -126,11 +136,10 @@ def run_pipeline(
     InvalidInput : there is nothing to resume, or the earlier stages were run with other parameters.
     """
     if start is None:
-        folder, first = new_folder(pipeline.name), 0
-        record, metrics = _new_record(pipeline), {}
+        folder, first, record = new_folder(pipeline.name), 0, _new_record(pipeline)
+        metrics: dict[str, Any] = {}
     else:
         folder, first, record, metrics = _resumed(pipeline, start)
-    folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
     def save(**facts: Any) -> None:
@@ -138,7 +147,12 @@ def run_pipeline(
         write_atomically(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     def end(status: str, error: str | None = None) -> None:
-        save(status=status, error=error, finished_at=_now(), seconds=round(record["seconds"] + time.monotonic() - started, 1))
+        save(
+            status=status,
+            error=error,
+            finished_at=_now(),
+            seconds=round(record["seconds"] + time.monotonic() - started, 1),
+        )
 
     save()
     for index in range(first, len(pipeline.stages)):
@@ -286,10 +300,11 @@ def _execute(stage: Stage, output: Path, folder: Path) -> dict[str, Any]:
     stopped = None
     try:
         # Nothing is written while cells run: a kill leaves no unscanned notebook behind.
-        papermill.execute_notebook(
-            _literal_path(stage.notebook), _literal_path(partial), parameters,
-            progress_bar=False, request_save_on_cell_execute=False, kernel_name="python3", language="python",
-        )  # fmt: skip
+        with kernel_config() as config:
+            papermill.execute_notebook(
+                _literal_path(stage.notebook), _literal_path(partial), parameters, config=config,
+                progress_bar=False, request_save_on_cell_execute=False, kernel_name="python3", language="python",
+            )  # fmt: skip
     except PapermillExecutionError as error:
         stopped = (error.ename, error.evalue)
     except DeadKernelError:

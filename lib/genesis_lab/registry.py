@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,8 @@ class Lineage:
     def __str__(self) -> str:
         data = " + ".join(f"{link.name}@{link.content_hash[:12]}" for link in self.datasets)
         alias = f" ({', '.join(self.model.aliases)})" if self.model.aliases else ""
-        found = ", ".join(f"{name} {value:.3f}" for name, value in sorted(self.metrics.items()))
+        headline = ("accuracy", "macro_f1", "reference_accuracy")
+        found = ", ".join(f"{name} {self.metrics[name]:.3f}" for name in headline if name in self.metrics)
         return f"{data} → run {self.model.run_id[:8]} → {self.model.name} v{self.model.version}{alias}: {found}"
 
 
@@ -105,8 +107,8 @@ def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any
             )
             run_id = str(run.info.run_id)
             _log_inputs(client, run_id, [(dataset.name, dataset.content_hash, shown(dataset.path))])
-            _log_metrics(client, run_id, {f"records_{split}": n for split, n in dataset.counts.items()})
-            _log_metrics(client, run_id, {"records": dataset.total})
+            counts = {f"records_{split}": n for split, n in dataset.counts.items()}
+            _log_metrics(client, run_id, counts | {"records": dataset.total})
             client.log_dict(run_id, dict(dataset.manifest), "manifest.json")
             client.set_terminated(run_id)
         for kind, report in (reports or {}).items():
@@ -144,8 +146,8 @@ def log_training(report: TrainingReport, *, name: str = MODEL, files: Sequence[P
             _log_inputs(client, run_id, [(s.name, s.content_hash, s.name) for s in report.sources])
             counts = {"n_train": report.n_train, "n_test": report.n_test, "intents": report.intents}
             languages = {f"accuracy_{k}": v.estimate for k, v in report.evaluation.per_language.items()}
-            _log_metrics(client, run_id, report.metrics() | counts | languages)
-            _log_metrics(client, run_id, {f"seconds_{step}": seconds for step, seconds in report.timings_s.items()})
+            seconds = {f"seconds_{step}": value for step, value in report.timings_s.items()}
+            _log_metrics(client, run_id, report.metrics() | counts | languages | seconds)
             for point in report.learning_curve:
                 client.log_metric(run_id, "learning_curve_accuracy", point.accuracy.estimate, step=point.records)
             client.log_dict(run_id, report.to_dict(), f"{_REPORTS}/training.json")
@@ -250,6 +252,7 @@ def _mlflow(not_found: str = "") -> Iterator[Any]:
 @lru_cache(maxsize=4)
 def _client(uri: str) -> Any:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # else MLflow reports its use to its makers
     if uri.startswith("http"):
         _check_server(uri)
@@ -333,9 +336,12 @@ def _log_inputs(client: Any, run_id: str, datasets: Sequence[tuple[str, str, str
 
 def _log_metrics(client: Any, run_id: str, values: Mapping[str, Any]) -> None:
     """The numbers among `values`."""
-    for name, value in values.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            client.log_metric(run_id, re.sub(r"[^\w./ -]", "_", name), float(value))
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
+    metrics = [Metric(re.sub(r"[^\w./ -]", "_", name), float(value), now, 0) for name, value in numbers.items()]
+    client.log_batch(run_id, metrics=metrics)
 
 
 def _log_model(

@@ -138,7 +138,9 @@ def _on_dask(jobs: Sequence[_Job], address: str, on_point: Callable[[Point], Non
     try:
         client = Client(address, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
-        raise Unavailable(f"There is no Dask scheduler at {address} ({type(error).__name__}): start one or leave it out.") from None
+        raise Unavailable(
+            f"There is no Dask scheduler at {address} ({type(error).__name__}): start one or leave it out."
+        ) from None
     with client:
         futures = [client.submit(run_point, *job, pure=False) for job in jobs]
         for future in as_dask_completed(futures):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import dataset_path, output_root, shown
 
 if TYPE_CHECKING:
@@ -161,3 +162,17 @@ def _missing(path: Path) -> str:
     return f"There is no dataset {shown(path)}: " + (
         f"there are {', '.join(known)}." if known else "there are none yet."
     )
+
+
+def write_report(dataset: Dataset, kind: str, report: Mapping[str, Any]) -> Path:
+    """Keep a report (its ``to_dict``) with the dataset it is about, as ``reports/<kind>.json``; return the path."""
+    path = dataset.path / "reports" / f"{kind}.json"
+    write_atomically(path, json.dumps(report, indent=1, ensure_ascii=False, default=str) + "\n")
+    return path
+
+
+def read_reports(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """The reports kept with the dataset, by kind."""
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(dataset.path.glob("reports/*.json"))
+    }

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel
 
+from genesis_lab.domains import get_domain
+
 _SMALL_COUNTS = ("turn_count", "attempts")
 """Integers that never need more than 32 bits."""
 _PLAIN: tuple[tuple[Any, pa.DataType], ...] = (
@@ -31,14 +33,7 @@ def record_type(domain: str) -> type[BaseModel]:
     ------
     InvalidInput : there is no such domain.
     """
-    if domain == "conversations":
-        from genesis_lab.domains.conversations.record import Conversation
-
-        return Conversation
-    from genesis_lab.domains import get_domain
-
-    found: type[BaseModel] = get_domain(domain).record_type
-    return found
+    return get_domain(domain).record_type
 
 
 def schema_of(domain: str) -> pa.Schema:

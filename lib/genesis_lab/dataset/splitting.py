@@ -88,7 +88,10 @@ def assign_splits(
     group, names = pd.factorize(np.asarray(groups, dtype=object), use_na_sentinel=False)
     n_groups = len(names)
     if n_groups < len(shares):
-        raise InvalidInput(f"{len(group)} records in {n_groups} groups can't fill {len(shares)} splits: add records.")
+        raise InvalidInput(
+            f"Too few records for {len(shares)} splits: of {len(group):,}, only {n_groups:,} may be told apart "
+            "(the others must stay with one of these); add more and more varied ones."
+        )
     label = np.zeros(len(group), dtype=np.int64)
     if labels is not None:
         label, _ = pd.factorize(np.asarray(labels, dtype=object), use_na_sentinel=False)

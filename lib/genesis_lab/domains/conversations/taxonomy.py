@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.paths import resolve
 
 LANGUAGES = ("en", "es")
 BANKING77 = "banking77"
@@ -151,7 +152,7 @@ def read_yaml(path: Path) -> Any:
 
 @lru_cache(maxsize=8)
 def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
-    """The shipped taxonomy of that name (``banking77``), or the one in a YAML file.
+    """The shipped taxonomy of that name (``banking77``), or the one in a YAML file (relative to the project).
 
     Raises
     ------
@@ -161,7 +162,7 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
         folder = _SHIPPED / BANKING77
         data = read_yaml(folder / "taxonomy.yaml") | {"scripts_dir": folder}
         return Taxonomy.model_validate(data)
-    path = Path(source)
+    path = resolve(source)
     data = read_yaml(path)
     if not isinstance(data, Mapping):
         raise InvalidInput(f"{path.name} must hold a mapping with name, title and intents, got {type(data).__name__}.")

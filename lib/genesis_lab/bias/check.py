@@ -1,0 +1,160 @@
+"""Is a set of conversations balanced, and where not?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from genesis_lab.bias import checks, counts, findings
+from genesis_lab.bias.report import SEVERITIES, BiasReport, Thresholds
+from genesis_lab.domains.base import Target
+from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
+from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.partitions import map_reduce
+
+if TYPE_CHECKING:
+    from genesis_lab.dataset import Dataset
+
+Shares = Mapping[str, Mapping[str, float]]
+
+_SHARE_FIELDS = {
+    "sentiment": "sentiment_shares",
+    "complexity": "complexity_shares",
+    "resolution_status": "resolution_shares",
+}
+
+
+def check_bias(
+    dataset: Dataset,
+    *,
+    targets: Sequence[Target] | Shares | None = None,
+    allowed: Collection[tuple[str, str]] = (),
+    thresholds: Thresholds | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    partitions: int | None = None,
+    executor: Any = None,
+) -> BiasReport:
+    """Hold a dataset of conversations, anyone's, against its plan and against independence.
+
+    Parameters
+    ----------
+    targets : attribute to the share each of its values should have; None: those of the plan in the dataset's manifest,
+        if it has one. Attributes without a target are not held against any.
+    allowed : pairs of attributes that may go together: measured, but never a finding.
+    thresholds : from which effect a finding is low, medium or high.
+    seed : of the Monte Carlo tests, which are only used where counts are small.
+    partitions, executor : how the work is cut and who does it (`genesis_lab.partitions`); no number depends on it.
+
+    Raises
+    ------
+    InvalidInput : the targets or the allowed pairs make no sense, or the dataset is not one of conversations.
+    """
+    if dataset.domain != "conversations":
+        raise InvalidInput(f"The bias check reads conversations, {dataset.name} is a dataset of {dataset.domain}.")
+    gaps: dict[str, str] = {}
+    config = _planned_config(dataset, gaps)
+    wanted = _checked_targets(Conversations(config).targets() if targets is None and config else targets or ())
+    base = _with_shares(config or ConversationsConfig(), wanted)
+    pairs = _checked_pairs(allowed)
+    present = set(dataset.schema.names)
+    total: counts.Tally = map_reduce(
+        dataset, counts.tally, counts.merge, partitions=partitions, executor=executor, split=split,
+        columns=[name for name in counts.COLUMNS if name in present],
+    )  # fmt: skip
+    return finish(total, wanted, allowed=pairs, thresholds=thresholds or Thresholds(), seed=seed, config=base, gaps=gaps)
+
+
+def finish(
+    total: counts.Tally,
+    targets: Shares,
+    *,
+    allowed: Collection[frozenset[str]] = (),
+    thresholds: Thresholds = Thresholds(),
+    seed: int = 0,
+    config: ConversationsConfig | None = None,
+    gaps: Mapping[str, str] | None = None,
+) -> BiasReport:
+    """The report of merged counts; parameters as for `check_bias`."""
+    missing = dict(gaps or {})
+    joint, groups, words = (counts.frame(table) for table in (total.joint, total.groups, total.words))
+    by_language = joint.groupby("language", dropna=False)[counts.RECORDS].sum()
+    languages = {None if pd.isna(language) else str(language): int(n) for language, n in by_language.items()}
+    if len(languages) > checks.MOST_VALUES:
+        missing["appearance"] = f"more than {checks.MOST_VALUES} different languages"
+        languages = {}
+    fits = checks.fits(joint, targets, thresholds, seed, missing)
+    covered = checks.coverage(joint, targets, thresholds, missing)
+    related = checks.associations(joint, allowed, thresholds, seed, missing)
+    appear = checks.appearances(groups, words, languages, thresholds, seed, missing)
+    found = [*(findings.of_fit(fit, targets) for fit in fits)]
+    found += [findings.of_coverage(covered, joint, targets, fits)] if covered else []
+    found += [findings.of_association(one, joint) for one in related]
+    found += [finding for one in appear for finding in findings.of_appearance(one)]
+    found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
+    return BiasReport(
+        records=total.records,
+        severity=found[0].severity if found else "none",
+        findings=tuple(found),
+        fits=fits,
+        coverage=covered,
+        associations=related,
+        appearances=appear,
+        thresholds=thresholds,
+        unreadable_columns=dict(sorted(total.unreadable.items())),
+        not_measured=missing,
+        config=(config or ConversationsConfig()).model_dump(mode="json"),
+    )
+
+
+def _planned_config(dataset: Dataset, gaps: dict[str, str]) -> ConversationsConfig | None:
+    """What the dataset was planned with; None for one that was not planned here."""
+    written = dataset.manifest.get("config")
+    if not isinstance(written, Mapping):
+        return None
+    known = {name: value for name, value in written.items() if name in ConversationsConfig.model_fields}
+    if not known:
+        return None
+    try:
+        config = ConversationsConfig(**known)
+        _ = Conversations(config).taxonomy
+    except (ValueError, GenesisError) as error:
+        gaps["plan"] = f"the plan in the manifest can't be used: {' '.join(str(error).split())}"
+        return None
+    return config
+
+
+def _checked_targets(targets: Sequence[Target] | Shares) -> dict[str, dict[str, float]]:
+    given = targets if isinstance(targets, Mapping) else {target.name: target.shares for target in targets}
+    if isinstance(targets, Mapping) and (unknown := [name for name in given if name not in counts.ATTRIBUTES]):
+        raise InvalidInput(f"There can be no target for {unknown[0]!r}: expected {', '.join(counts.ATTRIBUTES)}.")
+    for name, shares in given.items():
+        if not isinstance(shares, Mapping) or any(
+            isinstance(s, bool) or not isinstance(s, int | float) or not 0 <= s <= 1 for s in shares.values()
+        ):
+            raise InvalidInput(f"The target of {name} must map each value to its share in 0–1, got {shares!r}.")
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise InvalidInput(f"The target shares of {name} must add up to 1, got {sum(shares.values()):g}.")
+    return {name: {str(v): float(s) for v, s in given[name].items()} for name in counts.ATTRIBUTES if name in given}
+
+
+def _checked_pairs(allowed: Collection[tuple[str, str]]) -> frozenset[frozenset[str]]:
+    for pair in allowed:
+        if len(set(pair)) != 2 or not set(pair) <= set(counts.ATTRIBUTES):
+            raise InvalidInput(f"An allowed pair must be two of {', '.join(counts.ATTRIBUTES)}, got {tuple(pair)!r}.")
+    return frozenset(frozenset(pair) for pair in allowed)
+
+
+def _with_shares(config: ConversationsConfig, targets: Shares) -> ConversationsConfig:
+    """`config` with these targets, as far as it can express them."""
+    changes: dict[str, Any] = {_SHARE_FIELDS[name]: dict(targets[name]) for name in _SHARE_FIELDS if name in targets}
+    if set(targets.get("language", ())) <= {"en", "es"} and "language" in targets:
+        changes["english_share"] = targets["language"].get("en", 0.0)
+    for name, value in changes.items():
+        try:
+            config = ConversationsConfig(**(config.model_dump() | {name: value}))
+        except ValueError:
+            continue
+    return config

@@ -1,0 +1,172 @@
+"""From a report, as its ``to_dict`` gives it, to the figures and tables that show it: in the notebooks and on the report page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from genesis_lab.reporting import charts
+from genesis_lab.reporting.charts import Mark
+from genesis_lab.reporting.markup import Html
+from genesis_lab.reporting.tables import NotMeasured, interval_text, table
+
+Drawn = go.Figure | Html | NotMeasured
+Report = Mapping[str, Any]
+
+SCORES = ("completeness", "consistency", "realism", "diversity")
+
+
+def quality_radar(report: Report) -> go.Figure:
+    """The four scores of a quality report."""
+    return charts.quality_radar({name: report[name]["value"] for name in SCORES})
+
+
+def quality_parts(report: Report) -> Html:
+    """Every measurement behind the scores: value, interval, on how many, and what it means."""
+    rows = []
+    for name in SCORES:
+        for part in report[name]["parts"]:
+            value = NotMeasured(part["reason"]) if part["value"] is None else _interval(part["value"], part["interval"])
+            rows.append({"score": name, "part": part["name"], "value": value, "n": part["n"], "of": part["unit"]})
+    return table(rows, caption="What the scores are made of (0 worst, 1 best)")
+
+
+def quality_offences(report: Report, *, limit: int = 15) -> Html | str:
+    """The records that something is wrong with, by part."""
+    rows = [
+        {"part": part["name"], "record": offence["record_id"] or f"row {offence['row'] + 1}", "what is wrong": offence["reason"]}
+        for name in SCORES
+        for part in report[name]["parts"]
+        for offence in part["offences"][:5]
+    ]
+    return table(rows, caption="Records to look at", limit=limit) if rows else "No single record stands out."
+
+
+def k_shot_curve(card: Report) -> Drawn:
+    """What real labelled examples would give, and where the dataset stands among them."""
+    curves = {s["title"]: _points(s["k_shots"], "k") for s in card["students"] if s["k_shots"]}
+    if not curves:
+        return NotMeasured(_why(card, "k_shots"))
+    marks = {}
+    for s in card["students"]:
+        worth = s["equivalence"] or {}
+        a = s["accuracy"]
+        marks[s["title"]] = Mark(a["estimate"], a["low"], a["high"], worth.get("k"), worth.get("low"), worth.get("high"))
+    return charts.k_shot_curve(curves, marks, floor=card["floor"]["estimate"] if card["floor"] else None)
+
+
+def learning_curve(card: Report) -> Drawn:
+    """Accuracy on real data as the dataset grows: would more of it still pay?"""
+    curves = {s["title"]: _points(s["learning_curve"], "records", "n") for s in card["students"] if s["learning_curve"]}
+    return charts.learning_curve(curves, unit="synthetic records") if curves else NotMeasured(_why(card, "scorecard"))
+
+
+def worth_table(card: Report) -> Drawn:
+    """Each student's accuracy, macro-F1 and what the dataset is worth to it."""
+    rows = [
+        {
+            "student": s["title"],
+            "accuracy": _estimate(s["accuracy"]),
+            "macro-F1": _estimate(s["macro_f1"]),
+            "the dataset is": card["worth"].get(s["student"], NotMeasured(_why(card, "equivalence"))),
+        }
+        for s in card["students"]
+    ]
+    return table(rows, caption="Trained on this dataset only, tested on real utterances") if rows else NotMeasured(_why(card, "scorecard"))
+
+
+def gain_table(card: Report) -> Drawn:
+    """What the dataset adds to k real examples per intent."""
+    rows = [
+        {
+            "student": s["title"],
+            "real examples per intent": round(gain["k"], 1),
+            "real only": round(gain["real_only"], 3),
+            "with this dataset": round(gain["with_synthetic"], 3),
+            "difference": _estimate(gain["difference"], signed=True),
+        }
+        for s in card["students"]
+        for gain in s["gains"]
+    ]
+    return table(rows, caption="Added to real examples") if rows else NotMeasured(_why(card, "gains"))
+
+
+def worst_intents(card: Report, *, limit: int = 12) -> Drawn:
+    """The intents whose real utterances the best student recognises least."""
+    if not card["students"]:
+        return NotMeasured(_why(card, "scorecard"))
+    best = max(card["students"], key=lambda s: s["accuracy"]["estimate"])
+    return charts.score_list(
+        pd.DataFrame(best["intents"]), label="intent", value="recall", axis="recall on real utterances", limit=limit,
+        title=f"Intents that {best['title']} finds hardest",
+    )  # fmt: skip
+
+
+def confusion_table(card: Report, *, limit: int = 12) -> Drawn:
+    """The pairs of intents that the best student mixes up most."""
+    if not card["students"]:
+        return NotMeasured(_why(card, "scorecard"))
+    best = max(card["students"], key=lambda s: s["accuracy"]["estimate"])
+    rows = [{"intent": c["intent"], "taken for": c["taken_for"], "times": c["count"], "of": c["n"]} for c in best["confusions"]]
+    return table(rows[:limit], caption=f"What {best['title']} mixes up most") if rows else "Nothing is mixed up."  # type: ignore[return-value]
+
+
+def per_language(evaluation: Report) -> Html:
+    """Accuracy of a classifier per language."""
+    rows = [
+        {"language": language, "accuracy": _estimate(value), "n": value["n"]}
+        for language, value in evaluation["per_language"].items()
+    ]
+    return table(rows, caption="Accuracy by language")
+
+
+def confusion_heatmap(evaluation: Report, *, limit: int = 20) -> go.Figure:
+    """Who is taken for whom, for the intents with the most errors."""
+    intents = {r["intent"]: r["recall"] for r in evaluation["per_intent"]}
+    names = sorted({*intents, *(c["predicted"] for c in evaluation["confusions"])})
+    matrix = pd.DataFrame(0, index=names, columns=names)
+    for name, recall in intents.items():
+        matrix.loc[name, name] = round(recall["estimate"] * recall["n"])
+    for confusion in evaluation["confusions"]:
+        matrix.loc[confusion["intent"], confusion["predicted"]] = confusion["count"]
+    return charts.confusion_heatmap(matrix, limit=limit)
+
+
+def calibration(evaluation: Report) -> go.Figure:
+    """How often the classifier is right when it says how sure it is."""
+    bins = [
+        {"confidence": b["confidence"], "accuracy": b["accuracy"]["estimate"], "n": b["accuracy"]["n"]}
+        for b in evaluation["reliability"]
+    ]
+    return charts.calibration(pd.DataFrame(bins))
+
+
+def hardest_intents(evaluation: Report, *, limit: int = 12) -> go.Figure:
+    """The intents of a classifier's test set with the lowest recall."""
+    rows = [{"intent": r["intent"], **_ends(r["recall"], "recall")} for r in evaluation["per_intent"]]
+    return charts.score_list(pd.DataFrame(rows), label="intent", value="recall", axis="recall", limit=limit)
+
+
+def _points(rows: Any, x: str, name: str | None = None) -> pd.DataFrame:
+    return pd.DataFrame([{name or x: row[x], **_ends(row["accuracy"], "score")} for row in rows])
+
+
+def _ends(value: Report, name: str) -> dict[str, float]:
+    return {name: value["estimate"], "low": value["low"], "high": value["high"]}
+
+
+def _estimate(value: Report, *, signed: bool = False) -> str:
+    text = interval_text(value["estimate"], value["low"], value["high"])
+    return f"+{text}" if signed and value["estimate"] > 0 else text
+
+
+def _interval(value: float, interval: Any) -> str:
+    return interval_text(value, *(interval or (None, None)))
+
+
+def _why(card: Report, key: str) -> str:
+    missing = card["not_measured"]
+    return str(missing.get(key) or missing.get("scorecard") or "there is nothing to measure")

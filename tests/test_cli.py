@@ -1,0 +1,163 @@
+"""The command `genesis` as a user meets it: one line for an error, exit codes, and help that the README shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genesis_lab.cli import main
+from genesis_lab.health import CHECKS, Check, run_checks
+from genesis_lab.outputs import write_atomically
+from readme_help import BEGIN, END, help_text, refreshed
+from tiny_notebooks import write_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def genesis(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    def call(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as caught:
+            main([str(a) for a in arguments])
+        return (int(caught.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Path:
+    code = "from genesis_lab.pipeline import record_metrics\nrecord_metrics({'half': total / 2})"
+    parameters = "total: int = 10  # conversations to generate\nseed: int = 42"
+    write_notebook(tmp_path / "notebooks", "10_make", parameters, code)
+    path = tmp_path / "params" / "small.yaml"
+    path.parent.mkdir()
+    path.write_text("name: small\ndescription: A small one\nstages: [10]\ntotal: 20\n")
+    return path
+
+
+def test_run_prints_a_line_a_stage_where_it_went_and_the_metrics(genesis: Callable[..., Outcome], params: Path) -> None:
+    code, out, err = genesis("run", params, "-p", "total=30")
+    assert (code, err) == (0, "")
+    stage, completed, metrics = out.splitlines()
+    assert stage.startswith("10_make  ") and completed.startswith("small completed in ")
+    assert "outputs/runs/small-" in completed and metrics == "  10_make  half 15.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "nowhere.yaml"], "genesis: There is no params file nowhere.yaml.\n"),
+        (
+            ["run", "PARAMS", "-p", "totl=3"],
+            "totl in the command line is not a parameter of 10_make: did you mean total?",
+        ),
+        (["run", "PARAMS", "-p", "total"], "A parameter must be given as name=value, got 'total'."),
+        (["run", "PARAMS", "-p", "total=many"], "Parameter total of 10_make must be int, got 'many'"),
+        (["run", "PARAMS", "--from", "10"], "There is no earlier run of small"),
+        (["run", "PARAMS", "--sweep", "total=1", "--from", "10"], "leave out --from or --sweep"),
+        (["plan", "PARAMS", "-p", "total=3"], "total: Input should be greater than or equal to 10, got 3."),
+        (["notebook", "99"], "There is no notebook '99'"),
+        (["dataset", "show", "nothing"], "nothing"),
+        (["predict", "nothing", "hello"], "nothing"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_1(
+    genesis: Callable[..., Outcome], params: Path, arguments: list[str], sentence: str
+) -> None:
+    code, _, err = genesis(*(str(params) if a == "PARAMS" else a for a in arguments))
+    assert code == 1
+    assert err.startswith("genesis: ") and sentence in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run"], ["nonsense"], ["run", "x.yaml", "--workers", "0"], ["mlflow", "--port", "x"]]
+)
+def test_wrong_usage_is_exit_code_2(genesis: Callable[..., Outcome], arguments: list[str]) -> None:
+    code, _, err = genesis(*arguments)
+    assert code == 2 and "Usage: genesis" in err
+
+
+def test_plan_shows_counts_tokens_cost_and_time_and_runs_nothing(
+    genesis: Callable[..., Outcome], params: Path, own_output_root: Path
+) -> None:
+    code, out, _ = genesis("plan", params)
+    assert code == 0
+    assert out.startswith("small: A small one\n  10_make  total=20\n20 conversations, plan ")
+    assert "language: en 10, es 10" in out and "cost 0.00 USD" in out
+    assert not own_output_root.exists()
+
+
+def test_notebook_lists_its_parameters(genesis: Callable[..., Outcome], params: Path) -> None:
+    notebook = params.parent.parent / "notebooks/10_make.ipynb"
+    code, out, _ = genesis("notebook", notebook, "--show", "-p", "seed=7")
+    first, second = out.splitlines()
+    assert code == 0 and first.split() == ["total:", "int", "=", "10", "conversations", "to", "generate"]
+    assert second.split() == ["seed:", "int", "=", "7"]
+
+
+def test_a_dataset_goes_in_is_shown_and_comes_out(genesis: Callable[..., Outcome], tmp_path: Path) -> None:
+    source, target = tmp_path / "foreign.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        {"text": "How do I top up?", "label": "topping_up_by_card"},
+        {"text": "Where is my card?", "label": "card_arrival"},
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = genesis("dataset", "import", source, "foreign", "--language", "en")
+    assert code == 0 and out.startswith("2 of 2 records kept")
+    code, out, _ = genesis("dataset", "show", "foreign", "--records", "1")
+    assert code == 0 and "2 conversations" in out and "How do I top up?" in out and "Where is my card?" not in out
+    code, _, _ = genesis("dataset", "export", "foreign", target)
+    assert code == 0 and len(target.read_text().splitlines()) == 2
+
+
+def test_output_root_is_an_option(genesis: Callable[..., Outcome], params: Path, tmp_path: Path) -> None:
+    code, _, _ = genesis("--output-root", tmp_path / "elsewhere", "run", params)
+    assert code == 0 and len(list((tmp_path / "elsewhere/runs").glob("small-*"))) == 1
+
+
+def test_version_is_shown(genesis: Callable[..., Outcome]) -> None:
+    assert genesis("--version")[:2] == (0, "genesis-lab 0.1.0\n")
+
+
+def test_health_is_one_line_a_check_and_says_what_to_do() -> None:
+    lines = [str(check) for check in run_checks()]
+    assert len(lines) == len(CHECKS) and not [line for line in lines if "\n" in line]
+    assert all(line.startswith(("OK ", "WARN ", "FAIL ")) for line in lines)
+    assert all("→" in line for line in lines if not line.startswith("OK"))
+
+
+def test_a_check_that_breaks_is_a_failed_check() -> None:
+    def check_engine() -> Check:
+        raise RuntimeError("it is\nbroken")
+
+    assert run_checks([check_engine]) == [
+        Check("engine", "FAIL", "it is broken", "report this: a check should not break")
+    ]
+
+
+def test_health_fails_on_outputs_that_cannot_be_written(genesis: Callable[..., Outcome], own_output_root: Path) -> None:
+    own_output_root.write_text("a file where the folder should be")
+    code, out, _ = genesis("health")
+    assert code == 1 and "FAIL outputs" in out and "set GENESIS_OUTPUT_ROOT" in out
+
+
+def test_writing_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_readme_shows_the_present_help() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert refreshed(readme) == readme, "run: make readme"
+
+
+def test_the_readme_block_is_replaced_whole() -> None:
+    text = refreshed(f"before\n{BEGIN}\nold\n{END}\nafter")
+    assert help_text() in text and "old\n" not in text and text.startswith("before") and text.endswith("after")
