@@ -10,7 +10,7 @@ import nbval.kernel
 import pytest
 from jupyter_client.manager import KernelManager
 
-from genesis_lab.notebooks import kernel_config
+from genesis_lab.notebooks import kernel_config, read_notebook, reference_shown
 from genesis_lab.outputs import isolated_root
 from genesis_lab.settings import get_settings
 
@@ -32,3 +32,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give each notebook an output root of its own, as when it was rendered; its kernel inherits the environment."""
     base: Path = item.config._tmp_path_factory.getbasetemp()
     os.environ["GENESIS_OUTPUT_ROOT"] = str(isolated_root(base / item.path.stem))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the notebooks whose committed figures were measured on other real data than is here."""
+    for path in {item.path for item in items if item.path.suffix == ".ipynb"}:
+        notebook = read_notebook(path)
+        shown, here = notebook.metadata.get("genesis", {}).get("reference"), reference_shown(notebook)
+        if shown == here:
+            continue
+        why = "no reference data here" if here and "none" in here else "its figures were measured on other reference data"
+        for item in items:
+            if item.path == path:
+                item.add_marker(pytest.mark.skip(reason=f"{path.name}: {why} (see GENESIS_REFERENCE_DIR in README.md)"))

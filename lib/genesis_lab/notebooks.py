@@ -176,6 +176,19 @@ def kernel_config() -> Iterator[Any]:
         )
 
 
+def reference_shown(notebook: Any) -> str | None:
+    """Which real data a notebook that measures against some is measured on here: the digest of its items, or ``none``.
+
+    None for a notebook that measures against nothing. Its figures can be compared only where the digest is the same.
+    """
+    if not any("load_reference" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
+        return None
+    from genesis_lab.validation.reference import load_reference
+
+    parts = [load_reference(split=split) for split in (None, "train")]
+    return "+".join(part.digest[:16] if part else "none" for part in parts)
+
+
 def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     """One line for a cell that failed: notebook, cell, error."""
     first_line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
@@ -213,6 +226,8 @@ def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
             cell.outputs = [o for o in cell.outputs if _WIDGET_VIEW not in o.get("data", ())]
     notebook.metadata = nbformat.from_dict({**notebook.metadata, **_KERNEL})
     notebook.metadata.pop("widgets", None)
+    if measured_on := reference_shown(notebook):
+        notebook.metadata["genesis"] = {"reference": measured_on}
     return _text(notebook)
 
 

@@ -60,6 +60,22 @@ def test_ten_thousand_conversations_fill_every_cell_alike():
     assert len(cells) == 154 and set(cells.values()) == {65}
 
 
+@pytest.mark.parametrize("total", [308, 770, 1_540, 10_010])
+def test_attributes_of_a_plan_have_nothing_to_do_with_each_other(total):
+    import pandas as pd
+
+    from genesis_lab.stats import cramers_v
+
+    domain = Conversations(ConversationsConfig(total=total))
+    frame = pd.DataFrame([dict(s.attributes) for s in domain.specs(total, 42)])
+    frame["category"] = frame["intent"].map(domain.taxonomy.category_of)
+    names = ["language", "sentiment", "complexity", "resolution_status", "resolution_time", "category"]
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            v = cramers_v(pd.crosstab(frame[a], frame[b]).to_numpy())
+            assert v < 0.08 + 10 / total, (a, b, v)
+
+
 def test_same_seed_same_plan_other_seed_other_plan():
     domain = Conversations()
     assert domain.specs(154, 1) == domain.specs(154, 1)

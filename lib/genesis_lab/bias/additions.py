@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ from genesis_lab.bias.significance import expected_counts
 MOST_RECORDS = 1_000_000
 """Most records of one addition."""
 
+STEERED = ("language", "sentiment", "complexity", "resolution_status")
+"""Attributes whose shares the options of domain ``conversations`` set."""
+
 _TOPICS = ("intent", "category")
 _MOST_CATEGORIES = 3
 _BULK = 0.8
@@ -26,23 +29,41 @@ def towards_target(fit: Fit) -> tuple[Addition, ...]:
     """Records that bring an attribute to its target; of intents and categories, those that fill up the sparse ones."""
     if fit.attribute in _TOPICS:
         return _filled({value: -gap for value, gap in fit.differences.items()}, fit.attribute)
-    records = records_needed(fit)
-    return (Addition(records, {fit.attribute: shares_of_new(fit, records)}),) if records else ()
+    n = sum(fit.observed[value] for value, share in fit.target.items() if share)
+    records = _rounded_up(max(fit.observed[value] / share for value, share in fit.target.items() if share) - n)
+    return (Addition(records, {fit.attribute: _shares_of_new(fit.observed, fit.target, records)}),) if records else ()
 
 
-def records_needed(fit: Fit) -> int:
-    """Fewest records with which every planned value can have its share of the planned ones."""
-    n = sum(fit.observed[value] for value in fit.target if value not in fit.unplanned)
-    whole = max((fit.observed[value] / share for value, share in fit.target.items() if share), default=0.0)
-    return min(MOST_RECORDS, math.ceil(whole - n - 1e-6))
+def towards_targets(joint: pd.DataFrame, fits: Sequence[Fit], off: Collection[str]) -> tuple[Addition, ...]:
+    """The fewest records that bring all of `STEERED` to their targets at once, if `off` names any of them.
 
-
-def shares_of_new(fit: Fit, records: int) -> dict[str, float]:
-    """Shares of each value in `records` new ones that bring old and new together as near to the target as they can."""
-    n = sum(fit.observed[value] for value in fit.target if value not in fit.unplanned)
-    lacking = {v: max(0.0, t * (n + records) - fit.observed[v] * (t > 0)) for v, t in fit.target.items()}
-    whole = sum(lacking.values())
-    return {value: lack / whole for value, lack in lacking.items() if lack > 1e-9 * whole} if whole else dict(fit.target)
+    One addition; or one per language where language and something else are off, as they would be tied together else.
+    """
+    targets = {fit.attribute: fit.target for fit in fits if fit.attribute in STEERED}
+    wrong = [name for name in targets if name in off]
+    if not wrong:
+        return ()
+    parts: list[tuple[dict[str, dict[str, float]], float, pd.DataFrame]] = [({}, 1.0, joint)]
+    if "language" in wrong and len(wrong) > 1:
+        wrong.remove("language")
+        languages = targets.pop("language")
+        parts = [({"language": {v: 1.0}}, s, joint[joint["language"] == v]) for v, s in languages.items() if s]
+    seen = [{name: _counts(part, name, target) for name, target in targets.items()} for _, _, part in parts]
+    shares = [share for _, share, _ in parts]
+    sizes = [max(sum(counts[name].values()) for name in wrong) for counts in seen]
+    needed = [size / share for size, share in zip(sizes, shares, strict=True)]
+    needed += [
+        n / targets[name][value] / share
+        for counts, share in zip(seen, shares, strict=True)
+        for name in wrong
+        for value, n in counts[name].items()
+    ]
+    additions = []
+    for (where, share, _), counts, size in zip(parts, seen, sizes, strict=True):
+        if records := _rounded_up(max(needed) * share - size):
+            rest = {name: _shares_of_new(counts[name], target, records) for name, target in targets.items()}
+            additions.append(Addition(records, {**where, **rest}))
+    return tuple(additions)
 
 
 def into_missing_cells(found: Coverage, n: int, targets: Mapping[str, Mapping[str, float]]) -> tuple[Addition, ...]:
@@ -52,7 +73,9 @@ def into_missing_cells(found: Coverage, n: int, targets: Mapping[str, Mapping[st
         intents = [intent for intent, where in found.missing if where == language]
         share = targets["language"][language]
         records = sum(max(1, round(targets["intent"][intent] * share * n)) for intent in intents)
-        additions.append(Addition(records, {"language": {language: 1.0}, "intent": dict.fromkeys(intents, 1 / len(intents))}))
+        additions.append(
+            Addition(records, {"language": {language: 1.0}, "intent": dict.fromkeys(intents, 1 / len(intents))})
+        )
     return tuple(additions)
 
 
@@ -70,6 +93,24 @@ def towards_independence(joint: pd.DataFrame, a: str, b: str) -> tuple[Addition,
     return tuple(sorted(additions, key=lambda addition: -addition.records))
 
 
+def _counts(joint: pd.DataFrame, name: str, target: Mapping[str, float]) -> dict[str, int]:
+    """Records of each planned value."""
+    counts = joint.groupby(name)[RECORDS].sum()
+    return {value: int(counts.get(value, 0)) for value, share in target.items() if share}
+
+
+def _rounded_up(records: float) -> int:
+    return min(MOST_RECORDS, math.ceil(records - 1e-6))
+
+
+def _shares_of_new(observed: Mapping[str, int], target: Mapping[str, float], records: int) -> dict[str, float]:
+    """Shares of each value in `records` new ones that bring old and new together as near to the target as they can."""
+    n = sum(observed.get(value, 0) for value, share in target.items() if share)
+    lacking = {v: max(0.0, t * (n + records) - observed.get(v, 0)) for v, t in target.items() if t}
+    whole = sum(lacking.values())
+    return {v: lack / whole for v, lack in lacking.items() if lack > 1e-9 * whole} if whole else dict(target)
+
+
 def _filled(lacking: Mapping[str, float], attribute: str) -> tuple[Addition, ...]:
     """One addition for the values that lack at least half as much as the one that lacks most."""
     most = max(lacking.values(), default=0.0)
@@ -79,7 +120,7 @@ def _filled(lacking: Mapping[str, float], attribute: str) -> tuple[Addition, ...
         return ()
     even = attribute in _TOPICS
     shares = {value: 1 / len(wanted) if even else lack / whole for value, lack in wanted.items()}
-    return (Addition(math.ceil(whole - 1e-6), {attribute: shares}),)
+    return (Addition(_rounded_up(whole), {attribute: shares}),)
 
 
 def _where(joint: pd.DataFrame, a: str, value: str, b: str, addition: Addition) -> dict[str, dict[str, float]]:

@@ -93,7 +93,9 @@ def lexicon() -> Lexicon:
     # First words only: far fewer states than all entries, and only a phrase's first word can lead on in vain.
     alternatives = "|".join(re.escape(word).replace("'", "['’]") for word in sorted(longest))
     return Lexicon(
-        {entry: tuple(meant) for entry, meant in meanings.items()}, longest, rf"(?:^|[^\pL])(?:{alternatives})(?:[^\pL]|$)"
+        {entry: tuple(meant) for entry, meant in meanings.items()},
+        longest,
+        rf"(?:^|[^\pL])(?:{alternatives})(?:[^\pL]|$)",
     )
 
 

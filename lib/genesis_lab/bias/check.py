@@ -57,14 +57,16 @@ def check_bias(
     gaps: dict[str, str] = {}
     config = _planned_config(dataset, gaps)
     wanted = _checked_targets(Conversations(config).targets() if targets is None and config else targets or ())
-    base = _with_shares(config or ConversationsConfig(), wanted)
+    base = _with_shares(config or ConversationsConfig.model_validate({}), wanted)
     pairs = _checked_pairs(allowed)
     present = set(dataset.schema.names)
     total: counts.Tally = map_reduce(
         dataset, counts.tally, counts.merge, partitions=partitions, executor=executor, split=split,
         columns=[name for name in counts.COLUMNS if name in present],
     )  # fmt: skip
-    return finish(total, wanted, allowed=pairs, thresholds=thresholds or Thresholds(), seed=seed, config=base, gaps=gaps)
+    return finish(
+        total, wanted, allowed=pairs, thresholds=thresholds or Thresholds(), seed=seed, config=base, gaps=gaps
+    )
 
 
 def finish(
@@ -91,8 +93,8 @@ def finish(
     appear = checks.appearances(groups, words, languages, thresholds, seed, missing)
     found = [*(findings.of_fit(fit, targets) for fit in fits)]
     found += [findings.of_coverage(covered, joint, targets, fits)] if covered else []
-    found += [findings.of_association(one, joint) for one in related]
-    found += [finding for one in appear for finding in findings.of_appearance(one)]
+    found += [findings.of_association(one, joint, thresholds) for one in related]
+    found += [finding for one in appear for finding in findings.of_appearance(one, thresholds)]
     found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
     return BiasReport(
         records=total.records,
@@ -105,7 +107,8 @@ def finish(
         thresholds=thresholds,
         unreadable_columns=dict(sorted(total.unreadable.items())),
         not_measured=missing,
-        config=(config or ConversationsConfig()).model_dump(mode="json"),
+        additions=findings.all_additions(found, joint, fits),
+        config=(config or ConversationsConfig.model_validate({})).model_dump(mode="json"),
     )
 
 
@@ -118,7 +121,7 @@ def _planned_config(dataset: Dataset, gaps: dict[str, str]) -> ConversationsConf
     if not known:
         return None
     try:
-        config = ConversationsConfig(**known)
+        config = ConversationsConfig.model_validate(known)
         _ = Conversations(config).taxonomy
     except (ValueError, GenesisError) as error:
         gaps["plan"] = f"the plan in the manifest can't be used: {' '.join(str(error).split())}"
@@ -154,7 +157,7 @@ def _with_shares(config: ConversationsConfig, targets: Shares) -> ConversationsC
         changes["english_share"] = targets["language"].get("en", 0.0)
     for name, value in changes.items():
         try:
-            config = ConversationsConfig(**(config.model_dump() | {name: value}))
+            config = ConversationsConfig.model_validate(config.model_dump() | {name: value})
         except ValueError:
             continue
     return config

@@ -27,7 +27,11 @@ _WORDS = 10
 
 
 def fits(
-    joint: pd.DataFrame, targets: Mapping[str, Mapping[str, float]], thresholds: Thresholds, seed: int, gaps: dict[str, str]
+    joint: pd.DataFrame,
+    targets: Mapping[str, Mapping[str, float]],
+    thresholds: Thresholds,
+    seed: int,
+    gaps: dict[str, str],
 ) -> tuple[Fit, ...]:
     """Each attribute against its target; attributes that can't be measured are named in `gaps`."""
     found = []
@@ -43,7 +47,8 @@ def fits(
             found.append(_fit(attribute, counts, missing, targets[attribute], np.random.default_rng([seed, place])))
     adjusted = holm([fit.p for fit in found])
     return tuple(
-        replace(fit, p_holm=p, severity=_fit_severity(fit, p, thresholds)) for fit, p in zip(found, adjusted, strict=True)
+        replace(fit, p_holm=p, severity=_fit_severity(fit, p, thresholds))
+        for fit, p in zip(found, adjusted, strict=True)
     )
 
 
@@ -78,13 +83,20 @@ def coverage(
     effect = coverage_effect(len(missing), len(cells))
     severity = thresholds.severity(max(effect, thresholds.low)) if missing else "none"
     return Coverage(
-        len(cells), Interval(covered / len(cells), *proportion_interval(covered, len(cells)), len(cells)), missing, thin, severity
+        len(cells),
+        Interval(covered / len(cells), *proportion_interval(covered, len(cells)), len(cells)),
+        missing,
+        thin,
+        severity,
     )
 
 
 def coverage_effect(missing: int, planned: int) -> float:
-    """Cohen's w of records spread evenly over all but the missing cells: √(s / (1 − s)) for a missing share s."""
-    return float("inf") if missing == planned else float(np.sqrt(missing / (planned - missing)))
+    """Cohen's w of records spread evenly over all but the missing cells: √(s / (1 − s)) for a missing share s.
+
+    With every cell missing, half a cell counts as covered, to keep it finite.
+    """
+    return float(np.sqrt(missing / max(planned - missing, 0.5)))
 
 
 def associations(
@@ -114,7 +126,12 @@ def contingency(joint: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
 
 
 def appearances(
-    groups: pd.DataFrame, words: pd.DataFrame, records: Mapping[Any, int], thresholds: Thresholds, seed: int, gaps: dict[str, str]
+    groups: pd.DataFrame,
+    words: pd.DataFrame,
+    records: Mapping[Any, int],
+    thresholds: Thresholds,
+    seed: int,
+    gaps: dict[str, str],
 ) -> tuple[Appearance, ...]:
     """Who and where, by kind and language.
 

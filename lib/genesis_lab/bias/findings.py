@@ -10,7 +10,7 @@ import pandas as pd
 from genesis_lab.bias import additions, checks
 from genesis_lab.bias.appearance import KINDS
 from genesis_lab.bias.counts import RECORDS
-from genesis_lab.bias.report import Addition, Appearance, Association, Coverage, Finding, Fit, listed
+from genesis_lab.bias.report import Addition, Appearance, Association, Coverage, Finding, Fit, Thresholds, listed
 
 _LISTED = 3
 
@@ -24,14 +24,16 @@ def of_fit(fit: Fit, targets: Shares) -> Finding:
     sentence = (
         f"{_title(fit.attribute)} {_verdict(fit)}: {worst} is {fit.shares[worst]:.1%} [{low:.1%}–{high:.1%}] of {fit.n:,} "
         f"records, planned are {fit.target[worst]:.1%} ({fit.differences[worst]:+,.0f} records; total variation "
-        f"{fit.total_variation:.3f}, w {fit.w}, {_chance(fit.p_holm)} by {fit.test} test)."
+        f"{fit.total_variation:.3f}, w {fit.w}, {_chance(fit.p_holm)}, {fit.test})."
     )
     advice = []
     if fit.unplanned:
         names = sorted(fit.unplanned, key=lambda value: (-fit.unplanned[value], value))
         shown = listed([f"{value} ({fit.unplanned[value]:,})" for value in names])
         sentence += f" Values that were not planned: {shown}."
-        advice.append(f"Correct or drop the {sum(fit.unplanned.values()):,} records with values that were not planned: {shown}.")
+        advice.append(
+            f"Correct or drop the {sum(fit.unplanned.values()):,} records with values that were not planned: {shown}."
+        )
     if fit.missing:
         sentence += f" {fit.missing:,} records have none."
     wanted: tuple[Addition, ...] = ()
@@ -43,7 +45,16 @@ def of_fit(fit: Fit, targets: Shares) -> Finding:
             advice += _generate(wanted)
     measure = "Cohen's w" if fit.w.estimate >= checks.fit_effect(fit) else "twice the share of unplanned values"
     return Finding(
-        "target", fit.attribute, fit.severity, checks.fit_effect(fit), measure, fit.w, fit.n, sentence, " ".join(advice), wanted
+        "target",
+        fit.attribute,
+        fit.severity,
+        checks.fit_effect(fit),
+        measure,
+        fit.w,
+        fit.n,
+        sentence,
+        " ".join(advice),
+        wanted,
     )
 
 
@@ -71,22 +82,22 @@ def of_coverage(found: Coverage, joint: pd.DataFrame, targets: Shares, fits: Seq
         advice.append(f"{empty - len(left):,} cells are filled by what the other findings ask for.")
     effect = checks.coverage_effect(empty, planned)
     return Finding(
-        "coverage", "intent × language", found.severity, effect, "share of cells with a record", found.covered,
+        "coverage", "coverage", found.severity, effect, "share of cells with a record", found.covered,
         n, sentence + ".", " ".join(advice), wanted,
     )  # fmt: skip
 
 
-def of_association(found: Association, joint: pd.DataFrame) -> Finding:
+def of_association(found: Association, joint: pd.DataFrame, thresholds: Thresholds) -> Finding:
     """Two attributes that should not go together."""
     a, b = found.attributes
     wanted = additions.towards_independence(joint, a, b) if found.severity != "none" else ()
     return Finding(
         "association", f"{a} × {b}", found.severity, found.w, "Cramér's V", found.v, found.n,
-        _going_together(found, _words(a), _words(b)), " ".join(_generate(wanted)), wanted,
+        _going_together(found, _words(a), _words(b), thresholds), " ".join(_generate(wanted)), wanted,
     )  # fmt: skip
 
 
-def of_appearance(found: Appearance) -> list[Finding]:
+def of_appearance(found: Appearance, thresholds: Thresholds) -> list[Finding]:
     """Who or where is mentioned, and what goes with it."""
     what, where = KINDS[found.kind], f"in {found.language or 'records without a language'}"
     name = f"{found.kind} ({found.language or 'no language'})"
@@ -95,7 +106,7 @@ def of_appearance(found: Appearance) -> list[Finding]:
         female, male = found.groups.get("female", 0), found.groups.get("male", 0)
         sentence = (
             f"Of {found.n:,} conversations {where} with {what} of one gender, {female:,} have female and {male:,} male ones "
-            f"(female share {found.parity}, {_chance(found.p_holm or 0.0)} by exact binomial test)."
+            f"(female share {found.parity}, {_chance(found.p_holm or 0.0)}, exact binomial)."
         )
         advice = ""
         if found.severity != "none":
@@ -106,9 +117,16 @@ def of_appearance(found: Appearance) -> list[Finding]:
             )
         results.append(
             Finding(
-                "appearance", name, found.severity, abs(2 * found.parity.estimate - 1), "female share", found.parity,
-                found.n, sentence, advice,
-            )  # fmt: skip
+                "appearance",
+                name,
+                found.severity,
+                abs(2 * found.parity.estimate - 1),
+                "female share",
+                found.parity,
+                found.n,
+                sentence,
+                advice,
+            )
         )
     for one in found.differences:
         outcome = one.attributes[1]
@@ -116,23 +134,52 @@ def of_appearance(found: Appearance) -> list[Finding]:
         if one.severity != "none":
             short = [c for c in one.cells if c.observed < c.expected][:_LISTED]
             cells = ", ".join(f"{round(c.expected - c.observed):,} more {c.values[0]}/{c.values[1]}" for c in short)
-            advice = f"Bring in {cells} {where}: the plan has no option for {what}, so change the examples, prompt or texts."
+            advice = (
+                f"Bring in {cells} {where}: the plan has no option for {what}, so change the examples, prompt or texts."
+            )
         results.append(
             Finding(
-                "appearance", f"{name} × {outcome}", one.severity, one.w, "Cramér's V", one.v, one.n,
-                _going_together(one, f"{what} {where}", _words(outcome)), advice,
-            )  # fmt: skip
+                "appearance",
+                f"{name} × {outcome}",
+                one.severity,
+                one.w,
+                "Cramér's V",
+                one.v,
+                one.n,
+                _going_together(one, f"{what} {where}", _words(outcome), thresholds),
+                advice,
+            )
         )
     return results
 
 
-def _going_together(found: Association, a: str, b: str) -> str:
-    strength = f"Cramér's V {found.v}, {_chance(found.p_holm)} by {found.test} test, n = {found.n:,}"
+def all_additions(found: Sequence[Finding], joint: pd.DataFrame, fits: Sequence[Fit]) -> tuple[Addition, ...]:
+    """What all findings together ask for, nothing twice."""
+    severe = [finding for finding in found if finding.severity != "none"]
+    off = {finding.name for finding in severe}
+    wanted = list(additions.towards_targets(joint, fits, off))
+    asked = {name for name in additions.STEERED if name in off}
+    if "language" in asked:  # brought to target within each language, which also takes the two apart
+        asked |= {f"language × {name}" for name in asked}
+    if "coverage" in off:
+        asked.add("intent × language")
+    # Filling up a category fills up its intents.
+    asked |= {name.replace("category", "intent", 1) for name in off if name.startswith("category × ")}
+    for finding in severe:
+        if finding.name not in asked:
+            wanted += finding.additions
+    return tuple(wanted)
+
+
+def _going_together(found: Association, a: str, b: str, thresholds: Thresholds) -> str:
+    strength = f"Cramér's V {found.v}, {_chance(found.p_holm)}, {found.test}, n = {found.n:,}"
     title = a[0].upper() + a[1:]
     if found.allowed:
         return f"{title} and {b} may go together ({strength})."
+    if found.severity == "none" and found.w < thresholds.low:
+        return f"{title} and {b} hardly go together, if at all ({strength})."
     if found.severity == "none":
-        return f"{title} and {b} do not go together to any extent that matters ({strength})."
+        return f"{title} and {b} go together no more than chance may make them ({strength})."
     cell = found.cells[0]
     return (
         f"{title} and {b} go together: {cell.values[0]}/{cell.values[1]} occurs {cell.observed:,} times, "

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.bias.additions import records_needed, shares_of_new
 from genesis_lab.bias.report import Addition, BiasReport
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
@@ -36,11 +34,11 @@ def follow_up_plan(report: BiasReport) -> dict[str, Any]:
 def follow_up_plans(report: BiasReport) -> list[dict[str, Any]]:
     """All fields of `ConversationsConfig`, once for each block of records to add; run all, then check again.
 
-    One block brings every attribute's shares to its target; further ones fill up intents, empty cells, and each side of
-    an association. Values that the domain does not know (another language, say) can't be planned and are left out.
+    `BiasReport.additions`, as far as the domain's options can express them: values it does not know (another language,
+    say) are left out, and nothing smaller than the smallest plan can be generated.
     """
     plans: list[dict[str, Any]] = []
-    for addition in _blocks(report):
+    for addition in report.additions:
         plan = _plan(addition, report.config, len(plans))
         if plan is not None:
             plans.append(plan)
@@ -77,22 +75,6 @@ def write_follow_up(report: BiasReport, path: Path, *, dataset: str | None = Non
     return path
 
 
-def _blocks(report: BiasReport) -> Sequence[Addition]:
-    severe = [finding for finding in report.findings if finding.severity != "none" and finding.additions]
-    names = {finding.name for finding in severe}
-    fits = [fit for fit in report.fits if fit.attribute == "language" or fit.attribute in _FIELDS]
-    records = max((records_needed(fit) for fit in fits if fit.attribute in names), default=0)
-    blocks = [Addition(records, {fit.attribute: shares_of_new(fit, records) for fit in fits})] if records else []
-    for finding in severe:
-        if finding.subject == "target" and finding.name not in ("intent", "category"):
-            continue
-        # Filling up a category fills up its intents.
-        if finding.name.startswith("intent × ") and finding.name.replace("intent", "category", 1) in names:
-            continue
-        blocks += finding.additions
-    return blocks
-
-
 def _plan(addition: Addition, config: dict[str, Any], place: int) -> dict[str, Any] | None:
     fields = dict(config)
     for name, shares in addition.shares.items():
@@ -104,12 +86,16 @@ def _plan(addition: Addition, config: dict[str, Any], place: int) -> dict[str, A
         elif name in _FIELDS:
             fields[_FIELDS[name]] = shares
         else:
-            fields |= {"intents": [], "categories": [], {"intent": "intents", "category": "categories"}[name]: list(shares)}
+            fields |= {
+                "intents": [],
+                "categories": [],
+                {"intent": "intents", "category": "categories"}[name]: list(shares),
+            }
     limits = ConversationsConfig.model_fields["total"].metadata
     least = next(limit.ge for limit in limits if hasattr(limit, "ge"))
     fields |= {"total": max(least, addition.records), "seed": (fields["seed"] + 1 + place) % 2**31}
     try:
-        checked = ConversationsConfig(**fields)
+        checked = ConversationsConfig.model_validate(fields)
         _ = Conversations(checked).taxonomy
     except (ValueError, GenesisError):
         return None

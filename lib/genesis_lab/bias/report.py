@@ -60,7 +60,11 @@ class Addition:
         rest = {name: values for name, values in self.shares.items() if name not in topics}
         fixed = "/".join(next(iter(values)) for values in rest.values() if len(values) == 1)
         mixed = ", ".join(
-            f"{round(self.records * share):,} {value}" for v in rest.values() if len(v) > 1 for value, share in v.items()
+            f"{round(self.records * share):,} {value}"
+            for v in rest.values()
+            if len(v) > 1
+            for value, share in v.items()
+            if round(self.records * share)
         )
         words = [f"{self.records:,} more", fixed, f"({mixed})" * bool(mixed)]
         words += [f"in {listed(list(values))}" for values in topics.values()]
@@ -188,7 +192,8 @@ class Finding:
 class BiasReport:
     """What a bias check found. `findings` come worst first; `not_measured` maps what has no value to the reason.
 
-    `config` are the options of domain ``conversations`` that a follow-up plan starts from.
+    `additions` are the records to add in all: first those that bring every share to its target, then those that fill up
+    intents and empty cells, and each side of an association. `config` are the options of domain ``conversations`` that a follow-up plan starts from.
     """
 
     records: int
@@ -201,6 +206,7 @@ class BiasReport:
     thresholds: Thresholds
     unreadable_columns: dict[str, str]
     not_measured: dict[str, str]
+    additions: tuple[Addition, ...]
     config: dict[str, Any] = field(default_factory=dict)
 
     def association_matrix(self) -> pd.DataFrame:

@@ -68,12 +68,13 @@ def independence_p(table: Counts, rng: np.random.Generator) -> tuple[float, str]
     if table.shape == (2, 2):
         return float(fisher_exact(table)[1]), "Fisher's exact"
     margins = random_table(table.sum(axis=1), table.sum(axis=0), seed=rng)
-    return _monte_carlo(statistic, expected, lambda size: margins.rvs(size=size)), "Monte Carlo, margins fixed"
+    return _monte_carlo(statistic, expected, lambda size: margins.rvs(size=size)), "Monte Carlo with these margins"
 
 
 def expected_counts(table: Counts) -> NDArray[np.float64]:
     """Counts if rows and columns had nothing to do with each other."""
-    return np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    expected: NDArray[np.float64] = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return expected
 
 
 def chi_square(observed: Counts, expected: NDArray[np.float64]) -> float:
@@ -132,9 +133,7 @@ def _outcomes(n: int, k: int) -> NDArray[np.int64]:
     return np.diff(edges, axis=1) - 1
 
 
-def _monte_carlo(
-    statistic: float, expected: NDArray[np.float64], draw: Callable[[int], NDArray[np.int64]]
-) -> float:
+def _monte_carlo(statistic: float, expected: NDArray[np.float64], draw: Callable[[int], NDArray[np.int64]]) -> float:
     """Share of random tables at least as far off, the observed one counted in (Phipson and Smyth 2010)."""
     extreme, left = 0, DRAWS
     while left:

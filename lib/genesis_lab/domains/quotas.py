@@ -47,10 +47,13 @@ def spread(
     position = np.concatenate([(np.arange(size) + rng.random()) / size for size in sizes if size] or [np.empty(0)])
     value = np.repeat(np.arange(len(sizes)), sizes)
     laid = value[np.argsort(position, kind="stable")]
-    keys = [rng.random(total)]
-    for codes in reversed(strata):
-        keys.append(rng.permutation(int(codes.max()) + 1)[codes] if total else codes)
-    order = np.lexsort(keys)
+    # The groups of a stratum come in another random order inside each group of the one before: with the same order
+    # everywhere, a value whose distance divides the groups' sizes would always fall to the same group.
+    keys, group = [], np.zeros(total, dtype=np.int64)
+    for codes in strata:
+        group = np.unique(group * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)[1]
+        keys.append(rng.random(int(group.max(initial=0)) + 1)[group])
+    order = np.lexsort([rng.random(total), *reversed(keys)])
     result = np.empty(total, dtype=np.int64)
     result[order] = laid
     return result

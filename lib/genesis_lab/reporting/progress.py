@@ -60,6 +60,11 @@ class Bar:
         self.eta_s = (self.total - self.done) / self.rate if self.total and self.rate else None
         self._draw()
 
+    def at(self, done: int, total: int | None = None) -> None:
+        """`done` pieces are done, of `total` where that is only known now."""
+        self.total = total or self.total
+        self.advance(done - self.done)
+
     def __call__(self, standing: Standing) -> None:
         """Show `standing`: the bar is the engine's ``on_progress``."""
         self.done, self.total, self.rejected = standing.done, standing.total, standing.rejected

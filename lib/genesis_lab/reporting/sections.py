@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -114,13 +114,61 @@ def confusion_table(card: Report, *, limit: int = 12) -> Drawn:
     return table(rows[:limit], caption=f"What {best['title']} mixes up most") if rows else "Nothing is mixed up."  # type: ignore[return-value]
 
 
-def per_language(evaluation: Report) -> Html:
-    """Accuracy of a classifier per language."""
+def candidates(report: Report) -> go.Figure:
+    """The classifiers that were compared, on the records kept for comparing."""
     rows = [
-        {"language": language, "accuracy": _estimate(value), "n": value["n"]}
-        for language, value in evaluation["per_language"].items()
+        {"candidate": c["candidate"], "score": c["score"], **({"low": c["interval"]["low"], "high": c["interval"]["high"]} if c["interval"] else {})}
+        for c in report["candidates"]
     ]
-    return table(rows, caption="Accuracy by language")
+    first = report["candidates"][0]
+    metric, where = str(report["config"]["metric"]).replace("f1_macro", "macro-F1"), first["measured_on"]
+    n = f", n = {first['interval']['n']:,}" if first["interval"] else ""
+    return charts.score_list(
+        pd.DataFrame(rows), label="candidate", value="score", axis=f"{metric} ({where}{n})",
+        title=f"Chosen: {first['candidate']} ({metric} {first['score']:.2f})",
+    )  # fmt: skip
+
+
+def training_results(report: Report) -> Html:
+    """How good a classifier is: on held-out records, by language, and on real ones."""
+    held_out, real = report["evaluation"], report["reference"]
+    languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
+    rows = [_result("held out", held_out)]
+    rows += [{"tested on": f"held out, {name}", "n": a["n"], "accuracy": _estimate(a)} for name, a in languages.items()]
+    if real:
+        rows.append(_result(f"real: {real['name']}", real))
+    else:
+        rows.append({"tested on": "real", "accuracy": NotMeasured(report["not_measured"]["reference"])})
+    return table(rows, caption=f"What {report['chosen']} gets right", formats={"ECE": ".2f"})
+
+
+def training_curve(report: Report) -> go.Figure:
+    """Held-out accuracy of a classifier as the records it learns from grow in number."""
+    return charts.learning_curve({report["chosen"]: _points(report["learning_curve"], "records", "n")}, unit="messages")
+
+
+def confused_pairs(evaluation: Report, *, limit: int = 10) -> Html | str:
+    """The pairs of intents that a classifier mixes up most."""
+    of = {r["intent"]: r["recall"]["n"] for r in evaluation["per_intent"]}
+    rows = [
+        {"intent": c["intent"], "taken for": c["predicted"], "times": c["count"], "of": of[c["intent"]]}
+        for c in evaluation["confusions"]
+    ]
+    return table(rows[:limit], caption="Mixed up most often") if rows else "Nothing is mixed up."
+
+
+def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
+    """What a model makes of sentences (`training.saving.Prediction`), with its second choice."""
+    rows = [
+        {
+            "sentence": text,
+            "intent": p.intent,
+            "sure": f"{p.probability:.0%}",
+            "else": f"{p.alternatives[0][0]} ({p.alternatives[0][1]:.0%})" if p.alternatives else "–",
+        }
+        for text, p in zip(texts, found, strict=True)
+    ]
+    return table(rows, caption="What the model understands")
 
 
 def confusion_heatmap(evaluation: Report, *, limit: int = 20) -> go.Figure:
@@ -150,8 +198,79 @@ def hardest_intents(evaluation: Report, *, limit: int = 12) -> go.Figure:
     return charts.score_list(pd.DataFrame(rows), label="intent", value="recall", axis="recall", limit=limit)
 
 
+def bias_findings(report: Report, *, limit: int = 15) -> Html | str:
+    """What a bias check found, worst first, and which records would mend it."""
+    rows = [
+        {"severity": f["severity"], "what": f["sentence"], "what to do": f["recommendation"] or "nothing"}
+        for f in report["findings"]
+        if f["severity"] != "none"
+    ]
+    none = sum(f["severity"] == "none" for f in report["findings"])
+    if not rows:
+        return f"All {none} checks are within what chance allows."
+    return table(rows, caption=f"Findings, worst first ({none} more checks found nothing)", limit=limit)
+
+
+def bias_target(report: Report, attribute: str) -> Drawn:
+    """Observed shares of an attribute against its target."""
+    for fit in report["fits"]:
+        if fit["attribute"] == attribute:
+            shares = {value: count / fit["n"] for value, count in fit["observed"].items()}
+            return charts.target_vs_observed(fit["target"], shares, attribute, intervals=fit["intervals"])
+    return NotMeasured(str(report["not_measured"].get(attribute, "no target")))
+
+
+def bias_fits(report: Report) -> Drawn:
+    """Every attribute held against its target: how far off, and whether that can be chance."""
+    rows = [
+        {
+            "attribute": fit["attribute"],
+            "effect size w": _estimate(fit["w"]),
+            "records to change": f"{fit['total_variation']:.1%}",
+            "test": fit["test"],
+            "p (Holm)": f"{fit['p_holm']:.2g}",
+            "severity": fit["severity"],
+        }
+        for fit in report["fits"]
+    ]
+    return table(rows, caption="Observed against planned") if rows else NotMeasured("the dataset has no targets")
+
+
+def bias_associations(report: Report) -> Drawn:
+    """How strongly attributes that should be independent go together (bias-corrected Cramér's V)."""
+    pairs = [(*a["attributes"], a["v"]["estimate"]) for a in report["associations"] if a["within"] is None]
+    if not pairs:
+        return NotMeasured("there are no two attributes to compare")
+    names = list(dict.fromkeys(name for pair in pairs for name in pair[:2]))
+    matrix = pd.DataFrame(index=names, columns=names, dtype=float)
+    for a, b, v in pairs:
+        matrix.loc[a, b] = matrix.loc[b, a] = v
+    return charts.association_heatmap(matrix)
+
+
+def bias_appearances(report: Report) -> Html:
+    """Who and what the conversations mention, by language."""
+    rows = [
+        {
+            "mentioned": a["kind"],
+            "language": a["language"] or "all",
+            "in conversations": f"{a['n']:,} of {a['records']:,}",
+            "groups": ", ".join(f"{group} {count:,}" for group, count in a["groups"].items()) or "–",
+            "most often": ", ".join(w for words in a["words"].values() for w in list(words)[:3]) or "–",
+            "severity": a["severity"],
+        }
+        for a in report["appearances"]
+    ]
+    return table(rows, caption="Who appears")
+
+
 def _points(rows: Any, x: str, name: str | None = None) -> pd.DataFrame:
     return pd.DataFrame([{name or x: row[x], **_ends(row["accuracy"], "score")} for row in rows])
+
+
+def _result(name: str, evaluation: Report) -> dict[str, Any]:
+    a, f1 = evaluation["accuracy"], evaluation["macro_f1"]
+    return {"tested on": name, "n": a["n"], "accuracy": _estimate(a), "macro-F1": _estimate(f1), "ECE": evaluation["ece"]}
 
 
 def _ends(value: Report, name: str) -> dict[str, float]:

@@ -152,7 +152,9 @@ def _compile(pattern: str, language: str) -> Pattern:
 
 
 def _expand(pattern: str, language: str, draw: _Draw) -> str:
-    return "".join([part if isinstance(part, str) else draw.pick(part) for part in _compile(pattern, language)])
+    text = "".join([part if isinstance(part, str) else draw.pick(part) for part in _compile(pattern, language)])
+    # An alternative may hold a slot; a slot that is not known stays as it is written.
+    return text if "{" not in text or text == pattern else _expand(text, language, draw)
 
 
 def _lower_first(text: str) -> str:

@@ -13,7 +13,7 @@ from genesis_lab.reporting.style import BLUE, LINE, MUTED, SEQUENTIAL, SERIES, S
 from genesis_lab.reporting.tables import interval_text
 
 MAX_CLASSES = 25
-"""Classes a confusion heat map shows; of more, the most confused ones."""
+"""Classes a confusion heat map shows; of more, those that are confused most often."""
 
 Scores = Mapping[str, float | None]
 
@@ -122,7 +122,7 @@ def score_list(
         )
     return figure(
         [dots], title=title, height=92 + 20 * max(len(frame), 2),
-        xaxis={"range": [0, 1.02], "title": {"text": figure_text(axis)}},
+        xaxis={"range": [-0.02, 1.02], "title": {"text": figure_text(axis)}},
         yaxis={"type": "category", "autorange": "reversed", "ticksuffix": " ", "dtick": 1},
     )  # fmt: skip
 
@@ -133,7 +133,7 @@ def confusion_heatmap(matrix: pd.DataFrame, *, title: str | None = None, limit: 
     Parameters
     ----------
     matrix : square, counts, the same labels in rows and columns.
-    limit : of more classes than this, those with the most errors are shown; the text below the title says so.
+    limit : of more classes than this, those in the most frequent confusions are shown; the text below the title says so.
     """
     counts = matrix.reindex(columns=matrix.index, fill_value=0).astype(float)
     share = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0)
@@ -144,8 +144,10 @@ def confusion_heatmap(matrix: pd.DataFrame, *, title: str | None = None, limit: 
     pair = worst.idxmax() if len(worst) and worst.max() > 0 else None
     kept, note = list(counts.index), ""
     if len(kept) > limit:
-        most = (errors.sum(axis=0) + errors.sum(axis=1)).sort_values(ascending=False, kind="stable").index[:limit]
-        kept, note = [c for c in kept if c in set(most)], f"the {limit} most confused of {len(counts)} classes"
+        pairs = worst[worst > 0].sort_values(ascending=False, kind="stable").index
+        most = set(list(dict.fromkeys(label for both in pairs for label in both))[:limit])
+        kept = [c for c in kept if c in most]
+        note = f"the {len(kept)} of {len(counts)} classes in the most frequent confusions"
     shown = share.loc[kept, kept]
     labels = [figure_text(k, 40) for k in kept]
     heat = go.Heatmap(

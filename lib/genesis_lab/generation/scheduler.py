@@ -1,0 +1,230 @@
+"""The scheduler: between the engine's threads and a provider, it waits for quota, retries, and knows when to stop."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
+from genesis_lab.generation.limiter import Ledger, LedgerState
+from genesis_lab.providers.base import Completion, Provider, Request, Usage
+
+CHARACTERS_PER_TOKEN = 3.0
+"""Of a prompt, before any answer told the real ratio; low, so that the first requests are rather over-reserved."""
+HEADROOM = 1.2
+"""The answer cap is this much above the 99th percentile of the answers seen."""
+ENOUGH = 50
+"""Answers to see before the cap follows them."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How much failure is put up with.
+
+    Parameters
+    ----------
+    attempts : transient failures of one request before it is given up as `Rejected`.
+    backoff_s, longest_backoff_s : first wait after a transient failure, doubled each time, and its cap; seconds.
+    failures_in_a_row : failures without any success, over all threads, that pause the run.
+    pause_s : first pause, doubled each time; seconds.
+    pauses : pauses without a success between them before the run is stopped.
+    refused_for_s : the run is stopped when the service refused everything for this long; seconds.
+    """
+
+    attempts: int = 6
+    backoff_s: float = 0.5
+    longest_backoff_s: float = 30.0
+    failures_in_a_row: int = 10
+    pause_s: float = 5.0
+    pauses: int = 5
+    refused_for_s: float = 900.0
+
+
+@dataclass(frozen=True)
+class SchedulerState:
+    """Counts of this scheduler, and the ledger's state."""
+
+    answered: int
+    transient_failures: int
+    resent_longer: int
+    max_tokens: int | None
+    ledger: LedgerState
+
+
+class Scheduler:
+    """Completes requests, from any number of threads.
+
+    Parameters
+    ----------
+    provider : who answers.
+    ledger : the quota's ledger; share one between all schedulers of the same quota.
+    patience : budgets for failures.
+    resume : the command or action that goes on with a stopped run, for the message.
+    fit_max_tokens : lower a request's `max_tokens` towards what answers need (it is reserved, so it costs quota).
+    rng : for the jitter of waits.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        ledger: Ledger,
+        *,
+        patience: Patience = Patience(),
+        resume: str = "run the same again",
+        fit_max_tokens: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.provider, self.ledger, self.patience = provider, ledger, patience
+        self._resume, self._fit = resume, fit_max_tokens
+        self._rng = rng or np.random.default_rng()
+        self._clock = ledger.clock
+        self._lock = threading.Lock()
+        self._outputs: deque[int] = deque(maxlen=1000)
+        self._cap: int | None = None
+        self._expected_output: float | None = None
+        self._per_token = CHARACTERS_PER_TOKEN
+        self._answered = self._transient = self._resent = 0
+        self._failed_in_a_row = self._pauses = 0
+        self._paused_until = -math.inf
+        self._last_success = self._clock.now()
+
+    def complete(self, request: Request) -> Completion:
+        """The answer, however long the quota makes it wait.
+
+        Raises
+        ------
+        Rejected : this request can't work, or failed too often while others did not.
+        QuotaExhausted, Fatal : no request can work; every waiting thread gets the same error.
+        GenesisError : the service failed for too long, or `stop` was called; says how to resume.
+        """
+        capped = self._capped(request)
+        completion = self._answer(capped)
+        if completion.stop_reason != "max_tokens" or capped.max_tokens >= request.max_tokens:
+            return completion
+        with self._lock:  # our cap cut it short, not the caller's
+            self._resent += 1
+        longer = self._answer(request)
+        paid = (completion.usage, longer.usage)
+        usage = Usage(*(sum(getattr(u, name) for u in paid) for name in Usage.__dataclass_fields__))
+        known = completion.cost_usd is not None and longer.cost_usd is not None
+        return replace(longer, usage=usage, cost_usd=completion.cost_usd + longer.cost_usd if known else None)
+
+    def stop(self) -> None:
+        """Let what is in flight finish; what waits raises."""
+        self.ledger.stop(GenesisError(f"Stopped; everything so far is saved: {self._resume} to go on."))
+
+    def state(self) -> SchedulerState:
+        with self._lock:
+            return SchedulerState(self._answered, self._transient, self._resent, self._cap, self.ledger.state())
+
+    def _answer(self, request: Request) -> Completion:
+        place: int | None = None
+        failures = 0
+        while True:
+            reservation = self.ledger.acquire(self._reserve(request), place)
+            try:
+                completion = self.provider.complete(request)
+            except Throttled as error:
+                self.ledger.refuse(reservation, error.scope, error.retry_after_s)
+                place = reservation.place
+                self._refused(error)
+            except Transient as error:
+                # No status: the answer may have been lost on its way back, and be paid for.
+                self.ledger.release(reservation, 0.0 if error.status else self._expected(request))
+                place = reservation.place
+                failures += self._failed(error, reservation.sent_at)
+                if failures >= self.patience.attempts:
+                    raise Rejected(f"the service failed {failures} times on this request ({error})") from error
+                self._back_off(failures, error.retry_after_s)
+            except (QuotaExhausted, Fatal) as error:
+                self.ledger.release(reservation)
+                self.ledger.stop(error)
+                raise
+            except BaseException:
+                self.ledger.release(reservation)
+                raise
+            else:
+                self.ledger.settle(reservation, self._learn(request, completion.usage))
+                return completion
+
+    def _capped(self, request: Request) -> Request:
+        cap = self._cap
+        return request if cap is None or cap >= request.max_tokens else replace(request, max_tokens=cap)
+
+    def _prompt(self, request: Request) -> float:
+        characters = len(request.system) + sum(len(text) for _, text in request.messages)
+        return characters / self._per_token
+
+    def _expected(self, request: Request) -> float:
+        """What the request will cost when it is settled, on the high side."""
+        output = request.max_tokens / 2 if self._expected_output is None else self._expected_output
+        return self._prompt(request) + min(output, request.max_tokens) * self.ledger.limits.burndown
+
+    def _reserve(self, request: Request) -> float:
+        """What the service reserves, or what it will settle for where that is more."""
+        return max(self._prompt(request) + request.max_tokens, self._expected(request))
+
+    def _learn(self, request: Request, usage: Usage) -> float:
+        """Take an answer's usage into account; returns its cost in tokens of quota."""
+        prompt = usage.prompt_tokens + usage.cache_write_tokens
+        with self._lock:
+            self._answered += 1
+            self._failed_in_a_row = self._pauses = 0
+            self._last_success = self._clock.now()
+            estimated = self._prompt(request)
+            if prompt and estimated:
+                # Follows at once where the prompt was longer than thought, slowly where it was shorter.
+                ratio = self._per_token * estimated / prompt
+                weight = 0.5 if ratio < self._per_token else 0.02
+                self._per_token += weight * (ratio - self._per_token)
+            self._outputs.append(usage.completion_tokens)
+            if len(self._outputs) >= ENOUGH and (self._cap is None or self._answered % 25 == 0):
+                ninetieth, last = np.quantile(self._outputs, (0.9, 0.99))
+                self._expected_output = float(ninetieth)
+                if self._fit:
+                    self._cap = math.ceil(HEADROOM * last) + 16
+        return prompt + usage.completion_tokens * self.ledger.limits.burndown
+
+    def _refused(self, error: Throttled) -> None:
+        with self._lock:
+            silent_s = self._clock.now() - self._last_success
+        if silent_s > self.patience.refused_for_s:
+            self._give_up(f"refused every request for {silent_s / 60:.0f} minutes", error)
+
+    def _failed(self, error: ProviderError, sent_at: float) -> int:
+        """Count a failure towards the circuit breaker; returns 1 if the request itself is to be charged for it."""
+        with self._lock:
+            self._transient += 1
+            if sent_at < self._paused_until:
+                return 0
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row < self.patience.failures_in_a_row and not self._pauses:
+                return 1
+            self._pauses += 1
+            pauses = self._pauses
+            pause_s = self.patience.pause_s * 2 ** (pauses - 1)
+            self._paused_until = self._clock.now() + pause_s
+        if pauses > self.patience.pauses:
+            self._give_up("failed on every request, pauses or not", error)
+        self.ledger.pause(pause_s)
+        return 0
+
+    def _give_up(self, what: str, error: ProviderError) -> None:
+        stopped = GenesisError(
+            f"{self.provider.model} {what} (last: {error}); everything so far is saved: {self._resume} to go on."
+        )
+        self.ledger.stop(stopped)
+        raise stopped from error
+
+    def _back_off(self, failures: int, retry_after_s: float | None) -> None:
+        longest = min(self.patience.longest_backoff_s, self.patience.backoff_s * 2 ** max(failures - 1, 0))
+        with self._lock:
+            jittered = longest * self._rng.uniform(0.5, 1.0)
+            condition = self._clock.condition(self._lock)
+            until = self._clock.now() + max(jittered, retry_after_s or 0.0)
+            while (left := until - self._clock.now()) > 0:
+                condition.wait(left)

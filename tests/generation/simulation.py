@@ -1,0 +1,226 @@
+"""A service with quotas and a clock whose seconds cost nothing: threads run one at a time, in a fixed order."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from genesis_lab.errors import Throttled, Transient
+from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+
+
+class VirtualClock:
+    """Time goes on when every thread waits, straight to the next moment at which one of them wants to wake."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._ready: deque[_Sleeper] = deque()
+        self._timers: list[tuple[float, int, _Sleeper]] = []
+        self._order = itertools.count()
+        self._running = 0
+        self._finished = threading.Event()
+
+    def now(self) -> float:
+        return self._now
+
+    def condition(self, lock: threading.Lock) -> VirtualCondition:
+        return VirtualCondition(self, lock)
+
+    def sleep(self, seconds: float) -> None:
+        self._block(_Sleeper(), seconds)
+
+    def run(self, jobs: Iterable[Callable[[], None]]) -> None:
+        """Run the jobs to their end, each in a thread; raises the first error of any."""
+        errors: list[BaseException] = []
+
+        def work(job: Callable[[], None], start: _Sleeper) -> None:
+            start.turn.acquire()
+            try:
+                job()
+            except BaseException as error:
+                errors.append(error)
+            self._running -= 1
+            self._next()
+
+        for job in jobs:
+            sleeper = _Sleeper(awake=True)
+            self._running += 1
+            self._ready.append(sleeper)
+            threading.Thread(target=work, args=(job, sleeper), daemon=True).start()
+        self._next()
+        self._finished.wait()
+        if errors:
+            raise errors[0]
+
+    def _block(self, sleeper: _Sleeper, timeout: float | None) -> None:
+        if timeout is not None:
+            heapq.heappush(self._timers, (self._now + max(timeout, 0.0), next(self._order), sleeper))
+        self._next()
+        sleeper.turn.acquire()
+
+    def _wake(self, sleeper: _Sleeper) -> None:
+        if not sleeper.awake:
+            sleeper.awake = True
+            self._ready.append(sleeper)
+
+    def _next(self) -> None:
+        if self._ready:
+            self._ready.popleft().turn.release()
+            return
+        while self._timers:
+            when, _, sleeper = heapq.heappop(self._timers)
+            if not sleeper.awake:
+                self._now = max(self._now, when)
+                sleeper.awake = True
+                sleeper.turn.release()
+                return
+        assert not self._running, "every thread waits for another: deadlock"
+        self._finished.set()
+
+
+@dataclass
+class _Sleeper:
+    awake: bool = False
+    turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+
+class VirtualCondition:
+    def __init__(self, clock: VirtualClock, lock: threading.Lock) -> None:
+        self._clock, self._lock = clock, lock
+        self._waiting: list[_Sleeper] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        sleeper = _Sleeper()
+        self._waiting.append(sleeper)
+        self._lock.release()
+        self._clock._block(sleeper, timeout)
+        self._lock.acquire()
+        self._waiting.remove(sleeper)
+        return True
+
+    def notify(self) -> None:
+        for sleeper in self._waiting:
+            self._clock._wake(sleeper)
+
+
+Kind = Literal["continuous", "burst_1s", "fixed_window"]
+
+
+class SimulatedService:
+    """Answers like Bedrock: reserves, settles, refuses. A `Provider`.
+
+    Parameters
+    ----------
+    tokens_per_minute, requests_per_minute : quotas; inf for none.
+    kind : a bucket of a minute, a bucket of one second (or the largest request), or a count per clock minute.
+    burndown : tokens of quota per output token.
+    fault_rate : share of requests that fail with a 503.
+    latency_s : of the first token; an answer goes on at 80 tokens/s.
+    """
+
+    name = "simulated"
+    model = "simulated"
+    capabilities = Capabilities(concurrency=64)
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        *,
+        tokens_per_minute: float = math.inf,
+        requests_per_minute: float = math.inf,
+        kind: Kind = "continuous",
+        burndown: float = 1.0,
+        fault_rate: float = 0.0,
+        latency_s: float = 0.4,
+        seed: int = 0,
+    ) -> None:
+        self.clock, self.kind, self.burndown = clock, kind, burndown
+        self.fault_rate, self.latency_s = fault_rate, latency_s
+        self.rng = np.random.default_rng(seed)
+        self._quotas = {"tokens": tokens_per_minute, "requests": requests_per_minute}
+        self._levels = dict.fromkeys(self._quotas, 0.0)
+        self._at = clock.now()
+        self._window = 17.0  # clock minutes do not begin when we do
+        self.sent = self.throttled = 0
+        self.settled: list[tuple[float, float]] = []
+        """(time, tokens) of each answer."""
+        self.answered: list[str] = []
+
+    def set_quota(self, **per_minute: float) -> None:
+        self._refill()
+        self._quotas |= per_minute
+
+    def _capacity(self, what: str) -> float:
+        quota = self._quotas[what]
+        if self.kind == "burst_1s":
+            return max(quota / 60, 6000.0 * self.burndown if what == "tokens" else 1.0)
+        return quota
+
+    def _refill(self) -> None:
+        now = self.clock.now()
+        for what, quota in self._quotas.items():
+            if quota == math.inf:
+                self._levels[what] = math.inf
+            elif self.kind == "fixed_window":
+                if now >= self._window:
+                    self._levels[what] = quota + min(self._levels[what], 0.0)
+            else:
+                self._levels[what] = min(self._capacity(what), self._levels[what] + quota / 60 * (now - self._at))
+        while now >= self._window:
+            self._window += 60.0
+        self._at = now
+
+    def complete(self, request: Request) -> Completion:
+        self.clock.sleep(0.03)
+        self.sent += 1
+        self._refill()
+        prompt = sum(len(text) for _, text in request.messages) // 4
+        needs = {"tokens": prompt + request.max_tokens, "requests": 1}
+        for what, cost in needs.items():
+            if self._levels[what] < cost:
+                self.throttled += 1
+                self.clock.sleep(0.02)
+                raise Throttled(f"Too many {what}, please wait", scope="unknown", status=429)
+        for what, cost in needs.items():
+            self._levels[what] -= cost
+        if self.rng.random() < self.fault_rate:
+            self.clock.sleep(0.3)
+            self._levels["tokens"] += needs["tokens"]
+            raise Transient("the service is unavailable", status=503)
+        wanted = int(np.clip(self.rng.lognormal(6.0, 0.35), 50, 4000))
+        output = min(wanted, request.max_tokens)
+        self.clock.sleep(self.latency_s * self.rng.uniform(0.7, 1.3) + output / 80)
+        self._refill()
+        cost = prompt + output * self.burndown
+        self._levels["tokens"] += needs["tokens"] - cost
+        self.settled.append((self.clock.now(), cost))
+        self.answered.append(request.key)
+        self.clock.sleep(0.03)
+        stop = "max_tokens" if wanted > output else "end"
+        return Completion("{}", self.model, Usage(prompt, output), stop)
+
+    def cost_usd(self, usage: Usage) -> float | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Counted on the server. Shares: of the quota used (whole run; steady state) and of requests refused."""
+
+    whole: float
+    steady: float
+    throttled: float
+    lost: int
+    duplicated: int
+    requests: int

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+import yaml
+
+from genesis_lab.bias import Thresholds, check_bias, follow_up_plan, follow_up_plans, write_follow_up
+from genesis_lab.bias.significance import association, cohens_w, fit_p, independence_p
+from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
+from genesis_lab.errors import InvalidInput
+from records import conversation, write
+
+HALVES = {"en": 0.5, "es": 0.5}
+SENTIMENTS = {"positive": 0.3, "neutral": 0.5, "negative": 0.2}
+
+
+def records(counts, **fixed):
+    """Conversations by (language, sentiment) to number."""
+    pairs = [pair for pair, n in counts.items() for _ in range(n)]
+    return [
+        conversation(i, language=language, sentiment=sentiment, intent="top_up_failed", category="top_up", **fixed)
+        for i, (language, sentiment) in enumerate(pairs)
+    ]
+
+
+def finding(report, name):
+    return next(f for f in report.findings if f.name == name)
+
+
+def planned(config):
+    """Records of exactly this plan, with next to no text."""
+    domain = Conversations(config)
+    return [
+        conversation(i, category=domain.taxonomy.category_of[spec.attributes["intent"]])
+        | {k: v for k, v in spec.attributes.items() if k != "turns"}
+        for i, spec in enumerate(domain.specs(config.total, config.seed))
+    ]
+
+
+@pytest.fixture(scope="module")
+def offline_records():
+    domain = Conversations(ConversationsConfig(total=154))
+    provenance = Provenance(provider="offline", model="grammar", prompt_version="1")
+    specs = domain.specs(154, 1)
+    return [domain.parse(domain.offline_text(s, 0), s, provenance).model_dump() for s in specs[:120]]
+
+
+def test_a_dataset_as_planned_has_no_finding(tmp_path):
+    config = ConversationsConfig(total=1540)
+    report = check_bias(write(tmp_path / "d", planned(config), config=config.model_dump(mode="json")))
+    assert report.severity == "none" and report.records == 1540
+    assert [fit.attribute for fit in report.fits] == [
+        "intent", "category", "language", "sentiment", "complexity", "resolution_status",
+    ]  # fmt: skip
+    assert all(fit.total_variation < 0.001 and fit.p_holm == 1 for fit in report.fits)
+    assert report.coverage.planned == 154 and not report.coverage.missing
+    assert "as planned" in finding(report, "sentiment").sentence
+    with pytest.raises(InvalidInput, match="asks for no records"):
+        follow_up_plan(report)
+
+
+def test_a_share_far_from_its_target_is_found_with_the_records_to_add(tmp_path):
+    data = write(tmp_path / "d", records({("en", "neutral"): 160, ("es", "neutral"): 40}))
+    report = check_bias(data, targets={"language": HALVES})
+    found = finding(report, "language")
+    assert found.severity == "high" and found.n == 200
+    assert found.interval.low < 0.6 < found.interval.high
+    assert "en is 80.0%" in found.sentence and "planned are 50.0%" in found.sentence
+    assert "120 more es" in found.recommendation
+    assert report.fits[0].differences == {"en": 60.0, "es": -60.0}
+
+
+def test_after_the_follow_up_plan_the_targets_are_met(tmp_path):
+    config = ConversationsConfig(total=300, categories=("top_up",))
+    biased = planned(config.model_copy(update={"english_share": 0.7}))
+    biased = [r for i, r in enumerate(biased) if r["sentiment"] != "negative" or i % 2]
+    manifest = {"config": config.model_dump(mode="json")}
+    before = check_bias(write(tmp_path / "a", biased, **manifest))
+    assert {f.name for f in before.findings if f.severity != "none"} >= {"language", "sentiment"}
+    more = [r for plan in follow_up_plans(before) for r in planned(ConversationsConfig(**plan))]
+    after = check_bias(write(tmp_path / "b", biased + more, **manifest))
+    assert after.severity == "none"
+    assert all(fit.total_variation < 0.01 for fit in after.fits if fit.attribute != "intent")
+
+
+def test_an_association_names_the_cell_and_its_follow_up_weakens_it(tmp_path):
+    counts = {("en", "positive"): 150, ("en", "negative"): 50, ("es", "positive"): 50, ("es", "negative"): 150}
+    biased = records(counts)
+    report = check_bias(write(tmp_path / "a", biased))
+    found = finding(report, "language × sentiment")
+    assert found.severity == "medium" and 0.4 < found.effect < 0.5
+    assert "occurs 150 times, 100 would be expected" in found.sentence or "occurs 50 times" in found.sentence
+    assert "50 more es/positive" in found.recommendation and "50 more en/negative" in found.recommendation
+    plans = follow_up_plans(report)
+    assert [(p["total"], p["english_share"], p["sentiment_shares"]) for p in plans] == [
+        (50, 1.0, {"positive": 0.0, "neutral": 0.0, "negative": 1.0}),
+        (50, 0.0, {"positive": 1.0, "neutral": 0.0, "negative": 0.0}),
+    ]
+    more = [r for plan in plans for r in planned(ConversationsConfig(**plan))]
+    after = check_bias(write(tmp_path / "b", biased + more))
+    assert finding(after, "language × sentiment").effect < found.effect / 2
+
+
+def test_a_recommendation_names_the_category_where_records_are_missing(tmp_path):
+    even = [
+        conversation(i, language=language, sentiment=sentiment, category=category, intent=category)
+        for i, (language, sentiment, category, _) in enumerate(
+            product(HALVES, ("neutral", "negative"), ("top_up", "refunds", "transfers", "cash_atm", "cards"), range(40))
+        )
+    ]
+    lacking = [r for r in even if (r["language"], r["sentiment"], r["category"]) != ("es", "negative", "top_up")]
+    report = check_bias(write(tmp_path / "d", lacking), thresholds=Thresholds(low=0.01, alpha=0.5))
+    assert "more es/negative in top_up" in finding(report, "language × sentiment").recommendation
+
+
+def test_pairs_that_may_go_together_are_no_finding(tmp_path):
+    data = write(tmp_path / "d", records({("en", "positive"): 90, ("es", "negative"): 90}))
+    report = check_bias(data, allowed=[("sentiment", "language")])
+    assert finding(report, "language × sentiment").severity == "none"
+    assert report.associations[0].v.estimate > 0.9
+    assert "may go together" in finding(report, "language × sentiment").sentence
+
+
+def test_every_empty_cell_of_intent_and_language_is_named(tmp_path):
+    config = ConversationsConfig(total=400, categories=("top_up", "refunds"))
+    kept = [r for r in planned(config) if (r["intent"], r["language"]) != ("request_refund", "es")]
+    report = check_bias(write(tmp_path / "d", kept, config=config.model_dump(mode="json")))
+    assert report.coverage.missing == (("request_refund", "es"),)
+    found = finding(report, "coverage")
+    assert found.severity != "none" and "29 of 30" in found.sentence
+    plan = follow_up_plan(report)
+    assert plan["intents"] == ["request_refund"] and plan["english_share"] == 0.0 and plan["total"] == 13
+
+
+def test_values_that_were_not_planned_are_named(tmp_path):
+    wrong = records({("en", "neutral"): 50, ("es", "neutral"): 49, ("ES", "neutral"): 1})
+    report = check_bias(write(tmp_path / "d", wrong), targets={"language": HALVES})
+    found = finding(report, "language")
+    assert (
+        found.severity == "low"
+        and "ES (1)" in found.sentence
+        and "Correct or drop the 1 record" in found.recommendation
+    )
+
+
+def test_without_a_plan_nothing_is_held_against_a_target(tmp_path):
+    report = check_bias(write(tmp_path / "d", records({("en", "positive"): 30, ("es", "negative"): 30})))
+    assert not report.fits and report.coverage is None
+    assert report.not_measured["sentiment"] == "no target"
+    assert report.not_measured["coverage"] == "no target for intent and language"
+    assert report.not_measured["intent × language"] == "only one intent: top_up_failed"
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_no_record_or_one_is_no_bias(tmp_path, n):
+    data = write(tmp_path / "d", [conversation(0)] * n)
+    report = check_bias(data, targets={"language": {"en": 1.0}, "sentiment": {"neutral": 1.0}})
+    assert report.records == n and report.severity == "none"
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_null_columns_and_free_text_labels_are_survived(tmp_path):
+    some = [
+        conversation(i, sentiment=None, intent=f"note {i}", language="fr", turns=None, category=None)
+        for i in range(600)
+    ]
+    data = write(tmp_path / "d", some)
+    report = check_bias(data, targets=Conversations().targets())
+    assert report.not_measured["sentiment"] == "no record has a value in sentiment"
+    assert report.not_measured["intent × complexity"] == "more than 500 different values"
+    assert report.not_measured["place in fr"] == "none is mentioned"
+    assert finding(report, "language").severity == "high"
+    assert report.coverage.covered.estimate == 0
+    json.dumps(report.to_dict(), allow_nan=False)
+    assert all(ConversationsConfig(**plan) for plan in follow_up_plans(report))
+
+
+def says(i, text, **changes):
+    turns = [{"speaker": "customer", "text": text}]
+    return conversation(i, turns=turns, turn_count=1, **changes)
+
+
+def test_names_words_and_places_are_found_by_language(tmp_path):
+    texts = [
+        ("en", "I'm Sarah and my sister's card was stolen in New York"),
+        ("en", "he says JOHN paid. he paid twice."),
+        ("es", "Soy Jose\u0301, mi hermana está en París y yo en Cádiz"),
+        ("es", "he pagado mañana por la semana; ¿usa la tarjeta mi son?"),
+        (None, "she went to Berlin"),
+    ]
+    report = check_bias(write(tmp_path / "d", [says(i, t, language=lang) for i, (lang, t) in enumerate(texts)]))
+    seen = {(a.kind, a.language): a for a in report.appearances}
+    assert seen["name_gender", "en"].words == {"female": {"sarah": 1}, "male": {"john": 1}}
+    assert seen["gendered_word", "en"].words == {"female": {"sister": 1}, "male": {"he": 1}}
+    assert seen["place", "en"].groups == {"north_america": 1}
+    assert seen["name_origin", "es"].words == {"spanish": {"josé": 1}}
+    assert seen["gendered_word", "es"].words == {"female": {"hermana": 1}}
+    assert seen["place", "es"].groups == {"several": 1}
+    assert seen["place", None].groups == {"rest_of_europe": 1} and ("gendered_word", None) not in seen
+    assert report.not_measured["name_gender in es"].startswith("only 1 conversations")
+
+
+def test_a_gender_that_always_complains_is_found(tmp_path):
+    some = [says(i, "this is Emma" if i % 2 else "this is Peter", language="en",
+                 sentiment="negative" if i % 2 else "positive") for i in range(80)]  # fmt: skip
+    some += [says(80 + i, "this is Peter", language="en", sentiment="positive") for i in range(80)]
+    report = check_bias(write(tmp_path / "d", some))
+    parity, difference = finding(report, "name_gender (en)"), finding(report, "name_gender (en) × sentiment")
+    assert parity.severity == "high" and "40 have female and 120 male" in parity.sentence
+    assert "80 more conversations in en with female given names" in parity.recommendation
+    assert difference.severity == "high" and "female/negative" in difference.sentence
+    assert not any(f.additions for f in report.findings if f.subject == "appearance")
+
+
+@pytest.mark.parametrize("partitions", [3, 17])
+def test_the_numbers_do_not_depend_on_the_cut(tmp_path, offline_records, partitions):
+    data = write(tmp_path / "d", offline_records)
+    targets = Conversations().targets()
+    whole = check_bias(data, targets=targets, partitions=1)
+    assert check_bias(data, targets=targets, partitions=partitions, executor="inline").to_dict() == whole.to_dict()
+
+
+def test_the_follow_up_is_written_as_a_params_file(tmp_path):
+    counts = {("en", "positive"): 150, ("en", "negative"): 50, ("es", "positive"): 50, ("es", "negative"): 150}
+    report = check_bias(write(tmp_path / "d", records(counts)))
+    path = write_follow_up(report, tmp_path / "params" / "more.yaml", dataset="more")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert content["dataset"] == "more" and content["english_share"] == 1.0
+    first, second = content["stages"]
+    assert first == 10 and second[10]["dataset"] == "more_2" and second[10]["english_share"] == 0.0
+    fields = {k: v for k, v in content.items() if k in ConversationsConfig.model_fields}
+    assert ConversationsConfig(**fields | {k: v for k, v in second[10].items() if k in fields}).total == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"targets": {"mood": {"good": 1.0}}}, "There can be no target for 'mood'"),
+        ({"targets": {"language": {"en": 0.5}}}, "target shares of language must add up to 1, got 0.5"),
+        ({"targets": {"language": {"en": "half"}}}, "must map each value to its share in 0–1"),
+        ({"allowed": [("language", "mood")]}, "An allowed pair must be two of"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(tmp_path, options, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        check_bias(write(tmp_path / "d", [conversation(0)]), **options)
+
+
+def test_thresholds_must_rise():
+    with pytest.raises(InvalidInput, match="Thresholds must rise from above 0"):
+        Thresholds(low=0.4)
+
+
+def test_small_counts_are_tested_exactly():
+    rng = np.random.default_rng(0)
+    assert fit_p(np.array([4, 0, 0]), np.array([0.25, 0.25, 0.5]), rng) == (
+        pytest.approx(0.25**4 * 2), "exact multinomial",
+    )  # fmt: skip
+    assert fit_p(np.array([0, 10]), np.array([0.5, 0.5]), rng) == (pytest.approx(2 / 1024), "exact binomial")
+    p, test = fit_p(np.array([30, *[2] * 76]), np.full(77, 1 / 77), rng)
+    assert test == "Monte Carlo multinomial" and p < 0.01
+    assert independence_p(np.array([[3, 0], [0, 3]]), rng) == (pytest.approx(0.1), "Fisher's exact")
+    p, test = independence_p(np.array([[4, 0, 0], [0, 4, 0], [0, 0, 4]]), rng)
+    assert test.startswith("Monte Carlo") and p < 0.01
+
+
+def test_intervals_of_effects_hold_the_truth_nineteen_times_in_twenty():
+    rng = np.random.default_rng(1)
+    target, drawn_from = np.array([0.3, 0.5, 0.2]), np.array([0.2, 0.5, 0.3])
+    truth = np.sqrt(((drawn_from - target) ** 2 / target).sum())
+    found = [cohens_w(rng.multinomial(400, drawn_from), target) for _ in range(200)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) > 0.9
+    assert np.mean([one.estimate for one in found]) == pytest.approx(truth, abs=0.02)
+
+
+def test_independent_attributes_have_no_effect_on_average():
+    rng = np.random.default_rng(2)
+    tables = [rng.multinomial(300, np.full(12, 1 / 12)).reshape(4, 3) for _ in range(100)]
+    assert np.mean([association(table)[1] for table in tables]) < 0.07
+    v, w = association(np.diag([20, 20, 20]))
+    assert v.estimate == pytest.approx(1, abs=0.01) and w == pytest.approx(np.sqrt(2), abs=0.02)
