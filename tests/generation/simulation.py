@@ -13,7 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from genesis_lab.errors import Throttled, Transient
+from genesis_lab.errors import GenesisError, Throttled, Transient
+from genesis_lab.generation.limiter import Ledger, Limits
+from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
 
 
@@ -146,6 +148,7 @@ class SimulatedService:
         self.fault_rate, self.latency_s = fault_rate, latency_s
         self.rng = np.random.default_rng(seed)
         self._quotas = {"tokens": tokens_per_minute, "requests": requests_per_minute}
+        # As if somebody had just used it up: whoever sends more than the rate is refused at once.
         self._levels = dict.fromkeys(self._quotas, 0.0)
         self._at = clock.now()
         self._window = 17.0  # clock minutes do not begin when we do
@@ -161,7 +164,7 @@ class SimulatedService:
     def _capacity(self, what: str) -> float:
         quota = self._quotas[what]
         if self.kind == "burst_1s":
-            return max(quota / 60, 6000.0 * self.burndown if what == "tokens" else 1.0)
+            return max(quota / 60, 4000.0 if what == "tokens" else 1.0)
         return quota
 
     def _refill(self) -> None:
@@ -224,3 +227,86 @@ class Measured:
     lost: int
     duplicated: int
     requests: int
+
+
+def simulate(
+    *,
+    told: Limits | None = None,
+    minutes: float = 10.0,
+    threads: int = 0,
+    processes: int = 1,
+    change: tuple[float, dict[str, float]] | None = None,
+    seed: int = 0,
+    **service_options: object,
+) -> Measured:
+    """Send requests as fast as our scheduler lets us, for some virtual minutes.
+
+    Parameters
+    ----------
+    told : what the ledgers are told (default: the truth).
+    threads : for each process; default: half as many again as the quota can keep busy.
+    processes : schedulers with a ledger of their own each.
+    change : (share of the time, quotas from then on).
+    """
+    clock = VirtualClock()
+    service = SimulatedService(clock, seed=seed, **service_options)  # type: ignore[arg-type]
+    tokens, requests = service._quotas.values()
+    told = told or Limits(tokens, requests, service.burndown)
+    per_second = min(tokens / (900 + 430 * service.burndown), requests) / 60
+    threads = threads or math.ceil(9 * per_second / processes) + 4
+    end = 60 * minutes
+    ids, lost = itertools.count(), []
+
+    def work(scheduler: Scheduler) -> None:
+        while clock.now() < end:
+            key = str(next(ids))
+            length = int(service.rng.integers(3200, 4000))
+            try:
+                scheduler.complete(Request(key, messages=(("user", "x" * length),)))
+            except GenesisError:
+                lost.append(key)
+
+    def alter() -> None:
+        if change:
+            clock.sleep(change[0] * end)
+            service.set_quota(**change[1])
+
+    schedulers = [
+        Scheduler(service, Ledger(told, clock=clock), rng=np.random.default_rng((seed, p))) for p in range(processes)
+    ]
+    clock.run([alter, *(lambda s=s: work(s) for s in schedulers for _ in range(threads))])
+    what = "tokens" if tokens < math.inf else "requests"
+    quota = {"tokens": tokens, "requests": requests}[what] / 60
+    later = (change[1][what] / 60, change[0] * end) if change else (quota, end)
+
+    def use(start: float, stop: float) -> float:
+        got = sum(cost if what == "tokens" else 1 for at, cost in service.settled if start <= at < stop)
+        granted = quota * max(0.0, min(stop, later[1]) - start) + later[0] * max(0.0, stop - max(start, later[1]))
+        return got / granted
+
+    return Measured(
+        whole=use(0, end),
+        steady=use(min(60.0, end / 4), end),
+        throttled=service.throttled / service.sent,
+        lost=len(lost),
+        duplicated=len(service.answered) - len(set(service.answered)),
+        requests=service.sent,
+    )
+
+
+TOKENS = {"30k": 30_000.0, "200k": 200_000.0, "2M": 2_000_000.0}
+SCENARIOS: dict[str, dict[str, object]] = {
+    **{f"{name} tokens/min": {"tokens_per_minute": tokens} for name, tokens in TOKENS.items()},
+    "20 requests/min": {"requests_per_minute": 20.0, "minutes": 20.0},
+    "900 requests/min": {"requests_per_minute": 900.0},
+    "burndown 5": {"tokens_per_minute": 200_000.0, "burndown": 5.0},
+    "burndown 15": {"tokens_per_minute": 2_000_000.0, "burndown": 15.0},
+    "told 1.25 times the quota": {"tokens_per_minute": 200_000.0, "told": Limits(250_000.0)},
+    "quota halved": {"tokens_per_minute": 200_000.0, "change": (0.5, {"tokens": 100_000.0})},
+    "four processes": {"tokens_per_minute": 200_000.0, "processes": 4},
+    "1 % faults": {"tokens_per_minute": 200_000.0, "fault_rate": 0.01},
+    "fixed window": {"tokens_per_minute": 200_000.0, "kind": "fixed_window"},
+    "burst of 1 s": {"tokens_per_minute": 200_000.0, "kind": "burst_1s"},
+    "unknown quota": {"tokens_per_minute": 200_000.0, "told": Limits(None)},
+}
+"""The scenarios of the benchmark, as options of `simulate`."""

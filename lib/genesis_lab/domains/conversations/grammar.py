@@ -31,8 +31,8 @@ Pattern = tuple[str | tuple[str, ...], ...]
 class _Draw:
     """Uniform numbers of one spec, drawn in one block because single draws from NumPy are slow."""
 
-    def __init__(self, seed: Sequence[int]) -> None:
-        self._numbers = iter(np.random.default_rng(seed).random(_DRAWS).tolist())
+    def __init__(self, seed: int, attempt: int) -> None:
+        self._numbers = iter(np.random.default_rng((seed, attempt)).random(_DRAWS).tolist())
 
     def chance(self, p: float) -> bool:
         return next(self._numbers) < p
@@ -62,7 +62,7 @@ class Grammar:
     def write(self, spec: Spec, attempt: int = 0) -> str:
         """The JSON text of one conversation with exactly ``spec.attributes["turns"]`` turns."""
         a = spec.attributes
-        draw = _Draw((spec.seed, attempt))
+        draw = _Draw(spec.seed, attempt)
         script, moves = self._taxonomy.script(a["intent"]), _moves()[a["language"]]
         start = _START_MOOD.get(a["emotion_arc"], "neutral")
         end = _END_MOOD.get(a["emotion_arc"], "neutral")
