@@ -41,7 +41,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         shown, here = notebook.metadata.get("genesis", {}).get("reference"), reference_shown(notebook)
         if shown == here:
             continue
-        why = "no reference data here" if here and "none" in here else "its figures were measured on other reference data"
+        why = (
+            "no reference data here" if here and "none" in here else "its figures were measured on other reference data"
+        )
         for item in items:
             if item.path == path:
                 item.add_marker(pytest.mark.skip(reason=f"{path.name}: {why} (see GENESIS_REFERENCE_DIR in README.md)"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 
 class GenesisError(Exception):
@@ -72,7 +72,9 @@ class Throttled(ProviderError):
 
     can_retry = True
 
-    def __init__(self, message: str, *, scope: Literal["requests", "tokens", "unknown"] = "unknown", **details) -> None:
+    def __init__(
+        self, message: str, *, scope: Literal["requests", "tokens", "unknown"] = "unknown", **details: Any
+    ) -> None:
         super().__init__(message, **details)
         self.scope = scope
 

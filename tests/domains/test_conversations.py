@@ -20,8 +20,10 @@ PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")
 
 
 def shares(*values: str):
-    return st.lists(st.integers(0, 9), min_size=len(values), max_size=len(values)).filter(any).map(
-        lambda w: {v: n / sum(w) for v, n in zip(values, w, strict=True)}
+    return (
+        st.lists(st.integers(0, 9), min_size=len(values), max_size=len(values))
+        .filter(any)
+        .map(lambda w: {v: n / sum(w) for v, n in zip(values, w, strict=True)})
     )
 
 
@@ -131,7 +133,9 @@ def test_prompt_speaks_the_records_language_and_holds_the_spec(language):
     spec = next(s for s in domain.specs(154, 1) if s.attributes["language"] == language)
     prompt = domain.prompt(spec)
     assert ("Write one chat" if language == "en" else "Escribe un chat") in prompt.messages[-1][1]
-    assert spec.attributes["intent"] in prompt.messages[-1][1] and str(spec.attributes["turns"]) in prompt.messages[-1][1]
+    assert (
+        spec.attributes["intent"] in prompt.messages[-1][1] and str(spec.attributes["turns"]) in prompt.messages[-1][1]
+    )
     assert len(prompt.messages) == 5 and prompt.stable == 4
     assert spec.attributes["intent"] not in prompt.system
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from genesis_lab.domains.quotas import largest_remainder, spread
 
-SHARES = st.lists(st.floats(0.01, 1), min_size=1, max_size=12).map(lambda s: {str(i): v / sum(s) for i, v in enumerate(s)})
+SHARES = st.lists(st.floats(0.01, 1), min_size=1, max_size=12).map(
+    lambda s: {str(i): v / sum(s) for i, v in enumerate(s)}
+)
 
 
 @given(shares=SHARES, total=st.integers(0, 5_000))

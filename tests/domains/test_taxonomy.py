@@ -114,5 +114,5 @@ def test_a_faulty_taxonomy_is_one_sentence(tmp_path, change, message):
 
 
 def test_a_missing_taxonomy_is_one_sentence(tmp_path):
-    with pytest.raises(InvalidInput, match="There is no file other.yaml"):
+    with pytest.raises(InvalidInput, match=r"There is no file other\.yaml"):
         load_taxonomy(tmp_path / "other.yaml")

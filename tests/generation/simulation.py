@@ -150,12 +150,15 @@ class SimulatedService:
         self._quotas = {"tokens": tokens_per_minute, "requests": requests_per_minute}
         # As if somebody had just used it up: whoever sends more than the rate is refused at once.
         self._levels = dict.fromkeys(self._quotas, 0.0)
+        if kind == "fixed_window":
+            self._levels = dict(self._quotas)
         self._at = clock.now()
         self._window = 17.0  # clock minutes do not begin when we do
         self.sent = self.throttled = 0
         self.settled: list[tuple[float, float]] = []
         """(time, tokens) of each answer."""
         self.answered: list[str] = []
+        """Keys of the answers that were not cut short."""
 
     def set_quota(self, **per_minute: float) -> None:
         self._refill()
@@ -205,7 +208,8 @@ class SimulatedService:
         cost = prompt + output * self.burndown
         self._levels["tokens"] += needs["tokens"] - cost
         self.settled.append((self.clock.now(), cost))
-        self.answered.append(request.key)
+        if wanted == output:
+            self.answered.append(request.key)
         self.clock.sleep(0.03)
         stop = "max_tokens" if wanted > output else "end"
         return Completion("{}", self.model, Usage(prompt, output), stop)

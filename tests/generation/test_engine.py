@@ -180,7 +180,11 @@ def test_a_rejected_request_is_not_repeated_as_it_is(tmp_path):
         if request.seed == specs[3].seed:
             seen.append(request.key)
             return Rejected("blocked by a content filter")
-        return good_answer(request, domain, specs) if any(s.seed == request.seed for s in specs) else domain.offline_text(specs[3], 1)
+        return (
+            good_answer(request, domain, specs)
+            if any(s.seed == request.seed for s in specs)
+            else domain.offline_text(specs[3], 1)
+        )
 
     dataset = run(tmp_path / "d", ScriptedProvider(script), domain=domain)
     assert dataset.total == 12 and len(seen) == 1
@@ -221,7 +225,13 @@ def test_interrupting_keeps_what_is_accepted_and_says_how_to_go_on(tmp_path):
 def test_a_changed_plan_on_resume_is_named(tmp_path):
     domain = small_domain(40)
     with pytest.raises(GenesisError):
-        run(tmp_path / "d", OfflineProvider(), 40, domain, on_progress=lambda p: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(
+            tmp_path / "d",
+            OfflineProvider(),
+            40,
+            domain,
+            on_progress=lambda p: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
     with pytest.raises(InvalidInput, match="total was 40, now 50"):
         run(tmp_path / "d", OfflineProvider(), 50)
 
@@ -265,4 +275,6 @@ def test_a_concurrent_run_overlaps_its_calls(tmp_path):
         gate.wait()
         return good_answer(request, domain, specs)
 
-    assert run(tmp_path / "d", ScriptedProvider(script, capabilities=Capabilities(concurrency=8)), 32, domain).total == 32
+    assert (
+        run(tmp_path / "d", ScriptedProvider(script, capabilities=Capabilities(concurrency=8)), 32, domain).total == 32
+    )

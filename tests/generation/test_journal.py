@@ -9,7 +9,9 @@ from genesis_lab.generation.journal import Journal
 
 
 @settings(max_examples=40, deadline=None)
-@given(entries=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20)), max_size=8), cut=st.integers(0, 400))
+@given(
+    entries=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20)), max_size=8), cut=st.integers(0, 400)
+)
 def test_cutting_the_file_anywhere_loses_at_most_the_torn_line(tmp_path_factory, entries, cut):
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     with Journal(path, {"plan": "x"}) as journal:

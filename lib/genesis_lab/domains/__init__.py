@@ -26,7 +26,9 @@ def get_domain(name: str = "conversations", **options: Any) -> Domain:
         config = ConversationsConfig(**{k: v for k, v in options.items() if k in ConversationsConfig.model_fields})
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}.") from None
+        raise InvalidInput(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}."
+        ) from None
     return Conversations(config)
 
 

@@ -76,8 +76,10 @@ class Domain(Protocol):
     """Version of schema and checks; part of a dataset's config hash."""
     prompt_version: str
     """Version of prompt and offline text; part of the request key."""
-    record_type: type[BaseModel]
-    id_field: str
+
+    @property
+    def record_type(self) -> type[BaseModel]:
+        """The schema of a record."""
 
     def targets(self) -> Sequence[Target]:
         """The plan's attributes with their target shares."""

@@ -37,7 +37,8 @@ class CompletionCache:
         data = json.loads(row[0])
         created = data.pop("created_at")
         return Completion(
-            **data | {"usage": Usage(**data["usage"]), "created_at": datetime.fromisoformat(created) if created else None}
+            **data
+            | {"usage": Usage(**data["usage"]), "created_at": datetime.fromisoformat(created) if created else None}
         )
 
     def put(self, key: str, completion: Completion) -> None:

@@ -46,7 +46,9 @@ class GenerationConfig(ConversationsConfig):
         return estimate(self.plan, self.domain, self.teacher)
 
 
-def generate_conversations(config: GenerationConfig, *, on_progress: Callable[[Progress], None] | None = None) -> Dataset:
+def generate_conversations(
+    config: GenerationConfig, *, on_progress: Callable[[Progress], None] | None = None
+) -> Dataset:
     """Generate, resume, or just open what the same configuration already made. See `engine.generate` for the errors."""
     return generate(
         config.plan,

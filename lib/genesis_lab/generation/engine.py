@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import time
 from collections import Counter, deque
@@ -19,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.base import Domain, Provenance, Spec
-from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, ProviderError, Rejected
+from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, Rejected
 from genesis_lab.generation.cache import CompletionCache
 from genesis_lab.generation.journal import Journal
 from genesis_lab.generation.plan import Plan
@@ -139,9 +140,13 @@ def generate(
                 dataset = run.write(target, _manifest(run, header, config or {}))
             shutil.rmtree(work)
     except Timeout:
-        raise InvalidInput(f"Another process is generating {shown(target)} right now: wait for it or choose another name.") from None
+        raise InvalidInput(
+            f"Another process is generating {shown(target)} right now: wait for it or choose another name."
+        ) from None
     except PermissionError:
-        raise GenesisError(f"{shown(target.parent)} is read-only: set GENESIS_OUTPUT_ROOT to a folder you may write to.") from None
+        raise GenesisError(
+            f"{shown(target.parent)} is read-only: set GENESIS_OUTPUT_ROOT to a folder you may write to."
+        ) from None
     finally:
         Path(str(work) + ".lock").unlink(missing_ok=True)
     return dataset
@@ -197,17 +202,15 @@ class _Run:
         width = self.provider.capabilities.concurrency
         if width == 1:
             while todo and self._may_try(todo[0]):
-                self._settle(todo, todo.popleft(), self._answer)
+                task = todo.popleft()
+                self._settle(todo, task, self._try(task))
             self._show(force=True)
             return
         answers: SimpleQueue[tuple[_Task, Completion | BaseException]] = SimpleQueue()
         in_flight = 0
 
         def work(task: _Task) -> None:
-            try:
-                answers.put((task, self._answer(task)))
-            except BaseException as error:
-                answers.put((task, error))
+            answers.put((task, self._try(task)))
 
         pool = ThreadPoolExecutor(width, thread_name_prefix="genesis")
         try:
@@ -219,14 +222,14 @@ class _Run:
                     break
                 task, answer = answers.get()
                 in_flight -= 1
-                self._settle(todo, task, lambda _, answer=answer: _raise_or_return(answer))
+                self._settle(todo, task, answer)
         except BaseException:
             # What is in flight is paid for: let it finish and journal it, then stop.
             while in_flight:
                 task, answer = answers.get()
                 in_flight -= 1
                 if isinstance(answer, Completion):
-                    self._settle(deque(), task, lambda _, answer=answer: answer)
+                    self._settle(deque(), task, answer)
             raise
         finally:
             pool.shutdown(wait=True)
@@ -250,7 +253,7 @@ class _Run:
         seed = (spec.seed + task.candidate) % 2**31
         key = request_key(
             self.domain.name, self.domain.prompt_version, prompt.system, messages, self.provider.name,
-            self.provider.model, vars_of(self.sampling), prompt.schema, seed,
+            self.provider.model, _sampling(self.sampling), prompt.schema, seed,
         )  # fmt: skip
         return Request(
             key=key,
@@ -274,14 +277,20 @@ class _Run:
                 self.cache.put(request.key, completion)
         return replace(completion, request_key=request.key) if request.key else completion
 
-    def _settle(self, todo: deque[_Task], task: _Task, answer: Callable[[_Task], Completion]) -> None:
+    def _try(self, task: _Task) -> Completion | BaseException:
+        try:
+            return self._answer(task)
+        except BaseException as error:
+            return error
+
+    def _settle(self, todo: deque[_Task], task: _Task, completion: Completion | BaseException) -> None:
         """Journal what came of a task, and put what must be tried again at the head of the queue."""
         entry: dict[str, Any] = {"kind": "attempt", "index": task.spec.index}
-        try:
-            completion = answer(task)
-        except Rejected as error:
-            self._drop(todo, task, entry, (f"rejected by the provider: {error}",), None)
+        if isinstance(completion, Rejected):
+            self._drop(todo, task, entry, (f"rejected by the provider: {completion}",), None)
             return
+        if isinstance(completion, BaseException):
+            raise completion
         u = completion.usage
         entry["usage"] = (u.prompt_tokens, u.completion_tokens, u.cache_read_tokens, u.cache_write_tokens)
         entry["cost_usd"] = completion.cost_usd
@@ -365,20 +374,12 @@ class _Run:
                 yield batch
 
 
-def vars_of(sampling: Sampling) -> dict[str, Any]:
+def _sampling(sampling: Sampling) -> dict[str, Any]:
     return {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
-
-
-def _raise_or_return(answer: Completion | BaseException) -> Completion:
-    if isinstance(answer, BaseException):
-        raise answer
-    return answer
 
 
 def _reason_kind(reason: str) -> str:
     """A drop reason without the particulars, so that reasons can be counted."""
-    import re
-
     return re.sub(r"\d+", "#", re.sub(r"(['\"]).*?\1", "…", reason))[:120]
 
 
@@ -391,7 +392,7 @@ def _header(plan: Plan, domain: Domain, provider: Provider, sampling: Sampling) 
         "seed": plan.seed,
         "provider": provider.name,
         "model": provider.model,
-        "sampling": vars_of(sampling),
+        "sampling": _sampling(sampling),
         "plan_hash": plan.hash,
     }
 

@@ -77,7 +77,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _repair(self, header: dict[str, Any]) -> bool:
@@ -101,7 +103,9 @@ class Journal:
             try:
                 found = json.loads(file.readline())
             except ValueError:
-                raise InvalidInput(f"{self.path.name} is no journal: its first line is damaged; delete {self.path.parent.name}.") from None
+                raise InvalidInput(
+                    f"{self.path.name} is no journal: its first line is damaged; delete {self.path.parent.name}."
+                ) from None
         wanted = json.loads(json.dumps(header))
         changed = [k for k in wanted if found.get(k) != wanted[k]]
         if changed:
@@ -121,7 +125,11 @@ def _short(value: Any) -> str:
 def write_error(error: OSError, path: Path) -> GenesisError:
     """The one sentence for a failed write."""
     if error.errno == errno.ENOSPC:
-        return GenesisError(f"The disk is full while writing {path.name}: free some space and run the same command again; nothing is lost.")
+        return GenesisError(
+            f"The disk is full while writing {path.name}: free some space and run the same command again; nothing is lost."
+        )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return GenesisError(f"{path.name} can't be written: {path.parent} is read-only; set GENESIS_OUTPUT_ROOT to a folder you may write to.")
+        return GenesisError(
+            f"{path.name} can't be written: {path.parent} is read-only; set GENESIS_OUTPUT_ROOT to a folder you may write to."
+        )
     return GenesisError(f"{path.name} can't be written: {error.strerror or error}.")

@@ -32,8 +32,9 @@ HOLD_S, LONGEST_HOLD_S = 0.3, 15.0
 """Nothing is sent this long after a refusal; doubled with each further refusal in a row."""
 FEEL_S = 1.0
 """After a refusal one request at a time feels the way: a refusal of that one would be known after this long."""
-DOUBLING_S = 4.0
-"""An unknown quota is felt for by doubling the rate this often, until the first refusal."""
+FIRST_S, DOUBLING_S = 1.0, 4.0
+"""An unknown quota is felt for with one request in so many seconds, doubled this often until the first refusal."""
+_INSTANT = 1e-6
 
 Scope = Literal["requests", "tokens", "unknown"]
 
@@ -129,45 +130,52 @@ class _Bucket:
         if self.rate == math.inf:
             return 0.0
         if not self.rate:
-            self.rate, self.level = cost / 2, cost
-        elapsed, self.filled_at = now - self.filled_at, now
-        if self.unknown and self.wanted and not self.marks:
-            self.rate *= 2 ** (elapsed / DOUBLING_S)
-        self.level = min(self.burst, self.level + self.rate * elapsed)
+            self.rate = cost / FIRST_S
+        self._fill(now)
         missing = cost - self.level
         self.wanted = missing > 0
-        return missing / self.rate + 1e-4 if missing > 0 else 0.0
+        return missing / self.rate
 
-    def take(self, cost: float) -> None:
+    def _fill(self, now: float) -> None:
+        elapsed, self.filled_at = now - self.filled_at, now
+        if self.rate == math.inf:
+            return
+        if self.unknown and self.wanted and self.last_cut == -math.inf:
+            self.rate *= 2 ** (elapsed / DOUBLING_S)
+        self.level = max(self.level, min(self.burst, self.level + self.rate * elapsed))
+
+    def take(self, cost: float, now: float) -> None:
+        if not self.marks:
+            self.marks.append((now, 0.0))
         self.level -= cost
         self.spent += cost
 
-    def give_back(self, amount: float) -> None:
+    def give_back(self, amount: float, now: float) -> None:
         """`amount` may be negative: an answer cost more than was reserved for it."""
-        self.level = min(self.burst, self.level + amount)
+        self._fill(now)
+        self.level += amount
         self.spent -= amount
 
     def accepted(self, sent_at: float) -> None:
         """A request got through: after a cut, go back up, fast to what the refusals leave possible, slowly beyond."""
-        if sent_at < self.last_cut or self.rate >= self.ceiling or not self.marks:
+        if sent_at < self.last_cut or self.rate >= self.ceiling or not self.wanted or self.last_cut == -math.inf:
             return
         self.quiet_requests += 1
         if self.rate < self.highest < math.inf:
             self.rate += 0.04 * (self.highest - self.rate)
-        self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 100) ** 2)
+        self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 50) ** 2)
         self.rate = min(self.rate, self.ceiling)
 
-    def refused(self, cost: float, sent_at: float, now: float) -> None:
+    def refused(self, cost: float, sent_at: float, now: float, fresh: bool) -> None:
         """The service's bucket holds less than `cost`: so does ours, and perhaps our rate is too high."""
         self.level = min(self.level, 0.0)
-        if sent_at < self.last_cut or now - self.last_cut < 1.0:
+        if sent_at < self.last_cut or now - self.last_cut < 1.0 or not fresh:
             self.marks[-1] = (now, self.spent)
             return
         rate = self.rate if self.rate < math.inf else self.spent / max(now - self.started, 1.0)
         low, high = self._possible(cost, now)
-        delivered = (low + high) / 2 if self.marks else 0.9 * rate
         self.highest = high
-        self.rate = min(max(delivered, DEEPEST_CUT * rate), 0.98 * rate)
+        self.rate = min(max((low + high) / 2, DEEPEST_CUT * rate), 0.98 * rate, high)
         self.marks.append((now, self.spent))
         self.last_cut, self.quiet_requests = now, 0
 
@@ -251,8 +259,8 @@ class Ledger:
                 heapq.heapify(self._queue)
                 self._wake()
             reservation = Reservation(tokens, waiter.place, self.clock.now())
-            self._tokens.take(tokens)
-            self._requests.take(1)
+            self._tokens.take(tokens, reservation.sent_at)
+            self._requests.take(1, reservation.sent_at)
             self._in_flight.add(reservation)
             self._sent += 1
             if self._in_a_row:
@@ -286,12 +294,12 @@ class Ledger:
                 self._feeler = None
             self._in_flight.discard(reservation)
             self._refused += 1
-            self._tokens.give_back(reservation.tokens)
-            self._requests.give_back(1)
+            self._tokens.give_back(reservation.tokens, now)
+            self._requests.give_back(1, now)
             if self._about_requests(scope):
-                self._requests.refused(1, reservation.sent_at, now)
+                self._requests.refused(1, reservation.sent_at, now, not self._in_a_row)
             else:
-                self._tokens.refused(reservation.tokens, reservation.sent_at, now)
+                self._tokens.refused(reservation.tokens, reservation.sent_at, now, not self._in_a_row)
             if now >= self._held_until:
                 hold_s = min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
                 self._in_a_row += 1
@@ -333,12 +341,13 @@ class Ledger:
         now = self.clock.now()
         waits = [self._held_until - now, self._tokens.wait_s(tokens, now), self._requests.wait_s(1, now)]
         if self._feeler:
-            seen_for_s = now - self._feeler.sent_at
-            if seen_for_s < FEEL_S:
-                waits.append(FEEL_S - seen_for_s)
+            unsure_for_s = self._feeler.sent_at + FEEL_S - now
+            if unsure_for_s > _INSTANT:
+                waits.append(unsure_for_s)
             else:
                 self._got_through()
-        return max(0.0, *waits)
+        wait_s = max(waits)
+        return wait_s if wait_s > _INSTANT else 0.0
 
     def _got_through(self) -> None:
         self._feeler = None
@@ -346,7 +355,7 @@ class Ledger:
 
     def _return(self, reservation: Reservation, tokens: float) -> None:
         self._in_flight.discard(reservation)
-        self._tokens.give_back(reservation.tokens - tokens)
+        self._tokens.give_back(reservation.tokens - tokens, self.clock.now())
         if reservation is self._feeler:
             self._got_through()
         self._wake()

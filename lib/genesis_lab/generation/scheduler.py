@@ -15,7 +15,7 @@ from genesis_lab.providers.base import Completion, Provider, Request, Usage
 
 CHARACTERS_PER_TOKEN = 3.0
 """Of a prompt, before any answer told the real ratio; low, so that the first requests are rather over-reserved."""
-HEADROOM = 1.2
+HEADROOM = 1.5
 """The answer cap is this much above the 99th percentile of the answers seen."""
 ENOUGH = 50
 """Answers to see before the cap follows them."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-
 Message = tuple[Literal["user", "assistant"], str]
 """One message of a chat: who speaks, and the text."""
 

@@ -180,9 +180,9 @@ def _field(name: str, info: FieldInfo, value: Any, choices: Choices | None) -> _
         choices = _literals(_unwrapped(next(iter(get_args(kind)), None))[0])
     if origin in (tuple, list, set, frozenset) and choices is not None:
         return _picker(value, choices)
-    if origin is dict and value and all(isinstance(v, int | float) for v in value.values()):
-        if abs(sum(value.values()) - 1) < 1e-6:
-            return _shares(value)
+    numbers = origin is dict and value and all(isinstance(v, int | float) for v in value.values())
+    if numbers and abs(sum(value.values()) - 1) < 1e-6:
+        return _shares(value)
     options = _literals(kind)
     if options is not None:
         pairs = [("–", None), *((o, o) for o in options)] if optional else [(o, o) for o in options]

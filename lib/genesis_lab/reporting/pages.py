@@ -125,9 +125,9 @@ def _render(report: Report, *, interactive: bool) -> str:
         sections=sections,
         interactive=interactive,
         # Ours, not data: the stylesheet, plotly's own code, and its settings
-        css=Markup(CSS + (_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-        plotly_js=Markup(plotly_js),  # noqa: S704
-        config=Markup(json.dumps(CONFIG)),  # noqa: S704
+        css=Markup(CSS + (_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        plotly_js=Markup(plotly_js),
+        config=Markup(json.dumps(CONFIG)),
         cards=key_figures(report.figures) if report.figures else "",
         provenance=table(facts) if facts else "",
     )
@@ -155,7 +155,7 @@ def _part(part: Part, name: str, *, interactive: bool, across: int) -> dict[str,
         return {"kind": "picture", "label": label, "body": body}
     # "<" would end the script where a label holds "</script>"
     body = json.dumps(lean(part), ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
-    return {"kind": "chart", "name": name, "label": label, "height": figure_height(part), "body": Markup(body)}  # noqa: S704
+    return {"kind": "chart", "name": name, "label": label, "height": figure_height(part), "body": Markup(body)}
 
 
 def _weasyprint() -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,7 +13,7 @@ from genesis_lab.reporting.charts import Mark
 from genesis_lab.reporting.markup import Html
 from genesis_lab.reporting.tables import NotMeasured, interval_text, table
 
-Drawn = go.Figure | Html | NotMeasured
+Drawn: TypeAlias = go.Figure | Html | NotMeasured
 Report = Mapping[str, Any]
 
 SCORES = ("completeness", "consistency", "realism", "diversity")
@@ -24,20 +24,28 @@ def quality_radar(report: Report) -> go.Figure:
     return charts.quality_radar({name: report[name]["value"] for name in SCORES})
 
 
-def quality_parts(report: Report) -> Html:
-    """Every measurement behind the scores: value, interval, on how many, and what it means."""
-    rows = []
+def quality_parts(report: Report, *, below: float | None = None) -> Html:
+    """Every measurement behind the scores, or those `below` a value: value, interval, on how many."""
+    rows, hidden = [], 0
     for name in SCORES:
         for part in report[name]["parts"]:
+            if below is not None and part["value"] is not None and part["value"] >= below:
+                hidden += 1
+                continue
             value = NotMeasured(part["reason"]) if part["value"] is None else _interval(part["value"], part["interval"])
             rows.append({"score": name, "part": part["name"], "value": value, "n": part["n"], "of": part["unit"]})
-    return table(rows, caption="What the scores are made of (0 worst, 1 best)")
+    rest = f"; {hidden} more are 1.00" if hidden else ""
+    return table(rows, caption=f"What the scores are made of (0 worst, 1 best{rest})")
 
 
 def quality_offences(report: Report, *, limit: int = 15) -> Html | str:
     """The records that something is wrong with, by part."""
     rows = [
-        {"part": part["name"], "record": offence["record_id"] or f"row {offence['row'] + 1}", "what is wrong": offence["reason"]}
+        {
+            "part": part["name"],
+            "record": offence["record_id"] or f"row {offence['row'] + 1}",
+            "what is wrong": offence["reason"],
+        }
         for name in SCORES
         for part in report[name]["parts"]
         for offence in part["offences"][:5]
@@ -54,7 +62,9 @@ def k_shot_curve(card: Report) -> Drawn:
     for s in card["students"]:
         worth = s["equivalence"] or {}
         a = s["accuracy"]
-        marks[s["title"]] = Mark(a["estimate"], a["low"], a["high"], worth.get("k"), worth.get("low"), worth.get("high"))
+        marks[s["title"]] = Mark(
+            a["estimate"], a["low"], a["high"], worth.get("k"), worth.get("low"), worth.get("high")
+        )
     return charts.k_shot_curve(curves, marks, floor=card["floor"]["estimate"] if card["floor"] else None)
 
 
@@ -75,7 +85,11 @@ def worth_table(card: Report) -> Drawn:
         }
         for s in card["students"]
     ]
-    return table(rows, caption="Trained on this dataset only, tested on real utterances") if rows else NotMeasured(_why(card, "scorecard"))
+    return (
+        table(rows, caption="Trained on this dataset only, tested on real utterances")
+        if rows
+        else NotMeasured(_why(card, "scorecard"))
+    )
 
 
 def gain_table(card: Report) -> Drawn:
@@ -84,8 +98,8 @@ def gain_table(card: Report) -> Drawn:
         {
             "student": s["title"],
             "real examples per intent": round(gain["k"], 1),
-            "real only": round(gain["real_only"], 3),
-            "with this dataset": round(gain["with_synthetic"], 3),
+            "real only": f"{gain['real_only']:.2f}",
+            "with this dataset": f"{gain['with_synthetic']:.2f}",
             "difference": _estimate(gain["difference"], signed=True),
         }
         for s in card["students"]
@@ -110,14 +124,21 @@ def confusion_table(card: Report, *, limit: int = 12) -> Drawn:
     if not card["students"]:
         return NotMeasured(_why(card, "scorecard"))
     best = max(card["students"], key=lambda s: s["accuracy"]["estimate"])
-    rows = [{"intent": c["intent"], "taken for": c["taken_for"], "times": c["count"], "of": c["n"]} for c in best["confusions"]]
+    rows = [
+        {"intent": c["intent"], "taken for": c["taken_for"], "times": c["count"], "of": c["n"]}
+        for c in best["confusions"]
+    ]
     return table(rows[:limit], caption=f"What {best['title']} mixes up most") if rows else "Nothing is mixed up."  # type: ignore[return-value]
 
 
 def candidates(report: Report) -> go.Figure:
     """The classifiers that were compared, on the records kept for comparing."""
     rows = [
-        {"candidate": c["candidate"], "score": c["score"], **({"low": c["interval"]["low"], "high": c["interval"]["high"]} if c["interval"] else {})}
+        {
+            "candidate": c["candidate"],
+            "score": c["score"],
+            **({"low": c["interval"]["low"], "high": c["interval"]["high"]} if c["interval"] else {}),
+        }
         for c in report["candidates"]
     ]
     first = report["candidates"][0]
@@ -270,7 +291,13 @@ def _points(rows: Any, x: str, name: str | None = None) -> pd.DataFrame:
 
 def _result(name: str, evaluation: Report) -> dict[str, Any]:
     a, f1 = evaluation["accuracy"], evaluation["macro_f1"]
-    return {"tested on": name, "n": a["n"], "accuracy": _estimate(a), "macro-F1": _estimate(f1), "ECE": evaluation["ece"]}
+    return {
+        "tested on": name,
+        "n": a["n"],
+        "accuracy": _estimate(a),
+        "macro-F1": _estimate(f1),
+        "ECE": evaluation["ece"],
+    }
 
 
 def _ends(value: Report, name: str) -> dict[str, float]:

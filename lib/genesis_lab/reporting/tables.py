@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -16,6 +17,10 @@ from genesis_lab.reporting.markup import Html, escape, plain
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_FIGURE = re.compile(r"[+-]?\d[\d,.]*(%| \[.+\]|)")
+"""A number that is written out: with its interval, in percent, to a fixed digit."""
 
 
 @runtime_checkable
@@ -166,6 +171,7 @@ def _columns_and_records(rows: pd.DataFrame | Sequence[Mapping[str, Any]]) -> tu
 
 def _is_numeric(value: object) -> bool:
     number = isinstance(value, Real | HasInterval) and not isinstance(value, bool)
+    number = number or (isinstance(value, str) and _FIGURE.fullmatch(value) is not None)
     return number or value is None or isinstance(value, NotMeasured) or str(value) == "<NA>"
 
 

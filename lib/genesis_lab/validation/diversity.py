@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -72,7 +73,7 @@ def self_similarity(cells: Mapping[str, Sequence[str]]) -> tuple[float | None, i
     """
     means, pairs = [], 0
     for texts in cells.values():
-        sets = [{*words, *zip(words, words[1:], strict=False)} for words in map(str.split, texts[:_PAIRED])]
+        sets = [{*words, *itertools.pairwise(words)} for words in map(str.split, texts[:_PAIRED])]
         values = [len(a & b) / len(a | b) for i, a in enumerate(sets) for b in sets[:i]]
         if values:
             means.append(float(np.mean(values)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -164,7 +165,7 @@ def _words(words: pd.Series) -> Counter[str]:
     counts: Counter[str] = Counter()
     for tokens in map(str.split, words):
         counts.update(tokens)
-        counts.update(map(" ".join, zip(tokens, tokens[1:], strict=False)))
+        counts.update(map(" ".join, itertools.pairwise(tokens)))
     return counts
 
 

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from genesis_lab.domains.base import Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder, spread
-from genesis_lab.errors import InvalidInput, ParseFailure
+from genesis_lab.errors import ParseFailure
 
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 Tone = Literal["neobank", "formal", "casual"]
@@ -90,7 +91,6 @@ class Conversations:
     version = "1"
     prompt_version = "1"
     record_type = r.Conversation
-    id_field = "conversation_id"
 
     def __init__(self, config: ConversationsConfig | None = None) -> None:
         self.config = config or ConversationsConfig()
@@ -138,9 +138,9 @@ class Conversations:
         turns = self._turns(labels["complexity"], rng)
         seeds = rng.integers(2**31, size=total)
         ordinals: dict[tuple[str, str], int] = {}
-        specs = []
+        specs: list[Spec] = []
         for index in rng.permutation(total):
-            attributes = {name: str(labels[name][index]) for name in labels}
+            attributes: dict[str, Any] = {name: str(labels[name][index]) for name in labels}
             attributes |= {"emotion_arc": arcs[index], "turns": int(turns[index])}
             cell = (attributes["intent"], attributes["language"])
             ordinal = ordinals[cell] = ordinals.get(cell, -1) + 1
@@ -175,9 +175,7 @@ class Conversations:
         return self._grammar.write(spec, attempt)
 
     @cached_property
-    def _grammar(self) -> Any:
-        from genesis_lab.domains.conversations.grammar import Grammar
-
+    def _grammar(self) -> Grammar:
         return Grammar(self.taxonomy, tone=self.config.tone, seed=self.config.seed)
 
     def fingerprint(self, record: r.Conversation) -> str:
@@ -254,7 +252,9 @@ def _content_problems(conversation: r.Conversation) -> list[str]:
         words = " ".join(t.text for t in conversation.turns if t.speaker == speaker)
         found = detect(words)
         if found not in (None, conversation.language) or (found is None and len(words) > 80):
-            problems.append(f"the {speaker}'s text must be in {conversation.language!r}, it reads as {found or 'another language'}")
+            problems.append(
+                f"the {speaker}'s text must be in {conversation.language!r}, it reads as {found or 'another language'}"
+            )
     if len({t.text.casefold() for t in conversation.turns}) < len(conversation.turns):
         problems.append("the same text is said twice")
     if any("<" in t.text and _TAG.search(t.text) for t in conversation.turns):

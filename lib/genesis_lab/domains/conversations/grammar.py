@@ -35,7 +35,7 @@ class _Draw:
         self._numbers = iter(np.random.default_rng((seed, attempt)).random(_DRAWS).tolist())
 
     def chance(self, p: float) -> bool:
-        return next(self._numbers) < p
+        return bool(next(self._numbers) < p)
 
     def pick(self, items: Sequence[Any]) -> Any:
         return items[int(next(self._numbers) * len(items))]
@@ -129,12 +129,12 @@ def _shape(turns: int) -> tuple[int, int, bool, bool]:
 
 @lru_cache(maxsize=1)
 def _moves() -> dict[str, Any]:
-    return read_yaml(Path(__file__).with_name("moves.yaml"))
+    return dict(read_yaml(Path(__file__).with_name("moves.yaml")))
 
 
 @lru_cache(maxsize=1)
 def _slots() -> dict[str, dict[str, list[str]]]:
-    return read_yaml(Path(__file__).with_name("slots.yaml"))
+    return dict(read_yaml(Path(__file__).with_name("slots.yaml")))
 
 
 @lru_cache(maxsize=65_536)
@@ -181,5 +181,11 @@ def _careless(text: str, draw: _Draw) -> str:
         return text
     i = draw.pick(long)
     word, at = words[i], draw.pick((1, 2, 3))
-    words[i] = draw.pick((word[:at] + word[at + 1] + word[at] + word[at + 2 :], word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:]))
+    words[i] = draw.pick(
+        (
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
+            word[:at] + word[at + 1 :],
+            word[:at] + word[at] + word[at:],
+        )
+    )
     return " ".join(words)

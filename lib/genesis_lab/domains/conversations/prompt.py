@@ -68,7 +68,7 @@ def _task(spec: Spec, taxonomy: Taxonomy, words: dict[str, Any]) -> str:
     lines = getattr(taxonomy.script(a["intent"]).examples, a["language"])
     start = spec.seed % len(lines)
     plain = [line for line in (*lines[start:], *lines[:start]) if "[" not in line and "{" not in line]
-    return words["task"].format(
+    return str(words["task"]).format(
         intent=intent.name,
         description=getattr(intent.description, a["language"]),
         utterances="\n".join(f"- {line}" for line in plain[:_EXAMPLE_UTTERANCES]),
@@ -90,9 +90,9 @@ def _examples(language: str, sentiment: str, complexity: str) -> list[dict[str, 
 
 @lru_cache(maxsize=1)
 def _scaffold() -> dict[str, Any]:
-    return read_yaml(_HERE / "prompt.yaml")
+    return dict(read_yaml(_HERE / "prompt.yaml"))
 
 
 @lru_cache(maxsize=1)
 def _few_shot() -> list[dict[str, Any]]:
-    return read_yaml(_HERE / "few_shot.yaml")
+    return list(read_yaml(_HERE / "few_shot.yaml"))

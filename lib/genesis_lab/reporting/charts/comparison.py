@@ -51,7 +51,7 @@ def compare_scores(scores: pd.DataFrame, *, title: str | None = None) -> go.Figu
                     for r in part.to_dict("records")
                 ],
                 hovertemplate="%{customdata}<extra>" + figure_text(dataset) + "</extra>",
-            )  # fmt: skip
+            )
         )
     if title is None:
         title = "Scores side by side"

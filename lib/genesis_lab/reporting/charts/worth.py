@@ -124,7 +124,7 @@ def _band(frame: pd.DataFrame, x: str, name: str, colour: str) -> list[go.Scatte
                 mode="lines",
                 showlegend=False,
                 hoverinfo="skip",
-            )  # fmt: skip
+            )
         )
     line = go.Scatter(
         x=xs, y=ys, mode="lines+markers", name=name, line={"color": colour, "width": 2}, marker={"size": 6},

@@ -1,0 +1,296 @@
+"""One page about a dataset, made of the reports kept with it: for people who won't open a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+from genesis_lab.reporting import charts, sections
+from genesis_lab.reporting.chat import chat
+from genesis_lab.reporting.markup import Html, escape
+from genesis_lab.reporting.pages import Part, Report, Section
+from genesis_lab.reporting.style import MEANING
+from genesis_lab.reporting.tables import NotMeasured
+
+Reports = Mapping[str, Mapping[str, Any]]
+"""Kind (``quality``, ``scorecard``, ``bias``, ``training``) to the report's ``to_dict``."""
+Rows = tuple[Part | tuple[Part, ...], ...]
+
+RISING = 0.01
+"""Accuracy gained by the last step of a learning curve from which more data is worth its price."""
+_MOST_STEPS = 7
+_LANGUAGES = {"en": "English", "es": "Spanish"}
+
+
+def dataset_report(
+    name: str,
+    manifest: Mapping[str, Any],
+    reports: Reports,
+    *,
+    counts: Mapping[str, Mapping[str, int]],
+    samples: Iterable[Mapping[str, Any]] = (),
+    examples: Html | None = None,
+    title: str = "",
+    provenance: Mapping[str, object] | None = None,
+) -> Report:
+    """The page: key figures, a summary in plain words, what to do next, then what stands behind it.
+
+    Parameters
+    ----------
+    manifest : the dataset's.
+    counts : attribute to records of each value: ``language``, ``intent``, ``category``, ``sentiment`` …
+    samples : conversations to show.
+    examples : what a trained model makes of a few sentences (`sections.predictions`).
+    provenance : further lines of the footer: versions, command, date.
+    """
+    total = sum(manifest["counts"].values())
+    languages = " and ".join(_LANGUAGES.get(code, code) for code in counts.get("language", {})) or "no language given"
+    steps = next_steps(reports)
+    quality = reports.get("quality")
+    status: Literal["PASS", "WARN", "FAIL", ""] = (quality or {}).get("verdict") or ""
+    return Report(
+        title=title or f"Dataset report: {name}",
+        subtitle=f"{total:,} conversations · {len(counts.get('intent', ())):,} intents · {languages}",
+        summary=summary(name, manifest, reports),
+        status=status,
+        figures=key_figures(manifest, reports),
+        sections=(
+            Section("What to do next", [_bullets(steps) if steps else "Nothing stands out: the dataset can be used as it is."]),
+            Section("What it is worth", _worth(reports.get("scorecard"))),
+            Section("The classifier trained on it", _classifier(reports.get("training"), examples)),
+            Section("Quality", _quality(quality)),
+            Section("Balance", _balance(reports.get("bias"))),
+            Section("What it holds", _content(counts, samples)),
+        ),
+        provenance=_made_by(manifest) | dict(provenance or {}),
+    )  # fmt: skip
+
+
+def key_figures(manifest: Mapping[str, Any], reports: Reports) -> dict[str, object]:
+    """The cards: worth, accuracy on real data, quality, balance, cost."""
+    card, quality, bias = (reports.get(kind) for kind in ("scorecard", "quality", "bias"))
+    found: dict[str, object] = {}
+    best = _best(card)
+    if best is None:
+        why = NotMeasured(str((card or {"not_measured": {}})["not_measured"].get("scorecard", "no scorecard")))
+        found |= {"worth": why, "accuracy on real data": why}
+    else:
+        a, worth = best["accuracy"], best["equivalence"]
+        value, interval = _equivalent(worth) if worth else ("", "")
+        found["worth"] = (
+            (value, f"real labelled examples per intent {interval}") if worth else NotMeasured("no real training data")
+        )
+        found["accuracy on real data"] = (
+            f"{a['estimate']:.0%}",
+            f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} real messages",
+        )
+    found["quality"] = (
+        NotMeasured("no quality report")
+        if not quality or quality["overall"] is None
+        else (f"{quality['overall']:.1f}", f"of 100: {quality['verdict']}")
+    )
+    found["imbalance"] = (bias["severity"], _deviations(bias)) if bias else NotMeasured("no bias report")
+    cost = manifest.get("cost_usd")
+    found["cost"] = NotMeasured("no price is known") if cost is None else (f"${cost:,.2f}", "to generate")
+    return found
+
+
+def summary(name: str, manifest: Mapping[str, Any], reports: Reports) -> str:
+    """What a reader in a hurry takes away, in whole sentences."""
+    says = [f"The dataset {name} holds {sum(manifest['counts'].values()):,} conversations {_writer(manifest)}."]
+    best = _best(reports.get("scorecard"))
+    if best:
+        a = best["accuracy"]
+        text = f"A model taught with nothing else understands {a['estimate']:.0%} of real customer messages"
+        if best["beats_floor"] is False:
+            text += ", no more than the names of the intents alone achieve"
+        elif best["equivalence"]:
+            value, _ = _equivalent(best["equivalence"])
+            text += f", as much as {value} real labelled examples per intent would teach it"
+        says.append(text + ".")
+    else:
+        says.append("What it is worth on real customer messages was not measured.")
+    quality, bias, training = (reports.get(kind) for kind in ("quality", "bias", "training"))
+    if quality and quality["overall"] is not None:
+        judged = {"PASS": "passes", "WARN": "passes with a warning", "FAIL": "fails"}[quality["verdict"]]
+        says.append(f"Its quality {judged} with {quality['overall']:.0f} of 100 points.")
+    if bias:
+        level = {"none": "It is balanced as planned"}.get(
+            bias["severity"], f"Its worst imbalance is {bias['severity']}"
+        )
+        says.append(f"{level} ({_deviations(bias)}).")
+    if training:
+        tested = training["reference"] or training["evaluation"]
+        kind = "real" if training["reference"] else "held-out"
+        a = tested["accuracy"]
+        says.append(
+            f"The classifier that was kept, {training['chosen']}, gets {a['estimate']:.0%} of {a['n']:,} {kind} messages right."
+        )
+    return " ".join(says)
+
+
+def next_steps(reports: Reports) -> list[str]:
+    """What the reports recommend, the most useful first."""
+    card, quality, bias = (reports.get(kind) for kind in ("scorecard", "quality", "bias"))
+    steps = []
+    best = _best(card)
+    if best:
+        curve = best["learning_curve"]
+        if len(curve) > 1:
+            before, after = curve[-2:]
+            rise = after["accuracy"]["estimate"] - before["accuracy"]["estimate"]
+            grown = f"from {before['records']:,} to {after['records']:,} records accuracy on real messages rose by {100 * rise:.1f} points"
+            steps.append(
+                f"Generate more: {grown}, so the next ones are likely to pay as well."
+                if rise >= RISING
+                else f"Write new ways of asking rather than more records: {grown}."
+            )
+        weak = [
+            i["intent"] for i in sorted(best["intents"], key=lambda i: (i["recall"], i["intent"])) if i["recall"] < 0.5
+        ]
+        if weak:
+            steps.append(
+                f"Write better openings for {_listed(weak, 4)}: real messages about them are understood least."
+            )
+        for pair in islice(best["confusions"], 1):
+            steps.append(
+                f"Tell {pair['intent']} and {pair['taken_for']} apart: {pair['count']} of {pair['n']} real messages of the "
+                "first are taken for the second."
+            )
+    for finding in (bias or {"findings": ()})["findings"]:
+        if finding["severity"] != "none" and finding["recommendation"]:
+            steps.append(f"Balance {finding['name']} ({finding['severity']}): {finding['recommendation']}")
+    if quality:
+        parts = [*(part for score in sections.SCORES for part in quality[score]["parts"]), quality["contamination"]]
+        wrong = sorted((p for p in parts if p["failed"]), key=lambda p: p["value"])
+        steps += [
+            f"Look at the {p['failed']:,} {p['unit']} that fail the check {p['name'].replace('_', ' ')}."
+            for p in wrong[:2]
+        ]
+        private = sum(part["failed"] or 0 for part in quality["personal_data"].values())
+        if private:
+            steps.append(f"Decide on {private:,} turns that look like personal data before anyone trains on them.")
+    return steps[:_MOST_STEPS]
+
+
+def _worth(card: Mapping[str, Any] | None) -> Rows:
+    if card is None:
+        return (NotMeasured("no scorecard"),)
+    if not card["students"]:
+        return (NotMeasured(card["not_measured"].get("scorecard", "no student could be trained")),)
+    return (
+        "Standard models are trained on nothing but this dataset and tested on real customer messages. The same models "
+        "trained on real labelled examples are the yardstick; the diamonds show where this dataset stands on it.",
+        sections.k_shot_curve(card),
+        sections.worth_table(card),
+        sections.learning_curve(card),
+        "What the dataset adds where some real examples are at hand:",
+        sections.gain_table({**card, "students": [_best(card)]}),
+    )
+
+
+def _classifier(training: Mapping[str, Any] | None, examples: Html | None) -> Rows:
+    if training is None:
+        return (NotMeasured("no classifier was trained"),)
+    exam = training["reference"] or training["evaluation"]
+    rows: Rows = (
+        f"{training['chosen']}, chosen from {len(training['candidates'])} candidates, learned from {training['n_train']:,} messages."
+        if training["candidates"]
+        else f"{training['chosen']} learned from {training['n_train']:,} messages.",
+        sections.training_results(training),
+    )
+    if examples:
+        rows = (*rows, examples)
+    return (*rows, sections.hardest_intents(exam), sections.confused_pairs(exam, limit=6))
+
+
+def _quality(report: Mapping[str, Any] | None) -> Rows:
+    if report is None:
+        return (NotMeasured("no quality report"),)
+    return (
+        "Four scores: is everything there (completeness), do labels and text agree (consistency), does it read like real "
+        "messages (realism), is it varied (diversity).",
+        (charts.quality_gauge(report["overall"]), sections.quality_radar(report)),
+        sections.quality_parts(report, below=0.995),
+    )
+
+
+def _balance(report: Mapping[str, Any] | None) -> Rows:
+    if report is None:
+        return (NotMeasured("no bias report"),)
+    return (
+        "Every attribute is held against its plan, and attributes that have nothing to do with each other are checked "
+        "for going together: 0 means independent, 1 means that one tells the other.",
+        sections.bias_findings(report, limit=6),
+        sections.bias_associations(report),
+    )
+
+
+def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Mapping[str, Any]]) -> Rows:
+    order = {value: place for place, value in enumerate(MEANING)}
+    mix = {
+        name: dict(sorted(values.items(), key=lambda item: order.get(item[0], len(order))))
+        for name, values in counts.items()
+        if name not in ("intent", "category") and values
+    }
+    rows: Rows = (charts.composition(mix),) if mix else ()
+    if counts.get("category"):
+        largest = dict(sorted(counts["category"].items(), key=lambda item: -item[1]))
+        rows = (*rows, charts.distribution(largest, "category"))
+    shown = list(samples)
+    return (*rows, "Conversations picked at random:", chat(shown)) if shown else rows
+
+
+def _made_by(manifest: Mapping[str, Any]) -> dict[str, object]:
+    made = manifest.get("generation") or {}
+    facts: dict[str, object] = {"content hash": manifest["content_hash"]}
+    if made:
+        facts |= {
+            "written by": f"provider {made.get('provider')}, model {made.get('model')}",
+            "plan": f"{made.get('plan_hash')}, seed {made.get('seed')}",
+        }
+    else:
+        facts["written by"] = "unknown: the dataset was not generated here"
+    return facts
+
+
+def _writer(manifest: Mapping[str, Any]) -> str:
+    made = manifest.get("generation") or {}
+    if not made:
+        return "that were not generated here"
+    if made.get("provider") == "offline":
+        return "written by a grammar, without a language model"
+    return f"written by {made.get('model')} ({made.get('provider')})"
+
+
+def _best(card: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    students: Sequence[Mapping[str, Any]] = (card or {"students": ()})["students"]
+    return max(students, key=lambda s: s["accuracy"]["estimate"], default=None)
+
+
+def _equivalent(worth: Mapping[str, Any]) -> tuple[str, str]:
+    """The number of real examples, and its interval."""
+
+    def shown(k: float | None, below: bool) -> str:
+        if k is not None:
+            return f"{k:.1f}"
+        return f"under {worth['smallest_k']:g}" if below else f"over {worth['largest_k']:g}"
+
+    low, high = shown(worth["low"], worth["low_below"]), shown(worth["high"], worth["high_below"])
+    return shown(worth["k"], worth["below"]), f"[{low}–{high}]"
+
+
+def _deviations(bias: Mapping[str, Any]) -> str:
+    found = sum(finding["severity"] != "none" for finding in bias["findings"])
+    return f"{found or 'none'} of {len(bias['findings'])} checks found something"
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _bullets(lines: Sequence[str]) -> Html:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return Html(f"<ul>{items}</ul>", "\n".join(f"- {line}" for line in lines))
