@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from genesis_lab.settings import get_settings
+
+REFERENCE_DIR = os.environ.get("GENESIS_REFERENCE_DIR")
+
+
+@pytest.fixture
+def real_banking77() -> Path:
+    """The folder of real Banking77 data; the test is skipped where there is none."""
+    folder = Path(REFERENCE_DIR or "none") / "banking77"
+    if not folder.is_dir():
+        pytest.skip("GENESIS_REFERENCE_DIR holds no banking77")
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +27,7 @@ def own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "outputs"
     monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(root))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("GENESIS_REFERENCE_DIR", raising=False)
     get_settings.cache_clear()
     yield root
     get_settings.cache_clear()

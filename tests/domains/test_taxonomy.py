@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from itertools import product
-from pathlib import Path
 
 import pytest
 
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import InvalidInput
-
-REFERENCE = Path(os.environ.get("GENESIS_REFERENCE_DIR") or "none")
 
 GOOD = """
 name: bakery
@@ -54,17 +50,15 @@ def test_every_intent_has_enough_to_say_in_both_languages():
                 assert getattr(getattr(script, status), language), (name, language, status)
 
 
-@pytest.mark.skipif(not (REFERENCE / "banking77").is_dir(), reason="GENESIS_REFERENCE_DIR holds no banking77")
-def test_spelling_of_the_intents_is_the_references():
-    counts = json.loads((REFERENCE / "banking77" / "intent_counts.json").read_text(encoding="utf-8"))
+def test_spelling_of_the_intents_is_the_references(real_banking77):
+    counts = json.loads((real_banking77 / "intent_counts.json").read_text(encoding="utf-8"))
     assert set(load_taxonomy().names) == set(counts)
 
 
-@pytest.mark.skipif(not (REFERENCE / "banking77").is_dir(), reason="GENESIS_REFERENCE_DIR holds no banking77")
-def test_no_wording_of_the_grammar_is_a_sentence_of_the_reference():
+def test_no_wording_of_the_grammar_is_a_sentence_of_the_reference(real_banking77):
     import pandas as pd
 
-    real = {plain(text) for file in (REFERENCE / "banking77").glob("*.csv") for text in pd.read_csv(file)["text"]}
+    real = {plain(text) for file in real_banking77.glob("*.csv") for text in pd.read_csv(file)["text"]}
     taxonomy = load_taxonomy()
     copied = [
         (name, line)

@@ -18,7 +18,6 @@ import pytest
 from genesis_lab.dataset import DatasetWriter, open_dataset
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.settings import get_settings
 from genesis_lab.validation import diversity
 from genesis_lab.validation.aggregate import merge
 from genesis_lab.validation.quality import QualityReport, aggregate, finish, validate
@@ -244,14 +243,10 @@ def test_openings_that_mean_the_same_count_when_there_is_an_embedder(records: li
     assert part.value is not None and part.failed and part.offences[0].reason.startswith("says the same as row")
 
 
-def test_levels_of_real_people_are_what_they_were_measured_to_be() -> None:
+def test_levels_of_real_people_are_what_they_were_measured_to_be(real_banking77: Path) -> None:
     import pandas as pd
 
-    folder = get_settings().reference_dir
-    path = folder / "banking77" / "train_pool.csv" if folder else None
-    if path is None or not path.is_file():
-        pytest.skip("GENESIS_REFERENCE_DIR has no banking77/train_pool.csv")
-    pool = pd.read_csv(path)
+    pool = pd.read_csv(real_banking77 / "train_pool.csv")
     measured = diversity.levels(pool["text"].tolist(), pool["category"].tolist())
     assert measured == pytest.approx(diversity.human_levels(), abs=1e-3)
 

@@ -196,7 +196,9 @@ def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[s
             for path, name in uploads:
                 client.upload_file(str(path), bucket, name)
         except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise Unavailable(f"{url} can't be written: {_one_line(error)}") from None
+            # boto3 wraps what the service said into a sentence about the local file.
+            said = error.__context__ if isinstance(error.__context__, ClientError) else error
+            raise Unavailable(f"{url} can't be written: {_one_line(said)}") from None
     return [f"{S3}{bucket}/{name}" for _, name in uploads]
 
 

@@ -24,7 +24,8 @@ from typing import Literal, Protocol
 
 SHARE = 0.995
 """Part of a known quota that is used."""
-BURST_S = 2.0
+BURST_S = 1.0
+REFUND_CAP = 100.0
 """Seconds of rate that may be saved up and sent at once (always at least 1.05 times the largest request)."""
 DEEPEST_CUT = 0.7
 """The rate is cut to no less than this share of itself, and at most once a second."""
@@ -153,8 +154,9 @@ class _Bucket:
     def give_back(self, amount: float, now: float) -> None:
         """`amount` may be negative: an answer cost more than was reserved for it."""
         self._fill(now)
-        self.level += amount
-        self.spent -= amount
+        kept = min(amount, max(REFUND_CAP * self.burst - self.level, 0.0))
+        self.level += kept
+        self.spent -= kept
 
     def accepted(self, sent_at: float) -> None:
         """A request got through: after a cut, go back up, fast to what the refusals leave possible, slowly beyond."""
@@ -297,9 +299,11 @@ class Ledger:
             self._tokens.give_back(reservation.tokens, now)
             self._requests.give_back(1, now)
             if self._about_requests(scope):
-                self._requests.refused(1, reservation.sent_at, now, not self._in_a_row)
+                self._requests.refused(1, reservation.sent_at, now, not self._in_a_row or not self._minute)
             else:
-                self._tokens.refused(reservation.tokens, reservation.sent_at, now, not self._in_a_row)
+                self._tokens.refused(
+                    reservation.tokens, reservation.sent_at, now, not self._in_a_row or not self._minute
+                )
             if now >= self._held_until:
                 hold_s = min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
                 self._in_a_row += 1

@@ -212,7 +212,7 @@ def _quality(report: Mapping[str, Any] | None) -> Rows:
         "Four scores: is everything there (completeness), do labels and text agree (consistency), does it read like real "
         "messages (realism), is it varied (diversity).",
         (charts.quality_gauge(report["overall"]), sections.quality_radar(report)),
-        sections.quality_parts(report, below=0.995),
+        sections.quality_weaknesses(report),
     )
 
 

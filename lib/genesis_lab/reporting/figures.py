@@ -46,6 +46,8 @@ def figure(
     below = textwrap.wrap(subtitle, _TITLE_CHARACTERS + 18)
     top = 22 + 19 * len(lines) + 16 * len(below) + (26 if legend else 4)
     heading: dict[str, Any] = {"text": "<br>".join(lines)}
+    if len(lines) > 1:
+        heading["pad"] = {"l": 10, "t": 21}  # plotly sets a title of several lines 11 pixels higher than one of one
     if below:
         heading["subtitle"] = {"text": "<br>".join(below)}
     layout = {"margin": {"l": 12, "r": 24, "b": 44}, **layout}

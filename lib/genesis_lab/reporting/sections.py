@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -24,18 +25,32 @@ def quality_radar(report: Report) -> go.Figure:
     return charts.quality_radar({name: report[name]["value"] for name in SCORES})
 
 
-def quality_parts(report: Report, *, below: float | None = None) -> Html:
-    """Every measurement behind the scores, or those `below` a value: value, interval, on how many."""
-    rows, hidden = [], 0
-    for name in SCORES:
-        for part in report[name]["parts"]:
-            if below is not None and part["value"] is not None and part["value"] >= below:
-                hidden += 1
-                continue
-            value = NotMeasured(part["reason"]) if part["value"] is None else _interval(part["value"], part["interval"])
-            rows.append({"score": name, "part": part["name"], "value": value, "n": part["n"], "of": part["unit"]})
-    rest = f"; {hidden} more are 1.00" if hidden else ""
-    return table(rows, caption=f"What the scores are made of (0 worst, 1 best{rest})")
+def quality_parts(report: Report) -> Html:
+    """Every measurement behind the scores: value, interval, on how many."""
+    rows = [
+        {"score": name, "part": part["name"], "value": _part_value(part), "n": part["n"], "of": part["unit"]}
+        for name in SCORES
+        for part in report[name]["parts"]
+    ]
+    return table(rows, caption="What the scores are made of (0 worst, 1 best)")
+
+
+def quality_weaknesses(report: Report, *, below: float = 0.995) -> Html | str:
+    """The measurements that take from the scores, lowest first, with what they mean."""
+    parts = [part for name in SCORES for part in report[name]["parts"]]
+    weak = sorted((p for p in parts if p["value"] is not None and p["value"] < below), key=lambda p: p["value"])
+    rows = [
+        {
+            "check": part["name"].replace("_", " "),
+            "value": _part_value(part),
+            "what it is": re.sub(r"(: \(| \([A-Z]).*", "", part["meaning"]),  # without the formula and its source
+        }
+        for part in weak
+    ]
+    perfect = sum(part["value"] is not None for part in parts) - len(weak)
+    if not rows:
+        return f"All {perfect} checks reach 1.00."
+    return table(rows, caption=f"What takes points ({perfect} more checks reach 1.00, the best value)")
 
 
 def quality_offences(report: Report, *, limit: int = 15) -> Html | str:
@@ -287,6 +302,10 @@ def bias_appearances(report: Report) -> Html:
 
 def _points(rows: Any, x: str, name: str | None = None) -> pd.DataFrame:
     return pd.DataFrame([{name or x: row[x], **_ends(row["accuracy"], "score")} for row in rows])
+
+
+def _part_value(part: Report) -> object:
+    return NotMeasured(part["reason"]) if part["value"] is None else _interval(part["value"], part["interval"])
 
 
 def _result(name: str, evaluation: Report) -> dict[str, Any]:

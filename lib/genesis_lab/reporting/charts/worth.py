@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -13,6 +14,12 @@ from genesis_lab.reporting.figures import figure
 from genesis_lab.reporting.markup import figure_text
 from genesis_lab.reporting.style import INK, MUTED, SERIES
 from genesis_lab.reporting.tables import interval_text
+
+_LEGEND_INSIDE: dict[str, Any] = {
+    "showlegend": True, "legend_orientation": "v", "legend_x": 1, "legend_xanchor": "right", "legend_y": 0.02,
+    "legend_yanchor": "bottom", "legend_bgcolor": "rgba(255,255,255,0.8)",
+}  # fmt: skip
+"""These curves rise to the right: the corner below them is free, and long names of students fit there."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def k_shot_curve(
     if title is None:
         title = _worth(marks) or f"{metric.capitalize()} by real examples per intent"
     return figure(
-        traces, title=title, height=430, legend=True, shapes=shapes, annotations=notes,
+        traces, title=title, height=430, shapes=shapes, annotations=notes, **_LEGEND_INSIDE,
         xaxis={"type": "log", "tickvals": ks, "ticktext": [f"{k:g}" for k in ks],
                "title": {"text": "real labelled examples per intent (log scale)"}},
         yaxis={"title": {"text": f"{metric} on real data"}, "tickformat": ".2f"},
@@ -101,7 +108,7 @@ def learning_curve(
             title = f"{step} {change}"
     wide = len(ns) > 2 and ns[0] > 0 and ns[-1] / ns[0] >= 8
     return figure(
-        traces, title=title, height=380, legend=True,
+        traces, title=title, height=380, **_LEGEND_INSIDE,
         xaxis={"type": "log" if wide else "linear", "tickvals": ns, "ticktext": [f"{n:,}" for n in ns],
                "title": {"text": f"{unit}{' (log scale)' if wide else ''}"}},
         yaxis={"title": {"text": metric}, "tickformat": ".2f"},

