@@ -22,6 +22,10 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(None, description="MLflow server (default: SQLite under the output root)")
     dask_address: str | None = Field(None, description="Dask scheduler, e.g. tcp://host:8786 (default: this machine)")
     workers: int = Field(1, ge=1, description="processes for validation, bias and sweeps on this machine")
+    aws_region: str | None = Field(None, description="AWS region of Bedrock and S3 (default: the AWS profile's)")
+    aws_profile: str | None = Field(None, description="AWS profile (default: the standard AWS credential chain)")
+    bedrock_endpoint_url: str | None = Field(None, description="another address for Bedrock, e.g. a VPC endpoint")
+    bedrock_allow_global: bool = Field(False, description="allow global. inference profiles, which move data anywhere")
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
 
 

@@ -17,6 +17,7 @@ class EmulatedModel:
     inference_types : "ON_DEMAND" and "INFERENCE_PROFILE"; a model without the first needs a profile.
     geographies : prefixes of its system-defined inference profiles.
     json_schema, tools, forced_tool, sampling, caching : what it takes without answering 400.
+    thinking : it thinks unless told not to, and can't be forced to use a tool while it does.
     """
 
     model_id: str
@@ -27,6 +28,7 @@ class EmulatedModel:
     tools: bool = True
     forced_tool: bool = True
     sampling: bool = True
+    thinking: bool = False
     caching: bool = True
     cache_min_tokens: int = 1024
     context_tokens: int = 200_000
@@ -61,7 +63,19 @@ MODELS = (
         ("INFERENCE_PROFILE",),
         ("global", "us"),
         cache_min_tokens=4096,
-    ),  # fmt: skip
+    ),
+    EmulatedModel(
+        "anthropic.claude-haiku-5-5",
+        "Claude Haiku 5.5",
+        ("INFERENCE_PROFILE",),
+        ("global", "us"),
+        json_schema=False,
+        sampling=False,
+        thinking=True,
+        cache_min_tokens=512,
+        context_tokens=1_000_000,
+        max_output_tokens=128_000,
+    ),
     EmulatedModel("emulated.global-only-v1:0", "Global Only", ("INFERENCE_PROFILE",), ("global",)),
     EmulatedModel("emulated.newest-v1:0", "Newest", sampling=False, forced_tool=False, json_schema=False),
     EmulatedModel("emulated.plain-v1:0", "Plain", json_schema=False, tools=False, caching=False),

@@ -1,9 +1,9 @@
 """A Bedrock that runs on this machine: unmodified boto3 talks to it by ``endpoint_url``.
 
-    with BedrockEmulator(quota=Quota(tokens_per_minute=200_000, burst="bucket", burndown=5), latency_s=0.05) as server:
-        client = boto3.client("bedrock-runtime", endpoint_url=server.url, region_name="us-east-1", ...)
-        ...
-        server.stats().settled_tokens
+with BedrockEmulator(quota=Quota(tokens_per_minute=200_000, burst="bucket", burndown=5), latency_s=0.05) as server:
+    client = boto3.client("bedrock-runtime", endpoint_url=server.url, region_name="us-east-1", ...)
+    ...
+    server.stats().settled_tokens
 """
 
 from __future__ import annotations
@@ -210,7 +210,9 @@ class _Connection(asyncio.Protocol):
         try:
             return self._service.handle(method, path, query, body)
         except Exception as error:  # a fault of the emulator itself must not look like one of the service
-            return Reply(400, json.dumps({"message": f"emulator: {error!r}"}).encode(), {"x-amzn-ErrorType": "Emulator"})
+            return Reply(
+                400, json.dumps({"message": f"emulator: {error!r}"}).encode(), {"x-amzn-ErrorType": "Emulator"}
+            )
 
     def _send(self, reply: Reply) -> None:
         if reply.settle:

@@ -216,10 +216,10 @@ class Service:
     def handle(self, method: str, path: str, query: str, body: bytes) -> Reply:
         """The reply to one HTTP request."""
         try:
-            if self.faults.deny:
-                raise Refusal(*_DENIALS[self.faults.deny])
             if path == "/" and b"GetCallerIdentity" in body:
                 return self._identity()
+            if self.faults.deny:
+                raise Refusal(*_DENIALS[self.faults.deny])
             for operation in wire.operations():
                 if operation.method == method and (found := operation.parameters(path, query)) is not None:
                     return self._run(operation, found, body)
@@ -255,6 +255,11 @@ class Service:
         return Reply(refusal.status, json.dumps({"message": refusal.message}).encode(), headers, delay_s)
 
     def _identity(self) -> Reply:
+        """STS speaks XML."""
+        if self.faults.deny:
+            status, code, message = _DENIALS[self.faults.deny]
+            error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+            return Reply(status, f"<ErrorResponse>{error}</ErrorResponse>".encode(), {"Content-Type": "text/xml"})
         xml = (
             '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult>'
             f"<Arn>arn:aws:iam::{ACCOUNT}:user/emulated</Arn><UserId>EMULATED</UserId><Account>{ACCOUNT}</Account>"
@@ -376,7 +381,9 @@ class Service:
         task = next((text for text in reversed(asked) if texts._INTENT.search(text)), asked[-1] if asked else "")
         text = texts.answer(self._answers, system, task)
         if texts.is_broken(self._malformed, request_id, turn):
-            text = texts.broken(text, int(hashlib.blake2b(f"{request_id}{turn}".encode(), digest_size=2).hexdigest(), 16))
+            text = texts.broken(
+                text, int(hashlib.blake2b(f"{request_id}{turn}".encode(), digest_size=2).hexdigest(), 16)
+            )
         output = count_tokens(text)
         if isinstance(self._output_tokens, int):
             output = self._output_tokens
@@ -400,9 +407,7 @@ class Service:
             self._last = time.monotonic()
 
     @staticmethod
-    def _converse_reply(
-        body: dict[str, Any], text: str, stop: str, usage: dict[str, int], latency_ms: int
-    ) -> bytes:
+    def _converse_reply(body: dict[str, Any], text: str, stop: str, usage: dict[str, int], latency_ms: int) -> bytes:
         content: dict[str, Any] = {"text": text}
         choice = body.get("toolConfig", {}).get("toolChoice", {})
         if "tool" in choice or "any" in choice:
@@ -531,15 +536,19 @@ def check_conversation(model: EmulatedModel, body: dict[str, Any]) -> None:
     if not messages:
         raise invalid("The messages field is required.")
     if messages[0]["role"] != "user":
-        raise invalid("A conversation must start with a user message. Try again with a conversation that starts with a user message.")
+        raise invalid(
+            "A conversation must start with a user message. Try again with a conversation that starts with a user message."
+        )
     for i, message in enumerate(messages):
         if i and message["role"] == messages[i - 1]["role"]:
-            raise invalid(f"messages: roles must alternate between \"user\" and \"assistant\", messages.{i} does not.")
+            raise invalid(f'messages: roles must alternate between "user" and "assistant", messages.{i} does not.')
         for j, block in enumerate(message["content"]):
             if "text" in block and not block["text"].strip():
                 raise invalid(f"The text field in the ContentBlock object at messages.{i}.content.{j} is blank.")
     if messages[-1]["role"] != "user":
-        raise invalid("This model does not support assistant message prefill. The conversation must end with a user message.")
+        raise invalid(
+            "This model does not support assistant message prefill. The conversation must end with a user message."
+        )
     config, tools = body.get("inferenceConfig", {}), body.get("toolConfig")
     if config.get("maxTokens", 1) > model.max_output_tokens:
         raise invalid(f"The maximum tokens you requested exceeds the model limit of {model.max_output_tokens}.")
@@ -548,12 +557,20 @@ def check_conversation(model: EmulatedModel, body: dict[str, Any]) -> None:
         raise invalid(f"The model returned the following errors: `{name}` is deprecated for this model.")
     if "outputConfig" in body:
         if not model.json_schema:
-            raise invalid("This model doesn't support the outputConfig.textFormat field. Remove outputConfig and try again.")
+            raise invalid(
+                "This model doesn't support the outputConfig.textFormat field. Remove outputConfig and try again."
+            )
         check_schema(body["outputConfig"].get("textFormat", {}))
     if tools and not model.tools:
         raise invalid("This model doesn't support tool use.")
-    if tools and not model.forced_tool and {"tool", "any"} & tools.get("toolChoice", {}).keys():
-        raise invalid("This model doesn't support the toolConfig.toolChoice.tool field. Remove toolConfig.toolChoice.tool and try again.")
+    forced = bool(tools) and bool({"tool", "any"} & tools.get("toolChoice", {}).keys())
+    thinking = body.get("additionalModelRequestFields", {}).get("thinking", {}).get("type", "adaptive")
+    if model.thinking and forced and thinking != "disabled":
+        raise invalid("Thinking may not be enabled when tool_choice forces tool use.")
+    if forced and not model.forced_tool:
+        raise invalid(
+            "This model doesn't support the toolConfig.toolChoice.tool field. Remove toolConfig.toolChoice.tool and try again."
+        )
     parts = prompt_parts(body)
     if not model.caching and any(marked for _, marked in parts):
         raise invalid("You invoked an unsupported model or your request did not allow prompt caching.")
@@ -577,7 +594,9 @@ def check_schema(text_format: dict[str, Any]) -> None:
             if part.get("type") == "object" and part.get("additionalProperties") is not False:
                 raise invalid("For 'object' type, 'additionalProperties' must be explicitly set to false.")
             if wrong := _UNSUPPORTED & part.keys():
-                raise invalid(f"For '{part.get('type')}' type, properties {', '.join(sorted(wrong))} are not supported.")
+                raise invalid(
+                    f"For '{part.get('type')}' type, properties {', '.join(sorted(wrong))} are not supported."
+                )
             for key, value in part.items():
                 if key in ("properties", "$defs"):
                     for member in value.values():
@@ -619,7 +638,9 @@ def id_of(body: dict[str, Any]) -> str:
 def from_native(model: EmulatedModel, body: dict[str, Any]) -> dict[str, Any]:
     """An InvokeModel body (Anthropic's or Nova's own form) as a Converse body."""
     if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        raise invalid("Malformed input request: #: required key [messages] not found, please reformat your input and try again.")
+        raise invalid(
+            "Malformed input request: #: required key [messages] not found, please reformat your input and try again."
+        )
     messages = [
         {"role": m["role"], "content": [{"text": m["content"]}] if isinstance(m["content"], str) else
          [{"text": b.get("text", "")} for b in m["content"]]}

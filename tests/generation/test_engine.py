@@ -252,6 +252,22 @@ def test_a_full_disk_is_one_sentence_and_the_journal_stays_good(tmp_path, monkey
     assert run(tmp_path / "d", OfflineProvider(), 40).total == 40
 
 
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_read_only_outputs_are_one_sentence(tmp_path, monkeypatch, code):
+    def refused(*_, **__):
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(GenesisError, match="GENESIS_OUTPUT_ROOT"):
+        run(tmp_path / "somewhere" / "d", OfflineProvider())
+
+
+def test_outputs_below_a_file_are_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(GenesisError, match="can't be written"):
+        run(tmp_path / "file" / "d", OfflineProvider())
+
+
 def test_a_second_process_on_the_same_dataset_is_refused(tmp_path):
     from filelock import FileLock
 

@@ -10,6 +10,7 @@ import pytest
 
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.reporting import charts, figures
+from genesis_lab.reporting.tables import NotMeasured
 
 INTENTS = [f"an_intent_with_a_rather_long_name_{i}" for i in range(77)]
 CURVE = pd.DataFrame({"k": [1, 5, 20], "score": [0.5, 0.7, 0.8], "low": [0.4, 0.6, 0.7], "high": [0.6, 0.8, 0.9]})
@@ -111,3 +112,19 @@ def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pi
     figures._can_draw.cache_clear()
     assert "image/png" not in shown[0]
     assert shown[0]["text/plain"] == "[chart] Quality 91.2 of 100: PASS"
+
+
+def test_what_stands_in_for_a_chart_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    figures.show(NotMeasured("no reference"))
+    assert capsys.readouterr().out == "not measured: no reference\n"
+
+
+def test_a_heat_map_of_many_classes_shows_the_pair_that_its_title_names() -> None:
+    names = [f"intent_{i:02d}" for i in range(40)]
+    matrix = pd.DataFrame(0, index=names, columns=names)
+    for i, name in enumerate(names):
+        matrix.loc[name, names[(i + 1) % 40]] = matrix.loc[name, names[(i + 2) % 40]] = 1
+    matrix.loc["intent_30", "intent_39"] = 3
+    heat = charts.confusion_heatmap(matrix, limit=10)
+    assert "intent_30 taken for intent_39" in heat.layout.title.text
+    assert {"intent_30", "intent_39"} <= set(heat.data[0].x)

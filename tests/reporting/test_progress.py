@@ -20,6 +20,12 @@ def test_a_stage_that_breaks_says_how_far_it_came(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == "Scoring: 2 of 5 · stopped\n"
 
 
+def test_a_stage_that_counts_nothing_says_that_it_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(None, "Scoring"):
+        pass
+    assert capsys.readouterr().err == "Scoring · done\n"
+
+
 def test_the_engine_s_reports_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     standing = SimpleNamespace(done=700, total=1540, rejected=3, rate=5021.3, eta_s=12.4, cost_usd=0.125)
     with progress(1540, "Generating", unit="conversations") as bar:

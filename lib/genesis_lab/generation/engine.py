@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
+from genesis_lab.dataset.writing import write_error
 from genesis_lab.domains.base import Domain, Provenance, Spec
 from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, Rejected
 from genesis_lab.generation.cache import CompletionCache
@@ -122,10 +123,13 @@ def generate(
     if replace_existing:
         _discard_other(target, work, header)
     if (target / "manifest.json").exists():
-        return _existing(target, header)
-    work.parent.mkdir(parents=True, exist_ok=True)
+        dataset = _existing(target, header)
+        shutil.rmtree(work, ignore_errors=True)  # left by a kill just after the dataset was complete
+        return dataset
+    lock = work.with_name(work.name + ".lock")
     try:
-        with FileLock(str(work) + ".lock", timeout=0):
+        work.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
             with Journal(work / "journal.jsonl", header) as journal:
                 run = _Run(plan, domain, provider, journal, sampling, call or provider.complete, cache, on_progress)
                 run.candidates_left = math.ceil(len(plan.specs) * candidate_budget) + 20
@@ -139,16 +143,13 @@ def generate(
                     ) from None
                 dataset = run.write(target, _manifest(run, header, config or {}))
             shutil.rmtree(work)
+            lock.unlink(missing_ok=True)
     except Timeout:
         raise InvalidInput(
             f"Another process is generating {shown(target)} right now: wait for it or choose another name."
         ) from None
-    except PermissionError:
-        raise GenesisError(
-            f"{shown(target.parent)} is read-only: set GENESIS_OUTPUT_ROOT to a folder you may write to."
-        ) from None
-    finally:
-        Path(str(work) + ".lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(error, target) from None
     return dataset
 
 

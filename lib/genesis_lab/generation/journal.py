@@ -9,7 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.dataset.writing import write_error
+from genesis_lab.errors import InvalidInput
 
 
 class Journal:
@@ -120,16 +121,3 @@ class Journal:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def write_error(error: OSError, path: Path) -> GenesisError:
-    """The one sentence for a failed write."""
-    if error.errno == errno.ENOSPC:
-        return GenesisError(
-            f"The disk is full while writing {path.name}: free some space and run the same command again; nothing is lost."
-        )
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return GenesisError(
-            f"{path.name} can't be written: {path.parent} is read-only; set GENESIS_OUTPUT_ROOT to a folder you may write to."
-        )
-    return GenesisError(f"{path.name} can't be written: {error.strerror or error}.")

@@ -25,10 +25,11 @@ from typing import Literal, Protocol
 SHARE = 0.995
 """Part of a known quota that is used."""
 BURST_S = 1.0
-REFUND_CAP = 100.0
 """Seconds of rate that may be saved up and sent at once (always at least 1.05 times the largest request)."""
 DEEPEST_CUT = 0.7
 """The rate is cut to no less than this share of itself, and at most once a second."""
+SLOWEST_S = 60.0
+"""However much is refused, a request is tried this often."""
 HOLD_S, LONGEST_HOLD_S = 0.3, 15.0
 """Nothing is sent this long after a refusal; doubled with each further refusal in a row."""
 FEEL_S = 1.0
@@ -111,14 +112,15 @@ class _Bucket:
         self.unknown = per_minute is None
         self.ceiling = math.inf if per_minute is None else SHARE * per_minute / 60
         self.rate = 0.0 if self.unknown else self.ceiling
-        self.level = self.spent = self.largest = 0.0
+        self.level = self.spent = self.taken = self.largest = 0.0
         self.started = self.filled_at = now
         self.wanted = False
         self.last_cut = -math.inf
         self.highest = math.inf
         self.quiet_requests = 0
-        self.marks: deque[tuple[float, float]] = deque(maxlen=12)
-        """Moments at which the service's bucket was empty: (time, net units spent until then)."""
+        self.marks: deque[tuple[float, float, float]] = deque(maxlen=12)
+        """Moments at which the service's bucket was empty: time, units spent until then, units taken until then
+        (which is more by what was given back)."""
 
     @property
     def burst(self) -> float:
@@ -147,16 +149,16 @@ class _Bucket:
 
     def take(self, cost: float, now: float) -> None:
         if not self.marks:
-            self.marks.append((now, 0.0))
+            self.marks.append((now, 0.0, 0.0))
         self.level -= cost
         self.spent += cost
+        self.taken += cost
 
     def give_back(self, amount: float, now: float) -> None:
         """`amount` may be negative: an answer cost more than was reserved for it."""
         self._fill(now)
-        kept = min(amount, max(REFUND_CAP * self.burst - self.level, 0.0))
-        self.level += kept
-        self.spent -= kept
+        self.level += amount
+        self.spent -= amount
 
     def accepted(self, sent_at: float) -> None:
         """A request got through: after a cut, go back up, fast to what the refusals leave possible, slowly beyond."""
@@ -168,32 +170,37 @@ class _Bucket:
         self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 50) ** 2)
         self.rate = min(self.rate, self.ceiling)
 
-    def refused(self, cost: float, sent_at: float, now: float, fresh: bool) -> None:
-        """The service's bucket holds less than `cost`: so does ours, and perhaps our rate is too high."""
+    def refused(self, cost: float, sent_at: float, now: float, *, again: bool) -> None:
+        """The service's bucket holds less than `cost`: so does ours, and perhaps our rate is too high.
+
+        `again`: nothing got through since the last refusal, so this one says nothing new about the rate.
+        """
         self.level = min(self.level, 0.0)
-        if sent_at < self.last_cut or now - self.last_cut < 1.0 or not fresh:
-            self.marks[-1] = (now, self.spent)
+        if sent_at < self.last_cut or now - self.last_cut < 1.0 or again:
+            self.marks[-1] = (now, self.spent, self.taken)
             return
         rate = self.rate if self.rate < math.inf else self.spent / max(now - self.started, 1.0)
-        low, high = self._possible(cost, now)
-        self.highest = high
-        self.rate = min(max((low + high) / 2, DEEPEST_CUT * rate), 0.98 * rate, high)
-        self.marks.append((now, self.spent))
+        low, self.highest, bound = self._possible(cost, now)
+        delivered = (low + self.highest) / 2
+        self.rate = max(min(max(delivered, DEEPEST_CUT * rate), 0.98 * rate, bound), cost / SLOWEST_S)
+        self.marks.append((now, self.spent, self.taken))
         self.last_cut, self.quiet_requests = now, 0
 
-    def _possible(self, cost: float, now: float) -> tuple[float, float]:
-        """The rates of the service, units/s, that agree with its latest refusals."""
-        low, high = -math.inf, math.inf
-        for age, (then, spent_then) in enumerate(reversed(self.marks)):
+    def _possible(self, cost: float, now: float) -> tuple[float, float, float]:
+        """The rates of the service, units/s, that agree with its latest refusals: lowest, highest, and a bound that
+        holds even if the service could not keep what was given back (its bucket was full)."""
+        low, high, bound = -math.inf, math.inf, math.inf
+        for age, (then, spent_then, taken_then) in enumerate(reversed(self.marks)):
             seconds = max(now - then, 1e-3)
             delivered = self.spent - spent_then
-            lowest, highest = (delivered - cost) / seconds, (delivered + cost) / seconds
+            lowest, highest = (delivered - cost) / seconds, (max(delivered, 0.0) + cost) / seconds
             if lowest > high or highest < low:
                 for _ in range(len(self.marks) - age):
                     self.marks.popleft()
                 break
             low, high = max(low, lowest), min(high, highest)
-        return low, high
+            bound = min(bound, (self.taken - taken_then + cost) / seconds)
+        return low, high, bound
 
 
 @dataclass(order=True)
@@ -298,16 +305,13 @@ class Ledger:
             self._refused += 1
             self._tokens.give_back(reservation.tokens, now)
             self._requests.give_back(1, now)
-            if self._about_requests(scope):
-                self._requests.refused(1, reservation.sent_at, now, not self._in_a_row or not self._minute)
-            else:
-                self._tokens.refused(
-                    reservation.tokens, reservation.sent_at, now, not self._in_a_row or not self._minute
-                )
+            about_requests = self._about_requests(scope)
+            bucket, cost = (self._requests, 1.0) if about_requests else (self._tokens, reservation.tokens)
+            bucket.taken -= cost
+            bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
             if now >= self._held_until:
-                hold_s = min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
+                self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
                 self._in_a_row += 1
-                self._held_until = now + hold_s
             self._held_until = max(self._held_until, now + (retry_after_s or 0.0))
             self._wake()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from genesis_lab.providers.local_models import BUNDLED, Device, Dtype, LoadedMod
 from genesis_lab.providers.sampling import Row, RowSampler, grammar_tokenizer, matcher
 from genesis_lab.providers.schemas import bounded
 
+BUNDLED_PENALTY = 1.15
 _GATHER_S = 0.05
 """How long a batch waits for more requests; next to nothing beside the seconds it then runs."""
 
@@ -45,17 +45,26 @@ class LocalProvider:
     model : ``smollm2`` (the bundled one), a folder, or a hub id; see `local_models.load_model`.
     batch_size : most requests at once; halved by itself where a GPU's memory does not hold them.
     device, dtype : see `local_models.load_model`.
+    repetition_penalty : above 1 makes words that were said before less likely; None is the model's own, and 1.15 for
+        the bundled one, which else says one sentence over and over.
     """
 
     name = "local"
 
     def __init__(
-        self, model: str = BUNDLED, *, batch_size: int = 8, device: Device = "auto", dtype: Dtype = "auto"
+        self,
+        model: str = BUNDLED,
+        *,
+        batch_size: int = 8,
+        device: Device = "auto",
+        dtype: Dtype = "auto",
+        repetition_penalty: float | None = None,
     ) -> None:
         self.model = model_name(model)
         self.batch_size = batch_size
         self.capabilities = Capabilities(structured_output="grammar", token_counting=True, concurrency=batch_size)
         self._source, self._device, self._dtype = model, device, dtype
+        self._penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED else None)
         self._loaded: LoadedModel | None = None
         self._grammar_tokenizer: Any = None
         self._busy = threading.RLock()
@@ -159,7 +168,7 @@ class LocalProvider:
 
         started = time.perf_counter()
         try:
-            _generate(loaded, batch)
+            _generate(loaded, batch, self._penalty)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             if len(batch) > 1:
@@ -209,20 +218,7 @@ def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
     return ids
 
 
-def peak_memory_bytes(device: str) -> int | None:
-    """Most memory used so far: of the GPU by torch, else of this process; None where the system does not say."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.max_memory_allocated())
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _generate(loaded: LoadedModel, batch: Sequence[_Asked]) -> None:
+def _generate(loaded: LoadedModel, batch: Sequence[_Asked], repetition_penalty: float | None) -> None:
     """Fill the rows of `batch`."""
     import torch
     from transformers import GenerationConfig
@@ -231,6 +227,7 @@ def _generate(loaded: LoadedModel, batch: Sequence[_Asked]) -> None:
     padded = loaded.tokenizer.pad({"input_ids": [asked.tokens for asked in batch]}, return_tensors="pt")
     config = GenerationConfig(
         do_sample=False,
+        repetition_penalty=repetition_penalty,
         max_new_tokens=max(asked.row.max_tokens for asked in batch),
         eos_token_id=list(loaded.eos_ids),
         pad_token_id=loaded.tokenizer.pad_token_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -78,7 +79,7 @@ def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype =
         number_format = _dtype(where) if dtype == "auto" else dtype
         with _quiet():
             model = AutoModelForCausalLM.from_pretrained(place, dtype=number_format, use_safetensors=True, **options)
-        model = model.to(where).eval()
+        model.to(where).eval()  # type: ignore[arg-type]  # its stub takes the device for the model
     except (
         OSError,
         ValueError,
@@ -101,6 +102,19 @@ def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype =
         eos_ids=tuple(sorted(eos)),
         load_s=time.perf_counter() - started,
     )
+
+
+def peak_memory_bytes(device: str) -> int | None:
+    """Most memory used so far: of the GPU by torch, else of this process; None where the system does not say."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def bundled_model() -> Path:
@@ -145,7 +159,7 @@ def _convert(gguf: Path, target: Path) -> None:
         # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.hf_quantizer = None
+        model.hf_quantizer = None  # type: ignore[assignment]  # what it is after a plain load
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     partial.rename(target)
@@ -203,7 +217,7 @@ def _dtype(device: str) -> Dtype:
         return "bfloat16" if torch.cuda.get_device_capability()[0] >= 8 else "float16"
     if device == "mps":
         return "float16"
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
 
 

@@ -134,4 +134,4 @@ def _grammar(schema: str) -> str:
         "key_separator": ": ",
         "json_allowed_escapes": 'nt"\\',
     }
-    return LLMatcher.grammar_from_json_schema(schema, overrides=style)
+    return LLMatcher.grammar_from_json_schema(schema, overrides=style)  # type: ignore[arg-type]  # a plain dict

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.reporting import style
 from genesis_lab.reporting.frontend import display, in_colab, viewer
+from genesis_lab.reporting.markup import Html
+from genesis_lab.reporting.tables import NotMeasured
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -57,14 +59,20 @@ def figure(
     )
 
 
-def show(fig: go.Figure, *, picture: bool | None = None) -> None:
-    """Display a figure in a notebook: plotly, a PNG, and its title as text.
+def show(fig: go.Figure | Html | NotMeasured | str, *, picture: bool | None = None) -> None:
+    """Display a figure in a notebook: plotly, a PNG, and its title as text; what stands in for one as it is.
 
     Parameters
     ----------
     picture : whether to add the PNG, which GitHub and plain viewers show. None: when nobody is watching (papermill,
         ``genesis notebooks render``) and a Chrome is found that starts.
     """
+    if isinstance(fig, Html):
+        display(fig)
+        return
+    if isinstance(fig, NotMeasured | str):
+        print(fig)
+        return
     if in_colab():
         fig.show(renderer="colab")  # Colab knows nothing of plotly's mimetype
         return

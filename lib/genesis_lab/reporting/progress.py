@@ -86,7 +86,8 @@ class Bar:
     def line(self, *, stopped: bool = False, timing: bool = True) -> str:
         """``Generating: 700 of 1,540 conversations · 45 % · 5,021/s · 0:12 left · $0.12``."""
         of = f" of {self.total:,}" if self.total is not None else ""
-        parts = [f"{self.label}: {self.done:,}{of} {self.unit}".rstrip()]
+        counted = self.done > 0 or self.total is not None
+        parts = [f"{self.label}: {self.done:,}{of} {self.unit}".rstrip() if counted else self.label]
         if timing and self.total:
             parts.append(f"{self.done / self.total:.0%}")
         if timing and self.rate:
@@ -99,6 +100,8 @@ class Bar:
             parts.append(f"${self.cost_usd:,.2f}")
         if stopped:
             parts.append("stopped")
+        elif not timing and not counted:
+            parts.append("done")
         return " · ".join(parts)
 
     def _draw(self, *, force: bool = False, stopped: bool = False, final: bool = False) -> None:

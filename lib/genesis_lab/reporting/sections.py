@@ -272,6 +272,20 @@ def bias_fits(report: Report) -> Drawn:
     return table(rows, caption="Observed against planned") if rows else NotMeasured("the dataset has no targets")
 
 
+def bias_coverage(report: Report) -> Drawn:
+    """How many of the planned combinations of intent and language have records."""
+    covered = report["coverage"]
+    if covered is None:
+        return NotMeasured(str(report["not_measured"].get("coverage", "the dataset has no targets")))
+    row = {
+        "intents × languages planned": covered["planned"],
+        "covered": f"{covered['covered']['estimate']:.1%}",
+        "missing": len(covered["missing"]),
+        "thin": len(covered["thin"]),
+    }
+    return table([row], caption="Coverage")
+
+
 def bias_associations(report: Report) -> Drawn:
     """How strongly attributes that should be independent go together (bias-corrected Cramér's V)."""
     pairs = [(*a["attributes"], a["v"]["estimate"]) for a in report["associations"] if a["within"] is None]

@@ -35,13 +35,13 @@ class HasInterval(Protocol):
     def high(self) -> float: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NotMeasured:
     """A cell whose value could not be measured, and why."""
 
     why: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"not measured: {self.why}"
 
 

@@ -25,6 +25,7 @@ _CARELESS = 0.15
 _DRAWS = 160
 
 _PART = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]|\{(\w+)\}")
+_GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
 Pattern = tuple[str | tuple[str, ...], ...]
 
 
@@ -103,7 +104,7 @@ class Grammar:
         if round_ or draw.chance(_WRAPPED[mood]):
             where = draw.pick(("before", "after", "both") if round_ else ("before", "after"))
             if where != "after":
-                text = _expand(draw.pick(moves["before"][mood]), language, draw) + _lower_first(text)
+                text = _led(_expand(draw.pick(moves["before"][mood]), language, draw), text)
             if where != "before":
                 text = _stopped(text) + _expand(draw.pick(moves["after"][mood]), language, draw)
         if draw.chance(_CARELESS):
@@ -155,6 +156,13 @@ def _expand(pattern: str, language: str, draw: _Draw) -> str:
     text = "".join([part if isinstance(part, str) else draw.pick(part) for part in _compile(pattern, language)])
     # An alternative may hold a slot; a slot that is not known stays as it is written.
     return text if "{" not in text or text == pattern else _expand(text, language, draw)
+
+
+def _led(lead: str, text: str) -> str:
+    """`text` after the words that lead to it; as it is, if it greets already."""
+    if _GREETING.match(text):
+        return text
+    return lead + (text[0].upper() + text[1:] if lead.rstrip()[-1] in ".!?" else _lower_first(text))
 
 
 def _lower_first(text: str) -> str:
