@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from generation.simulation import SimulatedService, VirtualClock
 
+from generation.simulation import SimulatedService, VirtualClock
 from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.scheduler import Patience, Scheduler

@@ -77,6 +77,12 @@ def test_a_scorecard_without_students_says_why() -> None:
     assert "was not measured" in summary("mine", manifest(), {"scorecard": empty})
 
 
+def test_a_check_that_had_nothing_to_check_does_not_say_balanced() -> None:
+    reports = {"bias": bias() | {"findings": []}}
+    assert "not measured: nothing to hold against a plan" in str(key_figures(manifest(), reports)["imbalance"])
+    assert "balanced" not in summary("mine", manifest(), reports)
+
+
 def test_data_that_does_not_beat_its_label_names_is_not_praised() -> None:
     said = summary("mine", manifest(), {"scorecard": card(beats_floor=False)})
     assert "no more than the names of the intents alone" in said

@@ -30,7 +30,7 @@ DEEPEST_CUT = 0.7
 """The rate is cut to no less than this share of itself, and at most once a second."""
 SLOWEST_S = 60.0
 """However much is refused, a request is tried this often."""
-HOLD_S, LONGEST_HOLD_S = 0.3, 15.0
+HOLD_S, LONGEST_HOLD_S = 1.0, 15.0
 """Nothing is sent this long after a refusal; doubled with each further refusal in a row."""
 FEEL_S = 1.0
 """After a refusal one request at a time feels the way: a refusal of that one would be known after this long."""
@@ -167,7 +167,7 @@ class _Bucket:
         self.quiet_requests += 1
         if self.rate < self.highest < math.inf:
             self.rate += 0.04 * (self.highest - self.rate)
-        self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 50) ** 2)
+        self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 70) ** 2)
         self.rate = min(self.rate, self.ceiling)
 
     def refused(self, cost: float, sent_at: float, now: float, *, again: bool) -> None:

@@ -110,8 +110,9 @@ class Scheduler:
         longer = self._answer(request)
         paid = (completion.usage, longer.usage)
         usage = Usage(*(sum(getattr(u, name) for u in paid) for name in Usage.__dataclass_fields__))
-        known = completion.cost_usd is not None and longer.cost_usd is not None
-        return replace(longer, usage=usage, cost_usd=completion.cost_usd + longer.cost_usd if known else None)
+        costs = (completion.cost_usd, longer.cost_usd)
+        cost_usd = None if costs[0] is None or costs[1] is None else costs[0] + costs[1]
+        return replace(longer, usage=usage, cost_usd=cost_usd)
 
     def stop(self) -> None:
         """Let what is in flight finish; what waits raises."""

@@ -46,6 +46,8 @@ def bounded(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
         if _is_free_string(node):
             return node | {"maxLength": max(min(node.get("maxLength", longest), longest), node.get("minLength", 0))}
         if node.get("type") == "array":
+            if len(node.get("prefixItems", ())) >= _most_items(node):
+                node.pop("items", None)  # llama.cpp would take these instead of prefixItems
             return node | {"maxItems": _most_items(node)}
         return node
 

@@ -90,7 +90,11 @@ def key_figures(manifest: Mapping[str, Any], reports: Reports) -> dict[str, obje
         if not quality or quality["overall"] is None
         else (f"{quality['overall']:.1f}", f"of 100: {quality['verdict']}")
     )
-    found["imbalance"] = (bias["severity"], _deviations(bias)) if bias else NotMeasured("no bias report")
+    found["imbalance"] = (
+        (bias["severity"], _deviations(bias))
+        if bias and bias["findings"]
+        else NotMeasured("nothing to hold against a plan" if bias else "no bias report")
+    )
     cost = manifest.get("cost_usd")
     found["cost"] = NotMeasured("no price is known") if cost is None else (f"${cost:,.2f}", "to generate")
     return found
@@ -115,7 +119,7 @@ def summary(name: str, manifest: Mapping[str, Any], reports: Reports) -> str:
     if quality and quality["overall"] is not None:
         judged = {"PASS": "passes", "WARN": "passes with a warning", "FAIL": "fails"}[quality["verdict"]]
         says.append(f"Its quality {judged} with {quality['overall']:.0f} of 100 points.")
-    if bias:
+    if bias and bias["findings"]:
         level = {"none": "It is balanced as planned"}.get(
             bias["severity"], f"Its worst imbalance is {bias['severity']}"
         )

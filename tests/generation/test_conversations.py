@@ -1,0 +1,56 @@
+"""Notebook 10's call with real providers, against the emulator and a server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import pytest
+
+from bedrock_emulator.server import BedrockEmulator, Faults, Quota
+from genesis_lab.errors import InvalidInput
+from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
+from genesis_lab.settings import get_settings
+
+
+@pytest.fixture
+def bedrock(monkeypatch):
+    """An account with a quota, whose model answers badly one time in five and whose service has faults."""
+    faults = Faults(unavailable=0.03, reset=0.02)
+    with BedrockEmulator(quota=Quota(tokens_per_minute=3_000_000), faults=faults, malformed=0.2) as server:
+        for name, value in (
+            ("AWS_ACCESS_KEY_ID", "emulated"),
+            ("AWS_SECRET_ACCESS_KEY", "emulated"),
+            ("GENESIS_AWS_REGION", "us-east-1"),
+            ("GENESIS_BEDROCK_ENDPOINT_URL", server.url),
+        ):
+            monkeypatch.setenv(name, value)
+        get_settings.cache_clear()
+        yield server
+
+
+def config(**options) -> GenerationConfig:
+    return GenerationConfig(
+        provider="bedrock", model="amazon.nova-micro-v1:0", categories=("refunds",), total=60, seed=7,
+        tokens_per_minute=3_000_000, **options,
+    )  # fmt: skip
+
+
+def test_bedrock_gives_exactly_n_records_and_nothing_is_paid_twice(bedrock):
+    dataset = generate_conversations(config(dataset="first"))
+    assert dataset.total == 60 and dataset.manifest["complete"]
+    assert dataset.manifest["drop_reasons"] and dataset.manifest["cost_usd"] > 0
+    provenance = dataset.frame()["provenance"].iloc[0]
+    assert provenance["provider"] == "bedrock" and provenance["prompt_tokens"] > 0 and provenance["generated_at"]
+    paid = bedrock.stats().answered
+    again = generate_conversations(config(dataset="second"))
+    assert again.content_hash == dataset.content_hash and bedrock.stats().answered == paid
+
+
+def test_a_provider_without_its_model_is_one_sentence():
+    with pytest.raises(InvalidInput, match="needs a model"):
+        generate_conversations(GenerationConfig(provider="openai", total=10))
+
+
+def test_the_default_dataset_is_made_where_it_is_missing_and_others_are_asked_for(capsys):
+    assert open_or_generate("conversations").total == GenerationConfig().total
+    assert "generating" in capsys.readouterr().out
+    with pytest.raises(InvalidInput, match="nowhere"):
+        open_or_generate("nowhere")
