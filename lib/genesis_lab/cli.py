@@ -334,36 +334,22 @@ def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers:
         )
 
 
-def _show_plan(options: dict[str, Any]) -> None:
-    from pydantic import ValidationError
+def _show_plan(parameters: dict[str, Any]) -> None:
+    from genesis_lab.generation.conversations import GenerationConfig
+    from genesis_lab.parameters import from_parameters
 
-    from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-    from genesis_lab.generation.plan import estimate, make_plan
-    from genesis_lab.providers.offline import OfflineProvider
-
-    chosen = {
-        name: options.get(name, default) for name, default in (("domain", "conversations"), ("provider", "offline"))
-    }
-    if chosen != {"domain": "conversations", "provider": "offline"}:
-        typer.echo(f"  not estimated: {chosen['domain']} by {chosen['provider']}")
-        return
-    try:
-        config = ConversationsConfig(**{k: v for k, v in options.items() if k in ConversationsConfig.model_fields})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the plan"
-        raise InvalidInput(f"{where}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}.") from None
-    domain = cast(Any, Conversations(config))
-    made = make_plan(domain, config.total, config.seed)
-    typer.echo(f"{len(made.specs):,} conversations, plan {made.hash}")
-    for attribute, counts in made.counts().items():
+    config = from_parameters(GenerationConfig, parameters)
+    typer.echo(f"{config.total:,} conversations, plan {config.plan.hash}")
+    for attribute, counts in config.plan.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
         typer.echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
-    expected = estimate(made, domain, OfflineProvider())
+    expected = config.estimate()
     cost = "not known" if expected.cost_usd is None else f"{expected.cost_usd:.2f} USD"
     takes = "not known" if expected.time_s is None else f"about {expected.time_s:.0f} s"
     tokens = f"{expected.prompt_tokens:,} + {expected.completion_tokens:,} tokens"
-    typer.echo(f"  requests {expected.requests:,}, {tokens}, cost {cost}, time {takes}")
+    typer.echo(
+        f"  by {config.teacher.name} ({config.teacher.model}): requests {expected.requests:,}, {tokens}, cost {cost}, time {takes}"
+    )
 
 
 def _pairs(options: list[str]) -> dict[str, str]:

@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     aws_profile: str | None = Field(None, description="AWS profile (default: the standard AWS credential chain)")
     bedrock_endpoint_url: str | None = Field(None, description="another address for Bedrock, e.g. a VPC endpoint")
     bedrock_allow_global: bool = Field(False, description="allow global. inference profiles, which move data anywhere")
-    openai_api_key: SecretStr | None = Field(None, description="key of an OpenAI-compatible server; local ones need none")
+    openai_api_key: SecretStr | None = Field(
+        None, description="key of an OpenAI-compatible server; local ones need none"
+    )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
@@ -96,3 +97,40 @@ def find(model_id: str) -> tuple[EmulatedModel | None, bool]:
         if name == "emulatedprof" and model.model_id == "amazon.nova-micro-v1:0":
             return model, True
     return None, False
+
+
+def summary(model: EmulatedModel) -> dict[str, Any]:
+    return {
+        "modelArn": model.arn,
+        "modelId": model.model_id,
+        "modelName": model.name,
+        "providerName": model.provider,
+        "inputModalities": ["TEXT"],
+        "outputModalities": ["TEXT"],
+        "responseStreamingSupported": True,
+        "customizationsSupported": [],
+        "inferenceTypesSupported": list(model.inference_types),
+        "modelLifecycle": {"status": model.lifecycle},
+    }
+
+
+def profile(model: EmulatedModel, geography: str) -> dict[str, Any]:
+    return {
+        "inferenceProfileName": f"{geography.upper()} {model.name}",
+        "inferenceProfileArn": model.profile_arn(geography),
+        "inferenceProfileId": f"{geography}.{model.model_id}",
+        "models": [{"modelArn": model.arn}, {"modelArn": model.arn.replace(REGION, "us-west-2")}],
+        "status": "ACTIVE",
+        "type": "SYSTEM_DEFINED",
+    }
+
+
+def application_profile() -> dict[str, Any]:
+    return {
+        "inferenceProfileName": "ours",
+        "inferenceProfileArn": f"arn:aws:bedrock:{REGION}:{ACCOUNT}:application-inference-profile/emulatedprof",
+        "inferenceProfileId": "emulatedprof",
+        "models": [{"modelArn": f"arn:aws:bedrock:{REGION}::foundation-model/amazon.nova-micro-v1:0"}],
+        "status": "ACTIVE",
+        "type": "APPLICATION",
+    }

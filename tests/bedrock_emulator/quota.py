@@ -20,6 +20,7 @@ class Quota:
     burndown : tokens of quota that one output token costs when the call is settled.
     starts_full : whether the bucket is full when the server starts.
     window_s : length of the fixed window, seconds; the quota of a window is in proportion.
+    window_age_s : seconds that the fixed window has already lasted when the first call comes.
     """
 
     tokens_per_minute: float | None = None
@@ -28,6 +29,7 @@ class Quota:
     burndown: float = 1.0
     starts_full: bool = True
     window_s: float = 60.0
+    window_age_s: float = 0.0
 
 
 class Bucket:
@@ -35,7 +37,7 @@ class Bucket:
 
     def __init__(self, per_minute: float | None, quota: Quota, now: float) -> None:
         self._kind, self._window_s = quota.burst, quota.window_s
-        self._started = self._filled_at = now
+        self._started, self._filled_at = now - quota.window_age_s, now
         self._window = 0
         self._set(per_minute)
         self.level = self.capacity if quota.starts_full or self._kind == "window" else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -20,9 +21,11 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from bedrock_emulator.answers import Answers, answer
+from bedrock_emulator.faults import Faults
 from bedrock_emulator.jobs import Batch
 from bedrock_emulator.quota import Quota
-from bedrock_emulator.service import Faults, Reply, Service, Stats
+from bedrock_emulator.service import Reply, Service
+from bedrock_emulator.stats import Stats
 
 __all__ = ["Batch", "BedrockEmulator", "Faults", "Quota", "Stats"]
 
@@ -75,6 +78,7 @@ class BedrockEmulator:
         if self._s3 is True:
             from moto.server import ThreadedMotoServer
 
+            logging.getLogger("werkzeug").setLevel(logging.ERROR)
             self._moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
             self._moto.start()
             host, port = self._moto.get_host_and_port()

@@ -16,117 +16,14 @@ from typing import Any, Literal
 
 from bedrock_emulator import answers as texts
 from bedrock_emulator import wire
+from bedrock_emulator.conversation import check_conversation, count_tokens, find_model, from_native, id_of, prompt_parts
+from bedrock_emulator.faults import DENIALS, ERRORS, SHARES, Faults, Refusal, invalid
 from bedrock_emulator.jobs import Batch, Jobs
-from bedrock_emulator.models import ACCOUNT, MODELS, REGION, EmulatedModel, find
+from bedrock_emulator.models import ACCOUNT, MODELS, EmulatedModel, application_profile, find, profile, summary
 from bedrock_emulator.quota import Bucket, Quota
+from bedrock_emulator.stats import Stats
 
-CHARACTERS_PER_TOKEN = 4
 CACHE_S = 300.0
-
-
-@dataclass(frozen=True)
-class Faults:
-    """Shares (0–1) of Converse and InvokeModel calls that go wrong, drawn from `seed` in order of arrival.
-
-    Parameters
-    ----------
-    throttled, timeout, model_error, internal, unavailable, not_ready : 429 whatever the quota, 408, 424, 500, 503, 429
-        ModelNotReadyException.
-    reset : the connection is dropped before the model is asked.
-    reset_after : the connection is dropped after the answer was made and paid for.
-    truncated : half of the body arrives, then the connection is dropped. Paid for.
-    garbled : the body arrives whole but is half a JSON document. Paid for.
-    slow : answers that take `slow_s` more seconds.
-    fail_first : so many calls get a 503 before anything works.
-    daily_quota_after : calls answered before all further ones get "Too many tokens per day".
-    retry_after_s : seconds sent as ``Retry-After`` and ``x-amz-retry-after`` (in ms) with a 429 or 503.
-    deny : every call of every kind is refused: unknown key, wrong secret, swapped key and secret, old token, no rights.
-    """
-
-    throttled: float = 0.0
-    timeout: float = 0.0
-    model_error: float = 0.0
-    internal: float = 0.0
-    unavailable: float = 0.0
-    not_ready: float = 0.0
-    reset: float = 0.0
-    reset_after: float = 0.0
-    truncated: float = 0.0
-    garbled: float = 0.0
-    slow: float = 0.0
-    slow_s: float = 5.0
-    fail_first: int = 0
-    daily_quota_after: int | None = None
-    retry_after_s: float | None = None
-    deny: Literal["key", "secret", "swapped", "expired", "access"] | None = None
-    seed: int = 0
-
-
-_SHARES = (
-    "throttled", "timeout", "model_error", "internal", "unavailable", "not_ready",
-    "reset", "reset_after", "truncated", "garbled", "slow",
-)  # fmt: skip
-_ERRORS = {
-    "throttled": (429, "ThrottlingException", "Too many requests, please wait before trying again."),
-    "timeout": (408, "ModelTimeoutException", "The request took too long to process."),
-    "model_error": (424, "ModelErrorException", "The request failed due to an error while processing the model."),
-    "internal": (500, "InternalServerException", "An internal server error occurred. Retry your request."),
-    "unavailable": (503, "ServiceUnavailableException", "The service isn't currently available. Try again later."),
-    "not_ready": (429, "ModelNotReadyException", "The model is not ready to serve inference requests."),
-}
-_DENIALS = {
-    "key": (403, "UnrecognizedClientException", "The security token included in the request is invalid."),
-    "secret": (403, "InvalidSignatureException", "The request signature we calculated does not match the signature you provided."),
-    "swapped": (403, "IncompleteSignature", "Credential must have exactly 5 slash-delimited elements."),
-    "expired": (403, "ExpiredTokenException", "The security token included in the request is expired"),
-    "access": (403, "AccessDeniedException", "User is not authorized to perform this action."),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counted by the server. An id is ``requestMetadata.request_key`` of a Converse call, else a hash of its body."""
-
-    requests: int = 0
-    """Converse and InvokeModel calls that arrived, whatever came of them."""
-    answered: int = 0
-    undelivered: int = 0
-    """Answered and paid for, but lost on the way back."""
-    throttled: int = 0
-    rejected: int = 0
-    """Answered with 400, 403 or 404."""
-    faults: dict[str, int] = field(default_factory=dict)
-    settled_tokens: float = 0.0
-    """Tokens of quota used: prompt, cache writes, output × burndown."""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    """From the first call's arrival to the latest answer."""
-    ids: dict[str, int] = field(default_factory=dict)
-    """Request id to times answered and paid for."""
-    seen: dict[str, int] = field(default_factory=dict)
-    """Request id to times it arrived."""
-    calls: dict[str, int] = field(default_factory=dict)
-    """Operation to number of calls."""
-    timeline: tuple[tuple[int, float], ...] = ()
-    """(second since the first call, tokens of quota settled in it), for steady-state figures."""
-
-    @property
-    def duplicated(self) -> int:
-        """Ids that were answered, and paid for, more than once."""
-        return sum(count > 1 for count in self.ids.values())
-
-
-class Refusal(Exception):
-    """An error answer."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
-def invalid(message: str) -> Refusal:
-    return Refusal(400, "ValidationException", message)
 
 
 @dataclass
@@ -219,7 +116,7 @@ class Service:
             if path == "/" and b"GetCallerIdentity" in body:
                 return self._identity()
             if self.faults.deny:
-                raise Refusal(*_DENIALS[self.faults.deny])
+                raise Refusal(*DENIALS[self.faults.deny])
             for operation in wire.operations():
                 if operation.method == method and (found := operation.parameters(path, query)) is not None:
                     return self._run(operation, found, body)
@@ -257,7 +154,7 @@ class Service:
     def _identity(self) -> Reply:
         """STS speaks XML."""
         if self.faults.deny:
-            status, code, message = _DENIALS[self.faults.deny]
+            status, code, message = DENIALS[self.faults.deny]
             error = f"<Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
             return Reply(status, f"<ErrorResponse>{error}</ErrorResponse>".encode(), {"Content-Type": "text/xml"})
         xml = (
@@ -284,7 +181,7 @@ class Service:
             return Reply(0, b"", cut="before")
         if fault in ("throttled", "internal", "unavailable", "not_ready"):
             self._counts["throttled"] += fault == "throttled"
-            return self._error(Refusal(*_ERRORS[fault]))
+            return self._error(Refusal(*ERRORS[fault]))
         cap = body.get("inferenceConfig", {}).get("maxTokens", model.max_output_tokens)
         with self._lock:
             prompt, read, write = self._prompt_tokens(model, body, now)
@@ -292,7 +189,7 @@ class Service:
         text, output, stop = self._text(body, request_id, turn, cap)
         delay_s = self._delay_s(output) + (self.faults.slow_s if fault == "slow" else 0.0)
         if fault in ("timeout", "model_error"):
-            refused = self._error(Refusal(*_ERRORS[fault]), delay_s)
+            refused = self._error(Refusal(*ERRORS[fault]), delay_s)
             refused.settle = lambda: release(0.0)
             return refused
         usage = {"inputTokens": prompt, "outputTokens": output, "totalTokens": prompt + output + read + write}
@@ -316,10 +213,10 @@ class Service:
         if self._counts["requests"] <= self.faults.fail_first:
             chosen: str | None = "unavailable"
         else:
-            if not any(getattr(self.faults, name) for name in _SHARES):
+            if not any(getattr(self.faults, name) for name in SHARES):
                 return None
             drawn, chosen = self._random.random(), None
-            for name in _SHARES:
+            for name in SHARES:
                 drawn -= getattr(self.faults, name)
                 if drawn < 0:
                     chosen = name
@@ -451,18 +348,18 @@ class Service:
     def _ListFoundationModels(self, asked: dict[str, Any]) -> dict[str, Any]:
         wanted, kind = asked.get("byProvider"), asked.get("byInferenceType")
         listed = [m for m in MODELS if not m.gone and wanted in (None, m.provider)]
-        return {"modelSummaries": [_summary(m) for m in listed if kind is None or kind in m.inference_types]}
+        return {"modelSummaries": [summary(m) for m in listed if kind is None or kind in m.inference_types]}
 
     def _GetFoundationModel(self, asked: dict[str, Any]) -> dict[str, Any]:
         model, _ = find(asked["modelIdentifier"])
         if model is None or model.gone:
             raise Refusal(404, "ResourceNotFoundException", "The specified model does not exist.")
-        return {"modelDetails": _summary(model)}
+        return {"modelDetails": summary(model)}
 
     def _ListInferenceProfiles(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked.get("typeEquals") == "APPLICATION":
-            return {"inferenceProfileSummaries": [_application_profile()]}
-        found = [_profile(m, g) for m in MODELS if not m.gone for g in m.geographies]
+            return {"inferenceProfileSummaries": [application_profile()]}
+        found = [profile(m, g) for m in MODELS if not m.gone for g in m.geographies]
         # Pages of three, so that whoever forgets to turn them is found out.
         start = int(asked.get("nextToken", 0))
         page: dict[str, Any] = {"inferenceProfileSummaries": found[start : start + 3]}
@@ -471,11 +368,11 @@ class Service:
     def _GetInferenceProfile(self, asked: dict[str, Any]) -> dict[str, Any]:
         name = asked["inferenceProfileIdentifier"].rsplit("/", 1)[-1]
         if name == "emulatedprof":
-            return _application_profile()
+            return application_profile()
         model, by_profile = find(name)
         if model is None or not by_profile:
             raise Refusal(404, "ResourceNotFoundException", "The inference profile does not exist.")
-        return _profile(model, name.split(".")[0])
+        return profile(model, name.split(".")[0])
 
     # --- batch jobs ----------------------------------------------------------------------------------------------
 
@@ -513,150 +410,6 @@ class Service:
         return job
 
 
-def find_model(model_id: str) -> EmulatedModel:
-    """The model of an id, or the refusal that Bedrock gives."""
-    model, by_profile = find(model_id)
-    if model is None:
-        raise invalid("The provided model identifier is invalid.")
-    if model.gone:
-        raise Refusal(404, "ResourceNotFoundException", "This model version has reached the end of its life.")
-    if not model.access:
-        raise Refusal(403, "AccessDeniedException", "You don't have access to the model with the specified model ID.")
-    if "ON_DEMAND" not in model.inference_types and not by_profile:
-        raise invalid(
-            f"Invocation of model ID {model.model_id} with on-demand throughput isn’t supported. Retry your request "
-            "with the ID or ARN of an inference profile that contains this model."
-        )
-    return model
-
-
-def check_conversation(model: EmulatedModel, body: dict[str, Any]) -> None:
-    """Raise what the service says about a conversation that its shapes allow and its models don't."""
-    messages = body.get("messages") or []
-    if not messages:
-        raise invalid("The messages field is required.")
-    if messages[0]["role"] != "user":
-        raise invalid(
-            "A conversation must start with a user message. Try again with a conversation that starts with a user message."
-        )
-    for i, message in enumerate(messages):
-        if i and message["role"] == messages[i - 1]["role"]:
-            raise invalid(f'messages: roles must alternate between "user" and "assistant", messages.{i} does not.')
-        for j, block in enumerate(message["content"]):
-            if "text" in block and not block["text"].strip():
-                raise invalid(f"The text field in the ContentBlock object at messages.{i}.content.{j} is blank.")
-    if messages[-1]["role"] != "user":
-        raise invalid(
-            "This model does not support assistant message prefill. The conversation must end with a user message."
-        )
-    config, tools = body.get("inferenceConfig", {}), body.get("toolConfig")
-    if config.get("maxTokens", 1) > model.max_output_tokens:
-        raise invalid(f"The maximum tokens you requested exceeds the model limit of {model.max_output_tokens}.")
-    if not model.sampling and ("temperature" in config or "topP" in config):
-        name = "temperature" if "temperature" in config else "top_p"
-        raise invalid(f"The model returned the following errors: `{name}` is deprecated for this model.")
-    if "outputConfig" in body:
-        if not model.json_schema:
-            raise invalid(
-                "This model doesn't support the outputConfig.textFormat field. Remove outputConfig and try again."
-            )
-        check_schema(body["outputConfig"].get("textFormat", {}))
-    if tools and not model.tools:
-        raise invalid("This model doesn't support tool use.")
-    forced = bool(tools) and bool({"tool", "any"} & tools.get("toolChoice", {}).keys())
-    thinking = body.get("additionalModelRequestFields", {}).get("thinking", {}).get("type", "adaptive")
-    if model.thinking and forced and thinking != "disabled":
-        raise invalid("Thinking may not be enabled when tool_choice forces tool use.")
-    if forced and not model.forced_tool:
-        raise invalid(
-            "This model doesn't support the toolConfig.toolChoice.tool field. Remove toolConfig.toolChoice.tool and try again."
-        )
-    parts = prompt_parts(body)
-    if not model.caching and any(marked for _, marked in parts):
-        raise invalid("You invoked an unsupported model or your request did not allow prompt caching.")
-    if sum(len(text) for text, _ in parts) > CHARACTERS_PER_TOKEN * model.context_tokens:
-        raise invalid("Input is too long for requested model.")
-
-
-_UNSUPPORTED = {"minLength", "maxLength", "minimum", "maximum", "multipleOf", "maxItems"}
-
-
-def check_schema(text_format: dict[str, Any]) -> None:
-    """Structured output takes a part of JSON schema only (Bedrock user guide, "Get validated JSON results")."""
-    given = text_format.get("structure", {}).get("jsonSchema", {}).get("schema", "")
-    try:
-        schema = json.loads(given)
-    except ValueError:
-        raise invalid("The schema in outputConfig.textFormat is not JSON.") from None
-
-    def walk(part: Any) -> None:
-        if isinstance(part, dict):
-            if part.get("type") == "object" and part.get("additionalProperties") is not False:
-                raise invalid("For 'object' type, 'additionalProperties' must be explicitly set to false.")
-            if wrong := _UNSUPPORTED & part.keys():
-                raise invalid(
-                    f"For '{part.get('type')}' type, properties {', '.join(sorted(wrong))} are not supported."
-                )
-            for key, value in part.items():
-                if key in ("properties", "$defs"):
-                    for member in value.values():
-                        walk(member)
-                else:
-                    walk(value)
-        elif isinstance(part, list):
-            for member in part:
-                walk(member)
-
-    walk(schema)
-
-
-def prompt_parts(body: dict[str, Any]) -> list[tuple[str, bool]]:
-    """The prompt in order: (text, whether a cache point follows)."""
-    parts: list[tuple[str, bool]] = []
-    tools = body.get("toolConfig", {}).get("tools", [])
-    blocks = [*tools, *body.get("system", []), *(b for m in body.get("messages", []) for b in m["content"])]
-    for block in blocks:
-        if "cachePoint" in block:
-            if parts:
-                parts[-1] = (parts[-1][0], True)
-        elif "toolSpec" in block:
-            parts.append((json.dumps(block["toolSpec"]), False))
-        else:
-            parts.append((block.get("text", ""), False))
-    return parts
-
-
-def count_tokens(text: str) -> int:
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
-
-
-def id_of(body: dict[str, Any]) -> str:
-    key = body.get("requestMetadata", {}).get("request_key")
-    return str(key or hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=12).hexdigest())
-
-
-def from_native(model: EmulatedModel, body: dict[str, Any]) -> dict[str, Any]:
-    """An InvokeModel body (Anthropic's or Nova's own form) as a Converse body."""
-    if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
-        raise invalid(
-            "Malformed input request: #: required key [messages] not found, please reformat your input and try again."
-        )
-    messages = [
-        {"role": m["role"], "content": [{"text": m["content"]}] if isinstance(m["content"], str) else
-         [{"text": b.get("text", "")} for b in m["content"]]}
-        for m in body["messages"]
-    ]  # fmt: skip
-    system = body.get("system", [])
-    system = [{"text": system}] if isinstance(system, str) else [{"text": b["text"]} for b in system]
-    config = dict(body.get("inferenceConfig", {}))
-    if model.provider == "anthropic":
-        if "anthropic_version" not in body or "max_tokens" not in body:
-            raise invalid("Malformed input request: anthropic_version and max_tokens are required.")
-        config = {"maxTokens": body["max_tokens"]}
-        config |= {"temperature": body["temperature"]} if "temperature" in body else {}
-    return {"messages": messages, "system": system, "inferenceConfig": config}
-
-
 def native_reply(model: EmulatedModel) -> Callable[..., bytes]:
     def reply(body: dict[str, Any], text: str, stop: str, usage: dict[str, int], latency_ms: int) -> bytes:
         if model.provider != "anthropic":
@@ -672,40 +425,3 @@ def native_reply(model: EmulatedModel) -> Callable[..., bytes]:
 
 def _json(body: dict[str, Any]) -> Reply:
     return Reply(200, json.dumps(body).encode())
-
-
-def _summary(model: EmulatedModel) -> dict[str, Any]:
-    return {
-        "modelArn": model.arn,
-        "modelId": model.model_id,
-        "modelName": model.name,
-        "providerName": model.provider,
-        "inputModalities": ["TEXT"],
-        "outputModalities": ["TEXT"],
-        "responseStreamingSupported": True,
-        "customizationsSupported": [],
-        "inferenceTypesSupported": list(model.inference_types),
-        "modelLifecycle": {"status": model.lifecycle},
-    }
-
-
-def _profile(model: EmulatedModel, geography: str) -> dict[str, Any]:
-    return {
-        "inferenceProfileName": f"{geography.upper()} {model.name}",
-        "inferenceProfileArn": model.profile_arn(geography),
-        "inferenceProfileId": f"{geography}.{model.model_id}",
-        "models": [{"modelArn": model.arn}, {"modelArn": model.arn.replace(REGION, "us-west-2")}],
-        "status": "ACTIVE",
-        "type": "SYSTEM_DEFINED",
-    }
-
-
-def _application_profile() -> dict[str, Any]:
-    return {
-        "inferenceProfileName": "ours",
-        "inferenceProfileArn": f"arn:aws:bedrock:{REGION}:{ACCOUNT}:application-inference-profile/emulatedprof",
-        "inferenceProfileId": "emulatedprof",
-        "models": [{"modelArn": f"arn:aws:bedrock:{REGION}::foundation-model/amazon.nova-micro-v1:0"}],
-        "status": "ACTIVE",
-        "type": "APPLICATION",
-    }

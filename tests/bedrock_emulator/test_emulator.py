@@ -191,6 +191,9 @@ def test_a_second_of_burst_and_a_fixed_window() -> None:
     assert not window.fits(1, 59.0) and window.fits(6000, 60.0)
     window.give_back(3000, first, 61.0)  # settled too late to be of use
     assert window.level == 6000
+    aged = Bucket(6000, Quota(burst="window", window_age_s=40), now=0.0)
+    aged.take(6000)
+    assert not aged.fits(1, 19.0) and aged.fits(1, 20.0)
 
 
 def test_throttling_reserves_max_tokens_and_settles_with_burndown() -> None:

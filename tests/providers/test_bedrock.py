@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bedrock_emulator import wire
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import Fatal, InvalidInput, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Request, Usage
-from genesis_lab.providers.bedrock import BedrockProvider, converse_body
+from genesis_lab.providers.bedrock import BedrockProvider, Dialect, converse_body
 from genesis_lab.providers.models import ModelInfo, base_model_id, default_model, model_info
 from genesis_lab.settings import Settings
 
+RECORDED = Path(__file__).with_name("bedrock_requests.json")
 MICRO = "amazon.nova-micro-v1:0"
 HAIKU = "anthropic.claude-haiku-4-5-20251001-v1:0"
 SCHEMA = {
@@ -189,7 +194,7 @@ def test_a_profile_is_looked_for_when_the_bare_id_is_refused(emulator: BedrockEm
 def test_an_application_profile_has_the_price_of_the_model_behind_it(emulator: BedrockEmulator) -> None:
     arn = "arn:aws:bedrock:us-east-1:000000000000:application-inference-profile/emulatedprof"
     completion = connect(emulator, arn).complete(ASK)
-    assert completion.model == arn and completion.cost_usd is not None
+    assert completion.model == MICRO and completion.cost_usd is not None  # no account number in the dataset
 
 
 @pytest.mark.parametrize(
@@ -208,8 +213,10 @@ def test_a_model_that_can_not_answer_stops_the_run_with_a_reason(
         connect(emulator, model).complete(ASK)
 
 
-def test_legacy_models_are_named_before_a_run(emulator: BedrockEmulator) -> None:
-    assert connect(emulator, "emulated.old-v1:0").target().lifecycle == "LEGACY"
+def test_legacy_models_and_unknown_prices_are_named_before_a_run(emulator: BedrockEmulator) -> None:
+    legacy, price = connect(emulator, "emulated.old-v1:0").notes()
+    assert "legacy" in legacy and "not known" in price
+    assert "as of" in " ".join(connect(emulator).notes())
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -358,15 +365,29 @@ def test_records_are_generated_through_bedrock_some_answers_malformed(tmp_path) 
     assert dataset.manifest["cost_usd"] > 0
 
 
-def test_request_shapes_are_what_the_service_model_takes() -> None:
-    from bedrock_emulator import wire
-    from genesis_lab.providers.bedrock import Dialect
+def request_shapes() -> dict[str, Any]:
+    """A Converse body for every way of asking."""
+    messages = (("user", "an example"), ("assistant", "its answer"), ("user", "the task"))
+    request = Request("0123abcd", "system", messages, SCHEMA, "turns", 1000, 0.7, 0.9, seed=1, stable_messages=2)
+    thinking = ModelInfo(model_id="x", extra={"thinking": {"type": "disabled"}})
+    plain = ModelInfo(model_id="x", max_output_tokens=400)
+    return {
+        "schema, cached examples": converse_body(request, plain, Dialect(("json_schema",), cache=True)),
+        "forced tool, no sampling, extra fields": converse_body(request, thinking, Dialect(("tool",), sampling=False)),
+        "schema in the prompt, cached system": converse_body(
+            replace(request, stable_messages=0), plain, Dialect(("prompt",), cache=True)
+        ),
+        "no schema, no system": converse_body(Request("", messages=(("user", "hi"),)), plain, Dialect()),
+    }
 
+
+def test_every_request_shape_is_the_recorded_one_and_what_the_service_model_takes() -> None:
+    """After a wanted change: ``python -m providers.test_bedrock`` in tests/ records the shapes anew."""
     converse = next(o for o in wire.operations() if o.name == "Converse")
-    request = Request("k", "s", (("user", "a"), ("assistant", "b"), ("user", "c")), SCHEMA, "turns", 10, 0.5, 0.9, 1, 2)
-    for mode in ("json_schema", "tool", "prompt"):
-        for cache in (True, False):
-            info = ModelInfo(model_id="x", extra={"thinking": {"type": "disabled"}})
-            body = converse_body(request, info, Dialect((mode,), cache=cache))  # type: ignore[arg-type]
-            assert wire.problem(converse, body) is None
-            assert ("cachePoint" in json.dumps(body)) == cache
+    for name, body in request_shapes().items():
+        assert wire.problem(converse, body) is None, name
+    assert request_shapes() == json.loads(RECORDED.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    RECORDED.write_text(json.dumps(request_shapes(), indent=1) + "\n", encoding="utf-8")

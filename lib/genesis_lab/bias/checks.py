@@ -19,7 +19,7 @@ from genesis_lab.stats import Interval, holm, proportion_interval, total_variati
 
 MOST_VALUES = 500
 """More distinct values than this are no categories."""
-FEWEST_MENTIONS = 20
+FEWEST_MENTIONS = 100
 """Fewer conversations than this say nothing about who appears."""
 
 _CELLS = 10

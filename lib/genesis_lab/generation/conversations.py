@@ -31,10 +31,13 @@ class GenerationConfig(ConversationsConfig):
     dataset: str = Field("conversations", min_length=1, description="name of the dataset, or a folder")
     total: int = Field(SMOKE_TOTAL, ge=10, le=1_000_000, description="conversations to generate")
     provider: ProviderName = Field(
-        "offline", description="who writes: offline (a grammar: no model, free), bedrock, openai (any such server), local"
+        "offline",
+        description="who writes: offline (a grammar: no model, free), bedrock, openai (any such server), local",
     )
     model: str = Field("", description="which model; empty: the provider's default")
-    base_urls: tuple[str, ...] = Field((), description="addresses of OpenAI-compatible servers, e.g. Ollama's or vLLM's")
+    base_urls: tuple[str, ...] = Field(
+        (), description="addresses of OpenAI-compatible servers, e.g. Ollama's or vLLM's"
+    )
     tokens_per_minute: int = Field(0, ge=0, description="quota of the account; 0: not known, it is learned")
     requests_per_minute: int = Field(0, ge=0, description="quota of the account in requests; 0: none known")
     temperature: float | None = Field(None, ge=0, le=2, description="sampling temperature; none: the model's own")

@@ -24,7 +24,6 @@ def get_provider(name: str = "offline", *, model: str = "", base_urls: Sequence[
     InvalidInput : there is no such provider, or it needs a model.
     MissingDependency : a package it needs is not installed.
     """
-    chosen = {"model": model} if model else {}
     if name == "offline":
         from genesis_lab.providers.offline import OfflineProvider
 
@@ -32,7 +31,7 @@ def get_provider(name: str = "offline", *, model: str = "", base_urls: Sequence[
     if name == "bedrock":
         from genesis_lab.providers.bedrock import BedrockProvider
 
-        return BedrockProvider(**chosen)
+        return BedrockProvider(model or None)
     if name == "openai":
         from genesis_lab.providers.openai import OPENAI_URL, OpenAIProvider
         from genesis_lab.settings import get_settings
@@ -42,10 +41,11 @@ def get_provider(name: str = "offline", *, model: str = "", base_urls: Sequence[
         return OpenAIProvider(model, tuple(base_urls) or (OPENAI_URL,), api_key=get_settings().openai_api_key)
     if name == "local":
         from genesis_lab.providers.local import LocalProvider
+        from genesis_lab.providers.local_models import BUNDLED
 
-        return LocalProvider(**chosen)
+        return LocalProvider(model or BUNDLED)
     if name == "llamacpp":
         from genesis_lab.providers.llamacpp import LlamaCppProvider
 
-        return LlamaCppProvider(**chosen)
+        return LlamaCppProvider(model) if model else LlamaCppProvider()
     raise InvalidInput(f"Unknown provider {name!r}: there are {', '.join(get_args(ProviderName))}.")

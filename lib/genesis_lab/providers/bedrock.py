@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from genesis_lab.errors import Rejected, Transient
+from genesis_lab.errors import Fatal, Rejected, Transient
 from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
 from genesis_lab.providers.bedrock_account import Account, Target, as_provider_error
 from genesis_lab.providers.models import ModelInfo, StructuredOutput, base_model_id, default_model, model_info
@@ -154,7 +154,7 @@ class BedrockProvider:
                 said = str(raised).casefold()
                 if "on-demand throughput" in said and "inference profile" in said and not profile_tried:
                     profile_tried = True
-                    target = self._through_profile()
+                    target = self._through_profile(target)
                 elif isinstance(error, Rejected) and (lower := dialect.stepped_down(said)):
                     with self._lock:
                         # Another thread may have stepped down meanwhile: try its way first.
@@ -167,7 +167,8 @@ class BedrockProvider:
         text, stop, usage = read_answer(response)
         return Completion(
             text=text,
-            model=target.call_id,
+            # An ARN may hold an account's number, which is nobody's business who gets the dataset.
+            model=target.model_id if target.call_id.startswith("arn:") else target.call_id,
             usage=usage,
             stop_reason=stop,
             latency_s=time.monotonic() - started,
@@ -175,9 +176,10 @@ class BedrockProvider:
             created_at=datetime.now(UTC),
         )
 
-    def _through_profile(self) -> Target:
+    def _through_profile(self, refused: Target) -> Target:
         with self._lock:
-            self._target = self.account.find(self.model, need_profile=True)
+            if self._target is None or self._target == refused:
+                self._target = self.account.find(self.model, need_profile=True)
             return self._target
 
     def _client(self) -> Any:
@@ -196,10 +198,21 @@ class BedrockProvider:
             counted = self._client().count_tokens(modelId=self.target().model_id, input={"converse": asked})
         except Exception as raised:
             error = as_provider_error(raised, self.model)
-            if isinstance(error, Rejected):
+            if isinstance(error, Rejected | Fatal):
                 return None
             raise error from raised
         return int(counted["inputTokens"])
+
+    def notes(self) -> list[str]:
+        """What to know before a run: a model on its way out, or whose price is not known. Raises `Fatal`, see `target`."""
+        target, notes = self.target(), []
+        if (target.lifecycle or self.info.lifecycle or "").casefold() == "legacy":
+            notes.append(f"{target.model_id} is a legacy model: AWS will switch it off, choose a newer one soon.")
+        if self.info.input is None or self.info.output is None:
+            notes.append(f"The price of {target.model_id} is not known here, so costs are not shown.")
+        else:
+            notes.append(f"Prices of {target.model_id} are as of {self.info.checked}.")
+        return notes
 
     def caching_pays(self, request: Request) -> bool | None:
         """Whether the request's stable prefix is long enough to be cached; None if the model's minimum is not known."""

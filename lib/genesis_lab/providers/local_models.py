@@ -6,8 +6,10 @@ import hashlib
 import os
 import sys
 import time
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,7 +155,7 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    with _quiet():
+    with _quiet(), redirect_stderr(StringIO()):  # the GGUF reader's own bar heeds no setting
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
