@@ -149,17 +149,23 @@ def _row(name: str, strategy: str, seed: int, seconds: float) -> str:
         workers = [
             subprocess.Popen(
                 [sys.executable, __file__, "--worker", json.dumps(task | {"process": number})],
-                stdout=subprocess.PIPE, text=True, env=environment,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
             )
             for number in range(scenario.processes)
         ]  # fmt: skip
+        for worker in workers:
+            worker.stdout.readline()
+        opening = scenario.burst != "window"  # a fresh window is full
+        if opening:
+            _open_account(server.url)
+        for worker in workers:
+            print("go", file=worker.stdin, flush=True)
         if scenario.halved:
-            while server.stats().requests == 0:
-                time.sleep(0.1)
             time.sleep(seconds / 2)
             server.change(replace(quota, tokens_per_minute=(scenario.tokens_per_minute or 0) / 2))
         lost = sum(int(worker.communicate()[0].splitlines()[-1]) for worker in workers)
         stats = server.stats()
+    stats = replace(stats, requests=stats.requests - opening, throttled=stats.throttled - opening)
     by_tokens = scenario.tokens_per_minute is not None
     per_second = (scenario.tokens_per_minute or scenario.requests_per_minute or 0.0) / 60
     scale = 1.0 if by_tokens else stats.answered / max(stats.settled_tokens, 1.0)
@@ -174,13 +180,33 @@ def _row(name: str, strategy: str, seed: int, seconds: float) -> str:
     return _line(name, strategy, seed, use(0), use(math.floor(seconds / 4)), refused, *counts)
 
 
+def _open_account(url: str) -> None:
+    """The first call makes the server's buckets, empty: it is refused, and not counted."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError
+
+    config = Config(retries={"mode": "standard", "total_max_attempts": 1})
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
+    client = boto3.client("bedrock-runtime", endpoint_url=url, region_name="us-east-1", config=config, **keys)
+    try:
+        client.converse(modelId=MODEL, messages=[{"role": "user", "content": [{"text": PROMPT}]}])
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == "ThrottlingException"
+    else:
+        raise AssertionError("The server's buckets were not empty.")
+
+
 def _send_until(task: dict[str, Any]) -> None:
     """One sending process: as many threads as the quota can use, until the time is up; prints how many were lost."""
     scenario = Scenario(**task["scenario"])
-    strategy, end = task["strategy"], time.monotonic() + task["seconds"]
+    strategy = task["strategy"]
     threads = 1 if strategy == "serial 5 s" else scenario.threads()
     send = _sender(strategy, scenario, task["url"], threads, task["seed"])
     ids, lost = itertools.count(), []
+    print("ready", flush=True)
+    sys.stdin.readline()
+    end = time.monotonic() + task["seconds"]
 
     def work() -> None:
         while time.monotonic() < end:

@@ -15,7 +15,6 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -84,17 +83,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _request(domain: Conversations, spec: Spec, max_tokens: int) -> Request:
-    """The domain's prompt; the schema besides says how many turns there are and whose they are."""
-    prompt, number = domain.prompt(spec), spec.attributes["turns"]
-    schema = deepcopy(dict(prompt.schema))
-    turns = schema["properties"]["turns"]
-    prefix = [deepcopy(turns["items"]) for _ in range(number)]
-    for i, turn in enumerate(prefix):
-        turn["properties"]["speaker"] = {"const": ("customer", "agent")[i % 2]}
-    turns |= {"prefixItems": prefix, "minItems": number, "maxItems": number}
+    prompt = domain.prompt(spec)
     return Request(
-        key="", system=prompt.system, messages=prompt.messages, schema=schema, max_tokens=max_tokens, temperature=0.7,
-        top_p=0.95, seed=spec.seed,
+        key="", system=prompt.system, messages=prompt.messages, schema=prompt.schema, max_tokens=max_tokens,
+        temperature=0.7, top_p=0.95, seed=spec.seed,
     )  # fmt: skip
 
 

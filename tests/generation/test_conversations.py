@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
 from genesis_lab.settings import get_settings
 
@@ -42,6 +42,19 @@ def test_bedrock_gives_exactly_n_records_and_nothing_is_paid_twice(bedrock):
     paid = bedrock.stats().answered
     again = generate_conversations(config(dataset="second"))
     assert again.content_hash == dataset.content_hash and bedrock.stats().answered == paid
+
+
+def test_interrupting_a_paid_run_ends_soon_and_loses_nothing(bedrock):
+    def interrupt(progress):
+        if progress.done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(GenesisError, match="run the same again"):
+        generate_conversations(config(dataset="cut"), on_progress=interrupt)
+    paid = bedrock.stats().answered
+    dataset = generate_conversations(config(dataset="cut"))
+    assert dataset.total == 60 and 0 < paid <= bedrock.stats().answered
+    assert bedrock.stats().duplicated == 0
 
 
 def test_a_provider_without_its_model_is_one_sentence():

@@ -131,6 +131,14 @@ def test_one_ledger_for_a_quota_in_a_process() -> None:
     assert shared_ledger(("account", "elsewhere", "profile"), Limits(1_000)) is not ours
 
 
+def test_a_run_started_again_after_a_stop_is_not_stopped() -> None:
+    stopped = shared_ledger("started again", Limits(math.inf))
+    stopped.stop(RuntimeError("over"))
+    shared_ledger("started again", Limits(math.inf)).acquire(1)
+    with pytest.raises(RuntimeError):
+        stopped.acquire(1)
+
+
 def test_state_says_how_much_of_the_quota_is_used() -> None:
     clock = VirtualClock()
     service = SimulatedService(clock, tokens_per_minute=60_000)

@@ -67,9 +67,9 @@ def generate_conversations(
 ) -> Dataset:
     """Generate, resume, or just open what the same configuration already made. See `engine.generate` for the errors."""
     teacher = config.teacher
-    call, cache = None, None
+    scheduler, cache = None, None
     if not teacher.capabilities.free:
-        call = Scheduler(teacher, _ledger(config)).complete
+        scheduler = Scheduler(teacher, _ledger(config))
         cache = CompletionCache(output_root() / "cache" / "completions.sqlite")
     try:
         return generate(
@@ -78,7 +78,8 @@ def generate_conversations(
             teacher,
             dataset_path(config.dataset),
             sampling=Sampling(temperature=config.temperature, max_tokens=config.max_tokens),
-            call=call,
+            call=scheduler and scheduler.complete,
+            stop=scheduler and scheduler.stop,
             cache=cache,
             config={"domain": "conversations"} | config.domain.config.model_dump(mode="json"),
             replace_existing=config.replace,

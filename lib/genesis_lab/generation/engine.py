@@ -89,6 +89,7 @@ def generate(
     *,
     sampling: Sampling = Sampling(),
     call: Callable[[Request], Completion] | None = None,
+    stop: Callable[[], None] | None = None,
     cache: CompletionCache | None = None,
     config: dict[str, Any] | None = None,
     candidate_budget: float = 1.5,
@@ -103,6 +104,7 @@ def generate(
     Parameters
     ----------
     call : sends one request (a scheduler that waits and retries); default: the provider itself.
+    stop : called when the run is given up, so that a `call` that waits for quota raises instead.
     cache : where raw answers are kept; not used for free providers.
     config : what the user chose, for the manifest.
     candidate_budget : candidates tried in all, as a multiple of the plan's size (and 20 on top).
@@ -132,6 +134,7 @@ def generate(
         with FileLock(lock, timeout=0):
             with Journal(work / "journal.jsonl", header) as journal:
                 run = _Run(plan, domain, provider, journal, sampling, call or provider.complete, cache, on_progress)
+                run.stop = stop
                 run.candidates_left = math.ceil(len(plan.specs) * candidate_budget) + 20
                 run.resume()
                 try:
@@ -172,6 +175,7 @@ class _Run:
         self.cache = None if provider.capabilities.free else cache
         self.tally = _Tally()
         self.candidates_left = len(plan.specs)
+        self.stop: Callable[[], None] | None = None
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._shown = 0.0
@@ -226,6 +230,8 @@ class _Run:
                 self._settle(todo, task, answer)
         except BaseException:
             # What is in flight is paid for: let it finish and journal it, then stop.
+            if self.stop:
+                self.stop()
             while in_flight:
                 task, answer = answers.get()
                 in_flight -= 1

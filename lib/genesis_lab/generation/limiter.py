@@ -128,8 +128,9 @@ class _Bucket:
 
     def wait_s(self, cost: float, now: float) -> float:
         """Seconds until `cost` may be taken at the present rate."""
-        if cost > self.largest:
-            self.largest = cost
+        if not self.largest:
+            self.filled_at = now  # nothing is saved up before the first request: perhaps the service was just emptied
+        self.largest = max(self.largest, cost)
         if self.rate == math.inf:
             return 0.0
         if not self.rate:
@@ -328,6 +329,10 @@ class Ledger:
             for waiter in self._queue:
                 waiter.changed.notify()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped is not None
+
     def state(self) -> LedgerState:
         with self._lock:
             now = self.clock.now()
@@ -385,8 +390,13 @@ _sharing = threading.Lock()
 
 
 def shared_ledger(key: Hashable, limits: Limits) -> Ledger:
-    """The one ledger of this process for `key` (account, region, profile): runs side by side share it."""
+    """The one ledger of this process for `key` (account, region, profile): runs side by side share it.
+
+    One that was stopped stays with those who hold it; a run that is started again gets a fresh one.
+    """
     with _sharing:
-        ledger = _shared.setdefault(key, Ledger(limits))
+        ledger = _shared.get(key)
+        if ledger is None or ledger.stopped:
+            ledger = _shared[key] = Ledger(limits)
     ledger.change(limits)
     return ledger

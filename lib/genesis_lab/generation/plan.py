@@ -11,6 +11,7 @@ from typing import Any
 
 from genesis_lab.domains.base import Domain, Spec
 from genesis_lab.providers.base import Provider, Usage
+from genesis_lab.providers.schemas import stated
 
 CHARACTERS_PER_TOKEN = 4.0
 """Rule of thumb for English and Spanish prose, used only for estimates before a run."""
@@ -75,7 +76,7 @@ def estimate(
     prompts = 0
     for spec in chosen:
         prompt = domain.prompt(spec)
-        prompts += len(prompt.system) + sum(len(text) for _, text in prompt.messages) + len(json.dumps(prompt.schema))
+        prompts += len(prompt.system) + sum(len(text) for _, text in prompt.messages) + len(stated(prompt.schema))
     scale = total / len(chosen) / CHARACTERS_PER_TOKEN
     usage = Usage(prompt_tokens=round(prompts * scale), completion_tokens=round(answers * scale))
     time_s = None

@@ -20,10 +20,9 @@ _BOUNDS = frozenset(
 
 
 def stated(schema: Mapping[str, Any]) -> str:
-    """The schema as an instruction, for a model that can't be held to it."""
-    return "Answer with one JSON object and nothing else, no code fence. It must fit this JSON schema:\n" + json.dumps(
-        schema, ensure_ascii=False
-    )
+    """The schema's shape as an instruction, for a model that can't be held to it."""
+    shape = json.dumps(without_bounds(schema), ensure_ascii=False)
+    return "Answer with one JSON object and nothing else, no code fence. It must fit this JSON schema:\n" + shape
 
 
 def without_bounds(schema: Mapping[str, Any]) -> dict[str, Any]:

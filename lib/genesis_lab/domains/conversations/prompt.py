@@ -14,25 +14,36 @@ from genesis_lab.domains.conversations.taxonomy import Taxonomy, read_yaml
 _HERE = Path(__file__).parent
 _EXAMPLE_UTTERANCES = 3
 
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "turns": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {
-                    "speaker": {"type": "string", "enum": ["customer", "agent"]},
-                    "text": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
-                },
-                "required": ["speaker", "text"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["turns"],
-    "additionalProperties": False,
-}
+
+def _turn(speaker: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {"speaker": speaker, "text": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}},
+        "required": ["speaker", "text"],
+        "additionalProperties": False,
+    }
+
+
+def schema(turns: int) -> dict[str, Any]:
+    """JSON schema of a conversation of exactly `turns` turns, taken in turn.
+
+    Services that know no ``prefixItems`` or counts leave them out and are left with the shape of a turn.
+    """
+    speakers = [{"const": ("customer", "agent")[i % 2]} for i in range(turns)]
+    return {
+        "type": "object",
+        "properties": {
+            "turns": {
+                "type": "array",
+                "items": _turn({"type": "string", "enum": ["customer", "agent"]}),
+                "prefixItems": [_turn(speaker) for speaker in speakers],
+                "minItems": turns,
+                "maxItems": turns,
+            }
+        },
+        "required": ["turns"],
+        "additionalProperties": False,
+    }
 
 
 def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) -> Prompt:
@@ -56,7 +67,7 @@ def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) ->
     return Prompt(
         system=system,
         messages=(*messages, ("user", _task(spec, taxonomy, words))),
-        schema=SCHEMA,
+        schema=schema(a["turns"]),
         schema_name="conversation",
         stable=len(messages),
     )
