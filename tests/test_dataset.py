@@ -351,3 +351,18 @@ def test_groups_of_the_wrong_length_are_refused(tmp_path):
         split_dataset(
             write(tmp_path / "d", conversations(4)), tmp_path / "s", {"train": 0.5, "test": 0.5}, groups=[1, 2, 3]
         )
+
+
+def test_a_report_is_made_again_only_when_its_settings_change(tmp_path):
+    from genesis_lab.dataset import DatasetWriter, open_dataset, remembered
+
+    with DatasetWriter(tmp_path / "d", "conversations") as writer:
+        writer.write([{"conversation_id": "a"}])
+    dataset, made = open_dataset(tmp_path / "d"), []
+
+    def make():
+        made.append(1)
+        return {"score": len(made)}
+
+    reports = [remembered(dataset, "scorecard", {"seed": seed}, make) for seed in (1, 1, 2)]
+    assert [report["score"] for report in reports] == [1, 1, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from genesis_lab import __version__
 from genesis_lab.errors import InvalidInput
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import dataset_path, output_root, shown
@@ -176,3 +177,20 @@ def read_reports(dataset: Dataset) -> dict[str, dict[str, Any]]:
     return {
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(dataset.path.glob("reports/*.json"))
     }
+
+
+def remembered(
+    dataset: Dataset, kind: str, settings: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The report of this kind that is kept with the dataset, if it was made with these settings; else made and kept.
+
+    Parameters
+    ----------
+    settings : all that shapes the report besides the dataset; kept in it as ``made_with``.
+    """
+    made_with = json.loads(json.dumps({"version": __version__, "content_hash": dataset.content_hash, **settings}))
+    kept = read_reports(dataset).get(kind, {})
+    if kept.get("made_with") != made_with:
+        write_report(dataset, kind, {**make(), "made_with": made_with})
+        kept = read_reports(dataset)[kind]
+    return kept
