@@ -209,7 +209,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
     from papermill.iorw import NoDatesSafeLoader
 
-    class Loader(NoDatesSafeLoader):  # type: ignore[misc]  # papermill has no types
+    class StrictSafeLoader(NoDatesSafeLoader):  # type: ignore[misc]  # papermill has no types
         """papermill's own reading of YAML, so that both agree, but a key given twice is an error."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -221,7 +221,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, Loader=Loader)  # noqa: S506  (a safe loader)
+            content = yaml.load(file, Loader=StrictSafeLoader)
     except FileNotFoundError:
         raise InvalidInput(f"There is no params file {shown(path)}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
