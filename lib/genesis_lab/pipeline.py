@@ -221,7 +221,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     try:
         with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, Loader=StrictSafeLoader)
+            content = yaml.load(file, Loader=StrictSafeLoader)  # noqa: S506  (a safe loader, subclassed)
     except FileNotFoundError:
         raise InvalidInput(f"There is no params file {shown(path)}.") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
