@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -99,12 +99,6 @@ class Provider(Protocol):
         """The price of `usage`, or None when it is not known."""
 
     def close(self) -> None: ...
-
-
-class BatchCompleter(Protocol):
-    """A provider that is faster with several requests at once (local models)."""
-
-    def complete_many(self, requests: Sequence[Request]) -> Sequence[Completion | Exception]: ...
 
 
 def request_key(*parts: Any) -> str:
