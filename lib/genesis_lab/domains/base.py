@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -98,3 +98,57 @@ class Domain(Protocol):
 
     def parse(self, text: str, spec: Spec, provenance: Provenance) -> BaseModel:
         """The record in a model's answer; raises `ParseFailure` with every reason it can't be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a student is taught, or asked in an examination.
+
+    Parameters
+    ----------
+    id : the record's id.
+    group : what must never be both taught and examined (its concept); examples that share it stay together.
+    language : of question and answer, ``en`` or ``es``.
+    system, question : the prompt, the same in training and in every later use.
+    answer : the teacher's text, the one to learn.
+    facts : what scoring needs to know besides, for example the ids of the requirements.
+    """
+
+    id: str
+    group: str
+    language: str
+    system: str
+    question: str
+    answer: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good one answer is.
+
+    Parameters
+    ----------
+    total : in [0, 1]; what comparisons go by.
+    valid : whether the answer meets the role's schema.
+    parts : named parts of the total, each in [0, 1], and what is reported beside it.
+    problems : every fault found, one sentence each.
+    """
+
+    total: float
+    valid: bool
+    parts: Mapping[str, float]
+    problems: tuple[str, ...] = ()
+
+
+class Role(Domain, Protocol):
+    """A domain whose records teach a small model one task."""
+
+    def example(self, record: Mapping[str, Any]) -> Example:
+        """The question and answer that a record (as read from a dataset) teaches."""
+
+    def score(self, text: str, example: Example) -> Score:
+        """How good `text` is as an answer to `example`; never raises, whatever the text."""
+
+    def answer_grammar(self) -> str | None:
+        """The form of an answer as a Lark grammar for llguidance, None where there is none."""

@@ -23,6 +23,7 @@ class Request:
     system, messages : the chat; the first `stable_messages` are shared by many requests (prompt caching).
     schema, schema_name : JSON schema of the answer; the provider uses structured output where it can, else states
         the schema in the prompt.
+    grammar : the form of the answer as a Lark grammar for llguidance, instead of a schema; only ``local`` enforces it.
     max_tokens : cap of the answer, tokens.
     temperature, top_p : sampling; None leaves the model's default.
     seed : for providers that take one.
@@ -34,6 +35,7 @@ class Request:
     messages: tuple[Message, ...] = ()
     schema: Mapping[str, Any] | None = None
     schema_name: str = "answer"
+    grammar: str | None = None
     max_tokens: int = 2048
     temperature: float | None = None
     top_p: float | None = None

@@ -149,11 +149,12 @@ class LocalProvider:
             max_tokens=request.max_tokens,
             rng=np.random.default_rng(request.seed),
         )
-        if request.schema is not None:
+        if request.schema is not None or request.grammar is not None:
             if self._grammar_tokenizer is None:
                 vocabulary = loaded.model.get_output_embeddings().weight.shape[0]
                 self._grammar_tokenizer = grammar_tokenizer(loaded.tokenizer, vocabulary, loaded.eos_ids)
-            row.matcher = matcher(self._grammar_tokenizer, bounded(request.schema, request.max_tokens))
+            wanted = request.grammar or bounded(request.schema or {}, request.max_tokens)
+            row.matcher = matcher(self._grammar_tokenizer, wanted)
         return _Asked(request, tokens, row)
 
     def _run(

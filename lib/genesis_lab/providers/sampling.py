@@ -109,23 +109,31 @@ def grammar_tokenizer(tokenizer: Any, vocabulary: int, eos_ids: Sequence[int]) -
     return from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(eos_ids))
 
 
-def matcher(tokenizer: Any, schema: Mapping[str, Any]) -> Any:
-    """A matcher at the start of an answer that fits the schema, on one line, written as ``json.dumps`` would.
+def matcher(tokenizer: Any, form: Mapping[str, Any] | str) -> Any:
+    """A matcher at the start of an answer of the given form.
+
+    Parameters
+    ----------
+    form : a JSON schema (the answer is on one line, written as ``json.dumps`` would), or a Lark grammar.
 
     Raises
     ------
-    Rejected : the schema says something that no grammar can be made of.
+    Rejected : the form says something that no grammar can be made of.
     """
     from llguidance import LLMatcher
 
-    found = LLMatcher(tokenizer, _grammar(json.dumps(schema, sort_keys=False)), log_level=0)
+    if isinstance(form, str):
+        grammar = LLMatcher.grammar_from_lark(form)
+    else:
+        grammar = _schema_grammar(json.dumps(form, sort_keys=False))
+    found = LLMatcher(tokenizer, grammar, log_level=0)
     if found.is_error():
-        raise Rejected(f"The answer's JSON schema can't be made into a grammar: {found.get_error()[:200]}")
+        raise Rejected(f"The answer's form can't be made into a grammar: {found.get_error()[:200]}")
     return found
 
 
 @lru_cache(maxsize=64)
-def _grammar(schema: str) -> str:
+def _schema_grammar(schema: str) -> str:
     from llguidance import LLMatcher
 
     style = {
