@@ -23,11 +23,11 @@ class Request:
     system, messages : the chat; the first `stable_messages` are shared by many requests (prompt caching).
     schema, schema_name : JSON schema of the answer; the provider uses structured output where it can, else states
         the schema in the prompt.
-    grammar : the form of the answer as a Lark grammar for llguidance, instead of a schema; only ``local`` enforces it.
     max_tokens : cap of the answer, tokens.
     temperature, top_p : sampling; None leaves the model's default.
     seed : for providers that take one.
     offline_text : the answer of provider ``offline``, attached by the engine; ignored by all others.
+    grammar : the form of the answer as a Lark grammar for llguidance, instead of a schema; only ``local`` enforces it.
     """
 
     key: str
@@ -35,13 +35,13 @@ class Request:
     messages: tuple[Message, ...] = ()
     schema: Mapping[str, Any] | None = None
     schema_name: str = "answer"
-    grammar: str | None = None
     max_tokens: int = 2048
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
     stable_messages: int = 0
     offline_text: str | None = None
+    grammar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
