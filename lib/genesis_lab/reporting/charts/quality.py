@@ -77,6 +77,7 @@ def quality_radar(scores: Scores | Mapping[str, Scores], *, title: str | None = 
     note = f"not measured: {', '.join(map(figure_text, missing))}" if missing else ""
     return figure(
         traces, title=title, subtitle=note, height=360, legend=len(several) > 1, margin={"l": 90, "r": 90, "b": 40},
+        legend_orientation="v", legend_x=0, legend_y=1,
         polar={
             "bgcolor": "white",
             "radialaxis": {"range": [0, 1], "tickvals": [0.25, 0.5, 0.75, 1], "gridcolor": LINE, "linecolor": LINE,
