@@ -4,6 +4,8 @@
     python benchmarks/limiter.py --seconds 600 --seeds 3          # the full length: hours
     python benchmarks/limiter.py --only 200k halved --strategies ours adaptive-3
     python benchmarks/limiter.py --virtual --seeds 3              # ours only, in the simulator: ten minutes in a second
+    python benchmarks/limiter.py --results runs.jsonl ...         # keep the measurements of several calls ...
+    python benchmarks/limiter.py --table runs.jsonl               # ... and print them as one Markdown table
 
 On the wire: unmodified boto3 against `tests/bedrock_emulator`, a real HTTP server in a process of its own whose buckets
 start empty, as in the middle of a long run. Requests are sent until the time is up and then finish. *Whole run* counts
@@ -21,10 +23,12 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,14 +83,40 @@ SCENARIOS = {
     "four processes, 200k": Scenario(200_000, processes=4),
     "1 % faults, 200k": Scenario(200_000, faults=0.01),
     "fixed window, 200k": Scenario(200_000, burst="window"),
+    "quota not known, 200k": Scenario(200_000, told=0.0),
+    "burst of 1 s, 200k": Scenario(200_000, burst="burst1s"),
     "burst of 1 s, 2M": Scenario(2_000_000, burst="burst1s"),
 }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, counted on the server. Shares of the quota used and of requests refused; `seconds` of its length."""
+
+    scenario: str
+    strategy: str
+    seed: int
+    seconds: float
+    whole: float
+    steady: float
+    refused: float
+    lost: int
+    twice: int
+    requests: int
+
+    def __str__(self) -> str:
+        shares = f"{self.whole:.1%} | {self.steady:.1%} | {self.refused:.2%}"
+        counts = f"{self.lost} | {self.twice} | {self.requests}"
+        return f"| {self.scenario} | {self.strategy} | {self.seed} | {shares} | {counts} |"
 
 
 def main() -> None:
     arguments = _arguments()
     if arguments.worker:
         _send_until(json.loads(arguments.worker))
+        return
+    if arguments.table:
+        _table(arguments.table)
         return
     if arguments.virtual:
         _virtual(arguments.seeds, arguments.only)
@@ -95,8 +125,12 @@ def main() -> None:
     runs = list(itertools.product(names, arguments.strategies, range(arguments.seeds)))
     print(f"On the wire, {arguments.seconds:.0f} s a run, {arguments.at_once} run(s) at once.\n\n{_HEAD}", flush=True)
     with ThreadPoolExecutor(arguments.at_once) as pool:
-        for line in pool.map(lambda run: _row(run[0], run[1], run[2], arguments.seconds), runs):
-            print(line, flush=True)
+        for future in as_completed([pool.submit(_row, *run, arguments.seconds) for run in runs]):
+            row = future.result()
+            print(row, flush=True)
+            if arguments.results:
+                with arguments.results.open("a", encoding="utf-8") as file:
+                    print(json.dumps(asdict(row)), file=file)
 
 
 def _arguments() -> argparse.Namespace:
@@ -107,6 +141,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES, metavar="STRATEGY")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time, each with a server of its own")
     parser.add_argument("--virtual", action="store_true", help="ours in the simulator instead")
+    parser.add_argument("--results", type=Path, help="a JSONL file that the measurements are appended to")
+    parser.add_argument(
+        "--table", type=Path, metavar="RESULTS", help="print the table of such a file, and nothing else"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -117,12 +155,7 @@ _HEAD = (
 )
 
 
-def _line(name: str, strategy: str, seed: int, whole: float, steady: float, refused: float, *counts: int) -> str:
-    cells = [name, strategy, str(seed), f"{whole:.1%}", f"{steady:.1%}", f"{refused:.2%}", *map(str, counts)]
-    return "| " + " | ".join(cells) + " |"
-
-
-def _row(name: str, strategy: str, seed: int, seconds: float) -> str:
+def _row(name: str, strategy: str, seed: int, seconds: float) -> Row:
     """Run one strategy in one scenario: a server and the senders in processes of their own."""
     from bedrock_emulator.server import BedrockEmulator, Faults, Quota
 
@@ -143,9 +176,10 @@ def _row(name: str, strategy: str, seed: int, seconds: float) -> str:
         output_tokens=OUTPUT,
         process=True,
     )
-    with server:
+    with server, tempfile.TemporaryDirectory() as folder:
         task = {"url": server.url, "strategy": strategy, "scenario": asdict(scenario), "seconds": seconds, "seed": seed}
         environment = os.environ | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "OMP_NUM_THREADS": "1"}
+        environment["GENESIS_OUTPUT_ROOT"] = folder
         workers = [
             subprocess.Popen(
                 [sys.executable, __file__, "--worker", json.dumps(task | {"process": number})],
@@ -176,8 +210,8 @@ def _row(name: str, strategy: str, seed: int, seconds: float) -> str:
         return got / (per_second * (seconds - start - late / 2))
 
     refused = stats.throttled / max(stats.requests, 1)
-    counts = (lost, stats.duplicated, stats.requests)
-    return _line(name, strategy, seed, use(0), use(math.floor(seconds / 4)), refused, *counts)
+    steady = use(math.floor(seconds / 4))
+    return Row(name, strategy, seed, seconds, use(0), steady, refused, lost, stats.duplicated, stats.requests)
 
 
 def _open_account(url: str) -> None:
@@ -233,7 +267,7 @@ def _sender(strategy: str, scenario: Scenario, url: str, threads: int, seed: int
     import numpy as np
     from botocore.config import Config
 
-    from genesis_lab.generation.limiter import Ledger, Limits
+    from genesis_lab.generation.limiter import Limits, shared_ledger
     from genesis_lab.generation.scheduler import Scheduler
     from genesis_lab.providers.base import Request
     from genesis_lab.providers.bedrock import BedrockProvider
@@ -242,9 +276,9 @@ def _sender(strategy: str, scenario: Scenario, url: str, threads: int, seed: int
     if strategy == "ours":
         settings = Settings(aws_region="us-east-1", bedrock_endpoint_url=url)
         provider = BedrockProvider(MODEL, settings=settings, concurrency=threads)
-        told = {name: scenario.told * getattr(scenario, name) if getattr(scenario, name) else math.inf
+        told = {name: scenario.told * getattr(scenario, name) or None if getattr(scenario, name) else math.inf
                 for name in ("tokens_per_minute", "requests_per_minute")}  # fmt: skip
-        ledger = Ledger(Limits(**told, burndown=scenario.burndown))
+        ledger = shared_ledger(url, Limits(**told, burndown=scenario.burndown))
         scheduler = Scheduler(provider, ledger, rng=np.random.default_rng(seed))
         return lambda key: scheduler.complete(Request(key, messages=(("user", PROMPT),), max_tokens=MAX_TOKENS))
     # The fixed delays are what people write around a client with its default retries.
@@ -270,8 +304,28 @@ def _virtual(seeds: int, only: list[str]) -> None:
             continue
         for seed in range(seeds):
             m = simulate(seed=seed, **options)
-            counts = (m.lost, m.duplicated, m.requests)
-            print(_line(name, "ours", seed, m.whole, m.steady, m.throttled, *counts), flush=True)
+            row = Row(name, "ours", seed, 600.0, m.whole, m.steady, m.throttled, m.lost, m.duplicated, m.requests)
+            print(row, flush=True)
+
+
+def _table(results: Path) -> None:
+    """A line for each scenario: quota used in the steady state / requests refused; the worst of several seeds."""
+    runs: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for line in results.read_text(encoding="utf-8").splitlines():
+        row = Row(**json.loads(line))
+        runs[row.scenario, row.strategy].append(row)
+    order = ("ours", *(name for name in STRATEGIES if name != "ours"))
+    print("| scenario | " + " | ".join(order) + " |\n|---|" + "---|" * len(order))
+    for name in SCENARIOS:
+        print(f"| {name} | " + " | ".join(_cell(runs[name, strategy]) for strategy in order) + " |")
+
+
+def _cell(rows: list[Row]) -> str:
+    if not rows:
+        return "not run"
+    use, refused = min(row.steady for row in rows), max(row.refused for row in rows)
+    wrong = {"lost": sum(row.lost for row in rows), "twice": sum(row.twice for row in rows)}
+    return ", ".join([f"{use:.1%} / {refused:.1%}", *(f"{n} {what}" for what, n in wrong.items() if n)])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import base64
 import csv
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +12,7 @@ from hypothesis import strategies as st
 from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell, text_as_turns, turns_as_text
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
-from genesis_lab.settings import get_settings
+from hub_server import running_hub
 from records import conversation, write
 
 NASTY = [
@@ -422,72 +419,10 @@ def test_push_without_network_is_one_sentence(tmp_path, monkeypatch):
         export_dataset(write(tmp_path / "d", [conversation(0)]), "me/mine", "hub")
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a push of small files needs, on the wire."""
-
-    def do_GET(self) -> None:
-        self._answer({"siblings": [], "sha": "0" * 40, "id": "me/mine"} if "/tree/" not in self.path else [])
-
-    def do_POST(self) -> None:
-        body = self._body()
-        hub = self.server
-        hub.tokens.add(self.headers.get("authorization"))
-        if hub.refuse:
-            self._answer({"error": "no"}, 401)
-        elif self.path.endswith("/repos/create"):
-            hub.created.append(json.loads(body))
-            self._answer({"url": f"http://127.0.0.1:{hub.server_port}/datasets/me/mine"})
-        elif "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            self._answer(
-                {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
-            )
-        elif "/commit/" in self.path:
-            for line in body.splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            url = f"http://127.0.0.1:{hub.server_port}/datasets/me/mine/commit/1"
-            self._answer({"commitUrl": url, "commitOid": "1" * 40, "hookOutput": "", "success": True})
-        else:
-            self._answer({"errors": [], "warnings": []})
-
-    def _body(self) -> bytes:
-        if self.headers.get("transfer-encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def _answer(self, data, status: int = 200) -> None:
-        payload = json.dumps(data).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *_) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(monkeypatch):
-    import huggingface_hub.constants
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.created, server.files, server.tokens, server.refuse = [], {}, set(), False
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("GENESIS_HF_TOKEN", "hf_test")
-    get_settings.cache_clear()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running_hub(monkeypatch) as server:
+        yield server
 
 
 def test_push_sends_card_manifest_and_parts_and_nothing_else(tmp_path, hub):

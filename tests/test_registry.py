@@ -4,6 +4,7 @@ import pytest
 
 from genesis_lab import registry
 from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.finetuning.lora import FinetuneReport
 from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
 from genesis_lab.training.train import train
@@ -55,6 +56,24 @@ def test_the_champion_predicts_as_the_model_that_was_logged(world):
     texts = ["my card has not arrived", "cambiar el pin"]
     assert champion.predict(texts) == reports[1].model.predict(texts)
     assert [(v.version, v.aliases) for v in registry.versions()] == [("2", ("champion",)), ("1", ())]
+
+
+def test_a_student_is_registered_with_its_curves_and_its_adapter(world, tmp_path):
+    _, dataset, run_id, _, _ = world
+    folder = tmp_path / "student"
+    folder.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json", "training_info.json"):
+        (folder / name).write_text("{}")
+    steps = [{"step": n, "loss": 1 / n, "learning_rate": 0.001} for n in range(1, 1_200)]
+    epochs = [{"step": n, "validation_loss": 0.5, "score": None, "valid": None} for n in (0, 1_199)]
+    made = {"data_hash": dataset.content_hash, "base": "smollm2", "settings": {"rank": 8, "targets": "attention"}}
+    info = {"dataset": "small", "smoke": True, "tokens_seen": 99, "made_with": made, "steps": steps, "epochs": epochs}
+    made_version = registry.log_finetuning(FinetuneReport(folder, info))
+    found = registry.lineage("student", version=made_version.version)
+    assert found.datasets[0].run_id == run_id
+    assert found.metrics["loss"] == pytest.approx(1 / 1_199) and found.metrics["tokens_seen"] == 99
+    row = registry.search(where="tags.\"genesis.kind\" = 'finetuning'").iloc[0]
+    assert (row["params.rank"], row["run_id"]) == (8, made_version.run_id)
 
 
 def test_mlflow_serves_the_registered_model_by_itself(world):

@@ -124,3 +124,22 @@ def test_cohens_d_of_paired_differences() -> None:
     assert stats.cohen_d_z([1, 2, 3]) == pytest.approx(2.0)
     assert stats.cohen_d_z([2, 2, 2]) is None
     assert stats.cohen_d_z([1]) is None
+
+
+def test_the_mean_interval_is_students() -> None:
+    found = stats.mean_interval([1, 2, 3, 4, 5])
+    assert (found.estimate, found.n) == (3, 5)
+    assert (found.low, found.high) == pytest.approx((1.0368, 4.9632), abs=1e-4)  # 3 ± 2.7764 · 1.5811 / √5
+    assert stats.mean_interval([0.4]).low == 0.4
+    with pytest.raises(InvalidInput, match="at least one value"):
+        stats.mean_interval([])
+
+
+def test_power_and_the_detectable_difference_belong_together() -> None:
+    assert stats.paired_power(0.5, 1.0, 34) == pytest.approx(0.808, abs=0.001)  # Cohen 1988, table 2.3.5
+    assert stats.paired_power(0.0, 1.0, 34) == pytest.approx(0.05)
+    assert stats.paired_power(5.0, 0.1, 500) == 1
+    for n in (5, 30, 600):
+        detectable = stats.detectable_difference(0.37, n)
+        assert detectable and stats.paired_power(detectable, 0.37, n) == pytest.approx(0.8, abs=0.02)
+    assert stats.detectable_difference(0.37, 1) is None

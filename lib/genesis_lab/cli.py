@@ -12,6 +12,7 @@ from genesis_lab import __version__
 from genesis_lab.errors import GenesisError, InvalidInput
 
 if TYPE_CHECKING:
+    from genesis_lab.generation.estimate import Estimate
     from genesis_lab.pipeline import Pipeline, Run
 
 
@@ -30,6 +31,7 @@ app = _group("From no data to a small model that provably works: generate, valid
 notebooks_app = _group("Keep the notebooks of this repository in order.")
 dataset_app = _group("Bring datasets in, take them out, look at them.")
 reference_app = _group("Real data to measure against.")
+jobs_app = _group("Batch jobs of Amazon Bedrock.")
 
 Params = Annotated[Path, typer.Argument(help="A params file, for example params/demo.yaml.")]
 Overrides = Annotated[
@@ -37,6 +39,7 @@ Overrides = Annotated[
     typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file. Repeatable."),
 ]
 
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Its name or ARN.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
 
 
@@ -125,14 +128,74 @@ def plan(params: Params, param: Overrides = []) -> None:
 
 
 @app.command()
-def health() -> None:
-    """Check this machine, and say what to do about it."""
-    from genesis_lab.health import run_checks
+def health(
+    teacher: Annotated[
+        str,
+        typer.Argument(help="A model to check closely and ask one short question: bedrock:<model>, ollama:<model>."),
+    ] = "",
+) -> None:
+    """Check this machine and its teachers, and say what to do about it."""
+    from genesis_lab.health import check_teachers, run_checks
 
-    checks = run_checks()
+    checks = check_teachers(teacher) if teacher else run_checks()
     for check in checks:
         typer.echo(str(check))
     if any(check.status == "FAIL" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def quota(
+    teacher: Annotated[str, typer.Argument(help="For example bedrock:amazon.nova-lite-v1:0.")],
+    max_calls: Annotated[int, typer.Option(min=20, help="No more calls than this.")] = 400,
+    max_cost: Annotated[float, typer.Option(min=0.001, metavar="USD", help="Spend no more than this.")] = 0.25,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Put the result into this params file.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before spending.")] = False,
+) -> None:
+    """Measure a model's real quota with some cheap calls."""
+    from genesis_lab.health.quota import diagnose_quota, expected_cost, write_params
+    from genesis_lab.paths import shown
+    from genesis_lab.providers import provider_of
+
+    expected = expected_cost(provider_of(teacher), max_calls)
+    most = "price not known" if expected is None else f"${min(expected, max_cost):.4f}"
+    typer.echo(f"At most {max_calls} short calls, at most {most}. Let nothing else use the model meanwhile.")
+    if not yes and sys.stdin.isatty():
+        typer.confirm("Go on?", abort=True)
+    found = diagnose_quota(teacher, max_calls=max_calls, max_cost_usd=max_cost)
+    typer.echo(str(found))
+    for name, value in found.params.items():
+        typer.echo(f"{name}: {value}")
+    if write is not None:
+        write_params(write, found)
+        typer.echo(f"written to {shown(write)}")
+
+
+@app.command()
+def audit(
+    dataset: Annotated[str, typer.Argument(help="A dataset of teacher examples: its name or folder.")],
+    fix: Annotated[
+        str | None, typer.Option(metavar="NEW", help="Write a repaired copy under this name; the original stays.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Issues to list.")] = 20,
+    replace: Replace = False,
+) -> None:
+    """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit status 1: some are left."""
+    from genesis_lab.dataset import open_dataset
+    from genesis_lab.paths import shown
+    from genesis_lab.validation import audit as auditing
+
+    found = auditing.audit(open_dataset(dataset))
+    typer.echo(str(found))
+    if fix is not None:
+        repaired, found = auditing.fix(open_dataset(dataset), fix, replace=replace)
+        done = ", ".join(f"{what} {n:,}" for what, n in repaired.manifest["fixed"].items()) or "nothing to repair"
+        typer.echo(f"{shown(repaired.path)}: {done}\n{found}")
+    for issue in found.issues[:limit]:
+        typer.echo(f"  {issue.split} row {issue.row} ({issue.record_id}) {issue.kind}: {issue.message}")
+    if len(found.issues) > limit:
+        typer.echo(f"  … and {len(found.issues) - limit:,} more")
+    if not found.clean:
         raise typer.Exit(1)
 
 
@@ -164,6 +227,52 @@ def mlflow(port: Annotated[int, typer.Option(min=1, max=65535, help="Where to se
 
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(), "--port", str(port)]
     raise typer.Exit(subprocess.run(command).returncode)
+
+
+@app.command("export-student")
+def export_student_command(
+    student: Annotated[str, typer.Argument(help="A student's name, or the folder of an adapter or a whole model.")],
+    target: Annotated[str, typer.Argument(help="Folder to write to; its name is the student's in Ollama.")],
+    format: Annotated[
+        list[str], typer.Option("--format", metavar="FORMAT", help="f16, q8_0 or q4_k_m. Repeatable.")
+    ] = ["q8_0", "q4_k_m"],
+    dataset: Annotated[str | None, typer.Option(help="Measure every form on the test split of this dataset.")] = None,
+    items: Annotated[int, typer.Option(min=1, help="Test items to measure on.")] = 100,
+    llama_cpp: Annotated[
+        str | None, typer.Option(help="A llama.cpp checkout (default: its converter is fetched).")
+    ] = None,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Push it to the Hugging Face hub.")] = None,
+    what: Annotated[str, typer.Option(help="What to push: adapter, merged or gguf.")] = "merged",
+) -> None:
+    """Merge a student, write it as GGUF for llama.cpp and Ollama, and measure what that cost."""
+    from genesis_lab.dataset import open_dataset
+    from genesis_lab.finetuning.checkpoints import student_path
+    from genesis_lab.finetuning.examples import role_examples, role_of
+    from genesis_lab.finetuning.export import export_student, push_student
+
+    data = open_dataset(dataset) if dataset else None
+    examples = role_examples(data).get("test", [])[:items] if data else []
+    report = export_student(
+        student_path(student), target, cast(Any, format), role=role_of(data) if data else None, examples=examples,
+        llama_cpp=llama_cpp, on_step=lambda step: typer.echo(step, err=True),
+    )  # fmt: skip
+    for file in report.files:
+        typer.echo(f"{file.path}  {file.bytes / 1e6:,.1f} MB  {file.note or ''}".rstrip())
+    for gate in report.gates:
+        kept = (
+            "" if gate.difference is None else f", {gate.difference.estimate:+.3f}{'' if gate.passed else ' TOO FAR'}"
+        )
+        typer.echo(f"  score of {gate.form}: {gate.score}, valid {gate.valid:.0%}{kept}")
+    if report.parity:
+        typer.echo(
+            f"  tokenizer: {len(report.parity.differing)} of {report.parity.n:,} texts differ ({report.parity.by})"
+        )
+    for what_not, why in report.not_measured.items():
+        typer.echo(f"  {what_not} not measured: {why}")
+    if push:
+        typer.echo(push_student(target, push, cast(Any, what)))
+    if report.passed is False:
+        raise typer.Exit(1)
 
 
 @notebooks_app.command("sync")
@@ -274,9 +383,75 @@ def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] 
     typer.echo(f"fetched into {shown(fetch_reference(name))}")
 
 
+@jobs_app.command("list")
+def jobs_list() -> None:
+    """List those of unfinished runs and of the account."""
+    from genesis_lab.generation.jobs import known_jobs
+    from genesis_lab.providers.bedrock_batch import BatchService
+
+    jobs, problem = known_jobs(BatchService())
+    for job in jobs:
+        typer.echo(job.line)
+    if problem:
+        typer.echo(f"AWS could not be asked, so this is what is known here: {problem}", err=True)
+    elif not jobs:
+        typer.echo("no batch jobs")
+
+
+@jobs_app.command("show")
+def jobs_show(job: JobName) -> None:
+    """Show what is known of a job."""
+    from genesis_lab.generation.jobs import find_job
+    from genesis_lab.providers.bedrock_batch import BatchService
+
+    known = find_job(BatchService(), job)
+    typer.echo(known.line)
+    for name, value in vars(known.job).items() if known.job else ():
+        if value not in ("", None):
+            typer.echo(f"  {name.replace('_', ' ')}: {value}")
+
+
+@jobs_app.command("stop")
+def jobs_stop(job: JobName) -> None:
+    """Stop a job; what it has answered is kept."""
+    from genesis_lab.generation.jobs import find_job
+    from genesis_lab.providers.bedrock_batch import BatchService
+
+    service = BatchService()
+    known = find_job(service, job)
+    if known.job is None:
+        raise InvalidInput(f"{known.name} is not at AWS yet: there is nothing to stop.")
+    service.stop(known.job.arn)
+    typer.echo(f"stopping {known.name}")
+
+
+@jobs_app.command("resume")
+def jobs_resume(dataset: Annotated[str, typer.Argument(help="The dataset's name or folder.")]) -> None:
+    """Go on with an unfinished run and its jobs."""
+    from genesis_lab.generation.options import go_on
+    from genesis_lab.paths import shown
+    from genesis_lab.reporting.progress import progress
+
+    with progress(None, "Generating", unit="records") as bar:
+        made = go_on(dataset, on_progress=bar)
+    typer.echo(f"{made.total:,} records in {shown(made.path)}")
+
+
+@jobs_app.command("policy")
+def jobs_policy(
+    bucket: Annotated[str, typer.Option(help="The S3 bucket for batch jobs.")] = "<BUCKET>",
+) -> None:
+    """Print the IAM policies to paste."""
+    from genesis_lab.providers.bedrock_batch import policies
+
+    for title, policy in policies(bucket):
+        typer.echo(f"{title}\n\n{policy}\n")
+
+
 app.add_typer(notebooks_app, name="notebooks")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(reference_app, name="reference")
+app.add_typer(jobs_app, name="jobs")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -336,20 +511,30 @@ def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers:
 
 def _show_plan(parameters: dict[str, Any]) -> None:
     from genesis_lab.generation.conversations import GenerationConfig
+    from genesis_lab.generation.estimate import in_all
+    from genesis_lab.generation.teacher import TeacherConfig
     from genesis_lab.parameters import from_parameters
 
-    config = from_parameters(GenerationConfig, parameters)
-    typer.echo(f"{config.total:,} conversations, plan {config.plan.hash}")
+    config: GenerationConfig | TeacherConfig
+    if "role" in parameters:
+        config = from_parameters(TeacherConfig, parameters)
+    else:
+        config = from_parameters(GenerationConfig, parameters)
+    what = f"examples of {config.role}" if isinstance(config, TeacherConfig) else "conversations"
+    typer.echo(f"{config.total:,} {what}, plan {config.plan.hash}")
     for attribute, counts in config.plan.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
         typer.echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
-    expected = config.estimate()
-    cost = "not known" if expected.cost_usd is None else f"{expected.cost_usd:.2f} USD"
-    takes = "not known" if expected.time_s is None else f"about {expected.time_s:.0f} s"
-    tokens = f"{expected.prompt_tokens:,} + {expected.completion_tokens:,} tokens"
-    typer.echo(
-        f"  by {config.teacher.name} ({config.teacher.model}): requests {expected.requests:,}, {tokens}, cost {cost}, time {takes}"
-    )
+    parts = config.estimates()
+    for name, part in parts.items():
+        typer.echo(f"  by {name}: {_expected(part)}")
+    if len(parts) > 1:
+        typer.echo(f"  in all: {_expected(in_all(parts.values()))}")
+
+
+def _expected(part: Estimate) -> str:
+    tokens = f"{part.prompt_tokens:,} + {part.completion_tokens:,} tokens"
+    return f"requests {part.requests:,}, {tokens}, cost {part.cost}, time {part.time}"
 
 
 def _pairs(options: list[str]) -> dict[str, str]:

@@ -26,11 +26,14 @@ class Unavailable(GenesisError):
 
 
 class ParseFailure(GenesisError):
-    """A model's answer is not the record that was asked for; `reasons` goes back to the model on repair."""
+    """A model's answer is not the record that was asked for; `reasons` goes back to the model on repair.
 
-    def __init__(self, *reasons: str) -> None:
+    `score` is how good the answer was nevertheless, where its domain scores answers.
+    """
+
+    def __init__(self, *reasons: str, score: float | None = None) -> None:
         super().__init__("; ".join(reasons))
-        self.reasons = reasons
+        self.reasons, self.score = reasons, score
 
 
 class StageFailed(GenesisError):

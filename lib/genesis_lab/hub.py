@@ -1,8 +1,14 @@
-"""Is the Hugging Face hub within reach? Asked once and briefly, because its libraries retry for a minute."""
+"""The Hugging Face hub: is it within reach (asked once and briefly, because its libraries retry for a minute), and pushing to it."""
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.settings import get_settings
 
 TIMEOUT_S = 5.0
 
@@ -20,3 +26,60 @@ def hub_reachable() -> bool:
     except Exception:  # the session is of httpx or of requests, by version, each with its own tree of errors
         return False
     return True
+
+
+def push_folder(
+    folder: Path,
+    repository: str,
+    kind: Literal["dataset", "model"],
+    *,
+    allow: list[str],
+    message: str,
+    replaces: list[str] | None = None,
+    private: bool = True,
+) -> str:
+    """Upload the files of `folder` that match `allow`; returns the repository's address.
+
+    Parameters
+    ----------
+    replaces : patterns of files in the repository to delete where they are not among those uploaded.
+    private : whether a new repository is private.
+
+    Raises
+    ------
+    InvalidInput : `repository` is not owner/name, or the hub refuses the token.
+    Unavailable : the hub can't be reached, or does not take it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
+        raise InvalidInput(f"{repository!r} is no repository of the Hugging Face hub: expected owner/name.")
+    token = get_settings().hf_token
+    api = HfApi(token=token.get_secret_value() if token else None)
+    try:
+        api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            repo_type=kind,
+            allow_patterns=allow,
+            delete_patterns=replaces,
+            commit_message=message,
+        )
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+            raise InvalidInput(
+                f"The hub refused to write {repository}: set GENESIS_HF_TOKEN to a token with write access to it."
+            ) from None
+        raise Unavailable(f"The hub did not take {repository}: {_one_line(error)}") from None
+    except Exception as error:
+        raise Unavailable(f"The Hugging Face hub can't be reached to write {repository}: {_one_line(error)}") from None
+    return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repository}"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= 200 else text[:199] + "…"
+    return text if text.endswith((".", "…")) else text + "."

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genesis_lab.dataset import Dataset
+    from genesis_lab.finetuning.lora import FinetuneReport
     from genesis_lab.training.saving import IntentModel
     from genesis_lab.training.train import TrainingReport
 
@@ -127,8 +128,7 @@ def log_training(report: TrainingReport, *, name: str = MODEL, files: Sequence[P
     """
     from mlflow.entities import Param
 
-    if not re.fullmatch(r"[\w.-]{1,100}", name):
-        raise InvalidInput(f"A model's name is made of letters, digits, '.', '-' and '_', got {name!r}.")
+    _check_name(name)
     with _mlflow() as client:
         experiment = _experiment(client, "training")
         hashes = ",".join(source.content_hash for source in report.sources)
@@ -154,6 +154,48 @@ def log_training(report: TrainingReport, *, name: str = MODEL, files: Sequence[P
             for file in files:
                 client.log_artifact(run_id, str(file), _REPORTS)
             version = _log_model(client, experiment, run_id, report, name, tags)
+        except BaseException:
+            client.set_terminated(run_id, "FAILED")
+            raise
+        client.set_terminated(run_id)
+    return RegisteredModel(name, version, run_id)
+
+
+def log_finetuning(report: FinetuneReport) -> RegisteredModel:
+    """A fine-tuning run with its settings and curves, and its adapter as a new version of the student's name."""
+    from mlflow.entities import Metric, Param
+
+    info, name, now = report.info, report.folder.name, time.time_ns() // 1_000_000
+    _check_name(name)
+    made = info["made_with"]
+    with _mlflow() as client:
+        tags = {
+            "genesis.kind": "finetuning",
+            "genesis.dataset": info["dataset"],
+            "genesis.content_hash": made["data_hash"],
+            "genesis.base": made["base"],
+            "genesis.smoke": str(info["smoke"]),
+        }
+        run_name = f"{name} {made['data_hash'][:8]}"
+        run_id = str(client.create_run(_experiment(client, "training"), run_name=run_name, tags=tags).info.run_id)
+        try:
+            client.log_batch(run_id, params=[Param(key, json.dumps(value)) for key, value in made["settings"].items()])
+            _log_inputs(client, run_id, [(info["dataset"], made["data_hash"], info["dataset"])])
+            _log_metrics(client, run_id, info)
+            curves: list[tuple[Any, tuple[str, ...]]] = [(row, ("loss", "learning_rate")) for row in info["steps"]]
+            curves += [(row, ("validation_loss", "score", "valid")) for row in info["epochs"]]
+            points = [
+                Metric(key, float(row[key]), now, row["step"])
+                for row, keys in curves
+                for key in keys
+                if row[key] is not None
+            ]
+            for start in range(0, len(points), 1000):  # MLflow takes no more at once
+                client.log_batch(run_id, metrics=points[start : start + 1000])
+            for file in ("adapter_model.safetensors", "adapter_config.json", "training_info.json"):
+                client.log_artifact(run_id, str(report.folder / file), "student")
+            source = f"{client.get_run(run_id).info.artifact_uri}/student"
+            version = _new_version(client, name, source, run_id, tags)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
@@ -350,7 +392,6 @@ def _log_model(
     """A version of `name`: an MLflow model that loads itself by `genesis_lab.training.saving`, never by pickle."""
     from mlflow import pyfunc
     from mlflow.entities import LoggedModelOutput
-    from mlflow.exceptions import MlflowException
 
     from genesis_lab.training.saving import save_model
 
@@ -367,16 +408,24 @@ def _log_model(
         client.log_model_artifacts(logged.model_id, str(theirs))
         client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    # Not models:/<id>: MLflow looks that up in the process-wide store, which may be another one.
+    return _new_version(client, name, logged.artifact_location, run_id, tags, model_id=logged.model_id)
+
+
+def _new_version(client: Any, name: str, source: str, run_id: str, tags: dict[str, str], **more: Any) -> str:
+    from mlflow.exceptions import MlflowException
+
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    # Not models:/<id>: MLflow looks that up in the process-wide store, which may be another one.
-    made = client.create_model_version(
-        name, source=logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
-    )
-    return str(made.version)
+    return str(client.create_model_version(name, source=source, run_id=run_id, tags=tags, **more).version)
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise InvalidInput(f"A model's name is made of letters, digits, '.', '-' and '_', got {name!r}.")
 
 
 def _version(client: Any, name: str, version: str | None, alias: str) -> Any:

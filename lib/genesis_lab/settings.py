@@ -26,10 +26,20 @@ class Settings(BaseSettings):
     aws_profile: str | None = Field(None, description="AWS profile (default: the standard AWS credential chain)")
     bedrock_endpoint_url: str | None = Field(None, description="another address for Bedrock, e.g. a VPC endpoint")
     bedrock_allow_global: bool = Field(False, description="allow global. inference profiles, which move data anywhere")
+    batch_bucket: str | None = Field(None, description="S3 bucket[/prefix] of Bedrock batch jobs, in the same region")
+    batch_role_arn: str | None = Field(None, description="ARN of the IAM role that batch jobs read and write S3 with")
+    batch_min_records: int = Field(100, ge=1, description="quota: records that a batch job must have at least")
+    batch_max_records: int = Field(50_000, ge=1, description="quota: records that a batch job may have")
+    batch_max_bytes: int = Field(1_000_000_000, ge=1000, description="quota: bytes that a batch job's file may have")
+    batch_poll_s: float = Field(30.0, gt=0, description="seconds between two looks at running batch jobs")
+    aws_bearer_token_bedrock: SecretStr | None = Field(
+        None, validation_alias="AWS_BEARER_TOKEN_BEDROCK", description="Bedrock API key, read by the AWS SDK itself"
+    )
     openai_api_key: SecretStr | None = Field(
         None, description="key of an OpenAI-compatible server; local ones need none"
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
+    llama_cpp_dir: Path | None = Field(None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)")
 
 
 @lru_cache

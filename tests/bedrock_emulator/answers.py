@@ -13,20 +13,20 @@ from typing import Any, Literal
 Answers = Literal["grammar", "fixed"] | Callable[[str, str], str]
 """Where texts come from; a function gets the system prompt and the last user message."""
 
-_INTENT = re.compile(r"(?:Intent|Intención): (\w+)")
+_INTENT = re.compile(r"(?:Intent|Intención): ([^:\s]+)")
 _TURNS = re.compile(r"(?:Exactly|Exactamente) (\d+) tur")
 FIXED = json.dumps(
     {"turns": [{"speaker": "customer", "text": "Where is my card?"}, {"speaker": "agent", "text": "On its way."}]}
 )
 
 
-def answer(answers: Answers, system: str, task: str) -> str:
-    """The text for a prompt: the same prompt always gets the same text."""
+def answer(answers: Answers, system: str, task: str, request_id: str = "") -> str:
+    """The text for a prompt: the same prompt of the same request always gets the same text."""
     if callable(answers):
         return answers(system, task)
     if answers == "fixed" or not (intent := _INTENT.search(task)) or not (turns := _TURNS.search(task)):
         return FIXED
-    return _conversation(intent[1], int(turns[1]), task)
+    return _conversation(intent[1], int(turns[1]), task, zlib.crc32(f"{task}{request_id}".encode()))
 
 
 def broken(text: str, seed: int) -> str:
@@ -43,7 +43,7 @@ def broken(text: str, seed: int) -> str:
     return text.replace('"customer"', '"robot"', 1)
 
 
-def _conversation(intent: str, turns: int, task: str) -> str:
+def _conversation(intent: str, turns: int, task: str, seed: int) -> str:
     from genesis_lab.domains.base import Spec
 
     words, grammar = _vocabulary()
@@ -52,7 +52,6 @@ def _conversation(intent: str, turns: int, task: str) -> str:
     def named(what: str, default: str) -> str:
         return next((name for name, text in words[language][what].items() if text in task), default)
 
-    seed = zlib.crc32(task.encode())
     attributes = {
         "intent": intent,
         "language": language,

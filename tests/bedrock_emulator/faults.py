@@ -22,7 +22,8 @@ class Faults:
     fail_first : so many calls get a 503 before anything works.
     daily_quota_after : calls answered before all further ones get "Too many tokens per day".
     retry_after_s : seconds sent as ``Retry-After`` and ``x-amz-retry-after`` (in ms) with a 429 or 503.
-    deny : every call of every kind is refused: unknown key, wrong secret, swapped key and secret, old token, no rights.
+    deny : every call of every kind is refused: unknown key, wrong secret, swapped key and secret, old token, wrong
+        clock, no rights.
     """
 
     throttled: float = 0.0
@@ -40,7 +41,7 @@ class Faults:
     fail_first: int = 0
     daily_quota_after: int | None = None
     retry_after_s: float | None = None
-    deny: Literal["key", "secret", "swapped", "expired", "access"] | None = None
+    deny: Literal["key", "secret", "swapped", "expired", "clock", "access"] | None = None
     seed: int = 0
 
 
@@ -61,6 +62,7 @@ DENIALS = {
     "secret": (403, "InvalidSignatureException", "The request signature we calculated does not match the signature you provided."),
     "swapped": (403, "IncompleteSignature", "Credential must have exactly 5 slash-delimited elements."),
     "expired": (403, "ExpiredTokenException", "The security token included in the request is expired"),
+    "clock": (403, "SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z"),
     "access": (403, "AccessDeniedException", "User is not authorized to perform this action."),
 }  # fmt: skip
 

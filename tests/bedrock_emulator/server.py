@@ -167,6 +167,7 @@ class _Connection(asyncio.Protocol):
         self._service, self._loop = service, loop
         self._buffer = b""
         self._head: tuple[str, str, str] | None = None
+        self._region = ""
         self._length = 0
 
     def connection_made(self, transport: Any) -> None:
@@ -202,6 +203,8 @@ class _Connection(asyncio.Protocol):
             name, _, value = line.partition(":")
             if name.lower() == "content-length":
                 self._length = int(value)
+            elif name.lower() == "authorization":  # …Credential=key/date/region/service/aws4_request, …
+                self._region = value.split("/")[2] if value.count("/") > 2 else ""
             elif name.lower() == "expect":
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -211,6 +214,7 @@ class _Connection(asyncio.Protocol):
         if path == "/emulator/quota":
             self._service.change(Quota(**json.loads(body)))
             return Reply(200, b"{}")
+        self._service.region = self._region
         try:
             return self._service.handle(method, path, query, body)
         except Exception as error:  # a fault of the emulator itself must not look like one of the service

@@ -45,7 +45,7 @@ class _Limits:
 
 
 class Service:
-    """The emulated account: one region, some models, one quota for each model."""
+    """The emulated account: some models, one quota for each model and region. `region` is that of the present call."""
 
     def __init__(
         self,
@@ -65,12 +65,14 @@ class Service:
         self._latency_s, self._tokens_per_second = latency_s, tokens_per_second
         self._answers, self._malformed, self._output_tokens = answers, malformed, output_tokens
         self._random = random.Random(faults.seed)
-        self._limits: dict[str, _Limits] = {}
+        self.region = ""
+        self._limits: dict[tuple[str, str], _Limits] = {}
         self._cache: dict[str, float] = {}
         self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
         self._fault_counts: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
+        self._regions: Counter[str] = Counter()
         self._ids: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
         self._settled: Counter[int] = Counter()
@@ -105,6 +107,7 @@ class Service:
                 ids=dict(self._ids),
                 seen=dict(self._seen),
                 calls=dict(self._calls),
+                regions=dict(self._regions),
                 timeline=tuple(sorted(self._settled.items())),
             )
 
@@ -117,6 +120,8 @@ class Service:
                 return self._identity()
             if self.faults.deny:
                 raise Refusal(*DENIALS[self.faults.deny])
+            if path == "/" and b"ServiceCode" in body:
+                return self._quotas(json.loads(body))
             for operation in wire.operations():
                 if operation.method == method and (found := operation.parameters(path, query)) is not None:
                     return self._run(operation, found, body)
@@ -172,6 +177,7 @@ class Service:
         request_id = id_of(body)
         with self._lock:
             self._counts["requests"] += 1
+            self._regions[self.region] += 1
             self._first = self._first or now
             self._seen[request_id] += 1
             turn = self._seen[request_id]
@@ -227,12 +233,10 @@ class Service:
 
     def _reserve(self, model: EmulatedModel, cost: float, now: float) -> Callable[[float], None]:
         """Take a call's reservation from the quota; returns what settles it. Raises the 429."""
-        limits = self._limits.get(model.model_id)
+        limits = self._limits.get(place := (self.region, model.model_id))
         if limits is None:
             tokens = Bucket(self.quota.tokens_per_minute, self.quota, now)
-            limits = self._limits[model.model_id] = _Limits(
-                tokens, Bucket(self.quota.requests_per_minute, self.quota, now)
-            )
+            limits = self._limits[place] = _Limits(tokens, Bucket(self.quota.requests_per_minute, self.quota, now))
         daily = self.faults.daily_quota_after
         what = None
         if daily is not None and self._counts["answered"] >= daily:
@@ -276,7 +280,7 @@ class Service:
         system = "".join(block.get("text", "") for block in body.get("system", []))
         asked = [b["text"] for m in body["messages"] if m["role"] == "user" for b in m["content"] if "text" in b]
         task = next((text for text in reversed(asked) if texts._INTENT.search(text)), asked[-1] if asked else "")
-        text = texts.answer(self._answers, system, task)
+        text = texts.answer(self._answers, system, task, request_id)
         if texts.is_broken(self._malformed, request_id, turn):
             text = texts.broken(
                 text, int(hashlib.blake2b(f"{request_id}{turn}".encode(), digest_size=2).hexdigest(), 16)
@@ -355,6 +359,32 @@ class Service:
         if model is None or model.gone:
             raise Refusal(404, "ResourceNotFoundException", "The specified model does not exist.")
         return {"modelDetails": summary(model)}
+
+    def _GetFoundationModelAvailability(self, asked: dict[str, Any]) -> dict[str, Any]:
+        model, by_profile = find(asked["modelId"])
+        if model is None or model.gone or by_profile:
+            raise Refusal(404, "ResourceNotFoundException", "The specified model does not exist.")
+        there = "AVAILABLE" if model.access else "NOT_AVAILABLE"
+        return {
+            "modelId": model.model_id,
+            "agreementAvailability": {"status": there},
+            "authorizationStatus": "AUTHORIZED",
+            "entitlementAvailability": there,
+            "regionAvailability": "AVAILABLE",
+        }
+
+    def _quotas(self, asked: dict[str, Any]) -> Reply:
+        """Service Quotas, in the old wording for some models and the new one for others; in pages of ten."""
+        units = {"tokens": self.quota.tokens_per_minute, "requests": self.quota.requests_per_minute}
+        listed = []
+        for model, wording in zip(MODELS, ("model inference", "InvokeModel") * len(MODELS), strict=False):
+            for kind in ("On-demand", "Cross-region", "Global cross-region"):
+                for unit, value in units.items():
+                    name = f"{kind} {wording} {unit} per minute for Emulated {model.name} V1"
+                    listed += [] if value is None else [{"QuotaName": name, "Value": value, "ServiceCode": "bedrock"}]
+        start = int(asked.get("NextToken", 0))
+        page: dict[str, Any] = {"Quotas": listed[start : start + 10]}
+        return _json(page | ({"NextToken": str(start + 10)} if start + 10 < len(listed) else {}))
 
     def _ListInferenceProfiles(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked.get("typeEquals") == "APPLICATION":

@@ -30,6 +30,8 @@ class Stats:
     """Request id to times it arrived."""
     calls: dict[str, int] = field(default_factory=dict)
     """Operation to number of calls."""
+    regions: dict[str, int] = field(default_factory=dict)
+    """Region to Converse and InvokeModel calls that arrived."""
     timeline: tuple[tuple[int, float], ...] = ()
     """(second since the first call, tokens of quota settled in it), for steady-state figures."""
 

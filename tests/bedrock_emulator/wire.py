@@ -14,6 +14,7 @@ OPERATIONS = {
     "bedrock": (
         "ListFoundationModels",
         "GetFoundationModel",
+        "GetFoundationModelAvailability",
         "ListInferenceProfiles",
         "GetInferenceProfile",
         "CreateModelInvocationJob",

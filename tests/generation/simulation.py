@@ -5,16 +5,19 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from genesis_lab.errors import GenesisError, Throttled, Transient
 from genesis_lab.generation.limiter import Ledger, Limits
+from genesis_lab.generation.neighbours import Neighbours
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
 
@@ -249,7 +252,7 @@ def simulate(
     ----------
     told : what the ledgers are told (default: the truth).
     threads : for each process; default: half as many again as the quota can keep busy.
-    processes : schedulers with a ledger of their own each.
+    processes : schedulers with a ledger of their own each; they share the quota by a folder.
     change : (share of the time, quotas from then on).
     """
     clock = VirtualClock()
@@ -275,10 +278,13 @@ def simulate(
             clock.sleep(change[0] * end)
             service.set_quota(**change[1])
 
-    schedulers = [
-        Scheduler(service, Ledger(told, clock=clock), rng=np.random.default_rng((seed, p))) for p in range(processes)
-    ]
-    clock.run([alter, *(lambda s=s: work(s) for s in schedulers for _ in range(threads))])
+    with tempfile.TemporaryDirectory() as folder:
+        schedulers = []
+        for number in range(processes):
+            neighbours = Neighbours(Path(folder), str(number), clock.now) if processes > 1 else None
+            ledger = Ledger(told, clock=clock, neighbours=neighbours)
+            schedulers.append(Scheduler(service, ledger, rng=np.random.default_rng((seed, number))))
+        clock.run([alter, *(lambda s=s: work(s) for s in schedulers for _ in range(threads))])
     what = "tokens" if tokens < math.inf else "requests"
     quota = {"tokens": tokens, "requests": requests}[what] / 60
     later = (change[1][what] / 60, change[0] * end) if change else (quota, end)

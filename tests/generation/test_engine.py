@@ -16,11 +16,12 @@ from genesis_lab.dataset import Dataset
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, Rejected
 from genesis_lab.generation import journal as journal_module
-from genesis_lab.generation.cache import CompletionCache
-from genesis_lab.generation.engine import Progress, generate
+from genesis_lab.generation.engine import generate
 from genesis_lab.generation.journal import Journal
+from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Capabilities, Request
+from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.providers.scripted import ScriptedProvider
 

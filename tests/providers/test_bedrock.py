@@ -19,6 +19,7 @@ from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Request, Usage
 from genesis_lab.providers.bedrock import BedrockProvider, Dialect, converse_body
+from genesis_lab.providers.bedrock_batch import record_line
 from genesis_lab.providers.models import ModelInfo, base_model_id, default_model, model_info
 from genesis_lab.settings import Settings
 
@@ -377,6 +378,7 @@ def request_shapes() -> dict[str, Any]:
         "schema in the prompt, cached system": converse_body(
             replace(request, stable_messages=0), plain, Dialect(("prompt",), cache=True)
         ),
+        "record of a batch job": json.loads(record_line(BedrockProvider(HAIKU), 1, request))["modelInput"],
         "no schema, no system": converse_body(Request("", messages=(("user", "hi"),)), plain, Dialect()),
     }
 

@@ -42,6 +42,21 @@ def test_a_terminal_gets_one_line_that_is_written_over(
     assert written.count("\n") == 1 and "100 of 100" in written and "took 0:00" in written
 
 
+def test_details_are_shown_while_it_runs_and_not_where_nobody_watches(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = SimpleNamespace(done=1, total=2, rejected=0, rate=1.0, eta_s=1.0, cost_usd=None, details=("97% of a quota",))
+    with progress(2, "Generating") as bar:
+        bar(told)
+    assert "quota" not in capsys.readouterr().err
+    monkeypatch.setattr(module, "viewer", lambda: "terminal")
+    monkeypatch.setattr(module, "_REDRAW_S", 0.0)
+    with progress(2, "Generating") as bar:
+        bar(told)
+    seen = capsys.readouterr().err
+    assert "97% of a quota" in seen and "quota" not in seen.splitlines()[-1].split("\r")[-1]
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (750, "12:30"), (11100, "3:05:00")])
 def test_durations(seconds: float, text: str) -> None:
     assert module.duration(seconds) == text

@@ -9,6 +9,7 @@ import pandas as pd
 
 from genesis_lab.bias import checks, counts, findings
 from genesis_lab.bias.report import SEVERITIES, BiasReport, Thresholds
+from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Target
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
@@ -37,7 +38,10 @@ def check_bias(
     partitions: int | None = None,
     executor: Any = None,
 ) -> BiasReport:
-    """Hold a dataset of conversations, anyone's, against its plan and against independence.
+    """Hold a dataset, anyone's, against its plan and against independence.
+
+    Of conversations everything is checked; of a role's teacher examples the attributes of their plan, since nobody
+    appears in them and no plan for additions follows.
 
     Parameters
     ----------
@@ -50,10 +54,12 @@ def check_bias(
 
     Raises
     ------
-    InvalidInput : the targets or the allowed pairs make no sense, or the dataset is not one of conversations.
+    InvalidInput : the targets or the allowed pairs make no sense.
     """
     if dataset.domain != "conversations":
-        raise InvalidInput(f"The bias check reads conversations, {dataset.name} is a dataset of {dataset.domain}.")
+        return _check_attributes(
+            dataset, targets, frozenset(map(frozenset, allowed)), thresholds or Thresholds(), seed, split
+        )
     gaps: dict[str, str] = {}
     config = _planned_config(dataset, gaps)
     wanted = _checked_targets(Conversations(config).targets() if targets is None and config else targets or ())
@@ -112,6 +118,43 @@ def finish(
     )
 
 
+def _check_attributes(
+    dataset: Dataset,
+    targets: Sequence[Target] | Shares | None,
+    allowed: frozenset[frozenset[str]],
+    thresholds: Thresholds,
+    seed: int,
+    split: str | None,
+) -> BiasReport:
+    """The attributes that the dataset's domain plans, each against its target, and pair by pair."""
+    planned = get_domain(dataset.domain).targets()
+    if targets is None:
+        targets = domain.targets() if (domain := recorded_domain(dataset.manifest)) else ()
+    names = tuple(target.name for target in planned)
+    wanted = _checked_targets(targets, names)
+    missing = dict.fromkeys(("coverage", "appearance"), f"{dataset.domain} are not conversations")
+    joint = dataset.frame(split, columns=names).value_counts(dropna=False).rename(counts.RECORDS).reset_index()
+    fits = checks.fits(joint, wanted, thresholds, seed, missing, names)
+    related = checks.associations(joint, allowed, thresholds, seed, missing, names)
+    found = [*(findings.of_fit(fit, wanted) for fit in fits)]
+    found += [findings.of_association(one, joint, thresholds) for one in related]
+    found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
+    return BiasReport(
+        records=int(joint[counts.RECORDS].sum()),
+        severity=found[0].severity if found else "none",
+        findings=tuple(found),
+        fits=fits,
+        coverage=None,
+        associations=related,
+        appearances=(),
+        thresholds=thresholds,
+        unreadable_columns={},
+        not_measured=missing,
+        additions=(),
+        config={},
+    )
+
+
 def _planned_config(dataset: Dataset, gaps: dict[str, str]) -> ConversationsConfig | None:
     """What the dataset was planned with; None for one that was not planned here."""
     written = dataset.manifest.get("config")
@@ -129,10 +172,12 @@ def _planned_config(dataset: Dataset, gaps: dict[str, str]) -> ConversationsConf
     return config
 
 
-def _checked_targets(targets: Sequence[Target] | Shares) -> dict[str, dict[str, float]]:
+def _checked_targets(
+    targets: Sequence[Target] | Shares, names: Sequence[str] = counts.ATTRIBUTES
+) -> dict[str, dict[str, float]]:
     given = targets if isinstance(targets, Mapping) else {target.name: target.shares for target in targets}
-    if isinstance(targets, Mapping) and (unknown := [name for name in given if name not in counts.ATTRIBUTES]):
-        raise InvalidInput(f"There can be no target for {unknown[0]!r}: expected {', '.join(counts.ATTRIBUTES)}.")
+    if isinstance(targets, Mapping) and (unknown := [name for name in given if name not in names]):
+        raise InvalidInput(f"There can be no target for {unknown[0]!r}: expected {', '.join(names)}.")
     for name, shares in given.items():
         if not isinstance(shares, Mapping) or any(
             isinstance(s, bool) or not isinstance(s, int | float) or not 0 <= s <= 1 for s in shares.values()
@@ -140,7 +185,7 @@ def _checked_targets(targets: Sequence[Target] | Shares) -> dict[str, dict[str, 
             raise InvalidInput(f"The target of {name} must map each value to its share in 0–1, got {shares!r}.")
         if abs(sum(shares.values()) - 1) > 1e-6:
             raise InvalidInput(f"The target shares of {name} must add up to 1, got {sum(shares.values()):g}.")
-    return {name: {str(v): float(s) for v, s in given[name].items()} for name in counts.ATTRIBUTES if name in given}
+    return {name: {str(v): float(s) for v, s in given[name].items()} for name in names if name in given}
 
 
 def _checked_pairs(allowed: Collection[tuple[str, str]]) -> frozenset[frozenset[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -32,10 +32,11 @@ def fits(
     thresholds: Thresholds,
     seed: int,
     gaps: dict[str, str],
+    attributes: Sequence[str] = ATTRIBUTES,
 ) -> tuple[Fit, ...]:
     """Each attribute against its target; attributes that can't be measured are named in `gaps`."""
     found = []
-    for place, attribute in enumerate(ATTRIBUTES):
+    for place, attribute in enumerate(attributes):
         counts = joint.groupby(attribute)[RECORDS].sum()
         n = int(counts.sum())
         if attribute not in targets:
@@ -100,11 +101,16 @@ def coverage_effect(missing: int, planned: int) -> float:
 
 
 def associations(
-    joint: pd.DataFrame, allowed: Collection[frozenset[str]], thresholds: Thresholds, seed: int, gaps: dict[str, str]
+    joint: pd.DataFrame,
+    allowed: Collection[frozenset[str]],
+    thresholds: Thresholds,
+    seed: int,
+    gaps: dict[str, str],
+    attributes: Sequence[str] = ATTRIBUTES,
 ) -> tuple[Association, ...]:
     """Every pair of attributes but intent × category, which is what a category is."""
     found = []
-    for place, (a, b) in enumerate(combinations(ATTRIBUTES, 2)):
+    for place, (a, b) in enumerate(combinations(attributes, 2)):
         if {a, b} == {"intent", "category"}:
             continue
         table = contingency(joint, a, b)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,8 @@ from genesis_lab.dataset.folder import MANIFEST, Dataset
 from genesis_lab.dataset.spreadsheet import safe_cell, turns_as_text
 from genesis_lab.dataset.writing import GROUP_ROWS, placed
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
+from genesis_lab.hub import push_folder
 from genesis_lab.paths import resolve, shown
-from genesis_lab.settings import get_settings
 
 Format = Literal["jsonl", "csv", "parquet", "hf", "hub", "folder"]
 S3 = "s3://"
@@ -143,33 +142,15 @@ def _save_to_disk(dataset: Dataset, splits: list[str], folder: Path) -> None:
 
 
 def _push(dataset: Dataset, repository: str, private: bool) -> str:
-    hub = _package("huggingface_hub", "pushing to the hub")
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
-        raise InvalidInput(f"{repository!r} is no repository of the Hugging Face hub: expected owner/name.")
-    token = get_settings().hf_token
-    api = hub.HfApi(token=token.get_secret_value() if token else None)
-    try:
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=dataset.path,
-            repo_type="dataset",
-            allow_patterns=["README.md", MANIFEST, "data/*"],
-            delete_patterns=["data/*"],
-            commit_message=f"Dataset {dataset.name}, content {dataset.content_hash[:12]}",
-        )
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
-            raise InvalidInput(
-                f"The hub refused to write {repository}: set GENESIS_HF_TOKEN to a token with write access to it."
-            ) from None
-        raise Unavailable(f"The hub did not take {repository}: {_one_line(error)}") from None
-    except Exception as error:
-        raise Unavailable(f"The Hugging Face hub can't be reached to write {repository}: {_one_line(error)}") from None
-    return f"{api.endpoint}/datasets/{repository}"
+    return push_folder(
+        dataset.path,
+        repository,
+        "dataset",
+        allow=["README.md", MANIFEST, "data/*"],
+        replaces=["data/*"],
+        message=f"Dataset {dataset.name}, content {dataset.content_hash[:12]}",
+        private=private,
+    )
 
 
 def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[str]:

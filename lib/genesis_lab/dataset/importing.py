@@ -18,6 +18,7 @@ from genesis_lab.dataset.foreign_chats import ChatReader
 from genesis_lab.dataset.schema import arrow_schema, record_type
 from genesis_lab.dataset.sources import Row, read_rows, source_name
 from genesis_lab.dataset.writing import DatasetWriter
+from genesis_lab.domains import get_domain
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import dataset_path
@@ -91,6 +92,7 @@ def import_dataset(
     """
     schema = arrow_schema(record_type(domain))
     reader = _Reader(schema, record_type(domain), dict(field_map or {}), language)
+    reader.aliases = getattr(get_domain(domain), "aliases", {})
     if domain == "conversations":
         reader.chats = ChatReader(reader.field_map, taxonomy)
     known = {*schema.names, *(reader.chats.extra_fields if reader.chats else ())}
@@ -123,6 +125,7 @@ class _Reader:
     field_map: dict[str, str]
     language: str | None
     chats: ChatReader | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
     read: int = 0
     kept: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -212,7 +215,12 @@ class _Reader:
             yield from self.chats.notes()
         if self.languages_set:
             yield f"language set to {self.language!r} in {self.languages_set:,} records that did not say"
-        used = {*self.schema.names, *(path.split(".")[0] for path in self.field_map.values()), *self.field_map.values()}
+        used = {
+            *self.schema.names,
+            *self.aliases.values(),
+            *(path.split(".")[0] for path in self.field_map.values()),
+            *self.field_map.values(),
+        }
         unused = sorted(set(self.columns) - used - (self.chats.used if self.chats else set()))
         if unused:
             yield f"columns not used: {', '.join(unused[:30])}"
@@ -229,6 +237,8 @@ class _Reader:
                 path = self.field_map.get(column.name, column.name)
                 mapped_elsewhere = column.name not in self.field_map and path in self.taken
                 value = None if mapped_elsewhere else lookup(raw, path)
+                if value is None and column.name not in self.field_map and column.name in self.aliases:
+                    value = lookup(raw, self.aliases[column.name])
             record[column.name] = fitted(value, column.type, column.name, reasons)
         return record, reasons
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.dataset.folder import Dataset, is_split_name, open_dataset
 from genesis_lab.dataset.writing import DatasetWriter
+from genesis_lab.domains.quotas import whole_groups
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import dataset_path
 
@@ -84,7 +85,7 @@ def assign_splits(
     array of shape (n,).
     """
     _check(fractions)
-    shares = np.array(list(fractions.values()))
+    shares = list(fractions.values())
     group, names = pd.factorize(np.asarray(groups, dtype=object), use_na_sentinel=False)
     n_groups = len(names)
     if n_groups < len(shares):
@@ -95,17 +96,7 @@ def assign_splits(
     label = np.zeros(len(group), dtype=np.int64)
     if labels is not None:
         label, _ = pd.factorize(np.asarray(labels, dtype=object), use_na_sentinel=False)
-    sizes = np.bincount(group, minlength=n_groups)
-    main_label = _most_frequent(group, label)
-    order = rng.permutation(n_groups)
-    order = order[np.lexsort((-sizes[order], main_label[order]))]
-    split_of = np.empty(n_groups, dtype=np.int64)
-    lacking = np.zeros(len(shares))
-    for members in np.split(order, np.flatnonzero(np.diff(main_label[order])) + 1):
-        lacking += shares * sizes[members].sum()
-        for member in members:
-            split_of[member] = chosen = int(np.argmax(lacking))
-            lacking[chosen] -= sizes[member]
+    split_of = whole_groups(group, label, shares, rng)
     empty = [name for i, name in enumerate(fractions) if i not in split_of]
     if empty:
         raise InvalidInput(
@@ -123,13 +114,6 @@ def _check(fractions: Mapping[str, float]) -> None:
             raise InvalidInput(f"The share of split {name!r} must be above 0 and at most 1, got {share:g}.")
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise InvalidInput(f"The shares of the splits must add up to 1, got {sum(fractions.values()):g}.")
-
-
-def _most_frequent(group: NDArray[np.int64], label: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The most frequent label of each group; of several, the one that was seen first."""
-    pairs = pd.DataFrame({"group": group, "label": label}).value_counts(sort=False).reset_index()
-    pairs = pairs.sort_values(["group", "count", "label"], ascending=[True, False, True])
-    return np.asarray(pairs.drop_duplicates("group")["label"], dtype=np.int64)
 
 
 def _content_groups(dataset: Dataset) -> NDArray[np.uint64]:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import InvalidInput
+
+_DOMAINS = {
+    "conversations": ("conversations.domain", "Conversations"),
+    "requirements": ("requirements.domain", "Requirements"),
+    "vision": ("vision.domain", "Vision"),
+}
+"""Name to module and class; `config_type` of the class are its options."""
 
 
 def get_domain(name: str = "conversations", **options: Any) -> Domain:
@@ -16,20 +24,21 @@ def get_domain(name: str = "conversations", **options: Any) -> Domain:
     ------
     InvalidInput : there is no such domain, or an option is impossible.
     """
-    if name != "conversations":
-        raise InvalidInput(f"Unknown domain {name!r}: there is conversations.")
+    if name not in _DOMAINS:
+        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(_DOMAINS)}.")
     from pydantic import ValidationError
 
-    from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-
+    place, kind = _DOMAINS[name]
+    domain: Any = getattr(import_module(f"genesis_lab.domains.{place}"), kind)
+    model = domain.config_type
     try:
-        config = ConversationsConfig(**{k: v for k, v in options.items() if k in ConversationsConfig.model_fields})
+        config = model(**{k: v for k, v in options.items() if k in model.model_fields})
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(
             f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}."
         ) from None
-    return Conversations(config)
+    return cast(Domain, domain(config))
 
 
 def recorded_domain(manifest: Mapping[str, Any]) -> Domain | None:

@@ -21,7 +21,7 @@ def detect(text: str) -> str | None:
     Function words settle most texts in a few microseconds; the rest goes to lingua (restricted to the two
     languages and a few of their neighbours, so that a French text is not called Spanish).
     """
-    is_english, is_spanish = (words.__contains__ for words in _function_words())
+    is_english, is_spanish = (words.__contains__ for words in function_words())
     words = _WORD.findall(text[:_ENOUGH].lower())
     english, spanish = sum(map(is_english, words)), sum(map(is_spanish, words))
     lead = abs(english - spanish)
@@ -53,7 +53,8 @@ def _detector() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _function_words() -> tuple[frozenset[str], frozenset[str]]:
+def function_words() -> tuple[frozenset[str], frozenset[str]]:
+    """Words without content that only one of the languages has: English, Spanish."""
     from ruamel.yaml import YAML
 
     words = YAML(typ="safe").load(Path(__file__).with_name("function_words.yaml").read_text(encoding="utf-8"))

@@ -57,3 +57,41 @@ def spread(
     result = np.empty(total, dtype=np.int64)
     result[order] = laid
     return result
+
+
+def whole_groups(
+    groups: NDArray[np.int64], labels: NDArray[np.int64], shares: Sequence[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """For each group of records the place in `shares` it goes to, so that the records' shares come out right.
+
+    Label by label (a group counts for its most frequent one), each group goes where most records are still lacking,
+    the largest groups first. What rounding leaves over is carried to the next label, so the totals come out right too.
+
+    Parameters
+    ----------
+    groups, labels : codes from 0 of each record, shape (n,).
+
+    Returns
+    -------
+    array of shape (number of groups,).
+    """
+    sizes = np.bincount(groups)
+    label = _most_frequent(groups, labels)
+    order = rng.permutation(len(sizes))
+    order = order[np.lexsort((-sizes[order], label[order]))]
+    chosen = np.empty(len(sizes), dtype=np.int64)
+    lacking = np.zeros(len(shares))
+    for members in np.split(order, np.flatnonzero(np.diff(label[order])) + 1):
+        lacking += np.asarray(shares) * sizes[members].sum()
+        for member in members:
+            chosen[member] = to = int(np.argmax(lacking))
+            lacking[to] -= sizes[member]
+    return chosen
+
+
+def _most_frequent(groups: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The most frequent label of each group; of several, the lowest."""
+    pairs, counts = np.unique(np.stack([groups, labels], axis=1), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    first = np.unique(pairs[order, 0], return_index=True)[1]
+    return np.asarray(pairs[order, 1][first], dtype=np.int64)

@@ -8,10 +8,10 @@ import math
 import re
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -20,30 +20,25 @@ from filelock import FileLock, Timeout
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.dataset.writing import write_error
-from genesis_lab.domains.base import Domain, Provenance, Spec
-from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, Rejected
-from genesis_lab.generation.cache import CompletionCache
+from genesis_lab.domains.base import Domain, Provenance
+from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, QuotaExhausted, Rejected
+from genesis_lab.generation.account import discard_other, existing, run_header, run_manifest, stopped
+from genesis_lab.generation.batch import Round, batches_for, check_batch
 from genesis_lab.generation.journal import Journal
+from genesis_lab.generation.lane import Lane, Progress, Task
 from genesis_lab.generation.plan import Plan
+from genesis_lab.generation.teachers import Teacher, divide, parts
+from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import shown
 from genesis_lab.providers.base import Completion, Message, Provider, Request, Usage, request_key
+from genesis_lab.providers.cache import CompletionCache
 
 REPAIRS = 2
 """Times a model is told what was wrong with its answer before a fresh candidate is tried."""
+SPLITS = ("train", "validation", "test")
+"""Splits that a plan may assign its specs to, by their attribute ``split``."""
 _READ_BACK = 5_000
 """Records read back from the journal at once when the dataset is written."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown."""
-
-    done: int
-    total: int
-    rejected: int
-    rate: float
-    eta_s: float | None
-    cost_usd: float | None
 
 
 @dataclass(frozen=True)
@@ -56,14 +51,6 @@ class Sampling:
 
 
 @dataclass
-class _Task:
-    spec: Spec
-    candidate: int = 0
-    repair: int = 0
-    dialogue: tuple[Message, ...] = ()
-
-
-@dataclass
 class _Tally:
     accepted: dict[int, int] = field(default_factory=dict)
     """Spec index to byte offset of its journal line."""
@@ -71,27 +58,20 @@ class _Tally:
     """Spec index to candidates given up."""
     fingerprints: set[bytes] = field(default_factory=set)
     drops: Counter[str] = field(default_factory=Counter)
-    attempts: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost_usd: float | None = 0.0
-
-    def charge(self, usage: Usage, cost_usd: float | None) -> None:
-        self.attempts += 1
-        self.usage = Usage(*(getattr(self.usage, n) + getattr(usage, n) for n in Usage.__dataclass_fields__))
-        self.cost_usd = None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd
+    rejected_scores: Counter[float] = field(default_factory=Counter)
+    """Score to answers that were not used, where the domain scores them."""
 
 
 def generate(
     plan: Plan,
     domain: Domain,
-    provider: Provider,
+    teachers: Provider | Sequence[Teacher],
     target: Path,
     *,
     sampling: Sampling = Sampling(),
-    call: Callable[[Request], Completion] | None = None,
-    stop: Callable[[], None] | None = None,
     cache: CompletionCache | None = None,
     config: dict[str, Any] | None = None,
+    again: dict[str, Any] | None = None,
     candidate_budget: float = 1.5,
     replace_existing: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -103,11 +83,11 @@ def generate(
 
     Parameters
     ----------
-    call : sends one request (a scheduler that waits and retries); default: the provider itself.
-    stop : called when the run is given up, so that a `call` that waits for quota raises instead.
+    teachers : who writes, each its share of the plan at the same time; or a provider that writes everything.
     cache : where raw answers are kept; not used for free providers.
     config : what the user chose, for the manifest.
-    candidate_budget : candidates tried in all, as a multiple of the plan's size (and 20 on top).
+    again : what `options.go_on` needs to go on with an unfinished run, kept beside its journal.
+    candidate_budget : candidates each teacher tries in all, as a multiple of its records (and 20 on top).
     replace_existing : delete a dataset or an unfinished run that was made with other settings.
     on_progress : called a few times a second.
 
@@ -118,33 +98,43 @@ def generate(
     Raises
     ------
     InvalidInput : `target` holds a dataset or an unfinished run with other settings, or another process is at it.
-    GenesisError : the provider can't go on, the disk is full, or the run was interrupted; the journal keeps all so far.
+    GenesisError : a teacher can't go on (the others have done their part by then), the disk is full, or the run was
+        interrupted; the journal keeps all so far.
     """
-    header = _header(plan, domain, provider, sampling)
+    who = list(teachers) if isinstance(teachers, Sequence) else [Teacher(teachers)]
+    header = run_header(plan, domain, who, asdict(sampling))
     work = target.with_name(target.name + ".run")
     if replace_existing:
-        _discard_other(target, work, header)
+        discard_other(target, work, header)
     if (target / "manifest.json").exists():
-        dataset = _existing(target, header)
+        dataset = existing(target, header)
         shutil.rmtree(work, ignore_errors=True)  # left by a kill just after the dataset was complete
         return dataset
+    counts = parts(who, len(plan.specs))
+    for teacher in who:
+        if teacher.batch == "always":
+            check_batch(teacher.provider, counts[teacher.name])
     lock = work.with_name(work.name + ".lock")
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
             with Journal(work / "journal.jsonl", header) as journal:
-                run = _Run(plan, domain, provider, journal, sampling, call or provider.complete, cache, on_progress)
-                run.stop = stop
-                run.candidates_left = math.ceil(len(plan.specs) * candidate_budget) + 20
-                run.resume()
+                if again:
+                    write_atomically(work / "again.json", json.dumps(again))
+                run = _Run(plan, domain, who, journal, sampling, cache, on_progress)
+                run.resume(candidate_budget)
+                run.use_batches(work)
                 try:
                     run.loop()
                 except KeyboardInterrupt:
                     raise GenesisError(
                         f"Interrupted with {len(run.tally.accepted):,} of {len(plan.specs):,} records accepted and saved: "
-                        "run the same again to go on."
+                        "run the same again to go on." + run.jobs_left()
                     ) from None
-                dataset = run.write(target, _manifest(run, header, config or {}))
+                manifest = run_manifest(header, config or {}, plan, run.lanes, run.tally.drops)
+                if run.tally.rejected_scores:
+                    manifest["rejected_scores"] = {f"{s:g}": n for s, n in sorted(run.tally.rejected_scores.items())}
+                dataset = run.write(target, manifest)
             shutil.rmtree(work)
             lock.unlink(missing_ok=True)
     except Timeout:
@@ -163,104 +153,125 @@ class _Run:
         self,
         plan: Plan,
         domain: Domain,
-        provider: Provider,
+        teachers: Sequence[Teacher],
         journal: Journal,
         sampling: Sampling,
-        call: Callable[[Request], Completion],
         cache: CompletionCache | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.plan, self.domain, self.provider = plan, domain, provider
-        self.journal, self.sampling, self.call = journal, sampling, call
-        self.cache = None if provider.capabilities.free else cache
+        self.plan, self.domain, self.journal, self.sampling, self.cache = plan, domain, journal, sampling, cache
+        lanes = {teacher.name: Lane(teacher) for teacher in teachers}
+        self.lanes = list(lanes.values())
+        self._lane_of = [lanes[name] for name in divide(plan, teachers)]
         self.tally = _Tally()
-        self.candidates_left = len(plan.specs)
-        self.stop: Callable[[], None] | None = None
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._shown = 0.0
-        self._resumed = 0
 
-    def resume(self) -> None:
-        """Take over what an earlier session of the same run journalled."""
+    def resume(self, candidate_budget: float) -> None:
+        """Take over what an earlier session of the same run journalled; what is left becomes tasks."""
         for offset, entry in self.journal.entries():
             if entry["kind"] != "attempt":
                 continue
-            self.tally.charge(Usage(*entry.get("usage", (0, 0, 0, 0))), entry.get("cost_usd", 0.0))
+            lane = self._lane_of[entry["index"]]
+            lane.charge(Usage(*entry.get("usage", (0, 0, 0, 0))), entry.get("cost_usd", 0.0))
             if entry["outcome"] == "accepted":
+                lane.accepted += 1
                 self.tally.accepted[entry["index"]] = offset
                 self.tally.fingerprints.add(bytes.fromhex(entry["fingerprint"]))
             else:
                 self.tally.drops.update(entry["reasons"])
+                self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
                 if entry["last"]:
+                    lane.candidates_left -= 1
                     self.tally.candidates[entry["index"]] += 1
-        self._resumed = len(self.tally.accepted)
-        self.candidates_left -= self._resumed + sum(self.tally.candidates.values())
+        for spec, lane in zip(self.plan.specs, self._lane_of, strict=True):
+            lane.total += 1
+            if spec.index not in self.tally.accepted:
+                lane.todo.append(Task(spec, self.tally.candidates[spec.index]))
+        for lane in self.lanes:
+            lane.resumed = lane.accepted
+            lane.candidates_left += math.ceil(lane.total * candidate_budget) + 20 - lane.accepted
+
+    def use_batches(self, work: Path) -> None:
+        """Let teachers answer in batch jobs, which are kept in `work`: those that may, or have begun to."""
+        for lane in self.lanes:
+            lane.batches = batches = batches_for(lane.teacher.provider, self.cache, work)
+            lane.buying = batches is not None and lane.teacher.batch == "always"
+            lane.divert = batches is not None and lane.teacher.batch == "after quota" and batches.possible
+
+    def jobs_left(self) -> str:
+        """What runs on without us."""
+        return "".join(f" {lane.batches.running_on}" for lane in self.lanes if lane.batches and lane.batches.unfinished)
 
     def loop(self) -> None:
-        """Work until every spec has a record or the candidate budget is used up."""
-        todo = deque(
-            _Task(spec, self.tally.candidates[spec.index])
-            for spec in self.plan.specs
-            if spec.index not in self.tally.accepted
-        )
-        width = self.provider.capabilities.concurrency
-        if width == 1:
-            while todo and self._may_try(todo[0]):
-                task = todo.popleft()
-                self._settle(todo, task, self._try(task))
-            self._show(force=True)
-            return
-        answers: SimpleQueue[tuple[_Task, Completion | BaseException]] = SimpleQueue()
-        in_flight = 0
+        """Work until every spec has a record, the candidate budgets are used up, or no teacher can go on."""
+        if len(self.lanes) == 1 and self.lanes[0].teacher.provider.capabilities.concurrency == 1:
+            lane = self.lanes[0]
+            while task := lane.next():
+                self._settle(lane, task, self._try(lane, task))
+        else:
+            self._loop_in_threads()
+        self._show(force=True)
+        if any(lane.ended for lane in self.lanes):
+            raise stopped(self.lanes)
 
-        def work(task: _Task) -> None:
-            answers.put((task, self._try(task)))
-
+    def _loop_in_threads(self) -> None:
+        answers: SimpleQueue[tuple[Lane, Task | list[Task] | None, Any]] = SimpleQueue()
+        width = sum(lane.teacher.provider.capabilities.concurrency for lane in self.lanes)
         pool = ThreadPoolExecutor(width, thread_name_prefix="genesis")
+
+        def work(lane: Lane, task: Task) -> None:
+            answers.put((lane, task, self._try(lane, task)))
+
+        def buy(lane: Lane, tasks: list[Task]) -> None:
+            answers.put((lane, tasks, self._buy(lane, tasks, lambda note: answers.put((lane, None, note)))))
+
         try:
             while True:
-                while todo and in_flight < width and self._may_try(todo[0]):
-                    pool.submit(work, todo.popleft())
-                    in_flight += 1
-                if not in_flight:
+                for lane in self.lanes:
+                    if tasks := lane.next_batch():
+                        pool.submit(buy, lane, tasks)
+                        lane.in_flight += 1
+                    while not lane.awaits_jobs and lane.has_room and (task := lane.next()):
+                        pool.submit(work, lane, task)
+                        lane.in_flight += 1
+                if not any(lane.in_flight for lane in self.lanes):
                     break
-                task, answer = answers.get()
-                in_flight -= 1
-                self._settle(todo, task, answer)
+                lane, what, answer = answers.get()
+                if what is None:
+                    lane.note = answer
+                    self._show(force=True)
+                    continue
+                lane.in_flight -= 1
+                if isinstance(what, Task):
+                    self._settle(lane, what, answer)
+                else:
+                    self._settle_batch(lane, what, answer)
         except BaseException:
             # What is in flight is paid for: let it finish and journal it, then stop.
-            if self.stop:
-                self.stop()
-            while in_flight:
-                task, answer = answers.get()
-                in_flight -= 1
-                if isinstance(answer, Completion):
-                    self._settle(deque(), task, answer)
+            for lane in self.lanes:
+                lane.stop()
+            while any(lane.in_flight for lane in self.lanes):
+                lane, what, answer = answers.get()
+                lane.in_flight -= what is not None
+                if isinstance(what, Task) and isinstance(answer, Completion):
+                    self._settle(lane, what, answer)
             raise
         finally:
             pool.shutdown(wait=True)
-        self._show(force=True)
 
-    def _may_try(self, task: _Task) -> bool:
-        if task.repair:
-            return True
-        if self.candidates_left <= 0:
-            return False
-        self.candidates_left -= 1
-        return True
-
-    def _request(self, task: _Task) -> Request:
-        spec, free = task.spec, self.provider.capabilities.free
-        if free:
+    def _request(self, provider: Provider, task: Task) -> Request:
+        spec = task.spec
+        if provider.capabilities.free:
             attempt = task.candidate * (REPAIRS + 1) + task.repair
             return Request(key="", offline_text=self.domain.offline_text(spec, attempt), seed=spec.seed)
         prompt = self.domain.prompt(spec)
         messages = (*prompt.messages, *task.dialogue)
         seed = (spec.seed + task.candidate) % 2**31
         key = request_key(
-            self.domain.name, self.domain.prompt_version, prompt.system, messages, self.provider.name,
-            self.provider.model, _sampling(self.sampling), prompt.schema, seed,
+            self.domain.name, self.domain.prompt_version, prompt.system, messages, provider.name,
+            provider.model, asdict(self.sampling), prompt.schema, seed,
         )  # fmt: skip
         return Request(
             key=key,
@@ -275,49 +286,91 @@ class _Run:
             stable_messages=prompt.stable,
         )
 
-    def _answer(self, task: _Task) -> Completion:
-        request = self._request(task)
-        completion = self.cache.get(request.key) if self.cache else None
+    def _answer(self, teacher: Teacher, task: Task) -> Completion:
+        request = self._request(teacher.provider, task)
+        cache = None if teacher.provider.capabilities.free else self.cache
+        completion = cache.get(request.key) if cache else None
         if completion is None:
-            completion = self.call(request)
-            if self.cache:
-                self.cache.put(request.key, completion)
+            completion = teacher.call(request)
+            if cache:
+                cache.put(request.key, completion)
         return replace(completion, request_key=request.key) if request.key else completion
 
-    def _try(self, task: _Task) -> Completion | BaseException:
+    def _buy(self, lane: Lane, tasks: list[Task], tell: Callable[[str], None]) -> Round | BaseException:
+        """Have `tasks` answered in batch jobs, or only wait for those of an earlier session. Answers go into the cache."""
+        if lane.batches is None:
+            return Round(0)
+        requests = (self._request(lane.teacher.provider, task) for task in tasks if lane.buying)
         try:
-            return self._answer(task)
+            return lane.batches.fill(requests, tell)
         except BaseException as error:
             return error
 
-    def _settle(self, todo: deque[_Task], task: _Task, completion: Completion | BaseException) -> None:
-        """Journal what came of a task, and put what must be tried again at the head of the queue."""
+    def _settle_batch(self, lane: Lane, tasks: list[Task], outcome: Round | BaseException) -> None:
+        """Settle what a round of batch jobs answered; what it did not stays to be asked: in the next or on demand."""
+        lane.note, settled = "", 0
+        for task in tasks:
+            key = self._request(lane.teacher.provider, task).key
+            if self.cache and (completion := self.cache.get(key)):
+                self._settle(lane, task, replace(completion, request_key=key))
+                settled += 1
+            else:
+                lane.put_back(task)
+        if isinstance(outcome, GenesisError):
+            lane.end(outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        elif outcome.problem:
+            lane.end(
+                GenesisError(f"{outcome.problem} What was answered is saved: run the same again to send the rest.")
+            )
+        elif not outcome.jobs and not settled:
+            lane.buying = lane.divert = False  # too few for a job
+
+    def _try(self, lane: Lane, task: Task) -> Completion | BaseException:
+        try:
+            return self._answer(lane.teacher, task)
+        except BaseException as error:
+            return error
+
+    def _settle(self, lane: Lane, task: Task, completion: Completion | BaseException) -> None:
+        """Journal what came of a task, and put what must be tried again at the head of the teacher's queue."""
         entry: dict[str, Any] = {"kind": "attempt", "index": task.spec.index}
         if isinstance(completion, Rejected):
-            self._drop(todo, task, entry, (f"rejected by the provider: {completion}",), None)
+            self._drop(lane, task, entry, (f"rejected by the provider: {completion}",), None)
+            return
+        if isinstance(completion, QuotaExhausted) and lane.divert:
+            lane.put_back(task)
+            lane.buying = True
+            return
+        if isinstance(completion, GenesisError):
+            lane.end(completion)
             return
         if isinstance(completion, BaseException):
             raise completion
         u = completion.usage
         entry["usage"] = (u.prompt_tokens, u.completion_tokens, u.cache_read_tokens, u.cache_write_tokens)
         entry["cost_usd"] = completion.cost_usd
-        self.tally.charge(u, completion.cost_usd)
+        lane.charge(u, completion.cost_usd)
         try:
-            record, fingerprint = self._accept(task, completion)
+            record, fingerprint = self._accept(lane.teacher.provider.name, task, completion)
         except ParseFailure as failure:
             reasons = failure.reasons
             if completion.stop_reason not in ("end", "stop_sequence"):
                 reasons = (f"the model stopped early ({completion.stop_reason})", *reasons)
-            self._drop(todo, task, entry, reasons, completion.text)
+            if failure.score is not None:
+                entry["score"] = round(failure.score, 2)
+            self._drop(lane, task, entry, reasons, completion.text)
             return
         entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex()}
         self.tally.accepted[task.spec.index] = self.journal.append(entry, record)
         self.tally.fingerprints.add(fingerprint)
+        lane.accepted += 1
         self._show()
 
-    def _accept(self, task: _Task, completion: Completion) -> tuple[str, bytes]:
+    def _accept(self, provider: str, task: Task, completion: Completion) -> tuple[str, bytes]:
         provenance = Provenance(
-            provider=self.provider.name,
+            provider=provider,
             model=completion.model,
             prompt_version=self.domain.prompt_version,
             spec_index=task.spec.index,
@@ -335,22 +388,21 @@ class _Run:
             raise ParseFailure("it says the same as an earlier record: word it differently")
         return record.model_dump_json(), fingerprint
 
-    def _drop(
-        self, todo: deque[_Task], task: _Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None
-    ) -> None:
+    def _drop(self, lane: Lane, task: Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None) -> None:
         last = text is None or task.repair >= REPAIRS
         self.journal.append(entry | {"outcome": "dropped", "reasons": [_reason_kind(r) for r in reasons], "last": last})
         self.tally.drops.update(_reason_kind(reason) for reason in reasons)
+        self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
         if last:
             self.tally.candidates[task.spec.index] += 1
-            todo.append(_Task(task.spec, task.candidate + 1))
+            lane.todo.append(Task(task.spec, task.candidate + 1))
         else:
             wrong = "\n".join(f"- {reason}" for reason in reasons)
             again: tuple[Message, ...] = (
                 ("assistant", text or "(empty)"),
                 ("user", f"That answer can't be used:\n{wrong}\nAnswer again with the corrected JSON only."),
             )
-            todo.appendleft(_Task(task.spec, task.candidate, task.repair + 1, task.dialogue + again))
+            lane.todo.appendleft(Task(task.spec, task.candidate, task.repair + 1, task.dialogue + again))
         self._show()
 
     def _show(self, *, force: bool = False) -> None:
@@ -358,20 +410,22 @@ class _Run:
         if self._on_progress is None or (not force and now - self._shown < 0.25):
             return
         self._shown = now
-        done, total = len(self.tally.accepted), len(self.plan.specs)
-        rate = (done - self._resumed) / max(now - self._started, 1e-9)
-        eta_s = (total - done) / rate if rate else None
-        self._on_progress(Progress(done, total, sum(self.tally.drops.values()), rate, eta_s, self.tally.cost_usd))
+        standing = tuple(lane.progress(now - self._started) for lane in self.lanes)
+        self._on_progress(Progress(standing, sum(self.tally.drops.values())))
 
     def write(self, target: Path, manifest: dict[str, Any]) -> Dataset:
-        """The dataset folder, from the journal, in the plan's order."""
+        """The dataset folder, from the journal, in the plan's order, in the splits that the plan names (else one)."""
+        by_split: dict[str, list[int]] = {split: [] for split in SPLITS}
+        for index in sorted(self.tally.accepted):
+            split = self.plan.specs[index].attributes.get("split", SPLITS[0])
+            by_split[split].append(self.tally.accepted[index])
         with DatasetWriter(target, self.domain.name, manifest) as writer:
-            for batch in self._accepted_records():
-                writer.write(batch)
+            for split, offsets in by_split.items():
+                for batch in self._records(offsets):
+                    writer.write(batch, split)
         return open_dataset(target)
 
-    def _accepted_records(self) -> Iterator[list[dict[str, Any]]]:
-        offsets = [self.tally.accepted[index] for index in sorted(self.tally.accepted)]
+    def _records(self, offsets: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
         with self.journal.path.open("rb") as file:
             for start in range(0, len(offsets), _READ_BACK):
                 batch = []
@@ -381,72 +435,6 @@ class _Run:
                 yield batch
 
 
-def _sampling(sampling: Sampling) -> dict[str, Any]:
-    return {name: getattr(sampling, name) for name in Sampling.__dataclass_fields__}
-
-
 def _reason_kind(reason: str) -> str:
     """A drop reason without the particulars, so that reasons can be counted."""
     return re.sub(r"\d+", "#", re.sub(r"(['\"]).*?\1", "…", reason))[:120]
-
-
-def _header(plan: Plan, domain: Domain, provider: Provider, sampling: Sampling) -> dict[str, Any]:
-    return {
-        "domain": domain.name,
-        "schema_version": domain.version,
-        "prompt_version": domain.prompt_version,
-        "total": len(plan.specs),
-        "seed": plan.seed,
-        "provider": provider.name,
-        "model": provider.model,
-        "sampling": _sampling(sampling),
-        "plan_hash": plan.hash,
-    }
-
-
-def _manifest(run: _Run, header: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    tally, total = run.tally, len(run.plan.specs)
-    missing = total - len(tally.accepted)
-    return {
-        "generation": header,
-        "config": config,
-        "config_hash": request_key(header),
-        "plan": run.plan.counts(),
-        "complete": not missing,
-        "missing": missing,
-        "attempts": tally.attempts,
-        "drop_reasons": dict(tally.drops.most_common()),
-        "usage": {name: getattr(tally.usage, name) for name in Usage.__dataclass_fields__},
-        "cost_usd": tally.cost_usd,
-    }
-
-
-def _existing(target: Path, header: dict[str, Any]) -> Dataset:
-    """The dataset that is already there, if this very run made it."""
-    dataset = open_dataset(target)
-    found = dataset.manifest.get("generation")
-    if found != json.loads(json.dumps(header)):
-        known = found or {}
-        changed = ", ".join(f"{k} was {known.get(k)!r}, now {v!r}" for k, v in header.items() if known.get(k) != v)
-        raise InvalidInput(
-            f"{shown(target)} already holds a dataset made with other settings ({changed}): "
-            "choose another name, or set replace to true to delete it."
-        )
-    return dataset
-
-
-def _discard_other(target: Path, work: Path, header: dict[str, Any]) -> None:
-    """Delete a dataset and an unfinished run that other settings made."""
-    wanted = json.loads(json.dumps(header))
-    manifest, journal = target / "manifest.json", work / "journal.jsonl"
-    if manifest.exists() and json.loads(manifest.read_text(encoding="utf-8")).get("generation") != wanted:
-        shutil.rmtree(target)
-    if journal.exists():
-        with journal.open("rb") as file:
-            first = file.readline()
-        try:
-            same = {k: v for k, v in json.loads(first).items() if k != "kind"} == wanted
-        except ValueError:
-            same = False
-        if not same:
-            shutil.rmtree(work)

@@ -108,9 +108,10 @@ class Journal:
                     f"{self.path.name} is no journal: its first line is damaged; delete {self.path.parent.name}."
                 ) from None
         wanted = json.loads(json.dumps(header))
-        changed = [k for k in wanted if found.get(k) != wanted[k]]
+        found.pop("kind", None)
+        changed = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
         if changed:
-            details = ", ".join(f"{k} was {_short(found.get(k))}, now {_short(wanted[k])}" for k in changed)
+            details = ", ".join(f"{k} was {_short(found.get(k))}, now {_short(wanted.get(k))}" for k in changed)
             raise InvalidInput(
                 f"An unfinished run in {self.path.parent.name} was started with other settings ({details}): "
                 "use those settings to finish it, choose another dataset name, or replace it."

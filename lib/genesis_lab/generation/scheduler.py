@@ -11,7 +11,7 @@ import numpy as np
 
 from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.generation.limiter import Ledger, LedgerState
-from genesis_lab.providers.base import Completion, Provider, Request, Usage
+from genesis_lab.providers.base import Completion, Provider, Request, Usage, total_cost
 
 CHARACTERS_PER_TOKEN = 3.0
 """Of a prompt, before any answer told the real ratio; low, so that the first requests are rather over-reserved."""
@@ -108,11 +108,8 @@ class Scheduler:
         with self._lock:  # our cap cut it short, not the caller's
             self._resent += 1
         longer = self._answer(request)
-        paid = (completion.usage, longer.usage)
-        usage = Usage(*(sum(getattr(u, name) for u in paid) for name in Usage.__dataclass_fields__))
-        costs = (completion.cost_usd, longer.cost_usd)
-        cost_usd = None if costs[0] is None or costs[1] is None else costs[0] + costs[1]
-        return replace(longer, usage=usage, cost_usd=cost_usd)
+        cost_usd = total_cost([completion.cost_usd, longer.cost_usd])
+        return replace(longer, usage=completion.usage + longer.usage, cost_usd=cost_usd)
 
     def stop(self) -> None:
         """Let what is in flight finish; what waits raises."""

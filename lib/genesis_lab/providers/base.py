@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -52,6 +52,9 @@ class Usage:
     completion_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in Usage.__dataclass_fields__))
 
 
 StopReason = Literal["end", "max_tokens", "stop_sequence", "filtered", "malformed", "other"]
@@ -101,6 +104,12 @@ class Provider(Protocol):
         """The price of `usage`, or None when it is not known."""
 
     def close(self) -> None: ...
+
+
+def total_cost(costs: Iterable[float | None]) -> float | None:
+    """The sum, or None if any of them is not known."""
+    each = list(costs)
+    return None if None in each else sum(cost for cost in each if cost is not None)
 
 
 def request_key(*parts: Any) -> str:

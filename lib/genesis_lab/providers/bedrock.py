@@ -81,8 +81,9 @@ class BedrockProvider:
     ----------
     model : model id, inference profile id or ARN; default: that of ``models.yaml``.
     settings : region, profile, endpoint URL and whether global profiles are allowed; default: the environment's.
-    concurrency : calls in flight at once.
+    concurrency : most calls in flight at once; the quota decides how many there are.
     read_timeout_s : seconds that an answer may take.
+    in_batch : most of the requests are to go through batch jobs; what `cost_usd` tells is their price.
 
     Attributes
     ----------
@@ -97,9 +98,11 @@ class BedrockProvider:
         model: str | None = None,
         *,
         settings: Settings | None = None,
-        concurrency: int = 32,
+        concurrency: int = 256,
         read_timeout_s: float = 300.0,
+        in_batch: bool = False,
     ) -> None:
+        self.in_batch = in_batch
         self.model = model or default_model()
         self.account = Account(settings, connections=concurrency, read_timeout_s=read_timeout_s)
         self._concurrency = concurrency
@@ -164,6 +167,19 @@ class BedrockProvider:
                     raise
                 else:
                     raise error from raised
+        completion = self.read(response, datetime.now(UTC), target=target)
+        return replace(completion, latency_s=time.monotonic() - started)
+
+    def read(
+        self,
+        response: Mapping[str, Any],
+        created_at: datetime,
+        *,
+        target: Target | None = None,
+        batch: bool = False,
+    ) -> Completion:
+        """The completion in a Converse response, `batch`: at the price of a batch job."""
+        target = target or self.target()
         text, stop, usage = read_answer(response)
         return Completion(
             text=text,
@@ -171,9 +187,8 @@ class BedrockProvider:
             model=target.model_id if target.call_id.startswith("arn:") else target.call_id,
             usage=usage,
             stop_reason=stop,
-            latency_s=time.monotonic() - started,
-            cost_usd=self._cost_usd(usage, target),
-            created_at=datetime.now(UTC),
+            cost_usd=self._cost_usd(usage, target, batch),
+            created_at=created_at,
         )
 
     def _through_profile(self, refused: Target) -> Target:
@@ -223,13 +238,14 @@ class BedrockProvider:
 
     def cost_usd(self, usage: Usage) -> float | None:
         """The price of `usage`, or None when it is not known; before the first call the id given decides the geography."""
-        return self.info.cost_usd(usage, regional=(self._target or Target(self.model, self.info.model_id)).regional)
+        regional = (self._target or Target(self.model, self.info.model_id)).regional
+        return self.info.cost_usd(usage, regional=regional, batch=self.in_batch)
 
-    def _cost_usd(self, usage: Usage, target: Target) -> float | None:
+    def _cost_usd(self, usage: Usage, target: Target, batch: bool = False) -> float | None:
         prompt = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         if prompt > (self.info.priced_to or math.inf):
             return None
-        return self.info.cost_usd(usage, regional=target.regional)
+        return self.info.cost_usd(usage, regional=target.regional, batch=batch)
 
     def close(self) -> None:
         if self._runtime is not None:

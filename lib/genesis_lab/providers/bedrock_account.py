@@ -95,12 +95,12 @@ class Account:
             )
         return str(region)
 
-    def client(self, service: str, *, endpoint_url: str | None = None) -> Any:
-        """A client that never retries by itself. Raises `InvalidInput` without a region."""
+    def client(self, service: str, *, endpoint_url: str | None = None, attempts: int = 1) -> Any:
+        """A client that tries each call `attempts` times, by itself only once. Raises `InvalidInput` without a region."""
         from botocore.config import Config
 
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=self._connections,
             read_timeout=self._read_timeout_s,
             connect_timeout=10,
@@ -108,7 +108,7 @@ class Account:
             # Short and fixed: boto3 builds its own anew for every call, which is a tenth of a call's CPU time.
             user_agent=f"genesis-lab/{__version__}",
         )
-        url = endpoint_url or (None if service == "s3" else self.settings.bedrock_endpoint_url)
+        url = endpoint_url or (None if service in ("s3", "iam") else self.settings.bedrock_endpoint_url)
         return self.session.client(service, region_name=self.region, endpoint_url=url, config=config)
 
     def identity(self) -> str:
@@ -230,7 +230,7 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
     words = said.casefold()
     if code in ("ThrottlingException", "TooManyRequestsException"):
         if "per day" in words:
-            return QuotaExhausted(f"The daily quota of {model} is used up: go on tomorrow or in batch.", **details)
+            return QuotaExhausted(f"The daily quota of {model} is used up: run the same again tomorrow, or now with divert_to_batch.", **details)
         scope: Literal["tokens", "requests", "unknown"] = "tokens" if "tokens" in words else "unknown"
         scope = "requests" if "requests" in words else scope
         return Throttled(said or "Bedrock is throttling.", scope=scope, **details)
@@ -238,6 +238,10 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
         return Transient(f"{said or code} ({code})", **details)
     if code == "ServiceQuotaExceededException":
         return QuotaExhausted(f"A quota of the account is used up: {said}", **details)
+    if "signature expired" in words or "signature not yet current" in words or code == "RequestTimeTooSkewed":
+        return Fatal("The clock of this machine is wrong, so AWS refuses its signatures: set it right.", **details)
+    if code.startswith("IncompleteSignature"):  # its message repeats the header, where swapped keys put the secret
+        return Fatal(_SENTENCES["IncompleteSignature"], **details)
     if code in _SENTENCES:
         return Fatal(f"{_SENTENCES[code].format(model=model or 'this')} ({said})", **details)
     if "model identifier is invalid" in words or "inference profile" in words or details["status"] == 403:

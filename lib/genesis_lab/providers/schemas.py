@@ -88,7 +88,7 @@ def _children(node: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], Mappin
 
 def _mapped(node: Mapping[str, Any], change: Any) -> dict[str, Any]:
     """A copy of the schema in which `change` has been applied to every schema below and to itself."""
-    copy: dict[str, Any] = json.loads(json.dumps(node))
+    copy = {k: dict(v) if isinstance(v, dict) else list(v) if isinstance(v, list) else v for k, v in node.items()}
     for (keyword, place), child in _children(node):
         if place is None:
             copy[keyword] = _mapped(child, change)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
-from genesis_lab.reporting import charts, sections
+from genesis_lab.reporting import charts, evaluation, judgement, sections
 from genesis_lab.reporting.chat import chat
 from genesis_lab.reporting.markup import Html, escape
 from genesis_lab.reporting.pages import Part, Report, Section
@@ -60,6 +60,8 @@ def dataset_report(
             Section("What it is worth", _worth(reports.get("scorecard"))),
             Section("The classifier trained on it", _classifier(reports.get("training"), examples)),
             Section("Quality", _quality(quality)),
+            *_judged(reports.get("judge")),
+            *_students(reports),
             Section("Balance", _balance(reports.get("bias"))),
             Section("What it holds", _content(counts, samples)),
         ),
@@ -218,6 +220,27 @@ def _quality(report: Mapping[str, Any] | None) -> Rows:
         (charts.quality_gauge(report["overall"]), sections.quality_radar(report)),
         sections.quality_weaknesses(report),
     )
+
+
+def _judged(report: Mapping[str, Any] | None) -> tuple[Section, ...]:
+    """A judge is optional: without one there is no section."""
+    if report is None:
+        return ()
+    said = f"A language model, {report['model']}, has read a sample and scored it from 1 to 5 on each criterion."
+    rows = (said, judgement.scores(report), judgement.means(report), judgement.trust(report))
+    return (Section("What a judge says", (*rows, judgement.worst(report))),)
+
+
+def _students(reports: Reports) -> tuple[Section, ...]:
+    """Only datasets of a role teach students."""
+    found: list[Section] = []
+    if report := reports.get("benchmark"):
+        rows: Rows = (report["verdict"], evaluation.scores(report), evaluation.cards(report))
+        found.append(Section("Which model is good enough", rows))
+    if report := reports.get("evaluation"):
+        rows = (report["verdict"], evaluation.forest(report), evaluation.verdicts(report), evaluation.parts(report))
+        found.append(Section("Is the student's gain real", (*rows, evaluation.costs(report))))
+    return tuple(found)
 
 
 def _balance(report: Mapping[str, Any] | None) -> Rows:

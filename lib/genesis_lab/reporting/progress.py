@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from shutil import get_terminal_size
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, overload
 
 from genesis_lab.reporting.frontend import display, in_kernel, viewer
 from genesis_lab.reporting.markup import Html, escape
-from genesis_lab.reporting.style import BLUE, LINE
+from genesis_lab.reporting.style import BLUE, LINE, MUTED
 
 _REDRAW_S = 0.2
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 class Standing(Protocol):
-    """Where some work stands, as the generation engine reports it."""
+    """Where some work stands, as the generation engine reports it. It may have `details`: lines to show below the bar."""
 
     @property
     def done(self) -> int: ...
@@ -41,6 +42,7 @@ class Bar:
         self.label, self.unit, self.total = label, unit, total
         self.done, self.rejected = 0, 0
         self.rate, self.eta_s, self.cost_usd = 0.0, None, None  # type: float, float | None, float | None
+        self.details: tuple[str, ...] = ()
         self._viewer = viewer()
         self._started = self._drawn = 0.0
         self._handle: Any = None
@@ -69,6 +71,7 @@ class Bar:
         """Show `standing`: the bar is the engine's ``on_progress``."""
         self.done, self.total, self.rejected = standing.done, standing.total, standing.rejected
         self.rate, self.eta_s, self.cost_usd = standing.rate, standing.eta_s, standing.cost_usd
+        self.details = tuple(getattr(standing, "details", ()))
         self._draw()
 
     def __exit__(
@@ -112,13 +115,16 @@ class Bar:
         line = self.line(stopped=stopped)
         if final and not stopped:
             line += f" · took {duration(now - self._started)}"
+        details = () if final else self.details
         if self._viewer == "terminal":
-            print(f"\r{line}\033[K", end="", file=sys.stderr, flush=True)
+            whole = "  |  ".join((line, *details))
+            print(f"\r{whole[: get_terminal_size().columns - 1]}\033[K", end="", file=sys.stderr, flush=True)
             return
         share = self.done / self.total if self.total else 1.0 if final else 0.0
         bar = f'<div style="height:6px;border-radius:3px;background:{LINE};max-width:420px;margin:4px 0">'
         bar += f'<div style="height:6px;border-radius:3px;background:{BLUE};width:{share:.1%}"></div></div>'
-        page = Html(f'<div role="status">{escape(line)}{bar}</div>', line)
+        below = "".join(f'<div style="color:{MUTED};font-size:12px">{escape(each)}</div>' for each in details)
+        page = Html(f'<div role="status">{escape(line)}{bar}{below}</div>', "\n".join((line, *details)))
         if self._handle is None:
             self._handle = display(page, display_id=True)
         else:

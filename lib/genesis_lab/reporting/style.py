@@ -23,6 +23,7 @@ MEANING = {
     "simple": "#c3d5e8", "medium": "#86aad0", "complex": BLUE,
     "en": BLUE, "es": YELLOW,
     "resolved": BLUE, "pending": YELLOW, "escalated": RED,
+    "score 1": RED, "score 2": "#f4b3ba", "score 3": GREY, "score 4": "#86aad0", "score 5": BLUE,
 }  # fmt: skip
 """Values that keep their colour in every chart."""
 STATUS = {"PASS": "#1b6b29", "WARN": "#7a6000", "FAIL": "#b3243a"}

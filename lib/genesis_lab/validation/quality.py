@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from genesis_lab.domains.base import Target
 from genesis_lab.domains.conversations.record import MAX_TEXT
 from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy
+from genesis_lab.errors import InvalidInput
 from genesis_lab.partitions import map_reduce
 from genesis_lab.validation import (
     completeness,
@@ -97,7 +98,7 @@ def validate(
     partitions: int | None = None,
     executor: Any = None,
 ) -> QualityReport:
-    """Measure a dataset of conversations, anyone's and however broken.
+    """Measure a dataset of conversations, anyone's and however broken. `InvalidInput` for any other dataset.
 
     Parameters
     ----------
@@ -108,6 +109,11 @@ def validate(
     sample_per_cell : records of each intent × language in the sample on which classifiers and pairwise comparisons run.
     partitions, executor : how the work is cut and who does it (`genesis_lab.partitions`); no number depends on it.
     """
+    if dataset.domain != "conversations":
+        raise InvalidInput(
+            f"The four quality scores are of conversations, {dataset.name} is a dataset of {dataset.domain}: "
+            f"use genesis audit {dataset.name}."
+        )
     shares = targets if isinstance(targets, Mapping) else {target.name: target.shares for target in targets}
     work = partial(aggregate, taxonomy=taxonomy, sample_per_cell=sample_per_cell, seed=seed)
     total: Aggregate = map_reduce(dataset, work, merge, partitions=partitions, executor=executor)

@@ -91,6 +91,7 @@ class Conversations:
     version = "1"
     prompt_version = "1"
     record_type = r.Conversation
+    config_type = ConversationsConfig
 
     def __init__(self, config: ConversationsConfig | None = None) -> None:
         self.config = config or ConversationsConfig()
@@ -219,18 +220,28 @@ class Conversations:
         return conversation
 
 
-def _answered_turns(text: str) -> list[dict[str, Any]]:
-    """The ``turns`` of the JSON object in `text`, which may stand in a code fence or after some prose."""
+def answered_object(text: str) -> Any:
+    """The JSON object in a model's answer, which may stand in a code fence or after some prose.
+
+    Raises
+    ------
+    ParseFailure : there is none, or it is broken or cut off.
+    """
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except ValueError:
         start = text.find("{")
         if start < 0:
             raise ParseFailure("the answer holds no JSON object") from None
         try:
-            data, _ = json.JSONDecoder().raw_decode(text[start:])
+            return json.JSONDecoder().raw_decode(text[start:])[0]
         except ValueError as error:
             raise ParseFailure(f"the JSON is broken or cut off: {error}") from None
+
+
+def _answered_turns(text: str) -> list[dict[str, Any]]:
+    """The ``turns`` of the JSON object in `text`."""
+    data = answered_object(text)
     turns = data.get("turns") if isinstance(data, dict) else None
     if not isinstance(turns, list) or not turns:
         raise ParseFailure('the JSON object has no list "turns"')

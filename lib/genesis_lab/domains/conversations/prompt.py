@@ -59,17 +59,13 @@ def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) ->
     system = words["system"].format(
         company=getattr(taxonomy.title, a["language"]), tone=words["tone"][tone], max_text=MAX_TEXT
     )
-    messages: list[Message] = []
-    for example in _examples(a["language"], a["sentiment"], a["complexity"])[:few_shot]:
-        turns = [{"speaker": speaker, "text": text} for speaker, text in example["turns"]]
-        ask = words["example"].format(turns=len(turns), sentiment=words["sentiment"][example["sentiment"]])
-        messages += [("user", ask), ("assistant", json.dumps({"turns": turns}, ensure_ascii=False))]
+    examples = _examples(a["language"], a["sentiment"], a["complexity"], few_shot)
     return Prompt(
         system=system,
-        messages=(*messages, ("user", _task(spec, taxonomy, words))),
+        messages=(*examples, ("user", _task(spec, taxonomy, words))),
         schema=schema(a["turns"]),
         schema_name="conversation",
-        stable=len(messages),
+        stable=len(examples),
     )
 
 
@@ -93,10 +89,18 @@ def _task(spec: Spec, taxonomy: Taxonomy, words: dict[str, Any]) -> str:
     )
 
 
-def _examples(language: str, sentiment: str, complexity: str) -> list[dict[str, Any]]:
+@lru_cache
+def _examples(language: str, sentiment: str, complexity: str, few_shot: int) -> tuple[Message, ...]:
     """The worked examples of a language, closest in sentiment and complexity first."""
+    words = _scaffold()[language]
     found = [e for e in _few_shot() if e["language"] == language]
-    return sorted(found, key=lambda e: (e["sentiment"] != sentiment) + (e["complexity"] != complexity))
+    found.sort(key=lambda e: (e["sentiment"] != sentiment) + (e["complexity"] != complexity))
+    messages: list[Message] = []
+    for example in found[:few_shot]:
+        turns = [{"speaker": speaker, "text": text} for speaker, text in example["turns"]]
+        ask = words["example"].format(turns=len(turns), sentiment=words["sentiment"][example["sentiment"]])
+        messages += [("user", ask), ("assistant", json.dumps({"turns": turns}, ensure_ascii=False))]
+    return tuple(messages)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from genesis_lab.reporting.charts.composition import (
     intent_distribution,
     target_vs_observed,
 )
+from genesis_lab.reporting.charts.prompts import prompt_race
 from genesis_lab.reporting.charts.quality import (
     calibration,
     confusion_heatmap,
@@ -32,6 +33,7 @@ __all__ = [
     "intent_distribution",
     "k_shot_curve",
     "learning_curve",
+    "prompt_race",
     "quality_gauge",
     "quality_radar",
     "score_list",

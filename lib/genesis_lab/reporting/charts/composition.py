@@ -58,7 +58,9 @@ def distribution(
     )
 
 
-def composition(parts: Mapping[str, Counts], *, title: str = "What the dataset is made of") -> go.Figure:
+def composition(
+    parts: Mapping[str, Counts], *, title: str = "What the dataset is made of", unit: str = "conversations"
+) -> go.Figure:
     """One 100 % bar per attribute, each cut into its values: the dataset at a glance."""
     traces, rows = [], list(parts)
     for row, counts in parts.items():
@@ -88,7 +90,7 @@ def composition(parts: Mapping[str, Counts], *, title: str = "What the dataset i
         traces,
         title=title,
         height=70 + 38 * len(rows),
-        xaxis={"tickformat": ".0%", "range": [0, 1], "showgrid": False, "title": {"text": "share of conversations"}},
+        xaxis={"tickformat": ".0%", "range": [0, 1], "showgrid": False, "title": {"text": f"share of {unit}"}},
         yaxis=_labels(),
         barmode="overlay",
         bargap=0.25,

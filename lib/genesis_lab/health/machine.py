@@ -1,4 +1,4 @@
-"""Is this machine ready? Small checks, each one line: what is, and what to do about it. Add one to `CHECKS`."""
+"""What this machine has: packages, room, memory, a GPU, reference data. Add a check to `MACHINE`."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-from genesis_lab.errors import GenesisError, MissingDependency, Unavailable
+from genesis_lab.errors import MissingDependency, Unavailable
+from genesis_lab.health.check import Check
 from genesis_lab.paths import output_root, shown
 from genesis_lab.settings import get_settings
 
-Status = Literal["OK", "WARN", "FAIL"]
 GIB = 2**30
 
 _NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
@@ -26,24 +24,6 @@ _OPTIONAL = {
     "xgboost-cpu": 'classifier XGBoost: pip install "genesis-lab[xgboost]"',
     "dask": 'clusters: pip install "genesis-lab[dask]"',
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one check found. `todo` is empty when all is well."""
-
-    name: str
-    status: Status
-    detail: str
-    todo: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.status:<5}{self.name:<14}{self.detail}" + (f" → {self.todo}" if self.todo else "")
-
-
-def run_checks(checks: Sequence[Callable[[], Check]] | None = None) -> list[Check]:
-    """The result of every check, in order. A check that itself breaks is a FAIL, never a crash."""
-    return [_guarded(check) for check in (CHECKS if checks is None else checks)]
 
 
 def check_python() -> Check:
@@ -155,7 +135,7 @@ def check_pango() -> Check:
     return Check("pango", "OK", f"weasyprint {weasyprint.__version__} can write PDF")
 
 
-CHECKS: tuple[Callable[[], Check], ...] = (
+MACHINE: tuple[Callable[[], Check], ...] = (
     check_python,
     check_packages,
     check_outputs,
@@ -167,14 +147,6 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_chrome,
     check_pango,
 )
-
-
-def _guarded(check: Callable[[], Check]) -> Check:
-    try:
-        return check()
-    except (GenesisError, ImportError, OSError, RuntimeError) as error:
-        broken = " ".join(str(error).split())
-        return Check(check.__name__.removeprefix("check_"), "FAIL", broken, "report this: a check should not break")
 
 
 def _version(package: str) -> str | None:

@@ -41,6 +41,10 @@ class CompletionCache:
             | {"usage": Usage(**data["usage"]), "created_at": datetime.fromisoformat(created) if created else None}
         )
 
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return bool(self._db.execute("SELECT 1 FROM completions WHERE key = ?", (key,)).fetchone())
+
     def put(self, key: str, completion: Completion) -> None:
         """Keep an answer; a second answer to the same request replaces the first."""
         data = asdict(completion)

@@ -1,0 +1,173 @@
+"""What our engine costs on top of boto3: calls a second, CPU time and memory, without any quota.
+
+    python benchmarks/overhead.py                            # 10,000 calls each way: a few minutes
+    python benchmarks/overhead.py --calls 100000 --only engine   # memory over 100,000 records
+
+`tests/bedrock_emulator`, in a process of its own, answers every call after 50 ms; 64 calls are in flight, so 1,280 calls
+a second are possible in theory. *boto3* is a bare client in 64 threads that sends the very same requests, *provider* is
+`BedrockProvider`, *scheduler* adds the scheduler and its ledger, *engine* adds prompts, parsing, checks, the cache of
+answers and the journal, up to the finished dataset. Each way runs in a process of its own; its first tenth, in which
+models of languages and services are loaded, is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+MODEL = "amazon.nova-micro-v1:0"
+LATENCY_S, IN_FLIGHT = 0.05, 64
+WAYS = ("boto3", "provider", "scheduler", "engine")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--worker", nargs=2, metavar=("WAY", "URL"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        print(json.dumps(_measure(*arguments.worker, arguments.calls)))
+        return
+    from bedrock_emulator.server import BedrockEmulator
+
+    ideal = IN_FLIGHT / LATENCY_S
+    print(
+        f"{arguments.calls:,} calls, {IN_FLIGHT} in flight, answered after {1000 * LATENCY_S:.0f} ms; {os.cpu_count()} cores."
+    )
+    print(
+        "\n| way | calls/s | of the ideal | CPU ms a call | cores at 500 calls/s | memory, MB |\n|---|---:|---:|---:|---:|---|"
+    )
+    for way in arguments.only:
+        with BedrockEmulator(latency_s=LATENCY_S, process=True) as server, tempfile.TemporaryDirectory() as folder:
+            credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+            ours = {"GENESIS_BEDROCK_ENDPOINT_URL": server.url, "GENESIS_OUTPUT_ROOT": folder, "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, __file__, "--calls", str(arguments.calls), "--worker", way, server.url]
+            done = subprocess.run(command, env=os.environ | credentials | ours, stdout=subprocess.PIPE, check=True)
+            assert server.stats().answered >= arguments.calls
+        first, *_, last = marks = [_Mark(*mark) for mark in json.loads(done.stdout)]
+        calls = last.calls - first.calls
+        rate, cpu_s = calls / (last.at - first.at), (last.cpu_s - first.cpu_s) / calls
+        memory = ", ".join(f"{mark.resident_mb:.0f} at {mark.calls:,}" for mark in marks)
+        print(
+            f"| {way} | {rate:.0f} | {rate / ideal:.0%} | {1000 * cpu_s:.2f} | {500 * cpu_s:.2f} | {memory} |",
+            flush=True,
+        )
+
+
+class _Mark(NamedTuple):
+    calls: int
+    at: float
+    cpu_s: float
+    resident_mb: float
+
+
+def _measure(way: str, url: str, calls: int) -> list[_Mark]:
+    """Send `calls` requests; where the process stood after a tenth of them, after half, and at the end."""
+    marks: list[_Mark] = []
+    goals = [calls // 10, calls // 2]
+
+    def note(done: int) -> None:
+        if done == calls + 1 or (goals and done >= goals[0]):
+            del goals[:1]
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+            marks.append(_Mark(min(done, calls), time.monotonic(), used.ru_utime + used.ru_stime, resident / 2**20))
+
+    send = _engine(calls, note) if way == "engine" else _pool(calls, note, _sender(way, url))
+    send()
+    note(calls + 1)
+    return marks
+
+
+def _config(calls: int) -> Any:
+    from genesis_lab.generation.conversations import GenerationConfig
+
+    return GenerationConfig(total=calls, provider="bedrock", model=MODEL)
+
+
+def _provider() -> Any:
+    from genesis_lab.providers.bedrock import BedrockProvider
+
+    provider = BedrockProvider(MODEL, concurrency=IN_FLIGHT)
+    provider.target()
+    return provider
+
+
+def _scheduler(provider: Any) -> Any:
+    import math
+
+    from genesis_lab.generation.limiter import Limits, shared_ledger
+    from genesis_lab.generation.scheduler import Scheduler
+
+    return Scheduler(provider, shared_ledger("overhead", Limits(math.inf)))
+
+
+def _sender(way: str, url: str) -> Callable[[Any], Any]:
+    provider = _provider()
+    if way == "provider":
+        return provider.complete
+    if way == "scheduler":
+        return _scheduler(provider).complete
+    import boto3
+    from botocore.config import Config
+
+    from genesis_lab.providers.bedrock import converse_body
+
+    client = boto3.client("bedrock-runtime", endpoint_url=url, config=Config(max_pool_connections=IN_FLIGHT))
+    info, dialect = provider.info, provider.dialect
+    return lambda request: client.converse(modelId=MODEL, **converse_body(request, info, dialect))
+
+
+def _pool(calls: int, note: Callable[[int], None], send: Callable[[Any], Any]) -> Callable[[], None]:
+    """The requests that the engine would send, by threads and nothing else."""
+    from genesis_lab.providers.base import Request
+
+    config = _config(calls)
+    prompts = [config.domain.prompt(spec) for spec in config.plan.specs]
+    requests = [
+        Request(f"key{number}", p.system, p.messages, p.schema, p.schema_name, stable_messages=p.stable)
+        for number, p in enumerate(prompts)
+    ]
+
+    def run() -> None:
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            for done, _ in enumerate(pool.map(send, requests), start=1):
+                note(done)
+
+    return run
+
+
+def _engine(calls: int, note: Callable[[int], None]) -> Callable[[], None]:
+    from genesis_lab.generation.engine import generate
+    from genesis_lab.generation.teachers import Teacher
+    from genesis_lab.paths import dataset_path, output_root
+    from genesis_lab.providers.cache import CompletionCache
+
+    config = _config(calls)
+    plan, provider = config.plan, _provider()
+    teacher = Teacher(provider, scheduler=_scheduler(provider))
+    cache = CompletionCache(output_root() / "cache" / "completions.sqlite")
+
+    def run() -> None:
+        target = dataset_path("overhead")
+        dataset = generate(plan, config.domain, [teacher], target, cache=cache, on_progress=lambda p: note(p.done))
+        assert dataset.manifest["complete"]
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Role ``requirements``: a business analyst who turns a product concept into requirements."""

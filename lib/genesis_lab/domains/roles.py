@@ -1,0 +1,243 @@
+"""What the roles that answer in YAML have in common: options, plan, records, and how an answer is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from genesis_lab.domains import concepts
+from genesis_lab.domains.answers import Fault, unaccented
+from genesis_lab.domains.base import Example, Prompt, Provenance, Score, Spec, Target
+from genesis_lab.domains.concepts import Concept
+from genesis_lab.domains.language import detect
+from genesis_lab.errors import ParseFailure
+
+SCHEMA = frozenset(
+    (
+        "no_object", "broken_yaml", "json_answer", "missing_block", "missing_field", "unknown_field", "date_object",
+        "not_text", "empty_list", "bad_id", "missing_priority", "bad_priority", "bad_status",
+    )
+)  # fmt: skip
+"""Kinds of faults with which an answer does not meet its role's schema."""
+
+
+FEWEST = 2
+"""Requirements in a list at least."""
+
+
+class RoleConfig(BaseModel):
+    """What a user can choose about the teacher data of a role."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total: int = Field(60, ge=10, le=100_000, description="teacher examples to generate")
+    english_share: float = Field(0.5, ge=0, le=1, description="share in English; the rest is in Spanish")
+    industries: tuple[str, ...] = Field((), description="industries of the concepts (none chosen: all)")
+    max_items: int = Field(FEWEST, ge=FEWEST, le=6, description="most requirements in a list; the fewest is 2")
+    min_score: float = Field(0.8, ge=0, le=1, description="answers that score below this are not accepted")
+    validation_share: float = Field(0.15, ge=0, lt=1, description="share of examples for choosing (split validation)")
+    test_share: float = Field(0.15, ge=0, lt=1, description="share of examples held out to the end (split test)")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+
+    @field_validator("industries")
+    @classmethod
+    def _known(cls, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in chosen if name not in concepts.industries()]
+        if unknown:
+            raise ValueError(f"unknown industry {unknown[0]!r}, expected {', '.join(concepts.industries())}")
+        return tuple(dict.fromkeys(chosen))
+
+    @model_validator(mode="after")
+    def _some_to_learn_from(self) -> RoleConfig:
+        if self.validation_share + self.test_share > 0.9:
+            raise ValueError(
+                f"validation_share and test_share leave {1 - self.validation_share - self.test_share:.0%} to learn from, "
+                "at least 10% are needed"
+            )
+        return self
+
+
+class RoleRecord(BaseModel):
+    """A concept and the teacher's answer to it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    record_id: str
+    concept: str
+    language: Literal["en", "es"]
+    group: str
+    industry: str
+    region: str
+    emphasis: str
+    answer: str
+    provenance: Provenance
+
+
+class YamlRole:
+    """The `Role` whose answers are YAML; each role adds its schema, texts and score."""
+
+    name: str
+    version = "1"
+    prompt_version = "1"
+    record_type: type[BaseModel] = RoleRecord
+    config_type = RoleConfig
+    aliases: ClassVar[Mapping[str, str]] = {"concept": "prompt", "answer": "response"}
+    """What other people's data calls our fields."""
+
+    def __init__(self, config: RoleConfig | None = None) -> None:
+        self.config = config or RoleConfig()
+
+    def targets(self) -> Sequence[Target]:
+        """Shares of language, industry and emphasis."""
+        c = self.config
+        industries, emphases = c.industries or concepts.industries(), concepts.emphases()
+        return (
+            Target("language", {"en": c.english_share, "es": 1 - c.english_share}),
+            Target("industry", dict.fromkeys(industries, 1 / len(industries))),
+            Target("emphasis", dict.fromkeys(emphases, 1 / len(emphases))),
+        )
+
+    def specs(self, total: int, seed: int) -> Sequence[Spec]:
+        """`total` specs with distinct concepts; ``split`` says where each belongs, group by group."""
+        c = self.config
+        shares = {
+            "train": 1 - c.validation_share - c.test_share,
+            "validation": c.validation_share,
+            "test": c.test_share,
+        }
+        return concepts.plan(total, seed, english_share=c.english_share, chosen=c.industries, splits=shares)
+
+    def concept(self, spec: Spec) -> Concept:
+        """The concept that `spec` asks about."""
+        a = spec.attributes
+        return concepts.concept(a["group"], a["region"], a["emphasis"], a["language"], spec.seed)
+
+    def draft(self, spec: Spec) -> dict[str, Any]:
+        """The record of `spec` as far as it is known without an answer."""
+        a = spec.attributes
+        names = ("language", "group", "industry", "region", "emphasis")
+        return {"concept": self.concept(spec).text} | {name: a[name] for name in names}
+
+    def fingerprint(self, record: Any) -> str:
+        return str(record.answer)
+
+    def parse(self, text: str, spec: Spec, provenance: Provenance) -> BaseModel:
+        """The record of an answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.
+
+        Raises
+        ------
+        ParseFailure : the answer is unreadable, in the wrong language, or scores too low, with every fault named.
+        """
+        draft = self.draft(spec)
+        example = self.example(draft | {"record_id": "", "answer": ""})
+        answer = self.tidied(text)
+        score = self.score(answer, example)
+        rejected = [f.message for f in self.faults(answer, example) if f.kind in ("wrong_language", "broken_yaml")]
+        if score.total < self.config.min_score:
+            rejected = [f"score {score.total:.2f} is below {self.config.min_score:g}", *(rejected or score.problems)]
+        if rejected:
+            raise ParseFailure(*rejected, score=score.total)
+        digest = hashlib.sha256(f"{self.name}\x1f{draft['concept']}\x1f{answer}".encode("utf-8", "surrogatepass"))
+        return self.record_type(
+            record_id=f"{self.name[:3]}_{digest.hexdigest()[:16]}", **draft, answer=answer, provenance=provenance
+        )
+
+    def example(self, record: Mapping[str, Any]) -> Example:
+        """The student's question and the answer to learn; what foreign records lack is told from their text."""
+        concept = str(record.get("concept") or "")
+        language = record.get("language") or detect(concept) or "en"
+        words = self.texts().get(language) or self.texts()["en"]
+        return Example(
+            id=str(record.get("record_id") or ""),
+            group=str(record.get("group") or " ".join(sorted(concepts.concept_terms(concept)))),
+            language=language,
+            system=words["student"],
+            question=self.question(record, words),
+            answer=str(record.get("answer") or ""),
+            facts=self.facts(record),
+        )
+
+    def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+        return str(words["question"]).format(concept=record.get("concept") or "")
+
+    def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        return {"concept": record.get("concept") or ""}
+
+    def prompt(self, spec: Spec) -> Prompt:
+        """What a teacher is asked: the role, a worked example, then the concept; it answers in JSON."""
+        words = self.texts()[spec.attributes["language"]]
+        worked = words["worked"]
+        most = self.config.max_items
+        span = words["span"]["fixed" if most == FEWEST else "free"].format(most=most)
+        asked = words["task"].format(question=self.question(self.draft(spec), words), span=span)
+        return Prompt(
+            system=words["teacher"].format(span=span),
+            messages=(
+                ("user", self.question(worked, words)),
+                ("assistant", json.dumps(worked["answer"], ensure_ascii=False)),
+                ("user", asked),
+            ),
+            schema=self.schema(),
+            schema_name=self.name,
+            stable=2,
+        )
+
+    def texts(self) -> Mapping[str, Any]:
+        """The role's prompts per language."""
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of a teacher's answer."""
+        raise NotImplementedError
+
+    def tidied(self, text: str) -> str:
+        """The answer in the one plain form, if it can be read as what it must be; else as it is."""
+        raise NotImplementedError
+
+    def mended(self, text: str, example: Example) -> str:
+        """The answer with everything repaired that needs no judgement: form, numbering, spelling of fixed words."""
+        raise NotImplementedError
+
+    def faults(self, text: str, example: Example) -> list[Fault]:
+        """Everything that is wrong with an answer, with its place."""
+        raise NotImplementedError
+
+    def score(self, text: str, example: Example) -> Score:
+        raise NotImplementedError
+
+
+def draws(rng: np.random.Generator) -> dict[str, int]:
+    """The numbers that offline texts hold."""
+    return {
+        "short": int(rng.integers(2, 10)),
+        "few": int(rng.integers(2, 7)),
+        "days": int(rng.choice([7, 10, 14, 21, 30, 45, 60])),
+        "size": int(rng.choice([20, 50, 80, 100, 150, 200])),
+        "cents": int(rng.integers(5, 61)),
+        "percent": int(rng.integers(60, 96)),
+        "small": int(rng.integers(5, 21)),
+        "crowd": int(rng.choice([300, 500, 800, 1500, 3000, 5000, 12000])),
+        "nines": int(rng.choice([5, 8, 9])),
+        "months": int(rng.integers(3, 13)),
+    }
+
+
+def same_words(text: str) -> str:
+    """A text without case, accents, spacing and punctuation."""
+    return re.sub(r"[\W_]+", " ", unaccented(text)).strip()
+
+
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object with exactly these properties."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }

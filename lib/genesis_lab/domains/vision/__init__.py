@@ -1,0 +1,1 @@
+"""Role ``vision``: a product owner who writes a product vision and reviews it against the requirements."""

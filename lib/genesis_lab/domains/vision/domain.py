@@ -1,0 +1,441 @@
+"""Role ``vision``: concept and requirements in, a product vision and its review out, each in a fenced YAML block."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genesis_lab.domains.answers import (
+    Block,
+    Fault,
+    as_text,
+    blocks,
+    coverage,
+    field_faults,
+    language_faults,
+    load,
+    terms,
+    text_faults,
+    unaccented,
+    written,
+)
+from genesis_lab.domains.base import Example, Score, Spec
+from genesis_lab.domains.concepts import Concept, concept_terms, filled
+from genesis_lab.domains.conversations.taxonomy import read_yaml
+from genesis_lab.domains.grammars import vision_grammar
+from genesis_lab.domains.requirements.domain import LISTS as REQUIREMENT_LISTS
+from genesis_lab.domains.requirements.domain import as_yaml as requirements_yaml
+from genesis_lab.domains.requirements.domain import offline as offline_requirements
+from genesis_lab.domains.roles import SCHEMA, RoleRecord, YamlRole, draws, object_schema, same_words
+
+LABELS = ("VISION", "REVIEW")
+VISION_FIELDS = (
+    "product_name", "product_summary", "target_users", "value_proposition", "key_capabilities", "non_goals",
+    "success_metrics", "last_updated",
+)  # fmt: skip
+REVIEW_FIELDS = ("status", "summary", "requirements_alignment", "recommended_actions", "narrative")
+LISTS = {"target_users": 2, "key_capabilities": 3, "non_goals": 2, "success_metrics": 2}
+"""Lists of the vision and how many entries a deep one has at least."""
+STATUSES = ("aligned", "needs_adjustment", "misaligned")
+PLACES = ("aligned", "gaps", "conflicts")
+MOST_WORDS, FEWEST_WORDS = 120, 20
+"""Words of a narrative."""
+OVERLAP = 0.3
+"""Share of a requirement's words from which an entry without an id addresses it (the closest, if it is near several)."""
+_ID = re.compile(r"\b(?:N?FR|C)-?\d{1,4}\b")
+_INFINITIVE = re.compile(r"\w+[aeií]r(?:se|l[aeo]s?)?")
+_HERE = Path(__file__).parent
+
+
+class VisionRecord(RoleRecord):
+    """A concept with its requirements, and the teacher's vision and review."""
+
+    requirements: str
+
+
+class Vision(YamlRole):
+    """The `Role` of a product owner."""
+
+    name = "vision"
+    record_type = VisionRecord
+
+    def texts(self) -> Mapping[str, Any]:
+        return _prompts()
+
+    def draft(self, spec: Spec) -> dict[str, Any]:
+        return super().draft(spec) | {"requirements": requirements_yaml(self._requirements(spec))}
+
+    def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+        if not record.get("requirements"):  # other people's prompts hold both
+            return str(record.get("concept") or "")
+        return str(words["question"]).format(concept=record["concept"], requirements=record["requirements"].rstrip())
+
+    def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        source = str(record.get("requirements") or record.get("concept") or "")
+        return super().facts(record) | {"requirements": _texts_by_id(source)}
+
+    def schema(self) -> dict[str, Any]:
+        text: dict[str, Any] = {"type": "string"}
+        texts = {"type": "array", "items": text}
+        vision = {name: texts | {"minItems": LISTS[name]} if name in LISTS else text for name in VISION_FIELDS}
+        review = dict.fromkeys(REVIEW_FIELDS, text) | {
+            "status": text | {"enum": list(STATUSES)},
+            "requirements_alignment": object_schema(dict.fromkeys(PLACES, texts)),
+            "recommended_actions": texts | {"minItems": 2},
+        }
+        return object_schema({"vision": object_schema(vision), "review": object_schema(review)})
+
+    def offline_text(self, spec: Spec, attempt: int) -> str:
+        rng = np.random.default_rng([spec.seed, attempt, 1])
+        return as_blocks(*offline(self.concept(spec), self._requirements(spec), rng))
+
+    def _requirements(self, spec: Spec) -> dict[str, Any]:
+        return offline_requirements(self.concept(spec), np.random.default_rng([spec.seed, 0]), self.config.max_items)
+
+    def tidied(self, text: str) -> str:
+        vision, review, _ = _read(text)
+        if vision is None or review is None:
+            return text.strip()
+        if any(f.kind in SCHEMA for f in _vision_faults(vision) + _review_faults(review, {})):
+            return text.strip()
+        return as_blocks(vision, review)
+
+    def faults(self, text: str, example: Example) -> list[Fault]:
+        vision, review, faults = _read(text)
+        faults = list(faults)
+        for label, data in zip(LABELS, (vision, review), strict=True):
+            if data is None and not any(f.path == label for f in faults):
+                faults.append(Fault("missing_block", label, f"the {label} block is missing"))
+        if vision is not None:
+            faults += _vision_faults(vision)
+        if review is not None:
+            faults += _review_faults(review, example.facts.get("requirements", {}))
+        return faults + language_faults(list(_texts(vision)) + list(_texts(review)), example.language)
+
+    def score(self, text: str, example: Example) -> Score:
+        """Mean of schema, depth of the vision, alignment with the requirements, and specificity; content is beside it."""
+        faults = self.faults(text, example)
+        vision, review, _ = _read(text)
+        wrong = {
+            ".".join(f.path.split(".")[:2]) for f in faults if f.kind in SCHEMA | {"narrative_long", "placeholder"}
+        }
+        due = [f"{label}.{name}" for label, names in _DUE if label not in wrong for name in names]
+        parts = {
+            "schema": sum(path not in wrong for path in due) / len(VISION_FIELDS + REVIEW_FIELDS),
+            "depth": _depth(vision or {}),
+            "alignment": _alignment(review or {}, example.facts.get("requirements", {})),
+            "specificity": _specificity(review or {}, example.language),
+        }
+        total = sum(parts.values()) / len(parts)
+        said = [s for s in [*_texts(vision), *_texts(review)] if " " in s]
+        wanted = concept_terms(_concept_only(str(example.facts.get("concept", ""))))
+        entries = [s for name in LISTS for s in _strings((vision or {}).get(name))]
+        parts["content"] = coverage(wanted, " ".join(said))
+        parts["on_topic"] = float(np.mean([bool(wanted & terms(one)) for one in entries])) if entries else 0.0
+        valid = vision is not None and review is not None and not any(f.kind in SCHEMA for f in faults)
+        return Score(min(1.0, round(total, 12)), valid, parts, tuple(f.message for f in faults))
+
+    def mended(self, text: str, example: Example) -> str:
+        vision, review, _ = _read(text)
+        if vision is None or review is None:
+            return text
+        known = {_number(i): i for i in example.facts.get("requirements", {})}
+        alignment = review.get("requirements_alignment")
+        if isinstance(alignment, Mapping):
+            places = {p: [_renamed(e, known) for e in v] if isinstance(v, list) else v for p, v in alignment.items()}
+            review = {**review, "requirements_alignment": places}
+        status = str(review.get("status") or "").strip().lower().replace(" ", "_").replace("-", "_")
+        review = {**review, "status": status} if status in STATUSES else review
+        ordered = [
+            {name: as_text(data[name]) for name in names if data.get(name) is not None}
+            for data, names in ((vision, VISION_FIELDS), (review, REVIEW_FIELDS))
+        ]
+        return "".join(f"```yaml {label}\n{written(data)}```\n" for label, data in zip(LABELS, ordered, strict=True))
+
+    def answer_grammar(self) -> str:
+        """The two blocks with their fields in order and texts of bounded length."""
+        return vision_grammar(LISTS, STATUSES, PLACES)
+
+
+_DUE = ((LABELS[0], VISION_FIELDS), (LABELS[1], REVIEW_FIELDS))
+
+
+def as_blocks(vision: Mapping[str, Any], review: Mapping[str, Any]) -> str:
+    """Vision and review in their plain form."""
+    ordered = (
+        {name: vision[name] for name in VISION_FIELDS},
+        {name: review[name] for name in REVIEW_FIELDS}
+        | {"requirements_alignment": {place: review["requirements_alignment"][place] for place in PLACES}},
+    )
+    return "".join(f"```yaml {label}\n{written(data)}```\n" for label, data in zip(LABELS, ordered, strict=True))
+
+
+def offline(
+    concept: Concept, requirements: Mapping[str, Any], rng: np.random.Generator
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The vision and the review that the offline teacher writes: requirements are taken up, left out or ruled out."""
+    patterns, words = _wording()[concept.language], concept.words
+    items = {item["id"]: item["description"] for name in REQUIREMENT_LISTS for item in requirements[name]}
+
+    def write(pattern: str, **more: Any) -> str:
+        return filled(pattern, words | draws(rng) | more)
+
+    def some(choices: Sequence[str], n: int) -> list[str]:
+        return [choices[i] for i in rng.permutation(len(choices))[:n]]
+
+    status = str(rng.choice(STATUSES, p=(0.5, 0.35, 0.15)))
+    ids = list(items)
+    apart = sorted(some(ids, {"aligned": 0, "needs_adjustment": 1, "misaligned": 1}[status]), key=ids.index)
+    held = [i for i in ids if i not in apart]
+    gaps, conflicts = (apart, []) if status == "needs_adjustment" else ([], apart)
+    capabilities = [items[i] for i in held if i.startswith("FR")]
+    capabilities += [write(p) for p in some(patterns["key_capabilities"], max(0, 3 - len(capabilities)))]
+    measured = [items[i] for i in held if i.startswith("NFR") and any(c.isdigit() for c in items[i])][:1]
+    named = ", ".join(apart)
+    vision = {
+        "product_name": write("{product}"),
+        "product_summary": write(some(patterns["product_summary"], 1)[0]),
+        "target_users": [write(p) for p in some(patterns["target_users"], 2)],
+        "value_proposition": write(some(patterns["value_proposition"], 1)[0]),
+        "key_capabilities": capabilities,
+        "non_goals": [
+            *(write(patterns["out_of_scope"], text=items[i][0].lower() + items[i][1:]) for i in conflicts),
+            *(write(p) for p in some(patterns["non_goals"], 2)),
+        ][:2],
+        "success_metrics": [*measured, *(write(p) for p in some(patterns["success_metrics"], 2 - len(measured)))],
+        "last_updated": f"2025-{int(rng.integers(1, 13)):02d}-{int(rng.integers(1, 29)):02d}",
+    }
+    actions = [write(some(patterns["gap"], 1)[0], id=i) for i in gaps]
+    actions += [write(some(patterns["conflict"], 1)[0], id=i) for i in conflicts]
+    told = patterns["narrative"]
+    review = {
+        "status": status,
+        "summary": write(some(patterns["summary"][status], 1)[0], ids=named),
+        "requirements_alignment": {"aligned": held, "gaps": gaps, "conflicts": conflicts},
+        "recommended_actions": actions + [write(p) for p in some(patterns["action"], 2 - len(actions))],
+        "narrative": " ".join(write(some(told[part], 1)[0], ids=named) for part in ("opening", status, "closing")),
+    }
+    return vision, review
+
+
+def _read(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, list[Fault]]:
+    """Vision, review, and what is wrong with the form they came in."""
+    found, faults = blocks(text, LABELS)
+    both = _json_pair(text) if not any(block.label for block in found) else None
+    if both is not None:
+        return *both, [*faults, Fault("json_answer", "", "JSON where YAML is due")]
+    by_label: dict[str, Block] = {}
+    for block in found:
+        label = block.label
+        if not label and isinstance(block.data, Mapping):
+            label = "VISION" if "product_name" in block.data else "REVIEW" if "status" in block.data else ""
+            if label:
+                faults.append(Fault("fence_label", label, f"the block must begin with ```yaml {label}"))
+        if label and label not in by_label:
+            by_label[label] = block
+            faults += block.faults
+            if block.data is not None and not isinstance(block.data, Mapping):
+                faults.append(Fault("no_object", label, f"the block {label} must hold fields"))
+    read = {label: block.data for label, block in by_label.items() if isinstance(block.data, Mapping)}
+    return read.get("VISION"), read.get("REVIEW"), faults
+
+
+def _json_pair(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None:
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        data = json.loads(text[start : end + 1]) if 0 <= start < end else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not {"vision", "review"} & data.keys():
+        return None
+    vision, review = (data.get(name) if isinstance(data.get(name), dict) else None for name in ("vision", "review"))
+    return vision, review
+
+
+def _vision_faults(data: Any) -> list[Fault]:
+    faults = field_faults(data, VISION_FIELDS, "VISION")
+    if not isinstance(data, Mapping):
+        return faults
+    for name in VISION_FIELDS:
+        value, path = data.get(name), f"VISION.{name}"
+        if value is None:
+            continue
+        faults += _list_faults(path, value, LISTS[name]) if name in LISTS else text_faults(path, value)
+    date = data.get("last_updated")
+    if isinstance(date, str) and not _is_date(date):
+        message = f"VISION.last_updated must be a date like 2025-03-14, got {date[:20]!r}"
+        faults.append(Fault("bad_date", "VISION.last_updated", message))
+    return faults
+
+
+def _review_faults(data: Any, requirements: Mapping[str, str]) -> list[Fault]:
+    faults = field_faults(data, REVIEW_FIELDS, "REVIEW")
+    if not isinstance(data, Mapping):
+        return faults
+    for name in ("summary", "narrative"):
+        if data.get(name) is not None:
+            faults += text_faults(f"REVIEW.{name}", data[name])
+    status = data.get("status")
+    if status is not None and status not in STATUSES:
+        message = f"REVIEW.status must be {', '.join(STATUSES)}, got {str(status)[:30]!r}"
+        faults.append(Fault("bad_status", "REVIEW.status", message))
+    words = len(str(data.get("narrative") or "").split())
+    if words > MOST_WORDS:
+        message = f"REVIEW.narrative has {words} words, at most {MOST_WORDS} are wanted"
+        faults.append(Fault("narrative_long", "REVIEW.narrative", message))
+    if data.get("recommended_actions") is not None:
+        faults += _list_faults("REVIEW.recommended_actions", data["recommended_actions"], 2)
+    alignment, at = data.get("requirements_alignment"), "REVIEW.requirements_alignment"
+    if alignment is None:
+        return faults
+    faults += field_faults(alignment, PLACES, at)
+    if isinstance(alignment, Mapping):
+        for place in PLACES:
+            if not isinstance(alignment.get(place, []), list):
+                faults.append(Fault("not_text", f"{at}.{place}", f"{at}.{place} must be a list"))
+        where, unknown = _sorted_ids(alignment, requirements)
+        faults += [Fault("unknown_requirement", at, f"{at} names {i}, which is no requirement") for i in unknown]
+        faults += [Fault("unaddressed", at, f"{at} leaves out {i}") for i, places in where.items() if not places]
+        twice = [i for i, places in where.items() if len(places) > 1]
+        faults += [Fault("two_places", at, f"{at} lists {i} under {' and '.join(sorted(where[i]))}") for i in twice]
+    return faults
+
+
+def _list_faults(path: str, value: Any, fewest: int) -> list[Fault]:
+    if not isinstance(value, list):
+        return [Fault("not_text", path, f"{path} must be a list of texts")]
+    if not value:
+        return [Fault("empty_list", path, f"{path} is empty")]
+    faults = [fault for i, one in enumerate(value, 1) for fault in text_faults(f"{path}.{i}", one)]
+    if len(value) < fewest:
+        faults.append(Fault("too_few", path, f"{path} must have at least {fewest} entries, has {len(value)}"))
+    texts = [same_words(one) for one in _strings(value)]
+    if len(set(texts)) < len(texts):
+        faults.append(Fault("repeated_text", path, f"{path} says the same twice"))
+    return faults
+
+
+def _sorted_ids(alignment: Mapping[str, Any], requirements: Mapping[str, str]) -> tuple[dict[str, set[str]], list[str]]:
+    """Each requirement and the places it is put in, by its id or by its words; and ids that no requirement has."""
+    where: dict[str, set[str]] = {i: set() for i in requirements}
+    unknown: list[str] = []
+    for place in PLACES:
+        for entry in _strings(alignment.get(place)):
+            ids = _ID.findall(entry)
+            unknown += [i for i in ids if requirements and i not in requirements]
+            addressed = [i for i in ids if i in where]
+            if not ids and requirements:
+                closest = max(requirements, key=lambda i: coverage(terms(requirements[i]), entry))
+                addressed = [closest] if coverage(terms(requirements[closest]), entry) >= OVERLAP else []
+            for i in addressed:
+                where[i].add(place)
+    return where, list(dict.fromkeys(unknown))
+
+
+def _depth(vision: Mapping[str, Any]) -> float:
+    """Share of six checks: a summary and a value that say something, and lists that are long enough and distinct."""
+    lists = {name: _strings(vision.get(name)) for name in LISTS}
+    enough = {n: len({same_words(s) for s in found if len(s) >= 8}) >= LISTS[n] for n, found in lists.items()}
+    measurable = all(any(c.isdigit() for c in metric) for metric in lists["success_metrics"])
+    checks = (
+        len(str(vision.get("product_summary") or "")) >= 60,
+        len(str(vision.get("value_proposition") or "")) >= 40,
+        enough["target_users"],
+        enough["key_capabilities"],
+        enough["non_goals"],
+        enough["success_metrics"] and measurable,
+    )
+    return sum(checks) / len(checks)
+
+
+def _alignment(review: Mapping[str, Any], requirements: Mapping[str, str]) -> float:
+    """Share of requirements put in exactly one place (half for more than one); ids that don't exist count against it."""
+    alignment = review.get("requirements_alignment")
+    if not isinstance(alignment, Mapping):
+        return 0.0
+    where, unknown = _sorted_ids(alignment, requirements)
+    if not where:
+        return float(all(isinstance(alignment.get(place), list) for place in PLACES))
+    return sum(1 / len(places) if len(places) < 3 else 0 for places in where.values() if places) / (
+        len(where) + len(unknown)
+    )
+
+
+def _specificity(review: Mapping[str, Any], language: str) -> float:
+    """Mean of: share of actions (of at least two) that begin with a verb and say what; a narrative of fitting length."""
+    actions = _strings(review.get("recommended_actions"))
+    concrete = [a for a in actions if len(a.split()) >= 4 and _begins_with_verb(a, language)]
+    words = len(str(review.get("narrative") or "").split())
+    return (len(concrete) / max(2, len(actions)) + (FEWEST_WORDS <= words <= MOST_WORDS)) / 2
+
+
+def _begins_with_verb(text: str, language: str) -> bool:
+    first = text.split()[0].strip(".,-").lower()
+    if language == "es":
+        return _INFINITIVE.fullmatch(first) is not None
+    return first in _wording()["first_verbs"]
+
+
+def _number(requirement: str) -> str:
+    """An id without leading zeros: ``FR01`` and ``FR001`` are the same requirement."""
+    return re.sub(r"(?<=[A-Z])0+(?=\d)", "", requirement)
+
+
+def _renamed(entry: Any, known: Mapping[str, str]) -> Any:
+    return _ID.sub(lambda m: known.get(_number(m[0]), m[0]), entry) if isinstance(entry, str) else entry
+
+
+def _texts_by_id(source: str) -> dict[str, str]:
+    """Id to description of every requirement in a YAML text, or in a prompt that holds one."""
+    try:
+        data = load(source)
+    except ValueError:
+        data = None
+    if isinstance(data, Mapping) and any(name in data for name in REQUIREMENT_LISTS):
+        items = [i for name in REQUIREMENT_LISTS for i in data.get(name) or [] if isinstance(i, Mapping)]
+        return {str(i.get("id")): str(i.get("description")) for i in items}
+    stated = r"\b((?:N?FR|C)\d{2,4})\b[\"']?,?\s*\n?\s*[\"']?(?:description)?[\"']?:?\s*(.*)"
+    return dict(re.findall(stated, source))
+
+
+def _concept_only(prompt: str) -> str:
+    """The concept of a prompt that may hold the requirements too."""
+    return re.split(r"\n\s*(?:requirements|requisitos|title)\b", prompt, maxsplit=1, flags=re.IGNORECASE)[0]
+
+
+def _texts(data: Any) -> list[str]:
+    """Every text that people read."""
+    if isinstance(data, Mapping):
+        return [text for key, value in data.items() if key != "status" for text in _texts(value)]
+    if isinstance(data, list):
+        return [text for value in data for text in _texts(value)]
+    return [data] if isinstance(data, str) and not _ID.fullmatch(data) else []
+
+
+def _strings(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _is_date(text: str) -> bool:
+    try:
+        dt.date.fromisoformat(unaccented(text).strip())
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def _prompts() -> dict[str, Any]:
+    return dict(read_yaml(_HERE / "prompt.yaml"))
+
+
+@lru_cache(maxsize=1)
+def _wording() -> dict[str, Any]:
+    return dict(read_yaml(_HERE / "wording.yaml"))

@@ -1,0 +1,1 @@
+"""Students: from teacher data to a small model whose gain is proven."""

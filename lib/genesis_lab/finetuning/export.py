@@ -1,0 +1,408 @@
+"""A student leaves the house: merged, as GGUF, for Ollama, to the hub; and its score is measured again on the way out."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from genesis_lab.dataset.writing import placed
+from genesis_lab.domains.base import Example, Role
+from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.finetuning.answers import Asking, ask, identity
+from genesis_lab.finetuning.gguf import (
+    Parity,
+    Quantisation,
+    convert,
+    llama_cpp_sources,
+    parity_texts,
+    quantise,
+    tokenizer_parity,
+    weight_formats,
+)
+from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
+from genesis_lab.hub import push_folder
+from genesis_lab.outputs import write_atomically
+from genesis_lab.paths import resolve, shown
+from genesis_lab.providers import provider_of
+from genesis_lab.providers.local_models import LoadedModel, adapter_base, load_model, quiet, unpack_gguf
+from genesis_lab.stats import Interval, bootstrap_interval, paired_bootstrap_difference
+
+What = Literal["adapter", "merged", "gguf"]
+MARGIN = 0.03
+"""How much of the task score an export may cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One file or folder that was written."""
+
+    form: str
+    path: str
+    bytes: int
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The task score of one form of the student on the test items.
+
+    Parameters
+    ----------
+    asked_by : the program that ran it.
+    valid : share of valid answers.
+    difference : to the student as it was trained, over the same items; None for that one.
+    passed : whether the mean difference lies within the margin.
+    """
+
+    form: str
+    asked_by: str
+    score: Interval
+    valid: float
+    difference: Interval | None = None
+    passed: bool = True
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote, and what the student still knows in each form.
+
+    Parameters
+    ----------
+    student, base : as they are shown in reports.
+    ollama : the name it has in Ollama; None where it was not created.
+    specs : the student's name as a provider, by form: any notebook that takes a model takes one of these.
+    not_measured : what has no value, with the reason.
+    """
+
+    student: str
+    base: str
+    folder: str
+    files: tuple[Exported, ...]
+    gates: tuple[Gate, ...]
+    margin: float
+    parity: Parity | None
+    template: bool
+    ollama: str | None
+    specs: Mapping[str, str]
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every form kept the score and the tokenizer came through; None where neither was measured."""
+        if self.parity is None and not self.gates:
+            return None
+        return all(gate.passed for gate in self.gates) and not (self.parity and self.parity.differing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe fields."""
+        return asdict(self) | {"parity": self.parity.to_dict() if self.parity else None, "passed": self.passed}
+
+
+def export_student(
+    student: str | Path,
+    target: str | Path,
+    formats: Sequence[Quantisation] = ("q8_0", "q4_k_m"),
+    *,
+    role: Role | None = None,
+    examples: Sequence[Example] = (),
+    max_tokens: int = 1024,
+    margin: float = MARGIN,
+    name: str | None = None,
+    system: str | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    llama_cpp: str | Path | None = None,
+    create: bool = True,
+    on_step: Callable[[str], None] | None = None,
+    on_progress: Callable[[Asking], None] | None = None,
+) -> ExportReport:
+    """Merge, convert, quantise, measure and describe a student. What a run that was stopped has finished stays.
+
+    Parameters
+    ----------
+    student : folder of a LoRA adapter, or of a whole model.
+    target : folder to write to; one that holds an export of another student is refused.
+    formats : GGUF files to write besides the merged safetensors.
+    role, examples : the gate, each form answers these test items once at temperature 0; without them it is not measured.
+    margin : how far the mean score may fall.
+    name : in Ollama; None takes the target's.
+    system : the Modelfile's system text; None takes the one that all `examples` share, if they do.
+    evaluation : figures for the model card, for example the report of notebook 53.
+    llama_cpp : see `gguf.llama_cpp_sources`.
+    create : whether to call ``ollama create`` where ollama is installed.
+
+    Raises
+    ------
+    InvalidInput : no such student or format, the target holds something else, or llama.cpp does not know the model.
+    MissingDependency : a package that an export needs is not installed.
+    """
+    source, folder = resolve(student), resolve(target)
+    tell = on_step or (lambda _: None)
+    _check(source, folder, formats)
+    if "q4_k_m" in formats and find_spec("llama_cpp") is None:
+        raise MissingDependency("llama-cpp-python", "Format q4_k_m", "pip install llama-cpp-python")
+    name = name or folder.name
+    not_measured: dict[str, str] = {}
+    tell("merge")
+    merged = folder / "merged"
+    loaded = _merge(source, merged)
+    files = [Exported("merged", shown(merged), sum(file.stat().st_size for file in merged.rglob("*")))]
+    specs = {"student": f"local:{source}", "merged": f"local:{merged}"}
+    paths = {kind: folder / f"{name}-{kind}.gguf" for kind in formats}
+    _write_gguf(merged, paths, llama_cpp, tell)
+    for kind, path in paths.items():
+        note = ", ".join(f"{name} {share:.0%}" for name, share in weight_formats(path).items())
+        files.append(Exported(kind, shown(path), path.stat().st_size, note))
+        specs[kind] = f"llamacpp:{path}"
+    form, parity, created = chat_form(loaded.tokenizer), None, None
+    if formats:
+        tell("tokenizer")
+        own = [text for e in examples for text in (e.system, e.question, *e.answer.splitlines()) if text]
+        parity = tokenizer_parity(loaded.tokenizer, path, parity_texts(own))
+        shared = {example.system for example in examples}
+        told = system if system is not None else (shared.pop() if len(shared) == 1 else "")
+        stop, context = stops(loaded.tokenizer, loaded.eos_ids), min(loaded.context_tokens, 8192)
+        write_atomically(
+            folder / "Modelfile", modelfile(path.name, form=form, stop=stop, system=told, context_tokens=context)
+        )
+        reason = ollama_create(name, folder / "Modelfile") if create else "not asked for"
+        if reason:
+            not_measured["ollama"] = reason
+        else:
+            created, specs["ollama"] = name, f"ollama:{name}"
+    else:
+        not_measured["parity"] = "no GGUF file was asked for"
+    del loaded
+
+    gates: list[Gate] = []
+    if role is None or not examples:
+        not_measured["gate"] = "no role and test items were given"
+    else:
+        gates = _gate(specs, folder, role, examples, max_tokens, margin, tell, on_progress)
+    report = ExportReport(
+        student=shown(source),
+        base=adapter_base(str(source)) or shown(source),
+        folder=shown(folder),
+        files=tuple(files),
+        gates=tuple(gates),
+        margin=margin,
+        parity=parity,
+        template=form is not None,
+        ollama=created,
+        specs={file.form: f"{specs[file.form].partition(':')[0]}:{file.path}" for file in files}
+        | ({"ollama": specs["ollama"]} if created else {}),
+        not_measured=not_measured,
+    )
+    write_atomically(folder / "export.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "model.yaml", _model_yaml(report))
+    for place in (folder, merged):
+        write_atomically(place / "README.md", model_card(report, source, evaluation))
+    return report
+
+
+def push_student(report_folder: str | Path, repository: str, what: What = "merged", *, private: bool = True) -> str:
+    """Push an export to the hub, with its model card; returns the address.
+
+    Parameters
+    ----------
+    report_folder : the target of `export_student`.
+    what : the LoRA adapter, the merged safetensors, or the GGUF files with their Modelfile.
+
+    Raises
+    ------
+    InvalidInput : there is no export, or no adapter in it, or the hub refuses the token.
+    Unavailable : the hub can't be reached.
+    """
+    folder = resolve(report_folder)
+    if what not in get_args(What):
+        raise InvalidInput(f"what must be one of {', '.join(get_args(What))}, got {what!r}.")
+    if not (folder / "export.json").is_file():
+        raise InvalidInput(f"{shown(folder)} is no finished export of a student: run the export to its end first.")
+    message = f"Student {folder.name}, exported with Genesis Lab"
+    if what == "adapter":
+        adapter = resolve(json.loads((folder / "export.json").read_text(encoding="utf-8"))["student"])
+        if not (adapter / "adapter_config.json").is_file():
+            raise InvalidInput(f"{shown(adapter)} is no LoRA adapter: push merged or gguf instead.")
+        with tempfile.TemporaryDirectory() as scratch:
+            place = Path(scratch)
+            for pattern in ("adapter_*", "tokenizer*", "chat_template*", "special_tokens*", "training_info.json"):
+                for file in adapter.glob(pattern):
+                    (place / file.name).symlink_to(file.resolve())
+            (place / "README.md").symlink_to((folder / "README.md").resolve())
+            return push_folder(place, repository, "model", allow=["*"], message=message, private=private)
+    if what == "merged":
+        return push_folder(folder / "merged", repository, "model", allow=["*"], message=message, private=private)
+    allow = ["*.gguf", "Modelfile", "README.md"]
+    return push_folder(folder, repository, "model", allow=allow, message=message, private=private)
+
+
+def model_card(report: ExportReport, student: Path, evaluation: Mapping[str, Any] | None = None) -> str:
+    """The README of the student: where it comes from, what it scored, in each form, and how to run it."""
+    import yaml
+
+    kind = "peft" if (student / "adapter_config.json").is_file() else "transformers"
+    header = {"library_name": kind, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
+    if "/" in report.base and not report.base.startswith("outputs"):
+        header["base_model"] = report.base
+    name = Path(report.folder).name
+    lines = ["---", yaml.safe_dump(header, sort_keys=False).rstrip(), "---", "", f"# {_cell(name)}", ""]
+    lines += [f"A student of {_cell(report.base)}, trained and exported with Genesis Lab.", ""]
+    info = student / "training_info.json"
+    trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
+    if limits := trained.get("limits"):
+        lines += [f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.", ""]
+    if report.gates:
+        lines += ["Task score on the test items after export (95 % bootstrap interval; difference to the adapter):", ""]
+        lines += ["| form | run by | score | valid | difference | within margin |", "|---|---|---|---|---|---|"]
+        for gate in report.gates:
+            difference = f"{gate.difference.estimate:+.3f}" if gate.difference else ""
+            verdict = ("yes" if gate.passed else "**no**") if gate.difference else ""
+            cells = (gate.form, gate.asked_by, gate.score, f"{gate.valid:.0%}", difference, verdict)
+            lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |".replace("\\*\\*no\\*\\*", "**no**"))
+        lines.append("")
+    for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
+        plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+        if plain:
+            lines += [f"## {title}", "", "| | |", "|---|---|"]
+            lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in plain.items()] + [""]
+    if report.not_measured:
+        lines += ["Not measured: " + "; ".join(f"{_cell(k)}: {_cell(v)}" for k, v in report.not_measured.items()), ""]
+    return "\n".join(lines)
+
+
+def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
+    wrong = [each for each in formats if each not in get_args(Quantisation)]
+    if wrong or len(set(formats)) < len(formats):
+        raise InvalidInput(
+            f"formats must be different ones of {', '.join(get_args(Quantisation))}, got {list(formats)}."
+        )
+    if not any((source / file).is_file() for file in ("adapter_config.json", "config.json")):
+        raise InvalidInput(f"{shown(source)} is no student: give the folder of a LoRA adapter or of a whole model.")
+    weights = sorted([*source.glob("*.safetensors"), *source.glob("*.bin")])
+    if not weights:
+        raise InvalidInput(f"{shown(source)} holds no weights: its training was not finished.")
+    digest = hashlib.sha256()
+    for file in weights:
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    mark = folder / ".student"
+    if folder.exists() and any(folder.iterdir()) and not mark.is_file():
+        raise InvalidInput(f"{shown(folder)} is a folder with other things in it: choose another name.")
+    if mark.is_file() and mark.read_text(encoding="ascii") != digest.hexdigest():
+        raise InvalidInput(f"{shown(folder)} holds the export of another student: choose another name or delete it.")
+    write_atomically(mark, digest.hexdigest())
+
+
+def _merge(source: Path, merged: Path) -> LoadedModel:
+    """The student with its adapter merged into the base, saved as safetensors in the base's own number format."""
+    import torch
+    from transformers import AutoConfig
+
+    if merged.is_dir():
+        return load_model(str(merged), device="cpu")
+    loaded = load_model(str(source), device="cpu", dtype="float32")
+    kept = AutoConfig.from_pretrained(loaded.model.config.name_or_path).dtype or torch.float32
+    with placed(merged) as temporary, quiet():
+        loaded.model.to(kept).save_pretrained(temporary)
+        loaded.tokenizer.save_pretrained(temporary)
+    return loaded
+
+
+def _write_gguf(
+    merged: Path, paths: Mapping[Quantisation, Path], llama_cpp: str | Path | None, tell: Callable[[str], None]
+) -> None:
+    """Write the files that are not there yet; one conversion serves all quantised ones."""
+    missing = {kind: path for kind, path in paths.items() if not path.is_file()}
+    quantised = {kind: path for kind, path in missing.items() if kind != "f16"}
+    if not missing:
+        return
+    sources = llama_cpp_sources(llama_cpp)
+    if find_spec("llama_cpp") is None and quantised.keys() <= {"q8_0"}:
+        direct, quantised = missing, {}  # the converter itself writes q8_0
+    else:
+        direct = {kind: path for kind, path in missing.items() if kind == "f16"}
+    for kind, path in direct.items():
+        tell(kind)
+        convert(merged, path, sources=sources, outtype=kind)
+    if quantised:
+        with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
+            whole = Path(scratch) / "whole.gguf"
+            tell("convert")
+            convert(merged, whole, sources=sources, outtype="auto")
+            for kind, path in quantised.items():
+                tell(kind)
+                quantise(whole, path, kind)
+
+
+def _gate(
+    specs: Mapping[str, str],
+    folder: Path,
+    role: Role,
+    examples: Sequence[Example],
+    max_tokens: int,
+    margin: float,
+    tell: Callable[[str], None],
+    on_progress: Callable[[Asking], None] | None,
+) -> list[Gate]:
+    gates: list[Gate] = []
+    reference = None
+    for form, spec in specs.items():
+        tell(f"score of {form}")
+        asked_by = spec.partition(":")[0]
+        if asked_by == "llamacpp" and find_spec("llama_cpp") is None:
+            unpacked = folder / f".{form}-unpacked"
+            if not unpacked.is_dir():
+                unpack_gguf(resolve(spec.partition(":")[2]), unpacked)
+            spec, asked_by = f"local:{unpacked}", "transformers, weights unpacked from the GGUF file"
+        provider = provider_of(spec)
+        try:
+            answers = ask(
+                provider.complete, examples, role=role, model=identity(spec), runs=1, temperature=0.0,
+                max_tokens=max_tokens, path=folder / "answers" / f"{form}.jsonl",
+                concurrency=provider.capabilities.concurrency, on_progress=on_progress,
+            )  # fmt: skip
+        finally:
+            provider.close()
+        scores = answers.by_group(answers.frame["total"])
+        difference = None
+        if reference is None:
+            reference = scores
+        else:
+            difference = paired_bootstrap_difference(scores, reference[scores.index], rng=np.random.default_rng(0))
+        gates.append(
+            Gate(
+                form,
+                asked_by,
+                bootstrap_interval(scores, rng=np.random.default_rng(0)),
+                float(answers.frame["valid"].mean()),
+                difference,
+                difference is None or difference.estimate >= -margin,
+            )
+        )
+    return gates
+
+
+def _model_yaml(report: ExportReport) -> str:
+    import yaml
+
+    head = (
+        "# The student as a model for other notebooks and params files: copy one line into `models` of\n"
+        "# the benchmark of models, or into `teachers` of a generation.\n"
+    )
+    listed: str = yaml.safe_dump({"name": Path(report.folder).name, "models": dict(report.specs)}, sort_keys=False)
+    return head + listed
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str(value).split())[:200]
+    for character in "\\`*_|[]#":
+        text = text.replace(character, f"\\{character}")
+    return html.escape(text, quote=False)

@@ -1,0 +1,120 @@
+"""What a run says about itself: the header that a resumed run must agree with, and the manifest of what came of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from genesis_lab.dataset import Dataset, open_dataset
+from genesis_lab.domains.base import Domain
+from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.generation.lane import Lane
+from genesis_lab.generation.plan import Plan
+from genesis_lab.generation.teachers import Teacher
+from genesis_lab.paths import shown
+from genesis_lab.providers.base import Usage, request_key, total_cost
+
+
+def run_header(plan: Plan, domain: Domain, teachers: Sequence[Teacher], sampling: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for a run to go on. Several teachers are named with their shares; their order is no matter."""
+    teachers = sorted(teachers, key=lambda teacher: teacher.name)
+    header = {
+        "domain": domain.name,
+        "schema_version": domain.version,
+        "prompt_version": domain.prompt_version,
+        "total": len(plan.specs),
+        "seed": plan.seed,
+        "provider": ", ".join(dict.fromkeys(t.provider.name for t in teachers)),
+        "model": ", ".join(dict.fromkeys(t.provider.model for t in teachers)),
+        "sampling": sampling,
+        "plan_hash": plan.hash,
+    }
+    if len(teachers) > 1:
+        whole = sum(t.share for t in teachers)
+        header["teachers"] = {t.name: round(t.share / whole, 6) for t in teachers}
+    return header
+
+
+def run_manifest(
+    header: dict[str, Any], config: dict[str, Any], plan: Plan, lanes: Sequence[Lane], drops: Counter[str]
+) -> dict[str, Any]:
+    """The account of a run, all in all and by teacher."""
+    missing = sum(lane.total - lane.accepted for lane in lanes)
+    manifest = {
+        "generation": header,
+        "config": config,
+        "config_hash": request_key(header),
+        "plan": plan.counts(),
+        "complete": not missing,
+        "missing": missing,
+        "attempts": sum(lane.attempts for lane in lanes),
+        "drop_reasons": dict(drops.most_common()),
+        "usage": asdict(sum((lane.usage for lane in lanes), Usage())),
+        "cost_usd": total_cost(lane.cost_usd for lane in lanes),
+    }
+    if len(lanes) > 1:
+        manifest["teachers"] = [
+            {
+                "teacher": lane.teacher.name,
+                "share": header["teachers"][lane.teacher.name],
+                "accepted": lane.accepted,
+                "missing": lane.total - lane.accepted,
+                "attempts": lane.attempts,
+                "usage": asdict(lane.usage),
+                "cost_usd": lane.cost_usd,
+            }
+            for lane in lanes
+        ]
+    return manifest
+
+
+def stopped(lanes: Sequence[Lane]) -> GenesisError:
+    """The error that ends a run in which teachers stopped for good."""
+    ended = [lane for lane in lanes if lane.ended]
+    if len(lanes) == 1 and ended[0].ended:
+        return ended[0].ended
+    said = " ".join(
+        f"Teacher {lane.teacher.name} stopped with {lane.total - lane.accepted:,} of its {lane.total:,} records missing: "
+        f"{str(lane.ended).rstrip('.')}."
+        for lane in ended
+    )
+    others = "The others have done their part, and everything" if len(ended) < len(lanes) else "Everything"
+    return GenesisError(f"{said} {others} so far is saved: run the same again to go on.")
+
+
+def existing(target: Path, header: dict[str, Any]) -> Dataset:
+    """The dataset that is already there, if this very run made it."""
+    dataset = open_dataset(target)
+    found, wanted = dataset.manifest.get("generation") or {}, json.loads(json.dumps(header))
+    changed = [
+        name for name in sorted({*found, *wanted}, key=[*wanted, *found].index) if found.get(name) != wanted.get(name)
+    ]
+    if changed:
+        details = ", ".join(f"{name} was {found.get(name)!r}, now {wanted.get(name)!r}" for name in changed)
+        raise InvalidInput(
+            f"{shown(target)} already holds a dataset made with other settings ({details}): "
+            "choose another name, or set replace to true to delete it."
+        )
+    return dataset
+
+
+def discard_other(target: Path, work: Path, header: dict[str, Any]) -> None:
+    """Delete a dataset and an unfinished run that other settings made."""
+    wanted = json.loads(json.dumps(header))
+    manifest, journal = target / "manifest.json", work / "journal.jsonl"
+    if manifest.exists() and json.loads(manifest.read_text(encoding="utf-8")).get("generation") != wanted:
+        shutil.rmtree(target)
+    if journal.exists():
+        with journal.open("rb") as file:
+            first = file.readline()
+        try:
+            same = {k: v for k, v in json.loads(first).items() if k != "kind"} == wanted
+        except ValueError:
+            same = False
+        if not same:
+            shutil.rmtree(work)

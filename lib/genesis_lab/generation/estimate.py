@@ -1,0 +1,116 @@
+"""What a plan will take, before anything runs: requests, tokens, cost and time, for each teacher."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from genesis_lab.domains.base import Domain
+from genesis_lab.generation.plan import Plan
+from genesis_lab.generation.teachers import Teacher, parts
+from genesis_lab.providers.base import Usage, total_cost
+from genesis_lab.providers.schemas import stated
+
+CHARACTERS_PER_TOKEN = 4.0
+"""Rule of thumb for English and Spanish prose."""
+SAMPLE = 25
+"""Specs whose prompts are written for an estimate."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan, or one teacher's part of it, will take. A figure that can't be known beforehand is None.
+
+    `in_batch` : in batch jobs, which are done within 24 hours, usually in less.
+    """
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    time_s: float | None
+    in_batch: bool = False
+
+    @property
+    def cost(self) -> str:
+        """``0.27 USD`` or ``unknown``."""
+        if self.cost_usd is None:
+            return "unknown"
+        return "under 0.01 USD" if 0 < self.cost_usd < 0.01 else f"{self.cost_usd:,.2f} USD"
+
+    @property
+    def time(self) -> str:
+        """``about 12 min``, ``within 24 hours, usually less`` or ``unknown``."""
+        if self.in_batch:
+            return "within 24 hours, usually less"
+        if self.time_s is None:
+            return "unknown"
+        minutes = round(self.time_s / 60)
+        return (
+            f"about {minutes / 60:.1f} h" if minutes > 90 else f"about {minutes} min" if minutes else "under a minute"
+        )
+
+
+def estimate(plan: Plan, domain: Domain, teachers: Sequence[Teacher]) -> dict[str, Estimate]:
+    """Expected tokens, cost and time of each teacher's part, from the prompts and offline texts of a few specs.
+
+    Answers that must be asked for again come on top. The time is that of the quota, where one is given; of offline
+    text, a little of it is made and timed; else it is not known.
+    """
+    total = len(plan.specs)
+    chosen = [plan.specs[i * total // min(SAMPLE, total)] for i in range(min(SAMPLE, total))]
+    answers = sum(len(domain.offline_text(spec, 0)) for spec in chosen) / len(chosen) / CHARACTERS_PER_TOKEN
+    started = time.perf_counter()  # only now is the grammar read
+    for spec in chosen:
+        domain.offline_text(spec, 0)
+    offline_s = 3 * (time.perf_counter() - started) / len(chosen)
+    characters = 0
+    if not all(teacher.provider.capabilities.free for teacher in teachers):
+        for prompt in map(domain.prompt, chosen):
+            characters += len(prompt.system) + sum(len(text) for _, text in prompt.messages)
+            characters += len(stated(prompt.schema))
+    prompts = characters / len(chosen) / CHARACTERS_PER_TOKEN
+    counts = parts(teachers, total)
+
+    def part(teacher: Teacher) -> Estimate:
+        n = counts[teacher.name]
+        if teacher.provider.capabilities.free:
+            return Estimate(n, 0, 0, 0.0, n * offline_s)
+        usage = Usage(prompt_tokens=round(n * prompts), completion_tokens=round(n * answers))
+        return Estimate(
+            n,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            teacher.provider.cost_usd(usage),
+            _quota_s(teacher, n, usage),
+            teacher.batch == "always",
+        )
+
+    return {teacher.name: part(teacher) for teacher in teachers}
+
+
+def in_all(estimates: Iterable[Estimate]) -> Estimate:
+    """The estimate of all teachers together, who work at the same time."""
+    each = list(estimates)
+    times = [e.time_s for e in each if e.time_s is not None]
+    return Estimate(
+        sum(e.requests for e in each),
+        sum(e.prompt_tokens for e in each),
+        sum(e.completion_tokens for e in each),
+        total_cost(e.cost_usd for e in each),
+        max(times) if len(times) == len(each) else None,
+        any(e.in_batch for e in each),
+    )
+
+
+def _quota_s(teacher: Teacher, requests: int, usage: Usage) -> float | None:
+    """The time that a teacher's quota takes for `requests` with `usage`; None where no quota is given."""
+    if teacher.scheduler is None or teacher.batch == "always":
+        return None
+    limits = teacher.scheduler.ledger.limits
+    tokens = usage.prompt_tokens + usage.completion_tokens * limits.burndown
+    wanted = ((tokens, limits.tokens_per_minute), (requests, limits.requests_per_minute))
+    minutes = [amount / quota for amount, quota in wanted if quota and quota < math.inf]
+    return 60 * max(minutes) if minutes else None

@@ -1,0 +1,189 @@
+"""A teacher's part of a run: what is left to it, what came of it, and how that is told while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+from genesis_lab.domains.base import Message, Spec
+from genesis_lab.errors import GenesisError
+from genesis_lab.generation.batch import Batches
+from genesis_lab.generation.limiter import LedgerState
+from genesis_lab.generation.teachers import Teacher
+from genesis_lab.providers.base import Usage, total_cost
+
+
+@dataclass(frozen=True)
+class TeacherProgress:
+    """Where one teacher stands. `eta_s` and `cost_usd` are None if unknown, `ledger` where there is no quota to wait for."""
+
+    name: str
+    done: int
+    total: int
+    rate: float
+    eta_s: float | None
+    cost_usd: float | None
+    ledger: LedgerState | None
+    tokens_per_minute: float | None = None
+    ended: bool = False
+    note: str = ""
+
+    @property
+    def quota(self) -> str:
+        """``97% of 200,000 tokens/min · 3 throttled · 12 in flight, 20 waiting``; of batch jobs what they are at."""
+        if self.ledger is None or self.note:
+            return self.note
+        said, state = [], self.ledger
+        if self.tokens_per_minute and self.tokens_per_minute < math.inf:
+            used = state.used_last_minute / self.tokens_per_minute
+            said.append(f"{used:.0%} of {self.tokens_per_minute:,.0f} tokens used in the last minute")
+        elif 0 < state.tokens_per_minute < math.inf:
+            said.append(f"learning the quota: {state.tokens_per_minute:,.0f} tokens/min so far")
+        if state.refused:
+            said.append(f"{state.refused:,} throttled")
+        said.append(f"{state.in_flight:,} in flight" + (f", {state.waiting:,} waiting" if state.waiting else ""))
+        return " · ".join(said)
+
+    @property
+    def line(self) -> str:
+        """``bedrock:…@eu-west-1: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
+        cost = "cost unknown" if self.cost_usd is None else f"${self.cost_usd:,.2f}" if self.cost_usd >= 0.005 else ""
+        left = "stopped" if self.ended else f"{math.ceil(self.eta_s / 60):,} min left" if self.eta_s else ""
+        return " · ".join(filter(None, (f"{self.name}: {self.done:,} of {self.total:,}", self.quota, cost, left)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown."""
+
+    teachers: tuple[TeacherProgress, ...]
+    rejected: int
+
+    @property
+    def done(self) -> int:
+        return sum(t.done for t in self.teachers)
+
+    @property
+    def total(self) -> int:
+        return sum(t.total for t in self.teachers)
+
+    @property
+    def rate(self) -> float:
+        return sum(t.rate for t in self.teachers)
+
+    @property
+    def eta_s(self) -> float | None:
+        left = [t.eta_s for t in self.teachers if not t.ended]
+        return max((s for s in left if s is not None), default=None) if None not in left else None
+
+    @property
+    def cost_usd(self) -> float | None:
+        return total_cost(t.cost_usd for t in self.teachers)
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """What a person with a quota wants to see: a line for each teacher; of a single one only its quota."""
+        if len(self.teachers) > 1:
+            return tuple(t.line for t in self.teachers)
+        one = " · ".join(filter(None, (self.teachers[0].quota, "" if self.cost_usd is not None else "cost unknown")))
+        return (one,) if one else ()
+
+
+@dataclass
+class Task:
+    """One record to be: which candidate it is, how often that was asked for again, and what was said meanwhile."""
+
+    spec: Spec
+    candidate: int = 0
+    repair: int = 0
+    dialogue: tuple[Message, ...] = ()
+
+
+@dataclass
+class Lane:
+    """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
+
+    `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
+    begin when the daily quota is used up, `note` what the jobs are at.
+    """
+
+    teacher: Teacher
+    todo: deque[Task] = field(default_factory=deque)
+    total: int = 0
+    candidates_left: int = 0
+    in_flight: int = 0
+    accepted: int = 0
+    resumed: int = 0
+    attempts: int = 0
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = 0.0
+    ended: GenesisError | None = None
+    batches: Batches | None = None
+    buying: bool = False
+    divert: bool = False
+    note: str = ""
+
+    def charge(self, usage: Usage, cost_usd: float | None) -> None:
+        """One more answer."""
+        self.attempts += 1
+        self.usage += usage
+        self.cost_usd = total_cost([self.cost_usd, cost_usd])
+
+    def next(self) -> Task | None:
+        """The next task, unless there is none, the candidate budget is used up, or the teacher has stopped for good."""
+        if self.ended or not self.todo or (self.candidates_left <= 0 and not self.todo[0].repair):
+            return None
+        task = self.todo.popleft()
+        self.candidates_left -= not task.repair
+        return task
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another task is worth a thread."""
+        scheduler = self.teacher.scheduler
+        width = self.teacher.provider.capabilities.concurrency
+        return self.in_flight < width and (scheduler is None or scheduler.ledger.wants_more(self.in_flight))
+
+    def put_back(self, task: Task) -> None:
+        """The task was not answered, through no fault of its own."""
+        self.todo.append(task)
+        self.candidates_left += not task.repair
+
+    @property
+    def awaits_jobs(self) -> bool:
+        """What is next goes into batch jobs, or jobs of an earlier session are not joined yet."""
+        return self.batches is not None and (self.buying or self.batches.unfinished)
+
+    def next_batch(self) -> list[Task]:
+        """All tasks there are, if batch jobs are their turn."""
+        return list(iter(self.next, None)) if self.awaits_jobs and not self.in_flight else []
+
+    def stop(self) -> None:
+        """Let what is in flight finish; batch jobs run on."""
+        self.teacher.stop()
+        if self.batches:
+            self.batches.stop()
+
+    def end(self, error: GenesisError) -> None:
+        """The teacher can't go on; what it has in flight is still taken."""
+        self.ended = self.ended or error
+        self.stop()
+
+    def progress(self, elapsed_s: float) -> TeacherProgress:
+        """Where it stands after `elapsed_s` seconds of this session."""
+        rate = (self.accepted - self.resumed) / max(elapsed_s, 1e-9)
+        left = self.total - self.accepted
+        scheduler = self.teacher.scheduler
+        return TeacherProgress(
+            name=self.teacher.name,
+            done=self.accepted,
+            total=self.total,
+            rate=rate,
+            eta_s=left / rate if rate and not self.note else None if left else 0.0,
+            cost_usd=self.cost_usd,
+            ledger=scheduler.ledger.state() if scheduler else None,
+            tokens_per_minute=scheduler.ledger.limits.tokens_per_minute if scheduler else None,
+            ended=self.ended is not None,
+            note=self.note,
+        )

@@ -1,0 +1,133 @@
+"""Teachers: the models that write a dataset, each with its quota, and how a plan is divided among them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+from urllib.parse import urlsplit
+
+from genesis_lab.domains.quotas import largest_remainder
+from genesis_lab.generation.limiter import Limits, shared_ledger
+from genesis_lab.generation.plan import Plan
+from genesis_lab.generation.scheduler import Scheduler
+from genesis_lab.providers import ModelSpec, parse_spec
+from genesis_lab.providers.base import Completion, Provider, Request
+from genesis_lab.providers.models import model_info
+from genesis_lab.settings import get_settings
+
+BatchUse = Literal["never", "after quota", "always"]
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """One model that answers requests, and what waits for its quota.
+
+    Parameters
+    ----------
+    name : how manifests and messages name it; unique in a run.
+    share : its part of the plan; shares are normalised.
+    scheduler : waits, retries and gives up; None where there is nothing to wait for.
+    batch : what goes through batch jobs of Bedrock: nothing, what is left when the daily quota is used up, or everything.
+    """
+
+    provider: Provider
+    name: str = ""
+    share: float = 1.0
+    scheduler: Scheduler | None = None
+    batch: BatchUse = "never"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or f"{self.provider.name}:{self.provider.model}")
+
+    def call(self, request: Request) -> Completion:
+        """The answer, however long the quota makes it wait; raises what `Scheduler.complete` raises."""
+        return self.scheduler.complete(request) if self.scheduler else self.provider.complete(request)
+
+    def stop(self) -> None:
+        """Let what is in flight finish; what waits raises."""
+        if self.scheduler:
+            self.scheduler.stop()
+
+    def close(self) -> None:
+        self.provider.close()
+
+
+def connect(
+    spec: str | ModelSpec,
+    *,
+    share: float = 1.0,
+    tokens_per_minute: int = 0,
+    requests_per_minute: int = 0,
+    divert_to_batch: bool = False,
+) -> Teacher:
+    """The teacher that a line such as ``bedrock:amazon.nova-lite-v1:0@eu-west-1`` names; nothing is called yet.
+
+    Parameters
+    ----------
+    tokens_per_minute, requests_per_minute : its quota; 0 is not known. Teachers on the same quota share its ledger,
+        and models on this machine have none.
+    divert_to_batch : of provider ``bedrock``: what is left when the daily quota is used up goes through batch jobs.
+
+    Raises
+    ------
+    InvalidInput : the line names no model, or one that can't be used as it is.
+    MissingDependency : a package it needs is not installed.
+    """
+    named = parse_spec(spec) if isinstance(spec, str) else spec
+    provider = named.open()
+    if provider.capabilities.free:
+        return Teacher(provider, named.label, share)
+    limits = quota(named, provider, tokens_per_minute, requests_per_minute)
+    settings = get_settings()
+    place = (settings.aws_profile, named.region or settings.aws_region, *named.base_urls)
+    ledger = shared_ledger((provider.name, provider.model, *place), limits)
+    batch: BatchUse = "after quota" if divert_to_batch else "never"
+    if named.provider == "bedrock_batch":
+        batch = "always"
+    return Teacher(provider, named.label, share, Scheduler(provider, ledger), batch)
+
+
+def quota(named: ModelSpec, provider: Provider, tokens_per_minute: int, requests_per_minute: int) -> Limits:
+    """What is known of a teacher's quota. A server of one's own has none unless one is given."""
+    addresses = [urlsplit(url).hostname for url in named.base_urls]
+    here = named.provider in ("local", "llamacpp") or bool({"localhost", "127.0.0.1", "::1"}.intersection(addresses))
+    if here or (addresses and not tokens_per_minute):
+        return Limits(math.inf, math.inf if here else requests_per_minute or math.inf)
+    return Limits(
+        tokens_per_minute or None, requests_per_minute or math.inf, model_info(provider.model).burndown or 1.0
+    )
+
+
+def parts(teachers: Sequence[Teacher], total: int) -> dict[str, int]:
+    """How many of `total` records each teacher writes, by largest remainder; their order is no matter."""
+    return largest_remainder({t.name: t.share for t in sorted(teachers, key=lambda t: t.name)}, total)
+
+
+def divide(plan: Plan, teachers: Sequence[Teacher]) -> list[str]:
+    """The name of the teacher of each spec: exactly its part, and of every value and pair of values its fair share.
+
+    Each spec goes to the teacher whose records lack most of what it has (Pocock and Simon's minimisation). That depends
+    on nothing but plan and shares, so a run goes on as it began.
+    """
+    left = parts(teachers, len(plan.specs))
+    if len(left) == 1:
+        return [*left] * len(plan.specs)
+    share = {name: n / len(plan.specs) for name, n in left.items()}
+    lacking: dict[str, defaultdict[object, float]] = {name: defaultdict(float) for name in left}
+    chosen = []
+    for spec in plan.specs:
+        values = [(name, str(value)) for name, value in spec.attributes.items()]
+        having = [*values, *combinations(values, 2)]
+        lack = {name: sum(map(lacking[name].__getitem__, having)) for name, n in left.items() if n}
+        to = max(lack, key=lambda name: (lack[name], left[name]))
+        for name, sums in lacking.items():
+            more = share[name] - (name == to)
+            for each in having:
+                sums[each] += more
+        left[to] -= 1
+        chosen.append(to)
+    return chosen

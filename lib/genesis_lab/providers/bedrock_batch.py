@@ -1,0 +1,267 @@
+"""Bedrock batch inference: the operations on jobs and their files in S3. What to send and what to do next is not known here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from genesis_lab.errors import Fatal, InvalidInput, ProviderError, QuotaExhausted, Rejected
+from genesis_lab.providers.base import Completion, Request
+from genesis_lab.providers.bedrock import BedrockProvider, Dialect, converse_body
+from genesis_lab.providers.bedrock_account import Account, as_provider_error
+from genesis_lab.settings import Settings
+
+NAMED = "genesis-"
+"""How the names of our jobs begin."""
+ENDED = frozenset({"Completed", "PartiallyCompleted", "Failed", "Expired", "Stopped"})
+_ATTEMPTS = 5
+_POLICY = "`genesis jobs policy` prints the policies"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch job as the service tells it; its counts are 0 until it is under way."""
+
+    name: str
+    arn: str
+    status: str
+    message: str
+    model: str
+    records: int
+    processed: int
+    succeeded: int
+    failed: int
+    submitted_at: datetime
+    ended_at: datetime | None
+    input_uri: str
+    output_uri: str
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class BatchService:
+    """Batch jobs of one account and region, in the bucket and with the role of the settings.
+
+    Parameters
+    ----------
+    account : whose jobs; default: that of the settings.
+    """
+
+    def __init__(self, account: Account | None = None) -> None:
+        self.account = account or Account(connections=4)
+        self.settings: Settings = self.account.settings
+        self._clients: dict[str, Any] = {}
+
+    def place(self) -> tuple[str, str, str]:
+        """Bucket, prefix (empty or ending in a slash) and role ARN. Raises `InvalidInput` where one is not set."""
+        bucket, role = self.settings.batch_bucket, self.settings.batch_role_arn
+        for value, name, what in ((bucket, "BUCKET", "an S3 bucket"), (role, "ROLE_ARN", "an IAM role")):
+            if not value:
+                raise InvalidInput(f"Batch jobs need {what}: set GENESIS_BATCH_{name}; {_POLICY} it needs.")
+        name, _, prefix = str(bucket).removeprefix("s3://").strip("/").partition("/")
+        return name, f"{prefix}/" if prefix else "", str(role)
+
+    def check(self) -> None:
+        """Ask whether the bucket is there and open to us. Raises `InvalidInput` or `Fatal` with what to do."""
+        bucket, _, _ = self.place()
+        with self._said("s3:ListBucket", bucket):
+            self._client("s3").head_bucket(Bucket=bucket)
+
+    def upload(self, file: Path) -> str:
+        """Put a shard into the bucket; returns its URI. The same file again replaces itself."""
+        bucket, prefix, _ = self.place()
+        key = f"{prefix}input/{file.name}"
+        with self._said("s3:PutObject", bucket), file.open("rb") as source:
+            self._client("s3").upload_fileobj(source, bucket, key, Config=_transfer())
+        return f"s3://{bucket}/{key}"
+
+    def create(self, name: str, token: str, model: str, input_uri: str) -> str:
+        """Start a job; returns its ARN. The same `token` never starts a second one.
+
+        Raises
+        ------
+        QuotaExhausted : as many jobs as the account may have are there already.
+        Fatal : the service refuses it; says why.
+        """
+        bucket, prefix, role = self.place()
+        with self._said("bedrock:CreateModelInvocationJob (and iam:PassRole on the role)", name):
+            created = self._client("bedrock").create_model_invocation_job(
+                jobName=name,
+                roleArn=role,
+                clientRequestToken=token,
+                modelId=model,
+                modelInvocationType="Converse",
+                inputDataConfig={"s3InputDataConfig": {"s3InputFormat": "JSONL", "s3Uri": input_uri}},
+                outputDataConfig={"s3OutputDataConfig": {"s3Uri": f"s3://{bucket}/{prefix}output/"}},
+            )
+        return str(created["jobArn"])
+
+    def get(self, arn: str) -> Job:
+        """Raises `InvalidInput` if there is no such job here."""
+        with self._said("bedrock:GetModelInvocationJob", arn):
+            return _job(self._client("bedrock").get_model_invocation_job(jobIdentifier=arn))
+
+    def jobs(self, name: str = NAMED) -> Iterator[Job]:
+        """Jobs with `name` in their name, the newest first."""
+        with self._said("bedrock:ListModelInvocationJobs", name):
+            pages = self._client("bedrock").get_paginator("list_model_invocation_jobs")
+            for page in pages.paginate(nameContains=name, sortBy="CreationTime", sortOrder="Descending"):
+                yield from map(_job, page["invocationJobSummaries"])
+
+    def find(self, name: str) -> Job | None:
+        """The job of this very name."""
+        return next((job for job in self.jobs(name) if job.name == name), None)
+
+    def stop(self, arn: str) -> None:
+        """Raises `InvalidInput` if it has ended or is not there."""
+        with self._said("bedrock:StopModelInvocationJob", arn):
+            self._client("bedrock").stop_model_invocation_job(jobIdentifier=arn)
+
+    def download(self, job: Job, file: Path) -> bool:
+        """The answers of a job that has ended, into `file`; False if there are none, as in one that never began.
+
+        Raises
+        ------
+        Fatal : the output holds fewer answers than the job says it has given.
+        """
+        bucket, _, prefix = job.output_uri.removeprefix("s3://").partition("/")
+        folder = f"{prefix.rstrip('/')}/{job.arn.rsplit('/', 1)[-1]}".lstrip("/")
+        key = f"{folder}/{job.input_uri.rsplit('/', 1)[-1]}.out"
+        partial = file.with_name(f"{file.name}.part")
+        try:
+            with self._said("s3:GetObject", bucket), partial.open("wb") as target:
+                self._client("s3").download_fileobj(bucket, key, target, Config=_transfer())
+                manifest = self._client("s3").get_object(Bucket=bucket, Key=f"{folder}/manifest.json.out")
+                told = json.loads(manifest["Body"].read())
+        except _NoSuchKey:
+            partial.unlink()
+            if job.succeeded:
+                raise Fatal(f"The answers of {job.name} are not in the bucket: s3://{bucket}/{key}.") from None
+            return False
+        with partial.open("rb") as lines:
+            found = sum(b'"modelOutput"' in line for line in lines)
+        if found < told.get("successRecordCount", 0):
+            raise Fatal(f"s3://{bucket}/{key} holds {found:,} answers of {told['successRecordCount']:,}.")
+        partial.replace(file)
+        return True
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self.account.client(service, attempts=_ATTEMPTS)
+        return self._clients[service]
+
+    @contextmanager
+    def _said(self, action: str, what: str) -> Iterator[None]:
+        """Turn what the AWS SDK raises into one sentence."""
+        try:
+            yield
+        except (ProviderError, InvalidInput):
+            raise
+        except Exception as raised:
+            error = as_provider_error(raised, "batch")
+            if error is raised:
+                raise
+            raise self._sentence(error, action, what) from raised
+
+    def _sentence(self, error: BaseException, action: str, what: str) -> BaseException:
+        code = getattr(error, "code", "")
+        details: dict[str, Any] = {"code": code, "status": getattr(error, "status", None)}
+        if code in ("NoSuchKey", "404") and action == "s3:GetObject":
+            return _NoSuchKey(str(error))
+        if code in ("NoSuchBucket", "404") and action.startswith("s3:"):
+            return Fatal(f"There is no bucket {what}: check GENESIS_BATCH_BUCKET.", **details)
+        if code in ("PermanentRedirect", "301", "IllegalLocationConstraintException"):
+            return Fatal(
+                f"The bucket {what} is in another region than {self.account.region}: batch jobs need both in one.",
+                **details,
+            )
+        if code in ("AccessDenied", "AccessDeniedException", "403"):
+            return Fatal(f"This AWS identity may not do {action} on {what}: allow it, {_POLICY}.", **details)
+        if code == "ResourceNotFoundException" and "Create" not in action:
+            return InvalidInput(f"There is no batch job {what} in {self.account.region}.")
+        if code == "ConflictException" and "Stop" in action:
+            return InvalidInput(f"The batch job {what} has ended already: there is nothing to stop.")
+        if isinstance(error, QuotaExhausted):
+            return QuotaExhausted(f"The account has as many batch jobs as it may have ({error}).", **details)
+        if isinstance(error, Rejected):
+            return Fatal(f"AWS refuses {action} on {what}: {error}", **details)
+        return error
+
+
+class _NoSuchKey(Fatal):
+    """There is no such object in the bucket."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A record that the model did not answer."""
+
+    message: str
+
+
+def record_line(provider: BedrockProvider, number: int, request: Request) -> bytes:
+    """The line of a shard for its `number`-th request. The schema is stated in the prompt: whether batch jobs take tools
+    or structured output is contradictory in the documentation; there is no prompt cache in them."""
+    dialect = replace(Dialect.of(provider.info), structured_output=("prompt",), cache=False)
+    body = converse_body(request, provider.info, dialect)
+    line = {"recordId": f"{number:011d}", "modelInput": body}
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+def read_lines(
+    provider: BedrockProvider, lines: Iterable[bytes], created_at: datetime
+) -> Iterator[tuple[int, Completion | Failure]]:
+    """Number and answer of each line of an output file, in whatever order; lines that are not ours are skipped."""
+    for line in lines:
+        try:
+            record = json.loads(line)
+            number = int(record["recordId"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        output, told = record.get("modelOutput"), record.get("error")
+        answer: Completion | Failure = Failure("the model gave no answer")
+        if isinstance(told, dict):
+            answer = Failure(str(told.get("errorMessage") or told))
+        elif isinstance(output, dict) and "output" in output:
+            with suppress(AttributeError, KeyError, TypeError):  # else not of the form of an answer
+                answer = provider.read(output, created_at, batch=True)
+        yield number, answer
+
+
+def policies(bucket: str) -> list[tuple[str, str]]:
+    """What each IAM policy is for, and its JSON, with placeholders for account, region and role."""
+    import yaml
+
+    text = Path(__file__).with_name("batch_policies.yaml").read_text(encoding="utf-8").replace("<BUCKET>", bucket)
+    return [(entry["title"], json.dumps(entry["policy"], indent=2)) for entry in yaml.safe_load(text)]
+
+
+def _transfer() -> Any:
+    from boto3.s3.transfer import TransferConfig
+
+    return TransferConfig(max_concurrency=4)
+
+
+def _job(told: dict[str, Any]) -> Job:
+    return Job(
+        name=told.get("jobName", ""),
+        arn=told["jobArn"],
+        status=told.get("status", ""),
+        message=told.get("message", ""),
+        model=told["modelId"],
+        records=told.get("totalRecordCount", 0),
+        processed=told.get("processedRecordCount", 0),
+        succeeded=told.get("successRecordCount", 0),
+        failed=told.get("errorRecordCount", 0),
+        submitted_at=told["submitTime"].astimezone(UTC),
+        ended_at=told["endTime"].astimezone(UTC) if "endTime" in told else None,
+        input_uri=told["inputDataConfig"]["s3InputDataConfig"]["s3Uri"],
+        output_uri=told["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"],
+    )

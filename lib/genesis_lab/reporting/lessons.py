@@ -1,0 +1,113 @@
+"""How a student learned: from ``training_info.json`` to figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+
+from genesis_lab.reporting.figures import figure
+from genesis_lab.reporting.markup import Html
+from genesis_lab.reporting.progress import duration
+from genesis_lab.reporting.style import BLUE, GREEN, GREY, RED
+from genesis_lab.reporting.tables import NotMeasured, table
+
+Info = Mapping[str, Any]
+
+
+def loss_curve(info: Info) -> go.Figure:
+    """Loss of every step, and on validation after every epoch (and before the first)."""
+    steps, epochs = info["steps"], info["epochs"]
+    before, after = epochs[0]["validation_loss"], epochs[info["best_epoch"]]["validation_loss"]
+    traces = [
+        go.Scatter(
+            x=[step["step"] for step in steps], y=[step["loss"] for step in steps], mode="lines", name="training",
+            line={"color": GREY, "width": 2}, hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
+        ),
+        go.Scatter(
+            x=[epoch["step"] for epoch in epochs], y=[epoch["validation_loss"] for epoch in epochs],
+            mode="lines+markers", name="validation", line={"color": BLUE, "width": 2}, marker={"size": 8},
+            hovertemplate="after step %{x}: %{y:.3f}<extra></extra>",
+        ),
+    ]  # fmt: skip
+    return figure(
+        traces, title=f"Loss on validation: {before:.2f} before training, {after:.2f} after",
+        subtitle="per response token; unseen concepts" + _smoke(info), legend=True,
+        xaxis={"title": {"text": "step"}, "rangemode": "tozero", "dtick": 1 if len(steps) < 12 else None}, yaxis={"title": {"text": "loss"}, "rangemode": "tozero"},
+    )  # fmt: skip
+
+
+def score_curve(info: Info) -> go.Figure | NotMeasured:
+    """The task's own score, and the share of answers in the right form, after every epoch."""
+    epochs = info["epochs"]
+    if epochs[0]["score"] is None:
+        return NotMeasured("no validation example was answered: set examine above 0")
+    n = len(epochs[0]["answers"])
+    traces = [
+        go.Scatter(
+            x=[epoch["epoch"] for epoch in epochs], y=[epoch[what] for epoch in epochs], mode="lines+markers", name=name,
+            line={"color": colour, "width": 2}, marker={"size": 8}, hovertemplate="epoch %{x}: %{y:.2f}<extra></extra>",
+        )
+        for what, name, colour in (("score", "score of the task", BLUE), ("valid", "share in the right form", GREEN))
+    ]  # fmt: skip
+    best = info["best_epoch"]
+    traces.append(
+        go.Scatter(
+            x=[best], y=[epochs[best]["score"]], mode="markers", name="kept", hoverinfo="skip",
+            marker={"symbol": "circle-open", "size": 16, "color": RED, "line": {"width": 2}},
+        )
+    )  # fmt: skip
+    return figure(
+        traces, title=f"Score on {n} unseen concepts: {epochs[0]['score']:.2f} before, {epochs[best]['score']:.2f} after",
+        subtitle="free answers, nothing holds them to the form" + _smoke(info), legend=True,
+        xaxis={"title": {"text": "epoch"}, "dtick": 1 if len(epochs) < 12 else None},
+        yaxis={"range": [-0.03, 1.05], "tickformat": ".1f"},
+    )  # fmt: skip
+
+
+def facts(info: Info) -> Html:
+    """What is recorded of the run."""
+    made, examples = info["made_with"], info["examples"]
+    rate, peak = info["tokens_per_s"], info["peak_memory_bytes"]
+    rows = {
+        "kind of run": "smoke run: " + ", ".join(f"{k} {v}" for k, v in info["limits"].items())
+        if info["smoke"]
+        else "full run",
+        "base": f"{made['base']}, weights {made['base_hash'][:12]}",
+        "data": f"{info['dataset']}, content {made['data_hash'][:12]}",
+        "examples": f"{examples['train']:,} to learn, {examples['validation']:,} to check on, "
+        f"{len(info['too_long']):,} too long and left out",
+        "trained": f"{info['trainable_parameters']:,} of {info['parameters']:,} parameters",
+        "steps": f"{len(info['steps']):,}" + (", stopped early" if info["stopped_early"] else ""),
+        "kept": f"the student after epoch {info['best_epoch']}",
+        "tokens": f"{info['tokens_seen']:,} seen"
+        + (f", {rate:,.0f} per second; {duration(info['training_seconds'])} in steps" if rate else ""),
+        "memory": f"{peak / 2**30:.1f} GiB at most" if peak else NotMeasured("this system does not say"),
+        "computed": f"on {info['device']} in {info['dtype']}, attention {info['attention']}",
+        "seed": str(info["seed"]),
+        "versions": ", ".join(f"{name} {number}" for name, number in info["versions"].items()),
+    }
+    return table([{"what": what, "is": value} for what, value in rows.items()], caption="The run")
+
+
+def before_and_after(info: Info, *, limit: int = 2, characters: int = 700) -> Html | NotMeasured:
+    """The same unseen questions answered by the base and by the student."""
+    epochs = info["epochs"]
+    pairs = list(zip(epochs[0]["answers"], epochs[info["best_epoch"]]["answers"], strict=True))[:limit]
+    if not pairs:
+        return NotMeasured("no validation example was answered: set examine above 0")
+    rows = [
+        {"who": who, "score": f"{answer['score']:.2f}", "answer": _short(answer["text"], characters)}
+        for pair in pairs
+        for who, answer in zip(("base", "student"), pair, strict=True)
+    ]
+    return table(rows, caption="The same questions, before and after")
+
+
+def _short(text: str, characters: int) -> str:
+    return text if len(text) <= characters else text[:characters] + " …"
+
+
+def _smoke(info: Info) -> str:
+    return "; a smoke run, not a result" if info["smoke"] else ""

@@ -1,0 +1,117 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from genesis_lab.domains.base import Example, Score
+from genesis_lab.errors import Fatal, InvalidInput, Rejected
+from genesis_lab.finetuning.answers import ask
+from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers.offline import OfflineProvider
+from genesis_lab.providers.scripted import ScriptedProvider
+
+
+class Echo:
+    """A role whose perfect answer is the teacher's."""
+
+    name = "echo"
+
+    def score(self, text: str, example: Example) -> Score:
+        right = text == example.answer
+        return Score(float(right), bool(text), {"same": float(right)}, () if right else ("not the teacher's answer",))
+
+    def answer_grammar(self) -> str | None:
+        return None
+
+
+def examples(n: int) -> list[Example]:
+    return [Example(f"e{i}", f"g{i // 2}", "en", "Answer.", f"Question {i}", f"Answer {i}") for i in range(n)]
+
+
+def asked(call: Any, n: int = 4, **options: Any):
+    return ask(call, examples(n), role=Echo(), **{"model": "m", "runs": 2, **options})
+
+
+def test_every_example_is_asked_in_every_run_with_a_seed_of_its_own():
+    provider = ScriptedProvider(lambda request, _: request.messages[-1][1].replace("Question", "Answer"))
+    frame = asked(provider.complete).frame
+    assert len(frame) == len({request.seed for request in provider.requests}) == 8
+    assert frame["total"].eq(1).all() and frame.groupby("group").size().eq(4).all()
+
+
+def test_the_offline_provider_gives_the_teachers_answers():
+    assert asked(OfflineProvider().complete).frame["total"].eq(1).all()
+
+
+def test_a_question_without_an_answer_scores_0_and_is_asked_again_next_time(tmp_path):
+    file = tmp_path / "a.jsonl"
+
+    def picky(request, _):
+        return Rejected("too long") if "3" in request.messages[-1][1] else "Answer 0"
+
+    first = asked(ScriptedProvider(picky).complete, path=file)
+    lost = first.frame[first.frame["example"] == "e3"]
+    assert lost["total"].eq(0).all() and "too long" in lost["problems"].iloc[0][0]
+    patient = ScriptedProvider(["Answer 3"])
+    again = asked(patient.complete, path=file)
+    assert len(patient.requests) == 2 and again.frame.query("example == 'e3'")["total"].eq(1).all()
+
+
+def test_a_run_that_was_stopped_goes_on_and_one_that_ended_is_only_read(tmp_path):
+    file = tmp_path / "a.jsonl"
+    with pytest.raises(Fatal):
+        asked(
+            ScriptedProvider(["Answer 0", "Answer 1", "Answer 2", Fatal("bad key")]).complete, path=file, concurrency=1
+        )
+    with file.open("a") as torn:
+        torn.write('{"key": "half a li')
+    provider = ScriptedProvider(["x"])
+    whole = asked(provider.complete, path=file)
+    assert len(provider.requests) == 8 - 3
+    provider.requests.clear()
+    assert asked(provider.complete, path=file).frame.equals(whole.frame) and not provider.requests
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "other"}, {"temperature": 0.1}, {"max_tokens": 7}, {"program": PromptProgram("Do.")}, {"seed": 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_answers_to_anything_else_are_not_mixed_in(tmp_path, change):
+    file = tmp_path / "a.jsonl"
+    asked(ScriptedProvider(["old"]).complete, path=file)
+    answers = asked(ScriptedProvider(["new"]).complete, path=file, **change)
+    assert answers.frame["text"].eq("new").all()
+    assert asked(ScriptedProvider(["newest"]).complete, path=file).frame["text"].eq("old").all()
+
+
+def test_demonstrations_of_a_program_come_before_the_question():
+    provider = ScriptedProvider(["a"])
+    asked(provider.complete, n=1, runs=1, program=PromptProgram("Do.", (("Q", "A"),)))
+    request = provider.requests[0]
+    assert request.system == "Do." and request.messages == (("user", "Q"), ("assistant", "A"), ("user", "Question 0"))
+    assert request.stable_messages == 2
+
+
+def test_validity_counts_each_group_once_and_speed_counts_all_sessions(tmp_path):
+    file = tmp_path / "a.jsonl"
+    provider = ScriptedProvider(lambda request, _: "Answer 0" if "0" in request.messages[-1][1] else "")
+    answers = asked(provider.complete, path=file)
+    assert answers.validity.n == 2 and answers.validity.estimate == 0.25  # groups g0 (half) and g1 (none)
+    assert answers.validity.low <= 0.25 <= answers.validity.high
+    busy = [json.loads(line)["busy_s"] for line in file.read_text().split("\n") if "busy_s" in line]
+    assert answers.busy_s == pytest.approx(sum(busy)) and answers.tokens_per_s == pytest.approx(4 / sum(busy))
+    fewer = asked(ScriptedProvider([]).complete, n=2, path=file)
+    assert fewer.tokens_per_s == answers.tokens_per_s
+    assert answers.cost_usd == 0 and answers.parts() == {"same": 0.25}
+
+
+def test_what_can_not_be_asked_is_refused():
+    call = ScriptedProvider(["a"]).complete
+    with pytest.raises(InvalidInput, match="no grammar"):
+        asked(call, grammar=True)
+    with pytest.raises(InvalidInput, match="got 0"):
+        asked(call, n=0)
+    with pytest.raises(InvalidInput, match="double"):
+        ask(call, [replace(examples(1)[0])] * 2, role=Echo(), model="m")

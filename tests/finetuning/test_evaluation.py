@@ -1,0 +1,186 @@
+from collections import Counter
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from finetuning.simulated_scores import verdicts
+from genesis_lab.domains.base import Example, Score
+from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark, examine
+from genesis_lab.finetuning.evaluation import (
+    BASELINE,
+    FINE_TUNED,
+    arms,
+    compare,
+    evaluate,
+    fingerprint,
+    pairs_of,
+    power_table,
+    verdict,
+)
+from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers.offline import OfflineProvider
+from genesis_lab.providers.scripted import ScriptedProvider
+from genesis_lab.reporting import evaluation as shown
+from genesis_lab.stats import Interval
+
+
+class Share:
+    """A role that scores how many of an answer's words are the teacher's."""
+
+    name = "share"
+
+    def score(self, text: str, example: Example) -> Score:
+        wanted = set(example.answer.split())
+        share = len(wanted & set(text.split())) / len(wanted)
+        return Score(share, share > 0.5, {"words": share})
+
+    def answer_grammar(self) -> str | None:
+        return None
+
+
+class Asked:
+    """A connected model that counts how often it was opened and closed."""
+
+    opened: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, spec: str) -> None:
+        self.opened[spec] += 1
+        if spec == "openai:missing":
+            raise MissingDependency("x", "This model", "pip install x")
+        answer = {"openai:good": "a b c d", "openai:poor": "a z", "openai:fair": "a b c z"}.get(spec)
+        self.provider: Any = OfflineProvider() if spec == "offline" else ScriptedProvider([answer or "z"])
+        self.call = self.provider.complete
+
+    def close(self) -> None:
+        pass
+
+
+def examples(n: int) -> list[Example]:
+    return [Example(f"e{i}", f"g{i // 2}", "en", "Say.", f"Question {i}", "a b c d") for i in range(n)]
+
+
+GOOD, POOR, FAIR = (Candidate(name, f"openai:{name}") for name in ("good", "poor", "fair"))
+ONCE = Sampling(runs=1)
+
+
+def test_the_benchmark_picks_by_its_rule_and_goes_on_where_a_model_is_missing(tmp_path) -> None:
+    missing = Candidate("missing", "openai:missing")
+    candidates = [POOR, missing, GOOD, Candidate("teacher", "offline")]
+    report = benchmark(candidates, examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert report.picked and report.picked.name == "good" and "good" in report.verdict
+    assert [card.yardstick for card in report.cards] == [False, False, True]
+    assert "pip install x" in report.not_measured["missing"]
+    strict = replace(report, threshold=1.1)
+    assert strict.picked is None and "None is good enough" in strict.verdict
+    for draw in (shown.scores, shown.quality_and_speed, shown.cards, shown.costs, shown.parts):
+        assert draw(report.to_dict())
+
+
+def test_a_model_is_loaded_once_and_not_at_all_when_its_answers_are_there(tmp_path) -> None:
+    Asked.opened.clear()
+    both = [POOR, replace(POOR, name="told", program=PromptProgram("Do."))]
+    examine(both, examples(4), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    examine(both, examples(4), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert Asked.opened["openai:poor"] == 1
+
+
+def test_what_can_not_be_held_to_a_grammar_is_refused(tmp_path) -> None:
+    with pytest.raises(InvalidInput, match="held to a grammar"):
+        examine([replace(POOR, constrained=True)], examples(2), role=Share(), connect=Asked, folder=tmp_path)
+    with pytest.raises(InvalidInput, match="names of their own"):
+        examine([POOR, POOR], examples(2), role=Share(), connect=Asked, folder=tmp_path)
+
+
+def judged(n: int, folder: Any, **options: Any):
+    candidates = [replace(POOR, name=BASELINE), replace(GOOD, name=FINE_TUNED), FAIR]
+    return evaluate(
+        candidates, examples(n), role=Share(), connect=Asked, folder=folder, dataset="d", sampling=ONCE, **options
+    )
+
+
+def test_a_gain_on_enough_concepts_is_called_better_and_shown(tmp_path) -> None:
+    report = judged(60, tmp_path)
+    assert report.headline.verdict == "better" and (report.concepts, report.groups) == (60, 30)
+    assert report.headline.difference.estimate == pytest.approx(0.75) and report.teacher.estimate == 1
+    assert (report.headline.wins, report.headline.ties, report.headline.losses) == (30, 0, 0)
+    assert "better (+75 points" in report.verdict
+    for draw in (shown.forest, shown.verdicts, shown.scores, shown.cards, shown.parts, shown.worst, shown.costs):
+        assert draw(report.to_dict())
+
+
+def test_under_50_concepts_nothing_is_significant_and_a_smoke_run_says_so(tmp_path) -> None:
+    report = judged(48, tmp_path, limits={"test_limit": 48})
+    assert {pair.verdict for pair in report.pairs} == {"inconclusive: needs about 50 items"}
+    assert report.verdict.startswith("Smoke run, no result")
+
+
+def test_a_concept_that_was_taught_is_not_examined(tmp_path) -> None:
+    with pytest.raises(InvalidInput, match="never saw"):
+        judged(4, tmp_path, taught=examples(1))
+
+
+def test_the_hash_changes_with_anything_that_is_asked_or_scored() -> None:
+    one = examples(3)
+    assert fingerprint(one) == fingerprint(one[::-1])
+    for change in ({"question": "?"}, {"system": "?"}, {"facts": {"id": 1}}, {"group": "?"}):
+        assert fingerprint(one) != fingerprint([*one[:2], replace(one[2], **change)])
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "high", "p", "concepts", "words"),
+    [
+        (0.02, 0.06, 0.10, 0.01, 100, "better"),
+        (0.01, 0.03, 0.05, 0.01, 100, "better but small"),
+        (-0.10, -0.06, -0.02, 0.01, 100, "worse"),
+        (-0.03, 0.01, 0.04, 0.60, 100, "equivalent"),
+        (-0.02, 0.04, 0.10, 0.20, 100, "inconclusive: needs about 490 items"),
+        (0.01, 0.06, 0.11, 0.06, 100, "inconclusive: needs about 220 items"),
+        (0.50, 0.60, 0.70, 0.01, 49, "inconclusive: needs about 50 items"),
+    ],
+)
+def test_the_words_follow_the_table(low, estimate, high, p, concepts, words) -> None:
+    assert verdict(Interval(estimate, low, high, concepts), p, 0.316, concepts=concepts) == words
+
+
+def test_few_groups_say_nothing_however_many_concepts() -> None:
+    assert verdict(Interval(0.6, 0.5, 0.7, 9), 0.01, 0.1, concepts=90).startswith("inconclusive")
+
+
+def test_what_is_held_against_what() -> None:
+    found = arms("local:smollm2", student="local:student", program=PromptProgram("Do."))
+    assert [c.name for c in found if c.constrained] == ["baseline, constrained", "fine-tuned, constrained"]
+    pairs = pairs_of(found)
+    assert len(pairs) == len(set(pairs)) and (FINE_TUNED, BASELINE) in pairs
+    assert pairs_of(arms("openai:x", student="openai:y")) == [(FINE_TUNED, BASELINE)]
+
+
+def test_more_pairs_make_each_harder_to_show() -> None:
+    rng = np.random.default_rng(0)
+    scores = {name: rng.normal(0, 0.1, 60) for name in "abcd"}
+    alone = compare(scores, [("a", "b")], concepts=60, rng=np.random.default_rng(1))[0]
+    among = compare(scores, [("a", "b"), ("a", "c"), ("a", "d")], concepts=60, rng=np.random.default_rng(1))[0]
+    assert among.p_holm >= alone.p_holm and alone.difference == among.difference
+
+
+def test_the_power_table_marks_this_examination() -> None:
+    table = power_table(600)
+    row = table[table["this one"]].iloc[0]
+    assert row["groups"] == 600 and row["5 points"] == pytest.approx(0.91, abs=0.005)
+    assert table["detectable"].is_monotonic_decreasing
+
+
+@pytest.mark.parametrize("kind", ["graded", "all or nothing"])
+def test_without_a_difference_five_in_a_hundred_cry_wolf(kind: Any) -> None:
+    _, real = verdicts(kind, 60, 700, np.random.default_rng(3), draws=499)
+    assert 0.03 <= real["protocol"] <= 0.07  # ± 1.6 is the 95 % range of 700 draws at 5 %
+    assert real["runs pooled"] > 0.12 and real["three runs"] == 0
+
+
+def test_a_true_difference_is_found_and_named() -> None:
+    words, _ = verdicts("graded", 150, 150, np.random.default_rng(4), effect=0.10, draws=199)
+    assert words["better"] / words.total() > 0.95
+    words, _ = verdicts("graded", 300, 150, np.random.default_rng(5), draws=199)
+    assert words["equivalent"] / words.total() > 0.85

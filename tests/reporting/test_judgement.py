@@ -1,0 +1,46 @@
+"""What a judge says, as figures and tables, and as a section of the report page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+
+from genesis_lab.providers.scripted import ScriptedProvider
+from genesis_lab.reporting import judgement
+from genesis_lab.reporting.dataset_report import dataset_report
+from genesis_lab.reporting.tables import NotMeasured
+from genesis_lab.validation.judge import judge
+from records import conversation, write
+
+ANSWERS = ['{"reason": "<b>stiff</b>", "label_fit": 2, "natural": 3, "coherent": 4, "outcome_fit": 5}', "no idea"]
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> dict:
+    dataset = write(tmp_path / "made", [conversation(i) for i in range(8)])
+    labels = {("conv_00000000", "natural"): 3.0}
+    scripted = ScriptedProvider(ANSWERS[:1] * 7 + ANSWERS[1:])
+    return judge(dataset, scripted.complete, name="it", sample=8, human_labels=labels, concurrency=1).to_dict()
+
+
+def test_scores_means_trust_and_worst_records_are_shown_escaped(report: dict) -> None:
+    figure = judgement.scores(report)
+    assert isinstance(figure, go.Figure) and "3.50 [3.50–3.50] of 5" in figure.layout.title.text
+    means, trust, worst = (str(show(report)) for show in (judgement.means, judgement.trust, judgement.worst))
+    assert "7 of 8 records" in means and "2.00 [2.00–2.00]" in means and "not measured" in means
+    assert "could not be read: 1" in trust and "people, natural (n = 1)" in trust and "lenient" in trust
+    assert "stiff" in worst and "&lt;b&gt;stiff" in judgement.worst(report).html
+
+
+def test_nobody_asked_is_not_measured() -> None:
+    for show in (judgement.scores, judgement.means, judgement.trust, judgement.worst):
+        assert show(None) == NotMeasured("no judge chosen")
+
+
+def test_the_report_page_has_the_section_only_with_a_judge(report: dict) -> None:
+    manifest = {"counts": {"train": 8}, "content_hash": "x"}
+    titles = [s.title for s in dataset_report("d", manifest, {"judge": report}, counts={}).sections]
+    assert "What a judge says" in titles
+    assert "What a judge says" not in [s.title for s in dataset_report("d", manifest, {}, counts={}).sections]

@@ -1,0 +1,194 @@
+"""The judge: what it is asked, what its answers become, and how far it is to be trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from genesis_lab.dataset import Dataset
+from genesis_lab.domains.conversations.taxonomy import load_taxonomy
+from genesis_lab.errors import Fatal, InvalidInput, ParseFailure, Rejected
+from genesis_lab.providers.base import Request
+from genesis_lab.providers.cache import CompletionCache
+from genesis_lab.providers.scripted import ScriptedProvider
+from genesis_lab.stats import weighted_kappa
+from genesis_lab.validation.agreement import read_labels
+from genesis_lab.validation.judge import judge
+from genesis_lab.validation.rubric import load_rubric, read_scores
+from providers.openai_server import running
+from records import conversation, write
+
+RUBRIC = load_rubric()
+NAMES = [criterion.name for criterion in RUBRIC.criteria]
+
+
+def answer(score: int = 4, reason: str = "fine", **scores: int) -> str:
+    return json.dumps({"reason": reason} | dict.fromkeys(NAMES, score) | scores)
+
+
+def seeing(request: Request, rng: np.random.Generator) -> str:
+    """A judge that reads: an answer that belongs to the record bears its number."""
+    numbers = re.findall(r"\d+", request.messages[0][1].split("---")[1])
+    return answer(4 if len(set(numbers)) == 1 else 2, f"numbers {numbers}")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return write(tmp_path / "made", [conversation(i) for i in range(80)], generation={"model": "grammar"})
+
+
+def test_a_sample_is_scored_with_intervals_reasons_and_controls(dataset: Dataset) -> None:
+    provider = ScriptedProvider(seeing)
+    report = judge(dataset, provider.complete, name="scripted", sample=20, controls=5, taxonomy=load_taxonomy())
+    assert (report.sample, report.judged, len(provider.requests)) == (20, 20, 25)
+    assert [c.name for c in report.criteria] == NAMES and report.criteria[0].counts[4] == 20
+    assert str(report.overall) == "4.00 [4.00–4.00]" and report.overall.n == 20
+    assert report.control.lower.estimate == 1.0 and "sees what it judges" in report.control.reading
+    assert report.worst[0].reason.startswith("numbers") and report.cost_usd == 0.0
+    assert report.not_measured == {"agreement": "no human labels were given"}
+    assert json.loads(json.dumps(report.to_dict()))["criteria"][0]["mean"]["n"] == 20
+
+
+def test_the_judge_is_asked_in_the_records_language_in_both_orders_with_a_strict_schema(dataset: Dataset) -> None:
+    provider = ScriptedProvider(lambda request, rng: answer())
+    judge(dataset, provider.complete, name="scripted", sample=40, controls=0, taxonomy=load_taxonomy())
+    spanish = [r for r in provider.requests if "Cliente:" in r.messages[0][1]]
+    assert len(spanish) == 20 and all("Juzgas" in r.system for r in spanish)
+    assert "Intent: card_arrival (" in provider.requests[0].messages[0][1]
+    assert all(r.schema["required"] == list(r.schema["properties"]) for r in provider.requests)
+    assert {tuple(r.schema["required"][1:]) for r in provider.requests} == {tuple(NAMES), tuple(NAMES[::-1])}
+    assert {r.temperature for r in provider.requests} == {0.0}
+
+
+def test_a_sample_keeps_the_shares_of_intents_and_languages_and_is_repeatable(dataset: Dataset) -> None:
+    def asked(seed: int) -> list[str]:
+        provider = ScriptedProvider(lambda request, rng: answer())
+        judge(dataset, provider.complete, name="scripted", sample=16, seed=seed, controls=0, concurrency=1)
+        return [r.messages[0][1] for r in provider.requests]
+
+    assert asked(1) == asked(1) != asked(2)
+    assert set(Counter(re.findall(r"^Inten\w+: (\w+)", "\n".join(asked(3)), re.M)).values()) == {4}
+
+
+@pytest.mark.parametrize("broken", ["no JSON", '{"reason": "cut', answer(6), answer().replace("4", "null"), "[]"])
+def test_an_answer_that_cannot_be_read_is_not_judged_and_never_zero(dataset: Dataset, broken: str) -> None:
+    with pytest.raises(ParseFailure):
+        read_scores(broken, RUBRIC)
+    provider = ScriptedProvider([broken, answer(5)])
+    report = judge(dataset, provider.complete, name="scripted", sample=10, controls=0, concurrency=1)
+    assert report.judged == 9 and report.not_judged == {"the answer could not be read": 1}
+    assert report.overall.estimate == 5.0 and report.overall.n == 9
+    nothing = judge(dataset, ScriptedProvider([broken]).complete, name="scripted", sample=3)
+    assert nothing.overall is None and nothing.criteria == () and {"criteria", "control"} <= nothing.not_measured.keys()
+
+
+def test_scores_in_a_fence_after_prose_or_as_text_are_read() -> None:
+    assert read_scores("Well:\n```json\n" + answer(natural=2) + "\n```", RUBRIC)[0]["natural"] == 2
+    assert read_scores(answer().replace("4", '"4"'), RUBRIC)[0] == dict.fromkeys(NAMES, 4)
+
+
+def test_a_judge_that_sees_nothing_is_found_out(dataset: Dataset) -> None:
+    report = judge(dataset, ScriptedProvider([answer(5)]).complete, name="scripted", sample=20)
+    assert report.control.lower.estimate == 0 and "don't rely on this judge" in report.control.reading
+    assert report.worst == ()
+
+
+def test_a_judge_of_its_own_texts_is_named(tmp_path: Path) -> None:
+    own = write(tmp_path / "own", [conversation(i) for i in range(4)], generation={"model": "script"})
+    report = judge(own, ScriptedProvider([answer()]).complete, name="scripted", sample=4)
+    assert any("its own texts" in caveat for caveat in report.caveats)
+
+
+def test_nothing_is_asked_twice(dataset: Dataset, tmp_path: Path) -> None:
+    provider = ScriptedProvider([answer()], price_usd=0.01)
+    cache = CompletionCache(tmp_path / "judge.sqlite")
+    first = judge(dataset, provider.complete, name="scripted", sample=10, cache=cache)
+    again = judge(dataset, provider.complete, name="scripted", sample=10, cache=cache)
+    assert len(provider.requests) == 20 and again == first and first.cost_usd == pytest.approx(0.2)
+    judge(dataset, provider.complete, name="another", sample=10, cache=cache)
+    assert len(provider.requests) == 40
+    cache.close()
+
+
+def test_a_refused_record_is_left_out_and_a_dead_judge_stops(dataset: Dataset) -> None:
+    refusing = ScriptedProvider([Rejected("too long"), answer()])
+    report = judge(dataset, refusing.complete, name="scripted", sample=5, controls=0, concurrency=1)
+    assert report.not_judged == {"the judge refused the request": 1}
+    with pytest.raises(Fatal):
+        judge(dataset, ScriptedProvider([Fatal("no access")]).complete, name="scripted", sample=5)
+
+
+def test_a_grammar_is_no_judge(dataset: Dataset) -> None:
+    with pytest.raises(InvalidInput, match="can't judge"):
+        judge(dataset, ScriptedProvider([answer()]).complete, name="offline")
+
+
+def test_agreement_with_people_is_kappa_with_its_interval_and_a_plain_word(dataset: Dataset, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines, human, model = ["record_id,criterion,score"], [], []
+    for i in range(60):
+        said = int(rng.integers(1, 6))
+        human.append(said)
+        model.append(min(5, max(1, said + int(rng.integers(-1, 2)))))
+        lines.append(f"conv_{i:08d},natural,{said}")
+    lines.append("conv_00000061,natural,")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+
+    def agreeing(request: Request, rng: np.random.Generator) -> str:
+        return answer(natural=model[int(re.findall(r"\d+", request.messages[0][1])[0]) % 60])
+
+    labels = read_labels(tmp_path / "labels.csv", RUBRIC)
+    report = judge(dataset, ScriptedProvider(agreeing).complete, name="s", sample=5, human_labels=labels, controls=0)
+    (found,) = report.agreement
+    assert (found.name, found.n, report.sample) == ("natural", 60, 5)
+    assert found.kappa.estimate == pytest.approx(cohen_kappa_score(human, model, weights="quadratic"))
+    assert found.kappa.low < found.kappa.estimate < found.kappa.high
+    assert found.same == np.mean(np.array(human) == np.array(model)) and "agreement" in found.reading
+
+
+def test_kappa_is_that_of_scikit_learn_and_nothing_where_it_is_not_defined() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        a, b = rng.integers(1, 6, size=(2, 40))
+        assert weighted_kappa(a, b) == pytest.approx(cohen_kappa_score(a, b, weights="quadratic"))
+    assert weighted_kappa([3, 3], [3, 3]) is None and weighted_kappa([1, 5], [1, 5]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("id,score\n", "columns"), ("record_id,criterion,score\nx,taste,3", "Line 2"), ("record_id,criterion,score\nx,natural,9", "1 to 5")],
+)  # fmt: skip
+def test_labels_that_make_no_sense_are_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(InvalidInput, match=said):
+        read_labels(tmp_path / "labels.csv", RUBRIC)
+
+
+def test_a_rubric_of_ones_own_in_one_language(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ninstructions: Judge.\ncriteria:\n  - {name: kind, question: Is it kind?, anchors: {1: not at all, 5: very}}\n"
+    )
+    mine = load_rubric(tmp_path / "mine.yaml")
+    report = judge(dataset, ScriptedProvider(['{"kind": 3}']).complete, name="s", sample=4, rubric=mine, controls=0)
+    assert [c.name for c in report.criteria] == ["kind"] and report.rubric_digest != RUBRIC.digest
+    (tmp_path / "mine.yaml").write_text("name: mine\n")
+    with pytest.raises(InvalidInput, match="instructions"):
+        load_rubric(tmp_path / "mine.yaml")
+
+
+def test_a_server_judges_end_to_end(dataset: Dataset) -> None:
+    from genesis_lab.providers import provider_of
+
+    with running() as server:
+        server.text = answer(3)
+        provider = provider_of(f"openai:judge@{server.url}")
+        report = judge(dataset, provider.complete, name="openai:judge", sample=6, controls=2)
+        provider.close()
+    assert report.judged == 6 and report.overall.estimate == 3.0 and report.cost_usd is None
+    assert report.prompt_tokens > 0
