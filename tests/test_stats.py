@@ -122,7 +122,8 @@ def test_what_is_no_distribution_is_refused(p: list[int], q: list[int]) -> None:
 
 def test_cohens_d_of_paired_differences() -> None:
     assert stats.cohen_d_z([1, 2, 3]) == pytest.approx(2.0)
-    assert stats.cohen_d_z([2, 2, 2]) is None
+    assert stats.cohen_d_z([2, 2, 2]) is None and stats.cohen_d_z([6 / 7] * 3) is None
+    assert stats.cohen_d_z([0, 0]) is None
     assert stats.cohen_d_z([1]) is None
 
 
@@ -136,7 +137,7 @@ def test_the_mean_interval_is_students() -> None:
 
 
 def test_power_and_the_detectable_difference_belong_together() -> None:
-    assert stats.paired_power(0.5, 1.0, 34) == pytest.approx(0.808, abs=0.001)  # Cohen 1988, table 2.3.5
+    assert stats.paired_power(0.5, 1.0, 34) == pytest.approx(0.808, abs=0.001)  # G*Power 3.1: n = 34, power 0.808
     assert stats.paired_power(0.0, 1.0, 34) == pytest.approx(0.05)
     assert stats.paired_power(5.0, 0.1, 500) == 1
     for n in (5, 30, 600):

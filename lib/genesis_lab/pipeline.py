@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import re
 import subprocess
@@ -293,6 +294,8 @@ def _execute(stage: Stage, output: Path, folder: Path) -> dict[str, Any]:
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    # Its reading of annotations knows no `int | None`, so it warns of parameters that were checked before the run.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     parameters = dict(stage.parameters)
     if RUN_FOLDER in stage.declared and not parameters.get(RUN_FOLDER):
         parameters[RUN_FOLDER] = str(folder.resolve())

@@ -39,7 +39,9 @@ class Settings(BaseSettings):
         None, description="key of an OpenAI-compatible server; local ones need none"
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
-    llama_cpp_dir: Path | None = Field(None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)")
+    llama_cpp_dir: Path | None = Field(
+        None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)"
+    )
 
 
 @lru_cache

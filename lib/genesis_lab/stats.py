@@ -104,7 +104,7 @@ def paired_power(difference: float, spread: float, n: int, level: float = LEVEL)
     if n < 2:
         return 0.0
     edge, shift = float(t.ppf((1 + level) / 2, n - 1)), abs(difference) / spread * np.sqrt(n)
-    return 1.0 if shift > edge + 10 else float(nct.sf(edge, n - 1, shift) + nct.cdf(-edge, n - 1, shift))
+    return 1.0 if shift > edge + 6 else float(nct.sf(edge, n - 1, shift) + nct.cdf(-edge, n - 1, shift))
 
 
 def detectable_difference(spread: float, n: int, power: float = 0.8, level: float = LEVEL) -> float | None:
@@ -213,7 +213,7 @@ def cohen_d_z(differences: ArrayLike) -> float | None:
     None when it is not defined: fewer than two differences, or all the same.
     """
     values = np.asarray(differences, dtype=float)
-    if len(values) < 2 or not (spread := float(values.std(ddof=1))):
+    if len(values) < 2 or (spread := float(values.std(ddof=1))) <= 1e-12 * np.abs(values).max():
         return None
     return float(values.mean() / spread)
 

@@ -151,7 +151,7 @@ def test_few_groups_say_nothing_however_many_concepts() -> None:
 
 def test_what_is_held_against_what() -> None:
     found = arms("local:smollm2", student="local:student", program=PromptProgram("Do."))
-    assert [c.name for c in found if c.constrained] == ["baseline, constrained", "fine-tuned, constrained"]
+    assert [c.name for c in found if c.constrained] == ["baseline (constrained)", "fine-tuned (constrained)"]
     pairs = pairs_of(found)
     assert len(pairs) == len(set(pairs)) and (FINE_TUNED, BASELINE) in pairs
     assert pairs_of(arms("openai:x", student="openai:y")) == [(FINE_TUNED, BASELINE)]

@@ -13,7 +13,8 @@ import yaml
 from finetuning.ollama_formats import parse_modelfile
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
-from genesis_lab.finetuning.export import ExportReport, export_student, model_card, push_student
+from genesis_lab.finetuning.card import model_card
+from genesis_lab.finetuning.export import ExportReport, export_student, push_student
 from genesis_lab.finetuning.gguf import llama_cpp_sources, parity_texts, weight_formats
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
@@ -218,9 +219,8 @@ def finished(tmp_path) -> Path:
     (tmp_path / "merged").mkdir()
     (tmp_path / "adapter").mkdir()
     for name in ("export.json", "s.gguf", "Modelfile", "merged/model.safetensors", "adapter/adapter_model.safetensors"):
-        (tmp_path / name).write_text(json.dumps({"student": str(tmp_path / "adapter")}))
-    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    for place in (tmp_path, tmp_path / "merged"):
+        (tmp_path / name).touch()
+    for place in (tmp_path, tmp_path / "merged", tmp_path / "adapter"):
         (place / "README.md").write_text(model_card(report, tmp_path / "adapter", {"verdict": "better", "rows": [1]}))
     return tmp_path
 
@@ -228,7 +228,7 @@ def finished(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("what", "files"),
     [
-        ("adapter", {"README.md", "adapter_config.json", "adapter_model.safetensors"}),
+        ("adapter", {"README.md", "adapter_model.safetensors"}),
         ("merged", {"README.md", "model.safetensors"}),
         ("gguf", {"README.md", "s.gguf", "Modelfile"}),
     ],
@@ -247,3 +247,12 @@ def test_a_refused_push_names_the_token(tmp_path, monkeypatch):
         hub.refuse = True
         with pytest.raises(GenesisError, match="GENESIS_HF_TOKEN"):
             push_student(finished(tmp_path), "me/mine")
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
+    from genesis_lab.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["export-student", str(tmp_path / "nobody"), str(tmp_path / "out")])
+    assert ended.value.code == 1 and "genesis: nobody is no student" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -157,6 +157,11 @@ def test_the_gradient_does_not_depend_on_how_a_step_is_packed(dataset: Dataset, 
     assert gradients[2] == pytest.approx(gradients[0], rel=1e-3)
 
 
+def test_a_base_in_float16_learns_with_a_scaled_loss(dataset: Dataset, base: Path, tmp_path: Path) -> None:
+    info = train(ready(dataset, base, tmp_path, dtype="float16", epochs=1)).info
+    assert info["dtype"] == "float16" and info["epochs"][1]["validation_loss"] < info["epochs"][0]["validation_loss"]
+
+
 def test_training_stops_when_the_score_no_longer_rises(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     prepared = ready(dataset, base, tmp_path, epochs=5, learning_rate=1e-9, patience=1)
     info = train(prepared).info

@@ -177,7 +177,7 @@ def identity(spec: str) -> str:
     for file in sorted([*place.glob("*.json"), *place.glob("*.safetensors")] if place.is_dir() else [place]):
         with file.open("rb") as stream:
             digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return f"{named.label} {digest.hexdigest()[:16]}"
+    return f"{named.provider}:{place.name} {digest.hexdigest()[:16]}"
 
 
 _COLUMNS = ("text", "prompt_tokens", "completion_tokens", "latency_s", "cost_usd", "stop_reason")

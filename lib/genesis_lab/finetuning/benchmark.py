@@ -17,6 +17,7 @@ from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.finetuning.answers import Answers, Asking, Call, ask, identity
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.outputs import write_atomically
+from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.base import Completion, Provider, Request
 from genesis_lab.providers.local import LocalProvider
@@ -240,6 +241,12 @@ def examine(
     return {name: found[name] for name in names}
 
 
+def readable(spec: str) -> str:
+    """How tables name a provider spec: a folder or file without the way to the project."""
+    named = parse_spec(spec)
+    return f"{named.provider}:{shown(resolve(named.model))}" if named.model and resolve(named.model).exists() else spec
+
+
 def shift(on_progress: Callable[[Asking], None] | None, place: int, of: int) -> Callable[[Asking], None] | None:
     """Report the asking of one candidate as a part of all of them."""
     if on_progress is None:
@@ -297,7 +304,7 @@ def _card(candidate: Candidate, answers: Answers, facts: Mapping[str, Any]) -> C
     yardstick = parse_spec(candidate.model).provider == "offline"
     return Card(
         name=candidate.name,
-        model=candidate.model,
+        model=readable(candidate.model),
         prompt="optimised" if candidate.program else "as taught",
         constrained=candidate.constrained,
         yardstick=yardstick,

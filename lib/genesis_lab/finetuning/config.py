@@ -21,7 +21,7 @@ class FinetuneConfig(BaseModel):
     student: str = Field("student", description="name of the student: its folder under outputs/models")
     epochs: int = Field(3, ge=1, le=100, description="times the student sees every example")
     batch_size: int = Field(8, ge=1, le=4096, description="examples per step of the optimizer, however they are packed")
-    learning_rate: float = Field(2e-4, gt=0, le=0.1, description="highest step size; warm-up before, cosine after")
+    learning_rate: float = Field(2e-4, gt=0, description="highest step size; warm-up before, cosine after")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the step size rises")
     weight_decay: float = Field(0.0, ge=0, le=1, description="pull of the adapters towards zero")
     clip: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened to it")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ SPREAD = 0.37
 """Standard deviation of a concept's difference that is assumed before anything is known (scores lie in [0, 1])."""
 POWER = 0.8
 BASELINE, OPTIMISED, FINE_TUNED, BOTH = "baseline", "optimised prompt", "fine-tuned", "fine-tuned, optimised prompt"
-CONSTRAINED = ", constrained"
+CONSTRAINED = " (constrained)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def compare(
     pvalues = [sign_flip_p(d, rng=rng, n=flips) for d in differences.values()]
     found = []
     for ((a, b), d), p, p_holm in zip(differences.items(), pvalues, holm(pvalues), strict=True):
-        interval, spread, n = mean_interval(d), float(d.std(ddof=1)) if len(d) > 1 else 0.0, len(d)
+        interval, spread, n = _within_scale(mean_interval(d)), float(d.std(ddof=1)) if len(d) > 1 else 0.0, len(d)
         draws = d[rng.integers(n, size=(resamples, n))].mean(axis=1)
         found.append(
             Pair(
@@ -311,6 +311,11 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def _within_scale(difference: Interval) -> Interval:
+    """Scores lie in [0, 1], so no difference exceeds 1."""
+    return replace(difference, low=max(difference.low, -1.0), high=min(difference.high, 1.0))
+
+
 def _by_group(examples: Sequence[Example], values: Sequence[float]) -> list[float]:
     groups: dict[str, list[float]] = {}
     for example, value in zip(examples, values, strict=True):
@@ -319,11 +324,11 @@ def _by_group(examples: Sequence[Example], values: Sequence[float]) -> list[floa
 
 
 def _wilcoxon(differences: np.ndarray) -> float | None:
-    """Wilcoxon's signed-rank test; None where every difference is 0."""
+    """Wilcoxon's signed-rank test by its normal approximation; None where every difference is 0."""
     from scipy.stats import wilcoxon
 
     changed = differences[np.abs(differences) > _TIE]
-    return float(wilcoxon(changed).pvalue) if len(changed) else None
+    return float(wilcoxon(changed, method="asymptotic").pvalue) if len(changed) else None
 
 
 def _worst(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,7 @@ from genesis_lab.dataset.writing import placed
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.finetuning.answers import Asking, ask, identity
+from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.gguf import (
     Parity,
     Quantisation,
@@ -80,7 +81,7 @@ class ExportReport:
     student, base : as they are shown in reports.
     ollama : the name it has in Ollama; None where it was not created.
     specs : the student's name as a provider, by form: any notebook that takes a model takes one of these.
-    not_measured : what has no value, with the reason.
+    not_measured : what was not measured or done, with the reason.
     """
 
     student: str
@@ -168,6 +169,8 @@ def export_student(
         own = [text for e in examples for text in (e.system, e.question, *e.answer.splitlines()) if text]
         parity = tokenizer_parity(loaded.tokenizer, path, parity_texts(own))
         shared = {example.system for example in examples}
+        if system is None and len(shared) > 1:
+            not_measured["system"] = "the examples have several instructions: the Modelfile has none until you give one"
         told = system if system is not None else (shared.pop() if len(shared) == 1 else "")
         stop, context = stops(loaded.tokenizer, loaded.eos_ids), min(loaded.context_tokens, 8192)
         write_atomically(
@@ -203,7 +206,10 @@ def export_student(
     )
     write_atomically(folder / "export.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder / "model.yaml", _model_yaml(report))
-    for place in (folder, merged):
+    places = [folder, merged]
+    if adapter_base(str(source)):
+        places.append(_copied(source, folder / "adapter"))
+    for place in places:
         write_atomically(place / "README.md", model_card(report, source, evaluation))
     return report
 
@@ -226,56 +232,12 @@ def push_student(report_folder: str | Path, repository: str, what: What = "merge
         raise InvalidInput(f"what must be one of {', '.join(get_args(What))}, got {what!r}.")
     if not (folder / "export.json").is_file():
         raise InvalidInput(f"{shown(folder)} is no finished export of a student: run the export to its end first.")
+    place = folder if what == "gguf" else folder / what
+    if not place.is_dir():
+        raise InvalidInput(f"The student in {shown(folder)} was no LoRA adapter: push merged or gguf instead.")
+    allow = ["*.gguf", "Modelfile", "README.md"] if what == "gguf" else ["*"]
     message = f"Student {folder.name}, exported with Genesis Lab"
-    if what == "adapter":
-        adapter = resolve(json.loads((folder / "export.json").read_text(encoding="utf-8"))["student"])
-        if not (adapter / "adapter_config.json").is_file():
-            raise InvalidInput(f"{shown(adapter)} is no LoRA adapter: push merged or gguf instead.")
-        with tempfile.TemporaryDirectory() as scratch:
-            place = Path(scratch)
-            for pattern in ("adapter_*", "tokenizer*", "chat_template*", "special_tokens*", "training_info.json"):
-                for file in adapter.glob(pattern):
-                    (place / file.name).symlink_to(file.resolve())
-            (place / "README.md").symlink_to((folder / "README.md").resolve())
-            return push_folder(place, repository, "model", allow=["*"], message=message, private=private)
-    if what == "merged":
-        return push_folder(folder / "merged", repository, "model", allow=["*"], message=message, private=private)
-    allow = ["*.gguf", "Modelfile", "README.md"]
-    return push_folder(folder, repository, "model", allow=allow, message=message, private=private)
-
-
-def model_card(report: ExportReport, student: Path, evaluation: Mapping[str, Any] | None = None) -> str:
-    """The README of the student: where it comes from, what it scored, in each form, and how to run it."""
-    import yaml
-
-    kind = "peft" if (student / "adapter_config.json").is_file() else "transformers"
-    header = {"library_name": kind, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
-    if "/" in report.base and not report.base.startswith("outputs"):
-        header["base_model"] = report.base
-    name = Path(report.folder).name
-    lines = ["---", yaml.safe_dump(header, sort_keys=False).rstrip(), "---", "", f"# {_cell(name)}", ""]
-    lines += [f"A student of {_cell(report.base)}, trained and exported with Genesis Lab.", ""]
-    info = student / "training_info.json"
-    trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
-    if limits := trained.get("limits"):
-        lines += [f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.", ""]
-    if report.gates:
-        lines += ["Task score on the test items after export (95 % bootstrap interval; difference to the adapter):", ""]
-        lines += ["| form | run by | score | valid | difference | within margin |", "|---|---|---|---|---|---|"]
-        for gate in report.gates:
-            difference = f"{gate.difference.estimate:+.3f}" if gate.difference else ""
-            verdict = ("yes" if gate.passed else "**no**") if gate.difference else ""
-            cells = (gate.form, gate.asked_by, gate.score, f"{gate.valid:.0%}", difference, verdict)
-            lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |".replace("\\*\\*no\\*\\*", "**no**"))
-        lines.append("")
-    for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
-        plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
-        if plain:
-            lines += [f"## {title}", "", "| | |", "|---|---|"]
-            lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in plain.items()] + [""]
-    if report.not_measured:
-        lines += ["Not measured: " + "; ".join(f"{_cell(k)}: {_cell(v)}" for k, v in report.not_measured.items()), ""]
-    return "\n".join(lines)
+    return push_folder(place, repository, "model", allow=allow, message=message, private=private)
 
 
 def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
@@ -314,6 +276,15 @@ def _merge(source: Path, merged: Path) -> LoadedModel:
         loaded.model.to(kept).save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
     return loaded
+
+
+def _copied(adapter: Path, target: Path) -> Path:
+    """The adapter as it is pushed: its weights and facts, without checkpoints."""
+    target.mkdir(exist_ok=True)
+    for pattern in ("adapter_*", "tokenizer*", "chat_template*", "special_tokens*", "training_info.json"):
+        for file in adapter.glob(pattern):
+            shutil.copy2(file, target)
+    return target
 
 
 def _write_gguf(
@@ -399,10 +370,3 @@ def _model_yaml(report: ExportReport) -> str:
     )
     listed: str = yaml.safe_dump({"name": Path(report.folder).name, "models": dict(report.specs)}, sort_keys=False)
     return head + listed
-
-
-def _cell(value: object) -> str:
-    text = " ".join(str(value).split())[:200]
-    for character in "\\`*_|[]#":
-        text = text.replace(character, f"\\{character}")
-    return html.escape(text, quote=False)

@@ -23,7 +23,7 @@ from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.finetuning import checkpoints
 from genesis_lab.finetuning.examples import question_of
 from genesis_lab.finetuning.loss import row_loss
-from genesis_lab.finetuning.student import Prepared, attending
+from genesis_lab.finetuning.student import Prepared, attending, memory_errors
 from genesis_lab.paths import shown
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.local_models import peak_memory_bytes
@@ -62,6 +62,8 @@ def train(prepared: Prepared, *, on_progress: OnProgress | None = None) -> Finet
     config, folder, total = prepared.config, prepared.folder, prepared.total_steps
     finished, checkpoint = _found(prepared)
     if finished:
+        if on_progress:
+            on_progress(total, total)
         return FinetuneReport(folder, finished)
     optimizer = optimizer_of(prepared)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup * total), total)
@@ -82,7 +84,7 @@ def train(prepared: Prepared, *, on_progress: OnProgress | None = None) -> Finet
             folder, step, adapter=_adapter(prepared), best=best, tensors=tensors, progress=done
         )  # fmt: skip
 
-    with _stop_requests() as stop, attending(prepared, prepared.attention), _memory_errors(prepared, folder):
+    with _stop_requests() as stop, attending(prepared, prepared.attention), memory_errors(prepared):
         if not done["epochs"]:
             done["epochs"].append(_evaluated(prepared, 0, None, 0))
         while True:
@@ -317,28 +319,3 @@ def _stop_requests() -> Iterator[threading.Event]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _memory_errors(prepared: Prepared, folder: Path) -> Iterator[None]:
-    """Memory that does not suffice, in one sentence that says what to lower and by how much."""
-    import torch
-
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "can't allocate memory" not in str(error):
-            raise
-        config = prepared.config
-        longest = max(len(example) for example in prepared.train)
-        lower = max(longest, config.row_tokens // 2)
-        advice = [f"lower row_tokens from {config.row_tokens:,} to {lower:,}"] if lower < config.row_tokens else []
-        if not advice:
-            advice.append(f"lower max_length from {config.max_length:,} to {longest // 2:,}")
-        if not config.gradient_checkpointing:
-            advice.append("set gradient_checkpointing: true")
-        raise GenesisError(
-            f"The memory of the {prepared.loaded.device} does not hold a row of up to {config.row_tokens:,} tokens: "
-            f"{', or '.join(advice)}; run it again, and it goes on from the last checkpoint if there is one."
-        ) from None

@@ -1,4 +1,4 @@
-"""What a run will take, said before it starts: parameters, tokens, time and memory, from two measured steps."""
+"""What a run will take, said before it starts: parameters, tokens, time and memory, measured on the longest row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genesis_lab.finetuning.loss import row_loss
 from genesis_lab.finetuning.packing import Row
-from genesis_lab.finetuning.student import Prepared, attending
+from genesis_lab.finetuning.student import Prepared, attending, memory_errors
 from genesis_lab.providers.local_models import peak_memory_bytes
 
 
@@ -38,21 +38,19 @@ class TrainingPlan:
     def __str__(self) -> str:
         hours = self.seconds / 3600
         time_ = f"{hours:.1f} hours" if hours >= 2 else f"{self.seconds / 60:.1f} minutes"
-        kind = "a smoke run" if self.smoke else "a full run"
+        kind = "A smoke run, whose student is no result" if self.smoke else "A full run"
         return (
             f"{kind}: {self.steps:,} steps over {self.tokens:,} tokens will take about {time_} on this machine "
-            f"({self.tokens_per_s:,.0f} tokens/s measured in two steps)"
+            f"({self.tokens_per_s:,.0f} tokens/s, measured)"
         )
 
 
 def plan_training(prepared: Prepared) -> TrainingPlan:
-    """Pack every step, run the longest and a middling row forward and backward, and reckon; no weight changes."""
+    """Pack every step, run the longest row forward and backward, and reckon; no weight changes."""
     packed = [prepared.rows(prepared.batch(step)) for step in range(1, prepared.total_steps + 1)]
     every = sorted((row for step in packed for row in step), key=lambda row: len(row.ids))
     _timed(prepared, every[0])  # warms up
-    measured = (every[len(every) // 2], every[-1])
-    seconds = sum(_timed(prepared, row) for row in measured)
-    rate = sum(len(row.ids) for row in measured) / seconds
+    rate = len(every[-1].ids) / _timed(prepared, every[-1])
     tokens, computed = sum(row.tokens for row in every), sum(len(row.ids) for row in every)
     return TrainingPlan(
         examples=len(prepared.train),
@@ -77,7 +75,7 @@ def _timed(prepared: Prepared, row: Row) -> float:
     random = torch.get_rng_state()
     prepared.model.train()
     started = time.perf_counter()
-    with attending(prepared, prepared.attention):
+    with attending(prepared, prepared.attention), memory_errors(prepared):
         row_loss(prepared, row).backward()
     if prepared.loaded.device == "cuda":
         torch.cuda.synchronize()

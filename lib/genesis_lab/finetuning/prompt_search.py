@@ -203,9 +203,7 @@ def load_search(prompt: str | Path) -> dict[str, Any]:
     folder = resolve(prompt) if "/" in str(prompt) else output_root() / "prompts" / prompt
     file = folder / SEARCH
     if not file.is_file():
-        raise InvalidInput(
-            f"There is no finished search in {shown(folder)}: run notebook 51 to its end."
-        )
+        raise InvalidInput(f"There is no finished search in {shown(folder)}: run notebook 51 to its end.")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from genesis_lab.dataset import Dataset
 from genesis_lab.domains.base import Example, Role
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.finetuning import checkpoints
 from genesis_lab.finetuning.config import FinetuneConfig
 from genesis_lab.finetuning.examples import Encoded, TooLong, encode, role_examples, role_of
@@ -154,6 +154,31 @@ def attending(prepared: Prepared, name: str) -> Iterator[None]:
         yield
     finally:
         base.set_attn_implementation(before)
+
+
+@contextmanager
+def memory_errors(prepared: Prepared) -> Iterator[None]:
+    """Memory that does not suffice, in one sentence that says what to lower and by how much."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        config = prepared.config
+        longest = max(len(example) for example in prepared.train)
+        lower = max(longest, config.row_tokens // 2)
+        advice = [f"lower row_tokens from {config.row_tokens:,} to {lower:,}"] if lower < config.row_tokens else []
+        if not advice:
+            advice.append(f"lower max_length from {config.max_length:,} to {longest // 2:,}")
+        if not config.gradient_checkpointing:
+            advice.append("set gradient_checkpointing: true")
+        raise GenesisError(
+            f"The memory of the {prepared.loaded.device} does not hold a row of up to {config.row_tokens:,} tokens: "
+            f"{', or '.join(advice)}; run it again, and it goes on from the last checkpoint if there is one."
+        ) from None
 
 
 def _limited(

@@ -230,7 +230,10 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
     words = said.casefold()
     if code in ("ThrottlingException", "TooManyRequestsException"):
         if "per day" in words:
-            return QuotaExhausted(f"The daily quota of {model} is used up: run the same again tomorrow, or now with divert_to_batch.", **details)
+            return QuotaExhausted(
+                f"The daily quota of {model} is used up: run the same again tomorrow, or now with divert_to_batch.",
+                **details,
+            )
         scope: Literal["tokens", "requests", "unknown"] = "tokens" if "tokens" in words else "unknown"
         scope = "requests" if "requests" in words else scope
         return Throttled(said or "Bedrock is throttling.", scope=scope, **details)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -141,7 +142,10 @@ def _merged(model: Any, source: str) -> Any:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(model, str(resolve(source))).merge_and_unload().eval()
+        with warnings.catch_warnings():
+            # peft asks transformers by an old name
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return PeftModel.from_pretrained(model, str(resolve(source))).merge_and_unload().eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(f"The adapter in {shown(resolve(source))} does not fit its base: {reason}") from error

@@ -1,0 +1,56 @@
+"""The model card of a student that is exported or pushed."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genesis_lab.finetuning.export import ExportReport
+
+
+def model_card(report: ExportReport, student: Path, evaluation: Mapping[str, Any] | None = None) -> str:
+    """The README of the student: where it comes from, what it scored, in each form, and how to run it."""
+    import yaml
+
+    kind = "peft" if (student / "adapter_config.json").is_file() else "transformers"
+    header = {"library_name": kind, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
+    if "/" in report.base and not report.base.startswith("outputs"):
+        header["base_model"] = report.base
+    name = Path(report.folder).name
+    lines = ["---", yaml.safe_dump(header, sort_keys=False).rstrip(), "---", "", f"# {_cell(name)}", ""]
+    lines += [f"A student of {_cell(report.base)}, trained and exported with Genesis Lab.", ""]
+    info = student / "training_info.json"
+    trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
+    if limits := trained.get("limits"):
+        lines += [f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.", ""]
+    if report.gates:
+        lines += ["Task score on the test items after export (95 % bootstrap interval; difference to the adapter):", ""]
+        lines += ["| form | run by | score | valid | difference | within margin |", "|---|---|---|---|---|---|"]
+        for gate in report.gates:
+            difference = f"{gate.difference.estimate:+.3f}" if gate.difference else ""
+            verdict = ("yes" if gate.passed else "**no**") if gate.difference else ""
+            cells = (gate.form, gate.asked_by, gate.score, f"{gate.valid:.0%}", difference, verdict)
+            lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |".replace("\\*\\*no\\*\\*", "**no**"))
+        lines.append("")
+    for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
+        plain = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
+        if plain:
+            lines += [f"## {title}", "", "| | |", "|---|---|"]
+            lines += [f"| {_cell(key)} | {_cell(value)} |" for key, value in plain.items()] + [""]
+    if report.not_measured:
+        lines += [
+            "Not measured or done: " + "; ".join(f"{_cell(k)}: {_cell(v)}" for k, v in report.not_measured.items()),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str(value).split())[:200]
+    for character in "\\`*_|[]#":
+        text = text.replace(character, f"\\{character}")
+    return html.escape(text, quote=False)
