@@ -104,6 +104,17 @@ def test_threads_that_ask_at_once_share_batches(provider: LocalProvider) -> None
     assert [a.text for a in answers] == [a.text for a in provider.complete_many(requests)]
 
 
+def test_batches_stay_full_while_more_requests_wait_than_fit(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider, sizes = LocalProvider(str(tiny), batch_size=4), []
+    complete_many = provider.complete_many
+    monkeypatch.setattr(
+        provider, "complete_many", lambda requests: sizes.append(len(requests)) or complete_many(requests)
+    )
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(provider.complete, [replace(REQUEST, seed=seed) for seed in range(40)]))
+    assert len(answers) == sum(sizes) == 40 and len(sizes) <= 20  # ten if all are full
+
+
 def test_even_a_random_model_is_held_to_the_schema(provider: LocalProvider) -> None:
     requests = [replace(REQUEST, schema=SCHEMA, max_tokens=300, seed=seed) for seed in range(6)]
     for answer in provider.complete_many(requests):

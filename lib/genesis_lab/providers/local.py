@@ -70,6 +70,7 @@ class LocalProvider:
         self._loaded = loaded
         self._grammar_tokenizer: Any = None
         self._busy = threading.RLock()
+        self._turn, self._leading = threading.Condition(), False
         self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
 
     def load(self) -> LoadedModel:
@@ -83,11 +84,20 @@ class LocalProvider:
         """Answer one request, together with those that other threads are asking for."""
         future: Future[Completion] = Future()
         self._waiting.append((request, future))
-        with self._busy:  # whichever thread gets in answers for those that wait
+        with self._turn:  # one thread answers for all that wait; the others sleep until theirs is done or none is at it
+            self._turn.wait_for(lambda: future.done() or not self._leading)
+            if future.done():
+                return future.result()
+            self._leading = True
+        try:
             while not future.done():
                 self._gather()
                 taken = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
                 self._fulfil(taken)
+        finally:
+            with self._turn:
+                self._leading = False
+                self._turn.notify_all()
         return future.result()
 
     def complete_many(self, requests: Sequence[Request]) -> Sequence[Completion | Exception]:

@@ -8,12 +8,11 @@ import os
 import sys
 import time
 import warnings
-from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
@@ -214,10 +213,11 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
     """
     if find_spec("gguf") is None:
         raise MissingDependency("gguf", f"Reading {gguf.name}", "pip install gguf")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
     partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    with quiet(), redirect_stderr(StringIO()):  # the GGUF reader's own bar heeds no setting
+    # The GGUF reader's own bar heeds no setting, and in a notebook it would be there only the first time.
+    with quiet(), patch.object(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors):
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
