@@ -118,7 +118,9 @@ def test_what_reads_conversations_says_so_of_teacher_data() -> None:
     data = generate_teacher(TeacherConfig(total=10))
     with pytest.raises(InvalidInput, match="use genesis audit teacher"):
         validate(data, taxonomy=None)
-    with pytest.raises(InvalidInput, match="holds examples of requirements, this step reads conversations"):
+    with pytest.raises(
+        InvalidInput, match="holds examples of requirements, this step reads conversations: notebook 12"
+    ):
         conversations.open_or_generate("teacher")
 
 

@@ -51,16 +51,25 @@ def generate_conversations(
     return generate_with(config, config.domain, config.plan, chosen, on_progress=on_progress)
 
 
-def open_or_generate(name: str) -> Dataset:
-    """The dataset of this name; where the default one is missing it is generated offline, as notebook 10 does."""
+def open_or_generate(name: str, *, roles: bool = False) -> Dataset:
+    """The dataset of this name; where the default one is missing it is generated offline, as notebook 10 does.
+
+    Parameters
+    ----------
+    roles : whether a dataset of teacher examples will do as well.
+
+    Raises
+    ------
+    InvalidInput : there is no such dataset, or it holds what the caller can't read.
+    """
     default = GenerationConfig()
     if name == default.dataset and not dataset_path(name).exists():
         print(f"{shown(dataset_path(name))} does not exist yet: generating {default.total} conversations offline.")
         return generate_conversations(default)
     dataset = open_dataset(name)
-    if dataset.domain != "conversations":
+    if dataset.domain != "conversations" and not roles:
         raise InvalidInput(
-            f"{dataset.name} holds examples of {dataset.domain}, this step reads conversations: what can be checked of "
-            f"teacher examples, genesis audit {dataset.name} and the notebook that generates them show."
+            f"{dataset.name} holds examples of {dataset.domain}, this step reads conversations: notebook 12 and genesis "
+            f"audit {dataset.name} check teacher examples, notebook 53 says what they are worth, notebook 70 sums it up."
         )
     return dataset

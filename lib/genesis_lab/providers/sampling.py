@@ -79,6 +79,10 @@ class RowSampler:
         """One token per row by inverse transform sampling, with one uniform number of the row's generator."""
         import torch
 
+        likeliest = scores.argmax(-1)
+        if not any(row.temperature for row in self._rows):
+            return likeliest
+
         def column(values: list[float]) -> Any:
             return torch.tensor(values, dtype=torch.float32, device=scores.device)[:, None]
 
@@ -92,7 +96,7 @@ class RowSampler:
         drawn = column([min(row.rng.random(), 1 - 1e-6) for row in self._rows])
         sampled = torch.searchsorted(mass, drawn * mass[:, -1:], right=True)[:, 0].clamp(max=scores.shape[1] - 1)
         cold = torch.tensor([row.temperature == 0 for row in self._rows], device=scores.device)
-        return torch.where(cold, scores.argmax(-1), sampled)
+        return torch.where(cold, likeliest, sampled)
 
 
 def grammar_tokenizer(tokenizer: Any, vocabulary: int, eos_ids: Sequence[int]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
-from genesis_lab.reporting import charts, evaluation, judgement, sections
+from genesis_lab.reporting import charts, judgement, sections
 from genesis_lab.reporting.chat import chat
 from genesis_lab.reporting.markup import Html, escape
 from genesis_lab.reporting.pages import Part, Report, Section
@@ -20,7 +20,7 @@ Rows = tuple[Part | tuple[Part, ...], ...]
 RISING = 0.01
 """Accuracy gained by the last step of a learning curve from which more data is worth its price."""
 _MOST_STEPS = 7
-_LANGUAGES = {"en": "English", "es": "Spanish"}
+LANGUAGES = {"en": "English", "es": "Spanish"}
 
 
 def dataset_report(
@@ -45,7 +45,7 @@ def dataset_report(
     provenance : further lines of the footer: versions, command, date.
     """
     total = sum(manifest["counts"].values())
-    languages = " and ".join(_LANGUAGES.get(code, code) for code in counts.get("language", {})) or "no language given"
+    languages = " and ".join(LANGUAGES.get(code, code) for code in counts.get("language", {})) or "no language given"
     steps = next_steps(reports)
     quality = reports.get("quality")
     status: Literal["PASS", "WARN", "FAIL", ""] = (quality or {}).get("verdict") or ""
@@ -56,16 +56,15 @@ def dataset_report(
         status=status,
         figures=key_figures(manifest, reports),
         sections=(
-            Section("What to do next", [_bullets(steps) if steps else "Nothing stands out: the dataset can be used as it is."]),
+            Section("What to do next", [bullets(steps) if steps else "Nothing stands out: the dataset can be used as it is."]),
             Section("What it is worth", _worth(reports.get("scorecard"))),
             Section("The classifier trained on it", _classifier(reports.get("training"), examples)),
             Section("Quality", _quality(quality)),
             *_judged(reports.get("judge")),
-            *_students(reports),
             Section("Balance", _balance(reports.get("bias"))),
             Section("What it holds", _content(counts, samples)),
         ),
-        provenance=_made_by(manifest) | dict(provenance or {}),
+        provenance=made_by(manifest) | dict(provenance or {}),
     )  # fmt: skip
 
 
@@ -92,14 +91,7 @@ def key_figures(manifest: Mapping[str, Any], reports: Reports) -> dict[str, obje
         if not quality or quality["overall"] is None
         else (f"{quality['overall']:.1f}", f"of 100: {quality['verdict']}")
     )
-    found["imbalance"] = (
-        (bias["severity"], _deviations(bias))
-        if bias and bias["findings"]
-        else NotMeasured("nothing to hold against a plan" if bias else "no bias report")
-    )
-    cost = manifest.get("cost_usd")
-    found["cost"] = NotMeasured("no price is known") if cost is None else (f"${cost:,.2f}", "to generate")
-    return found
+    return found | {"imbalance": imbalance(bias), "cost": cost(manifest)}
 
 
 def summary(name: str, manifest: Mapping[str, Any], reports: Reports) -> str:
@@ -121,11 +113,7 @@ def summary(name: str, manifest: Mapping[str, Any], reports: Reports) -> str:
     if quality and quality["overall"] is not None:
         judged = {"PASS": "passes", "WARN": "passes with a warning", "FAIL": "fails"}[quality["verdict"]]
         says.append(f"Its quality {judged} with {quality['overall']:.0f} of 100 points.")
-    if bias and bias["findings"]:
-        level = {"none": "It is balanced as planned"}.get(
-            bias["severity"], f"Its worst imbalance is {bias['severity']}"
-        )
-        says.append(f"{level} ({_deviations(bias)}).")
+    says += balanced(bias)
     if training:
         tested = training["reference"] or training["evaluation"]
         kind = "real" if training["reference"] else "held-out"
@@ -180,6 +168,47 @@ def next_steps(reports: Reports) -> list[str]:
     return steps[:_MOST_STEPS]
 
 
+def imbalance(bias: Mapping[str, Any] | None) -> object:
+    """The card about balance."""
+    if bias and bias["findings"]:
+        return bias["severity"], _deviations(bias)
+    return NotMeasured("nothing to hold against a plan" if bias else "no bias report")
+
+
+def cost(manifest: Mapping[str, Any]) -> object:
+    """The card about money."""
+    usd = manifest.get("cost_usd")
+    return NotMeasured("no price is known") if usd is None else (f"${usd:,.2f}", "to generate")
+
+
+def balanced(bias: Mapping[str, Any] | None) -> list[str]:
+    """The sentence about balance, where something was held against a plan."""
+    if not bias or not bias["findings"]:
+        return []
+    level = {"none": "It is balanced as planned"}.get(bias["severity"], f"Its worst imbalance is {bias['severity']}")
+    return [f"{level} ({_deviations(bias)})."]
+
+
+def made_by(manifest: Mapping[str, Any]) -> dict[str, object]:
+    """The footer: which records these are, who wrote them."""
+    made = manifest.get("generation") or {}
+    facts: dict[str, object] = {"content hash": manifest["content_hash"]}
+    if made:
+        facts |= {
+            "written by": f"provider {made.get('provider')}, model {made.get('model')}",
+            "plan": f"{made.get('plan_hash')}, seed {made.get('seed')}",
+        }
+    else:
+        facts["written by"] = "unknown: the dataset was not generated here"
+    return facts
+
+
+def bullets(lines: Sequence[str]) -> Html:
+    """A list of sentences."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return Html(f"<ul>{items}</ul>", "\n".join(f"- {line}" for line in lines))
+
+
 def _worth(card: Mapping[str, Any] | None) -> Rows:
     if card is None:
         return (NotMeasured("no scorecard"),)
@@ -231,18 +260,6 @@ def _judged(report: Mapping[str, Any] | None) -> tuple[Section, ...]:
     return (Section("What a judge says", (*rows, judgement.worst(report))),)
 
 
-def _students(reports: Reports) -> tuple[Section, ...]:
-    """Only datasets of a role teach students."""
-    found: list[Section] = []
-    if report := reports.get("benchmark"):
-        rows: Rows = (report["verdict"], evaluation.scores(report), evaluation.cards(report))
-        found.append(Section("Which model is good enough", rows))
-    if report := reports.get("evaluation"):
-        rows = (report["verdict"], evaluation.forest(report), evaluation.verdicts(report), evaluation.parts(report))
-        found.append(Section("Is the student's gain real", (*rows, evaluation.costs(report))))
-    return tuple(found)
-
-
 def _balance(report: Mapping[str, Any] | None) -> Rows:
     if report is None:
         return (NotMeasured("no bias report"),)
@@ -267,19 +284,6 @@ def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Mapping[
         rows = (*rows, charts.distribution(largest, "category"))
     shown = list(samples)
     return (*rows, "Conversations picked at random:", chat(shown)) if shown else rows
-
-
-def _made_by(manifest: Mapping[str, Any]) -> dict[str, object]:
-    made = manifest.get("generation") or {}
-    facts: dict[str, object] = {"content hash": manifest["content_hash"]}
-    if made:
-        facts |= {
-            "written by": f"provider {made.get('provider')}, model {made.get('model')}",
-            "plan": f"{made.get('plan_hash')}, seed {made.get('seed')}",
-        }
-    else:
-        facts["written by"] = "unknown: the dataset was not generated here"
-    return facts
 
 
 def _writer(manifest: Mapping[str, Any]) -> str:
@@ -316,8 +320,3 @@ def _deviations(bias: Mapping[str, Any]) -> str:
 def _listed(names: Sequence[str], most: int) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _bullets(lines: Sequence[str]) -> Html:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return Html(f"<ul>{items}</ul>", "\n".join(f"- {line}" for line in lines))

@@ -77,13 +77,13 @@ def verdicts(report: Report) -> Html:
     return table(rows, caption=f"Paired differences ({what})", formats={"d_z": ".2f"})
 
 
-def cards(report: Report) -> Html:
-    """Each candidate: score, validity, spread from run to run, answers that came to nothing."""
+def cards(report: Report, *, models: bool = True) -> Html:
+    """Each candidate: its model, score, validity, spread from run to run, answers that came to nothing."""
     gap = report.get("teacher", {}).get("estimate")
     rows = [
         {
             "candidate": c["name"],
-            "model": c["model"],
+            **({"model": c["model"]} if models else {}),
             "score": _interval(c["score"]),
             "valid": _interval(c["validity"]),
             **({} if gap is None else {"to the teacher": f"{c['score']['estimate'] - gap:+.2f}"}),
@@ -128,19 +128,26 @@ def parts(report: Report) -> Html:
 
 def worst(report: Report, *, limit: int = 2) -> Html:
     """The questions that were answered worst, everyone's answer side by side."""
-    style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:11px/1.4 ui-monospace,Menlo,Consolas,monospace"
-    pages, lines = [], []
+    shown = []
     for item in report["worst"][:limit]:
-        shown = {"the teacher": (item["teacher"], "")} | {
+        answers = {
             name: (a["text"], f"{a['score']:.2f}. {'; '.join(a['problems'])}") for name, a in item["answers"].items()
         }
-        heads = "".join(f"<th>{escape(name)}</th>" for name in shown)
-        said = "".join(
-            f'<td>{escape(note)}<pre style="{style}">{escape(text[:900])}</pre></td>' for text, note in shown.values()
-        )
-        pages.append(f"<p>{escape(item['question'])}</p><table><tr>{heads}</tr><tr>{said}</tr></table>")
-        lines += [plain(item["question"]), *(f"- {name}: {note}" for name, (_, note) in shown.items())]
-    return Html("".join(pages), "\n".join(lines))
+        shown.append(side_by_side(item["question"], {"the teacher": (item["teacher"], "")} | answers))
+    return Html("".join(each.html for each in shown), "\n".join(each.text for each in shown))
+
+
+def side_by_side(question: str, answers: Mapping[str, tuple[str, str]]) -> Html:
+    """One question: who answered, with the text as it is and a note above it."""
+    style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:11px/1.4 ui-monospace,Menlo,Consolas,monospace"
+    heads = "".join(f"<th>{escape(name)}</th>" for name in answers)
+    said = "".join(
+        f'<td>{escape(note)}<pre style="{style}">{escape(text[:900])}</pre></td>' for text, note in answers.values()
+    )
+    return Html(
+        f'<p>{escape(question)}</p><table style="table-layout:fixed;width:100%"><tr>{heads}</tr><tr>{said}</tr></table>',
+        "\n".join([plain(question), *(f"- {name}: {note}" for name, (_, note) in answers.items())]),
+    )
 
 
 def quality_and_speed(report: Report) -> go.Figure:

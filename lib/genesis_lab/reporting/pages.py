@@ -53,6 +53,13 @@ class Report:
     provenance: Mapping[str, object] = field(default_factory=dict)
     language: str = "en"
 
+    @property
+    def first_figure(self) -> go.Figure | str:
+        """The chart that comes first, which is the one that people ask for first."""
+        rows = [row for section in self.sections for row in section.parts]
+        parts = [part for row in rows for part in (row if isinstance(row, tuple) else (row,))]
+        return next((part for part in parts if hasattr(part, "to_plotly_json")), "There is no chart.")
+
 
 def report_html(report: Report) -> str:
     """The report as one page with interactive charts, which loads nothing from anywhere (plotly.js is in it: 5 MB)."""

@@ -298,8 +298,15 @@ def bias_associations(report: Report) -> Drawn:
     return charts.association_heatmap(matrix)
 
 
-def bias_appearances(report: Report) -> Html:
+def bias_targets(report: Report, *, most: int = 20) -> list[Drawn]:
+    """Observed shares against targets, a figure for each attribute of at most so many values."""
+    return [bias_target(report, fit["attribute"]) for fit in report["fits"] if len(fit["target"]) <= most]
+
+
+def bias_appearances(report: Report) -> Drawn:
     """Who and what the conversations mention, by language."""
+    if "appearance" in report["not_measured"]:
+        return NotMeasured(str(report["not_measured"]["appearance"]))
     rows = [
         {
             "mentioned": a["kind"],

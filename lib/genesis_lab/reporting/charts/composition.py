@@ -215,7 +215,7 @@ def target_vs_observed(
     height = 118 + (_ROW if len(values) <= 20 else _THIN_ROW + 2) * max(len(values), 1)
     return figure(
         [bars, ticks], title=title, height=height, legend=True, bargap=0.35,
-        xaxis={"tickformat": ".0%", "rangemode": "tozero", "title": {"text": "share of conversations"}},
+        xaxis={"tickformat": ".0%", "rangemode": "tozero", "title": {"text": "share of records"}},
         yaxis=_labels(),
     )  # fmt: skip
 

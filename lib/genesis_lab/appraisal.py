@@ -1,0 +1,221 @@
+"""What is known of a dataset, whatever its domain: the reports kept with it, those still missing, and the page about it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genesis_lab import __version__
+from genesis_lab.dataset import Dataset, read_reports, write_report
+from genesis_lab.paths import output_root, shown
+from genesis_lab.reporting.progress import progress
+
+if TYPE_CHECKING:
+    from genesis_lab.reporting.pages import Report
+
+Reports = dict[str, dict[str, Any]]
+
+
+def needed(dataset: Dataset) -> tuple[str, ...]:
+    """The kinds of reports that the page about this dataset rests on."""
+    return ("quality", "scorecard", "bias", "training") if _holds_chats(dataset) else ("teaching", "bias")
+
+
+def complete(
+    dataset: Dataset,
+    *,
+    model: str = "intents",
+    reference: str = "banking77",
+    taxonomy: str = "banking77",
+    embeddings: bool = True,
+    seed: int = 0,
+) -> Reports:
+    """All that is known of the dataset, by kind. Reports of `needed` that are missing are made now, and kept with it.
+
+    With teacher examples comes what is known of a student that they taught: ``student`` and ``export``.
+
+    Parameters
+    ----------
+    model : name of the classifier of conversations; trained by the preset ``fast`` where there is none.
+    reference : real data to hold conversations against; none: skip what needs it.
+    taxonomy : intents of conversations that were not generated here.
+    embeddings : whether to measure conversations with sentence embeddings too.
+
+    Raises
+    ------
+    InvalidInput : the dataset holds neither conversations nor examples of a role, or a name is unknown.
+    """
+    reports = read_reports(dataset)
+    if _holds_chats(dataset):
+        _complete_chats(dataset, reports, model, reference, taxonomy, embeddings, seed)
+        return reports
+    from genesis_lab.bias import check_bias
+    from genesis_lab.validation.teaching import teaching_report
+
+    _keep(dataset, reports, "teaching", "Scores and audit", lambda: teaching_report(dataset))
+    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
+    return reports | _student(dataset, reports)
+
+
+def page(
+    dataset: Dataset,
+    reports: Reports,
+    *,
+    model: str = "intents",
+    sentences: Sequence[str] = (),
+    title: str = "",
+    seed: int = 0,
+) -> Report:
+    """The page about a dataset, from the reports that `complete` gives.
+
+    Parameters
+    ----------
+    model : name of the classifier of conversations that shows what it makes of `sentences`.
+    title : the headline; empty: the page's own.
+    seed : of the samples that are shown.
+    """
+    made = {"dataset": dataset.path, "made with": f"Genesis Lab {__version__}"}
+    if _holds_chats(dataset):
+        return _page_of_chats(dataset, reports, model, sentences, title, seed, made)
+    from genesis_lab.reporting.role_report import role_report
+    from genesis_lab.validation.audit import role_of
+
+    role = role_of(dataset)
+    picked = dataset.sql(
+        "SELECT * EXCLUDE split FROM data "
+        f"QUALIFY row_number() OVER (PARTITION BY language ORDER BY hash(concept || '{seed}')) = 1 ORDER BY language"
+    )
+    examples = [role.example(record) for record in picked.to_dict("records")]
+    return role_report(
+        dataset.name,
+        dataset.manifest,
+        reports,
+        samples=[(example.question, example.answer) for example in examples],
+        title=title,
+        provenance=made,
+    )
+
+
+def metrics(page: Report, reports: Reports) -> dict[str, float | int | str | None]:
+    """The few values that pipelines and sweeps keep of a page."""
+    from genesis_lab.reporting.students import headline
+
+    bias = reports["bias"]["severity"]
+    if "quality" in reports:
+        worth = page.figures["worth"]
+        said = str(worth[0]) if isinstance(worth, tuple) else None
+        return {"quality": reports["quality"]["overall"], "bias": bias, "worth": said}
+    teaching, found = reports["teaching"], reports.get("evaluation")
+    return {
+        "score": teaching["scores"]["mean"],
+        "issues": sum(teaching["audit"]["kinds"].values()),
+        "bias": bias,
+        "verdict": headline(found)["verdict"] if found and not found["limits"] else None,
+    }
+
+
+def _holds_chats(dataset: Dataset) -> bool:
+    return dataset.domain == "conversations"
+
+
+def _keep(dataset: Dataset, reports: Reports, kind: str, label: str, make: Callable[[], dict[str, Any]]) -> None:
+    """Make the report of this kind if there is none, and keep it with the dataset."""
+    if kind not in reports:
+        with progress(None, label):
+            reports[kind] = make()
+        write_report(dataset, kind, reports[kind])
+
+
+def _complete_chats(
+    dataset: Dataset, reports: Reports, model: str, reference: str, taxonomy: str, embeddings: bool, seed: int
+) -> None:
+    import numpy as np
+
+    from genesis_lab.bias import check_bias
+    from genesis_lab.domains import recorded_domain
+    from genesis_lab.domains.conversations.taxonomy import load_taxonomy
+    from genesis_lab.training.config import train_config
+    from genesis_lab.training.saving import CARD, model_path, save_model
+    from genesis_lab.training.train import train
+    from genesis_lab.validation.embeddings import embed
+    from genesis_lab.validation.quality import validate
+    from genesis_lab.validation.reference import load_reference
+    from genesis_lab.validation.scorecard import scorecard
+
+    domain: Any = recorded_domain(dataset.manifest)
+    intents, targets = (domain.taxonomy, domain.targets()) if domain else (load_taxonomy(taxonomy), ())
+    real = load_reference(reference) if reference != "none" else None
+
+    def quality() -> dict[str, Any]:
+        vectors = embed if embeddings else None
+        found = validate(dataset, taxonomy=intents, targets=targets, reference=real, embed=vectors, seed=seed)
+        return found.to_dict()
+
+    def worth() -> dict[str, Any]:
+        pool = load_reference(reference, split="train") if real else None
+        part = intents.names if real and len(intents.names) < len(real.intents) else None
+        rng = np.random.default_rng(seed)
+        return scorecard(dataset, real, pool=pool, intents=part, embeddings=embeddings, rng=rng).to_dict()
+
+    def training() -> dict[str, Any]:
+        trained = train(dataset, train_config("fast"), reference=real)
+        save_model(trained.model, model)
+        return trained.to_dict()
+
+    _keep(dataset, reports, "quality", "Quality", quality)
+    _keep(dataset, reports, "scorecard", "Worth", worth)
+    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
+    known = [source["content_hash"] for source in reports.get("training", {"sources": ()})["sources"]]
+    if known != [dataset.content_hash] or not (model_path(model) / CARD).exists():
+        reports.pop("training", None)  # of other data, or the model itself is gone
+    _keep(dataset, reports, "training", "Classifier", training)
+
+
+def _page_of_chats(
+    dataset: Dataset,
+    reports: Reports,
+    model: str,
+    sentences: Sequence[str],
+    title: str,
+    seed: int,
+    made: dict[str, object],
+) -> Report:
+    from genesis_lab.reporting import sections
+    from genesis_lab.reporting.dataset_report import dataset_report
+    from genesis_lab.training.saving import load_model
+
+    columns = ["language", "sentiment", "complexity", "resolution_status", "category", "intent"]
+    frame = dataset.frame(columns=columns)
+    counts = {name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in columns}
+    picked = dataset.sql(f"SELECT * FROM data WHERE len(turns) <= 6 ORDER BY hash(conversation_id || '{seed}') LIMIT 2")
+    return dataset_report(
+        dataset.name,
+        dataset.manifest,
+        reports,
+        counts=counts,
+        samples=picked.to_dict("records"),
+        examples=sections.predictions(load_model(model).predict(sentences), sentences),
+        title=title,
+        provenance=made,
+    )
+
+
+def _student(dataset: Dataset, reports: Reports) -> Reports:
+    """What is known of the student that was examined on this dataset, else of the newest that it taught."""
+    from genesis_lab.finetuning.checkpoints import INFO, read_info
+
+    examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
+    taught = [(path.parent, read_info(path.parent) or {}) for path in _newest_first(f"models/*/{INFO}")]
+    of_this = [each for each in taught if each[1].get("made_with", {}).get("data_hash") == dataset.content_hash]
+    if not of_this:
+        return {}
+    folder, info = max(of_this, key=lambda each: f"local:{shown(each[0])}" in examined)
+    exports = [json.loads(path.read_text(encoding="utf-8")) for path in _newest_first("*/*/export.json")]
+    export = next((each for each in exports if each.get("student") == shown(folder)), None)
+    return {"student": info} | ({"export": export} if export else {})
+
+
+def _newest_first(pattern: str) -> list[Path]:
+    return sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)

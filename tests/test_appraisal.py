@@ -1,0 +1,82 @@
+"""Whatever a dataset holds, what is missing about it is measured, and there is a page."""
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from genesis_lab import appraisal
+from genesis_lab.bias import check_bias
+from genesis_lab.dataset import read_reports, write_report
+from genesis_lab.errors import InvalidInput
+from genesis_lab.generation.conversations import open_or_generate
+from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+from genesis_lab.notebooks import find_notebook, read_notebook
+from genesis_lab.outputs import write_atomically
+from genesis_lab.paths import output_root
+from genesis_lab.reporting import sections
+from records import conversation, write
+
+
+def student(name: str, data_hash: str, at: int = 0) -> dict[str, Any]:
+    info = {"student": f"outputs/models/{name}", "made_with": {"data_hash": data_hash}}
+    file = output_root() / "models" / name / "training_info.json"
+    write_atomically(file, json.dumps(info))
+    os.utime(file, (at, at))
+    return info
+
+
+@pytest.mark.parametrize("role", ["requirements", "vision"])
+def test_what_is_missing_of_teacher_examples_is_made_and_kept(role) -> None:
+    data = generate_teacher(TeacherConfig(total=12, role=role))
+    assert appraisal.needed(data) == ("teaching", "bias") and not read_reports(data)
+    reports = appraisal.complete(data)
+    assert set(read_reports(data)) == {"teaching", "bias"} == set(reports)
+    page = appraisal.page(data, reports, title="Mine")
+    assert page.title == "Mine" and page.figures["examples"][0] == 12
+    assert appraisal.metrics(page, reports) == {"score": 1.0, "issues": 0, "bias": "none", "verdict": None}
+
+
+def test_reports_that_are_there_are_taken_as_they_are() -> None:
+    data = generate_teacher(TeacherConfig(total=12))
+    write_report(data, "teaching", appraisal.complete(data)["teaching"] | {"min_score": 0.5})
+    assert appraisal.complete(data)["teaching"]["min_score"] == 0.5
+
+
+def test_the_student_is_the_one_that_was_examined_or_the_newest_that_this_data_taught() -> None:
+    data = generate_teacher(TeacherConfig(total=12))
+    student("of_other_data", "other")
+    assert "student" not in appraisal.complete(data)
+    first, second = (student(name, data.content_hash, at) for name, at in (("first", 1), ("second", 2)))
+    assert appraisal.complete(data)["student"] == second
+    write_report(data, "evaluation", {"cards": [{"model": "local:smollm2"}, {"model": "local:outputs/models/first"}]})
+    write_atomically(output_root() / "students" / "x" / "export.json", json.dumps({"student": first["student"]}))
+    reports = appraisal.complete(data)
+    assert reports["student"] == first and reports["export"]["student"] == first["student"]
+
+
+def test_conversations_need_their_own_reports(tmp_path) -> None:
+    data = write(tmp_path / "chats", [conversation(0)])
+    assert appraisal.needed(data) == ("quality", "scorecard", "bias", "training")
+
+
+def test_bias_of_teacher_examples_is_drawn_as_far_as_it_is_known() -> None:
+    data = open_or_generate(generate_teacher(TeacherConfig(total=60)).name, roles=True)
+    report = check_bias(data).to_dict()
+    titles = [figure.layout.title.text for figure in sections.bias_targets(report)]
+    assert [title.split()[0] for title in titles] == ["Language", "Industry", "Emphasis"]
+    for nothing in (sections.bias_appearances(report), sections.bias_coverage(report)):
+        assert str(nothing) == "not measured: requirements are not conversations"
+
+
+@pytest.mark.parametrize(("number", "parameter"), [("20", "dataset"), ("21", "a"), ("21", "b"), ("40", "dataset")])
+def test_notebooks_that_read_conversations_say_where_teacher_examples_belong(number, parameter) -> None:
+    generate_teacher(TeacherConfig(dataset="analyst", total=12))
+    cells = [c for c in read_notebook(find_notebook(number)).cells if c.cell_type == "code" and "%pip" not in c.source]
+    names: dict[str, Any] = {}
+    with pytest.raises(InvalidInput, match=r"analyst holds examples of requirements.* notebook 12 .* notebook 53 "):
+        for cell in cells:
+            exec(cell.source, names)  # noqa: S102 - our own notebooks
+            if "parameters" in cell.metadata.get("tags", []):
+                names[parameter] = "analyst"
