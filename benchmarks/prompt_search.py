@@ -2,6 +2,9 @@
 
 ``python benchmarks/prompt_search.py`` runs the bundled model on this processor; ``--dspy`` adds MIPROv2 (needs
 ``pip install dspy``), which is ended after ``--limit`` seconds. Nothing is kept but what is printed.
+
+Two tasks: ``intents`` (name the intent of a message, one of four) and ``requirements`` (the role; the offline teacher's
+concepts and demonstrations, in English).
 """
 
 from __future__ import annotations
@@ -19,8 +22,15 @@ from pathlib import Path
 INTENTS = ("card_arrival", "exchange_rate", "top_up_failed", "passcode_forgotten")
 
 
-def questions(total: int, seed: int):
+def questions(task: str, total: int, seed: int):
     """The task and its questions by split: made offline, the same for both."""
+    if task == "requirements":
+        from genesis_lab.finetuning.examples import role_examples, role_of
+        from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+
+        shares = {"english_share": 1.0, "validation_share": 0.3, "test_share": 0.4}
+        data = generate_teacher(TeacherConfig(dataset="requirements", role=task, total=total, seed=seed, **shares))
+        return role_of(data), role_examples(data, seed=seed)
     from genesis_lab.finetuning.intents import intent_examples
     from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 
@@ -31,16 +41,22 @@ def questions(total: int, seed: int):
 def ours(arguments: argparse.Namespace) -> dict[str, object]:
     from genesis_lab.finetuning.prompt_search import SearchConfig, search_prompt
     from genesis_lab.providers import provider_of
+    from genesis_lab.providers.local import LocalProvider
 
-    task, examples = questions(arguments.total, arguments.seed)
+    task, examples = questions(arguments.task, arguments.total, arguments.seed)
+    shown = 2 if arguments.task == "requirements" else 4  # a demonstration of the role has 450 tokens
     config = SearchConfig(
-        instructions=4, demonstrations=4, demonstration_sets=3, candidates=8, first_rung=8,
-        validation_items=arguments.validation, test_items=arguments.test, grammar=arguments.grammar, max_tokens=16,
-        seed=arguments.seed,
+        instructions=4, demonstrations=shown, demonstration_sets=3, candidates=arguments.candidates, first_rung=8,
+        validation_items=arguments.validation, test_items=arguments.test, grammar=arguments.grammar,
+        max_tokens=arguments.max_tokens, seed=arguments.seed,
     )  # fmt: skip
     provider = provider_of(arguments.model)
+    if isinstance(provider, LocalProvider):
+        provider.batch_size = arguments.batch
     started, used = time.perf_counter(), time.process_time()
-    report = search_prompt(provider.complete, examples, config, role=task, model=arguments.model, concurrency=8)
+    report = search_prompt(
+        provider.complete, examples, config, role=task, model=arguments.model, concurrency=arguments.batch
+    )
     return {
         "chosen": report.chosen,
         "made of": next(c.origin for c in report.candidates if c.name == report.chosen),
@@ -64,7 +80,7 @@ def theirs(arguments: argparse.Namespace, log: Path) -> None:
     from genesis_lab.providers import provider_of
     from genesis_lab.providers.base import Request, request_key
 
-    task, examples = questions(arguments.total, arguments.seed)
+    task, examples = questions(arguments.task, arguments.total, arguments.seed)
     provider = provider_of(arguments.model)
     logging.disable(logging.WARNING)
 
@@ -103,12 +119,14 @@ def theirs(arguments: argparse.Namespace, log: Path) -> None:
             dspy.Example(question=e.question, answer=e.answer).with_inputs("question") for e in examples[split][:most]
         ]
 
-    def metric(gold, guess, trace=None) -> float:
-        right = str(getattr(guess, "answer", "")).strip() == gold.answer
-        note(scored=right)
-        return float(right)
+    by_question = {e.question: e for split in examples.values() for e in split}
 
-    lm = Local("local", max_tokens=64, temperature=0.0, cache=False)
+    def metric(gold, guess, trace=None) -> float:
+        score = task.score(str(getattr(guess, "answer", "")).strip(), by_question[gold.question]).total
+        note(scored=score)
+        return score
+
+    lm = Local("local", max_tokens=max(64, arguments.max_tokens), temperature=0.0, cache=False)
     dspy.configure(lm=lm)
     program = dspy.Predict(Route)
     try:
@@ -127,7 +145,7 @@ def theirs(arguments: argparse.Namespace, log: Path) -> None:
     for name, prompt in (("default", None), ("dspy's", taken)):
         answers = ask(
             provider.complete, examples["test"][: arguments.test], role=task, model=arguments.model, runs=1,
-            temperature=0.0, max_tokens=16, grammar=arguments.grammar, program=prompt,
+            temperature=0.0, max_tokens=arguments.max_tokens, grammar=arguments.grammar, program=prompt,
         )  # fmt: skip
         scores[name] = float(answers.frame["total"].mean())
     note(rescored_by_us=scores, instruction=taken.instruction, demonstrations=len(taken.demonstrations))
@@ -148,21 +166,25 @@ def watched(arguments: argparse.Namespace) -> dict[str, object]:
             ended = f"ended after {arguments.limit} s, before it had finished"
         lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
     calls = [line["call"] for line in lines if "call" in line]
-    right = [line["scored"] for line in lines if "scored" in line]
+    scores = [line["scored"] for line in lines if "scored" in line]
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "calls": len(calls),
         "prompt tokens": sum(call["prompt_tokens"] for call in calls),
-        "answers that its adapter could read": len(right),
-        "of these right": sum(right),
+        "answers that its adapter could read": len(scores),
+        "their mean score": sum(scores) / len(scores) if scores else None,
         "ended": ended,
     } | {key: value for line in lines for key, value in line.items() if key not in ("call", "scored")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=("intents", "requirements"), default="intents")
     parser.add_argument("--model", default="local:smollm2")
-    parser.add_argument("--total", type=int, default=280, help="conversations to make; a fifth is for demonstrations")
+    parser.add_argument("--total", type=int, default=280, help="records to make; some are for demonstrations")
+    parser.add_argument("--candidates", type=int, default=8, help="prompts in our race")
+    parser.add_argument("--max-tokens", type=int, help="longest answer (default: 16 for intents, 320 for requirements)")
+    parser.add_argument("--batch", type=int, default=8, help="questions at once")
     parser.add_argument("--validation", type=int, default=64)
     parser.add_argument("--test", type=int, default=100)
     parser.add_argument(
@@ -174,6 +196,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=900, help="seconds for dspy")
     parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.max_tokens = arguments.max_tokens or {"intents": 16, "requirements": 320}[arguments.task]
 
     from genesis_lab.outputs import isolated_root, use_output_root
 

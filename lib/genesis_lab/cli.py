@@ -238,6 +238,7 @@ def export_student_command(
     ] = ["q8_0", "q4_k_m"],
     dataset: Annotated[str | None, typer.Option(help="Measure every form on the test split of this dataset.")] = None,
     items: Annotated[int, typer.Option(min=1, help="Test items to measure on.")] = 100,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a test item, tokens.")] = 1024,
     llama_cpp: Annotated[
         str | None, typer.Option(help="A llama.cpp checkout (default: its converter is fetched).")
     ] = None,
@@ -249,13 +250,20 @@ def export_student_command(
     from genesis_lab.finetuning.checkpoints import student_path
     from genesis_lab.finetuning.examples import role_examples, role_of
     from genesis_lab.finetuning.export import export_student, push_student
+    from genesis_lab.reporting.progress import progress
 
     data = open_dataset(dataset) if dataset else None
     examples = role_examples(data).get("test", [])[:items] if data else []
-    report = export_student(
-        student_path(student), target, cast(Any, format), role=role_of(data) if data else None, examples=examples,
-        llama_cpp=llama_cpp, on_step=lambda step: typer.echo(step, err=True),
-    )  # fmt: skip
+    with progress(None, "Exporting", unit="answers") as bar:
+
+        def step(name: str) -> None:
+            bar.label = f"Exporting, {name}"
+            bar.advance(0)
+
+        report = export_student(
+            student_path(student), target, cast(Any, format), role=role_of(data) if data else None, examples=examples,
+            max_tokens=max_tokens, llama_cpp=llama_cpp, on_step=step, on_progress=bar,
+        )  # fmt: skip
     for file in report.files:
         typer.echo(f"{file.path}  {file.bytes / 1e6:,.1f} MB  {file.note or ''}".rstrip())
     for gate in report.gates:

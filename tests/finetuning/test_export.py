@@ -14,7 +14,7 @@ from finetuning.ollama_formats import parse_modelfile
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.finetuning.card import model_card
-from genesis_lab.finetuning.export import ExportReport, export_student, push_student
+from genesis_lab.finetuning.export import ExportReport, _copied, export_student, push_student
 from genesis_lab.finetuning.gguf import llama_cpp_sources, parity_texts, weight_formats
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
@@ -223,6 +223,16 @@ def finished(tmp_path) -> Path:
     for place in (tmp_path, tmp_path / "merged", tmp_path / "adapter"):
         (place / "README.md").write_text(model_card(report, tmp_path / "adapter", {"verdict": "better", "rows": [1]}))
     return tmp_path
+
+
+def test_an_adapter_of_the_model_that_comes_along_names_it_as_the_hub_does(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "smollm2", "r": 8}')
+    target = _copied(tmp_path, tmp_path / "adapter")
+    told = json.loads((target / "adapter_config.json").read_text())
+    assert told == {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 8}
+    report = ExportReport("s", "smollm2", "outputs/students/s", (), (), 0.03, None, True, None, {})
+    card = model_card(report, tmp_path)
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == told["base_model_name_or_path"] and "Q4_1" in card
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genesis_lab.providers.local_models import BUNDLED, BUNDLED_HUB
+
 if TYPE_CHECKING:
     from genesis_lab.finetuning.export import ExportReport
 
@@ -18,11 +20,14 @@ def model_card(report: ExportReport, student: Path, evaluation: Mapping[str, Any
 
     kind = "peft" if (student / "adapter_config.json").is_file() else "transformers"
     header = {"library_name": kind, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
-    if "/" in report.base and not report.base.startswith("outputs"):
+    if report.base == BUNDLED:
+        header["base_model"] = BUNDLED_HUB
+    elif "/" in report.base and not report.base.startswith("outputs"):
         header["base_model"] = report.base
     name = Path(report.folder).name
     lines = ["---", yaml.safe_dump(header, sort_keys=False).rstrip(), "---", "", f"# {_cell(name)}", ""]
-    lines += [f"A student of {_cell(report.base)}, trained and exported with Genesis Lab.", ""]
+    base = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if report.base == BUNDLED else _cell(report.base)
+    lines += [f"A student of {base} trained and exported with Genesis Lab.", ""]
     info = student / "training_info.json"
     trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
     if limits := trained.get("limits"):

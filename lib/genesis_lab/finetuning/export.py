@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,7 +34,15 @@ from genesis_lab.hub import push_folder
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import provider_of
-from genesis_lab.providers.local_models import LoadedModel, adapter_base, load_model, quiet, unpack_gguf
+from genesis_lab.providers.local_models import (
+    BUNDLED,
+    BUNDLED_HUB,
+    LoadedModel,
+    adapter_base,
+    load_model,
+    quiet,
+    unpack_gguf,
+)
 from genesis_lab.stats import Interval, bootstrap_interval, paired_bootstrap_difference
 
 What = Literal["adapter", "merged", "gguf"]
@@ -284,6 +292,10 @@ def _copied(adapter: Path, target: Path) -> Path:
     for pattern in ("adapter_*", "tokenizer*", "chat_template*", "special_tokens*", "training_info.json"):
         for file in adapter.glob(pattern):
             shutil.copy2(file, target)
+    if adapter_base(str(adapter)) == BUNDLED:  # a name that only this project knows
+        told = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+        told["base_model_name_or_path"] = BUNDLED_HUB
+        write_atomically(target / "adapter_config.json", json.dumps(told, indent=2) + "\n")
     return target
 
 
@@ -325,6 +337,13 @@ def _gate(
 ) -> list[Gate]:
     gates: list[Gate] = []
     reference = None
+
+    def standing(this: Asking) -> None:
+        if on_progress:
+            done, total = len(gates) * len(examples) + this.done, len(specs) * len(examples)
+            eta_s = (total - done) / this.rate if this.rate else None
+            on_progress(replace(this, done=done, total=total, eta_s=eta_s))
+
     for form, spec in specs.items():
         tell(f"score of {form}")
         asked_by = spec.partition(":")[0]
@@ -338,7 +357,7 @@ def _gate(
             answers = ask(
                 provider.complete, examples, role=role, model=identity(spec), runs=1, temperature=0.0,
                 max_tokens=max_tokens, path=folder / "answers" / f"{form}.jsonl",
-                concurrency=provider.capabilities.concurrency, on_progress=on_progress,
+                concurrency=provider.capabilities.concurrency, on_progress=standing,
             )  # fmt: skip
         finally:
             provider.close()

