@@ -9,9 +9,10 @@ order, with the same adapters (rank 8 on q, k, v and o), rate and schedule. Coun
 padding left out, over the seconds of all steps but the first, which warms up; processor seconds, which other work on
 the machine hardly changes, stand beside them.
 
-Arms: `ours`; `trl`, SFTTrainer with its defaults; `trl-tuned`, the same with packing, without gradient
-checkpointing, and its base in bfloat16. TRL's packed rows hold whole examples up to --row-tokens, and as many rows go
-into a step as hold about --batch examples. With --shape the weights are random: for speed alone.
+Arms: `ours`; `trl`, SFTTrainer with its defaults; `trl-tuned`, the same without gradient checkpointing and its base in
+bfloat16; `trl-packed`, that with packing, which is what pays on a GPU. All learn the response only. TRL's packed rows hold
+whole examples up to --row-tokens, and as many rows go into a step as hold about --batch examples. With --shape the weights
+are random: for speed alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ARMS = ("ours", "trl", "trl-tuned")
+ARMS = ("ours", "trl", "trl-tuned", "trl-packed")
 SHAPES = {  # of the published configs: https://huggingface.co/Qwen/Qwen3-0.6B (-1.7B, -8B), config.json
     "qwen3-0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
     "qwen3-1.7b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
@@ -69,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--row-tokens", type=int, default=2048)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument(
-        "--compile", action="store_true", help="ours with compiled blocks; trl-tuned with torch_compile"
+        "--compile", action="store_true", help="ours with compiled blocks; tuned TRL with torch_compile"
     )
     parser.add_argument("--threads", type=int, default=0, help="processor threads (default: torch's)")
     parser.add_argument("--seed", type=int, default=42)
@@ -155,7 +156,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
 
     from genesis_lab.finetuning.student import ATTENTION
 
-    tuned, prepared = a.arm == "trl-tuned", _prepared(a)
+    tuned, packed, prepared = a.arm != "trl", a.arm == "trl-packed", _prepared(a)
     if not tuned:
         prepared.loaded.model.float()  # SFTTrainer loads a base in float32 and calculates in bfloat16 by autocast
     ordered = [example for step in range(1, prepared.total_steps + 1) for example in prepared.batch(step)]
@@ -164,8 +165,8 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
         for e in ordered
     ])  # fmt: skip
     mean = sum(map(len, ordered)) / len(ordered)
-    size = max(1, round(a.batch * mean / a.row_tokens)) if tuned else a.batch
-    given: dict[str, Any] = {"packing": True, "gradient_checkpointing": False, "bf16": False} if tuned else {}
+    size = max(1, round(a.batch * mean / a.row_tokens)) if packed else a.batch
+    given: dict[str, Any] = {"packing": packed, "gradient_checkpointing": False, "bf16": False} if tuned else {}
     if tuned and prepared.loaded.device == "cuda":
         from importlib.util import find_spec
 
@@ -184,7 +185,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
             folder, num_train_epochs=1, per_device_train_batch_size=size, learning_rate=a.rate, warmup_steps=1,
-            lr_scheduler_type="cosine", max_length=a.row_tokens, train_sampling_strategy="sequential", seed=a.seed,
+            lr_scheduler_type="cosine", completion_only_loss=True, max_length=a.row_tokens, train_sampling_strategy="sequential", seed=a.seed,
             logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
             use_cpu=prepared.loaded.device == "cpu", **given,
         )  # fmt: skip

@@ -226,3 +226,17 @@ def test_data_files_are_part_of_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["genesis_lab"]
     data = [p for p in PACKAGE.rglob("*") if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts]
     assert not [p.name for p in data if not any(p.match(pattern) for pattern in patterns)]
+
+
+def test_a_path_under_outputs_is_read_back_from_wherever_it_was_shown_from(tmp_path, monkeypatch):
+    from genesis_lab.paths import output_root, resolve, shown
+    from genesis_lab.settings import get_settings
+
+    monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(tmp_path))
+    get_settings.cache_clear()
+    try:
+        student = output_root() / "models" / "student"
+        assert shown(student) == "outputs/models/student" and resolve(shown(student)) == student
+        assert resolve("params/demo.yaml") == ROOT / "params" / "demo.yaml" and resolve(tmp_path) == tmp_path
+    finally:
+        get_settings.cache_clear()

@@ -22,8 +22,13 @@ def output_root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path; a relative one is read from the project root, as in parameters and the README."""
+    """An absolute path; a relative one is read from the project root, as in parameters and the README.
+
+    ``outputs/…`` is what `shown` writes of the output root, so it is read from there, wherever that is.
+    """
     path = Path(path).expanduser()
+    if path.parts[:1] == ("outputs",):
+        return output_root().joinpath(*path.parts[1:])
     return path if path.is_absolute() else project_root() / path
 
 
