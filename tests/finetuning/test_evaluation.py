@@ -8,7 +8,7 @@ import pytest
 from finetuning.simulated_scores import verdicts
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import InvalidInput, MissingDependency
-from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark, examine
+from genesis_lab.finetuning.benchmark import Candidate, Sampling, as_examined, benchmark, examine
 from genesis_lab.finetuning.evaluation import (
     BASELINE,
     FINE_TUNED,
@@ -21,6 +21,7 @@ from genesis_lab.finetuning.evaluation import (
     verdict,
 )
 from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import evaluation as shown
@@ -184,3 +185,9 @@ def test_a_true_difference_is_found_and_named() -> None:
     assert words["better"] / words.total() > 0.95
     words, _ = verdicts("graded", 300, 150, np.random.default_rng(5), draws=199)
     assert words["equivalent"] / words.total() > 0.85
+
+
+def test_an_examined_model_says_its_own_words() -> None:
+    bundled = LocalProvider()
+    assert bundled.repetition_penalty == 1.15  # as a teacher it would else say one sentence over and over
+    assert as_examined(bundled, 5) is bundled and (bundled.repetition_penalty, bundled.batch_size) == (None, 5)

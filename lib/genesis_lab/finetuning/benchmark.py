@@ -260,6 +260,14 @@ def shift(on_progress: Callable[[Asking], None] | None, place: int, of: int) -> 
     return shifted
 
 
+def as_examined(provider: Provider, batch: int) -> Provider:
+    """`provider` as every examination asks it: `batch` questions at once, and the model's own words, no penalty on them."""
+    if isinstance(provider, LocalProvider):
+        provider.batch_size = batch
+        provider.repetition_penalty = None
+    return provider
+
+
 class _Lazily:
     """A model that is loaded when there is something to ask it; `file` keeps what that took for when there is not."""
 
@@ -272,11 +280,9 @@ class _Lazily:
             return
         started = time.perf_counter()
         self._connected = self._connect(self._spec)
-        provider = self._connected.provider
+        provider = as_examined(self._connected.provider, self._batch)
         facts: dict[str, Any] = {"load_s": None, "memory_bytes": None}
         if isinstance(provider, LocalProvider):
-            provider.batch_size = self._batch
-            provider.repetition_penalty = None  # base and student under the same conditions
             loaded = provider.load()
             weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
             peak = peak_memory_bytes(loaded.device) if loaded.device == "cuda" else None
