@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -38,6 +39,29 @@ def test_a_longer_run_fills_the_splits_as_nearly_as_whole_groups_allow() -> None
     data = generate_teacher(TeacherConfig(total=400, test_share=0.3))
     assert all(abs(n - wanted) <= 2 for n, wanted in zip(data.counts.values(), (220, 60, 120), strict=True))
     assert data.frame("test", ["group"])["group"].nunique() >= 60
+
+
+def test_a_product_owner_answers_the_requirements_of_a_dataset() -> None:
+    source = generate_teacher(TeacherConfig(dataset="analyst", total=60, english_share=0.8))
+    config = TeacherConfig(dataset="owner", role="vision", requirements="analyst", total=60)
+    data, columns = generate_teacher(config), "SELECT concept, split, {} AS said FROM data ORDER BY concept"
+    assert data.sql(columns.format("requirements")).equals(source.sql(columns.format("answer")))
+    report = teaching_report(data)
+    assert report["scores"]["mean"] == 1.0 and not report["audit"]["kinds"] and check_bias(data).severity == "none"
+    assert generate_teacher(config).content_hash == data.content_hash
+    part = TeacherConfig(dataset="owner", role="vision", requirements="analyst", total=20).plan
+    assert [s.seed for s in part.specs] == [s.seed for s in config.plan.specs[:20]]
+
+
+def test_requirements_of_other_people_need_a_model_as_teacher(tmp_path) -> None:
+    answer = generate_teacher(TeacherConfig(dataset="ours", total=10)).frame()["answer"][0]
+    rows = [{"prompt": f"A kiosk of kind {i} for sailors", "response": answer} for i in range(10)]
+    (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    import_dataset(tmp_path / "theirs.jsonl", "theirs", domain="requirements")
+    config = TeacherConfig(dataset="owner", role="vision", requirements="theirs", total=10)
+    assert "kiosk of kind" in str(config.domain.prompt(config.plan.specs[0]).messages[-1][1])
+    with pytest.raises(GenesisError, match="choose a model as provider to answer theirs"):
+        generate_teacher(config)
 
 
 def answering(role, total: int, first):

@@ -43,6 +43,9 @@ class RoleConfig(BaseModel):
     min_score: float = Field(0.8, ge=0, le=1, description="answers that score below this are not accepted")
     validation_share: float = Field(0.15, ge=0, lt=1, description="share of examples for choosing (split validation)")
     test_share: float = Field(0.15, ge=0, lt=1, description="share of examples held out to the end (split test)")
+    requirements: str = Field(
+        "", description="role vision: dataset of requirements to answer; none: a grammar writes them"
+    )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
 
     @field_validator("industries")

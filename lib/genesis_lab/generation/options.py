@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from genesis_lab.dataset import Dataset
+from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import InvalidInput
@@ -157,9 +157,39 @@ def go_on(name: str, *, on_progress: Callable[[Progress], None] | None = None) -
     except OSError:
         raise InvalidInput(f"There is no unfinished run of {name}.") from None
     chosen = {name: value for name, value in again["config"].items() if name != "domain"}
-    domain = get_domain(again["config"]["domain"], **chosen)
+    domain = chosen_domain(again["config"]["domain"], **chosen)
     plan = make_plan(domain, again["total"], again["seed"])
     return generate_with(GenerationOptions(**again["options"]), domain, plan, again["config"], on_progress=on_progress)
+
+
+def chosen_domain(name: str, **options: Any) -> Domain:
+    """The domain of these options, with the records that it works from where they name a dataset.
+
+    Raises
+    ------
+    InvalidInput : see `get_domain`; or the dataset does not hold what the domain works from.
+    """
+    domain: Any = get_domain(name, **options)
+    if not options.get("requirements"):
+        return cast(Domain, domain)
+    source = open_dataset(options["requirements"])
+    if name != "vision" or source.domain != "requirements":
+        raise InvalidInput(
+            f"requirements: role vision answers examples of requirements, got role {name} and {source.name}, which holds "
+            f"{source.domain}."
+        )
+    role: Any = get_domain("requirements")
+    given = []
+    for one in source.sql("SELECT * FROM data ORDER BY md5(concept), record_id").to_dict(
+        "records"
+    ):  # the first n: mixed
+        example = role.example(one)
+        if role.score(one["answer"], example).valid:  # what other people's data does not say is told from its text
+            told = {name: one[name] or "" for name in ("concept", "industry", "region", "emphasis", "split")}
+            answer = role.tidied(one["answer"])
+            given.append(told | {"language": example.language, "group": example.group, "answer": answer})
+    domain.given = given
+    return cast(Domain, domain)
 
 
 def estimate_with(options: GenerationOptions, domain: Domain, plan: Plan) -> dict[str, Estimate]:

@@ -9,12 +9,11 @@ from typing import Any, Literal, cast
 from pydantic import BaseModel, Field
 
 from genesis_lab.dataset import Dataset, open_dataset
-from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Role
 from genesis_lab.domains.roles import RoleConfig
 from genesis_lab.generation.estimate import Estimate, in_all
 from genesis_lab.generation.lane import Progress
-from genesis_lab.generation.options import GenerationOptions, estimate_with, generate_with
+from genesis_lab.generation.options import GenerationOptions, chosen_domain, estimate_with, generate_with
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.paths import dataset_path, shown
 
@@ -34,7 +33,7 @@ class TeacherConfig(GenerationOptions, RoleConfig, RoleChoice):
 
     @cached_property
     def domain(self) -> Role:
-        return cast(Role, get_domain(self.role, **self.model_dump(include=set(RoleConfig.model_fields))))
+        return cast(Role, chosen_domain(self.role, **self.model_dump(include=set(RoleConfig.model_fields))))
 
     @cached_property
     def plan(self) -> Plan:

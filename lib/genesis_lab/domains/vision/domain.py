@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from genesis_lab.domains.answers import (
     unaccented,
     written,
 )
-from genesis_lab.domains.base import Example, Score, Spec
+from genesis_lab.domains.base import Example, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept, concept_terms, filled
 from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.grammars import vision_grammar
@@ -34,6 +35,7 @@ from genesis_lab.domains.requirements.domain import LISTS as REQUIREMENT_LISTS
 from genesis_lab.domains.requirements.domain import as_yaml as requirements_yaml
 from genesis_lab.domains.requirements.domain import offline as offline_requirements
 from genesis_lab.domains.roles import SCHEMA, RoleRecord, YamlRole, draws, object_schema, same_words
+from genesis_lab.errors import InvalidInput
 
 LABELS = ("VISION", "REVIEW")
 VISION_FIELDS = (
@@ -61,16 +63,45 @@ class VisionRecord(RoleRecord):
 
 
 class Vision(YamlRole):
-    """The `Role` of a product owner."""
+    """The `Role` of a product owner.
+
+    `given` are records of requirements to answer, in the order of the specs, each with its split; where there are none,
+    concepts are planned and the offline grammar writes their requirements.
+    """
 
     name = "vision"
     record_type = VisionRecord
+    given: Sequence[Mapping[str, Any]] = ()
 
     def texts(self) -> Mapping[str, Any]:
         return _prompts()
 
+    def targets(self) -> Sequence[Target]:
+        return () if self.config.requirements else super().targets()  # what is given has the shares that it has
+
+    def specs(self, total: int, seed: int) -> Sequence[Spec]:
+        if not self.config.requirements:
+            return super().specs(total, seed)
+        if total > len(self.given):
+            raise InvalidInput(
+                f"total: {self.config.requirements} holds {len(self.given):,} valid examples of requirements, got {total:,}."
+            )
+        names = ("language", "emphasis", "industry", "group", "region", "split")
+        return [
+            Spec(
+                i,
+                0,
+                zlib.crc32(f"{seed}/{one['concept']}/{one['answer']}".encode()),
+                {name: one[name] for name in names},
+            )
+            for i, one in enumerate(self.given[:total])
+        ]
+
     def draft(self, spec: Spec) -> dict[str, Any]:
-        return super().draft(spec) | {"requirements": requirements_yaml(self._requirements(spec))}
+        if not self.given:
+            return super().draft(spec) | {"requirements": requirements_yaml(self._requirements(spec))}
+        one, names = self.given[spec.index], ("concept", "language", "group", "industry", "region", "emphasis")
+        return {name: one[name] for name in names} | {"requirements": one["answer"]}
 
     def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
         if not record.get("requirements"):  # other people's prompts hold both
@@ -94,9 +125,18 @@ class Vision(YamlRole):
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         rng = np.random.default_rng([spec.seed, attempt, 1])
-        return as_blocks(*offline(self.concept(spec), self._requirements(spec), rng))
+        try:
+            concept = self.concept(spec)
+        except KeyError:
+            raise InvalidInput(
+                "The offline teacher knows the products of its own concepts only: choose a model as provider to answer "
+                f"{self.config.requirements}."
+            ) from None
+        return as_blocks(*offline(concept, self._requirements(spec), rng))
 
     def _requirements(self, spec: Spec) -> dict[str, Any]:
+        if self.given:
+            return dict(load(self.given[spec.index]["answer"]))
         return offline_requirements(self.concept(spec), np.random.default_rng([spec.seed, 0]), self.config.max_items)
 
     def tidied(self, text: str) -> str:
