@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.outputs import write_atomically
+from genesis_lab.outputs import share_weights, write_atomically
 from genesis_lab.paths import output_root, resolve, shown
 from genesis_lab.providers.local_models import BUNDLED, bundled_model
 
@@ -126,6 +126,7 @@ def save_student(student: Path, *, model: Any, adapter: dict[str, Any], base: st
         config.base_model_name_or_path, config.inference_mode = base, True
         config.save_pretrained(folder)
         save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
+        share_weights(folder)
         write_atomically(folder / INFO, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
     scratch = student / "finished"

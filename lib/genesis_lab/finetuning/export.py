@@ -31,7 +31,7 @@ from genesis_lab.finetuning.gguf import (
 )
 from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
-from genesis_lab.outputs import write_atomically
+from genesis_lab.outputs import share_weights, write_atomically
 from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import provider_of
 from genesis_lab.providers.local_models import (
@@ -283,6 +283,7 @@ def _merge(source: Path, merged: Path) -> LoadedModel:
     with placed(merged) as temporary, quiet():
         loaded.model.to(kept).save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
+        share_weights(temporary)
     return loaded
 
 

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
+from genesis_lab.outputs import share_weights
 from genesis_lab.paths import output_root, resolve, shown
 from genesis_lab.settings import get_settings
 
@@ -229,6 +230,7 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
         _restore_digits(gguf, tokenizer)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+    share_weights(partial)
     partial.rename(target)
 
 
