@@ -33,12 +33,6 @@ def write_atomically(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def share_weights(folder: Path) -> None:
-    """Let whoever may read `folder` read its weights: safetensors keeps what it writes to its owner."""
-    for file in folder.glob("*.safetensors"):
-        file.chmod(folder.stat().st_mode & 0o666)
-
-
 def use_output_root(folder: Path | None) -> None:
     """Make `folder` the output root of this process and of the processes it starts; None goes back to the default."""
     if folder is None:

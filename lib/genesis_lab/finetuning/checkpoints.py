@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.outputs import share_weights, write_atomically
+from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import output_root, resolve, shown
-from genesis_lab.providers.local_models import BUNDLED, bundled_model
+from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_weights
 
 INFO = "training_info.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -31,7 +31,7 @@ from genesis_lab.finetuning.gguf import (
 )
 from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
-from genesis_lab.outputs import share_weights, write_atomically
+from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import provider_of
 from genesis_lab.providers.local_models import (
@@ -41,6 +41,7 @@ from genesis_lab.providers.local_models import (
     adapter_base,
     load_model,
     quiet,
+    share_weights,
     unpack_gguf,
 )
 from genesis_lab.stats import Interval, bootstrap_interval, paired_bootstrap_difference

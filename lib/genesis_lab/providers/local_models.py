@@ -16,7 +16,6 @@ from unittest.mock import patch
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
-from genesis_lab.outputs import share_weights
 from genesis_lab.paths import output_root, resolve, shown
 from genesis_lab.settings import get_settings
 
@@ -232,6 +231,12 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
         tokenizer.save_pretrained(partial)
     share_weights(partial)
     partial.rename(target)
+
+
+def share_weights(folder: Path) -> None:
+    """Let whoever may read `folder` read its weights: safetensors keeps what it writes to its owner."""
+    for file in folder.glob("*.safetensors"):
+        file.chmod(folder.stat().st_mode & 0o666)
 
 
 def _restore_digits(gguf: Path, tokenizer: Any) -> None:
