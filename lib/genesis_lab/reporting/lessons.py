@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from genesis_lab.reporting.evaluation import side_by_side
 from genesis_lab.reporting.figures import figure
 from genesis_lab.reporting.markup import Html
 from genesis_lab.reporting.progress import duration
@@ -91,22 +92,16 @@ def facts(info: Info) -> Html:
     return table([{"what": what, "is": value} for what, value in rows.items()], caption="The run")
 
 
-def before_and_after(info: Info, *, limit: int = 2, characters: int = 700) -> Html | NotMeasured:
-    """The same unseen questions answered by the base and by the student."""
-    epochs = info["epochs"]
-    pairs = list(zip(epochs[0]["answers"], epochs[info["best_epoch"]]["answers"], strict=True))[:limit]
-    if not pairs:
-        return NotMeasured("no validation example was answered: set examine above 0")
-    rows = [
-        {"who": who, "score": f"{answer['score']:.2f}", "answer": _short(answer["text"], characters)}
-        for pair in pairs
-        for who, answer in zip(("base", "student"), pair, strict=True)
+def before_and_after(info: Info, *, limit: int = 2) -> Html | NotMeasured:
+    """The same unseen questions answered by the base and by the student, side by side."""
+    first, kept = (info["epochs"][at]["answers"][:limit] for at in (0, info["best_epoch"]))
+    if not first or not kept:
+        return NotMeasured("no validation example was answered: examine was 0")
+    found = [
+        side_by_side("", {who: (of["text"], f"{of['score']:.2f}") for who, of in (("the base", a), ("the student", b))})
+        for a, b in zip(first, kept, strict=True)
     ]
-    return table(rows, caption="The same questions, before and after")
-
-
-def _short(text: str, characters: int) -> str:
-    return text if len(text) <= characters else text[:characters] + " …"
+    return Html("".join(each.html for each in found), "\n".join(each.text.strip() for each in found))
 
 
 def _smoke(info: Info) -> str:

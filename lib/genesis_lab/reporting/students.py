@@ -156,7 +156,7 @@ def _lessons(info: Report) -> list[Any]:
         lessons.score_curve(info),
         lessons.loss_curve(info),
         "One of these questions, answered before training and after it, with the scores:",
-        _before_and_after(info),
+        lessons.before_and_after(info, limit=1),
         lessons.facts(info),
     ]
 
@@ -184,14 +184,6 @@ def _benchmark(report: Report) -> list[Any]:
 def _who(report: Report) -> str:
     named = [f"{c['name']} is {c['model']}" for c in report["cards"]]
     return f"Of these, {', '.join(named)}."
-
-
-def _before_and_after(info: Report) -> Html | NotMeasured:
-    first, kept = (info["epochs"][at]["answers"][:1] for at in (0, info["best_epoch"]))
-    if not first or not kept:
-        return NotMeasured("no question was asked: examine was 0")
-    said = {who: (of["text"], f"{of['score']:.2f}") for who, (of,) in (("the base", first), ("the student", kept))}
-    return evaluation.side_by_side("", said)
 
 
 def _smoke(limits: Mapping[str, Any]) -> list[str]:
