@@ -184,6 +184,7 @@ def search_prompt(
     default, rng = race[0], np.random.default_rng(config.seed)
 
     looked = {each.name: asking.scores(each, test) for each in (default, chosen)}
+    asking.finished()
     result = {name: bootstrap_interval(scores, rng=rng) for name, scores in looked.items()}
     if chosen is not default:
         result["difference"] = paired_bootstrap_difference(looked[chosen.name], looked["default"], rng=rng)
@@ -219,6 +220,7 @@ class _Asking:
         self.concurrency, self.on_progress = concurrency, on_progress
         self.done = self.total = 0
         self.asked: set[tuple[int, str]] = set()
+        self.standing: Asking | None = None
 
     def ask(self, program: PromptProgram, items: Sequence[Example]) -> Answers:
         known = sum((id(program), item.id) in self.asked for item in items)
@@ -228,7 +230,8 @@ class _Asking:
                 done = self.done + standing.done - known
                 left = self.total - done
                 eta_s = left / standing.rate if standing.rate else None
-                self.on_progress(replace(standing, done=done, total=self.total, eta_s=eta_s))
+                self.standing = replace(standing, done=done, total=self.total, eta_s=eta_s)
+                self.on_progress(self.standing)
 
         answers = ask(
             self.call, items, role=self.role, model=self.model, runs=1, temperature=0.0, program=program,
@@ -238,6 +241,11 @@ class _Asking:
         self.done += len(items) - known
         self.asked |= {(id(program), item.id) for item in items}
         return answers
+
+    def finished(self) -> None:
+        """Nothing more is asked, though a longer race was planned for."""
+        if self.on_progress and self.standing:
+            self.on_progress(replace(self.standing, total=self.standing.done, eta_s=None))
 
     def scores(self, candidate: Candidate, items: Sequence[Example]) -> pd.Series[float]:
         """The candidate's score for each group of `items`."""

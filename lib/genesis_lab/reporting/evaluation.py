@@ -142,7 +142,8 @@ def side_by_side(question: str, answers: Mapping[str, tuple[str, str]]) -> Html:
     style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:11px/1.4 ui-monospace,Menlo,Consolas,monospace"
     heads = "".join(f"<th>{escape(name)}</th>" for name in answers)
     said = "".join(
-        f'<td>{escape(note)}<pre style="{style}">{escape(text[:900])}</pre></td>' for text, note in answers.values()
+        f'<td style="overflow-wrap:anywhere;vertical-align:top">{escape(note)}<pre style="{style}">{escape(text[:900])}</pre></td>'
+        for text, note in answers.values()
     )
     return Html(
         f'<p>{escape(question)}</p><table style="table-layout:fixed;width:100%"><tr>{heads}</tr><tr>{said}</tr></table>',
