@@ -104,7 +104,9 @@ def test_a_student_learns_and_is_used_by_its_folder(dataset: Dataset, base: Path
     assert epochs[-1]["validation_loss"] < epochs[0]["validation_loss"]
     assert plan.steps == len(info["steps"]) == 9 and plan.tokens == info["tokens_seen"]
     assert json.loads((report.folder / "training_info.json").read_text()) == info
-    assert len({file.stat().st_mode for file in report.folder.iterdir() if file.is_file()}) == 1  # all may read all of it
+    assert (
+        len({file.stat().st_mode for file in report.folder.iterdir() if file.is_file()}) == 1
+    )  # all may read all of it
     assert not info["smoke"] and info["made_with"]["data_hash"] == dataset.content_hash
     assert not list(report.folder.glob("checkpoint-*"))
 

@@ -65,7 +65,8 @@ def test_a_prompt_that_helps_wins_and_its_gain_on_test_has_an_interval(tmp_path)
 def test_the_tasks_own_prompt_stays_where_nothing_is_better_beyond_doubt(tmp_path):
     told = []
     report = search(model(0.6, 0.6), tmp_path, on_progress=told.append)
-    assert told[-1].done == told[-1].total == report.calls  # fewer than were planned: one prompt only is tested
+    planned = planned_calls(SearchConfig(**SMALL), len(report.candidates))
+    assert told[-1].done == told[-1].total < planned  # one prompt only is asked about test
     assert report.chosen == "default" and report.program == PromptProgram() and set(report.test) == {"default"}
     assert load_program(tmp_path).instruction == ""
 
