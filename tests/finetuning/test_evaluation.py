@@ -191,3 +191,8 @@ def test_an_examined_model_says_its_own_words() -> None:
     bundled = LocalProvider()
     assert bundled.repetition_penalty == 1.15  # as a teacher it would else say one sentence over and over
     assert as_examined(bundled, 5) is bundled and (bundled.repetition_penalty, bundled.batch_size) == (None, 5)
+
+
+def test_a_student_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidInput, match="no finished student 'nobody' in outputs/models"):
+        arms("local:smollm2", student="nobody")

@@ -22,6 +22,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.finetuning.answers import Answers, Asking
 from genesis_lab.finetuning.benchmark import Candidate, Card, Connect, Sampling, examine
 from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers import parse_spec
 from genesis_lab.stats import (
     Interval,
     cohen_d_z,
@@ -132,7 +133,19 @@ def arms(
     Parameters
     ----------
     base, student : provider specs; constrained twins exist for models of provider ``local`` only.
+
+    Raises
+    ------
+    InvalidInput : `student` names no model: there is no finished student of that name.
     """
+    if student:
+        try:
+            parse_spec(student)
+        except InvalidInput:
+            raise InvalidInput(
+                f"There is no finished student {student!r} in outputs/models: teach it with notebook 52, or name a model "
+                "as local:…, ollama:…, openai:…"
+            ) from None
     found = [Candidate(BASELINE, base)]
     found += [Candidate(OPTIMISED, base, program)] if program else []
     found += [Candidate(FINE_TUNED, student)] if student else []
