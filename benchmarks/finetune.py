@@ -185,7 +185,8 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
             folder, num_train_epochs=1, per_device_train_batch_size=size, learning_rate=a.rate, warmup_steps=1,
-            lr_scheduler_type="cosine", completion_only_loss=True, max_length=a.row_tokens, train_sampling_strategy="sequential", seed=a.seed,
+            lr_scheduler_type="cosine", completion_only_loss=True, max_length=a.row_tokens,
+            train_sampling_strategy="sequential", seed=a.seed,
             logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
             use_cpu=prepared.loaded.device == "cpu", **given,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetuning.simulated_scores import verdicts
-from genesis_lab.domains.base import Example, Score
+from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.finetuning.benchmark import Candidate, Sampling, as_examined, benchmark, examine
 from genesis_lab.finetuning.evaluation import (
@@ -26,20 +26,7 @@ from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import evaluation as shown
 from genesis_lab.stats import Interval
-
-
-class Share:
-    """A role that scores how many of an answer's words are the teacher's."""
-
-    name = "share"
-
-    def score(self, text: str, example: Example) -> Score:
-        wanted = set(example.answer.split())
-        share = len(wanted & set(text.split())) / len(wanted)
-        return Score(share, share > 0.5, {"words": share})
-
-    def answer_grammar(self) -> str | None:
-        return None
+from share_role import Share
 
 
 class Asked:

@@ -288,6 +288,8 @@ def test_settings_that_fit_no_example_are_refused(dataset: Dataset, base: Path, 
         ready(dataset, base, tmp_path, max_length=16)
     with pytest.raises(InvalidInput, match="reads 2,048 tokens: lower it"):
         ready(dataset, base, tmp_path, max_length=4000, row_tokens=4000)
+    with pytest.raises(InvalidInput, match=r"learning_rate: must be at most 0\.1, got 2"):
+        from_parameters(FinetuneConfig, {"learning_rate": 2.0})
     with pytest.raises(InvalidInput, match=r"row_tokens \(100\) must be at least max_length \(700\)"):
         from_parameters(FinetuneConfig, {**SMALL, "row_tokens": 100})
 

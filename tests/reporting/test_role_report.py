@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from genesis_lab.bias import check_bias
-from genesis_lab.domains.base import Example, Score
+from genesis_lab.domains.base import Example
 from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark
 from genesis_lab.finetuning.evaluation import BASELINE, FINE_TUNED, evaluate
 from genesis_lab.finetuning.export import Exported, ExportReport, Gate
@@ -15,20 +15,7 @@ from genesis_lab.reporting import pages
 from genesis_lab.reporting.role_report import key_figures, next_steps, role_report, summary
 from genesis_lab.stats import Interval
 from genesis_lab.validation.teaching import teaching_report
-
-
-class Share:
-    """A role that scores how many of an answer's words are the teacher's."""
-
-    name = "share"
-
-    def score(self, text: str, example: Example) -> Score:
-        wanted = set(example.answer.split())
-        share = len(wanted & set(text.split())) / len(wanted)
-        return Score(share, share > 0.5, {"words": share})
-
-    def answer_grammar(self) -> str | None:
-        return None
+from share_role import Share
 
 
 class Asked:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from genesis_lab.domains.conversations.taxonomy import parse_yaml
 from genesis_lab.domains.language import detect, function_words
 
 LONGEST = 20_000
@@ -90,12 +91,11 @@ def _block(label: str, text: str, *, closed: bool) -> Block:
 
 def load(text: str) -> Any:
     """What a YAML text says; ``ValueError`` with the reason if it is none. Unquoted dates come as dates."""
-    import yaml
+    from yaml import YAMLError
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(text, Loader=loader)  # noqa: S506 - it is one of the two safe loaders
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return parse_yaml(text)
+    except (YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"the YAML is broken or cut off: {' '.join(str(error).split())[:160]}") from None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype
 
@@ -51,6 +51,15 @@ class FinetuneConfig(BaseModel):
         if self.row_tokens < self.max_length:
             raise ValueError(f"row_tokens ({self.row_tokens:,}) must be at least max_length ({self.max_length:,})")
         return self
+
+    @field_validator(
+        "learning_rate"
+    )  # not a bound of the field: a form would make a slider of it, too coarse for 0.0002
+    @classmethod
+    def _no_leap(cls, rate: float) -> float:
+        if rate > 0.1:
+            raise ValueError(f"must be at most 0.1, got {rate:g}")
+        return rate
 
     @property
     def limits(self) -> dict[str, int]:

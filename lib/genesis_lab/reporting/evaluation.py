@@ -142,13 +142,17 @@ def side_by_side(question: str, answers: Mapping[str, tuple[str, str]]) -> Html:
     style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font:11px/1.4 ui-monospace,Menlo,Consolas,monospace"
     heads = "".join(f"<th>{escape(name)}</th>" for name in answers)
     said = "".join(
-        f'<td style="overflow-wrap:anywhere;vertical-align:top">{escape(note)}<pre style="{style}">{escape(text[:900])}</pre></td>'
+        f'<td style="overflow-wrap:anywhere;vertical-align:top">{escape(note)}<pre style="{style}">{escape(_short(text))}</pre></td>'
         for text, note in answers.values()
     )
     return Html(
         f'<p>{escape(question)}</p><table style="table-layout:fixed;width:100%"><tr>{heads}</tr><tr>{said}</tr></table>',
         "\n".join([plain(question), *(f"- {name}: {note}" for name, (_, note) in answers.items())]),
     )
+
+
+def _short(text: str, characters: int = 900) -> str:
+    return text if len(text) <= characters else f"{text[:characters]} …"
 
 
 def quality_and_speed(report: Report) -> go.Figure:
