@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from genesis_lab import stats
 from genesis_lab.errors import InvalidInput
+from genesis_lab.stats import Interval, above, paired
 
 weights = st.lists(st.integers(0, 1000), min_size=1, max_size=8).filter(any)
 
@@ -144,3 +145,56 @@ def test_power_and_the_detectable_difference_belong_together() -> None:
         detectable = stats.detectable_difference(0.37, n)
         assert detectable and stats.paired_power(detectable, 0.37, n) == pytest.approx(0.8, abs=0.02)
     assert stats.detectable_difference(0.37, 1) is None
+
+
+def right(n: int, of: int) -> list[int]:
+    return [1] * n + [0] * (of - n)
+
+
+def test_a_difference_within_chance_can_not_be_told():
+    found = paired(right(21, 24), right(24, 24), margin=0.03)
+    assert found.verdict == "can't be told" and found.keeps_up is None
+    assert (found.wins, found.ties, found.losses) == (0, 21, 3)
+
+
+def test_few_items_that_all_agree_prove_nothing_and_many_do():
+    assert paired(right(24, 24), right(24, 24), margin=0.03).verdict == "can't be told"
+    assert paired(right(500, 500), right(500, 500), margin=0.03).verdict == "equivalent"
+
+
+@pytest.mark.parametrize(("a", "b", "verdict"), [(80, 60, "better"), (60, 80, "worse"), (63, 60, "can't be told")])
+def test_a_proven_difference_has_its_word(a, b, verdict):
+    assert paired(right(a, 100), right(b, 100)).verdict == verdict
+
+
+def test_items_of_one_group_count_once():
+    alone = paired([1, 0] * 10, [0, 0] * 10)
+    grouped = paired([1, 0] * 10, [0, 0] * 10, groups=[i // 2 for i in range(20)])
+    assert (alone.difference.n, grouped.difference.n) == (20, 10)
+    assert grouped.difference.estimate == alone.difference.estimate == 0.5
+    assert paired([1, 1], [0, 0], groups=["x", "x"]).verdict == "can't be told"
+
+
+def test_a_correction_can_take_a_verdict_back():
+    found = paired(right(80, 100), right(60, 100))
+    assert found.corrected(0.2).verdict == "can't be told"
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("n", [12, 24, 100])
+def test_nothing_is_called_better_too_often_where_nothing_is(chance, n):
+    rng = np.random.default_rng(1)
+    verdicts = [paired(rng.random(n) < chance, rng.random(n) < chance, flips=400).verdict for _ in range(400)]
+    assert sum(v in ("better", "better but small", "worse") for v in verdicts) / 400 <= 0.075
+    assert sum(v in ("better", "better but small") for v in verdicts) / 400 <= 0.045
+
+
+@pytest.mark.parametrize(("a", "b", "groups"), [([], [], None), ([1], [1, 0], None), ([1, 0], [0, 0], ["x"])])
+def test_sides_that_do_not_match_are_refused(a, b, groups):
+    with pytest.raises(InvalidInput, match="paired comparison needs"):
+        paired(a, b, groups)
+
+
+@pytest.mark.parametrize(("threshold", "answer"), [(0.4, True), (0.6, None), (0.9, False)])
+def test_a_threshold_within_the_interval_can_not_be_told(threshold, answer):
+    assert above(Interval(0.6, 0.5, 0.7, 10), threshold) is answer
