@@ -17,9 +17,9 @@ import nbformat
 
 from genesis_lab.errors import InvalidInput, StageFailed
 from genesis_lab.outputs import isolated_root, use_output_root, write_atomically
-from genesis_lab.paths import project_root, shown
+from genesis_lab.paths import shown
 from genesis_lab.secret_values import found_in, redact
-from genesis_lab.settings import get_settings
+from genesis_lab.settings import get_settings, project_root
 
 MAX_BYTES = 400_000
 """What one committed notebook may weigh."""

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genesis_lab.settings import get_settings
-
-
-def project_root() -> Path:
-    """The checkout that holds ``notebooks/`` and ``params/``; the working directory when installed without one."""
-    for start in (Path(__file__).resolve().parent, Path.cwd()):
-        for folder in (start, *start.parents):
-            if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
-                return folder
-    return Path.cwd()
+from genesis_lab.settings import get_settings, project_root
 
 
 def output_root() -> Path:

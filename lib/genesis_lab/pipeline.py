@@ -19,8 +19,9 @@ from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
 from genesis_lab.outputs import write_atomically
 from genesis_lab.parameters import Parameter, read_parameters
-from genesis_lab.paths import output_root, project_root, shown
+from genesis_lab.paths import output_root, shown
 from genesis_lab.secret_values import found_in, looks_secret, redact
+from genesis_lab.settings import project_root
 
 METRICS_TYPE = "application/vnd.genesis-lab.metrics+json"
 """Media type of the output by which a notebook hands its metrics to the run."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
-from genesis_lab.settings import Settings
+from genesis_lab.settings import Settings, env_file
 
 _SHORTEST = 8
 """Shorter values are left alone: they would be found by chance."""
@@ -41,7 +41,7 @@ def secret_names(value: Any) -> Iterator[str]:
 
 def known_secrets() -> dict[str, str]:
     """Name to value of the secrets in the environment and in ``.env``, as `Settings` would read them."""
-    variables = {**DotEnvSettingsSource(Settings).env_vars, **EnvSettingsSource(Settings).env_vars}
+    variables = {**DotEnvSettingsSource(Settings, env_file=env_file()).env_vars, **EnvSettingsSource(Settings).env_vars}
     return {
         name.upper(): value
         for name, value in variables.items()

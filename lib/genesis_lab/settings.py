@@ -9,10 +9,24 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def project_root() -> Path:
+    """The checkout that holds ``notebooks/`` and ``params/``; the working directory when installed without one."""
+    for start in (Path(__file__).resolve().parent, Path.cwd()):
+        for folder in (start, *start.parents):
+            if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+                return folder
+    return Path.cwd()
+
+
+def env_file() -> Path:
+    """The ``.env`` of the project: the same one from a terminal, a notebook and a test."""
+    return project_root() / ".env"
+
+
 class Settings(BaseSettings):
     """Each field is read from ``GENESIS_<NAME>``, for example ``GENESIS_OUTPUT_ROOT``."""
 
-    model_config = SettingsConfigDict(env_prefix="GENESIS_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GENESIS_", extra="ignore")
 
     output_root: Path | None = Field(None, description="folder that runs write to (default: outputs/ of the checkout)")
     reference_dir: Path | None = Field(None, description="folder with real reference data, e.g. banking77/test.csv")
@@ -47,4 +61,4 @@ class Settings(BaseSettings):
 @lru_cache
 def get_settings() -> Settings:
     """The settings of this process, read once; ``get_settings.cache_clear()`` reads them again."""
-    return Settings()
+    return Settings(_env_file=env_file())  # type: ignore[call-arg]  # an option of pydantic-settings, not a field

@@ -10,7 +10,7 @@ import pytest
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
-from genesis_lab.paths import project_root
+from genesis_lab.settings import project_root
 
 FILE = "params/taxonomies/insurance.yaml"
 PROVENANCE = Provenance(provider="offline", model="grammar", prompt_version="1")

@@ -69,7 +69,7 @@ def student(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def converter() -> Path:
     """llama.cpp's converter: a checkout, or the one that an export on this machine has fetched."""
-    from genesis_lab.paths import project_root
+    from genesis_lab.settings import project_root
 
     fetched = sorted((project_root() / "outputs" / "cache" / "llama.cpp").glob("*/convert_hf_to_gguf.py"))
     given = get_settings().llama_cpp_dir

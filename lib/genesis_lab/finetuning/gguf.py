@@ -20,8 +20,8 @@ import numpy as np
 
 from genesis_lab.dataset.writing import placed
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
-from genesis_lab.paths import output_root, project_root, resolve, shown
-from genesis_lab.settings import get_settings
+from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.settings import get_settings, project_root
 
 Quantisation = Literal["f16", "q8_0", "q4_k_m"]
 

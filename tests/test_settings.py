@@ -1,0 +1,41 @@
+"""Settings from `.env`: found from the project root, whatever the working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import genesis_lab
+
+PROGRAM = """
+import json
+from genesis_lab.secret_values import found_in, redact
+from genesis_lab.settings import get_settings
+print(json.dumps([str(get_settings().hf_token and get_settings().hf_token.get_secret_value()), get_settings().workers,
+                  found_in("a hf_fake-token-of-a-test z"), redact("a hf_fake-token-of-a-test z")]))
+"""
+
+
+@pytest.mark.parametrize("place", ["", "notebooks", "notebooks/deep", "elsewhere"])
+def test_env_file_of_the_project_is_read_and_its_secrets_known_from_every_folder(tmp_path, place):
+    project = tmp_path / "project"
+    copy = project / "lib" / "genesis_lab"
+    shutil.copytree(Path(genesis_lab.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("notebooks/deep", "params", "elsewhere"):
+        (project / folder).mkdir(parents=True)
+    (project / ".env").write_text("GENESIS_HF_TOKEN=hf_fake-token-of-a-test\nGENESIS_WORKERS=3\n")
+    (project / "elsewhere" / ".env").write_text("GENESIS_WORKERS=5\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GENESIS_")}
+    said = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=project / place, env=kept | {"PYTHONPATH": str(copy.parent)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(said.stdout or said.stderr) == [
+        "hf_fake-token-of-a-test", 3, ["GENESIS_HF_TOKEN"], "a [GENESIS_HF_TOKEN] z",
+    ]  # fmt: skip
