@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell, text_as_turns, turns_as_text
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
+from genesis_lab.settings import get_settings
 from hub_server import running_hub
 from records import conversation, write
 
@@ -444,3 +447,41 @@ def test_a_refused_token_is_one_sentence_without_the_token(tmp_path, hub):
     with pytest.raises(InvalidInput, match="set GENESIS_HF_TOKEN") as error:
         export_dataset(write(tmp_path / "d", [conversation(0)]), "me/mine", "hub")
     assert "hf_test" not in str(error.value)
+
+
+def test_s3_is_written_with_the_profile_and_region_of_the_settings(tmp_path, monkeypatch):
+    pytest.importorskip("boto3")
+    signed = []
+
+    class Bucket(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            signed.append(self.headers["Authorization"])
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = tmp_path / "aws"
+        config.write_text(
+            "[profile lab]\naws_access_key_id = AKIALABLABLABLABLAB0\naws_secret_access_key = fake-secret-of-a-test\n"
+            f"endpoint_url = http://127.0.0.1:{server.server_port}\n"
+        )
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        monkeypatch.setenv("GENESIS_AWS_PROFILE", "lab")
+        monkeypatch.setenv("GENESIS_AWS_REGION", "eu-south-2")
+        get_settings.cache_clear()
+        dataset = write(tmp_path / "d", [conversation(0)])
+        export_dataset(dataset, "s3://mine/out.jsonl")
+        assert "AKIALABLABLABLABLAB0/" in signed[0] and "/eu-south-2/s3/" in signed[0]
+        monkeypatch.setenv("GENESIS_AWS_PROFILE", "nobody")
+        get_settings.cache_clear()
+        with pytest.raises(InvalidInput, match=r"nobody.*GENESIS_AWS_PROFILE"):
+            export_dataset(dataset, "s3://mine/out.jsonl")
+        server.shutdown()

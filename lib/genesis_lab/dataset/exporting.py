@@ -17,6 +17,7 @@ from genesis_lab.dataset.writing import GROUP_ROWS, placed
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import push_folder
 from genesis_lab.paths import resolve, shown
+from genesis_lab.settings import get_settings
 
 Format = Literal["jsonl", "csv", "parquet", "hf", "hub", "folder"]
 S3 = "s3://"
@@ -49,7 +50,7 @@ def export_dataset(
 
     Raises
     ------
-    InvalidInput : unknown format or split, or the target exists.
+    InvalidInput : unknown format, split or AWS profile, or the target exists.
     Unavailable : the hub or S3 can't be reached.
     """
     chosen = format or _guessed(str(target))
@@ -156,12 +157,17 @@ def _push(dataset: Dataset, repository: str, private: bool) -> str:
 def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[str]:
     boto3 = _package("boto3", "writing to S3")
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
     bucket, _, key = url.removeprefix(S3).partition("/")
     if not bucket:
         raise InvalidInput(f"{url!r} names no bucket: expected s3://bucket/key.")
     key = key.rstrip("/") or dataset.name
+    settings = get_settings()
+    try:
+        session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
+    except ProfileNotFound as error:
+        raise InvalidInput(f"{error}: set GENESIS_AWS_PROFILE to one of `aws configure list-profiles`.") from None
     with tempfile.TemporaryDirectory() as temporary:
         if format == "folder":
             files = [*dataset.parts(), dataset.path / "README.md", dataset.path / MANIFEST]
@@ -173,7 +179,7 @@ def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[s
             written = sorted(path for path in Path(temporary).rglob("*") if path.is_file())
             uploads = [(path, parent + path.relative_to(temporary).as_posix()) for path in written]
         try:
-            client = boto3.client("s3")
+            client = session.client("s3")
             for path, name in uploads:
                 client.upload_file(str(path), bucket, name)
         except (Boto3Error, BotoCoreError, ClientError) as error:
