@@ -113,20 +113,71 @@ def test_equal_wording_is_one_group_even_across_given_splits():
     assert any("repeat a test record" in message for message in report.messages)
 
 
-def test_folds_fall_back_with_a_message_when_an_intent_is_scarce():
-    rows = [*labelled(), ("close it", "close_account", "en"), ("shut my account", "close_account", "en")]
-    folds, messages = make_folds(examples(rows), 5, 1)
-    assert len(folds) == 2
-    assert messages == ["2 folds instead of 5: close_account has only 2 distinct opening(s)."]
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4, 0.5])
+@pytest.mark.parametrize("per_group", [1, 4])
+def test_the_test_split_is_as_large_as_asked_for(share, per_group):
+    rows = labelled()
+    report = train(
+        examples(rows, groups=np.arange(len(rows)) // per_group), train_config("quick_test", test_share=share)
+    )
+    assert abs(report.n_test - share * len(rows)) <= per_group
+    assert len({result.intent for result in report.evaluation.per_intent}) == 3
 
 
-def test_an_intent_with_one_wording_is_kept_in_training_and_named():
+@pytest.mark.parametrize("openings", [["close it"], ["close it", "shut my account"]])
+def test_a_scarce_intent_leaves_the_split_of_the_others_as_it_was(openings):
+    scarce = [(text, "close_account", "en") for text in openings] + [(f"{openings[0].upper()}!", "close_account", "en")]
+    report = train(examples([*labelled(), *scarce]), train_config("quick_test", test_share=0.2))
+    others = [result.recall.n for result in report.evaluation.per_intent if result.intent != "close_account"]
+    assert len(others) == 3 and sum(others) == pytest.approx(0.2 * 216, abs=1)
+    assert "close_account" in report.model.card.labels
+
+
+def test_an_intent_that_can_not_be_tested_is_learned_and_named():
     rows = [*labelled(), ("close it", "close_account", "en"), ("Close it!", "close_account", "en")]
     report = train(examples(rows), train_config("quick_test"))
     assert "close_account" in report.model.card.labels
-    assert all(result.intent != "close_account" for result in report.evaluation.per_intent)
-    split_off = any("close_account" in message for message in report.messages)
-    assert split_off or report.evaluation.n > 0
+    assert [result.intent for result in report.evaluation.per_intent if result.intent == "close_account"] == []
+    assert "Learned but not tested, for want of distinct openings: close_account." in report.messages
+
+
+def test_no_intent_is_only_in_the_test_split():
+    """Large groups of copies and an even share are what could take an intent as a whole."""
+    names = ["apples", "bread", "cheese", "dates", "eggs"]
+    rows = [(f"buy {name} {'now' if number < 7 else 'later'}", name, "en") for name in names for number in range(14)]
+    for seed in range(5):
+        report = train(examples(rows), train_config("quick_test", test_share=0.5, seed=seed))
+        assert report.model.card.labels == names and report.n_test == 35
+
+
+@pytest.mark.parametrize("options", [{"evaluation": "cross_validation"}, {"search": "random"}])
+def test_a_scarce_intent_costs_the_others_no_fold(options):
+    scarce = [("close it", "close_account", "en"), ("shut my account", "close_account", "en")]
+    config = train_config("fast", candidates=["tfidf+linear_svm"], folds=5, search_trials=2, **options)
+    report = train(examples([*labelled(), *scarce]), config)
+    assert len(report.fold_accuracy) in (0, 5)
+    assert any("close_account" in message for message in report.messages)
+    assert "close_account" in report.model.card.labels
+
+
+@pytest.mark.parametrize("intents", [2, 3])
+def test_an_intent_with_one_wording_spoils_no_calibration(intents):
+    known = ["card_arrival", "change_pin", "exchange_rate"][:intents]
+    rows = [row for row in labelled() if row[1] in known]
+    rows += [("close it", "close_account", "en"), ("Close it!", "close_account", "en")]
+    report = train(examples(rows), train_config(candidates=["tfidf+linear_svm"], test_share=0.4))
+    assert report.evaluation.accuracy.estimate > 0.9 and report.evaluation.ece < 0.1
+
+
+def test_too_few_openings_to_hold_any_out_is_one_sentence():
+    rows = [
+        ("how do I pay", "pay", "en"),
+        ("How do I pay?", "pay", "en"),
+        ("my pin", "pin", "en"),
+        ("My pin!", "pin", "en"),
+    ]
+    with pytest.raises(InvalidInput, match="4 records are too few to hold some out"):
+        train(examples(rows), train_config("quick_test"))
 
 
 def test_a_real_reference_is_measured_beside_the_test_split():

@@ -212,43 +212,70 @@ def check_learnable(examples: Examples, *, drop_rare: bool = False) -> tuple[Exa
 
 
 def make_folds(examples: Examples, n: int, seed: int) -> tuple[list[tuple[Index, Index]], list[str]]:
-    """Stratified folds (train, test) in which no group is on both sides, and a message when there are fewer than `n`.
+    """Stratified folds (train, test) in which no group is on both sides, and what is to be said about scarce intents.
 
-    The number of folds falls back to the number of distinct wordings of the scarcest intent, but not below two.
+    There are `n` folds, or as many as the most varied intent has distinct wordings, but not below two; an intent with
+    fewer than that is absent from some of the test sides and costs the others nothing.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    distinct = Counter(label for label, _ in set(zip(examples.labels.tolist(), examples.groups.tolist(), strict=True)))
-    scarcest, fewest = min(distinct.items(), key=lambda item: (item[1], item[0]))
-    used, messages = min(n, max(2, fewest)), []
+    distinct = _distinct(examples)
+    used, messages = min(n, max(2, *distinct.values())), []
     if used < n:
-        messages.append(f"{used} folds instead of {n}: {scarcest} has only {fewest} distinct opening(s).")
-    if fewest < 2:
-        alone = sorted(label for label, count in distinct.items() if count < 2)
-        messages.append(
-            f"With one distinct opening, these intents are never in training and test at once: {named(alone)}."
-        )
+        messages.append(f"{used} folds instead of {n}: no intent has more than {used} distinct openings.")
+    for count in sorted(set(distinct.values())):
+        scarce = sorted(label for label, found in distinct.items() if found == count)
+        if count == 1:
+            messages.append(
+                f"With one distinct opening, these intents are never in training and test at once: {named(scarce)}."
+            )
+        elif count < used:
+            messages.append(f"With {count} distinct openings for {used} folds, absent from some: {named(scarce)}.")
     grouped = len(set(examples.groups.tolist())) < len(examples)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(used, shuffle=True, random_state=seed)
     with quiet():
-        return list(splitter.split(examples.texts, examples.labels, examples.groups)), messages
+        folds = list(splitter.split(examples.texts, examples.labels, examples.groups))
+    return [(kept, held) for kept, held in folds if len(kept) and len(held)], messages
 
 
-def hold_out(examples: Examples, share: float, seed: int) -> tuple[Index, Index, list[str]]:
-    """Positions to keep and to hold out (about `share` of the records), by intent and without splitting a group.
+def hold_out(examples: Examples, share: float, seed: int, name: str = "test") -> tuple[Index, Index, list[str]]:
+    """Positions to keep and to hold out (`share` of the records, within one group), by intent and in whole groups.
 
-    An intent that would not be among the kept is kept as a whole, and named in a message.
+    Every intent is among the kept; those that are not among the held out are named in a message.
+
+    Raises
+    ------
+    InvalidInput : there are too few distinct wordings for a division of this `name`.
     """
-    folds, _ = make_folds(examples, max(2, round(1 / share)), seed)
-    kept, held = folds[0]
-    lost = sorted(set(examples.labels[held].tolist()) - set(examples.labels[kept].tolist()))
-    if not lost:
-        return kept, held, []
-    back = np.isin(examples.groups, examples.groups[held[np.isin(examples.labels[held], lost)]])
-    mask = np.zeros(len(examples), dtype=bool)
-    mask[held] = True
-    mask &= ~back
-    return np.flatnonzero(~mask), np.flatnonzero(mask), [f"Too few distinct openings to be tested: {named(lost)}."]
+    from genesis_lab.dataset.splitting import assign_splits
+
+    distinct = _distinct(examples)
+    single = examples.groups[np.isin(examples.labels, [label for label, count in distinct.items() if count < 2])]
+    free = np.flatnonzero(~np.isin(examples.groups, single))
+    try:
+        split = assign_splits(
+            examples.groups[free],
+            {"train": 1 - share, name: share},
+            labels=examples.labels[free],
+            rng=np.random.default_rng(seed),
+        )
+    except InvalidInput:
+        raise InvalidInput(
+            f"{len(examples)} records are too few to hold some out for a {name}: add distinct openings to each intent."
+        ) from None
+    held = np.zeros(len(examples), dtype=bool)
+    held[free] = split == 1
+    for label in sorted(set(examples.labels[held].tolist()) - set(examples.labels[~held].tolist())):
+        own = examples.groups[held & (examples.labels == label)]
+        held &= examples.groups != min(own.tolist(), key=lambda group: int((examples.groups == group).sum()))
+    untested = sorted(set(examples.labels.tolist()) - set(examples.labels[held].tolist()))
+    messages = [f"Learned but not tested, for want of distinct openings: {named(untested)}."] if untested else []
+    return np.flatnonzero(~held), np.flatnonzero(held), messages
+
+
+def _distinct(examples: Examples) -> Counter[str]:
+    """Distinct wordings (groups) of each intent."""
+    return Counter(label for label, _ in set(zip(examples.labels.tolist(), examples.groups.tolist(), strict=True)))
 
 
 def subset(examples: Examples, n: int, seed: int) -> Examples:

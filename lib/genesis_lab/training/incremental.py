@@ -92,17 +92,18 @@ def _refit(
             f"{', '.join(f'{source.name} ({source.content_hash[:12]})' for source in model.card.sources)}."
         )
     both = join(old, new)
-    _, more_messages = check_learnable(both, drop_rare=config.drop_rare)
+    check_learnable(both, drop_rare=config.drop_rare)
     is_new = np.arange(len(both)) >= len(old)
     split = np.full(len(both), "train", dtype=object)
     for part in (~is_new, is_new):
-        _, held, _ = hold_out(both.take(part), config.test_share, config.seed)
+        _, held, untested = hold_out(both.take(part), config.test_share, config.seed)
+        more += untested
         split[np.flatnonzero(part)[held]] = "test"
     both = replace(both, split=split)
     report = train(both, config, reference=reference)
     tested = both.take(is_new & (split == "test"))
     how = f"{model.card.candidate} fitted anew on {' and '.join(f'{s.name} ({s.records})' for s in both.sources)}"
-    return _told(report, model, tested, how, messages + more + more_messages)
+    return _told(report, model, tested, how, messages + more)
 
 
 def _go_on(

@@ -231,10 +231,6 @@ def divide(examples: Examples, config: TrainConfig, messages: list[str]) -> tupl
         return rest, test
     kept, held, more = hold_out(examples, config.test_share, config.seed)
     messages += more
-    if not len(held):
-        raise InvalidInput(
-            f"{len(examples)} records are too few to hold some out for a test: add distinct openings to each intent."
-        )
     return examples.take(kept), examples.take(held)
 
 
@@ -271,11 +267,9 @@ def _choose(examples: Examples, config: TrainConfig, messages: list[str], steps:
         if own.any() and not own.all():
             learned, tested = examples.take(~own), examples.take(own)
         else:
-            kept, held, more = hold_out(examples, config.validation_share, config.seed)
+            kept, held, more = hold_out(examples, config.validation_share, config.seed, "validation")
             messages += more
             learned, tested = examples.take(kept), examples.take(held)
-        if not len(tested):
-            raise InvalidInput(f"{len(examples)} records are too few to compare candidates: choose a single one.")
         for name in config.candidates:
             estimator = _fit(_Choice(name, given[name], ()), learned, config)
             seen = evaluate_model(estimator, tested, "validation", config.seed)
@@ -299,6 +293,12 @@ def _fit(choice: _Choice, examples: Examples, config: TrainConfig) -> Any:
     method = calibration_method(config.calibration, choice.candidate.partition("+")[2])
     if method:
         folds, _ = make_folds(examples, CALIBRATION_FOLDS, config.seed)
+        # An intent with one wording would be unknown to the fold it is scored in, with a score of minus infinity that
+        # spoils everybody's calibration; it is learned in every fold instead.
+        folds = [
+            (np.union1d(kept, np.flatnonzero(~np.isin(examples.labels, examples.labels[kept]))), held)
+            for kept, held in folds
+        ]
         estimator = calibrated(estimator, folds, method)
     try:
         with quiet():
