@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --dist loadfile notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test test-unit test-notebooks lint render readme lock clean
+.PHONY: help setup demo lab test test-unit test-notebooks lint size render readme lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -47,15 +47,18 @@ lint: $(READY)  ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+size:  ## Lines of Python per room of the package, beside the budget
+	@$(firstword $(wildcard $(BIN)/python) python3) tools/size.py
+
 render: $(READY)  ## Generate the common cells of the notebooks, then execute them as they are committed
-	$(BIN)/genesis notebooks sync
-	$(BIN)/genesis notebooks render
+	$(BIN)/python tools/notebook_tools.py sync
+	$(BIN)/python tools/notebook_tools.py render
 
 readme: $(READY)  ## Bring the command overview in README.md up to date
-	$(BIN)/python tests/readme_help.py README.md
+	$(BIN)/python tools/readme.py README.md
 
 lock: $(READY)  ## Write the versions in .venv to requirements.lock
-	$(BIN)/python -m pip freeze --exclude-editable | $(BIN)/python tests/lock.py > requirements.lock.new
+	$(BIN)/python -m pip freeze --exclude-editable | $(BIN)/python tools/lock.py > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 	@touch $(READY)
 

@@ -11,7 +11,7 @@ import pytest
 from genesis_lab.cli import main
 from genesis_lab.health import MACHINE, TEACHERS, run_checks
 from genesis_lab.outputs import write_atomically
-from readme_help import BEGIN, END, help_text, refreshed
+from readme import BEGIN, END, help_text, refreshed
 from tiny_notebooks import write_notebook
 
 ROOT = Path(__file__).resolve().parent.parent

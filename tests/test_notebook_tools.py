@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from genesis_lab import notebooks
 from genesis_lab.errors import InvalidInput, StageFailed
-from genesis_lab.notebooks import find_notebook, render, sync
+from genesis_lab.notebooks import find_notebook, notebook_paths
 from genesis_lab.settings import get_settings
+from notebook_tools import MAX_BYTES, render, sync
 from tiny_notebooks import write_notebook
 
 
@@ -137,17 +137,17 @@ def test_a_notebook_is_found_by_number_name_stem_or_path(folder: Path) -> None:
         find_notebook(30, folder)
 
 
-COMMITTED = notebooks.notebook_paths()
+COMMITTED = notebook_paths()
 
 
 def test_generated_cells_of_the_committed_notebooks_are_up_to_date() -> None:
-    assert sync(check=True) == [], "run: genesis notebooks sync"
+    assert sync(check=True) == [], "run: make render"
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
 def test_committed_notebooks_were_run_whole_and_are_small(path: Path) -> None:
     code = [c for c in cells(path) if c["cell_type"] == "code" and "nbval-skip" not in c["metadata"].get("tags", ())]
-    assert all(cell["execution_count"] for cell in code), "nbval skips cells without a count: genesis notebooks render"
+    assert all(cell["execution_count"] for cell in code), "nbval skips cells without a count: make render"
     assert not [o for cell in code for o in cell["outputs"] if o["output_type"] == "error"]
     assert any("parameters" in cell["metadata"].get("tags", ()) for cell in code)
-    assert path.stat().st_size <= notebooks.MAX_BYTES
+    assert path.stat().st_size <= MAX_BYTES

@@ -28,7 +28,6 @@ def _group(help_text: str) -> typer.Typer:
 
 
 app = _group("From no data to a small model that provably works: generate, validate, train, report.")
-notebooks_app = _group("Keep the notebooks of this repository in order.")
 dataset_app = _group("Bring datasets in, take them out, look at them.")
 reference_app = _group("Real data to measure against.")
 jobs_app = _group("Batch jobs of Amazon Bedrock.")
@@ -283,32 +282,6 @@ def export_student_command(
         raise typer.Exit(1)
 
 
-@notebooks_app.command("sync")
-def notebooks_sync(
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; fail if something would change.")] = False,
-) -> None:
-    """Generate the badge, setup and previous/next cells of every notebook."""
-    from genesis_lab.notebooks import sync
-
-    changed = sync(check=check)
-    for path in changed:
-        typer.echo(f"{'would change' if check else 'changed'} {path.name}")
-    if check and changed:
-        raise typer.Exit(1)
-
-
-@notebooks_app.command("render")
-def notebooks_render(
-    references: Annotated[list[str] | None, typer.Argument(metavar="[NOTEBOOK]...", help="Default: all.")] = None,
-) -> None:
-    """Execute notebooks in order, as they are committed; a second call changes nothing."""
-    from genesis_lab.notebooks import find_notebook, notebook_paths, render
-
-    paths = [find_notebook(reference) for reference in references] if references else notebook_paths()
-    changed = render(paths, on_notebook=lambda path, seconds: typer.echo(f"{path.stem}  {seconds:.1f} s"))
-    typer.echo(f"{len(changed)} of {len(paths)} changed")
-
-
 @dataset_app.command("import")
 def dataset_import(
     source: Annotated[
@@ -456,7 +429,6 @@ def jobs_policy(
         typer.echo(f"{title}\n\n{policy}\n")
 
 
-app.add_typer(notebooks_app, name="notebooks")
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(reference_app, name="reference")
 app.add_typer(jobs_app, name="jobs")

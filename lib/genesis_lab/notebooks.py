@@ -1,36 +1,20 @@
-"""The numbered notebooks: finding them, the cells that are generated in each, and executing them for the repository."""
+"""The numbered notebooks: finding and reading them, and what a failed cell says."""
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 import tempfile
-import time
-import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from genesis_lab.errors import InvalidInput, StageFailed
-from genesis_lab.outputs import isolated_root, use_output_root, write_atomically
+from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import shown
-from genesis_lab.secret_values import found_in, redact
-from genesis_lab.settings import get_settings, project_root
-
-MAX_BYTES = 400_000
-"""What one committed notebook may weigh."""
-BADGE, SETUP, NAVIGATION = "genesis-badge", "genesis-setup", "genesis-navigation"
-"""Ids and tags of the generated cells."""
-
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-_KERNEL = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+from genesis_lab.secret_values import redact
+from genesis_lab.settings import project_root
 
 
 def notebook_paths(folder: Path | None = None) -> list[Path]:
@@ -76,89 +60,6 @@ def read_notebook(path: Path) -> Any:
         raise InvalidInput(f"{shown(path)} is not a Jupyter notebook.") from None
 
 
-def title(notebook: Any, path: Path) -> str:
-    """The text of the H1 that every notebook starts with."""
-    first = notebook.cells[0] if notebook.cells else None
-    heading = re.match(r"# (.+)", first.source) if first is not None and first.cell_type == "markdown" else None
-    if heading is None:
-        raise InvalidInput(f"{shown(path)} must start with a Markdown cell whose first line is '# <title>'.")
-    return heading[1].strip()
-
-
-def sync(folder: Path | None = None, *, check: bool = False) -> list[Path]:
-    """Generate badge, setup and previous/next cells of every notebook; return the notebooks that changed.
-
-    Parameters
-    ----------
-    check : change nothing, only tell what would change.
-
-    Raises
-    ------
-    InvalidInput : a notebook has no title, or pyproject.toml names no repository.
-    """
-    paths = notebook_paths(folder)
-    notebooks = [read_notebook(path) for path in paths]
-    titles = [title(notebook, path) for notebook, path in zip(notebooks, paths, strict=True)]
-    repository = _repository()
-    changed = []
-    for i, (path, notebook) in enumerate(zip(paths, notebooks, strict=True)):
-        counts = {c.id: c.get("execution_count") for c in notebook.cells if c.get("id") == SETUP}
-        own = [cell for cell in notebook.cells if not {BADGE, SETUP, NAVIGATION} & set(cell.metadata.get("tags", ()))]
-        neighbours = [(paths[j], titles[j]) if 0 <= j < len(paths) else None for j in (i - 1, i + 1)]
-        notebook.cells = [
-            own[0],
-            _markdown(BADGE, _badge(repository, path.name)),
-            _setup(repository, counts.get(SETUP)),
-            *own[1:],
-            _markdown(NAVIGATION, _navigation(*neighbours)),
-        ]
-        notebook.metadata.update(nbformat.from_dict(_KERNEL))
-        text = _text(notebook)
-        if text != path.read_text(encoding="utf-8"):
-            changed.append(path)
-            if not check:
-                write_atomically(path, text)
-    return changed
-
-
-def render(
-    paths: Sequence[Path], *, timeout_s: int | None = 1800, on_notebook: Callable[[Path, float], None] | None = None
-) -> list[Path]:
-    """Execute the notebooks as the repository holds them and write back those that changed, which are returned.
-
-    Each runs with its default parameters and an output root of its own, so what it shows does not depend on what was
-    run before. Timing metadata and widget state are left out, execution counts stay: a second call changes nothing.
-
-    Parameters
-    ----------
-    timeout_s : seconds one cell may take.
-    on_notebook : called with each notebook done and its seconds.
-
-    Raises
-    ------
-    StageFailed : a cell failed; the message names notebook, cell and error, and the file is as it was.
-    InvalidInput : the result is over 400 kB, or shows a path of this machine or a secret.
-    """
-    changed = []
-    before = get_settings().output_root
-    for path in paths:
-        started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="genesis-render-") as scratch:
-            use_output_root(isolated_root(Path(scratch)))
-            try:
-                with kernel_config() as config:
-                    text = _executed(path, timeout_s, config)
-            finally:
-                use_output_root(before)
-            _refuse_machine_facts(path, text, (Path(scratch), project_root(), Path.home()))
-        if text != path.read_text(encoding="utf-8"):
-            write_atomically(path, text)
-            changed.append(path)
-        if on_notebook:
-            on_notebook(path, time.perf_counter() - started)
-    return changed
-
-
 @contextmanager
 def kernel_config() -> Iterator[Any]:
     """A traitlets Config whose kernel is reached by files of its own, not by TCP ports.
@@ -176,125 +77,8 @@ def kernel_config() -> Iterator[Any]:
         )
 
 
-def reference_shown(notebook: Any) -> str | None:
-    """Which real data a notebook that measures against some is measured on here: the digest of its items, or ``none``.
-
-    None for a notebook that measures against nothing. Its figures can be compared only where the digest is the same.
-    """
-    if not any("load_reference" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
-        return None
-    from genesis_lab.validation.reference import load_reference
-
-    parts = [load_reference(split=split) for split in (None, "train")]
-    return "+".join(part.digest[:16] if part else "none" for part in parts)
-
-
 def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     """One line for a cell that failed: notebook, cell, error."""
     first_line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
     message = " ".join(redact(value).split())
     return f"{notebook}, cell In [{cell.execution_count}] ({first_line[:60]}): {name}: {message[:600]}"
-
-
-def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-
-    notebook = read_notebook(path)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    client = NotebookClient(
-        notebook,
-        config=config,
-        kernel_name="python3",
-        record_timing=False,
-        coalesce_streams=True,
-        timeout=timeout_s,
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        failed = next(c for c in reversed(notebook.cells) if c.cell_type == "code" and c.execution_count)
-        raise StageFailed(failure(path.name, failed, error.ename, error.evalue)) from None
-    except (DeadKernelError, CellTimeoutError) as error:
-        raise StageFailed(f"{path.name}: {' '.join(str(error).split())[:200]}") from None
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if _WIDGET_VIEW not in o.get("data", ())]
-    notebook.metadata = nbformat.from_dict({**notebook.metadata, **_KERNEL})
-    notebook.metadata.pop("widgets", None)
-    if measured_on := reference_shown(notebook):
-        notebook.metadata["genesis"] = {"reference": measured_on}
-    return _text(notebook)
-
-
-def _refuse_machine_facts(path: Path, text: str, folders: Sequence[Path]) -> None:
-    size = len(text.encode())
-    if size > MAX_BYTES:
-        sizes = [(len(json.dumps(c)), i) for i, c in enumerate(json.loads(text)["cells"])]
-        most, cell = max(sizes)
-        raise InvalidInput(
-            f"{path.name} would be {size // 1000} kB, the limit is {MAX_BYTES // 1000} kB: cell {cell + 1} holds {most // 1000} kB."
-        )
-    if names := found_in(text):
-        raise InvalidInput(f"{path.name} would show the value of {names[0]}: it was not written.")
-    for folder in folders:
-        if len(folder.parts) > 1 and str(folder) + "/" in text:
-            raise InvalidInput(
-                f"{path.name} would show a path of this machine ({folder}/…): use genesis_lab.paths.shown."
-            )
-
-
-def _text(notebook: Any) -> str:
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return f"{nbformat.writes(notebook)}\n"
-
-
-def _repository() -> str:
-    """The one place that names the repository: ``[project.urls] Repository`` in pyproject.toml."""
-    path = project_root() / "pyproject.toml"
-    try:
-        with path.open("rb") as file:
-            url: str = tomllib.load(file)["project"]["urls"]["Repository"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        raise InvalidInput("pyproject.toml must name the repository under [project.urls] Repository.") from None
-    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
-        raise InvalidInput(f"Repository in pyproject.toml must be https://github.com/<owner>/<name>, got {url!r}.")
-    return url
-
-
-def _badge(repository: str, name: str) -> str:
-    place = repository.removeprefix("https://github.com/")
-    link = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
-
-
-def _setup(repository: str, execution_count: int | None) -> Any:
-    source = f"""\
-# Installs Genesis Lab when this notebook is opened in Colab; does nothing elsewhere.
-import os
-
-if "COLAB_RELEASE_TAG" in os.environ:
-    %pip install -q "genesis-lab @ git+{repository}"
-"""
-    cell = nbformat.v4.new_code_cell(source.rstrip(), id=SETUP, execution_count=execution_count)
-    cell.metadata.tags = [SETUP, "nbval-skip"]
-    return cell
-
-
-def _navigation(previous: tuple[Path, str] | None, following: tuple[Path, str] | None) -> str:
-    links = []
-    if previous:
-        links.append(f"← [{previous[1]}]({previous[0].name})")
-    if following:
-        links.append(f"[{following[1]}]({following[0].name}) →")
-    return "---\n" + " · ".join(links)
-
-
-def _markdown(identity: str, source: str) -> Any:
-    cell = nbformat.v4.new_markdown_cell(source, id=identity)
-    cell.metadata.tags = [identity]
-    return cell

@@ -65,7 +65,7 @@ def show(fig: go.Figure | Html | NotMeasured | str, *, picture: bool | None = No
     Parameters
     ----------
     picture : whether to add the PNG, which GitHub and plain viewers show. None: when nobody is watching (papermill,
-        ``genesis notebooks render``) and a Chrome is found that starts.
+        ``make render``) and a Chrome is found that starts.
     """
     if isinstance(fig, Html):
         display(fig)

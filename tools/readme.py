@@ -1,4 +1,4 @@
-"""The command overview in README.md: ``python tests/readme_help.py README.md`` brings it up to date (``make readme``)."""
+"""The command overview in README.md: ``python tools/readme.py README.md`` brings it up to date (``make readme``)."""
 
 from __future__ import annotations
 
