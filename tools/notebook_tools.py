@@ -18,9 +18,8 @@ from typing import Any
 import nbformat
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
-from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
+from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook, title
 from genesis_lab.outputs import isolated_root, use_output_root, write_atomically
-from genesis_lab.paths import shown
 from genesis_lab.secret_values import found_in
 from genesis_lab.settings import get_settings, project_root
 
@@ -108,15 +107,6 @@ def render(
         if on_notebook:
             on_notebook(path, time.perf_counter() - started)
     return changed
-
-
-def title(notebook: Any, path: Path) -> str:
-    """The text of the H1 that every notebook starts with."""
-    first = notebook.cells[0] if notebook.cells else None
-    heading = re.match(r"# (.+)", first.source) if first is not None and first.cell_type == "markdown" else None
-    if heading is None:
-        raise InvalidInput(f"{shown(path)} must start with a Markdown cell whose first line is '# <title>'.")
-    return heading[1].strip()
 
 
 def reference_shown(notebook: Any) -> str | None:
