@@ -1,12 +1,17 @@
-"""Where runs write, and writing that leaves the old file or the new one, never half of one."""
+"""Where runs write, and writing that leaves the old file or folder or the new one, never half of one."""
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from genesis_lab.errors import GenesisError
+from filelock import FileLock, Timeout
+
+from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.paths import output_root, shown
 from genesis_lab.settings import get_settings
 
@@ -27,10 +32,110 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise GenesisError(f"{shown(path)} can't be written: {error.strerror or error}.") from None
+        raise write_error(error, path) from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def placed(target: Path, *, replace: bool = False, ours: Callable[[Path], bool] = Path.is_file) -> Iterator[Path]:
+    """A temporary path beside `target` to write a file or a folder to; it becomes `target` on a clean exit.
+
+    What is replaced goes last, when the new is whole. A kill leaves the old or the new; see `recovered`.
+
+    Parameters
+    ----------
+    replace : whether `target` may be there already.
+    ours : whether what is there may be replaced at all; an empty folder always may.
+
+    Raises
+    ------
+    InvalidInput : `target` exists and is not to be replaced, or another process is writing it.
+    GenesisError : the disk is full or the folder can't be written; nothing is left behind.
+    """
+    temporary, old, lock = (target.with_name(f".{target.name}.{role}") for role in ("writing", "old", "lock"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
+            try:
+                _undo(old, target)
+                _remove(temporary)
+                check_free(target, replace=replace, ours=ours)
+                yield temporary
+                _sync(temporary)
+                check_free(target, replace=replace, ours=ours)
+                if target.is_dir():
+                    target.rename(old)
+                temporary.replace(target)
+                _remove(old)
+            finally:
+                _remove(temporary)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise InvalidInput(f"Another process is writing {shown(target)}: wait for it or choose another name.") from None
+    except OSError as error:
+        raise write_error(error, target) from None
+
+
+def recovered(target: Path) -> Path:
+    """`target`; where a kill came just as it was being replaced, what was replaced is put back first."""
+    old, lock = target.with_name(f".{target.name}.old"), target.with_name(f".{target.name}.lock")
+    if old.exists() and not target.exists():
+        with suppress(OSError, Timeout), FileLock(lock, timeout=1):
+            _undo(old, target)
+            lock.unlink(missing_ok=True)
+    return target
+
+
+def check_free(target: Path, *, replace: bool, ours: Callable[[Path], bool]) -> None:
+    """Refuse to write where something is that is not ours, or that is not to be replaced.
+
+    Raises
+    ------
+    InvalidInput : see `placed`.
+    """
+    if not os.path.lexists(target) or (target.is_dir() and not os.path.ismount(target) and not any(target.iterdir())):
+        return
+    if not ours(target):
+        what = "a folder with other things in it" if target.is_dir() else "a file, or something else that is no folder"
+        raise InvalidInput(f"{shown(target)} is {what}: choose another name.")
+    if not replace:
+        raise InvalidInput(f"{shown(target)} exists already: choose another name, or have it replaced.")
+
+
+def write_error(error: OSError, target: Path) -> GenesisError:
+    """The one sentence for a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return GenesisError(f"The disk is full while writing {shown(target)}: free some space and run the same again.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return GenesisError(
+            f"{shown(target)} can't be written, its folder is read-only: choose a folder you may write to "
+            "(GENESIS_OUTPUT_ROOT sets where outputs go)."
+        )
+    return GenesisError(f"{shown(target)} can't be written: {error.strerror or error}.")
+
+
+def _undo(old: Path, target: Path) -> None:
+    """Put back what was to be replaced when a kill came between the two renames; else remove what is left of it."""
+    if os.path.lexists(target):
+        _remove(old)
+    elif os.path.lexists(old):
+        old.rename(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have everything under `path` on the disk before it gets its name."""
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        with file.open("rb+") as handle:
+            os.fsync(handle.fileno())
 
 
 def use_output_root(folder: Path | None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
+from genesis_lab.errors import InvalidInput
 from genesis_lab.settings import get_settings, project_root
 
 
@@ -23,11 +25,34 @@ def resolve(path: str | Path) -> Path:
     return path if path.is_absolute() else project_root() / path
 
 
+LONGEST_NAME = 200
+"""Bytes of a file's or folder's name: file systems take 255, and what is written beside it has a longer one."""
+
+
+def named(kind: str, name: str | Path) -> Path:
+    """The folder of a dataset or model given by bare name (under ``outputs/<kind>``) or by path.
+
+    Raises
+    ------
+    InvalidInput : nothing can have that name.
+    """
+    text, path = str(name), Path(name)
+    if not text.strip() or path.name in ("", "..") or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        wrong = f"{text!r} names no folder"
+    elif any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+        wrong = f"{text[:40]!r}… is longer than a folder's name can be ({LONGEST_NAME} bytes)"
+    elif text.startswith("~") and path.parts[0] != "~":
+        wrong = f"{text!r} begins with another user's home"
+    elif len(path.parts) == 1 and not text.startswith((".", "~")):
+        return output_root() / kind / path
+    else:
+        return resolve(path)
+    raise InvalidInput(f"{wrong}: give a name of letters, digits, - and _, or the path of a folder.")
+
+
 def dataset_path(name: str | Path) -> Path:
-    """The folder of a dataset given by bare name (under ``outputs/datasets``) or by path."""
-    if len(Path(name).parts) == 1 and not str(name).startswith((".", "~")):
-        return output_root() / "datasets" / name
-    return resolve(name)
+    """The folder of a dataset given by bare name (under ``outputs/datasets``) or by path; see `named`."""
+    return named("datasets", name)
 
 
 def shown(path: Path) -> str:

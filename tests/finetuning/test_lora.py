@@ -277,6 +277,66 @@ def test_a_checkpoint_of_another_base_is_refused(
     assert len(losses(train(ready(dataset, other, tmp_path, replace=True)))) == 6
 
 
+def test_a_student_that_is_replaced_stays_until_the_new_one_is_whole(
+    dataset: Dataset, base: Path, tmp_path: Path
+) -> None:
+    first = train(ready(dataset, base, tmp_path, epochs=1))
+    before = {name: (first.folder / name).read_bytes() for name in ("adapter_model.safetensors", "training_info.json")}
+    with pytest.raises(GenesisError, match="Stopped"):
+        train(
+            ready(dataset, base, tmp_path, rank=4, replace=True),
+            on_progress=lambda *_: os.kill(os.getpid(), signal.SIGINT),
+        )
+    assert all((first.folder / name).read_bytes() == content for name, content in before.items())
+    steps: list[int] = []
+    replaced = train(
+        ready(dataset, base, tmp_path, rank=4, replace=True), on_progress=lambda step, _: steps.append(step)
+    )
+    assert steps[0] > 1  # it goes on where it was stopped
+    assert replaced.info["made_with"]["settings"]["rank"] == 4 and train(ready(dataset, base, tmp_path, rank=4))
+
+
+def test_what_somebody_else_keeps_in_a_students_folder_stays(dataset: Dataset, base: Path, tmp_path: Path) -> None:
+    folder = ready(dataset, base, tmp_path).folder
+    theirs = (
+        "checkpoint-500/trainer_state.json",
+        "checkpoint-best/notes",
+        "finished/list.txt",
+        ".cache.tmp/x",
+        "notes",
+    )
+    for name in theirs:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    train(ready(dataset, base, tmp_path, epochs=1, save_every=1))
+    train(ready(dataset, base, tmp_path, epochs=1, rank=4, replace=True))
+    assert all((folder / name).read_text() == "mine" for name in theirs)
+
+
+def test_an_adapter_of_somebody_else_is_not_written_over(dataset: Dataset, base: Path, tmp_path: Path) -> None:
+    prepared = ready(dataset, base, tmp_path, replace=True)
+    prepared.folder.mkdir(parents=True, exist_ok=True)
+    (prepared.folder / "adapter_model.safetensors").write_bytes(b"theirs")
+    with pytest.raises(InvalidInput, match="not trained here"):
+        train(prepared)
+    assert (prepared.folder / "adapter_model.safetensors").read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize(
+    "moved", [(), ("adapter_model.safetensors",), ("adapter_model.safetensors", "adapter_config.json")]
+)
+def test_a_kill_while_a_student_gets_its_place_is_made_good(
+    dataset: Dataset, base: Path, tmp_path: Path, moved: tuple[str, ...]
+) -> None:
+    whole = train(ready(dataset, base, tmp_path, epochs=1))
+    (whole.folder / ".finished").mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json", "training_info.json"):
+        if name not in moved:
+            (whole.folder / name).rename(whole.folder / ".finished" / name)
+    again = train(ready(dataset, base, tmp_path, epochs=1), on_progress=lambda step, total: None)
+    assert again.info == whole.info and not (whole.folder / ".finished").exists()
+
+
 @pytest.mark.parametrize("n, message", [(0, "no records to learn from"), (1, "a single concept")])
 def test_too_little_data_is_refused(n: int, message: str, base: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=message):

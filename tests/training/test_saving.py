@@ -68,6 +68,31 @@ def test_saving_replaces_a_model_but_nothing_else(tmp_path):
         save_model(model, tmp_path / "photos")
 
 
+@pytest.mark.parametrize("strange", ["model.json", "notes.txt"])
+def test_a_folder_in_which_somebody_else_keeps_things_is_not_replaced(tmp_path, strange):
+    model = trained().model
+    if strange != "model.json":
+        save_model(model, tmp_path / "m")
+    (tmp_path / "m").mkdir(exist_ok=True)
+    (tmp_path / "m" / strange).write_text("{}")
+    with pytest.raises(InvalidInput, match="not a model folder"):
+        save_model(model, tmp_path / "m")
+    assert (tmp_path / "m" / strange).read_text() == "{}"
+
+
+def test_a_model_that_a_kill_caught_being_replaced_is_still_there(tmp_path):
+    folder = save_model(trained().model, tmp_path / "m")
+    folder.rename(tmp_path / ".m.old")
+    assert load_model(folder).card.labels
+
+
+def test_a_model_can_be_saved_over_a_damaged_one(tmp_path):
+    model = trained().model
+    folder = save_model(model, tmp_path / "m")
+    (folder / "model.json").write_text("{")
+    assert load_model(save_model(model, folder)).card.labels == model.card.labels
+
+
 def test_a_missing_a_damaged_and_a_foreign_model_are_one_sentence(tmp_path):
     with pytest.raises(InvalidInput, match="holds no model"):
         load_model("nowhere")

@@ -5,7 +5,7 @@ from genesis_lab.dataset.folder import Dataset, open_dataset, read_reports, reme
 from genesis_lab.dataset.importing import ImportReport, Problem, import_dataset
 from genesis_lab.dataset.schema import arrow_schema, schema_of
 from genesis_lab.dataset.splitting import assign_splits, split_dataset
-from genesis_lab.dataset.writing import DatasetWriter, placed
+from genesis_lab.dataset.writing import DatasetWriter
 
 __all__ = [
     "Dataset",
@@ -17,7 +17,6 @@ __all__ = [
     "export_dataset",
     "import_dataset",
     "open_dataset",
-    "placed",
     "read_reports",
     "remembered",
     "schema_of",

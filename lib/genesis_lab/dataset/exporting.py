@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 
 from genesis_lab.dataset.folder import MANIFEST, Dataset
 from genesis_lab.dataset.spreadsheet import safe_cell, turns_as_text
-from genesis_lab.dataset.writing import GROUP_ROWS, placed
+from genesis_lab.dataset.writing import GROUP_ROWS
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import push_folder
+from genesis_lab.outputs import check_free, placed
 from genesis_lab.paths import resolve, shown
 from genesis_lab.settings import get_settings
 
-Format = Literal["jsonl", "csv", "parquet", "hf", "hub", "folder"]
+Format = Literal["jsonl", "csv", "parquet", "hub", "folder"]
 S3 = "s3://"
 
 
@@ -38,8 +39,7 @@ def export_dataset(
     ----------
     target : a file or folder; ``s3://bucket/key``; ``owner/name`` for the hub. Several splits become several files in
         one-file formats, ``name-train.csv`` and so on.
-    format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet``, ``hf`` (a folder for
-        ``datasets.load_from_disk``), ``hub`` (push to the Hugging Face hub with the card), ``folder`` (the dataset
+    format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet``, ``hub`` (push to the Hugging Face hub with the card), ``folder`` (the dataset
         folder as it is, to S3). None: by the target's ending; an S3 address without ending takes the folder.
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
@@ -76,24 +76,23 @@ def _guessed(target: str) -> str:
     if target.startswith(S3):
         return "folder"
     raise InvalidInput(
-        f"The format of {Path(target).name!r} can't be told from its ending: say jsonl, csv, parquet, hf or hub."
+        f"The format of {Path(target).name!r} can't be told from its ending: say jsonl, csv, parquet or hub."
     )
 
 
 def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, replace: bool) -> list[Path]:
     splits = [split] if split else list(dataset.counts)
-    if format == "hf":
-        with placed(target, replace=replace) as temporary:
-            _save_to_disk(dataset, splits, temporary)
-        return [target]
     write: Callable[[Dataset, str, Path], None] = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[format]
-    written = []
-    for name in splits:
-        path = target if len(splits) == 1 else target.with_name(f"{target.stem}-{name}{target.suffix}")
+    paths = {
+        name: target if len(splits) == 1 else target.with_name(f"{target.stem}-{name}{target.suffix}")
+        for name in splits
+    }
+    for path in paths.values():
+        check_free(path, replace=replace, ours=Path.is_file)
+    for name, path in paths.items():
         with placed(path, replace=replace) as temporary:
             write(dataset, name, temporary)
-        written.append(path)
-    return written
+    return list(paths.values())
 
 
 def _jsonl(dataset: Dataset, split: str, path: Path) -> None:
@@ -129,17 +128,6 @@ def _parquet(dataset: Dataset, split: str, path: Path) -> None:
     with pq.ParquetWriter(path, dataset.schema, compression="zstd") as writer:
         for batch in dataset.batches(GROUP_ROWS, split=split):
             writer.write_batch(batch)
-
-
-def _save_to_disk(dataset: Dataset, splits: list[str], folder: Path) -> None:
-    datasets = _package("datasets", "the Hugging Face format")
-    with tempfile.TemporaryDirectory() as cache:
-        found = datasets.DatasetDict()
-        for split in splits:
-            parts = [str(part) for part in dataset.parts(split)]
-            found[split] = datasets.Dataset.from_parquet(parts, cache_dir=cache, split=split)
-            found[split].info.download_checksums = None  # holds the paths of this machine
-        found.save_to_disk(str(folder))
 
 
 def _push(dataset: Dataset, repository: str, private: bool) -> str:

@@ -14,14 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genesis_lab import __version__
+from genesis_lab.domains import DOMAINS
 from genesis_lab.errors import InvalidInput
-from genesis_lab.outputs import write_atomically
+from genesis_lab.outputs import recovered, write_atomically
 from genesis_lab.paths import dataset_path, output_root, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.json"
+FORMAT = 1
+"""What a manifest says as ``format``."""
+_PARTS_OF_A_FOLDER = {MANIFEST, "README.md", "data", "reports"}
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ def open_dataset(name_or_path: str | Path) -> Dataset:
     ------
     InvalidInput : there is none, or it is damaged; the message says what is missing.
     """
-    path = dataset_path(name_or_path)
+    path = recovered(dataset_path(name_or_path))
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         counts = {str(split): int(n) for split, n in manifest["counts"].items()}
@@ -147,6 +151,17 @@ def open_dataset(name_or_path: str | Path) -> Dataset:
     return Dataset(path, manifest)
 
 
+def is_dataset(path: Path) -> bool:
+    """Whether a folder is a dataset that was written here, by the format and domain in its manifest, and nothing else."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        ours = manifest["format"] == FORMAT and manifest["domain"] in DOMAINS
+        strange = {file.name for file in path.iterdir() if file.name[0] != "."} - _PARTS_OF_A_FOLDER
+        return ours and not strange and all(file.suffix == ".parquet" for file in (path / "data").iterdir())
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def is_split_name(name: str) -> bool:
     """Whether `datasets` accepts it as the name of a split."""
     return re.fullmatch(r"\w+", name, re.ASCII) is not None
@@ -159,7 +174,7 @@ def _parts(path: Path, split: str) -> list[Path]:
 def _missing(path: Path) -> str:
     if path.exists():
         return f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first."
-    known = sorted(found.parent.name for found in (output_root() / "datasets").glob(f"*/{MANIFEST}"))
+    known = sorted(found.parent.name for found in (output_root() / "datasets").glob(f"[!.]*/{MANIFEST}"))
     return f"There is no dataset {shown(path)}: " + (
         f"there are {', '.join(known)}." if known else "there are none yet."
     )

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from genesis_lab.dataset.card import dataset_card
-from genesis_lab.dataset.folder import MANIFEST, is_split_name
+from genesis_lab.dataset.folder import FORMAT, MANIFEST, is_dataset, is_split_name
 from genesis_lab.dataset.schema import schema_of
-from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.paths import shown
+from genesis_lab.errors import InvalidInput
+from genesis_lab.outputs import placed
 
 PART_ROWS = 50_000
 """Records in one Parquet file."""
@@ -66,7 +62,7 @@ class DatasetWriter:
 
     def __enter__(self) -> DatasetWriter:
         with ExitStack() as stack:
-            self._folder = stack.enter_context(placed(self._path, replace=self._replace))
+            self._folder = stack.enter_context(placed(self._path, replace=self._replace, ours=is_dataset))
             (self._folder / "data").mkdir(parents=True)
             stack.push(self._finish)
             self._stack = stack.pop_all()
@@ -144,7 +140,7 @@ class DatasetWriter:
             for i, path in enumerate(files):
                 path.rename(path.with_name(f"{split}-{i:05d}-of-{len(files):05d}.parquet"))
         ours = {
-            "format": 1,
+            "format": FORMAT,
             "domain": self._domain,
             "counts": self._counts,
             "content_hash": self._hash.hexdigest(),
@@ -179,74 +175,6 @@ def hash_records(digest: Any, table: pa.Table) -> None:
             record["provenance"].pop("generated_at", None)
         line = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
         digest.update(line.encode() + b"\n")
-
-
-@contextmanager
-def placed(target: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary path beside `target` to write a file or a folder to; it becomes `target` on a clean exit.
-
-    Raises
-    ------
-    InvalidInput : `target` exists and is not to be replaced, or another process is writing it.
-    GenesisError : the disk is full or the folder can't be written; nothing is left behind.
-    """
-    temporary, lock = target.with_name(f".{target.name}.writing"), target.with_name(f".{target.name}.lock")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=0):
-            try:
-                _remove(temporary)
-                _refuse_existing(target, replace)
-                yield temporary
-                _sync(temporary)
-                old = target.with_name(f".{target.name}.old")
-                _remove(old)
-                if target.exists():
-                    target.rename(old)
-                temporary.rename(target)
-                _remove(old)
-            finally:
-                _remove(temporary)
-                lock.unlink(missing_ok=True)
-    except Timeout:
-        raise InvalidInput(f"Another process is writing {shown(target)}: wait for it or choose another name.") from None
-    except OSError as error:
-        raise write_error(error, target) from None
-
-
-def write_error(error: OSError, target: Path) -> GenesisError:
-    """The one sentence for a failed write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return GenesisError(f"The disk is full while writing {shown(target)}: free some space and run the same again.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return GenesisError(
-            f"{shown(target)} can't be written, its folder is read-only: choose a folder you may write to "
-            "(GENESIS_OUTPUT_ROOT sets where outputs go)."
-        )
-    return GenesisError(f"{shown(target)} can't be written: {error.strerror or error}.")
-
-
-def _refuse_existing(target: Path, replace: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if target.is_dir() and not (target / MANIFEST).exists() and not (target / "dataset_dict.json").exists():
-        raise InvalidInput(f"{shown(target)} is a folder with other things in it: choose another name.")
-    if not replace:
-        raise InvalidInput(f"{shown(target)} exists already: choose another name, or have it replaced.")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Have everything under `path` on the disk before it gets its name."""
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
 
 
 def _datetime_paths(fields: pa.Schema | pa.StructType, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import InvalidInput
 
-_DOMAINS = {
+DOMAINS = {
     "conversations": ("conversations.domain", "Conversations"),
     "requirements": ("requirements.domain", "Requirements"),
     "vision": ("vision.domain", "Vision"),
@@ -24,11 +24,11 @@ def get_domain(name: str = "conversations", **options: Any) -> Domain:
     ------
     InvalidInput : there is no such domain, or an option is impossible.
     """
-    if name not in _DOMAINS:
-        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(_DOMAINS)}.")
+    if name not in DOMAINS:
+        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
     from pydantic import ValidationError
 
-    place, kind = _DOMAINS[name]
+    place, kind = DOMAINS[name]
     domain: Any = getattr(import_module(f"genesis_lab.domains.{place}"), kind)
     model = domain.config_type
     try:

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genesis_lab.dataset.writing import write_error
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, Rejected
 from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.outputs import write_error
 from genesis_lab.paths import resolve
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.base import Completion, Request, request_key

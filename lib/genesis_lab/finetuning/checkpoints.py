@@ -9,20 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.outputs import placed, write_atomically, write_error
+from genesis_lab.paths import named, resolve, shown
 from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_weights
 
 INFO = "training_info.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_STATE, _BEST = "state.json", "best.safetensors"
+_STATE, _BEST, _FINISHED = "state.json", "best.safetensors", ".finished"
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,25 @@ class Checkpoint:
 
 def student_path(name: str | Path) -> Path:
     """The folder of a student given by bare name (under ``outputs/models``) or by path."""
-    if len(Path(name).parts) == 1 and not str(name).startswith((".", "~")):
-        return output_root() / "models" / name
-    return resolve(name)
+    return _finish(named("models", name))
+
+
+def check_place(student: Path) -> None:
+    """Make the folder, and refuse one that holds an adapter which was not trained here.
+
+    Raises
+    ------
+    InvalidInput : it does.
+    GenesisError : the folder can't be written.
+    """
+    try:
+        student.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=student).close()
+    except OSError as error:
+        raise write_error(error, student) from None
+    _finish(student)
+    if any((student / name).exists() for name in (ADAPTER, ADAPTER_CONFIG)) and not (student / INFO).exists():
+        raise InvalidInput(f"{shown(student)} holds an adapter that was not trained here: choose another name.")
 
 
 def read_info(folder: Path) -> dict[str, Any] | None:
@@ -62,10 +80,11 @@ def read_info(folder: Path) -> dict[str, Any] | None:
     InvalidInput : the record can't be read.
     """
     try:
-        info: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        info: dict[str, Any] = json.loads((_finish(folder) / INFO).read_text(encoding="utf-8"))
+        info["made_with"]["settings"]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError):
         raise InvalidInput(
             f"{shown(folder / INFO)} can't be read: train the student anew with replace: true."
         ) from None
@@ -94,7 +113,7 @@ def save_checkpoint(
 
     before = _checkpoints(student)
     kept = f"the one after step {_step(before[-1])} is kept" if before else "there is none yet"
-    _place(fill, student / f"checkpoint-{step:06d}", f"The checkpoint after step {step} ({kept})")
+    _place(fill, student / f"checkpoint-{step:06d}", f"The checkpoint after step {step} ({kept})", _is_checkpoint)
     for old in before:
         if _step(old) != step:
             shutil.rmtree(old, ignore_errors=True)
@@ -129,20 +148,21 @@ def save_student(student: Path, *, model: Any, adapter: dict[str, Any], base: st
         share_weights(folder)
         write_atomically(folder / INFO, json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
-    scratch = student / "finished"
-    _place(fill, scratch, "The student")
-    for name in (ADAPTER, ADAPTER_CONFIG, INFO):  # the record is the last: without it, the student is not finished
-        (scratch / name).replace(student / name)
-    clear(student, but=(ADAPTER, ADAPTER_CONFIG, INFO))
-
-
-def clear(student: Path, *, but: tuple[str, ...] = ()) -> None:
-    """Remove what training wrote into a student's folder, checkpoints included; nothing else is touched."""
-    for name in (INFO, ADAPTER, ADAPTER_CONFIG):
-        if name not in but:
-            (student / name).unlink(missing_ok=True)
-    for folder in (*student.glob("checkpoint-*"), *student.glob(".*.tmp"), student / "finished"):
+    _place(fill, student / _FINISHED, "The student", lambda folder: (folder / INFO).exists())
+    _finish(student)
+    for folder in _checkpoints(student):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finish(student: Path) -> Path:
+    """Give a student that is whole its place, file by file; a kill in between is made good by the next call."""
+    whole = student / _FINISHED
+    if (whole / INFO).exists():
+        for name in (ADAPTER, ADAPTER_CONFIG, INFO):  # the record last: as long as it is there, this goes on
+            if (whole / name).exists():
+                (whole / name).replace(student / name)
+        shutil.rmtree(whole, ignore_errors=True)
+    return student
 
 
 def base_name(source: str, student: Path) -> str:
@@ -164,23 +184,24 @@ def base_hash(source: str, config: Any) -> str:
     return digest.hexdigest()
 
 
-def _place(fill: Callable[[Path], None], target: Path, what: str) -> None:
+def _place(fill: Callable[[Path], None], target: Path, what: str, ours: Callable[[Path], bool]) -> None:
     """Let `fill` write a folder under a temporary name, then rename it to `target`."""
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        fill(scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-    except Exception as error:  # safetensors and torch have errors of their own for a disk that is full
-        shutil.rmtree(scratch, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
-        raise GenesisError(f"{what} can't be written to {shown(target.parent)}: {reason}.") from error
+    with placed(target, replace=True, ours=ours) as scratch:
+        try:
+            scratch.mkdir()
+            fill(scratch)
+        except Exception as error:  # safetensors and torch have errors of their own for a disk that is full
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+            raise GenesisError(f"{what} can't be written to {shown(target.parent)}: {reason}.") from error
 
 
 def _checkpoints(student: Path) -> list[Path]:
-    return sorted(student.glob("checkpoint-*"), key=_step)
+    """Those that were written here, the oldest first."""
+    return sorted(filter(_is_checkpoint, student.glob("checkpoint-[0-9]*")), key=_step)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return re.fullmatch(r"checkpoint-\d+", folder.name) is not None and (folder / _STATE).exists()
 
 
 def _step(folder: Path) -> int:

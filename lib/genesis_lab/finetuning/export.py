@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from genesis_lab.dataset.writing import placed
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.finetuning.answers import Asking, ask, identity
@@ -31,7 +30,7 @@ from genesis_lab.finetuning.gguf import (
 )
 from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
-from genesis_lab.outputs import write_atomically
+from genesis_lab.outputs import placed, write_atomically
 from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import provider_of
 from genesis_lab.providers.local_models import (

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -138,8 +138,12 @@ def examine(prepared: Prepared) -> tuple[list[float], list[bool], list[str]]:
 
 def _found(prepared: Prepared) -> tuple[dict[str, Any] | None, checkpoints.Checkpoint | None]:
     """A finished student's record, or the checkpoint to go on from, made with the same base, data and settings."""
-    if prepared.config.replace:
-        checkpoints.clear(prepared.folder)
+    checkpoints.check_place(prepared.folder)
+    if prepared.config.replace:  # the student that is there stays until the new one is whole
+        with suppress(InvalidInput):
+            checkpoint = checkpoints.last_checkpoint(prepared.folder)
+            if checkpoint and checkpoint.progress["made_with"] == prepared.made_with:
+                return None, checkpoint
         return None, None
     finished = checkpoints.read_info(prepared.folder)
     checkpoint = None if finished else checkpoints.last_checkpoint(prepared.folder)

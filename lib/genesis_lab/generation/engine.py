@@ -19,7 +19,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
-from genesis_lab.dataset.writing import write_error
 from genesis_lab.domains.base import Domain, Provenance
 from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, QuotaExhausted, Rejected
 from genesis_lab.generation.account import discard_other, existing, run_header, run_manifest, stopped
@@ -28,7 +27,7 @@ from genesis_lab.generation.journal import Journal
 from genesis_lab.generation.lane import Lane, Progress, Task
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher, divide, parts
-from genesis_lab.outputs import write_atomically
+from genesis_lab.outputs import write_atomically, write_error
 from genesis_lab.paths import shown
 from genesis_lab.providers.base import Completion, Message, Provider, Request, Usage, request_key
 from genesis_lab.providers.cache import CompletionCache

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from genesis_lab.dataset.writing import write_error
 from genesis_lab.errors import InvalidInput
+from genesis_lab.outputs import write_error
 
 
 class Journal:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genesis_lab import paths
 from genesis_lab.errors import InvalidInput
+from genesis_lab.outputs import placed, recovered
 from genesis_lab.training.config import Value
 from genesis_lab.training.examples import Source
 
@@ -109,9 +109,7 @@ class IntentModel:
 
 def model_path(name: str | Path) -> Path:
     """The folder of a model given by bare name (under ``outputs/models``) or by path."""
-    if len(Path(name).parts) == 1 and not str(name).startswith((".", "~")):
-        return paths.output_root() / "models" / name
-    return paths.resolve(name)
+    return recovered(paths.named("models", name))
 
 
 def save_model(model: IntentModel, name: str | Path) -> Path:
@@ -119,21 +117,25 @@ def save_model(model: IntentModel, name: str | Path) -> Path:
     from skops import io
 
     target = model_path(name)
-    if target.exists() and not (target / CARD).exists():
+    if target.exists() and not _is_model(target):
         raise InvalidInput(f"{paths.shown(target)} exists and is not a model folder: choose another name.")
-    scratch = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+    with placed(target, replace=True, ours=_is_model) as scratch:
+        scratch.mkdir()
         io.dump(model.estimator, scratch / WEIGHTS, compression=ZIP_DEFLATED)
         card = model.card.model_copy(update={"weights_sha256": _sha256(scratch / WEIGHTS)})
         (scratch / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=True)
-        scratch.rename(target)
-    except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise InvalidInput(f"The model can't be written to {paths.shown(target)}: {error.strerror}.") from None
     return target
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds a model that was saved here, be it damaged, and nothing else."""
+    try:
+        files = {file.name for file in folder.iterdir() if file.name[0] != "."}
+        if WEIGHTS not in files:
+            ModelCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        return files <= {WEIGHTS, CARD}
+    except (OSError, ValueError):
+        return False
 
 
 def load_model(name: str | Path) -> IntentModel:
