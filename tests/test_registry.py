@@ -1,5 +1,14 @@
 from __future__ import annotations
 
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from urllib.request import urlopen
+
+import psutil
 import pytest
 
 from genesis_lab import registry
@@ -119,3 +128,56 @@ def test_a_dead_server_is_one_sentence(monkeypatch):
     with pytest.raises(Unavailable, match="can't be reached") as caught:
         registry.search()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_genesis_mlflow_says_where_it_is_and_leaves_no_process_behind(world, how):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "genesis_lab.cli", "mlflow", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(120, server.kill)
+    watchdog.start()
+    try:
+        assert server.stdout.readline() == f"http://127.0.0.1:{port}/#/models (Ctrl-C stops the server)\n"
+        everyone = psutil.Process(server.pid).children(recursive=True)
+        assert everyone and all(one.environ()["MLFLOW_DISABLE_TELEMETRY"] == "true" for one in everyone)
+        with urlopen(f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/registered-models/search", timeout=60) as answer:
+            names = [model["name"] for model in json.load(answer)["registered_models"]]
+        assert registry.MODEL in names
+        server.send_signal(how)
+        assert (server.wait(60), *server.communicate()) == (0, "", "")
+    finally:
+        watchdog.cancel()
+        server.kill()
+    assert psutil.wait_procs(everyone, timeout=5)[1] == []
+
+
+def test_a_taken_port_is_one_sentence_and_starts_nothing():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with (
+            pytest.raises(InvalidInput, match=r"Port \d+ can't be used .* choose another with --port"),
+            registry.served(other.getsockname()[1]),
+        ):
+            pass
+
+
+def test_of_a_server_that_runs_already_the_address_is_told(monkeypatch):
+    monkeypatch.setenv("GENESIS_MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    get_settings.cache_clear()
+    with pytest.raises(Unavailable, match="can't be reached") as caught, registry.served(5000):
+        pass
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["it's", 'it\'s "both"', "two + two, at times"])
+def test_a_dataset_may_have_any_name(world, name):
+    dataset = write_dataset(world[0] / "datasets" / name, labelled())
+    run_id = registry.register_dataset(dataset)
+    assert registry.register_dataset(dataset) == run_id
+    registered = registry.log_training(train(dataset, train_config("quick_test")), name="any-name")
+    found = registry.lineage("any-name", version=registered.version)
+    assert [(link.name, link.run_id) for link in found.datasets] == [(name, run_id)]

@@ -220,12 +220,21 @@ def predict(
 @app.command()
 def mlflow(port: Annotated[int, typer.Option(min=1, max=65535, help="Where to serve it.")] = 5000) -> None:
     """Open the registry of datasets, runs and models in MLflow's own pages."""
-    import subprocess
+    import signal
 
-    from genesis_lab.registry import tracking_uri
+    from genesis_lab.registry import served
 
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(), "--port", str(port)]
-    raise typer.Exit(subprocess.run(command).returncode)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a closed terminal or a stopped service is a Ctrl-C
+    with served(port) as (address, process):
+        if process is None:
+            typer.echo(f"The registry is at {address}")
+            return
+        typer.echo(f"{address} (Ctrl-C stops the server)")
+        sys.stdout.flush()
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            return
 
 
 @app.command("export-student")

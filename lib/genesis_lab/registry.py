@@ -1,7 +1,7 @@
 """Datasets, training runs and models in MLflow, and how they hang together.
 
-By default MLflow keeps its tables in SQLite under the output root (look at them with
-``mlflow ui --backend-store-uri sqlite:///outputs/mlflow/mlflow.db``); ``GENESIS_MLFLOW_TRACKING_URI`` names any server.
+By default MLflow keeps its tables in SQLite under the output root (look at them with ``genesis mlflow``);
+``GENESIS_MLFLOW_TRACKING_URI`` names any server.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import json
 import logging
 import os
 import re
+import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,6 +86,70 @@ def tracking_uri() -> str:
     """The MLflow store in use: the setting, else SQLite under the output root."""
     given = get_settings().mlflow_tracking_uri
     return given or f"sqlite:///{(_home() / 'mlflow.db').resolve().as_posix()}"
+
+
+@contextmanager
+def served(port: int) -> Iterator[tuple[str, Popen[bytes] | None]]:
+    """The address of MLflow's page of models, and the process that serves it; stopped with all its workers at the end.
+
+    Of a store that is a server already there is the address alone.
+
+    Raises
+    ------
+    InvalidInput : `port` is taken.
+    Unavailable : the server can't be started, or the one in the setting can't be reached.
+    """
+    import subprocess
+    import sys
+
+    uri = tracking_uri()
+    _client(uri)  # makes the tables, or says why there are none
+    if uri.startswith("http"):
+        yield f"{_public(uri).rstrip('/')}/#/models", None
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InvalidInput(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from None
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--default-artifact-root", (_home() / "artifacts").resolve().as_uri()]
+    off = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = _home() / "server.log"
+    with log.open("wb") as file:
+        # A group of its own: MLflow's workers are not told when their parent ends.
+        process = subprocess.Popen(
+            command, stdout=file, stderr=file, env=os.environ | off, cwd=_home(), start_new_session=True
+        )
+    try:
+        while not _answers(f"http://127.0.0.1:{port}"):
+            if process.poll() is not None:
+                raise Unavailable(f"MLflow's server ended while it started: {shown(log)} says why.")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/#/models", process
+    finally:
+        _end(process)
+
+
+def _answers(address: str) -> bool:
+    from urllib.request import urlopen
+
+    try:
+        urlopen(f"{address}/health", timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _end(process: Popen[bytes]) -> None:
+    """Ends `process` and its group: asks first, then ends what is slow or has outlived its parent."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with suppress(TimeoutExpired):
+            process.wait(5)
 
 
 def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -268,8 +335,14 @@ def lineage(name: str = MODEL, *, version: str | None = None, alias: str = CHAMP
         found = _version(client, name, version, alias)
         run = client.get_run(found.run_id)
         links = []
-        names, hashes = run.data.tags["genesis.dataset"].split("+"), run.data.tags["genesis.content_hash"].split(",")
-        for dataset, content_hash in zip(names, hashes, strict=True):
+        hashes = run.data.tags["genesis.content_hash"].split(",")
+        learned = {
+            tag.value: one.dataset.name
+            for one in run.inputs.dataset_inputs
+            for tag in one.tags
+            if tag.key == "genesis.content_hash"
+        }
+        for dataset, content_hash in ((learned[content_hash], content_hash) for content_hash in hashes):
             run_id = _dataset_run(client, dataset, content_hash)
             links.append(DatasetLink(dataset, content_hash, run_id, _reports(client, run_id) if run_id else ()))
         model = RegisteredModel(name, str(found.version), found.run_id, tuple(found.aliases))
@@ -356,9 +429,9 @@ def _experiment(client: Any, kind: Kind) -> str:
 
 
 def _dataset_run(client: Any, name: str, content_hash: str) -> str | None:
-    where = f"tags.\"genesis.content_hash\" = '{content_hash}' and tags.\"genesis.dataset\" = '{name}'"
-    runs = client.search_runs([_experiment(client, "dataset")], where, max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+    # By name here, not in the filter: MLflow's language has no way to write a name with quotes in it.
+    runs = client.search_runs([_experiment(client, "dataset")], f"tags.\"genesis.content_hash\" = '{content_hash}'")
+    return next((str(run.info.run_id) for run in runs if run.data.tags["genesis.dataset"] == name), None)
 
 
 def _log_inputs(client: Any, run_id: str, datasets: Sequence[tuple[str, str, str]]) -> None:
