@@ -116,13 +116,11 @@ def served(port: int) -> Iterator[tuple[str, Popen[bytes] | None]]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--default-artifact-root", (_home() / "artifacts").resolve().as_uri()]
-    off = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else it keeps a dozen workers for jobs we have none of
     log = _home() / "server.log"
     with log.open("wb") as file:
         # A group of its own: MLflow's workers are not told when their parent ends.
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env=os.environ | off, cwd=_home(), start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=_home(), start_new_session=True)
     try:
         while not _answers(f"http://127.0.0.1:{port}"):
             if process.poll() is not None:
