@@ -106,6 +106,9 @@ def test_plain_papermill_takes_the_same_file(house: Path) -> None:
         ("stages: [10]\ntotal: 3.5", "Parameter total of 10_count must be int, got 3.5"),
         ("stages: [10]\nshares: {en: x}", "Parameter shares['en'] of 10_count must be dict[str, float]"),
         ("stages: [10]\nshares: {api_key: 1.0}", "looks like a secret"),
+        ("stages: [10]\nlabel: https://me:hunter2@host/v1", "Parameter label of 10_count holds an address with user"),
+        ("stages: [10]\nlabel: 'openai:m@me:hunter2@host:8000/v1'", "holds an address with user and password"),
+        ("stages: [10]\nlabel: [https://hunter2@host/v1]", "holds an address with user and password"),
         ("stages: [10]\nhf_token: abc", "hf_token in x.yaml looks like a secret"),
         ("stages: [10]\ntotal: 1\ntotal: 2", "gives 'total' twice"),
         ("stages: [99]", "There is no notebook '99'; there are: 10_count, 20_divide, 70_report."),
@@ -119,7 +122,13 @@ def test_plain_papermill_takes_the_same_file(house: Path) -> None:
     ],
 )
 def test_a_bad_params_file_is_refused_in_one_sentence(house: Path, text: str, sentence: str) -> None:
-    assert sentence in refused(house, text)
+    said = refused(house, text)
+    assert sentence in said and "hunter2" not in said
+
+
+def test_an_address_with_a_port_is_no_password(house: Path) -> None:
+    label = "openai:llama3.1:8b@http://a:8000/v1,http://b:8000/v1"
+    assert load_pipeline(pipeline_file(house, f"stages: [10]\nlabel: '{label}'")).stages[0].parameters["label"] == label
 
 
 def test_a_missing_params_file_is_named(house: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, Optional, TypeVar, Union
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.secret_values import found_in, looks_secret, secret_names
+from genesis_lab.secret_values import credentials_in, found_in, looks_secret, secret_names
 
 _TYPES: dict[str, Any] = {
     "int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "tuple": tuple, "set": set,
@@ -44,6 +44,11 @@ class Parameter:
         """
         for name in secret_names(value):
             raise InvalidInput(_secret_refused(f"{self.name}.{name}", where))
+        if credentials_in(str(value)):
+            raise InvalidInput(
+                f"Parameter {self.name} of {where} holds an address with user and password, which would end in files that "
+                "are shared: leave them out, secrets come from the environment only."
+            )
         try:
             text = json.dumps(value)
             TypeAdapter(self.type).validate_json(text, strict=True)

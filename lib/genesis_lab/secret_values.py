@@ -20,6 +20,8 @@ _NAME = re.compile(
 )
 _NOT_THE_SECRET = re.compile(r"_(file|path|dir|uri|url|name|id_file)$", re.IGNORECASE)
 
+_CREDENTIALS = re.compile(r"""(://[^\s/"',@]+|@[^\s/@:"',]+:[^\s/@"',]+)@""")
+
 
 def looks_secret(name: str) -> bool:
     """Whether a name reads like a secret's: ``api_key``, ``hfToken``, ``AWS_SECRET_ACCESS_KEY``; not ``max_tokens``."""
@@ -37,6 +39,11 @@ def secret_names(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from secret_names(inner)
+
+
+def credentials_in(text: str) -> bool:
+    """Whether an address in `text` holds a user or password: ``https://me:secret@host``, ``openai:m@me:secret@host``."""
+    return bool(_CREDENTIALS.search(text))
 
 
 def known_secrets() -> dict[str, str]:

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     openai_api_key: SecretStr | None = Field(
         None, description="key of an OpenAI-compatible server; local ones need none"
     )
+    openai_key_host: str | None = Field(
+        None, description="host that the key is for, e.g. openrouter.ai (default: every https address that is named)"
+    )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
     llama_cpp_dir: Path | None = Field(
         None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)"

@@ -23,9 +23,11 @@ from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.generation.teachers import Teacher, connect, divide
+from genesis_lab.health import check_teachers
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers import FORMS, ModelSpec, parse_spec
 from genesis_lab.providers.base import Capabilities
+from genesis_lab.providers.openai import OpenAIProvider
 from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.settings import get_settings
 
@@ -77,20 +79,75 @@ def writers(dataset: Dataset) -> Counter[str]:
         ("ollama:llama3.1:8b", ModelSpec("openai", "llama3.1:8b", ("http://localhost:11434/v1",))),
         ("local:smollm2", ModelSpec("local", "smollm2")),
         ("local:HuggingFaceTB/SmolLM2-360M-Instruct", ModelSpec("local", "HuggingFaceTB/SmolLM2-360M-Instruct")),
-        ("llamacpp:models/x.gguf", ModelSpec("llamacpp", "models/x.gguf")),
+        ("openai:m@localhost:8000/v1", ModelSpec("openai", "m", ("http://localhost:8000/v1",))),
+        ("openai:m@127.0.0.1:1", ModelSpec("openai", "m", ("http://127.0.0.1:1",))),
+        ("openai:m@[::1]:8000/v1", ModelSpec("openai", "m", ("http://[::1]:8000/v1",))),
+        ("openai:m@gpu-box:8000/v1", ModelSpec("openai", "m", ("https://gpu-box:8000/v1",))),
+        ("openai:llama3.1:8b@models.example.com/v1, localhost:8000/v1",
+         ModelSpec("openai", "llama3.1:8b", ("https://models.example.com/v1", "http://localhost:8000/v1"))),
+        ("openai:@cf/meta/llama@https://a.example/v1", ModelSpec("openai", "@cf/meta/llama", ("https://a.example/v1",))),
+        ("openai:claude-3-5-sonnet@20240620", ModelSpec("openai", "claude-3-5-sonnet@20240620")),
+        ("ollama:m@localhost:11434/v1", ModelSpec("openai", "m", ("http://localhost:11434/v1",))),
+        ("local:/models/x@v2", ModelSpec("local", "/models/x@v2")),
+        ("local:/models/x@us-east-1", ModelSpec("local", "/models/x@us-east-1")),
+        ("local:models/x.gguf", ModelSpec("local", "models/x.gguf")),
     ],
 )  # fmt: skip
 def test_a_line_names_a_provider_and_its_model(line, named):
     assert parse_spec(line) == named
 
 
-@pytest.mark.parametrize("line", ["", "gpt-5", "azure:gpt-5", "local:smollm2@eu-west-1", "bedrock:x@http://a/v1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "gpt-5",
+        "azure:gpt-5",
+        "local:smollm2@eu-west-1",
+        "bedrock:x@http://a/v1",
+        "bedrock:x@v2",
+        "openai:m@somewhere",
+        "llamacpp:x.gguf",
+    ],
+)
 def test_a_line_that_names_no_model_is_told_the_forms(line):
     with pytest.raises(InvalidInput) as error:
         parse_spec(line)
     assert all(form in str(error.value) for form in FORMS)
     with pytest.raises(InvalidInput, match="names no model"):
         from_parameters(GenerationConfig, {"teachers": [line]})
+
+
+SECRET = "hunter2-or-so"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        f"http://me:{SECRET}@localhost:8000/v1", f"me:{SECRET}@host:8000/v1", f"https://{SECRET}@a.example/v1",
+        f"https://me:{SECRET}@x@a.example/v1", f"https://me:{SECRET}/x@a.example/v1", f"https://a.example/v1?key={SECRET}",
+    ],
+)  # fmt: skip
+def test_an_address_with_a_password_is_refused_and_never_repeated(address):
+    tries = (
+        lambda: parse_spec(f"openai:m@{address}"),
+        lambda: parse_spec(f"azure:m@{address}"),
+        lambda: ModelSpec("openai", "m", (address,)),
+        lambda: OpenAIProvider("m", [address]),
+        lambda: from_parameters(GenerationConfig, {"provider": "openai", "model": "m", "base_urls": [address]}),
+        lambda: from_parameters(GenerationConfig, {"teachers": [f"ollama:m@{address}", "offline"]}),
+        lambda: check_teachers(f"openai:m@{address}"),
+    )
+    for attempt in tries:
+        with pytest.raises(InvalidInput) as error:
+            attempt()
+        assert SECRET not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["ftp://a/v1", "http://", "http://h:80x/v1", "http://a b/v1", ""])
+def test_an_address_that_is_none_is_named(address):
+    with pytest.raises(InvalidInput, match="http://localhost:11434/v1"):
+        OpenAIProvider("m", [address])
 
 
 def test_labels_hold_neither_addresses_nor_account_numbers():

@@ -152,6 +152,21 @@ def test_servers_that_answer_are_listed_with_their_models() -> None:
     assert [check.status for check in check_servers({"gone": server.url})] == ["FAIL"]
 
 
+def test_a_key_goes_to_a_server_that_was_named_and_to_no_other(set_: Set, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_(GENESIS_OPENAI_API_KEY="sk-very-secret")
+    with running() as server:
+        monkeypatch.setattr("genesis_lab.health.teachers.LOCAL_SERVERS", {"vLLM": server.url})
+        (found,) = check_servers()
+        assert (found.status, found.detail) == ("OK", "vLLM: a, b")
+        assert "very-secret" not in "".join(server.keys)
+        server.wants_key = "sk-very-secret"
+        (found,) = check_servers()
+        assert found.status == "WARN" and found.detail == "vLLM wants a key"
+        assert "very-secret" not in "".join(server.keys)
+        assert check_teachers(f"openai:a@{server.url}")[0].status == "OK"
+        assert "Bearer sk-very-secret" in server.keys
+
+
 def test_something_else_on_a_servers_port_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "ANSWER_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as mute:

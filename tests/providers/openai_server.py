@@ -29,8 +29,10 @@ class Server:
         self.replies: deque[Reply] = deque()
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self.supports = ("json_schema", "json_object")
         self.finish_reason, self.text, self.url = "stop", '{"ok": true}', ""
+        self.wants_key = ""
 
     def answer(self, body: dict[str, Any]) -> Reply:
         self.requests.append(body)
@@ -68,11 +70,17 @@ def running() -> Iterator[Server]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            server.headers.append(dict(self.headers))
             server.keys.append(self.headers.get("Authorization", ""))
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self._send(server.answer(body) if self.path == "/v1/chat/completions" else refusal(404, "no such page"))
 
         def do_GET(self) -> None:
+            server.headers.append(dict(self.headers))
+            server.keys.append(self.headers.get("Authorization", ""))
+            if server.wants_key and server.wants_key not in server.keys[-1]:
+                self._send(refusal(401, "no key"))
+                return
             models = [{"id": name, "object": "model", "created": 1, "owned_by": "me"} for name in ("b", "a")]
             self._send(Reply(body={"object": "list", "data": models}))
 

@@ -17,9 +17,8 @@ import torch
 
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.errors import InvalidInput, MissingDependency, Rejected, Unavailable
+from genesis_lab.errors import InvalidInput, Rejected, Unavailable
 from genesis_lab.providers.base import Request
-from genesis_lab.providers.llamacpp import LlamaCppProvider
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.local_models import load_model
 from genesis_lab.providers.schemas import bounded, without_bounds
@@ -195,13 +194,6 @@ def test_bounds_make_room_for_every_string_and_never_widen_one() -> None:
     assert bounded({"type": "string", "maxLength": 5}, 200)["maxLength"] == 5
     assert "maxItems" in bounded({"type": "array", "items": {"type": "string"}}, 200)
     assert bounded(SCHEMA, 200) != SCHEMA != without_bounds(SCHEMA)
-
-
-def test_llamacpp_says_what_to_install() -> None:
-    if find_spec("llama_cpp") is not None:
-        pytest.skip("llama-cpp-python is installed here")
-    with pytest.raises(MissingDependency, match="pip install llama-cpp-python"):
-        LlamaCppProvider()
 
 
 @pytest.mark.slow

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from genesis_lab.errors import Fatal, InvalidInput, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
+from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.providers.base import Request, Usage
 from genesis_lab.providers.openai import OpenAIProvider
 from providers.openai_server import Reply, Server, refusal, running
@@ -193,6 +195,37 @@ def test_a_key_in_the_environment_does_not_leak_to_a_local_server(
     assert "sk-of-openai" not in server.keys[0]
 
 
+def test_a_key_is_not_sent_in_the_clear_nor_past_the_host_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both servers are this machine; by the first name they are not known to be."""
+    found = socket.getaddrinfo
+
+    def resolved(host: Any, *rest: Any, **more: Any) -> Any:
+        return found(b"127.0.0.1" if host in (b"elsewhere.example", "elsewhere.example") else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    key = SecretStr("sk-very-secret")
+    with running() as server:
+        over_http = server.url.replace("127.0.0.1", "elsewhere.example")
+        OpenAIProvider("tiny", [over_http], api_key=key).complete(REQUEST)
+        OpenAIProvider("tiny", [server.url], api_key=key, key_host="openrouter.ai").complete(REQUEST)
+        assert [sent for sent in server.keys if "secret" in sent] == []
+        OpenAIProvider("tiny", [server.url, over_http], api_key=key, key_host="127.0.0.1").complete(REQUEST)
+        assert server.keys[-1] == "Bearer sk-very-secret"
+
+
+def test_neither_proxy_nor_organisation_of_the_environment_reach_a_server_on_this_machine(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-openai")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-openai")
+    with running() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        OpenAIProvider("tiny", [server.url], api_key=SecretStr("sk-very-secret")).complete(REQUEST)
+        assert proxy.headers == []
+    assert len(server.requests) == 1 and "of-openai" not in str(server.headers)
+
+
 def test_the_models_of_every_server_are_listed(server: Server, provider: OpenAIProvider) -> None:
     assert list(provider.list_models().values()) == [["a", "b"]]
 
@@ -200,8 +233,3 @@ def test_the_models_of_every_server_are_listed(server: Server, provider: OpenAIP
 def test_without_a_schema_nothing_is_demanded(server: Server, provider: OpenAIProvider) -> None:
     provider.complete(replace(REQUEST, schema=None))
     assert "response_format" not in server.requests[0]
-
-
-def test_an_address_that_is_none_is_named() -> None:
-    with pytest.raises(InvalidInput, match="localhost:11434"):
-        OpenAIProvider("tiny", ["localhost:11434"])

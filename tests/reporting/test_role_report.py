@@ -71,7 +71,7 @@ def exported(*, passed: bool = True) -> dict[str, Any]:
     gates = (
         Gate("student", "local", score, 0.9),
         Gate("merged", "local", score, 0.9, Interval(0.0, 0.0, 0.0, 30)),
-        Gate("q8_0", "llamacpp", score, 0.9, lost, passed),
+        Gate("q8_0", "transformers", score, 0.9, lost, passed),
     )
     return ExportReport(
         student="outputs/models/analyst", base="smollm2", folder="outputs/x", files=files, gates=gates, margin=0.03,

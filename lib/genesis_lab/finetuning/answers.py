@@ -171,7 +171,7 @@ def identity(spec: str) -> str:
     """What `spec` names, with a digest of the weights where it is a folder or file here, so that a retrained one differs."""
     named = parse_spec(spec)
     place = resolve(named.model) if named.model else None
-    if named.provider not in ("local", "llamacpp") or place is None or not place.exists():
+    if named.provider != "local" or place is None or not place.exists():
         return named.label
     digest = hashlib.sha256()
     for file in sorted([*place.glob("*.json"), *place.glob("*.safetensors")] if place.is_dir() else [place]):

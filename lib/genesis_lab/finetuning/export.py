@@ -41,7 +41,6 @@ from genesis_lab.providers.local_models import (
     load_model,
     quiet,
     share_weights,
-    unpack_gguf,
 )
 from genesis_lab.stats import Interval, bootstrap_interval, paired_bootstrap_difference
 
@@ -170,7 +169,7 @@ def export_student(
     for kind, path in paths.items():
         note = ", ".join(f"{name} {share:.0%}" for name, share in weight_formats(path).items())
         files.append(Exported(kind, shown(path), path.stat().st_size, note))
-        specs[kind] = f"llamacpp:{path}"
+        specs[kind] = f"local:{path}"
     form, parity, created = chat_form(loaded.tokenizer), None, None
     if formats:
         tell("tokenizer")
@@ -347,12 +346,8 @@ def _gate(
 
     for form, spec in specs.items():
         tell(f"score of {form}")
-        asked_by = spec.partition(":")[0]
-        if asked_by == "llamacpp" and find_spec("llama_cpp") is None:
-            unpacked = folder / f".{form}-unpacked"
-            if not unpacked.is_dir():
-                unpack_gguf(resolve(spec.partition(":")[2]), unpacked)
-            spec, asked_by = f"local:{unpacked}", "transformers, weights unpacked from the GGUF file"
+        unpacked = "transformers, weights unpacked from the GGUF file"
+        asked_by = unpacked if spec.endswith(".gguf") else spec.partition(":")[0]
         provider = provider_of(spec)
         try:
             answers = ask(

@@ -49,7 +49,7 @@ class GenerationOptions(BaseModel):
     provider: ProviderName = Field(
         "offline",
         description="who writes: offline (a grammar: no model, free), bedrock, bedrock_batch (within 24 hours, at half "
-        "price), openai (any such server), local, llamacpp",
+        "price), openai (any such server), local",
     )
     model: str = Field("", description="which model; empty: the provider's default")
     base_urls: tuple[str, ...] = Field(

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
-from urllib.parse import urlsplit
 
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.generation.limiter import Limits, shared_ledger
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.providers import ModelSpec, parse_spec
+from genesis_lab.providers.addresses import on_this_machine
 from genesis_lab.providers.base import Completion, Provider, Request
 from genesis_lab.providers.models import model_info
 from genesis_lab.settings import get_settings
@@ -93,9 +93,8 @@ def connect(
 
 def quota(named: ModelSpec, provider: Provider, tokens_per_minute: int, requests_per_minute: int) -> Limits:
     """What is known of a teacher's quota. A server of one's own has none unless one is given."""
-    addresses = [urlsplit(url).hostname for url in named.base_urls]
-    here = named.provider in ("local", "llamacpp") or bool({"localhost", "127.0.0.1", "::1"}.intersection(addresses))
-    if here or (addresses and not tokens_per_minute):
+    here = named.provider == "local" or any(map(on_this_machine, named.base_urls))
+    if here or (named.base_urls and not tokens_per_minute):
         return Limits(math.inf, math.inf if here else requests_per_minute or math.inf)
     return Limits(
         tokens_per_minute or None, requests_per_minute or math.inf, model_info(provider.model).burndown or 1.0

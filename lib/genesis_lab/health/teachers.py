@@ -53,7 +53,7 @@ def teacher_checks(teacher: str) -> tuple[Callable[[], Check | list[Check]], ...
     if spec.base_urls:
         servers = dict.fromkeys(spec.base_urls)
         return (_named(partial(check_servers, {url: url for url in servers}, spec.model), "server"), asked)
-    return (check_bundled_model, asked) if spec.provider in ("local", "llamacpp") else (asked,)
+    return (check_bundled_model, asked) if spec.provider == "local" else (asked,)
 
 
 def check_bedrock(model: str = "", region: str = "") -> list[Check]:
@@ -99,9 +99,12 @@ def check_servers(servers: dict[str, str] | None = None, model: str = "") -> lis
     found = []
     for name, url in (LOCAL_SERVERS if servers is None else servers).items():
         try:
-            models = _models(url)
+            models = _models(url, named=servers is not None)
         except GenesisError as error:
-            if servers is not None:
+            if isinstance(error, Fatal) and error.status in (401, 403) and servers is None:
+                todo = f"genesis health openai:<model>@{url} sends GENESIS_OPENAI_API_KEY, if that is its key"
+                found.append(Check("server", "WARN", f"{name} wants a key", todo))
+            elif servers is not None:
                 found.append(Check("server", "FAIL", masked(str(error)), "start it, or correct the address"))
             continue
         listed = ", ".join(models[:6]) + (f" and {len(models) - 6} more" if len(models) > 6 else "")
@@ -299,8 +302,8 @@ def _refusal(error: Exception) -> str:
     return masked(str(said))
 
 
-def _models(url: str) -> list[str]:
-    """The models of the server at `url`. Raises `ProviderError` if there is none."""
+def _models(url: str, *, named: bool) -> list[str]:
+    """The models of the server at `url`, which gets a key only where the user `named` it. Raises `ProviderError` if none."""
     place = urlsplit(url)
     try:
         port = place.port or (443 if place.scheme == "https" else 80)
@@ -309,7 +312,9 @@ def _models(url: str) -> list[str]:
         raise Transient(f"{url} can't be reached ({error.strerror or error}).") from None
     from genesis_lab.providers.openai import OpenAIProvider
 
-    provider = OpenAIProvider("any", (url,), api_key=get_settings().openai_api_key, timeout_s=ANSWER_S)
+    settings = get_settings()
+    key = settings.openai_api_key if named else None
+    provider = OpenAIProvider("any", (url,), api_key=key, key_host=settings.openai_key_host, timeout_s=ANSWER_S)
     try:
         return next(iter(provider.list_models().values()))
     except (AttributeError, TypeError):

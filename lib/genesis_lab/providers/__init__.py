@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.providers.addresses import server_address
 from genesis_lab.providers.base import Provider
 
-ProviderName = Literal["offline", "bedrock", "bedrock_batch", "openai", "local", "llamacpp"]
+ProviderName = Literal["offline", "bedrock", "bedrock_batch", "openai", "local"]
 OLLAMA_URL = "http://localhost:11434/v1"
 FORMS = (
     "offline",
@@ -18,10 +19,14 @@ FORMS = (
     "bedrock_batch:<model>[@region]",
     "openai:<model>[@base URL]",
     "ollama:<model>",
-    "local:<smollm2, folder or hub id>",
-    "llamacpp:<GGUF file>",
+    "local:<smollm2, folder, GGUF file or hub id>",
 )
 """How a provider and its model are named in one line; without a model it is the provider's default."""
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d+")
+_ADDRESS = re.compile(r"(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\]|[\w-]+(?=:\d|/v\d))(:\d+)?(/[^@]*)?", re.I)
+"""A server's address without its scheme: a name or number with a dot, a port or a path such as /v1."""
+_VERSION = re.compile(r"(?!\d+(\.\d+){3}$)v?\d+([.-]\d+)*|latest")
+"""What follows an @ in the name of a model itself (``claude-3-5-sonnet@20240620``)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class ModelSpec:
     model: str = ""
     base_urls: tuple[str, ...] = ()
     region: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "base_urls", tuple(map(server_address, self.base_urls)))
 
     @property
     def label(self) -> str:
@@ -60,21 +68,43 @@ def parse_spec(text: str) -> ModelSpec:
 
     Raises
     ------
-    InvalidInput : it has none of the `FORMS`.
+    InvalidInput : it has none of the `FORMS`, or an address that can't be used, see `server_address`.
     """
     provider, _, rest = text.strip().partition(":")
-    model, _, place = rest.rpartition("@") if re.search(r"@(https?://|[a-z-]+\d$)", rest) else (rest, "", "")
-    known = provider in get_args(ProviderName) or provider == "ollama"
-    urls = tuple(place.split(",")) if place.startswith("http") else ()
-    if (
-        not known
-        or (urls and provider not in ("openai", "ollama"))
-        or (place and not urls and not provider.startswith("bedrock"))
-    ):
-        raise InvalidInput(f"{text!r} names no model: the forms are {', '.join(FORMS)}.")
-    if provider == "ollama":
-        return ModelSpec("openai", model, urls or (OLLAMA_URL,))
-    return ModelSpec(provider, model, urls, "" if urls else place)
+    if provider not in (*get_args(ProviderName), "ollama"):
+        raise _no_model(text)
+    if provider in ("openai", "ollama"):
+        model, place = _model_and_address(rest, text)
+        ours = ModelSpec("openai", model, tuple(filter(None, map(str.strip, place.split(",")))))
+        return replace(ours, base_urls=(OLLAMA_URL,)) if provider == "ollama" and not ours.base_urls else ours
+    if provider.startswith("bedrock"):
+        model, _, region = rest.partition("@")
+        if region and not _REGION.fullmatch(region):
+            raise _no_model(text)
+        return ModelSpec(provider, model, region=region)
+    if "://" in rest or ("/" not in rest and _REGION.fullmatch(rest.rpartition("@")[2])):
+        raise _no_model(text)
+    return ModelSpec(provider, rest)
+
+
+def _model_and_address(rest: str, text: str) -> tuple[str, str]:
+    """A model's name and the address behind its @; a name may have an @ of its own, an address none."""
+    at = re.search(r"@(?=[a-z]+://)", rest, re.I)
+    if at:
+        return rest[: at.start()], rest[at.end() :]
+    model, _, place = rest.rpartition("@")
+    if not model or _VERSION.fullmatch(place):
+        return rest, ""
+    if not all(_ADDRESS.fullmatch(each.strip()) for each in place.split(",")):
+        raise _no_model(text, ", and an address begins with http:// or https://")
+    name, _, user = model.partition("@")  # name@user:password@host: refused with the address
+    return (name, f"{user}@{place}") if name and ":" in user else (model, place)
+
+
+def _no_model(text: str, hint: str = "") -> InvalidInput:
+    shown = re.sub(r"(//|@).*@", r"\1…@", text, flags=re.DOTALL)  # what may be user and password
+    shown = re.sub(r"[?#].*", "?…", shown, flags=re.DOTALL)
+    return InvalidInput(f"{shown!r} names no model: the forms are {', '.join(FORMS)}{hint}.")
 
 
 def provider_of(spec: str) -> Provider:
@@ -114,14 +144,16 @@ def get_provider(
 
         if not model:
             raise InvalidInput("Provider openai needs a model, for example llama3.1:8b on an Ollama server.")
-        return OpenAIProvider(model, tuple(base_urls) or (OPENAI_URL,), api_key=get_settings().openai_api_key)
+        settings = get_settings()
+        return OpenAIProvider(
+            model,
+            tuple(base_urls) or (OPENAI_URL,),
+            api_key=settings.openai_api_key,
+            key_host=settings.openai_key_host,
+        )
     if name == "local":
         from genesis_lab.providers.local import LocalProvider
         from genesis_lab.providers.local_models import BUNDLED
 
         return LocalProvider(model or BUNDLED)
-    if name == "llamacpp":
-        from genesis_lab.providers.llamacpp import LlamaCppProvider
-
-        return LlamaCppProvider(model) if model else LlamaCppProvider()
     raise InvalidInput(f"Unknown provider {name!r}: there are {', '.join(get_args(ProviderName))}.")

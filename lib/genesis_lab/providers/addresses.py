@@ -1,0 +1,53 @@
+"""Where a server is: its address, complete and without secrets, and whether a key may be sent there."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from genesis_lab.errors import InvalidInput
+
+
+def server_address(text: str) -> str:
+    """The address of a server, complete: without a scheme it is http on this machine, https elsewhere.
+
+    >>> server_address("localhost:8000/v1"), server_address("models.example.com/v1")
+    ('http://localhost:8000/v1', 'https://models.example.com/v1')
+
+    Raises
+    ------
+    InvalidInput : not an http(s) address, or one with user, password or query, which are not repeated.
+    """
+    address = text.strip()
+    if "://" not in address:
+        address = ("http://" if on_this_machine(f"//{address}") else "https://") + address
+    scheme, _, rest = address.partition("://")
+    if set("@?#") & set(rest):
+        raise InvalidInput(
+            "A server's address must hold no user, password or query, which would end in files that are shared: give "
+            "scheme, host and path only, and a key as GENESIS_OPENAI_API_KEY."
+        )
+    try:
+        place = urlsplit(address)
+        good = scheme.casefold() in ("http", "https") and place.hostname and place.port != 0
+    except ValueError:
+        good = False
+    if not good or re.search(r"\s|,", address):
+        raise InvalidInput(f"base_urls must be http(s) addresses such as http://localhost:11434/v1, got {text!r}.")
+    return address
+
+
+def on_this_machine(url: str) -> bool:
+    """Whether an address is this machine's own, by its loopback interface."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def may_get_key(url: str, key_host: str | None) -> bool:
+    """Whether a key may be sent to `url`: never in the clear over a network, nor past the host it was set for."""
+    private = urlsplit(url).scheme.casefold() == "https" or on_this_machine(url)
+    return private and (not key_host or (urlsplit(url).hostname or "") == key_host.strip().casefold())
