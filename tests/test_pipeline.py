@@ -100,7 +100,7 @@ def test_plain_papermill_takes_the_same_file(house: Path) -> None:
         ),
         ("stages: [10]\ntotal: '3'", "Parameter total of 10_count must be int, got '3' (text)"),
         ("stages: [10]\nlr: 1e-4", "as text, so write 0.0001."),
-        ("stages: [10]\ntotal: yes", "quote the word ('yes')"),
+        ("stages: [10]\ntotal: yes", "must be int, got True (a boolean)."),
         ("stages: [10]\nlabel: no", "quote the word ('no')"),
         ("stages: [10]\nfast: 'true'", "must be bool, got 'true' (text): write true or false"),
         ("stages: [10]\ntotal: 3.5", "Parameter total of 10_count must be int, got 3.5"),

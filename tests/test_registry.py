@@ -137,7 +137,7 @@ def test_genesis_mlflow_says_where_it_is_and_leaves_no_process_behind(world, how
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "genesis_lab.cli", "mlflow", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(120, server.kill)
+    watchdog = threading.Timer(300, server.kill)
     watchdog.start()
     try:
         assert server.stdout.readline() == f"http://127.0.0.1:{port}/#/models (Ctrl-C stops the server)\n"

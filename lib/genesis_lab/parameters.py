@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,9 +56,11 @@ class Parameter:
         except ValidationError as error:
             first = error.errors()[0]
             place = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int) or part in _keys(value))
+            wanted = {str(other["type"]) for other in error.errors() if other["input"] == first["input"]}
+            hint = _hint(first["input"], wanted, self.type)
             raise InvalidInput(
                 f"Parameter {self.name}{place} of {where} must be {self.annotation}, got {value!r}"
-                f"{_hint(value, self.type) or ': ' + first['msg'][0].lower() + first['msg'][1:]}."
+                f"{hint or ': ' + first['msg'][0].lower() + first['msg'][1:]}."
             ) from None
         except (TypeError, ValueError):
             raise InvalidInput(f"Parameter {self.name} of {where} must be {self.annotation}, got {value!r}.") from None
@@ -170,26 +173,65 @@ def _keys(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, dict) else ()
 
 
-def _hint(value: Any, kind: Any) -> str | None:
-    """What to do about YAML's two surprises."""
+def _hint(value: Any, wanted: set[str], kind: Any) -> str | None:
+    """What to write instead of `value`, refused by pydantic's errors `wanted`; never what would be refused again."""
+    text = bool(wanted & {"string_type", "literal_error"})
     if isinstance(value, bool):
-        return f" (a boolean): YAML reads yes, no, on and off as true and false, so quote the word ('{'yes' if value else 'no'}')"
-    if isinstance(value, str) and kind is bool:
+        word = "yes" if value else "no"
+        why = f": YAML reads yes, no, on and off as true and false, so quote the word ('{word}')" if text else ""
+        return f" (a boolean){why}"
+    if isinstance(value, int | float) and text:
+        return (
+            f" (a number): YAML reads digits as a number, 0123 even as an octal one, so put them in quotes ('{value}')"
+        )
+    if value is None and text:
+        return " (nothing): an empty text is written ''"
+    if isinstance(value, str) and "bool_type" in wanted:
         return " (text): write true or false without quotes"
-    if isinstance(value, str) and kind in (int, float):
-        try:
-            number = float(value)
-        except ValueError:
-            return " (text)"
-        written = int(value) if kind is int and value.lstrip("+-").isdigit() else number
-        return f" (text): YAML reads a number without a dot before its exponent, or in quotes, as text, so write {_yaml_number(written)}"
+    if isinstance(value, str | float) and wanted & {"int_type", "float_type", "int_from_float"}:
+        number = _number(value, "float_type" not in wanted)
+        why = ": YAML reads a number without a dot before its exponent, or in quotes, as text, so" if number else ""
+        if isinstance(value, str):
+            return f" (text){why and f'{why} write {number}'}"
+        return f": write {number}" if number else None
+    if wanted & {"list_type", "tuple_type", "set_type"}:
+        example = _as_list(value, kind)
+        return f": write {example}" if example else ": a list is written [first, second, …]"
+    if "dict_type" in wanted:
+        return ": a mapping is written {name: value, …}"
     return None
 
 
-def _yaml_number(number: float) -> str:
-    text = repr(number)
-    mantissa, e, exponent = text.partition("e")
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}" if e else text
+def _number(value: str | float, whole: bool) -> str | None:
+    """`value` as YAML and JSON read a number, None for what is none (or, if it must be `whole`, not an integer)."""
+    try:
+        if whole and isinstance(value, str) and value.strip().lstrip("+-").replace("_", "").isdigit():
+            return str(int(value))
+        number = float(value)
+    except ValueError:
+        return None
+    if not math.isfinite(number) or (whole and not number.is_integer()):
+        return None
+    mantissa, e, exponent = repr(number).partition("e")
+    return (
+        str(int(number))
+        if whole
+        else f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
+        if e
+        else mantissa
+    )
+
+
+def _as_list(value: Any, kind: Any) -> str | None:
+    """A list of `value`, or of its parts between commas, if it is what `kind` takes."""
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+    for text in (f"[{', '.join(map(str, parts))}]", json.dumps(parts, ensure_ascii=False)):
+        try:
+            TypeAdapter(kind).validate_json(text, strict=True)
+        except ValidationError:
+            continue
+        return text
+    return None
 
 
 Model = TypeVar("Model", bound=BaseModel)
