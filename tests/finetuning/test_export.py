@@ -15,7 +15,7 @@ from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.export import ExportReport, _copied, export_student, push_student
-from genesis_lab.finetuning.gguf import llama_cpp_sources, parity_texts, weight_formats
+from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, parity_texts, weight_formats
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
 
@@ -194,6 +194,23 @@ def test_bad_input_is_one_sentence(tmp_path):
         push_student(tmp_path / "out", "me/mine", "everything")
     with pytest.raises(InvalidInput, match="give the folder of a llama"):
         llama_cpp_sources(tmp_path)
+
+
+def test_a_converter_of_another_content_than_the_pinned_one_is_refused_before_any_of_it_runs(tmp_path, monkeypatch):
+    name = CONVERTER.replace("llama-cpp-python==", "llama_cpp_python-")
+    ran = tmp_path / "ran"
+    source = tmp_path / name
+    (source / "vendor" / "llama.cpp").mkdir(parents=True)
+    (source / "vendor" / "llama.cpp" / "convert_hf_to_gguf.py").write_text("")
+    (source / "PKG-INFO").write_text(f"Metadata-Version: 2.1\nName: llama-cpp-python\nVersion: {name.split('-')[1]}\n")
+    (source / "setup.py").write_text(f"open({str(ran)!r}, 'w')")
+    shutil.make_archive(str(tmp_path / "index" / name), "gztar", tmp_path, name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(GenesisError, match=r"llama-cpp-python==[\d.]+ .*SHA-256.*GENESIS_LLAMA_CPP_DIR"):
+        llama_cpp_sources()
+    assert not ran.exists() and not list((tmp_path / "outputs").rglob("convert_hf_to_gguf.py"))
 
 
 def test_where_the_converter_can_not_be_fetched_the_way_out_is_named(tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -25,6 +24,9 @@ from genesis_lab.settings import get_settings, project_root
 
 Quantisation = Literal["f16", "q8_0", "q4_k_m"]
 
+CONVERTER = "llama-cpp-python==0.3.36"
+"""The release whose source package llama.cpp's converter is taken from; newer ones are tried before they stand here."""
+_CONVERTER_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 _CONVERTER = "convert_hf_to_gguf.py"
 _WANTED = (_CONVERTER, "conversion/", "gguf-py/gguf/", "LICENSE")
 _FILE_TYPES: dict[Quantisation, int] = {"q8_0": 7, "q4_k_m": 15}  # llama.h, enum llama_ftype
@@ -61,12 +63,13 @@ def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
     Parameters
     ----------
     checkout : a clone of llama.cpp; None takes ``GENESIS_LLAMA_CPP_DIR``, else the converter that travels in the
-        source package of llama-cpp-python, fetched once into ``outputs/cache/llama.cpp``.
+        source package of llama-cpp-python, one release of it, fetched once into ``outputs/cache/llama.cpp``.
 
     Raises
     ------
     InvalidInput : the checkout holds no converter.
     Unavailable : the source package can't be fetched.
+    GenesisError : what was fetched is not that release by its SHA-256; nothing of it was run.
     """
     given = checkout or get_settings().llama_cpp_dir
     if given:
@@ -74,10 +77,9 @@ def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
         if not (folder / _CONVERTER).is_file():
             raise InvalidInput(f"{shown(folder)} holds no {_CONVERTER}: give the folder of a llama.cpp checkout.")
         return folder
-    wanted = f"=={version('llama-cpp-python')}" if find_spec("llama_cpp") else ""
-    target = output_root() / "cache" / "llama.cpp" / (wanted.strip("=") or "newest")
+    target = output_root() / "cache" / "llama.cpp" / _CONVERTER_SHA256[:12]
     if not target.is_dir():
-        _fetch(f"llama-cpp-python{wanted}", target)
+        _fetch(target)
     return target
 
 
@@ -181,11 +183,14 @@ def _any_characters(rng: np.random.Generator) -> str:
     return "".join(parts)
 
 
-def _fetch(requirement: str, target: Path) -> None:
+def _fetch(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
+        # pip compares the digest before it runs anything of a package, which it does even to read its name.
+        wanted = Path(scratch) / "wanted.txt"
+        wanted.write_text(f"{CONVERTER} --hash=sha256:{_CONVERTER_SHA256}\n", encoding="ascii")
         download = ["-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
         try:
-            _run([*download, "--dest", scratch, requirement], f"{requirement} can't be fetched")
+            _run([*download, "--dest", scratch, "--requirement", str(wanted)], f"{CONVERTER} can't be fetched")
         except InvalidInput as error:
             raise Unavailable(
                 f"llama.cpp's converter is not on this machine and can't be fetched: set GENESIS_LLAMA_CPP_DIR to a "
@@ -214,6 +219,11 @@ def _run(arguments: Sequence[str], failed: str) -> str:
     if done.returncode:
         if "No space left" in said:
             raise GenesisError(f"{failed}: the disk is full.")
+        if "DO NOT MATCH THE HASHES" in said:
+            raise GenesisError(
+                f"{failed}: what came has another SHA-256 than the release that is known, so nothing of it was run. Set "
+                "GENESIS_LLAMA_CPP_DIR to a checkout of llama.cpp that you trust."
+            )
         last = [line.strip() for line in said.splitlines() if line.strip()][-1:] or ["no reason given"]
         raise InvalidInput(f"{failed}: {last[0][:300]}")
     return said
