@@ -65,7 +65,7 @@ FORBIDDEN = {
     },
 }
 """Room to the rooms it must not know."""
-GROUND_FLOOR = {"errors", "settings", "paths", "hub"}
+GROUND_FLOOR = {"errors", "settings", "paths", "outputs", "hub"}
 """What rests on nothing but itself: all that `domains` and `providers` may know besides themselves."""
 MAY_HOLD_A_PROVIDER = {"validation/judge.py"}
 BELOW = {"errors", "settings", "paths", "secret_values", "parameters", "outputs", "stats", ""}

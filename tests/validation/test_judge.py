@@ -116,6 +116,16 @@ def test_nothing_is_asked_twice(dataset: Dataset, tmp_path: Path) -> None:
     cache.close()
 
 
+def test_another_judge_of_the_same_name_is_asked_itself(dataset: Dataset, tmp_path: Path) -> None:
+    cache = CompletionCache(tmp_path / "judge.sqlite")
+    kind, stern = ScriptedProvider([answer(5)]), ScriptedProvider([answer(1)])
+    options = {"name": "openai:m", "sample": 4, "controls": 0, "cache": cache}
+    judge(dataset, kind.complete, identity="openai:m 1", **options)
+    assert judge(dataset, stern.complete, identity="openai:m 2", **options).overall.estimate == 1
+    assert judge(dataset, stern.complete, identity="openai:m 1", **options).overall.estimate == 5
+    cache.close()
+
+
 def test_a_refused_record_is_left_out_and_a_dead_judge_stops(dataset: Dataset) -> None:
     refusing = ScriptedProvider([Rejected("too long"), answer()])
     report = judge(dataset, refusing.complete, name="scripted", sample=5, controls=0, concurrency=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -16,8 +15,6 @@ from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, Rejected
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.outputs import write_error
-from genesis_lab.paths import resolve
-from genesis_lab.providers import parse_spec
 from genesis_lab.providers.base import Completion, Request, request_key
 from genesis_lab.stats import Interval, mean_interval, proportion_interval
 
@@ -113,7 +110,7 @@ def ask(
 
     Parameters
     ----------
-    model : who answers, as precisely as it is known (see `identity`); answers of another are never mixed in.
+    model : who answers, as precisely as it is known (see `providers.identity`); answers of another are never mixed in.
     temperature : None leaves the model's own; at 0 a model on this machine says the same in every run.
     max_tokens : an answer that is longer is cut off there, and scored as it is.
     grammar : hold the answers to the role's grammar; the provider must be one that enforces it.
@@ -165,19 +162,6 @@ def ask(
                 | {"parts": dict(score.parts), "problems": problems}
             )
     return Answers(pd.DataFrame(rows), written / busy_s if written and busy_s else None)
-
-
-def identity(spec: str) -> str:
-    """What `spec` names, with a digest of the weights where it is a folder or file here, so that a retrained one differs."""
-    named = parse_spec(spec)
-    place = resolve(named.model) if named.model else None
-    if named.provider != "local" or place is None or not place.exists():
-        return named.label
-    digest = hashlib.sha256()
-    for file in sorted([*place.glob("*.json"), *place.glob("*.safetensors")] if place.is_dir() else [place]):
-        with file.open("rb") as stream:
-            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    return f"{named.provider}:{place.name} {digest.hexdigest()[:16]}"
 
 
 _COLUMNS = ("text", "prompt_tokens", "completion_tokens", "latency_s", "cost_usd", "stop_reason")

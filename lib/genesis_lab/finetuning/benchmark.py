@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.finetuning.answers import Answers, Asking, Call, ask, identity
+from genesis_lab.finetuning.answers import Answers, Asking, Call, ask
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.base import Completion, Provider, Request
+from genesis_lab.providers.identity import identity
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.local_models import peak_memory_bytes
 from genesis_lab.stats import Interval

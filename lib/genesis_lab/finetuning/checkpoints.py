@@ -6,7 +6,6 @@ removed: a kill, a crash or a full disk leaves the last good one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.outputs import placed, write_atomically, write_error
 from genesis_lab.paths import named, resolve, shown
+from genesis_lab.providers.identity import weights_digest
 from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_weights
 
 INFO = "training_info.json"
@@ -172,16 +172,9 @@ def base_name(source: str, student: Path) -> str:
 
 
 def base_hash(source: str, config: Any) -> str:
-    """Which weights a base has: SHA-256 of its files, or the hub's commit."""
-    folder = bundled_model() if source == BUNDLED else resolve(source)
-    if not folder.is_dir():
-        return str(getattr(config, "_commit_hash", None) or source)
-    digest = hashlib.sha256()
-    for path in sorted((*folder.glob("*.safetensors"), folder / ADAPTER_CONFIG, folder / "config.json")):
-        if path.exists():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    """Which weights a base has: the digest of its files, or the hub's commit."""
+    place = str(bundled_model()) if source == BUNDLED else source
+    return weights_digest(place) or str(getattr(config, "_commit_hash", None) or source)
 
 
 def _place(fill: Callable[[Path], None], target: Path, what: str, ours: Callable[[Path], bool]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,7 +15,7 @@ import numpy as np
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
-from genesis_lab.finetuning.answers import Asking, ask, identity
+from genesis_lab.finetuning.answers import Asking, ask
 from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.gguf import (
     Parity,
@@ -33,6 +32,7 @@ from genesis_lab.hub import push_folder
 from genesis_lab.outputs import placed, write_atomically
 from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import provider_of
+from genesis_lab.providers.identity import identity, weights_digest
 from genesis_lab.providers.local_models import (
     BUNDLED,
     BUNDLED_HUB,
@@ -255,19 +255,14 @@ def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
         )
     if not any((source / file).is_file() for file in ("adapter_config.json", "config.json")):
         raise InvalidInput(f"{shown(source)} is no student: give the folder of a LoRA adapter or of a whole model.")
-    weights = sorted([*source.glob("*.safetensors"), *source.glob("*.bin")])
-    if not weights:
+    if not any(source.glob("*.safetensors")):
         raise InvalidInput(f"{shown(source)} holds no weights: its training was not finished.")
-    digest = hashlib.sha256()
-    for file in weights:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    mark = folder / ".student"
+    digest, mark = weights_digest(str(source)), folder / ".student"
     if folder.exists() and any(folder.iterdir()) and not mark.is_file():
         raise InvalidInput(f"{shown(folder)} is a folder with other things in it: choose another name.")
-    if mark.is_file() and mark.read_text(encoding="ascii") != digest.hexdigest():
+    if mark.is_file() and mark.read_text(encoding="ascii") != digest:
         raise InvalidInput(f"{shown(folder)} holds the export of another student: choose another name or delete it.")
-    write_atomically(mark, digest.hexdigest())
+    write_atomically(mark, digest)
 
 
 def _merge(source: Path, merged: Path) -> LoadedModel:

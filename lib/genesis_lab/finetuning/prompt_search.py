@@ -140,7 +140,7 @@ def search_prompt(
 
     Parameters
     ----------
-    call : asks the model whose prompt it is; `model` names it as precisely as is known (`answers.identity`).
+    call : asks the model whose prompt it is; `model` names it as precisely as is known (`providers.identity`).
     examples : by split; ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once.
     proposer : asks a teacher for instructions; None takes those in ``prompts.yaml``.
     more : further candidates, for example a program that dspy found.

@@ -34,6 +34,8 @@ def run_header(plan: Plan, domain: Domain, teachers: Sequence[Teacher], sampling
         "sampling": sampling,
         "plan_hash": plan.hash,
     }
+    if weights := [t.identity for t in teachers if t.provider.name == "local"]:
+        header["weights"] = ", ".join(weights)
     if len(teachers) > 1:
         whole = sum(t.share for t in teachers)
         header["teachers"] = {t.name: round(t.share / whole, 6) for t in teachers}

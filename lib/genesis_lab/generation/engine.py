@@ -260,17 +260,17 @@ class _Run:
         finally:
             pool.shutdown(wait=True)
 
-    def _request(self, provider: Provider, task: Task) -> Request:
+    def _request(self, teacher: Teacher, task: Task) -> Request:
         spec = task.spec
-        if provider.capabilities.free:
+        if teacher.provider.capabilities.free:
             attempt = task.candidate * (REPAIRS + 1) + task.repair
             return Request(key="", offline_text=self.domain.offline_text(spec, attempt), seed=spec.seed)
         prompt = self.domain.prompt(spec)
         messages = (*prompt.messages, *task.dialogue)
         seed = (spec.seed + task.candidate) % 2**31
         key = request_key(
-            self.domain.name, self.domain.prompt_version, prompt.system, messages, provider.name,
-            provider.model, asdict(self.sampling), prompt.schema, seed,
+            self.domain.name, self.domain.prompt_version, prompt.system, messages, teacher.identity,
+            asdict(self.sampling), prompt.schema, seed,
         )  # fmt: skip
         return Request(
             key=key,
@@ -286,7 +286,7 @@ class _Run:
         )
 
     def _answer(self, teacher: Teacher, task: Task) -> Completion:
-        request = self._request(teacher.provider, task)
+        request = self._request(teacher, task)
         cache = None if teacher.provider.capabilities.free else self.cache
         completion = cache.get(request.key) if cache else None
         if completion is None:
@@ -299,7 +299,7 @@ class _Run:
         """Have `tasks` answered in batch jobs, or only wait for those of an earlier session. Answers go into the cache."""
         if lane.batches is None:
             return Round(0)
-        requests = (self._request(lane.teacher.provider, task) for task in tasks if lane.buying)
+        requests = (self._request(lane.teacher, task) for task in tasks if lane.buying)
         try:
             return lane.batches.fill(requests, tell)
         except BaseException as error:
@@ -309,7 +309,7 @@ class _Run:
         """Settle what a round of batch jobs answered; what it did not stays to be asked: in the next or on demand."""
         lane.note, settled = "", 0
         for task in tasks:
-            key = self._request(lane.teacher.provider, task).key
+            key = self._request(lane.teacher, task).key
             if self.cache and (completion := self.cache.get(key)):
                 self._settle(lane, task, replace(completion, request_key=key))
                 settled += 1

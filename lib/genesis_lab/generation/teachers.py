@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Literal
 
@@ -16,6 +17,7 @@ from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.providers import ModelSpec, parse_spec
 from genesis_lab.providers.addresses import on_this_machine
 from genesis_lab.providers.base import Completion, Provider, Request
+from genesis_lab.providers.identity import identity
 from genesis_lab.providers.models import model_info
 from genesis_lab.settings import get_settings
 
@@ -42,6 +44,11 @@ class Teacher:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or f"{self.provider.name}:{self.provider.model}")
+
+    @cached_property
+    def identity(self) -> str:
+        """What the model is, for the keys of its answers."""
+        return identity(self.provider)
 
     def call(self, request: Request) -> Completion:
         """The answer, however long the quota makes it wait; raises what `Scheduler.complete` raises."""

@@ -65,7 +65,7 @@ class LocalProvider:
         self.model = model_name(model)
         self.batch_size = batch_size
         self.capabilities = Capabilities(structured_output="grammar", token_counting=True, concurrency=batch_size)
-        self._source, self._device, self._dtype = model, device, dtype
+        self.source, self._device, self._dtype = model, device, dtype
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
         self._grammar_tokenizer: Any = None
@@ -77,7 +77,7 @@ class LocalProvider:
         """The model, loaded now if it was not; raises what `local_models.load_model` raises."""
         with self._busy:
             if self._loaded is None:
-                self._loaded = load_model(self._source, device=self._device, dtype=self._dtype)
+                self._loaded = load_model(self.source, device=self._device, dtype=self._dtype)
             return self._loaded
 
     def complete(self, request: Request) -> Completion:

@@ -83,6 +83,7 @@ class OpenAIProvider:
         if not base_urls:
             raise InvalidInput("base_urls must name at least one server, such as http://localhost:11434/v1.")
         self.model = model
+        self.base_urls = tuple(base_urls)
         self.capabilities = Capabilities(
             structured_output="json_schema", prompt_caching=True, concurrency=concurrency or 8 * len(base_urls)
         )

@@ -106,6 +106,7 @@ def judge(
     human_labels: Mapping[tuple[str, str], float] | None = None,
     controls: int = CONTROLS,
     cache: CompletionCache | None = None,
+    identity: str = "",
     concurrency: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> JudgeReport:
@@ -114,13 +115,15 @@ def judge(
     Parameters
     ----------
     call : answers a request: a provider's ``complete``, or a teacher's ``call``.
-    name : who judges, as the report names it: ``bedrock:amazon.nova-lite-v1:0``; with the cache it must be the same model.
+    name : who judges, as the report names it: ``bedrock:amazon.nova-lite-v1:0``.
     sample : records to score, drawn in proportion to intent and language; those with a human label come on top and
         count for the agreement only.
     taxonomy : tells the judge what an intent means.
     human_labels : `(record id, criterion)` to score, see `read_labels`.
     controls : how many of the sample are judged again with another record's answers.
     cache : keeps answers, so that nothing is paid for twice; the caller closes it.
+    identity : what the judge is, see `providers.identity`: the cache holds the answers of this model apart from those
+        of another that has the same name. Empty takes the name.
     on_progress : called with the number of answers and of all requests.
 
     Raises
@@ -139,7 +142,9 @@ def judge(
         if len(spoiled) < controls and (other := _spoiled(record, chosen)):
             spoiled[record["row"]] = other
     tasks = [*records.values(), *spoiled.values()]
-    model, answers, used = _asked(tasks, call, rubric, taxonomy, name, seed, cache, concurrency, on_progress)
+    model, answers, used = _asked(
+        tasks, call, rubric, taxonomy, name, identity or name, seed, cache, concurrency, on_progress
+    )
     scored = dict(zip(records, answers, strict=False))
     rng = np.random.default_rng(seed)
     good = [(records[row], found) for row in rows if isinstance(found := scored[row], tuple)]
@@ -179,7 +184,9 @@ def judge(
     )
 
 
-def request_for(record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | None, name: str, seed: int) -> Request:
+def request_for(
+    record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | None, identity: str, seed: int
+) -> Request:
     """The question to the judge about one record."""
     system, message, schema = question(record, rubric, taxonomy)
     request = Request(
@@ -192,7 +199,7 @@ def request_for(record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | 
         temperature=0.0,
         seed=seed,
     )
-    return replace(request, key=request_key(name, system, request.messages, schema, MAX_TOKENS, seed))
+    return replace(request, key=request_key(identity, system, request.messages, schema, MAX_TOKENS, seed))
 
 
 Answer = tuple[dict[str, int], str] | str
@@ -205,6 +212,7 @@ def _asked(
     rubric: Rubric,
     taxonomy: Taxonomy | None,
     name: str,
+    identity: str,
     seed: int,
     cache: CompletionCache | None,
     concurrency: int,
@@ -215,7 +223,7 @@ def _asked(
     def ask(record: Mapping[str, Any]) -> Completion | str:
         if not any(turn["text"] for turn in record["turns"] or ()):
             return "the record has no turns"
-        request = request_for(record, rubric, taxonomy, name, seed)
+        request = request_for(record, rubric, taxonomy, identity, seed)
         if cache and (kept := cache.get(request.key)):
             return kept
         try:
