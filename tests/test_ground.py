@@ -65,10 +65,10 @@ FORBIDDEN = {
     },
 }
 """Room to the rooms it must not know."""
-GROUND_FLOOR = {"errors", "settings", "paths", "outputs", "hub"}
+GROUND_FLOOR = {"errors", "settings", "paths", "outputs", "hub", "texts"}
 """What rests on nothing but itself: all that `domains` and `providers` may know besides themselves."""
 MAY_HOLD_A_PROVIDER = {"validation/judge.py"}
-BELOW = {"errors", "settings", "paths", "secret_values", "parameters", "outputs", "stats", ""}
+BELOW = {"errors", "settings", "paths", "secret_values", "parameters", "outputs", "stats", "texts", ""}
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "datasets", "peft", "accelerate", "mlflow", "boto3", "botocore",
     "openai", "cleanlab", "weasyprint", "kaleido", "dask", "distributed", "xgboost", "lingua", "papermill", "nbclient",

@@ -168,7 +168,7 @@ def test_an_unteachable_model_ends_with_an_account_not_a_loop(tmp_path):
     provider = ScriptedProvider(["no JSON today"])
     dataset = run(tmp_path / "d", provider)
     assert dataset.total == 0 and not dataset.manifest["complete"] and dataset.manifest["missing"] == 12
-    assert dataset.manifest["drop_reasons"] == {"the answer holds no JSON object": dataset.manifest["attempts"]}
+    assert dataset.manifest["drop_reasons"] == {"the answer holds no JSON object, got …": dataset.manifest["attempts"]}
     assert len(provider.requests) == (12 * 1.5 + 20) * 3
 
 

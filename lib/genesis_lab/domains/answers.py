@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,13 +12,19 @@ from typing import Any
 
 from genesis_lab.domains.conversations.taxonomy import parse_yaml
 from genesis_lab.domains.language import detect, function_words
+from genesis_lab.domains.reading import spoken
+from genesis_lab.texts import normal, unaccented
 
 LONGEST = 20_000
 """Characters of an answer that are looked at."""
 _PLAIN = re.compile(r"[^\W\d_][\w ,.()%/'€$+-]*[\w.)%]")
 _RESERVED = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-_KEY = re.compile(r"^[a-z_]+:(\s|$)", re.MULTILINE)
+_FENCE = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)"
+    r"(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|\Z)",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+_OWN_KEY = re.compile(r"[a-z_][\w-]*\s*:(\s|$)")
 _PLACEHOLDER = re.compile(
     r"\b(?:TODO|TBD|FIXME|XXX+)\b|(?i:\blorem ipsum\b|\bpor (?:definir|determinar)\b|<[a-z_ ]+>"
     r"|\[[a-z_ ]*(?:insert|here|aquí)[a-z_ ]*\]|^\s*(?:\.{3}|…|n/a|none|string|text|texto)\s*$)"
@@ -46,47 +51,87 @@ class Block:
     faults: tuple[Fault, ...] = ()
 
 
-def blocks(text: str, labels: Sequence[str] = ()) -> tuple[list[Block], list[Fault]]:
+def blocks(text: str, labels: Sequence[str] = (), fields: Sequence[str] = ()) -> tuple[list[Block], list[Fault]]:
     """The YAML in an answer, and what is wrong with what stands around it.
 
     Parameters
     ----------
     labels : the fenced blocks that are due, for example ``("VISION", "REVIEW")``; none: one bare YAML document.
+    fields : what the YAML may begin with and must not end before; prose before and after it is told by them.
     """
-    text = text[:LONGEST].replace("\r\n", "\n")
+    text = spoken(text[:LONGEST].replace("\r\n", "\n"))
     fenced = list(_FENCE.finditer(text))
     faults = []
-    if fenced and (outside := _FENCE.sub("", text).strip()):
-        faults.append(Fault("extra_prose", "", f"text outside the YAML: {outside[:60]!r}"))
     if not fenced:
-        bare = text.strip()
-        found = _KEY.search(bare)
-        if not labels and found and bare[: found.start()].strip() and not bare.startswith(("{", "---")):
-            faults.append(Fault("extra_prose", "", f"text outside the YAML: {bare[: found.start()].strip()[:60]!r}"))
-            bare = bare[found.start() :]
-        return [_block("", bare, closed=True)], faults
-    if not labels and fenced:
+        return [_block("", text.strip("\n").rstrip(), fields, faults, closed=True)], faults
+    if outside := _FENCE.sub("", text).strip():
+        faults.append(_prose(outside))
+    if not labels:
         faults.append(Fault("fenced", "", "the YAML stands in a code fence"))
     parts = []
     for match in fenced:
         words = match[2].split()
         label = next((word.upper() for word in words if word.upper() in labels), "")
         closed = match[0].rstrip().endswith(match[1]) and match[0].count("\n") > 0
-        parts.append(_block(label, match[3], closed=closed))
+        parts.append(_block(label, match[3], fields, faults, closed=closed))
     return parts, faults
 
 
-def _block(label: str, text: str, *, closed: bool) -> Block:
+def chosen(found: Sequence[Block], fields: Sequence[str]) -> Block:
+    """The block with most of `fields`, the last of several; the first where none has any."""
+
+    def held(block: Block) -> int:
+        return sum(name in block.data for name in fields) if isinstance(block.data, Mapping) else -1
+
+    best = max(map(held, found))
+    return next(block for block in (reversed(found) if best > 0 else found) if held(block) == best)
+
+
+def _prose(text: str) -> Fault:
+    return Fault("extra_prose", "", f"text outside the YAML: {text.strip()[:60]!r}")
+
+
+def _block(label: str, text: str, fields: Sequence[str], around: list[Fault], *, closed: bool) -> Block:
+    """One block; prose round it is added to the faults `around`."""
     faults = []
     if text.lstrip().startswith("{"):
         faults.append(Fault("json_answer", label, "JSON where YAML is due"))
     if not closed:
         faults.append(Fault("truncated", label, "the block is cut off: its closing fence is missing"))
-    try:
-        data = load(text)
-    except ValueError as error:
-        return Block(label, text, None, (*faults, Fault("broken_yaml", label, str(error))))
-    return Block(label, text, data, tuple(faults))
+    begin, *ends = _bounds(text, fields)
+    if begin:
+        around.append(_prose(text[:begin]))
+    reason = ""
+    for end in ends:
+        try:
+            data = load(text[begin:end])
+        except ValueError as error:
+            reason = str(error)
+            continue
+        if end == len(text) or isinstance(data, Mapping):
+            if text[end:].strip():
+                around.append(_prose(text[end:]))
+            return Block(label, text[begin:end], data, tuple(faults))
+    return Block(label, text, None, (*faults, Fault("broken_yaml", label, reason)))
+
+
+def _bounds(text: str, fields: Sequence[str]) -> list[int]:
+    """Where the YAML with `fields` begins in a text, and where it may end, the nearest end first."""
+    top = re.compile(rf"^([ \t]*)[\"']?(?:{'|'.join(fields)})[\"']?[ \t]*:(?=\s|$)", re.MULTILINE)
+    tops = list(top.finditer(text)) if fields and not text.lstrip().startswith("{") else []
+    if not tops:
+        return [0, len(text)]
+    first, indent = tops[0].start(), len(tops[0][1])
+    prose_before = any(line.strip() and not re.match(r"---\s*$|[#%]", line) for line in text[:first].splitlines())
+    place = text.find("\n", max(match.start() for match in tops if len(match[1]) <= indent)) + 1 or len(text)
+    ends, blank = [], False
+    for line in text[place:].splitlines(keepends=True):
+        said = line.lstrip(" \t")
+        goes_on = len(line) - len(said) > indent or re.match(r"-\s|#|$", said)
+        if not goes_on and (blank or not _OWN_KEY.match(said)):
+            ends.append(place)
+        blank, place = not line.strip(), place + len(line)
+    return [first if prose_before else 0, *ends, len(text)]
 
 
 def load(text: str) -> Any:
@@ -94,7 +139,7 @@ def load(text: str) -> Any:
     from yaml import YAMLError
 
     try:
-        return parse_yaml(text)
+        return normal(parse_yaml(text))
     except (YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"the YAML is broken or cut off: {' '.join(str(error).split())[:160]}") from None
 
@@ -188,11 +233,6 @@ def terms(text: str, ignored: frozenset[str] = frozenset()) -> frozenset[str]:
 def coverage(wanted: frozenset[str], text: str) -> float:
     """Share of the terms `wanted` that occur in `text`; 0 where there are none."""
     return len(wanted & terms(text)) / len(wanted) if wanted else 0.0
-
-
-def unaccented(text: str) -> str:
-    """Lower case without accents."""
-    return "".join(c for c in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(c))
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -12,11 +11,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains import concepts
-from genesis_lab.domains.answers import Fault, unaccented
+from genesis_lab.domains.answers import Fault
 from genesis_lab.domains.base import Example, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import ParseFailure
+from genesis_lab.texts import indented, normal
 
 SCHEMA = frozenset(
     (
@@ -47,6 +47,11 @@ class RoleConfig(BaseModel):
         "", description="role vision: dataset of requirements to answer; none: a grammar writes them"
     )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_normal_form(cls, given: Any) -> Any:
+        return normal(given)
 
     @field_validator("industries")
     @classmethod
@@ -167,7 +172,7 @@ class YamlRole:
         )
 
     def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
-        return str(words["question"]).format(concept=record.get("concept") or "")
+        return str(words["question"]).format(concept=indented(record.get("concept") or ""))
 
     def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
         return {"concept": record.get("concept") or ""}
@@ -229,11 +234,6 @@ def draws(rng: np.random.Generator) -> dict[str, int]:
         "nines": int(rng.choice([5, 8, 9])),
         "months": int(rng.integers(3, 13)),
     }
-
-
-def same_words(text: str) -> str:
-    """A text without case, accents, spacing and punctuation."""
-    return re.sub(r"[\W_]+", " ", unaccented(text)).strip()
 
 
 def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:

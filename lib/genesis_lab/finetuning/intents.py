@@ -11,6 +11,7 @@ from genesis_lab.dataset import Dataset, assign_splits
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import InvalidInput
 from genesis_lab.finetuning.prompt_candidates import texts
+from genesis_lab.texts import indented
 from genesis_lab.training.examples import read_examples
 
 _SHARES = {"train": 0.2, "validation": 0.4, "test": 0.4}
@@ -78,7 +79,7 @@ def intent_examples(
                 group=f"g{chosen.groups[i]}",
                 language=language,
                 system=own["system"].format(intents=", ".join(names)),
-                question=own["question"].format(text=chosen.texts[i]),
+                question=own["question"].format(text=indented(chosen.texts[i])),
                 answer=str(chosen.labels[i]),
             )
         )

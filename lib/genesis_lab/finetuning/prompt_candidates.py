@@ -14,11 +14,13 @@ import numpy as np
 
 from genesis_lab.domains.base import Example
 from genesis_lab.domains.conversations.taxonomy import read_yaml
-from genesis_lab.errors import InvalidInput, Rejected
+from genesis_lab.domains.reading import read_json
+from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.finetuning.answers import Call
 from genesis_lab.finetuning.prompts import Demonstration, PromptProgram
 from genesis_lab.outputs import write_atomically
 from genesis_lab.providers.base import Request, request_key
+from genesis_lab.texts import fence
 
 Instruction = tuple[Mapping[str, str], str]
 """An instruction by language, and where it comes from; empty is the task's own."""
@@ -119,32 +121,35 @@ def _proposed(
     """What the teacher proposes, by language; nothing, with a note, where its answer can't be used."""
     told = texts()["proposer"]
     solved = sorted(train, key=lambda example: len(example.answer))[:3]
-    examples = "\n".join(f"<question>\n{e.question}\n</question>\n<answer>\n{e.answer}\n</answer>" for e in solved)
+    material = "".join(f"{e.question}{e.answer}" for e in solved)
+    ask, reply = (fence(material, f"</{tag}")[2:] for tag in ("question", "answer"))
+    examples = "\n".join(f"<{ask}>\n{e.question}\n</{ask}>\n<{reply}>\n{e.answer}\n</{reply}>" for e in solved)
     question = told["question"].format(system=next(iter(systems.values())), examples=examples, n=n)
     text = {"type": "string"}
     both = {"type": "object", "properties": {"en": text, "es": text}, "required": ["en", "es"]}
-    listed = {"instructions": {"type": "array", "items": both | {"additionalProperties": False}}}
+    several = {"instructions": {"type": "array", "items": both | {"additionalProperties": False}}}
+    listed = {"type": "object", "properties": several, "required": list(several), "additionalProperties": False}
     request = Request(
         key=request_key("proposer", told, question, seed),
         system=told["system"],
         messages=(("user", question),),
-        schema={"type": "object", "properties": listed, "required": list(listed), "additionalProperties": False},
+        schema=listed,
         schema_name="instructions",
         max_tokens=4096,
         temperature=0.7,
         seed=seed,
     )
     try:
-        answer = proposer(request).text
-        given = json.loads(answer[answer.index("{") : answer.rindex("}") + 1])["instructions"]
+        some = {"instructions": {"type": "array", "items": {"type": "object"}}}  # one language alone will do
+        given = read_json(proposer(request).text, listed | {"properties": some})["instructions"]
         own: list[Mapping[str, str]] = [
             {language: str(each[language]).strip() for language in systems if each.get(language)} for each in given
         ]
         usable = [each for each in own if any(each.values())]
         if not usable:
-            raise ValueError("none")
-    except (Rejected, ValueError, KeyError, TypeError, AttributeError) as error:
-        notes.append(f"The teacher proposed no usable instruction ({type(error).__name__}): templates were taken.")
+            raise ValueError("it proposed none in the languages of the questions")
+    except (Rejected, ParseFailure, ValueError) as error:
+        notes.append(f"The teacher proposed no usable instruction ({str(error).rstrip('.')}): templates were taken.")
         return []
     return list(usable[:n])
 

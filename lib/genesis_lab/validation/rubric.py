@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genesis_lab.domains.conversations.domain import answered_object
+from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import Taxonomy, read_yaml
+from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.paths import resolve, shown
+from genesis_lab.texts import fence, indented
 
 SCALE = (1, 2, 3, 4, 5)
 _LABELS = ("intent", "sentiment", "resolution_status")
@@ -85,22 +87,27 @@ def question(record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | Non
     def word(text: str) -> str:
         return _in(rubric.words.get(text, text), language)
 
-    facts = [f"{word(label)}: {record[label]}" for label in _LABELS if record[label]]
+    facts = [f"{word(label)}: {' '.join(record[label].split())}" for label in _LABELS if record[label]]
     if taxonomy and record["intent"] in taxonomy.names:
         described = next(intent for intent in taxonomy.intents if intent.name == record["intent"]).description
         facts[0] += f" ({getattr(described, language, described.en)})"
-    turns = [f"{word(turn['speaker'] or '?')}: {turn['text']}" for turn in record["turns"]]
+    said = [(role_of(turn["speaker"]) or turn["speaker"] or "?", turn["text"] or "") for turn in record["turns"]]
+    turns = "\n".join(f"{' '.join(word(speaker).split())}: {indented(text)}" for speaker, text in said)
+    dashes = fence("\n".join([*facts, turns]))
+    return "\n\n".join(parts), "\n".join([*facts, dashes, turns, dashes]), answer_schema(criteria)
+
+
+def answer_schema(criteria: Sequence[Criterion]) -> dict[str, Any]:
+    """JSON schema of a judge's answer: the reason, then a score for each criterion."""
     properties: dict[str, Any] = {"reason": {"type": "string", "maxLength": 500}}
     properties |= {criterion.name: {"type": "integer", "enum": list(SCALE)} for criterion in criteria}
-    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-    return "\n\n".join(parts), "\n".join([*facts, "---", *turns, "---"]), schema
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
 def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:
     """Scores and reason in a judge's answer. Raises `ParseFailure`; a score is never guessed."""
-    data = answered_object(text)
-    if not isinstance(data, dict):
-        raise ParseFailure("the answer is not a JSON object")
+    wanted = answer_schema(rubric.criteria)
+    data = read_json(text, wanted | {"required": [criterion.name for criterion in rubric.criteria]})
     scores = {}
     for criterion in rubric.criteria:
         value = as_number(data.get(criterion.name))

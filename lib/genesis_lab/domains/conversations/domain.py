@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,10 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from genesis_lab.domains.base import Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
+from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder, spread
+from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import ParseFailure
+from genesis_lab.texts import normal, same_words, unaccented
 
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 Tone = Literal["neobank", "formal", "casual"]
@@ -49,6 +51,11 @@ class ConversationsConfig(BaseModel):
     few_shot: int = Field(2, ge=0, le=4, description="worked examples in the prompt (not used by provider offline)")
     taxonomy: str = Field(BANKING77, description="banking77, or the path of a YAML file with your own intents")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_normal_form(cls, given: Any) -> Any:
+        return normal(given)
 
     @field_validator("sentiment_shares", "complexity_shares", "resolution_shares")
     @classmethod
@@ -180,9 +187,8 @@ class Conversations:
         return Grammar(self.taxonomy, tone=self.config.tone, seed=self.config.seed)
 
     def fingerprint(self, record: r.Conversation) -> str:
-        """The customer's opening words, without case and punctuation."""
-        words = re.sub(r"\W+", " ", record.turns[0].text.casefold()).strip()
-        return f"{record.language}/{record.intent}/{words}"
+        """The customer's opening words, without case, accents and punctuation."""
+        return f"{record.language}/{record.intent}/{same_words(record.turns[0].text)}"
 
     def parse(self, text: str, spec: Spec, provenance: Provenance) -> r.Conversation:
         """The conversation in a model's answer: JSON with ``turns``; the labels are the spec's.
@@ -191,7 +197,7 @@ class Conversations:
         ------
         ParseFailure : no JSON, wrong turns, wrong language …, with every reason found.
         """
-        turns = _answered_turns(text)
+        turns = _answered_turns(text, spec.attributes["turns"])
         wanted = spec.attributes
         low, high = r.TURN_RANGES[wanted["complexity"]]
         low, high = max(low, self.config.min_turns), min(high, self.config.max_turns)
@@ -220,35 +226,12 @@ class Conversations:
         return conversation
 
 
-def answered_object(text: str) -> Any:
-    """The JSON object in a model's answer, which may stand in a code fence or after some prose.
+def _answered_turns(text: str, planned: int) -> list[dict[str, Any]]:
+    """The ``turns`` of the JSON object in `text`, their speakers by our names."""
+    from genesis_lab.domains.conversations.prompt import schema
 
-    Raises
-    ------
-    ParseFailure : there is none, or it is broken or cut off.
-    """
-    try:
-        return json.loads(text)
-    except ValueError:
-        start = text.find("{")
-        if start < 0:
-            raise ParseFailure("the answer holds no JSON object") from None
-        try:
-            return json.JSONDecoder().raw_decode(text[start:])[0]
-        except ValueError as error:
-            raise ParseFailure(f"the JSON is broken or cut off: {error}") from None
-
-
-def _answered_turns(text: str) -> list[dict[str, Any]]:
-    """The ``turns`` of the JSON object in `text`."""
-    data = answered_object(text)
-    turns = data.get("turns") if isinstance(data, dict) else None
-    if not isinstance(turns, list) or not turns:
-        raise ParseFailure('the JSON object has no list "turns"')
-    for i, turn in enumerate(turns[:100], 1):
-        if not isinstance(turn, dict) or not {"speaker", "text"} <= turn.keys():
-            raise ParseFailure(f'turn {i} must be an object with "speaker" and "text"')
-    return [{"speaker": t.get("speaker"), "text": t.get("text")} if isinstance(t, dict) else t for t in turns]
+    turns = read_json(text, schema(planned))["turns"]
+    return [{"speaker": role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in turns]
 
 
 def _reason(error: Any) -> str:
@@ -266,7 +249,7 @@ def _content_problems(conversation: r.Conversation) -> list[str]:
             problems.append(
                 f"the {speaker}'s text must be in {conversation.language!r}, it reads as {found or 'another language'}"
             )
-    if len({t.text.casefold() for t in conversation.turns}) < len(conversation.turns):
+    if len({unaccented(t.text) for t in conversation.turns}) < len(conversation.turns):
         problems.append("the same text is said twice")
     if any("<" in t.text and _TAG.search(t.text) for t in conversation.turns):
         problems.append("a turn holds HTML tags: write plain text")

@@ -26,7 +26,7 @@ EmotionArc = Literal[
 ]
 Speaker = Literal["customer", "agent"]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]|\r(?!\n)")
 
 MAX_TEXT = 1_000
 MAX_RUN = 2

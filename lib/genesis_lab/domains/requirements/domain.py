@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -15,10 +14,10 @@ from genesis_lab.domains.answers import (
     Fault,
     as_text,
     blocks,
+    chosen,
     coverage,
     field_faults,
     language_faults,
-    load,
     terms,
     text_faults,
     written,
@@ -27,7 +26,10 @@ from genesis_lab.domains.base import Example, Score, Spec
 from genesis_lab.domains.concepts import Concept, concept_terms, filled
 from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.grammars import requirements_grammar
-from genesis_lab.domains.roles import FEWEST, SCHEMA, YamlRole, draws, object_schema, same_words
+from genesis_lab.domains.reading import read_json
+from genesis_lab.domains.roles import FEWEST, SCHEMA, YamlRole, draws, object_schema
+from genesis_lab.errors import ParseFailure
+from genesis_lab.texts import same_words
 
 LISTS = {"functional_requirements": "FR", "non_functional_requirements": "NFR", "constraints": "C"}
 """The three lists and the letters that their ids begin with."""
@@ -56,13 +58,13 @@ class Requirements(YamlRole):
         return object_schema({"title": text, "description": text} | dict.fromkeys(LISTS, items))
 
     def tidied(self, text: str) -> str:
-        data = _lenient(text)
+        data = self._lenient(text)
         if not isinstance(data, dict) or any(fault.kind in SCHEMA for fault in _faults_of(data)):
             return text.strip()
         return as_yaml(data)
 
     def mended(self, text: str, example: Example) -> str:
-        data = _lenient(text)
+        data = self._lenient(text)
         if not isinstance(data, dict):
             return text
         whole: dict[str, Any] = {name: as_text(data[name]) for name in FIELDS[:2] if data.get(name) is not None}
@@ -81,8 +83,8 @@ class Requirements(YamlRole):
         return as_yaml(offline(self.concept(spec), rng, self.config.max_items))
 
     def faults(self, text: str, example: Example) -> list[Fault]:
-        found, faults = blocks(text)
-        block = found[-1] if len(found) == 1 else next((b for b in found if isinstance(b.data, dict)), found[0])
+        found, faults = blocks(text, fields=FIELDS)
+        block = chosen(found, FIELDS)
         faults += block.faults
         if block.data is None:
             return faults or [Fault("no_object", "", "the answer is empty")]
@@ -92,7 +94,8 @@ class Requirements(YamlRole):
     def score(self, text: str, example: Example) -> Score:
         """All fields 1/7, title and description half of that each, the three lists 5/21 each; content is beside it."""
         faults = self.faults(text, example)
-        data = next((b.data for b in blocks(text)[0] if isinstance(b.data, dict)), {})
+        data = chosen(blocks(text, fields=FIELDS)[0], FIELDS).data
+        data = data if isinstance(data, dict) else {}
         title, description = data.get("title"), data.get("description")
         parts = {
             "fields": float(all(data.get(name) is not None for name in FIELDS)),
@@ -107,6 +110,13 @@ class Requirements(YamlRole):
         parts["on_topic"] = float(np.mean([bool(wanted & terms(one)) for one in said])) if said else 0.0
         valid = bool(data) and not any(fault.kind in SCHEMA for fault in faults)
         return Score(min(1.0, round(total, 12)), valid, parts, tuple(f.message for f in faults))
+
+    def _lenient(self, text: str) -> Any:
+        """What the answer holds, in JSON or YAML, whatever stands round it."""
+        try:
+            return read_json(text, self.schema())
+        except ParseFailure:
+            return chosen(blocks(text, fields=FIELDS)[0], FIELDS).data
 
     def answer_grammar(self) -> str:
         """Block YAML with `FEWEST` to `max_items` items a list, ids counting up, texts of bounded length."""
@@ -241,20 +251,6 @@ def _all_texts(data: Any) -> list[str]:
     found = [data.get("title"), data.get("description")]
     found += [item.get("description") for name in LISTS for item in _items(data.get(name))]
     return [text for text in found if isinstance(text, str)]
-
-
-def _lenient(text: str) -> Any:
-    """What the answer holds, in JSON or YAML, fenced or not."""
-    block = blocks(text)[0][0]
-    body = block.text if block.data is not None or "{" not in text else text[text.find("{") : text.rfind("}") + 1]
-    try:
-        return json.loads(body)
-    except ValueError:
-        pass
-    try:
-        return load(body)
-    except ValueError:
-        return None
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.domains.answers import (
-    Block,
     Fault,
     as_text,
     blocks,
@@ -24,18 +22,19 @@ from genesis_lab.domains.answers import (
     load,
     terms,
     text_faults,
-    unaccented,
     written,
 )
 from genesis_lab.domains.base import Example, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept, concept_terms, filled
 from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.grammars import vision_grammar
+from genesis_lab.domains.reading import read_json
 from genesis_lab.domains.requirements.domain import LISTS as REQUIREMENT_LISTS
 from genesis_lab.domains.requirements.domain import as_yaml as requirements_yaml
 from genesis_lab.domains.requirements.domain import offline as offline_requirements
-from genesis_lab.domains.roles import SCHEMA, RoleRecord, YamlRole, draws, object_schema, same_words
-from genesis_lab.errors import InvalidInput
+from genesis_lab.domains.roles import SCHEMA, RoleRecord, YamlRole, draws, object_schema
+from genesis_lab.errors import InvalidInput, ParseFailure
+from genesis_lab.texts import indented, same_words, unaccented
 
 LABELS = ("VISION", "REVIEW")
 VISION_FIELDS = (
@@ -106,7 +105,9 @@ class Vision(YamlRole):
     def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
         if not record.get("requirements"):  # other people's prompts hold both
             return str(record.get("concept") or "")
-        return str(words["question"]).format(concept=record["concept"], requirements=record["requirements"].rstrip())
+        return str(words["question"]).format(
+            concept=indented(record["concept"]), requirements=record["requirements"].rstrip()
+        )
 
     def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
         source = str(record.get("requirements") or record.get("concept") or "")
@@ -267,36 +268,45 @@ def offline(
 
 def _read(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, list[Fault]]:
     """Vision, review, and what is wrong with the form they came in."""
-    found, faults = blocks(text, LABELS)
-    both = _json_pair(text) if not any(block.label for block in found) else None
-    if both is not None:
-        return *both, [*faults, Fault("json_answer", "", "JSON where YAML is due")]
-    by_label: dict[str, Block] = {}
+    found, faults = blocks(text, LABELS, (*VISION_FIELDS, *REVIEW_FIELDS, "vision", "review"))
+    pair = _json_pair(text) if not any(block.label for block in found) else None
+    if pair is not None:
+        return *pair, [*faults, Fault("json_answer", "", "JSON where YAML is due")]
+    read: dict[str, Mapping[str, Any]] = {}
     for block in found:
-        label = block.label
-        if not label and isinstance(block.data, Mapping):
-            label = "VISION" if "product_name" in block.data else "REVIEW" if "status" in block.data else ""
-            if label:
-                faults.append(Fault("fence_label", label, f"the block must begin with ```yaml {label}"))
-        if label and label not in by_label:
-            by_label[label] = block
-            faults += block.faults
-            if block.data is not None and not isinstance(block.data, Mapping):
-                faults.append(Fault("no_object", label, f"the block {label} must hold fields"))
-    read = {label: block.data for label, block in by_label.items() if isinstance(block.data, Mapping)}
+        if block.data is not None and not isinstance(block.data, Mapping) and block.label:
+            faults.append(Fault("no_object", block.label, f"the block {block.label} must hold fields"))
+        parts = {block.label: block.data} if block.label else _unlabelled(block.data)
+        if not block.label:
+            faults += [Fault("fence_label", part, f"the block must begin with ```yaml {part}") for part in parts]
+        if parts:
+            faults += [fault for fault in block.faults if fault not in faults]
+        read |= {label: data for label, data in parts.items() if isinstance(data, Mapping)}  # the last is the answer
     return read.get("VISION"), read.get("REVIEW"), faults
 
 
+def _unlabelled(data: Any) -> dict[str, Any]:
+    """Which of the two a block without a label is, or both in one."""
+    if not isinstance(data, Mapping):
+        return {}
+    both = {label: data[label.lower()] for label in LABELS if isinstance(data.get(label.lower()), Mapping)}
+    if both:
+        return both
+    if "product_name" in data and "status" in data:
+        review = {name: value for name, value in data.items() if name in REVIEW_FIELDS}
+        return {"VISION": {n: v for n, v in data.items() if n not in review}, "REVIEW": review}
+    return {"VISION": data} if "product_name" in data else {"REVIEW": data} if "status" in data else {}
+
+
 def _json_pair(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None:
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        data = json.loads(text[start : end + 1]) if 0 <= start < end else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(data, dict) or not {"vision", "review"} & data.keys():
-        return None
-    vision, review = (data.get(name) if isinstance(data.get(name), dict) else None for name in ("vision", "review"))
-    return vision, review
+    fields = {name: {"type": "object"} for name in ("vision", "review")}
+    for due in (["vision", "review"], ["vision"], ["review"]):
+        try:
+            pair = read_json(text, {"type": "object", "properties": fields, "required": due})
+        except ParseFailure:
+            continue
+        return pair.get("vision"), pair.get("review")
+    return None
 
 
 def _vision_faults(data: Any) -> list[Fault]:

@@ -1,0 +1,66 @@
+"""Texts as people take them: one normal form to keep, one form to compare by, and fences that material can't end."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+_NOT_WORD = re.compile(r"[\W_]+")
+_UNSEEN = frozenset(("Mn", "Mc", "Me", "Cf"))
+"""Unicode categories that a comparison leaves out: accents and other marks, and characters without a width."""
+
+
+def normal(value: Any) -> Any:
+    """A text in NFC; in lists and mappings every text and key. Everything that comes in is brought to this form.
+
+    Examples
+    --------
+    >>> normal("cafe\\u0301") == "caf\\u00e9"
+    True
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if isinstance(value, Mapping):
+        return {normal(key): normal(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(normal(each) for each in value)
+    return value
+
+
+def unaccented(text: str) -> str:
+    """A text without case, accents and characters that have no width.
+
+    Examples
+    --------
+    >>> unaccented("¿Dónde está mi NIÑO?")
+    '¿donde esta mi nino?'
+    """
+    if text.isascii():
+        return text.lower()
+    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return "".join(c for c in spread if unicodedata.category(c) not in _UNSEEN)
+
+
+def same_words(text: str) -> str:
+    """What two texts share that say the same words: no case, no accents, blanks and punctuation as one space.
+
+    Examples
+    --------
+    >>> same_words(" ¿Dónde\\u00a0está? ") == same_words("DONDE ESTA")
+    True
+    """
+    return _NOT_WORD.sub(" ", unaccented(text)).strip()
+
+
+def fence(material: str, mark: str = "---") -> str:
+    """`mark`, with its last character repeated until `material` does not hold it: so material can't end its own fence."""
+    while mark in material:
+        mark += mark[-1]
+    return mark
+
+
+def indented(text: str) -> str:
+    """`text` with every further line set in, so that none can be taken for a line of what stands round it."""
+    return "\n    ".join(text.splitlines())
