@@ -61,7 +61,7 @@ def blocks(text: str, labels: Sequence[str] = (), fields: Sequence[str] = ()) ->
     """
     text = spoken(text[:LONGEST].replace("\r\n", "\n"))
     fenced = list(_FENCE.finditer(text))
-    faults = []
+    faults: list[Fault] = []
     if not fenced:
         return [_block("", text.strip("\n").rstrip(), fields, faults, closed=True)], faults
     if outside := _FENCE.sub("", text).strip():
