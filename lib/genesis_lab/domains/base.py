@@ -77,9 +77,18 @@ class Domain(Protocol):
     prompt_version: str
     """Version of prompt and offline text; part of the request key."""
 
+    config: BaseModel
+    """What the user chose."""
+
     @property
     def record_type(self) -> type[BaseModel]:
         """The schema of a record."""
+
+    def knowledge(self) -> Mapping[str, str]:
+        """A digest of everything besides the options that shapes the records: prompts, word lists, a user's taxonomy.
+
+        Where an option says where it is, it goes by the name of that option.
+        """
 
     def targets(self) -> Sequence[Target]:
         """The plan's attributes with their target shares."""

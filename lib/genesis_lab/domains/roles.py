@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from genesis_lab.domains import concepts
 from genesis_lab.domains.answers import Fault
 from genesis_lab.domains.base import Example, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
+from genesis_lab.domains.conversations.taxonomy import file_digests
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import ParseFailure
 from genesis_lab.texts import indented, normal
@@ -100,6 +102,11 @@ class YamlRole:
 
     def __init__(self, config: RoleConfig | None = None) -> None:
         self.config = config or RoleConfig()
+
+    def knowledge(self) -> dict[str, str]:
+        """Digests of the role's prompts and words and of the concepts."""
+        domains = Path(concepts.__file__).parent
+        return file_digests(*domains.glob("*.yaml"), *(domains / self.name).glob("*.yaml"))
 
     def targets(self) -> Sequence[Target]:
         """Shares of language, industry and emphasis."""

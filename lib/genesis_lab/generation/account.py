@@ -13,6 +13,7 @@ from typing import Any
 from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.generation.journal import what_changed
 from genesis_lab.generation.lane import Lane
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher
@@ -36,6 +37,9 @@ def run_header(plan: Plan, domain: Domain, teachers: Sequence[Teacher], sampling
     }
     if weights := [t.identity for t in teachers if t.provider.name == "local"]:
         header["weights"] = ", ".join(weights)
+    header["knowledge"] = knowledge = dict(domain.knowledge())
+    options = domain.config.model_dump(mode="json", exclude=set(knowledge))
+    header["options"] = {name: value for name, value in options.items() if header.get(name) != value}
     if len(teachers) > 1:
         whole = sum(t.share for t in teachers)
         header["teachers"] = {t.name: round(t.share / whole, 6) for t in teachers}
@@ -93,14 +97,10 @@ def existing(target: Path, header: dict[str, Any]) -> Dataset:
     """The dataset that is already there, if this very run made it."""
     dataset = open_dataset(target)
     found, wanted = dataset.manifest.get("generation") or {}, json.loads(json.dumps(header))
-    changed = [
-        name for name in sorted({*found, *wanted}, key=[*wanted, *found].index) if found.get(name) != wanted.get(name)
-    ]
-    if changed:
-        details = ", ".join(f"{name} was {found.get(name)!r}, now {wanted.get(name)!r}" for name in changed)
+    if changed := what_changed(found, wanted):
         raise InvalidInput(
-            f"{shown(target)} already holds a dataset made with other settings ({details}): "
-            "choose another name, or set replace to true to delete it."
+            f"{shown(target)} already holds a dataset made with other settings ({changed}): "
+            "choose another name, or set replace to true to have it replaced."
         )
     return dataset
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -109,16 +109,30 @@ class Journal:
                 ) from None
         wanted = json.loads(json.dumps(header))
         found.pop("kind", None)
-        changed = [k for k in {**wanted, **found} if found.get(k) != wanted.get(k)]
-        if changed:
-            details = ", ".join(f"{k} was {_short(found.get(k))}, now {_short(wanted.get(k))}" for k in changed)
+        if changed := what_changed(found, wanted):
+            run = self.path.parent.name
             raise InvalidInput(
-                f"An unfinished run in {self.path.parent.name} was started with other settings ({details}): "
-                "use those settings to finish it, choose another dataset name, or replace it."
+                f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
+                f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}."
             )
         return True
 
 
+def what_changed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs between two headers: ``tone was 'neobank', now 'formal', taxonomy was edited``; empty if nothing."""
+    if "options" in wanted and "options" not in found:
+        return "they were not recorded in full"
+    said = [
+        f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}"
+        for before, now in ((found, wanted), (found.get("options", {}), wanted.get("options", {})))
+        for name in {**now, **before}
+        if before.get(name) != now.get(name) and name not in ("options", "knowledge", "plan_hash")
+    ]
+    before, now = found.get("knowledge", {}), wanted.get("knowledge", {})
+    said += [f"{name} was edited" for name in {**now, **before} if before.get(name) != now.get(name)]
+    return ", ".join(said) or ("" if found == wanted else "the plan is another")
+
+
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from genesis_lab.domains.base import Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import role_of
-from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
+from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, file_digests, load_taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder, spread
 from genesis_lab.domains.reading import read_json
@@ -107,6 +108,12 @@ class Conversations:
     def taxonomy(self) -> Taxonomy:
         return load_taxonomy(self.config.taxonomy).select(
             categories=self.config.categories, intents=self.config.intents
+        )
+
+    def knowledge(self) -> dict[str, str]:
+        """Digests of the taxonomy, the prompts and the offline grammar's words."""
+        return {"taxonomy": self.taxonomy.digest()} | file_digests(
+            *Path(__file__).parent.glob("*.yaml"), *Path(__file__).parents[1].glob("function_words.yaml")
         )
 
     def targets(self) -> Sequence[Target]:

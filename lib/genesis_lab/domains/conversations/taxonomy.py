@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -125,6 +126,12 @@ class Taxonomy(BaseModel):
             return found.script
         return _category_scripts(self.scripts_dir, found.category)[intent]
 
+    def digest(self) -> str:
+        """What changes whenever something in it does."""
+        if self.scripts_dir is None:
+            return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return hashlib.sha256(repr(file_digests(*self.scripts_dir.glob("*.yaml"))).encode()).hexdigest()[:16]
+
     def select(self, *, categories: tuple[str, ...] = (), intents: tuple[str, ...] = ()) -> Taxonomy:
         """The taxonomy cut to these categories and these intents (both empty: all of it)."""
         for kind, given, known in (("category", categories, self.categories), ("intent", intents, self.names)):
@@ -162,7 +169,23 @@ def read_yaml(path: Path) -> Any:
         raise InvalidInput(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-@lru_cache(maxsize=8)
+_digests: dict[Path, str] = {}
+
+
+def file_digests(*paths: Path) -> dict[str, str]:
+    """A digest of each of these files of the package, by name.
+
+    Raises
+    ------
+    InvalidInput : one was edited since this process first looked: what was read of it before is still in use.
+    """
+    found = {path: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(paths)}
+    for path, digest in found.items():
+        if _digests.setdefault(path, digest) != digest:
+            raise InvalidInput(f"{path.name} was edited while it was in use: restart the kernel or the program.")
+    return {path.name: digest for path, digest in found.items()}
+
+
 def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
     """The shipped taxonomy of that name (``banking77``), or the one in a YAML file (relative to the project).
 
@@ -171,9 +194,7 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
     InvalidInput : the file is missing, is no YAML, or lacks something; the message names the intent and field.
     """
     if str(source) == BANKING77:
-        folder = _SHIPPED / BANKING77
-        data = read_yaml(folder / "taxonomy.yaml") | {"scripts_dir": folder}
-        return Taxonomy.model_validate(data)
+        return _shipped()
     path = resolve(source)
     data = read_yaml(path)
     if not isinstance(data, Mapping):
@@ -184,6 +205,12 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
         return Taxonomy.model_validate(data)
     except ValidationError as error:
         raise InvalidInput(f"{path.name}: {_first_problem(error, data)}") from None
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Taxonomy:
+    folder = _SHIPPED / BANKING77
+    return Taxonomy.model_validate(read_yaml(folder / "taxonomy.yaml") | {"scripts_dir": folder})
 
 
 @lru_cache(maxsize=32)

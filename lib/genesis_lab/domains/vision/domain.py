@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -71,6 +73,12 @@ class Vision(YamlRole):
     name = "vision"
     record_type = VisionRecord
     given: Sequence[Mapping[str, Any]] = ()
+
+    def knowledge(self) -> dict[str, str]:
+        """As of every role; and of the requirements to answer, where they are given."""
+        given = json.dumps(list(self.given), sort_keys=True, default=str).encode()
+        told = {"requirements": hashlib.sha256(given).hexdigest()[:16]} if self.given else {}
+        return super().knowledge() | told
 
     def texts(self) -> Mapping[str, Any]:
         return _prompts()
