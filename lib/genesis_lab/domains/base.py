@@ -68,10 +68,47 @@ class Target:
     shares: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """What a record is, as data: what the rooms that work for every domain ask instead of its name.
+
+    Parameters
+    ----------
+    unit : what records are called, in the plural.
+    id : the column that names a record.
+    label : what a classifier learns; None: nothing.
+    group : the column of what must not straddle splits; None: each record stands for itself.
+    text : SQL over a record's columns that gives its one text (a conversation's opening); None: it has none.
+    attributes : columns that are planned and counted.
+    derived : columns that follow from another, which they are therefore not held against.
+    covered : pairs of columns whose every cell should be filled.
+    outcomes : columns that are compared between groups of people.
+    preview : how a record is shown.
+    worth : which learner says what a dataset is worth in real data; None: not measured.
+    task_categories : as the Hugging Face hub names them.
+    aliases : what other people's data calls our fields.
+    """
+
+    unit: str
+    id: str
+    label: str | None
+    group: str | None
+    text: str | None
+    attributes: tuple[str, ...]
+    preview: Literal["chat", "dialogue", "series"]
+    derived: Mapping[str, str] = field(default_factory=dict)
+    covered: tuple[tuple[str, str], ...] = ()
+    outcomes: tuple[str, ...] = ()
+    worth: str | None = None
+    task_categories: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
 class Domain(Protocol):
     """A task family. Knows nothing of providers, engines or datasets."""
 
     name: str
+    facets: Facets
     version: str
     """Version of schema and checks; part of a dataset's config hash."""
     prompt_version: str

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from genesis_lab.domains import concepts
 from genesis_lab.domains.answers import Fault
-from genesis_lab.domains.base import Example, Prompt, Provenance, Score, Spec, Target
+from genesis_lab.domains.base import Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.conversations.taxonomy import file_digests
 from genesis_lab.domains.language import detect
@@ -95,6 +95,16 @@ class YamlRole:
     name: str
     version = "1"
     prompt_version = "1"
+    facets = Facets(
+        unit="examples",
+        id="record_id",
+        label=None,
+        group="group",
+        text=None,
+        attributes=("language", "industry", "emphasis"),
+        preview="dialogue",
+        task_categories=("text-generation",),
+    )
     record_type: type[BaseModel] = RoleRecord
     config_type = RoleConfig
     aliases: ClassVar[Mapping[str, str]] = {"concept": "prompt", "answer": "response"}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from genesis_lab.domains.base import Prompt, Provenance, Spec, Target
+from genesis_lab.domains.base import Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import role_of
@@ -96,6 +96,22 @@ class Conversations:
     """The `Domain` of customer-service conversations."""
 
     name = "conversations"
+    facets = Facets(
+        unit="conversations",
+        id="conversation_id",
+        label="intent",
+        group=None,
+        text="list_filter(turns, lambda turn: turn.speaker = 'customer')[1].text",
+        attributes=(
+            "intent", "category", "language", "sentiment", "complexity", "resolution_status", "resolution_time",
+        ),
+        derived={"category": "intent"},
+        covered=(("intent", "language"),),
+        outcomes=("sentiment", "resolution_status"),
+        preview="chat",
+        worth="intents",
+        task_categories=("text-classification",),
+    )  # fmt: skip
     version = "1"
     prompt_version = "1"
     record_type = r.Conversation
