@@ -12,10 +12,12 @@ import psutil
 import pytest
 
 from genesis_lab import registry
+from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.finetuning.lora import FinetuneReport
 from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
+from genesis_lab.training.saving import save_model
 from genesis_lab.training.train import train
 from labelled_texts import labelled, write_dataset
 
@@ -65,6 +67,27 @@ def test_the_champion_predicts_as_the_model_that_was_logged(world):
     texts = ["my card has not arrived", "cambiar el pin"]
     assert champion.predict(texts) == reports[1].model.predict(texts)
     assert [(v.version, v.aliases) for v in registry.versions()] == [("2", ("champion",)), ("1", ())]
+
+
+def test_the_champion_is_asked_else_the_folder_and_which_one_is_said(world, capsys):
+    root, _, _, reports, _ = world
+    first, second = (report.model for report in reports)
+    save_model(first, "asked")
+    assert registry.load_in_use("asked")[1] == "outputs/models/asked, the registry has no champion of that name"
+    for report in reports:
+        version = registry.log_training(report, name="asked").version
+    assert registry.load_in_use("asked")[0].card.metrics == first.card.metrics, "a version is no champion by itself"
+    registry.promote("asked", version)
+    with pytest.raises(SystemExit, match="0"):
+        main(["predict", "asked", "my card has not arrived"])
+    out, said = capsys.readouterr()
+    assert said == "asked version 2, the registry's champion\n" and out.startswith(
+        "my card has not arrived\tcard_arrival"
+    )
+    assert registry.load_in_use("asked")[0].card.params == second.card.params
+    assert registry.load_in_use(str(root / "models" / "asked"))[1] == "outputs/models/asked"
+    with pytest.raises(InvalidInput, match="holds no model"):
+        registry.load_in_use("never trained")
 
 
 def test_a_student_is_registered_with_its_curves_and_its_adapter(world, tmp_path):

@@ -206,13 +206,15 @@ def predict(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Intents to show for each text.")] = 1,
 ) -> None:
-    """Ask a trained intent classifier."""
-    from genesis_lab.training.saving import load_model
+    """Ask a trained intent classifier: the registry's champion of that name, else the model's folder."""
+    from genesis_lab.registry import load_in_use
 
     texts = text or [line.strip() for line in sys.stdin if line.strip()]
     if not texts:
         raise InvalidInput("There is no text to classify: give one as an argument or one a line on standard input.")
-    for given, guess in zip(texts, load_model(model).predict(texts, top=top), strict=True):
+    loaded, which = load_in_use(model)
+    typer.echo(which, err=True)
+    for given, guess in zip(texts, loaded.predict(texts, top=top), strict=True):
         ranking = ((guess.intent, guess.probability), *guess.alternatives)
         typer.echo("\t".join([given, *(f"{intent} {probability:.3f}" for intent, probability in ranking)]))
 

@@ -193,7 +193,7 @@ def log_training(report: TrainingReport, *, name: str = MODEL, files: Sequence[P
     """
     from mlflow.entities import Param
 
-    _check_name(name)
+    check_name(name)
     with _mlflow() as client:
         experiment = _experiment(client, "training")
         hashes = ",".join(source.content_hash for source in report.sources)
@@ -231,7 +231,7 @@ def log_finetuning(report: FinetuneReport) -> RegisteredModel:
     from mlflow.entities import Metric, Param
 
     info, name, now = report.info, report.folder.name, time.time_ns() // 1_000_000
-    _check_name(name)
+    check_name(name)
     made = info["made_with"]
     with _mlflow() as client:
         tags = {
@@ -268,6 +268,17 @@ def log_finetuning(report: FinetuneReport) -> RegisteredModel:
     return RegisteredModel(name, version, run_id)
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that MLflow has no place for.
+
+    Raises
+    ------
+    InvalidInput : `name` is not made of letters, digits and a few marks.
+    """
+    if not re.fullmatch(r"[\w.-]{1,100}", name):
+        raise InvalidInput(f"A model's name is made of letters, digits, '.', '-' and '_', got {name!r}.")
+
+
 def promote(name: str, version: str, alias: str = CHAMPION) -> None:
     """Let `alias` of model `name` point to `version`; it leaves the version it was on."""
     with _mlflow(f"There is no version {version} of model {name!r} to promote.") as client:
@@ -286,6 +297,30 @@ def load_registered(name: str = MODEL, *, version: str | None = None, alias: str
             uri = client.get_model_version_download_uri(name, found.version)
             local = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri())
             return load_model(next(Path(local).resolve().rglob(CARD)).parent)
+
+
+def load_in_use(name: str) -> tuple[IntentModel, str]:
+    """The classifier that everybody should ask, and in words which one it is.
+
+    The registry's champion of that name; where there is none, or `name` is a path, the model folder.
+
+    Raises
+    ------
+    InvalidInput : there is neither.
+    Unavailable : the MLflow server of the settings can't be reached.
+    """
+    from genesis_lab.training.saving import load_model, model_path
+
+    folder = model_path(name)
+    if Path(name).name != name:
+        return load_model(folder), shown(folder)
+    version = ""
+    if get_settings().mlflow_tracking_uri or _home().is_dir():
+        with suppress(InvalidInput), _mlflow("no champion") as client:
+            version = str(_version(client, name, None, CHAMPION).version)
+    if version:
+        return load_registered(name, version=version), f"{name} version {version}, the registry's champion"
+    return load_model(name), f"{shown(folder)}, the registry has no champion of that name"
 
 
 def search(kind: Kind = "training", where: str = "", *, order_by: str = "", limit: int = 100) -> pd.DataFrame:
@@ -492,11 +527,6 @@ def _new_version(client: Any, name: str, source: str, run_id: str, tags: dict[st
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return str(client.create_model_version(name, source=source, run_id=run_id, tags=tags, **more).version)
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[\w.-]{1,100}", name):
-        raise InvalidInput(f"A model's name is made of letters, digits, '.', '-' and '_', got {name!r}.")
 
 
 def _version(client: Any, name: str, version: str | None, alias: str) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from genesis_lab.errors import InvalidInput
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
-from genesis_lab.training.saving import load_model, save_model
+from genesis_lab.training.saving import check_place, load_model, save_model
 from genesis_lab.training.train import train
 from labelled_texts import labelled
 
@@ -56,6 +56,21 @@ def test_predicting_nothing_gives_nothing_and_nonsense_is_named():
         model.predict("my card")
     with pytest.raises(InvalidInput, match="None at position 1"):
         model.predict(["my card", None])
+
+
+def test_another_model_is_only_replaced_when_that_is_asked_for(tmp_path):
+    model, other = trained().model, trained(seed=7).model
+    folder = save_model(model, tmp_path / "m")
+    before = (folder / "model.json").read_bytes()
+    with pytest.raises(InvalidInput, match=r"holds another model, .* trained on texts .* set replace"):
+        save_model(other, folder)
+    check_place(folder, model.card.sources[0].content_hash, replace=False)
+    with pytest.raises(InvalidInput, match="holds another model"):
+        check_place(folder, "0" * 64, replace=False)
+    assert (folder / "model.json").read_bytes() == before
+    check_place(folder, "0" * 64, replace=True)
+    save_model(other, folder, replace=True)
+    assert load_model(folder).card.seed == 7
 
 
 def test_saving_replaces_a_model_but_nothing_else(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -112,13 +112,36 @@ def model_path(name: str | Path) -> Path:
     return recovered(paths.named("models", name))
 
 
-def save_model(model: IntentModel, name: str | Path) -> Path:
-    """Write the model folder, in place of one of the same name, and return it."""
+def check_place(name: str | Path, content_hash: str, *, replace: bool) -> None:
+    """Refuse, before anything is trained, a name under which lies what `save_model` would not replace.
+
+    Parameters
+    ----------
+    content_hash : of the dataset to be learned.
+    replace : whether a model of other data may be replaced.
+
+    Raises
+    ------
+    InvalidInput : see `save_model`.
+    """
+    _check(model_path(name), replace, lambda there: [s.content_hash for s in there.sources] == [content_hash])
+
+
+def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -> Path:
+    """Write the model folder and return it; a folder with the same model is written anew.
+
+    Parameters
+    ----------
+    replace : whether another model of this name may be replaced.
+
+    Raises
+    ------
+    InvalidInput : there is another model of this name, or something that is no model folder.
+    """
     from skops import io
 
     target = model_path(name)
-    if target.exists() and not _is_model(target):
-        raise InvalidInput(f"{paths.shown(target)} exists and is not a model folder: choose another name.")
+    _check(target, replace, lambda there: _identity(there) == _identity(model.card))
     with placed(target, replace=True, ours=_is_model) as scratch:
         scratch.mkdir()
         io.dump(model.estimator, scratch / WEIGHTS, compression=ZIP_DEFLATED)
@@ -127,15 +150,38 @@ def save_model(model: IntentModel, name: str | Path) -> Path:
     return target
 
 
+def _check(target: Path, replace: bool, same: Callable[[ModelCard], bool]) -> None:
+    if target.exists() and not _is_model(target):
+        raise InvalidInput(f"{paths.shown(target)} exists and is not a model folder: choose another name.")
+    there = _card_of(target)
+    if there and not replace and not same(there):
+        learned = " and ".join(f"{source.name} ({source.content_hash[:12]})" for source in there.sources)
+        raise InvalidInput(
+            f"{paths.shown(target)} holds another model, {there.candidate} trained on {learned}: choose another name, or "
+            "set replace."
+        )
+
+
+def _identity(card: ModelCard) -> dict[str, Any]:
+    """What tells two models apart, whichever versions of which packages wrote them."""
+    figures = {name: round(value, 6) for name, value in card.metrics.items()}
+    return card.model_dump(exclude={"versions", "weights_sha256", "metrics"}) | {"metrics": figures}
+
+
+def _card_of(folder: Path) -> ModelCard | None:
+    try:
+        return ModelCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def _is_model(folder: Path) -> bool:
     """Whether a folder holds a model that was saved here, be it damaged, and nothing else."""
     try:
         files = {file.name for file in folder.iterdir() if file.name[0] != "."}
-        if WEIGHTS not in files:
-            ModelCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
-        return files <= {WEIGHTS, CARD}
-    except (OSError, ValueError):
+    except OSError:
         return False
+    return files <= {WEIGHTS, CARD} and (WEIGHTS in files or _card_of(folder) is not None)
 
 
 def load_model(name: str | Path) -> IntentModel:
