@@ -36,6 +36,14 @@ class ParseFailure(GenesisError):
         self.reasons, self.score = reasons, score
 
 
+class Incomplete(GenesisError):
+    """Fewer records came about than were planned; those that did are kept."""
+
+
+class Interrupted(GenesisError):
+    """The user ended it; what was in flight may still arrive."""
+
+
 class StageFailed(GenesisError):
     """A pipeline stage stopped; the message names the notebook, the cell and the error."""
 
@@ -86,6 +94,10 @@ class Transient(ProviderError):
     """A fault of the moment (reset, 5xx, time-out): the same request may work."""
 
     can_retry = True
+
+
+class Unreachable(Transient):
+    """Nothing answers at the address."""
 
 
 class QuotaExhausted(ProviderError):

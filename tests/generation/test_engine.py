@@ -166,10 +166,10 @@ def test_a_good_answer_in_a_fence_with_prose_formulas_and_emoji_is_taken(tmp_pat
 
 def test_an_unteachable_model_ends_with_an_account_not_a_loop(tmp_path):
     provider = ScriptedProvider(["no JSON today"])
-    dataset = run(tmp_path / "d", provider)
-    assert dataset.total == 0 and not dataset.manifest["complete"] and dataset.manifest["missing"] == 12
-    assert dataset.manifest["drop_reasons"] == {"the answer holds no JSON object, got …": dataset.manifest["attempts"]}
-    assert len(provider.requests) == (12 * 1.5 + 20) * 3
+    with pytest.raises(GenesisError, match=r"first 20 requests .* 20 of them because: the answer holds no JSON object"):
+        run(tmp_path / "d", provider)
+    assert not (tmp_path / "d").exists() and len(provider.requests) == 20
+    assert run(tmp_path / "d", OfflineProvider()).total == 12
 
 
 def test_a_rejected_request_is_not_repeated_as_it_is(tmp_path):

@@ -295,9 +295,12 @@ def test_an_unteachable_teacher_does_not_use_up_the_tries_of_the_others(tmp_path
     bad = replace(
         bad, provider=(deaf := ScriptedProvider(["no JSON"], capabilities=Capabilities(concurrency=2))), scheduler=None
     )
-    data = run(tmp_path / "d", teacher("good"), bad)
-    assert writers(data) == {"good": 20} and data.manifest["missing"] == 20
-    assert len(deaf.requests) == 50 * 3
+    deaf.model = "bad"
+    with pytest.raises(GenesisError, match="Teacher bad stopped with 20 of its 20 records missing"):
+        run(tmp_path / "d", teacher("good"), bad)
+    assert len(deaf.requests) <= 20 + 2
+    assert writers(run(tmp_path / "d", (good := teacher("good")), teacher("bad"))) == {"good": 20, "bad": 20}
+    assert good.provider.requests == []
 
 
 @pytest.mark.parametrize(

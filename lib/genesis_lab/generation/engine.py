@@ -7,20 +7,28 @@ import json
 import math
 import re
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.base import Domain, Provenance
-from genesis_lab.errors import GenesisError, InvalidInput, ParseFailure, QuotaExhausted, Rejected
+from genesis_lab.errors import (
+    GenesisError,
+    Incomplete,
+    Interrupted,
+    InvalidInput,
+    ParseFailure,
+    QuotaExhausted,
+    Rejected,
+)
 from genesis_lab.generation.account import discard_other, existing, run_header, run_manifest, stopped
 from genesis_lab.generation.batch import Round, batches_for, check_batch
 from genesis_lab.generation.journal import Journal
@@ -36,6 +44,10 @@ REPAIRS = 2
 """Times a model is told what was wrong with its answer before a fresh candidate is tried."""
 SPLITS = ("train", "validation", "test")
 """Splits that a plan may assign its specs to, by their attribute ``split``."""
+_LOOK_S = 1.0
+"""How often those who look on are told, also while nothing comes."""
+_PARTING_S = 0.5
+"""How long answers in flight are waited for when a run is ended; later ones go into the cache while the process lives."""
 _READ_BACK = 5_000
 """Records read back from the journal at once when the dataset is written."""
 
@@ -86,16 +98,18 @@ def generate(
     cache : where raw answers are kept; not used for free providers.
     config : what the user chose, for the manifest.
     again : what `options.go_on` needs to go on with an unfinished run, kept beside its journal.
-    candidate_budget : candidates each teacher tries in all, as a multiple of its records (and 20 on top).
+    candidate_budget : candidates each teacher tries in this session, as a multiple of its records (and 20 on top).
     replace_existing : delete a dataset or an unfinished run that was made with other settings.
     on_progress : called a few times a second.
 
     Returns
     -------
-    The dataset. Its manifest says ``complete: false`` and why, if the candidate budget ran out first.
+    The dataset, complete.
 
     Raises
     ------
+    Incomplete : the candidate budget ran out, or nothing usable came any more: the dataset is there, without the missing
+        records, its manifest says ``complete: false`` and why. Of no record at all there is no dataset.
     InvalidInput : `target` holds a dataset or an unfinished run with other settings, or another process is at it.
     GenesisError : a teacher can't go on (the others have done their part by then), the disk is full, or the run was
         interrupted; the journal keeps all so far.
@@ -126,10 +140,14 @@ def generate(
                 try:
                     run.loop()
                 except KeyboardInterrupt:
-                    raise GenesisError(
+                    raise Interrupted(
                         f"Interrupted with {len(run.tally.accepted):,} of {len(plan.specs):,} records accepted and saved: "
                         "run the same again to go on." + run.jobs_left()
                     ) from None
+                except GenesisError:
+                    if not run.tally.accepted and not run.jobs_left():
+                        shutil.rmtree(work)  # nothing to go on with: the next run may have other settings
+                    raise
                 manifest = run_manifest(header, config or {}, plan, run.lanes, run.tally.drops)
                 if run.tally.rejected_scores:
                     manifest["rejected_scores"] = {f"{s:g}": n for s, n in sorted(run.tally.rejected_scores.items())}
@@ -142,6 +160,16 @@ def generate(
         ) from None
     except OSError as error:
         raise write_error(error, target) from None
+    if missing := dataset.manifest["missing"]:
+        why = " ".join(str(lane.ended) for lane in run.lanes if lane.ended)
+        if not why:
+            often = ", ".join(f"{reason} ({n:,} times)" for reason, n in run.tally.drops.most_common(3))
+            why = f"What came instead: {often}."
+        raise Incomplete(
+            f"{missing:,} of {len(plan.specs):,} records are missing in {shown(target)}, which holds the "
+            f"{dataset.total:,} that could be made. {why} Run the same again to try for the missing ones; with other "
+            "settings (model, max_tokens) choose another name, or set replace to true."
+        )
     return dataset
 
 
@@ -182,7 +210,6 @@ class _Run:
                 self.tally.drops.update(entry["reasons"])
                 self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
                 if entry["last"]:
-                    lane.candidates_left -= 1
                     self.tally.candidates[entry["index"]] += 1
         for spec, lane in zip(self.plan.specs, self._lane_of, strict=True):
             lane.total += 1
@@ -212,13 +239,15 @@ class _Run:
         else:
             self._loop_in_threads()
         self._show(force=True)
-        if any(lane.ended for lane in self.lanes):
+        if any(lane.hopeless for lane in self.lanes):
             raise stopped(self.lanes)
 
     def _loop_in_threads(self) -> None:
         answers: SimpleQueue[tuple[Lane, Task | list[Task] | None, Any]] = SimpleQueue()
-        width = sum(lane.teacher.provider.capabilities.concurrency for lane in self.lanes)
-        pool = ThreadPoolExecutor(width, thread_name_prefix="genesis")
+
+        def start(call: Callable[..., None], *what: Any) -> None:
+            # Nobody has to wait for a daemon, neither Ctrl-C nor the end of the process.
+            threading.Thread(target=call, args=what, name="genesis", daemon=True).start()
 
         def work(lane: Lane, task: Task) -> None:
             answers.put((lane, task, self._try(lane, task)))
@@ -230,14 +259,18 @@ class _Run:
             while True:
                 for lane in self.lanes:
                     if tasks := lane.next_batch():
-                        pool.submit(buy, lane, tasks)
+                        start(buy, lane, tasks)
                         lane.in_flight += 1
                     while not lane.awaits_jobs and lane.has_room and (task := lane.next()):
-                        pool.submit(work, lane, task)
+                        start(work, lane, task)
                         lane.in_flight += 1
                 if not any(lane.in_flight for lane in self.lanes):
                     break
-                lane, what, answer = answers.get()
+                try:
+                    lane, what, answer = answers.get(timeout=_LOOK_S)
+                except Empty:
+                    self._show(force=True)
+                    continue
                 if what is None:
                     lane.note = answer
                     self._show(force=True)
@@ -248,17 +281,19 @@ class _Run:
                 else:
                     self._settle_batch(lane, what, answer)
         except BaseException:
-            # What is in flight is paid for: let it finish and journal it, then stop.
+            # What is in flight is paid for: what comes within a moment is journalled. Then it ends, whatever a server does.
             for lane in self.lanes:
                 lane.stop()
+            deadline = time.monotonic() + _PARTING_S
             while any(lane.in_flight for lane in self.lanes):
-                lane, what, answer = answers.get()
+                try:
+                    lane, what, answer = answers.get(timeout=max(deadline - time.monotonic(), 0))
+                except Empty:
+                    break
                 lane.in_flight -= what is not None
                 if isinstance(what, Task) and isinstance(answer, Completion):
                     self._settle(lane, what, answer)
             raise
-        finally:
-            pool.shutdown(wait=True)
 
     def _request(self, teacher: Teacher, task: Task) -> Request:
         spec = task.spec
@@ -336,6 +371,7 @@ class _Run:
         """Journal what came of a task, and put what must be tried again at the head of the teacher's queue."""
         entry: dict[str, Any] = {"kind": "attempt", "index": task.spec.index}
         if isinstance(completion, Rejected):
+            lane.charge(Usage(), 0.0)
             self._drop(lane, task, entry, (f"rejected by the provider: {completion}",), None)
             return
         if isinstance(completion, QuotaExhausted) and lane.divert:
@@ -364,7 +400,7 @@ class _Run:
         entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex()}
         self.tally.accepted[task.spec.index] = self.journal.append(entry, record)
         self.tally.fingerprints.add(fingerprint)
-        lane.accepted += 1
+        lane.succeeded()
         self._show()
 
     def _accept(self, provider: str, task: Task, completion: Completion) -> tuple[str, bytes]:
@@ -389,6 +425,7 @@ class _Run:
 
     def _drop(self, lane: Lane, task: Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None) -> None:
         last = text is None or task.repair >= REPAIRS
+        lane.failed(reasons)
         self.journal.append(entry | {"outcome": "dropped", "reasons": [_reason_kind(r) for r in reasons], "last": last})
         self.tally.drops.update(_reason_kind(reason) for reason in reasons)
         self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from genesis_lab.domains.base import Message, Spec
-from genesis_lab.errors import GenesisError
+from genesis_lab.errors import GenesisError, Incomplete
 from genesis_lab.generation.batch import Batches
 from genesis_lab.generation.limiter import LedgerState
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.providers.base import Usage, total_cost
+
+HOPELESS = 20
+"""A teacher is stopped when its first so many different requests came to nothing, rejected or with unusable answers."""
+HOPELESS_LATER = 60
+"""The same for requests in a row once it has a record: by then single records may be impossible."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,12 @@ class TeacherProgress:
     tokens_per_minute: float | None = None
     ended: bool = False
     note: str = ""
+    waits: str = ""
 
     @property
     def quota(self) -> str:
-        """``97% of 200,000 tokens/min · 3 throttled · 12 in flight, 20 waiting``; of batch jobs what they are at."""
+        """``97% of 200,000 tokens/min · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``; of batch jobs what
+        they are at."""
         if self.ledger is None or self.note:
             return self.note
         said, state = [], self.ledger
@@ -43,7 +51,7 @@ class TeacherProgress:
         if state.refused:
             said.append(f"{state.refused:,} throttled")
         said.append(f"{state.in_flight:,} in flight" + (f", {state.waiting:,} waiting" if state.waiting else ""))
-        return " · ".join(said)
+        return " · ".join([*said, *filter(None, [self.waits])])
 
     @property
     def line(self) -> str:
@@ -104,7 +112,7 @@ class Task:
 class Lane:
     """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
 
-    `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
+    `fruitless` counts why each request since the last record came to nothing. `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
     begin when the daily quota is used up, `note` what the jobs are at.
     """
 
@@ -119,6 +127,8 @@ class Lane:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = 0.0
     ended: GenesisError | None = None
+    fruitless: Counter[str] = field(default_factory=Counter)
+    in_a_row: int = 0
     batches: Batches | None = None
     buying: bool = False
     divert: bool = False
@@ -170,6 +180,32 @@ class Lane:
         self.ended = self.ended or error
         self.stop()
 
+    def failed(self, reasons: Iterable[str]) -> None:
+        """One more request came to nothing; too many in a row end the teacher."""
+        self.fruitless.update(reasons)
+        self.in_a_row += 1
+        if self.in_a_row < (HOPELESS_LATER if self.accepted else HOPELESS) or self.ended:
+            return
+        reason, times = self.fruitless.most_common(1)[0]
+        self.end(
+            Incomplete(
+                f"The {'last' if self.accepted else 'first'} {self.in_a_row} requests to {self.teacher.name} came to nothing, "
+                f"{times} of them because: {reason.rstrip('.')}."
+                + ("" if self.accepted else " Mend that or choose another model, then run the same again.")
+            )
+        )
+
+    def succeeded(self) -> None:
+        """One more record."""
+        self.accepted += 1
+        self.fruitless.clear()
+        self.in_a_row = 0
+
+    @property
+    def hopeless(self) -> bool:
+        """It can't go on, and has nothing to show."""
+        return self.ended is not None and not (isinstance(self.ended, Incomplete) and self.accepted)
+
     def progress(self, elapsed_s: float) -> TeacherProgress:
         """Where it stands after `elapsed_s` seconds of this session."""
         rate = (self.accepted - self.resumed) / max(elapsed_s, 1e-9)
@@ -186,4 +222,5 @@ class Lane:
             tokens_per_minute=scheduler.ledger.limits.tokens_per_minute if scheduler else None,
             ended=self.ended is not None,
             note=self.note,
+            waits=scheduler.waits if scheduler and not self.ended else "",
         )

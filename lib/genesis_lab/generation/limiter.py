@@ -75,7 +75,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """Where a ledger stands. Rates are per minute; `quota_use` is None while the quota is unknown."""
+    """Where a ledger stands. Rates are per minute; `quota_use` is None while the quota is unknown.
+
+    `held_s` : seconds until anything is sent again, where all wait for that; `silent_s` : since when nothing was
+        answered although something is in flight.
+    """
 
     tokens_per_minute: float
     requests_per_minute: float
@@ -85,6 +89,8 @@ class LedgerState:
     refused: int
     waiting: int
     in_flight: int
+    held_s: float = 0.0
+    silent_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -124,7 +130,9 @@ class Ledger:
         self._in_flight: set[Reservation] = set()
         self._feeler: Reservation | None = None
         self._held_until = -math.inf
-        self._stopped: Exception | None = None
+        self._resting: dict[Condition, float] = {}
+        self._stopped: dict[object, Exception] = {}
+        self._settled_at = self.clock.now()
         self._in_a_row = self._sent = self._refused = 0
         self._minute: deque[tuple[int, float]] = deque()
         self._set(limits)
@@ -142,13 +150,14 @@ class Ledger:
                 self._set(limits)
                 self._wake()
 
-    def acquire(self, tokens: float, place: int | None = None) -> Reservation:
+    def acquire(self, tokens: float, place: int | None = None, who: object = None) -> Reservation:
         """Wait for leave to send a request that the service will count as at most `tokens`.
 
         Parameters
         ----------
         tokens : prompt, cache writes and what the answer may cost.
         place : a refused reservation's place, to go before everything that came later.
+        who : asks; raises the error with which `who`, or everybody, was stopped.
         """
         with self._lock:
             condition = self.clock.condition(self._lock)
@@ -156,8 +165,7 @@ class Ledger:
             heapq.heappush(self._queue, waiter)
             try:
                 while True:
-                    if self._stopped:
-                        raise self._stopped
+                    self._refuse_stopped(who)
                     wait_s = self._wait_s(tokens) if self._queue[0] is waiter else None
                     if wait_s == 0.0:
                         break
@@ -175,9 +183,23 @@ class Ledger:
                 self._feeler = reservation
             return reservation
 
+    def rest(self, seconds: float, who: object = None) -> None:
+        """Wait before a request is sent again; raises as `acquire` does, at once."""
+        with self._lock:
+            condition, until = self.clock.condition(self._lock), self.clock.now() + seconds
+            self._resting[condition] = until
+            try:
+                self._refuse_stopped(who)
+                while (left := until - self.clock.now()) > 0:
+                    condition.wait(left)
+                    self._refuse_stopped(who)
+            finally:
+                del self._resting[condition]
+
     def settle(self, reservation: Reservation, tokens: float) -> None:
         """The request was answered and cost `tokens` of the quota."""
         with self._lock:
+            self._settled_at = self.clock.now()
             self._return(reservation, tokens)
             self._tokens.accepted(reservation.sent_at, doubtful=reservation.doubtful)
             self._requests.accepted(reservation.sent_at, doubtful=False)
@@ -222,16 +244,17 @@ class Ledger:
             self._held_until = max(self._held_until, self.clock.now() + seconds)
             self._in_a_row = max(self._in_a_row, 1)
 
-    def stop(self, error: Exception) -> None:
-        """Make every thread that waits, now or later, raise `error`; what is in flight is not touched."""
+    def stop(self, error: Exception, who: object = None) -> None:
+        """Make every thread that waits for `who` (None: for anybody), now or later, raise `error`; what is in flight is
+        not touched."""
         with self._lock:
-            self._stopped = self._stopped or error
-            for waiter in self._queue:
-                waiter.changed.notify()
+            self._stopped.setdefault(who, error)
+            for condition in (*(waiter.changed for waiter in self._queue), *self._resting):
+                condition.notify()
 
     @property
     def stopped(self) -> bool:
-        return self._stopped is not None
+        return None in self._stopped
 
     def wants_more(self, started: int) -> bool:
         """Whether one more request than the `started` ones is of use: not while many of them wait for the quota."""
@@ -243,6 +266,8 @@ class Ledger:
             now = self.clock.now()
             used = sum(tokens for second, tokens in self._minute if second > now - 60)
             quota = self.limits.tokens_per_minute
+            oldest = min((each.sent_at for each in self._in_flight), default=now)
+            again = max(self._held_until, now) if self._queue else min(self._resting.values(), default=now)
             return LedgerState(
                 tokens_per_minute=60 * self._tokens.rate,
                 requests_per_minute=60 * self._requests.rate,
@@ -252,7 +277,13 @@ class Ledger:
                 refused=self._refused,
                 waiting=len(self._queue),
                 in_flight=len(self._in_flight),
+                held_s=0.0 if self._in_flight else max(again - now, 0.0),
+                silent_s=now - max(oldest, self._settled_at),
             )
+
+    def _refuse_stopped(self, who: object) -> None:
+        if error := self._stopped.get(None) or self._stopped.get(who):
+            raise error
 
     def _wait_s(self, tokens: float) -> float:
         """Seconds until the request at the head may go; 0.0: now."""

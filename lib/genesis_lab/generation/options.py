@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import Interrupted, InvalidInput
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.estimate import Estimate, estimate
 from genesis_lab.generation.lane import Progress
@@ -125,23 +125,27 @@ def generate_with(
         if not all(teacher.provider.capabilities.free for teacher in teachers):
             cache = CompletionCache(output_root() / "cache" / "completions.sqlite")
             closing.callback(cache.close)
-        return generate(
-            plan,
-            domain,
-            teachers,
-            dataset_path(options.dataset),
-            sampling=Sampling(temperature=options.temperature, max_tokens=options.max_tokens),
-            cache=cache,
-            config=config,
-            again={
-                "options": options.model_dump(mode="json", include=set(GenerationOptions.model_fields)),
-                "config": config,
-                "total": len(plan.specs),
-                "seed": plan.seed,
-            },
-            replace_existing=options.replace,
-            on_progress=on_progress,
-        )
+        try:
+            return generate(
+                plan,
+                domain,
+                teachers,
+                dataset_path(options.dataset),
+                sampling=Sampling(temperature=options.temperature, max_tokens=options.max_tokens),
+                cache=cache,
+                config=config,
+                again={
+                    "options": options.model_dump(mode="json", include=set(GenerationOptions.model_fields)),
+                    "config": config,
+                    "total": len(plan.specs),
+                    "seed": plan.seed,
+                },
+                replace_existing=options.replace,
+                on_progress=on_progress,
+            )
+        except Interrupted:
+            closing.pop_all()  # what is in flight is paid for: it still goes into the cache if it comes
+            raise
 
 
 def go_on(name: str, *, on_progress: Callable[[Progress], None] | None = None) -> Dataset:

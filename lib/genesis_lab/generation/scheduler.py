@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
+from genesis_lab.errors import (
+    Fatal,
+    GenesisError,
+    ProviderError,
+    QuotaExhausted,
+    Rejected,
+    Throttled,
+    Transient,
+    Unreachable,
+)
 from genesis_lab.generation.limiter import Ledger, LedgerState
 from genesis_lab.providers.base import Completion, Provider, Request, Usage, total_cost
 
@@ -19,6 +28,8 @@ HEADROOM = 1.5
 """The answer cap is this much above the 99th percentile of the answers seen."""
 ENOUGH = 50
 """Answers to see before the cap follows them."""
+SILENT_S = 15.0
+"""No answer for this long is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,9 @@ class Patience:
     pause_s : first pause, doubled each time; seconds.
     pauses : pauses without a success between them before the run is stopped.
     refused_for_s : the run is stopped when the service refused everything for this long; seconds.
+    longest_wait_s : the run is stopped when the service asks for a longer wait (``Retry-After``); seconds.
+    unreached : times in a row that a request finds nobody at the address, where nobody ever answered.
+    silent_s : a request that failed only after this long stops the run, where nobody ever answered; seconds.
     """
 
     attempts: int = 6
@@ -42,6 +56,9 @@ class Patience:
     pause_s: float = 5.0
     pauses: int = 5
     refused_for_s: float = 900.0
+    longest_wait_s: float = 300.0
+    unreached: int = 3
+    silent_s: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +108,8 @@ class Scheduler:
         self._failed_in_a_row = self._pauses = 0
         self._paused_until = -math.inf
         self._last_success = self._clock.now()
+        self._last_error = ""
+        self._who = object()
 
     def complete(self, request: Request) -> Completion:
         """The answer, however long the quota makes it wait.
@@ -112,28 +131,49 @@ class Scheduler:
         return replace(longer, usage=completion.usage + longer.usage, cost_usd=cost_usd)
 
     def stop(self) -> None:
-        """Let what is in flight finish; what waits raises."""
-        self.ledger.stop(GenesisError(f"Stopped; everything so far is saved: {self._resume} to go on."))
+        """Let what is in flight finish; what waits raises, others on the same quota do not."""
+        self.ledger.stop(GenesisError(f"Stopped; everything so far is saved: {self._resume} to go on."), self._who)
 
     def state(self) -> SchedulerState:
         with self._lock:
             return SchedulerState(self._answered, self._transient, self._resent, self._cap, self.ledger.state())
 
+    @property
+    def waits(self) -> str:
+        """What it waits for: ``waiting 0:40 (503 Service Unavailable)``, ``no answer for 1:20``, or nothing."""
+        state = self.ledger.state()
+        if state.held_s > 1:
+            return f"waiting {_minutes(state.held_s)}" + (f" ({self._last_error[:120]})" if self._last_error else "")
+        if state.silent_s > SILENT_S:
+            return f"no answer for {_minutes(state.silent_s)}"
+        return ""
+
     def _answer(self, request: Request) -> Completion:
         place: int | None = None
-        failures = 0
+        failures = unreached = 0
         while True:
-            reservation = self.ledger.acquire(self._reserve(request), place)
+            reservation = self.ledger.acquire(self._reserve(request), place, self._who)
             try:
                 completion = self.provider.complete(request)
             except Throttled as error:
                 self.ledger.refuse(reservation, error.scope, error.retry_after_s)
-                place = reservation.place
+                place, self._last_error = reservation.place, str(error)
+                self._check_wait(error)
                 self._refused(error)
             except Transient as error:
                 # No status: the answer may have been lost on its way back, and be paid for.
                 self.ledger.release(reservation, 0.0 if error.status else self._expected(request))
-                place = reservation.place
+                place, self._last_error = reservation.place, str(error)
+                self._check_wait(error)
+                if not self._answered:
+                    unreached += isinstance(error, Unreachable)
+                    if unreached >= self.patience.unreached:
+                        self._give_up("can't be reached", error)
+                    if (waited_s := self._clock.now() - reservation.sent_at) > self.patience.silent_s:
+                        self._give_up(f"has answered nothing in {waited_s / 60:.0f} minutes", error)
+                    if isinstance(error, Unreachable):
+                        self._back_off(unreached, None)
+                        continue
                 failures += self._failed(error, reservation.sent_at)
                 if failures >= self.patience.attempts:
                     raise Rejected(f"the service failed {failures} times on this request ({error})") from error
@@ -173,6 +213,7 @@ class Scheduler:
             self._answered += 1
             self._failed_in_a_row = self._pauses = 0
             self._last_success = self._clock.now()
+            self._last_error = ""
             estimated = self._prompt(request)
             if prompt and estimated:
                 # Follows at once where the prompt was longer than thought, slowly where it was shorter.
@@ -186,6 +227,10 @@ class Scheduler:
                 if self._fit:
                     self._cap = math.ceil(HEADROOM * last) + 16
         return prompt + usage.completion_tokens * self.ledger.limits.burndown
+
+    def _check_wait(self, error: Throttled | Transient) -> None:
+        if (wait_s := error.retry_after_s or 0.0) > self.patience.longest_wait_s:
+            self._give_up(f"asks for a wait of {wait_s / 60:,.0f} minutes", error)
 
     def _refused(self, error: Throttled) -> None:
         with self._lock:
@@ -222,7 +267,9 @@ class Scheduler:
         longest = min(self.patience.longest_backoff_s, self.patience.backoff_s * 2 ** max(failures - 1, 0))
         with self._lock:
             jittered = longest * self._rng.uniform(0.5, 1.0)
-            condition = self._clock.condition(self._lock)
-            until = self._clock.now() + max(jittered, retry_after_s or 0.0)
-            while (left := until - self._clock.now()) > 0:
-                condition.wait(left)
+        self.ledger.rest(max(jittered, retry_after_s or 0.0), self._who)
+
+
+def _minutes(seconds: float) -> str:
+    """``0:40``, ``120:00``."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

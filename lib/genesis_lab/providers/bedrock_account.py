@@ -15,6 +15,7 @@ from genesis_lab.errors import (
     Rejected,
     Throttled,
     Transient,
+    Unreachable,
 )
 from genesis_lab.providers.models import GEOGRAPHY, base_model_id, model_info
 from genesis_lab.settings import Settings, get_settings
@@ -211,6 +212,8 @@ def as_provider_error(error: Exception, model: str | None = None) -> Exception:
         return Fatal("No usable AWS credentials: run `aws configure` or `aws sso login`, or set GENESIS_AWS_PROFILE.")
     if isinstance(error, aws.TokenRetrievalError | aws.SSOError):
         return Fatal("The AWS session has expired: sign in again, then run the same again.")
+    if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError):
+        return Unreachable(f"Bedrock can't be reached: {error}", model=model)
     # A torn answer makes the parser fail, a lost connection the transport.
     if isinstance(error, aws.HTTPClientError | aws.BotoCoreError) or type(error).__name__ == "ResponseParserError":
         return Transient(f"The connection to Bedrock failed ({type(error).__name__}).", model=model)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, Rejected, Transient
+from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, Rejected, Transient, Unreachable
 from genesis_lab.providers.addresses import may_get_key, on_this_machine, server_address
 from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
 from genesis_lab.providers.models import model_info
@@ -22,6 +22,8 @@ from genesis_lab.providers.openai_errors import Refused, typed
 from genesis_lab.providers.schemas import stated, without_bounds
 
 OPENAI_URL = "https://api.openai.com/v1"
+CONNECT_S = 10.0
+"""How long a server may take to accept a connection."""
 REST_S = 30.0
 """How long a server that could not be reached is passed over while others answer."""
 
@@ -127,13 +129,13 @@ class OpenAIProvider:
             client.close()
 
     def _client(self, url: str, key_host: str | None) -> Any:
-        from openai import DefaultHttpxClient, OpenAI
+        from openai import DefaultHttpxClient, OpenAI, Timeout
 
         client = OpenAI(
             base_url=url,
             api_key=self._secret if may_get_key(url, key_host) else _NO_KEY,
             max_retries=0,
-            timeout=self._timeout_s,
+            timeout=Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s)),
             http_client=DefaultHttpxClient(trust_env=not on_this_machine(url)),  # no proxy between here and here
         )
         client.organization = client.project = None  # which the package takes from the environment for every server
@@ -180,14 +182,15 @@ class OpenAIProvider:
 
         try:
             return ask()
-        except openai.APITimeoutError:
-            raise Transient(
-                f"{client.base_url} did not answer within {self._timeout_s:g} s.", model=self.model
-            ) from None
         except openai.APIConnectionError as error:
-            self._resting[client] = time.monotonic() + REST_S
             reason = error.__cause__ or error
-            raise Transient(
+            nobody = type(reason).__name__ in ("ConnectError", "ConnectTimeout")  # of httpx
+            if isinstance(error, openai.APITimeoutError) and not nobody:
+                raise Transient(
+                    f"{client.base_url} did not answer within {self._timeout_s:g} s.", model=self.model
+                ) from None
+            self._resting[client] = time.monotonic() + REST_S
+            raise (Unreachable if nobody else Transient)(
                 f"{client.base_url} can't be reached ({reason}): is it running?", model=self.model
             ) from None
         except openai.APIStatusError as error:
