@@ -47,7 +47,8 @@ def teacher(
     def script(request, _):
         if dies_after is not None and len(provider.requests) > dies_after:
             return error or Fatal("access denied")
-        return DOMAIN.offline_text(specs[request.seed], 0)
+        again = next(n for n in range(9) if request.seed - n in specs)
+        return DOMAIN.offline_text(specs[request.seed - again], 0)
 
     provider = ScriptedProvider(script, capabilities=Capabilities(concurrency=3), price_usd=0.01)
     provider.model = name

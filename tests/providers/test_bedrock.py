@@ -14,7 +14,7 @@ import pytest
 from bedrock_emulator import wire
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.errors import Fatal, InvalidInput, QuotaExhausted, Rejected, Throttled, Transient
+from genesis_lab.errors import Fatal, InvalidInput, QuotaExhausted, Rejected, Throttled, Transient, Unreachable
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Request, Usage
@@ -303,8 +303,8 @@ def test_missing_credentials_and_region_are_said_in_a_sentence(
         connect(emulator).complete(ASK)
 
 
-def test_nobody_listening_is_transient(emulator: BedrockEmulator) -> None:
-    with pytest.raises(Transient, match="connection"):
+def test_nobody_listening_is_said_so(emulator: BedrockEmulator) -> None:
+    with pytest.raises(Unreachable, match="Could not connect"):
         connect(emulator, bedrock_endpoint_url="http://127.0.0.1:9").complete(ASK)
 
 
