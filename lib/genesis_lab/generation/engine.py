@@ -425,7 +425,7 @@ class _Run:
 
     def _drop(self, lane: Lane, task: Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None) -> None:
         last = text is None or task.repair >= REPAIRS
-        lane.failed(reasons)
+        lane.failed({_reason_kind(reason): reason for reason in reasons})
         self.journal.append(entry | {"outcome": "dropped", "reasons": [_reason_kind(r) for r in reasons], "last": last})
         self.tally.drops.update(_reason_kind(reason) for reason in reasons)
         self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])

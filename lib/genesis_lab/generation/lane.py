@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from genesis_lab.domains.base import Message, Spec
@@ -112,7 +112,7 @@ class Task:
 class Lane:
     """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
 
-    `fruitless` counts why each request since the last record came to nothing. `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
+    `fruitless` counts why each request since the last record came to nothing, `said` has the words. `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
     begin when the daily quota is used up, `note` what the jobs are at.
     """
 
@@ -128,6 +128,7 @@ class Lane:
     cost_usd: float | None = 0.0
     ended: GenesisError | None = None
     fruitless: Counter[str] = field(default_factory=Counter)
+    said: dict[str, str] = field(default_factory=dict)
     in_a_row: int = 0
     batches: Batches | None = None
     buying: bool = False
@@ -180,17 +181,18 @@ class Lane:
         self.ended = self.ended or error
         self.stop()
 
-    def failed(self, reasons: Iterable[str]) -> None:
-        """One more request came to nothing; too many in a row end the teacher."""
-        self.fruitless.update(reasons)
+    def failed(self, reasons: Mapping[str, str]) -> None:
+        """One more request came to nothing, for `reasons` (kind to the full words); too many in a row end the teacher."""
+        self.fruitless.update(list(reasons))
+        self.said |= reasons
         self.in_a_row += 1
         if self.in_a_row < (HOPELESS_LATER if self.accepted else HOPELESS) or self.ended:
             return
-        reason, times = self.fruitless.most_common(1)[0]
+        kind, times = self.fruitless.most_common(1)[0]
         self.end(
             Incomplete(
                 f"The {'last' if self.accepted else 'first'} {self.in_a_row} requests to {self.teacher.name} came to nothing, "
-                f"{times} of them because: {reason.rstrip('.')}."
+                f"{times} of them because: {self.said[kind].rstrip('.')}."
                 + ("" if self.accepted else " Mend that or choose another model, then run the same again.")
             )
         )
