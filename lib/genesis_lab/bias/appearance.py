@@ -45,7 +45,7 @@ def mentions(view: View, lexicon: Lexicon) -> pd.DataFrame:
     rows: list[int] = []
     words: list[str] = []
     for start in range(0, len(view.text), _TEXTS):
-        texts = _composed(pc.utf8_lower(view.text.slice(start, _TEXTS)))
+        texts = pc.utf8_lower(view.text.slice(start, _TEXTS))
         hits = np.flatnonzero(pc.match_substring_regex(texts, lexicon.pattern).fill_null(False))
         for row, text in zip(view.turn_row[start + hits], texts.take(pa.array(hits)).to_pylist(), strict=True):
             found = set(_found(text, lexicon))
@@ -113,13 +113,6 @@ def _found(text: str, lexicon: Lexicon) -> Iterable[str]:
                 i += length - 1
                 break
         i += 1
-
-
-def _composed(texts: pa.StringArray) -> pa.StringArray:
-    """Accents in one character with their letter. (Arrow's own ``utf8_normalize`` takes them apart, form NFC included.)"""
-    if not pc.any(pc.match_substring_regex(texts, "[\u0300-\u036f]")).as_py():
-        return texts
-    return pa.array([text and unicodedata.normalize("NFC", text) for text in texts.to_pylist()], pa.string())
 
 
 def _without_accents(text: str) -> str:

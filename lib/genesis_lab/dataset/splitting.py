@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from genesis_lab.dataset.folder import Dataset, is_split_name, open_dataset
 from genesis_lab.dataset.writing import DatasetWriter
+from genesis_lab.domains.conversations.opening import opening
 from genesis_lab.domains.quotas import whole_groups
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import dataset_path
+from genesis_lab.texts import same_words
 
 
 def split_dataset(
@@ -117,12 +119,12 @@ def _check(fractions: Mapping[str, float]) -> None:
 
 
 def _content_groups(dataset: Dataset) -> NDArray[np.uint64]:
-    """A hash of each record without its id and provenance (for conversations, of its first words alone)."""
+    """A hash of each record without its id and provenance (for conversations, of its opening alone), as the words it says."""
     ignored = {"provenance"} | {name for name in dataset.schema.names if name.endswith("_id")}
     turns = "turns" in dataset.schema.names
     columns = ["turns"] if turns else [name for name in dataset.schema.names if name not in ignored]
     found = [
-        " ".join(str(record["turns"][0]["text"]).casefold().split()) if turns and record["turns"] else str(record)
+        same_words(said := (opening(record["turns"]) if turns else None) or str(record)) or said
         for batch in dataset.batches(columns=columns)
         for record in batch.to_pylist()
     ]

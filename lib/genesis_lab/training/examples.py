@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.domains.conversations.opening import opening
 from genesis_lab.errors import InvalidInput
+from genesis_lab.texts import normal, same_words
 
 Index = NDArray[np.int64]
 Strings = NDArray[Any]
-
-_NOT_WORD = re.compile(r"\W+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def make_examples(
     name: str = "texts",
     content_hash: str | None = None,
 ) -> Examples:
-    """Examples from plain lists; without `groups`, texts that differ only in case and punctuation are one group.
+    """Examples from plain lists; without `groups`, texts that say the same words are one group.
 
     Raises
     ------
@@ -83,11 +82,12 @@ def make_examples(
         for row, value in enumerate(strings):
             if not isinstance(value, str) or not value.strip():
                 raise InvalidInput(f"Every {what} must be a non-empty string, got {value!r} in row {row}.")
+    texts, labels = normal(list(texts)), normal(list(labels))
     if content_hash is None:
         pairs = "\n".join(f"{text!r}\t{label!r}" for text, label in zip(texts, labels, strict=True))
         content_hash = hashlib.sha256(pairs.encode()).hexdigest()
     array = np.empty(n, dtype=object)
-    array[:] = list(texts)
+    array[:] = texts
     return Examples(
         texts=array,
         labels=np.asarray(labels, dtype=str),
@@ -101,7 +101,7 @@ def make_examples(
 
 
 def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple[Examples, list[str]]:
-    """The customer's first utterance of each conversation, and what was left out.
+    """The `opening` of each conversation, and what was left out.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple
     texts, labels, languages, splits = [], [], [], []
     for split in dataset.counts:
         frame = dataset.frame(split, columns=["intent", "language", "turns"])
-        texts += [_opening(turns) for turns in frame["turns"]]
+        texts += [opening(turns) for turns in frame["turns"]]
         labels += list(frame["intent"])
         languages += [language if isinstance(language, str) else None for language in frame["language"]]
         splits += [split] * len(frame)
@@ -144,19 +144,11 @@ def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple
     return examples, messages
 
 
-def _opening(turns: Any) -> str:
-    for turn in turns if turns is not None else ():
-        if turn and turn.get("speaker") == "customer":
-            return (turn.get("text") or "").strip()
-    first = next((turn for turn in turns if turn), None) if turns is not None else None
-    return (first.get("text") or "").strip() if first else ""
-
-
 def same_wording(texts: Sequence[str]) -> Index:
-    """A group number per text; texts that differ only in case, spaces and punctuation share one."""
+    """A group number per text; texts that say the `same_words` share one."""
     numbers: dict[str, int] = {}
     return np.array(
-        [numbers.setdefault(_NOT_WORD.sub(" ", text.casefold()).strip() or text, len(numbers)) for text in texts],
+        [numbers.setdefault(same_words(text) or text, len(numbers)) for text in texts],
         dtype=np.int64,
     )
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from genesis_lab import paths
 from genesis_lab.errors import InvalidInput
 from genesis_lab.outputs import placed, recovered
+from genesis_lab.texts import normal
 from genesis_lab.training.config import Value
 from genesis_lab.training.examples import Source
 
@@ -103,7 +104,7 @@ class IntentModel:
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities, shape ``(len(texts), len(card.labels))``, columns in the order of ``card.labels``."""
         array = np.empty(len(texts), dtype=object)
-        array[:] = list(texts)
+        array[:] = normal(list(texts))
         return np.asarray(self.estimator.predict_proba(array), dtype=float)
 
 

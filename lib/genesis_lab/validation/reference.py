@@ -14,6 +14,7 @@ from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
 from genesis_lab.paths import output_root, shown
 from genesis_lab.settings import get_settings
+from genesis_lab.texts import normal
 
 Split = Literal["test", "dev", "train", "train_pool"]
 
@@ -179,7 +180,7 @@ def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             raise InvalidInput(
                 f"{path.name} must have columns text and category, got {', '.join(reader.fieldnames or ())}."
             )
-        rows = [(row["text"], row["category"]) for row in reader if row["text"] and row["category"]]
+        rows = [(normal(row["text"]), normal(row["category"])) for row in reader if row["text"] and row["category"]]
     if not rows:
         raise InvalidInput(f"{path.name} holds no rows with a text and a category.")
     texts, labels = zip(*rows, strict=True)

@@ -8,10 +8,13 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from genesis_lab.domains.conversations.opening import opening
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.stats import Interval
+from genesis_lab.texts import normal
 from genesis_lab.validation.embeddings import embed, embedder_name
 from genesis_lab.validation.examination import StudentCard, examine, set_exam
 from genesis_lab.validation.reference import Reference
@@ -99,8 +102,14 @@ def openings(dataset: Dataset, language: str) -> tuple[list[str], list[str], lis
 
     Records that declare no language are taken to be in `language`.
     """
-    rows = dataset.sql(
-        "SELECT [t.text FOR t IN turns IF t.speaker = 'customer'][1] AS text, intent, language FROM data"
+    rows = pd.DataFrame(
+        [
+            (opening(record["turns"]), normal(record["intent"]), record["language"])
+            for batch in dataset.batches(columns=["turns", "intent", "language"])
+            for record in batch.to_pylist()
+        ],
+        columns=["text", "intent", "language"],
+        dtype=object,
     )
     mine = rows[rows["language"].isna() | (rows["language"] == language)]
     usable = mine[mine["text"].fillna("").str.strip().ne("") & mine["intent"].notna()]

@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.texts import normal, same_words
+
 TEXT_FIELDS = (
     "conversation_id",
     "intent",
@@ -57,17 +60,18 @@ class View:
 
     @cached_property
     def who(self) -> NDArray[np.int8]:
-        """Speaker of each turn, whatever the case: 0 customer, 1 agent, -1 neither."""
-        lowered = pc.utf8_lower(self.speaker)
-        found = pc.index_in(lowered, value_set=pa.array(["customer", "agent"])).fill_null(-1)
-        return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int8)
+        """Speaker of each turn, however spelt: 0 customer, 1 agent, -1 neither."""
+        coded = self.speaker.dictionary_encode()
+        codes = {"customer": 0, "agent": 1, None: -1}
+        known = np.array([*(codes[role_of(name)] for name in coded.dictionary.to_pylist()), -1], dtype=np.int8)
+        return known[coded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
 
     @cached_property
     def opening(self) -> pa.StringArray:
-        """The customer's first words; the first words of all where nobody is called customer; null without text."""
+        """`genesis_lab.domains.conversations.opening.opening` of each record, null where there is none."""
         spoken = present(self.text)
         first = np.full(self.n, -1, dtype=np.int64)
-        for mask in (spoken, spoken & (self.who == 0)):
+        for mask in (spoken & (self.who < 0), self.who == 0):
             turns = np.flatnonzero(mask)
             rows, where = np.unique(self.turn_row[turns], return_index=True)
             first[rows] = turns[where]
@@ -93,10 +97,8 @@ def present(array: pa.Array) -> NDArray[np.bool_]:
 
 
 def normalised(texts: pa.StringArray) -> pa.StringArray:
-    """Lower case, accents off, runs of anything but letters and digits as one space; null becomes empty."""
-    plain = pc.utf8_lower(pc.utf8_normalize(texts.fill_null(""), form="NFKD"))
-    plain = pc.replace_substring_regex(plain, r"\pM+", "")
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(plain, r"[^\pL\pN]+", " "))
+    """`genesis_lab.texts.same_words` of each text; null becomes empty."""
+    return pa.array([same_words(text or "") for text in texts.to_pylist()], pa.string())
 
 
 def hashed(texts: pa.Array) -> NDArray[np.uint64]:
@@ -160,5 +162,7 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _trimmed(texts: pa.StringArray) -> pa.StringArray:
+    if pc.any(pc.match_substring_regex(texts, r"\pM")).as_py():  # Arrow's own NFC takes accents apart
+        texts = pa.array([normal(text) for text in texts.to_pylist()], pa.string())
     trimmed = pc.utf8_trim_whitespace(texts)
     return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)

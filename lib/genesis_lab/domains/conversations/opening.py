@@ -24,21 +24,21 @@ def role_of(speaker: Any) -> Speaker | None:
 
 
 def opening(turns: Iterable[Mapping[str, Any] | None] | None) -> str | None:
-    """The customer's first words.
+    """What the customer says first; None where that turn is blank.
 
-    Where nobody is known as the customer, the first words of somebody who isn't known as the agent; None where there
-    are none: what an agent says never stands for what a customer wants.
+    Where nobody is known as the customer, the first words of somebody who isn't known as the agent, and None where
+    there are none: what an agent says never stands for what a customer wants.
     """
     first: str | None = None
     for turn in turns if turns is not None else ():
-        text = turn.get("text") if isinstance(turn, Mapping) else None
-        if not isinstance(text, str) or not text.strip():
+        if not isinstance(turn, Mapping):
             continue
-        role = role_of(turn["speaker"]) if turn and "speaker" in turn else None
+        text, role = turn.get("text"), role_of(turn.get("speaker"))
+        said = str(normal(text.strip())) if isinstance(text, str) else ""
         if role == "customer":
-            return str(normal(text.strip()))
+            return said or None
         if role is None and first is None:
-            first = str(normal(text.strip()))
+            first = said or None
     return first
 
 

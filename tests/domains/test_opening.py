@@ -1,0 +1,111 @@
+"""A conversation's opening is one thing in every room, whoever's data it is."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genesis_lab.dataset import split_dataset
+from genesis_lab.domains.conversations.opening import opening, role_of
+from genesis_lab.texts import fence, normal, same_words, unaccented
+from genesis_lab.training.examples import read_examples, same_wording
+from genesis_lab.validation import view
+from genesis_lab.validation.scorecard import openings
+from records import conversation, write
+
+
+@pytest.mark.parametrize(
+    ("speakers", "first"),
+    [
+        (("agent", "customer"), 1),
+        (("AGENT", "CUSTOMER"), 1),
+        (("Assistant", "USER"), 1),
+        (("bot", "human"), 1),
+        (("Agente:", "Cliente"), 1),
+        (("agent_1", "customer_1"), 1),
+        (("[Asesora]", "[Clienta]"), 1),
+        (("Agent", "Bob"), 1),
+        (("Ana", "Bob"), 0),
+        ((None, None), 0),
+        (("agent", "agent"), None),
+        (("Ana", "client"), 1),
+    ],
+)
+def test_every_room_takes_the_customers_first_words_for_the_opening(tmp_path, speakers, first) -> None:
+    said = ["Good morning, how can I help?", "Where is my card?"]
+    turns = [{"speaker": who, "text": text} for who, text in zip(speakers, said, strict=True)]
+    expected = said[first] if first is not None else None
+    data = write(tmp_path / "d", [conversation(i, turns=turns, language="en") for i in range(3)])
+    assert opening(turns) == expected
+    assert view.read(data.frame().pipe(pa.Table.from_pandas)).opening.to_pylist() == [expected] * 3
+    assert openings(data, "en")[0] == [expected] * 3 * (expected is not None)
+    assert read_examples(data)[0].texts.tolist() == [expected] * 3 * (expected is not None)
+
+
+def test_a_role_is_known_in_any_spelling_and_a_name_is_none() -> None:
+    assert {role_of(name) for name in ("USER", "Usuario", "CLIENTE", "<human>", "Customer 12", "End-User:")} == {
+        "customer"
+    }
+    assert {role_of(name) for name in ("GPT", "**Agent**", "Atención al cliente", "support_agent")} == {"agent"}
+    assert {role_of(name) for name in ("Bob", "", None, 7, "system", "Agent: Bob")} == {None}
+
+
+FORMS = (
+    "¿Dónde está mi café?",
+    unicodedata.normalize("NFD", "¿Dónde está mi café?"),
+    "DONDE  ESTA mi\u00a0cafe",
+    "dónde está mi ca\u00adfé",
+)
+
+
+def test_texts_that_read_alike_are_one_in_every_room(tmp_path) -> None:
+    assert len({same_words(form) for form in FORMS}) == 1
+    assert len(set(view.normalised(pa.array(FORMS)).to_pylist())) == 1
+    assert len(set(same_wording(FORMS).tolist())) == 1
+    records = [conversation(i, turns=[{"speaker": "customer", "text": form}]) for i, form in enumerate(FORMS)]
+    others = [conversation(i) for i in range(10, 40)]
+    parts = split_dataset(write(tmp_path / "d", records + others), tmp_path / "s", {"train": 0.5, "test": 0.5})
+    where = {split: set(parts.frame(split)["conversation_id"]) for split in parts.counts}
+    assert sum(bool(ids & {r["conversation_id"] for r in records}) for ids in where.values()) == 1
+
+
+def test_one_label_in_two_unicode_forms_is_one_intent(tmp_path) -> None:
+    label = "devolución"
+    records = [conversation(i, intent=unicodedata.normalize("NFC" if i % 2 else "NFD", label)) for i in range(8)]
+    data = write(tmp_path / "d", records)
+    assert set(read_examples(data)[0].labels.tolist()) == {label}
+    assert set(view.read(pa.Table.from_pandas(data.frame())).fields["intent"].to_pylist()) == {label}
+    assert set(openings(data, "en")[1]) == {label}
+
+
+@given(st.text())
+def test_comparing_forms_are_fixed_points_and_know_no_unicode_form(text: str) -> None:
+    for form in (unaccented, same_words):
+        assert form(form(text)) == form(text)
+        assert (
+            len({form(unicodedata.normalize(kind, text)) for kind in ("NFC", "NFD", "NFKC", "NFKD")} | {form(text)})
+            == 1
+        )
+    assert normal([text, {text: text}]) == [unicodedata.normalize("NFC", text), normal({text: text})]
+
+
+@given(st.text("-`x\n"))
+def test_material_never_holds_its_own_fence(material: str) -> None:
+    assert fence(material) not in material and set(fence(material)) == {"-"} and len(fence(material)) >= 3
+    assert np.all([fence(material, "```") not in material])
+
+
+SPEAKERS = st.sampled_from(["customer", "AGENT", "user", "Bob", "", None])
+TURNS = st.lists(st.fixed_dictionaries({"speaker": SPEAKERS, "text": st.sampled_from(["a", " b ", "", " ", None])}))
+
+
+@given(st.lists(TURNS | st.none(), max_size=6))
+def test_a_block_of_records_opens_as_each_record_does(conversations) -> None:
+    kind = pa.list_(pa.struct({"speaker": pa.string(), "text": pa.string()}))
+    table = pa.table({"turns": pa.array(conversations, kind)})
+    assert view.read(table).opening.to_pylist() == [opening(turns) for turns in conversations]
