@@ -43,7 +43,7 @@ def main() -> None:
             _, real = verdicts(kind, groups, options.repeats, np.random.default_rng([options.seed, groups]))
             print(f"| {kind} | {groups} | {' | '.join(f'{real[name]:.1%}' for name in COLUMNS)} |", flush=True)
     print("\nWith a true difference (scores by degrees): how often each verdict is given.\n")
-    words = ("better", "better but small", "equivalent", "worse", "inconclusive")
+    words = ("better", "better but small", "equivalent", "worse", "can't be told")
     print(f"| points | groups | {' | '.join(words)} |\n|---|---|{'---|' * len(words)}")
     for effect in (-0.10, 0.0, 0.02, 0.05, 0.10):
         for groups in options.groups:

@@ -41,50 +41,27 @@ def test_an_impossible_proportion_is_refused(successes: int, n: int) -> None:
         stats.proportion_interval(successes, n)
 
 
-def test_bootstrap_interval_agrees_with_wilson_on_a_large_sample_and_repeats_with_its_seed() -> None:
-    right = np.repeat([1.0, 0.0], [800, 200])
-    found = stats.bootstrap_interval(right, rng=rng())
-    low, high = stats.proportion_interval(800, 1000)
-    assert (found.estimate, found.n) == (0.8, 1000)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.005)
-    assert found == stats.bootstrap_interval(right, rng=rng())
-
-
-def test_bootstrap_takes_any_statistic() -> None:
-    assert stats.bootstrap_interval([1, 2, 3, 4, 100], np.median, 200, rng=rng()).estimate == 3
-
-
-def test_nothing_to_bootstrap_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="at least one value"):
-        stats.bootstrap_interval([], rng=rng())
-
-
-def test_mcnemar_counts_only_the_items_that_one_side_gets_right() -> None:
-    a = [True] * 10 + [False] * 2 + [True] * 50
-    b = [False] * 10 + [True] * 2 + [True] * 50
-    assert stats.mcnemar(a, b) == pytest.approx(0.03857, abs=1e-5)
-    assert stats.mcnemar(a, a) == 1.0
-
-
-@pytest.mark.parametrize("paired", [stats.mcnemar, lambda a, b: stats.paired_bootstrap_difference(a, b, rng=rng())])
-def test_a_paired_comparison_of_different_items_is_refused(paired) -> None:
-    with pytest.raises(InvalidInput, match="same items on both sides, got 3 and 2"):
-        paired([1, 1, 0], [1, 0])
-
-
 def test_paired_difference_is_tighter_than_two_separate_intervals() -> None:
     a = rng().random(400) < 0.7
     b = a.copy()
     b[:40] = False
-    difference = stats.paired_bootstrap_difference(a, b, rng=rng())
-    one = stats.bootstrap_interval(a, rng=rng())
+    difference, one = paired(a, b).difference, stats.mean_interval(a)
     assert difference.low > 0
     assert difference.high - difference.low < one.high - one.low
 
 
 def test_sign_flips_of_ten_equal_differences() -> None:
-    assert stats.sign_flip_p([0.5] * 10, rng=rng(), n=20_000) == pytest.approx(2 / 1024, rel=0.5)
+    assert stats.sign_flip_p([0.5] * 10, rng=rng(), n=20_000) == 2 / 1024
     assert stats.sign_flip_p([0.0] * 10, rng=rng()) == 1.0
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(10, 2), (3, 0), (9, 9)])
+def test_right_or_wrong_is_compared_as_mcnemar_does(wins: int, losses: int) -> None:
+    from scipy.stats import binomtest
+
+    expected = binomtest(wins, wins + losses).pvalue
+    one, other = [1] * wins + [0] * losses + [1] * 50, [0] * wins + [1] * losses + [1] * 50
+    assert paired(one, other).p == pytest.approx(expected, rel=0.05)
 
 
 def test_holm_adjusts_step_by_step() -> None:
@@ -121,20 +98,21 @@ def test_what_is_no_distribution_is_refused(p: list[int], q: list[int]) -> None:
         stats.jensen_shannon(p, q)
 
 
-def test_cohens_d_of_paired_differences() -> None:
-    assert stats.cohen_d_z([1, 2, 3]) == pytest.approx(2.0)
-    assert stats.cohen_d_z([2, 2, 2]) is None and stats.cohen_d_z([6 / 7] * 3) is None
-    assert stats.cohen_d_z([0, 0]) is None
-    assert stats.cohen_d_z([1]) is None
-
-
 def test_the_mean_interval_is_students() -> None:
-    found = stats.mean_interval([1, 2, 3, 4, 5])
+    found = stats.mean_interval([1, 2, 3, 4, 5], scale=(1, 5))
     assert (found.estimate, found.n) == (3, 5)
     assert (found.low, found.high) == pytest.approx((1.0368, 4.9632), abs=1e-4)  # 3 ± 2.7764 · 1.5811 / √5
-    assert stats.mean_interval([0.4]).low == 0.4
     with pytest.raises(InvalidInput, match="at least one value"):
         stats.mean_interval([])
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_one_value_says_nothing_about_the_next_and_equal_ones_a_little_more_each(value: float) -> None:
+    found = [stats.mean_interval([value] * n) for n in (1, 3, 24, 1000)]
+    assert (found[0].low, found[0].high) == (0, 1)
+    widths = [each.high - each.low for each in found]
+    assert widths == sorted(widths, reverse=True) and 0 < widths[-1] < 0.005
+    assert all(each.low <= value <= each.high for each in found)
 
 
 def test_power_and_the_detectable_difference_belong_together() -> None:
@@ -198,3 +176,11 @@ def test_sides_that_do_not_match_are_refused(a, b, groups):
 @pytest.mark.parametrize(("threshold", "answer"), [(0.4, True), (0.6, None), (0.9, False)])
 def test_a_threshold_within_the_interval_can_not_be_told(threshold, answer):
     assert above(Interval(0.6, 0.5, 0.7, 10), threshold) is answer
+
+
+def test_how_many_items_would_be_enough():
+    few = paired(right(21, 24), right(24, 24), margin=0.03)
+    assert few.needed(to_keep_up=True) == 100  # (2.80 · 0.338 / (0.125 − 0.03))²
+    same = paired(right(24, 24), right(24, 24), margin=0.03)
+    assert paired([1] * same.needed(), [1] * same.needed(), margin=0.03).keeps_up is True
+    assert paired([1] * 5, [1] * 5).needed() > 5 and paired([1] * 5, [1] * 5, margin=0.9).keeps_up is None

@@ -277,9 +277,7 @@ def export_student_command(
     for file in report.files:
         typer.echo(f"{file.path}  {file.bytes / 1e6:,.1f} MB  {file.note or ''}".rstrip())
     for gate in report.gates:
-        kept = (
-            "" if gate.difference is None else f", {gate.difference.estimate:+.3f}{'' if gate.passed else ' TOO FAR'}"
-        )
+        kept = "" if gate.difference is None else f", {gate.difference.estimate:+.3f}: {gate.said}"
         typer.echo(f"  score of {gate.form}: {gate.score}, valid {gate.valid:.0%}{kept}")
     if report.parity:
         typer.echo(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from statistics import NormalDist
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genesis_lab.errors import InvalidInput
 
-LEVEL = 0.95
+LEVEL, POWER = 0.95, 0.8
+_TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +55,12 @@ def percentile_interval(estimate: float, replicates: ArrayLike, n: int, level: f
     return Interval(float(estimate), float(low), float(high), n)
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[[NDArray[np.float64]], float] = np.mean,
-    n_boot: int = 2000,
-    *,
-    rng: np.random.Generator,
-    level: float = LEVEL,
-) -> Interval:
-    """Percentile bootstrap of `statistic` over the items in `values` (rows, when two-dimensional).
-
-    Raises
-    ------
-    InvalidInput : there are no values.
-    """
-    items = np.asarray(values, dtype=float)
-    n = len(items)
-    if n == 0:
-        raise InvalidInput("A bootstrap interval needs at least one value, got none.")
-    replicates = [statistic(items[rng.integers(n, size=n)]) for _ in range(n_boot)]
-    return percentile_interval(float(statistic(items)), replicates, n, level)
-
-
-def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Student's t interval of the mean of independent `values`, clipped nowhere (Student 1908).
+def mean_interval(values: ArrayLike, level: float = LEVEL, *, scale: tuple[float, float] = (0.0, 1.0)) -> Interval:
+    """Student's t interval of the mean of independent `values` on `scale`, on which it is clipped (Student 1908).
 
     For clustered items give one mean per cluster. With fewer than about 200 of them it keeps its level where the
-    percentile bootstrap does not (see ``benchmarks/evaluation.py``); a single value has no interval, only itself.
+    percentile bootstrap does not. A single value says nothing about the next one: its interval is the whole scale. Of n
+    equal values no more is known than that others are rare (Wilson's limit of 0 of n), wherever they may lie.
 
     Raises
     ------
@@ -91,8 +73,14 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     from scipy.stats import t
 
     mean = float(items.mean())
-    half = float(t.ppf((1 + level) / 2, n - 1) * items.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    return Interval(mean, mean - half, mean + half, n)
+    lowest, highest = min(scale[0], mean), max(scale[1], mean)
+    if n == 1:
+        return Interval(mean, lowest, highest, n)
+    if np.ptp(items) <= _TIE:
+        others = proportion_interval(0, n, level)[1]
+        return Interval(mean, mean - others * (mean - lowest), mean + others * (highest - mean), n)
+    half = float(t.ppf((1 + level) / 2, n - 1) * items.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, max(mean - half, lowest), min(mean + half, highest), n)
 
 
 def paired_power(difference: float, spread: float, n: int, level: float = LEVEL) -> float:
@@ -121,6 +109,7 @@ def detectable_difference(spread: float, n: int, power: float = 0.8, level: floa
 
 
 Verdict = Literal["better", "better but small", "worse", "equivalent", "can't be told"]
+CANT_TELL: Final = "can't be told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +138,30 @@ class Paired:
         """The first that applies: too few items, a difference that is proven (at least the margin, or small), sameness."""
         low, high = self.difference.low, self.difference.high
         if self.difference.n < self.fewest:
-            return "can't be told"
+            return CANT_TELL
         if self.p < 1 - LEVEL and low > 0:
             return "better" if self.difference.estimate >= self.margin else "better but small"
         if self.p < 1 - LEVEL and high < 0:
             return "worse"
-        return "equivalent" if -self.margin < low and high < self.margin else "can't be told"
+        return "equivalent" if -self.margin < low and high < self.margin else CANT_TELL
 
     @property
     def keeps_up(self) -> bool | None:
-        """Whether `a` is at most the margin below `b`; None where the interval can't tell."""
-        return above(self.difference, -self.margin)
+        """Whether `a` is at most the margin below `b`; None where the interval can't tell, or too few items can't."""
+        return None if self.difference.n < self.fewest else above(self.difference, -self.margin)
+
+    def needed(self, *, to_keep_up: bool = False) -> int:
+        """Items (groups) that at this spread and with 80 % power would be enough to tell.
+
+        To tell the difference from 0 or show that it is within the margin; or (`to_keep_up`) which side of the margin
+        it is on. At least `fewest`, and more than there are.
+        """
+        size = self.difference.estimate
+        resolution = abs(size + self.margin) if to_keep_up else max(abs(size), self.margin - abs(size))
+        level, power = (NormalDist().inv_cdf(share) for share in ((1 + LEVEL) / 2, POWER))
+        found = ((level + power) * self.spread / max(resolution, self.margin / 10)) ** 2
+        same = level / self.margin if self.ties == self.difference.n else 0.0
+        return math.ceil(max(found, same, self.fewest, self.difference.n + 1))
 
     def corrected(self, p: float) -> Paired:
         """The same with a p-value that was adjusted for several comparisons, for example by `holm`."""
@@ -210,7 +212,7 @@ def paired(
     variance = max(float((d**2).sum() + step) / (n + 2) - centre**2, 0.0)
     half = float(t.ppf((1 + LEVEL) / 2, max(n - 1, 1))) * np.sqrt(variance / (n + 2))
     return Paired(
-        Interval(float(d.mean()), max(centre - half, -1.0), min(centre + half, 1.0), n),
+        Interval(float(d.mean()), max(float(centre - half), -1.0), min(float(centre + half), 1.0), n),
         sign_flip_p(d, rng=np.random.default_rng(seed), n=flips),
         float(d.std(ddof=1)) if n > 1 else 0.0,
         int((d > _TIE).sum()),
@@ -221,44 +223,26 @@ def paired(
     )
 
 
-_TIE = 1e-9
-
-
 def above(value: Interval, threshold: float) -> bool | None:
     """Whether a quantity lies above a threshold; None where the threshold is within its interval: it can't be told."""
     return True if value.low > threshold else False if value.high < threshold else None
 
 
-def paired_bootstrap_difference(
-    a: ArrayLike, b: ArrayLike, *, rng: np.random.Generator, n_boot: int = 2000, level: float = LEVEL
-) -> Interval:
-    """Mean of ``a - b`` over the same items, resampling items (Berg-Kirkpatrick, Burkett and Klein 2012, section 2)."""
-    left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if left.shape != right.shape:
-        raise InvalidInput(f"A paired comparison needs the same items on both sides, got {len(left)} and {len(right)}.")
-    return bootstrap_interval(left - right, np.mean, n_boot, rng=rng, level=level)
-
-
-def mcnemar(a_correct: ArrayLike, b_correct: ArrayLike) -> float:
-    """Exact two-sided p-value that two classifiers are right equally often on the same items (McNemar 1947)."""
-    a, b = np.asarray(a_correct, dtype=bool), np.asarray(b_correct, dtype=bool)
-    if a.shape != b.shape:
-        raise InvalidInput(f"McNemar's test needs the same items on both sides, got {len(a)} and {len(b)}.")
-    from scipy.stats import binomtest
-
-    only_a, only_b = int(np.sum(a & ~b)), int(np.sum(~a & b))
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
 def sign_flip_p(differences: ArrayLike, *, rng: np.random.Generator, n: int = 10_000) -> float:
-    """Two-sided p-value that paired `differences` are symmetric around 0, by `n` random sign flips.
+    """Two-sided p-value that paired `differences` are symmetric around 0.
 
-    Monte Carlo form with the observed assignment counted in (Phipson and Smyth 2010): never 0.
+    Exact over all sign flips of those that are not 0 where there are at most `n` (McNemar's test, where scores are right or
+    wrong), else by `n` random ones with the observed assignment counted in (Phipson and Smyth 2010): never 0.
     """
     values = np.asarray(differences, dtype=float)
     if not len(values):
         raise InvalidInput("A sign-flip test needs at least one difference, got none.")
-    total, extreme = values.sum(), 0
+    values = values[np.abs(values) > _TIE]
+    total = values.sum()
+    if 2 ** len(values) <= n:
+        kept = (np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1
+        return float(np.mean(np.abs(2 * (kept @ values) - total) >= abs(total) - 1e-12))
+    extreme = 0
     for start in range(0, n, 1000):
         kept = rng.integers(2, size=(min(1000, n - start), len(values)), dtype=np.int8).astype(float)
         extreme += int(np.sum(np.abs(2 * (kept @ values) - total) >= abs(total) - 1e-12))
@@ -315,17 +299,6 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
 
     left, right = _distributions(p, q)
     return float(jensenshannon(left, right, base=2) ** 2)
-
-
-def cohen_d_z(differences: ArrayLike) -> float | None:
-    """Cohen's d for paired differences: mean over standard deviation (Cohen 1988, section 2.3.5).
-
-    None when it is not defined: fewer than two differences, or all the same.
-    """
-    values = np.asarray(differences, dtype=float)
-    if len(values) < 2 or (spread := float(values.std(ddof=1))) <= 1e-12 * np.abs(values).max():
-        return None
-    return float(values.mean() / spread)
 
 
 def _distributions(p: ArrayLike, q: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from genesis_lab.finetuning.evaluation import FEWEST, compare
-from genesis_lab.stats import mean_interval
+from genesis_lab.stats import mean_interval, paired, percentile_interval
 
 Kind = Literal["graded", "all or nothing", "nearly perfect", "lopsided"]
 KINDS: tuple[Kind, ...] = ("graded", "all or nothing", "nearly perfect", "lopsided")
@@ -62,13 +62,17 @@ def verdicts(
     real: Counter[str] = Counter()
     for _ in range(repeats):
         a, b, group = simulated(kind, groups, rng, effect=effect)
-        scores = {"a": group_means(a, group), "b": group_means(b, group)}
-        (pair,) = compare(scores, [("a", "b")], concepts=max(len(group), FEWEST), rng=rng, flips=draws, resamples=draws)
+        sides = group_means(a, group), group_means(b, group)
+        found = paired(*sides, flips=draws, seed=int(rng.integers(2**31)))
+        (pair,) = compare({("a", "b"): found}, concepts=max(len(group), FEWEST))
+        difference = sides[0] - sides[1]
+        resampled = difference[rng.integers(groups, size=(draws, groups))].mean(axis=1)
+        bootstrap = percentile_interval(float(difference.mean()), resampled, groups)
         words[pair.verdict.split(":")[0]] += 1
         real["protocol"] += pair.verdict in ("better", "better but small", "worse")
         real["interval"] += not pair.difference.low <= 0 <= pair.difference.high
         real["above 0"] += pair.difference.low > 0
-        real["percentile bootstrap"] += not pair.bootstrap.low <= 0 <= pair.bootstrap.high
+        real["percentile bootstrap"] += not bootstrap.low <= 0 <= bootstrap.high
         real["sign flip"] += pair.p < 0.05
         real["questions pooled"] += _off_zero((a - b).mean(axis=1))
         real["runs pooled"] += _off_zero((a - b).ravel())
@@ -78,5 +82,5 @@ def verdicts(
 
 
 def _off_zero(differences: np.ndarray) -> bool:
-    interval = mean_interval(differences)
+    interval = mean_interval(differences, scale=(-1.0, 1.0))
     return not interval.low <= 0 <= interval.high

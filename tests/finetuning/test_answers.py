@@ -44,18 +44,22 @@ def test_the_offline_provider_gives_the_teachers_answers():
     assert asked(OfflineProvider().complete).frame["total"].eq(1).all()
 
 
-def test_a_question_without_an_answer_scores_0_and_is_asked_again_next_time(tmp_path):
+def test_a_question_that_is_refused_has_no_score_is_counted_and_is_asked_again_next_time(tmp_path):
     file = tmp_path / "a.jsonl"
 
     def picky(request, _):
         return Rejected("too long") if "3" in request.messages[-1][1] else "Answer 0"
 
     first = asked(ScriptedProvider(picky).complete, path=file)
-    lost = first.frame[first.frame["example"] == "e3"]
-    assert lost["total"].eq(0).all() and "too long" in lost["problems"].iloc[0][0]
+    assert first.unanswered == 2 and set(first.frame["example"]) == {"e0", "e1", "e2"}
+    assert first.score.estimate == pytest.approx(0.25)  # group g0 half, g1 none: e3 is no failure of the model
     patient = ScriptedProvider(["Answer 3"])
     again = asked(patient.complete, path=file)
-    assert len(patient.requests) == 2 and again.frame.query("example == 'e3'")["total"].eq(1).all()
+    assert (
+        len(patient.requests) == 2
+        and again.unanswered == 0
+        and again.frame.query("example == 'e3'")["total"].eq(1).all()
+    )
 
 
 def test_a_run_that_was_stopped_goes_on_and_one_that_ended_is_only_read(tmp_path):
@@ -115,3 +119,30 @@ def test_what_can_not_be_asked_is_refused():
         asked(call, n=0)
     with pytest.raises(InvalidInput, match="double"):
         ask(call, [replace(examples(1)[0])] * 2, role=Echo(), model="m")
+
+
+def test_two_models_are_compared_on_what_both_answered():
+    def picky(request, _):
+        number = request.messages[-1][1].split()[-1]
+        return Rejected("too long") if number < "4" else f"Answer {number}"
+
+    some = asked(ScriptedProvider(picky).complete, n=24, runs=1)
+    none = asked(ScriptedProvider(["x"]).complete, n=24, runs=1)
+    found = none.against(some)
+    answered = set(some.frame["group"])
+    assert some.unanswered > 0 and found.losses == found.difference.n == len(answered) < 12
+    assert found.difference.estimate == -1 == -some.against(none).difference.estimate
+
+
+def test_a_model_that_answers_nothing_is_no_model_that_scores_0():
+    with pytest.raises(Rejected, match="answered none of 8 questions: too long"):
+        asked(ScriptedProvider([Rejected("too long")]).complete)
+
+
+def test_a_part_that_an_answer_does_not_have_is_not_0():
+    class Sometimes(Echo):
+        def score(self, text: str, example: Example) -> Score:
+            return Score(1.0, True, {"same": 1.0} if example.id == "e0" else {})
+
+    answers = ask(ScriptedProvider(["a"]).complete, examples(4), role=Sometimes(), model="m", runs=1)
+    assert answers.parts() == {"same": 1.0}

@@ -7,7 +7,7 @@ import pytest
 
 from finetuning.simulated_scores import verdicts
 from genesis_lab.domains.base import Example
-from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.errors import InvalidInput, MissingDependency, Rejected
 from genesis_lab.finetuning.benchmark import Candidate, Sampling, as_examined, benchmark, examine
 from genesis_lab.finetuning.evaluation import (
     BASELINE,
@@ -21,11 +21,12 @@ from genesis_lab.finetuning.evaluation import (
     verdict,
 )
 from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers.base import Usage
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import evaluation as shown
-from genesis_lab.stats import Interval
+from genesis_lab.stats import CANT_TELL, Interval, Paired, paired
 from share_role import Share
 
 
@@ -38,9 +39,12 @@ class Asked:
         self.opened[spec] += 1
         if spec == "openai:missing":
             raise MissingDependency("x", "This model", "pip install x")
-        answer = {"openai:good": "a b c d", "openai:poor": "a z", "openai:fair": "a b c z"}.get(spec)
-        self.provider: Any = OfflineProvider() if spec == "offline" else ScriptedProvider([answer or "z"])
+        answer = {"openai:good": "a b c d", "openai:poor": "a z", "openai:fair": "a b c z"}.get(spec, "a b c d")
+        said = Rejected("too long") if spec == "openai:refusing" else answer
+        self.provider: Any = OfflineProvider() if spec == "offline" else ScriptedProvider([said])
         self.call = self.provider.complete
+        if spec == "openai:uncounted":
+            self.call = lambda request: replace(self.provider.complete(request), usage=Usage())
 
     def close(self) -> None:
         pass
@@ -55,16 +59,35 @@ ONCE = Sampling(runs=1)
 
 
 def test_the_benchmark_picks_by_its_rule_and_goes_on_where_a_model_is_missing(tmp_path) -> None:
-    missing = Candidate("missing", "openai:missing")
-    candidates = [POOR, missing, GOOD, Candidate("teacher", "offline")]
-    report = benchmark(candidates, examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    missing, refusing = Candidate("missing", "openai:missing"), Candidate("refusing", "openai:refusing")
+    candidates = [POOR, missing, refusing, GOOD, Candidate("teacher", "offline")]
+    report = benchmark(candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
     assert report.picked and report.picked.name == "good" and "good" in report.verdict
     assert [card.yardstick for card in report.cards] == [False, False, True]
-    assert "pip install x" in report.not_measured["missing"]
+    assert "pip install x" in report.not_measured["missing"] and "too long" in report.not_measured["refusing"]
     strict = replace(report, threshold=1.1)
     assert strict.picked is None and "None is good enough" in strict.verdict
     for draw in (shown.scores, shown.quality_and_speed, shown.cards, shown.costs, shown.parts):
         assert draw(report.to_dict())
+
+
+def test_from_three_questions_nothing_is_picked(tmp_path) -> None:
+    report = benchmark([POOR, GOOD], examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert report.picked is None and report.best and report.best.name == "good"
+    assert "can't be told" in report.verdict and report.to_dict()["as_good"] == ["poor"]
+
+
+def test_models_that_can_not_be_told_from_the_best_are_named_and_one_without_speed_is_not_the_quickest(
+    tmp_path,
+) -> None:
+    uncounted, counted = Candidate("uncounted", "openai:uncounted"), Candidate("counted", "openai:good")
+    candidates = [uncounted, POOR, counted]
+    report = benchmark(candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert report.picked and report.picked.name == "counted"
+    assert [card.name for card in report.as_good] == ["counted"] and "can't be told from counted" in report.verdict
+    alone = benchmark([uncounted, POOR], examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert alone.picked and alone.picked.name == "uncounted" and "speed not known" in alone.verdict
+    assert "quickest" not in alone.verdict
 
 
 def test_a_model_is_loaded_once_and_not_at_all_when_its_answers_are_there(tmp_path) -> None:
@@ -101,7 +124,7 @@ def test_a_gain_on_enough_concepts_is_called_better_and_shown(tmp_path) -> None:
 
 def test_under_50_concepts_nothing_is_significant_and_a_smoke_run_says_so(tmp_path) -> None:
     report = judged(48, tmp_path, limits={"test_limit": 48})
-    assert {pair.verdict for pair in report.pairs} == {"inconclusive: needs about 50 items"}
+    assert {pair.verdict for pair in report.pairs} == {"can't be told: needs about 50 items"}
     assert report.verdict.startswith("Smoke run, no result")
 
 
@@ -124,17 +147,18 @@ def test_the_hash_changes_with_anything_that_is_asked_or_scored() -> None:
         (0.01, 0.03, 0.05, 0.01, 100, "better but small"),
         (-0.10, -0.06, -0.02, 0.01, 100, "worse"),
         (-0.03, 0.01, 0.04, 0.60, 100, "equivalent"),
-        (-0.02, 0.04, 0.10, 0.20, 100, "inconclusive: needs about 490 items"),
-        (0.01, 0.06, 0.11, 0.06, 100, "inconclusive: needs about 220 items"),
-        (0.50, 0.60, 0.70, 0.01, 49, "inconclusive: needs about 50 items"),
+        (-0.02, 0.04, 0.10, 0.20, 100, "can't be told: needs about 490 items"),
+        (0.01, 0.06, 0.11, 0.06, 100, "can't be told: needs about 220 items"),
+        (0.50, 0.60, 0.70, 0.01, 49, "can't be told: needs about 50 items"),
     ],
 )
 def test_the_words_follow_the_table(low, estimate, high, p, concepts, words) -> None:
-    assert verdict(Interval(estimate, low, high, concepts), p, 0.316, concepts=concepts) == words
+    difference = Interval(estimate, low, high, concepts)
+    assert verdict(Paired(difference, p, 0.316, 0, 0, 0, margin=0.05, fewest=10), concepts=concepts) == words
 
 
 def test_few_groups_say_nothing_however_many_concepts() -> None:
-    assert verdict(Interval(0.6, 0.5, 0.7, 9), 0.01, 0.1, concepts=90).startswith("inconclusive")
+    assert verdict(paired([1.0] * 9, [0.0] * 9), concepts=90).startswith(CANT_TELL)
 
 
 def test_what_is_held_against_what() -> None:
@@ -148,8 +172,9 @@ def test_what_is_held_against_what() -> None:
 def test_more_pairs_make_each_harder_to_show() -> None:
     rng = np.random.default_rng(0)
     scores = {name: rng.normal(0, 0.1, 60) for name in "abcd"}
-    alone = compare(scores, [("a", "b")], concepts=60, rng=np.random.default_rng(1))[0]
-    among = compare(scores, [("a", "b"), ("a", "c"), ("a", "d")], concepts=60, rng=np.random.default_rng(1))[0]
+    pairs = {("a", name): paired(scores["a"], scores[name]) for name in "bcd"}
+    alone = compare({("a", "b"): pairs["a", "b"]}, concepts=60)[0]
+    among = compare(pairs, concepts=60)[0]
     assert among.p_holm >= alone.p_holm and alone.difference == among.difference
 
 

@@ -7,14 +7,16 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from finetuning.ollama_formats import parse_modelfile
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
+from genesis_lab.finetuning.answers import Answers
 from genesis_lab.finetuning.card import model_card
-from genesis_lab.finetuning.export import ExportReport, _copied, export_student, push_student
+from genesis_lab.finetuning.export import ExportReport, _copied, export_student, gate_of, push_student
 from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, parity_texts, weight_formats
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
@@ -36,6 +38,34 @@ class Length:
 
 
 EXAMPLES = [Example(f"e{i}", f"g{i}", "en", "Be brief.", f"Question {i}?", "a: 1\nb: ñ") for i in range(4)]
+
+
+def told(n: int, valid: int, score: float = 1.0) -> Answers:
+    """Answers to `n` items of which the last ones are not valid and score a little less."""
+    rows = [
+        {"example": f"e{i}", "group": f"g{i}", "total": score - 0.1 * (i >= valid), "valid": i < valid}
+        for i in range(n)
+    ]
+    return Answers(pd.DataFrame(rows), None)
+
+
+@pytest.mark.parametrize(
+    ("n", "valid", "score", "passed", "said"),
+    [
+        (24, 21, 1.0, None, "can't be told: needs about 100 items"),
+        (24, 24, 1.0, None, "can't be told: needs about 70 items"),
+        (300, 262, 1.0, False, "fails: validity lower by more than 0.03"),
+        (300, 300, 0.9, False, "fails: score lower by more than 0.03"),
+        (300, 300, 0.99, True, "passes"),
+    ],
+)
+def test_a_form_passes_only_where_score_and_validity_keep_up_beyond_doubt(n, valid, score, passed, said):
+    found = gate_of("q8_0", "llama.cpp", told(n, valid, score), told(n, n), margin=0.03)
+    assert (found.passed, found.said) == (passed, said)
+    gates = (gate_of("student", "local", told(n, n), None), found)
+    report = ExportReport("s", "b", "f", (), gates, 0.03, None, True, None, {})
+    assert report.passed is passed
+    assert said in model_card(report, Path("nowhere"), None).replace("\\_", "_")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +113,8 @@ def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
     from safetensors.torch import load_file
 
     report = export_student(student, tmp_path / "out", (), role=Length(), examples=EXAMPLES, max_tokens=8)
-    assert report.base == str(student.parent / "base") and report.passed
+    assert report.base == str(student.parent / "base")
+    assert report.passed is None and "can't be told: needs about 70 items" in report.gates[1].said  # four agree
     trained, merged = report.gates
     assert (trained.form, merged.form) == ("student", "merged") and merged.difference.estimate == 0.0
     name = "model.layers.0.self_attn.q_proj.weight"
@@ -110,7 +141,7 @@ def test_every_form_is_written_measured_and_described(exported):
     folder, report, _ = exported
     assert [file.form for file in report.files] == ["merged", "q8_0", "q4_k_m"]
     assert [gate.form for gate in report.gates] == ["student", "merged", "q8_0", "q4_k_m"]
-    assert report.parity.n == 1000 and report.parity.differing == () and report.passed
+    assert report.parity.n == 1000 and report.parity.differing == () and report.passed is not False
     found = dict(parse_modelfile((folder / "Modelfile").read_text()))
     assert (
         found["FROM"] == "./s-q4_k_m.gguf"

@@ -99,7 +99,7 @@ def test_a_real_gain_comes_first_in_figures_and_words(taught, tmp_path) -> None:
     manifest, reports = taught
     reports |= {"evaluation": examined(tmp_path), "student": lessons()}
     page = role_report("analyst", manifest, reports)
-    assert page.figures["gain"] == ("+100 points", "[+100 to +100] fine-tuned against baseline: better")
+    assert page.figures["gain"] == ("+100 points", "[+83 to +100] fine-tuned against baseline: better")
     assert "fine-tuned scores 1.00 and baseline 0.00" in page.summary and "The verdict: better." in page.summary
     assert "better (+100 points" in page.first_figure.layout.title.text
     assert "genesis export-student outputs/models/analyst FOLDER --dataset analyst" in page.sections[0].parts[0].text
@@ -125,7 +125,7 @@ def test_a_smoke_run_is_no_result_anywhere(taught, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("n", "student", "advice"),
-    [(48, "openai:good", "Hold out more concepts before deciding"), (60, "openai:bad", "Don't use it yet")],
+    [(48, "openai:good", "Hold out more concepts before deciding"), (120, "openai:bad", "Don't use it yet")],
 )
 def test_a_student_that_is_not_proven_better_is_not_recommended(taught, tmp_path, n, student, advice) -> None:
     manifest, reports = taught

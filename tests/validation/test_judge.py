@@ -48,7 +48,7 @@ def test_a_sample_is_scored_with_intervals_reasons_and_controls(dataset: Dataset
     report = judge(dataset, provider.complete, name="scripted", sample=20, controls=5, taxonomy=load_taxonomy())
     assert (report.sample, report.judged, len(provider.requests)) == (20, 20, 25)
     assert [c.name for c in report.criteria] == NAMES and report.criteria[0].counts[4] == 20
-    assert str(report.overall) == "4.00 [4.00–4.00]" and report.overall.n == 20
+    assert str(report.overall) == "4.00 [3.52–4.16]" and report.overall.n == 20
     assert report.control.lower.estimate == 1.0 and "sees what it judges" in report.control.reading
     assert report.worst[0].reason.startswith("numbers") and report.cost_usd == 0.0
     assert report.not_measured == {"agreement": "no human labels were given"}

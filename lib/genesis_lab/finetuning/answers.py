@@ -16,7 +16,7 @@ from genesis_lab.errors import InvalidInput, Rejected
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.outputs import write_error
 from genesis_lab.providers.base import Completion, Request, request_key
-from genesis_lab.stats import Interval, mean_interval, proportion_interval
+from genesis_lab.stats import Interval, Paired, mean_interval, paired, proportion_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,12 +45,14 @@ class Answers:
     ----------
     frame : one row per example and run: ``example``, ``group``, ``language``, ``run``, ``text``, ``total`` and
         ``valid`` and ``parts`` and ``problems`` (the score), ``prompt_tokens``, ``completion_tokens``, ``latency_s``,
-        ``cost_usd``, ``stop_reason``. A question without an answer has an empty text and scores 0.
+        ``cost_usd``, ``stop_reason``. A question that the provider refused has no row.
     tokens_per_s : tokens written per second, all questions in flight together; None where the model counts none.
+    unanswered : questions (times runs) that the provider refused.
     """
 
     frame: pd.DataFrame
     tokens_per_s: float | None
+    unanswered: int = 0
 
     @property
     def score(self) -> Interval:
@@ -80,8 +82,15 @@ class Answers:
         """Mean of each named part of the score."""
         import pandas as pd
 
-        named = pd.DataFrame(self.frame["parts"].tolist()).fillna(0.0)
+        named = pd.DataFrame(self.frame["parts"].tolist(), index=self.frame.index)
         return {str(name): float(self.by_group(named[name]).mean()) for name in named}
+
+    def against(self, other: Answers, column: str = "total", *, margin: float = 0.05) -> Paired:
+        """These answers against another's to the same questions, group by group; what one of them left open is left out."""
+        mine, theirs = (each.frame.groupby("example", sort=False)[column].mean() for each in (self, other))
+        both = [example for example in mine.index if example in theirs.index]
+        group = self.frame.groupby("example")["group"].first()
+        return paired(mine[both], theirs[both], group[both].tolist(), margin=margin)
 
     def by_group(self, values: pd.Series[float]) -> pd.Series[float]:
         """Mean of `values` (one per row) for each group: runs are averaged, then the group's examples."""
@@ -123,7 +132,7 @@ def ask(
     Raises
     ------
     InvalidInput : there are no examples, or two with the same id, or the role has no grammar.
-    ProviderError : no question can be answered; a single one that can't is recorded, and asked again next time.
+    ProviderError : no question can be answered; a single one that can't is left out and asked again next time.
     """
     import pandas as pd
 
@@ -149,19 +158,22 @@ def ask(
         found, spent_s = _ask_all(call, missing, concurrency, path, len(wanted), settings, on_progress)
         kept, busy_s = kept | found, busy_s + spent_s
         written += _tokens(found)
-    rows = []
+    rows, refused = [], []
     for example in examples:
         for run in range(runs):
             answer = kept[wanted[example.id, run].key]
+            if error := answer.get("error"):
+                refused.append(error)
+                continue
             score = role.score(answer["text"], example)
-            problems = (answer["error"], *score.problems) if answer.get("error") else score.problems
             rows.append(
                 {"example": example.id, "group": example.group, "language": example.language, "run": run}
                 | {name: answer[name] for name in _COLUMNS}
-                | {"total": 0.0 if answer.get("error") else score.total, "valid": score.valid}
-                | {"parts": dict(score.parts), "problems": problems}
+                | {"total": score.total, "valid": score.valid, "parts": dict(score.parts), "problems": score.problems}
             )
-    return Answers(pd.DataFrame(rows), written / busy_s if written and busy_s else None)
+    if not rows:
+        raise Rejected(f"{model} answered none of {len(refused):,} questions: {refused[0]}", model=model)
+    return Answers(pd.DataFrame(rows), written / busy_s if written and busy_s else None, len(refused))
 
 
 _COLUMNS = ("text", "prompt_tokens", "completion_tokens", "latency_s", "cost_usd", "stop_reason")
@@ -213,7 +225,7 @@ def _ask_all(
         try:
             completion = call(request)
         except Rejected as error:
-            return dict.fromkeys(_COLUMNS) | {"text": "", "completion_tokens": 0, "error": f"no answer: {error}"}
+            return dict.fromkeys(_COLUMNS) | {"text": "", "completion_tokens": 0, "error": str(error)}
         facts = asdict(completion.usage) | asdict(completion)
         return {name: facts[name] for name in _COLUMNS}
 

@@ -6,14 +6,15 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
 from genesis_lab.domains.base import Example, Role
-from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.errors import InvalidInput, MissingDependency, Rejected, Unavailable
 from genesis_lab.finetuning.answers import Answers, Asking, Call, ask
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.outputs import write_atomically
@@ -23,7 +24,7 @@ from genesis_lab.providers.base import Completion, Provider, Request
 from genesis_lab.providers.identity import identity
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.local_models import peak_memory_bytes
-from genesis_lab.stats import Interval
+from genesis_lab.stats import Interval, Paired, above, holm
 
 
 class Connected(Protocol):
@@ -87,7 +88,7 @@ class Card:
     parts : mean of each part of the score, and of what is reported beside it.
     run_sd : spread of one question's scores from run to run; None with one run.
     seconds_per_answer : asking divided by answers, many in flight at once; `latency_s` is what one of them waits.
-    cut_off : share of answers that reached `max_tokens`.
+    cut_off : share of answers that reached `max_tokens`; `unanswered` questions were refused and count nowhere else.
     memory_bytes : the model's weights, on a GPU the most that was used; None where it runs elsewhere.
     cost_usd : per 1,000 answers; None where the price is not known.
     """
@@ -115,7 +116,13 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Every candidate's card, and the one that the rule picks. What could not be asked is in `not_measured`, with why."""
+    """Every candidate's card, and the one that the rule picks. What could not be asked is in `not_measured`, with why.
+
+    Parameters
+    ----------
+    compared : the model with the highest score less each other one on the same questions, p-values adjusted for all pairs of
+        models (Holm).
+    """
 
     examples: int
     groups: int
@@ -123,30 +130,58 @@ class Benchmark:
     threshold: float
     cards: tuple[Card, ...]
     not_measured: dict[str, str]
+    compared: dict[str, Paired]
+
+    @property
+    def best(self) -> Card | None:
+        """The model with the highest score; yardsticks don't count."""
+        return next(iter(_ranked(self.cards)), None)
+
+    @property
+    def as_good(self) -> list[Card]:
+        """The models that can't be told from the best."""
+        return [
+            card for card in self.cards if (d := self.compared.get(card.name)) and not d.verdict.startswith("better")
+        ]
 
     @property
     def picked(self) -> Card | None:
-        """Of those whose score reaches the threshold the one with the quickest answers; yardsticks don't count."""
-        enough = [card for card in self.cards if not card.yardstick and card.score.estimate >= self.threshold]
-        return min(enough, key=lambda card: card.seconds_per_answer or 0.0, default=None)
+        """Of the best and those as good: whose score is above the threshold beyond doubt, and of them the quickest.
+
+        One whose speed is not known is picked where it is the only one.
+        """
+        enough = [c for c in (self.best, *self.as_good) if c and above(c.score, self.threshold)]
+        return min(enough, key=lambda card: card.seconds_per_answer or math.inf, default=None)
 
     @property
     def verdict(self) -> str:
         """What the rule says, in one sentence."""
-        if picked := self.picked:
-            return f"Good enough and quickest: {picked.name} (score {picked.score}, asked for {self.threshold:.2f})."
-        best = max((c for c in self.cards if not c.yardstick), key=lambda c: c.score.estimate, default=None)
+        best, asked = self.best, f"{self.threshold:.2f} was asked for"
         if best is None:
             return "No model could be asked."
-        return (
-            f"None is good enough: the best, {best.name}, scores {best.score}, and {self.threshold:.2f} was asked for: "
-            "optimise its prompt, or teach it."
-        )
+        others = ", ".join(card.name for card in self.as_good)
+        ranked = f"; the best, {best.name}, can't be told from {others}" if others else ""
+        if picked := self.picked:
+            speed = "" if picked.seconds_per_answer else ", speed not known"
+            word = "and quickest" if others and picked.seconds_per_answer else "and best"
+            return f"Good enough {word}: {picked.name} (score {picked.score}{speed}; {asked}){ranked}."
+        if any(above(card.score, self.threshold) is None for card in (best, *self.as_good)):
+            return f"Whether any is good enough can't be told: {best.name} scores {best.score}, {asked}{ranked}: ask more questions."
+        return f"None is good enough: the best, {best.name}, scores {best.score}, and {asked}: optimise its prompt, or teach it."
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields, with the verdict."""
-        picked = self.picked.name if self.picked else None
-        return asdict(self) | {"verdict": self.verdict, "picked": picked}
+        picked, best = self.picked, self.best
+        return asdict(self) | {
+            "verdict": self.verdict,
+            "picked": picked.name if picked else None,
+            "best": best.name if best else None,
+            "as_good": [card.name for card in self.as_good],
+        }
+
+
+def _ranked(cards: Iterable[Card]) -> list[Card]:
+    return sorted((c for c in cards if not c.yardstick), key=lambda c: -c.score.estimate)
 
 
 def benchmark(
@@ -171,6 +206,7 @@ def benchmark(
     InvalidInput, ProviderError : see `examine`.
     """
     cards: dict[str, Card] = {}
+    answers: dict[str, Answers] = {}
     not_measured: dict[str, str] = {}
     for i, candidate in enumerate(candidates):
         shifted = shift(on_progress, i, len(candidates))
@@ -178,12 +214,16 @@ def benchmark(
             found = examine(
                 [candidate], examples, role=role, connect=connect, folder=folder, sampling=sampling, on_progress=shifted
             )
-        except (MissingDependency, Unavailable) as error:
+        except (MissingDependency, Unavailable, Rejected) as error:
             not_measured[candidate.name] = str(error)
         else:
-            cards |= {name: card for name, (_, card) in found.items()}
+            (answers[candidate.name], cards[candidate.name]) = found[candidate.name]
     groups = len({example.group for example in examples})
-    return Benchmark(len(examples), groups, sampling, threshold, tuple(cards.values()), not_measured)
+    ranked = [card.name for card in _ranked(cards.values())]
+    pairs = {(a, b): answers[a].against(answers[b]) for a, b in combinations(ranked, 2)}
+    adjusted = holm([found.p for found in pairs.values()])  # which one is best was seen first: all pairs were tried
+    compared = {b: d.corrected(p) for ((a, b), d), p in zip(pairs.items(), adjusted, strict=True) if a == ranked[0]}
+    return Benchmark(len(examples), groups, sampling, threshold, tuple(cards.values()), not_measured, compared)
 
 
 def examine(
@@ -325,7 +365,7 @@ def _card(candidate: Candidate, answers: Answers, facts: Mapping[str, Any]) -> C
         seconds_per_answer=busy_s / len(frame) if busy_s else None,
         latency_s=None if yardstick else float(frame["latency_s"].median()),
         cut_off=float(frame["stop_reason"].eq("max_tokens").mean()),
-        unanswered=int(frame["stop_reason"].isna().sum()),
+        unanswered=answers.unanswered,
         load_s=facts.get("load_s"),
         memory_bytes=facts.get("memory_bytes"),
         cost_usd=None if cost is None else 1000 * cost / len(frame),

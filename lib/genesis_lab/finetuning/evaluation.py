@@ -10,12 +10,9 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import ArrayLike
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput
@@ -24,27 +21,23 @@ from genesis_lab.finetuning.benchmark import Candidate, Card, Connect, Sampling,
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.providers import parse_spec
 from genesis_lab.stats import (
+    CANT_TELL,
+    POWER,
     Interval,
-    cohen_d_z,
+    Paired,
     detectable_difference,
     holm,
     mean_interval,
     paired_power,
-    percentile_interval,
-    sign_flip_p,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ALPHA = 0.05
 FEWEST = 50
 """Concepts below which nothing is called significant."""
-FEWEST_GROUPS = 10
-"""Groups of near-duplicate concepts below which nothing is called significant: an interval needs some to rest on."""
 SPREAD = 0.37
 """Standard deviation of a concept's difference that is assumed before anything is known (scores lie in [0, 1])."""
-POWER = 0.8
 BASELINE, OPTIMISED, FINE_TUNED, BOTH = "baseline", "optimised prompt", "fine-tuned", "fine-tuned, optimised prompt"
 CONSTRAINED = " (constrained)"
 
@@ -55,10 +48,8 @@ class Pair:
 
     Parameters
     ----------
-    difference : mean score of `a` − `b`, with Student's 95 % interval over the groups.
-    bootstrap : the same by the percentile cluster bootstrap, which is a little too narrow; for comparison.
-    p : sign-flip permutation test; `p_holm` corrected over the pairs, `wilcoxon_p` alongside.
-    d_z : Cohen's d of the paired differences.
+    difference : mean score of `a` − `b` over the groups, with its 95 % interval (`stats.paired`).
+    p : sign-flip permutation test; `p_holm` corrected over the pairs.
     wins, ties, losses : groups in which `a` scores more, the same, less.
     detectable : the true difference that so many groups with such a spread find with 80 % power.
     """
@@ -66,11 +57,8 @@ class Pair:
     a: str
     b: str
     difference: Interval
-    bootstrap: Interval
     p: float
     p_holm: float
-    wilcoxon_p: float | None
-    d_z: float | None
     wins: int
     ties: int
     losses: int
@@ -201,7 +189,7 @@ def evaluate(
     )
     answers = {name: answer for name, (answer, _) in found.items()}
     concepts = len({example.question for example in examples})
-    scores = {name: answer.by_group(answer.frame["total"]) for name, answer in answers.items()}
+    pairs = {(a, b): answers[a].against(answers[b], margin=margin) for a, b in pairs_of(candidates)}
     teacher = _by_group(examples, [role.score(example.answer, example).total for example in examples])
     return Evaluation(
         dataset=dataset,
@@ -213,90 +201,42 @@ def evaluate(
         margin=margin,
         teacher=mean_interval(teacher),
         cards=tuple(card for _, card in found.values()),
-        pairs=compare(scores, pairs_of(candidates), concepts=concepts, margin=margin, rng=np.random.default_rng(0)),
+        pairs=compare(pairs, concepts=concepts),
         worst=_worst(answers, examples, next((n for n in (FINE_TUNED,) if n in answers), candidates[-1].name), worst),
         limits=dict(limits or {}),
     )
 
 
-def compare(
-    scores: Mapping[str, ArrayLike],
-    pairs: Sequence[tuple[str, str]],
-    *,
-    concepts: int,
-    rng: np.random.Generator,
-    margin: float = 0.05,
-    flips: int = 10_000,
-    resamples: int = 2_000,
-) -> tuple[Pair, ...]:
-    """Hold candidates against each other.
-
-    Parameters
-    ----------
-    scores : each candidate's mean score per group, groups in the same order.
-    concepts : different questions behind the groups.
-    flips, resamples : draws of the permutation test and of the bootstrap.
-    """
-    differences = {(a, b): np.asarray(scores[a], float) - np.asarray(scores[b], float) for a, b in pairs}
-    pvalues = [sign_flip_p(d, rng=rng, n=flips) for d in differences.values()]
-    found = []
-    for ((a, b), d), p, p_holm in zip(differences.items(), pvalues, holm(pvalues), strict=True):
-        interval, spread, n = _within_scale(mean_interval(d)), float(d.std(ddof=1)) if len(d) > 1 else 0.0, len(d)
-        draws = d[rng.integers(n, size=(resamples, n))].mean(axis=1)
-        found.append(
-            Pair(
-                a=a,
-                b=b,
-                difference=interval,
-                bootstrap=percentile_interval(float(d.mean()), draws, n),
-                p=p,
-                p_holm=p_holm,
-                wilcoxon_p=_wilcoxon(d),
-                d_z=cohen_d_z(d),
-                wins=int((d > _TIE).sum()),
-                ties=int((np.abs(d) <= _TIE).sum()),
-                losses=int((d < -_TIE).sum()),
-                detectable=detectable_difference(spread, n, POWER),
-                verdict=verdict(interval, p_holm, spread, concepts=concepts, margin=margin),
-            )
+def compare(pairs: Mapping[tuple[str, str], Paired], *, concepts: int) -> tuple[Pair, ...]:
+    """What paired comparisons of `a` with `b` show, corrected for their number; `concepts` stand behind the groups."""
+    adjusted = holm([found.p for found in pairs.values()])
+    return tuple(
+        Pair(
+            a=a,
+            b=b,
+            difference=found.difference,
+            p=found.p,
+            p_holm=p_holm,
+            wins=found.wins,
+            ties=found.ties,
+            losses=found.losses,
+            detectable=detectable_difference(found.spread, found.difference.n, POWER),
+            verdict=verdict(found.corrected(p_holm), concepts=concepts),
         )
-    return tuple(found)
+        for ((a, b), found), p_holm in zip(pairs.items(), adjusted, strict=True)
+    )
 
 
-_TIE = 1e-9
+def verdict(found: Paired, *, concepts: int) -> str:
+    """The word for a difference (`Paired.verdict`), and where it can't be told, about how many items it would need.
 
-
-def verdict(difference: Interval, p: float, spread: float, *, concepts: int, margin: float = 0.05) -> str:
-    """The words for a difference, the first that apply:
-
-    ======================================  ==================================================================
-    fewer than 50 concepts or 10 groups     inconclusive: needs about N items
-    interval above 0, p < 0.05, ≥ margin    better
-    interval above 0, p < 0.05, < margin    better but small
-    interval below 0, p < 0.05              worse
-    interval within ± margin                equivalent
-    else                                    inconclusive: needs about N items
-    ======================================  ==================================================================
-
-    N items would, at this spread and with 80 % power, tell the difference from 0 or show that it is within the margin.
+    With fewer than `FEWEST` concepts nothing can be told.
     """
-    if concepts >= FEWEST and difference.n >= FEWEST_GROUPS:
-        if p < ALPHA and difference.low > 0:
-            return "better" if difference.estimate >= margin else "better but small"
-        if p < ALPHA and difference.high < 0:
-            return "worse"
-        if -margin < difference.low and difference.high < margin:
-            return "equivalent"
-    size = abs(difference.estimate)
-    resolution = max(size, margin - size)
-    groups = 0 if not spread else ((_Z_LEVEL + _Z_POWER) * spread / resolution) ** 2
-    per_group = concepts / difference.n
-    needed = max(groups * per_group, FEWEST, FEWEST_GROUPS * per_group, concepts + 1)
-    return f"inconclusive: needs about {10 * math.ceil(needed / 10):,} items"
-
-
-_Z_LEVEL, _Z_POWER = 1.959964, 0.841621
-"""Normal quantiles of a two-sided 5 % test and of 80 % power."""
+    if concepts >= FEWEST and found.verdict != CANT_TELL:
+        return found.verdict
+    per_group = concepts / found.difference.n
+    needed = max(found.needed() * per_group, FEWEST, concepts + 1)
+    return f"{CANT_TELL}: needs about {10 * math.ceil(needed / 10):,} items"
 
 
 def power_table(
@@ -324,24 +264,11 @@ def fingerprint(examples: Sequence[Example]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _within_scale(difference: Interval) -> Interval:
-    """Scores lie in [0, 1], so no difference exceeds 1."""
-    return replace(difference, low=max(difference.low, -1.0), high=min(difference.high, 1.0))
-
-
 def _by_group(examples: Sequence[Example], values: Sequence[float]) -> list[float]:
     groups: dict[str, list[float]] = {}
     for example, value in zip(examples, values, strict=True):
         groups.setdefault(example.group, []).append(value)
     return [sum(of) / len(of) for of in groups.values()]
-
-
-def _wilcoxon(differences: np.ndarray) -> float | None:
-    """Wilcoxon's signed-rank test by its normal approximation; None where every difference is 0."""
-    from scipy.stats import wilcoxon
-
-    changed = differences[np.abs(differences) > _TIE]
-    return float(wilcoxon(changed, method="asymptotic").pvalue) if len(changed) else None
 
 
 def _worst(
@@ -364,6 +291,7 @@ def _worst(
                     "problems": list(frame.loc[id, "problems"])[:3],
                 }
                 for name, frame in first.items()
+                if id in frame.index
             },
         }
         for id in means.sort_values(kind="stable").index[:most]

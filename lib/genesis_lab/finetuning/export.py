@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
-from genesis_lab.finetuning.answers import Asking, ask
+from genesis_lab.finetuning.answers import Answers, Asking, ask
 from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.gguf import (
     Parity,
@@ -42,7 +41,7 @@ from genesis_lab.providers.local_models import (
     quiet,
     share_weights,
 )
-from genesis_lab.stats import Interval, bootstrap_interval, paired_bootstrap_difference
+from genesis_lab.stats import CANT_TELL, Interval
 
 What = Literal["adapter", "merged", "gguf"]
 MARGIN = 0.03
@@ -66,9 +65,10 @@ class Gate:
     Parameters
     ----------
     asked_by : the program that ran it.
-    valid : share of valid answers.
-    difference : to the student as it was trained, over the same items; None for that one.
-    passed : whether the mean difference lies within the margin.
+    valid : share of valid answers; `unanswered` items got none.
+    difference, valid_difference : to the student as it was trained, over the same items; None for that one.
+    passed : whether score and validity keep up within the margin beyond doubt; None where so few items can't tell.
+    said : the result in words; where it can't be told, with how many items it would need.
     """
 
     form: str
@@ -76,7 +76,10 @@ class Gate:
     score: Interval
     valid: float
     difference: Interval | None = None
-    passed: bool = True
+    passed: bool | None = True
+    valid_difference: Interval | None = None
+    said: str = ""
+    unanswered: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,10 @@ class ExportReport:
 
     @property
     def passed(self) -> bool | None:
-        """Whether every form kept the score and the tokenizer came through; None where neither was measured."""
-        if self.parity is None and not self.gates:
-            return None
-        return all(gate.passed for gate in self.gates) and not (self.parity and self.parity.differing)
+        """Whether every form keeps up and the tokenizer came through; None where that can't be told or was not measured."""
+        if (self.parity and self.parity.differing) or any(gate.passed is False for gate in self.gates):
+            return False
+        return True if self.gates and all(gate.passed for gate in self.gates) else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields."""
@@ -140,7 +143,7 @@ def export_student(
     target : folder to write to; one that holds an export of another student is refused.
     formats : GGUF files to write besides the merged safetensors.
     role, examples : the gate, each form answers these test items once at temperature 0; without them it is not measured.
-    margin : how far the mean score may fall.
+    margin : how far score and validity may fall.
     name : in Ollama; None takes the target's.
     system : the Modelfile's system text; None takes the one that all `examples` share, if they do.
     evaluation : figures for the model card, for example the report of notebook 53.
@@ -219,6 +222,33 @@ def export_student(
     for place in places:
         write_atomically(place / "README.md", model_card(report, source, evaluation))
     return report
+
+
+def gate_of(form: str, asked_by: str, answers: Answers, student: Answers | None, *, margin: float = MARGIN) -> Gate:
+    """What the answers of one form show against the `student`'s own to the same items; None is the student itself."""
+    gate = Gate(form, asked_by, answers.score, answers.validity.estimate, unanswered=answers.unanswered)
+    if student is None:
+        return gate
+    found = {
+        "score": answers.against(student, margin=margin),
+        "validity": answers.against(student, "valid", margin=margin),
+    }
+    lost = [name for name, each in found.items() if each.keeps_up is False]
+    needed = [each.needed(to_keep_up=True) for each in found.values() if each.keeps_up is None]
+    if lost:
+        passed, said = False, f"fails: {' and '.join(lost)} lower by more than {margin:g}"
+    elif needed:
+        enough = 10 * math.ceil(max(needed) * len(set(answers.frame["example"])) / found["score"].difference.n / 10)
+        passed, said = None, f"{CANT_TELL}: needs about {enough:,} items"
+    else:
+        passed, said = True, "passes"
+    return replace(
+        gate,
+        difference=found["score"].difference,
+        valid_difference=found["validity"].difference,
+        passed=passed,
+        said=said,
+    )
 
 
 def push_student(report_folder: str | Path, repository: str, what: What = "merged", *, private: bool = True) -> str:
@@ -331,7 +361,7 @@ def _gate(
     on_progress: Callable[[Asking], None] | None,
 ) -> list[Gate]:
     gates: list[Gate] = []
-    reference = None
+    reference: Answers | None = None
 
     def standing(this: Asking) -> None:
         if on_progress:
@@ -352,22 +382,8 @@ def _gate(
             )  # fmt: skip
         finally:
             provider.close()
-        scores = answers.by_group(answers.frame["total"])
-        difference = None
-        if reference is None:
-            reference = scores
-        else:
-            difference = paired_bootstrap_difference(scores, reference[scores.index], rng=np.random.default_rng(0))
-        gates.append(
-            Gate(
-                form,
-                asked_by,
-                bootstrap_interval(scores, rng=np.random.default_rng(0)),
-                float(answers.frame["valid"].mean()),
-                difference,
-                difference is None or difference.estimate >= -margin,
-            )
-        )
+        gates.append(gate_of(form, asked_by, answers, reference, margin=margin))
+        reference = reference or answers
     return gates
 
 

@@ -1,8 +1,10 @@
 """How far does prompting alone go? Instructions and demonstrations raced on the same questions, chosen on validation only.
 
 Candidates race by successive halving (Jamieson and Talwalkar 2016): all answer a few questions, the better half answers
-twice as many, and so on. The task's own prompt runs along to the end and is kept unless another
-is proven better on all validation questions. Test questions are asked once, after that.
+twice as many, and so on. The task's own prompt runs along to the end and is kept unless another is proven better on all
+validation questions, by a test that is corrected for all that were tried: the same questions chose who came so far, so
+each of them had its chance. Test questions are asked once, after that. How often a prompt is replaced where none is
+better, and how often a better one is found: ``benchmarks/prompt_race.py``.
 """
 
 from __future__ import annotations
@@ -12,23 +14,20 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from genesis_lab.domains.base import Example, Role
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, Rejected
 from genesis_lab.finetuning.answers import Answers, Asking, Call, ask
 from genesis_lab.finetuning.prompt_candidates import Candidate, candidates, instructions
 from genesis_lab.finetuning.prompts import Demonstration, PromptProgram
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import output_root, resolve, shown
 from genesis_lab.providers.base import request_key
-from genesis_lab.stats import LEVEL, Interval, bootstrap_interval, paired_bootstrap_difference
-
-if TYPE_CHECKING:
-    import pandas as pd
+from genesis_lab.stats import Interval, Paired
 
 SEARCH, PROMPT = "search.json", "prompt.json"
 
@@ -69,7 +68,7 @@ class Rung:
     items: int
     scores: Mapping[str, Interval]
     differences: Mapping[str, Interval]
-    """To the task's own prompt, on the same questions."""
+    """To the task's own prompt, on the questions that both answered."""
     kept: tuple[str, ...]
 
 
@@ -81,8 +80,8 @@ class SearchReport:
     ----------
     winner : the best of the race.
     chosen : the best of the last round among those proven better than ``default``, or ``default`` where none is.
-    compared : each prompt of the last round less ``default`` over all validation questions; intervals at 95 % for all
-        of them together (Bonferroni).
+    compared : each prompt of the last round less ``default`` over all validation questions; p-values times the number of
+        prompts that were tried (Bonferroni).
     test : the scores of ``default`` and of the chosen prompt on the test questions, and their difference.
     calls : questions put to the model; `proposer_calls` those to the teacher that proposed instructions.
     busy_s : seconds that asking took; `cost_usd` is None where a price is not known.
@@ -96,7 +95,7 @@ class SearchReport:
     rungs: tuple[Rung, ...]
     winner: str
     chosen: str
-    compared: Mapping[str, Interval]
+    compared: Mapping[str, Paired]
     test: Mapping[str, Interval]
     calls: int
     proposer_calls: int
@@ -157,7 +156,7 @@ def search_prompt(
     train = list(examples.get("train", ()))
     _check(train, validation, test, config)
     settings = request_key(
-        model, role.name, config.model_dump(exclude={"prompt", "replace"}), [each.program.to_dict() for each in more],
+        "2", model, role.name, config.model_dump(exclude={"prompt", "replace"}), [each.program.to_dict() for each in more],
         [(e.id, e.system, e.question, e.answer) for e in (*train, *validation, *test)], proposer is not None,
     )  # fmt: skip
     finished, looks = _finished(folder, settings, config)
@@ -176,18 +175,17 @@ def search_prompt(
         found, pool, more, most=config.candidates, sets=config.demonstration_sets, shown=config.demonstrations,
         seed=config.seed,
     )  # fmt: skip
-    rungs, last = _race(asking, race, validation, config)
+    rungs, compared = race_prompts(
+        {each.name: lambda items, each=each: asking.ask(each.program, items) for each in race}, validation,
+        first_rung=config.first_rung, notes=notes,
+    )  # fmt: skip
     by_name, winner = {each.name: each for each in race}, rungs[-1].kept[0]
-    compared = _against_default(last, config.seed)
-    proven = [name for name, difference in compared.items() if difference.low > 0]
-    chosen = by_name[max(proven, key=lambda name: compared[name].estimate) if proven else "default"]
-    default, rng = race[0], np.random.default_rng(config.seed)
-
-    looked = {each.name: asking.scores(each, test) for each in (default, chosen)}
+    default, chosen = race[0], by_name[proven_best(compared) or "default"]
+    looked = {each.name: asking.ask(each.program, test) for each in (default, chosen)}
     asking.finished()
-    result = {name: bootstrap_interval(scores, rng=rng) for name, scores in looked.items()}
+    result = {name: answers.score for name, answers in looked.items()}
     if chosen is not default:
-        result["difference"] = paired_bootstrap_difference(looked[chosen.name], looked["default"], rng=rng)
+        result["difference"] = looked[chosen.name].against(looked["default"]).difference
     report = SearchReport(
         model=model, task=role.name, config=config, candidates=tuple(race), rungs=tuple(rungs),
         winner=winner, chosen=chosen.name, compared=compared, test=result, proposer_calls=proposer_calls,
@@ -247,11 +245,6 @@ class _Asking:
         if self.on_progress and self.standing:
             self.on_progress(replace(self.standing, total=self.standing.done, eta_s=None))
 
-    def scores(self, candidate: Candidate, items: Sequence[Example]) -> pd.Series[float]:
-        """The candidate's score for each group of `items`."""
-        answers = self.ask(candidate.program, items)
-        return answers.by_group(answers.frame["total"])
-
     def spent(self) -> dict[str, Any]:
         """Calls, tokens, seconds and cost of the whole search, over all its sessions."""
         entries = [
@@ -268,44 +261,57 @@ class _Asking:
         }
 
 
-def _race(
-    asking: _Asking, candidates: Sequence[Candidate], items: Sequence[Example], config: SearchConfig
-) -> tuple[list[Rung], dict[str, pd.Series[float]]]:
-    """The rounds, and each finalist's scores on all `items`; the first of the last `kept` has won."""
-    default, alive, rungs, n = candidates[0], list(candidates), [], config.first_rung
+def race_prompts(
+    prompts: Mapping[str, Callable[[Sequence[Example]], Answers]],
+    items: Sequence[Example],
+    *,
+    first_rung: int = 8,
+    notes: list[str] | None = None,
+) -> tuple[list[Rung], dict[str, Paired]]:
+    """The rounds, and each finalist less ``default``; the first of the last `kept` has won.
+
+    Parameters
+    ----------
+    prompts : by name, what asks with it; the first is ``default``, the task's own.
+    items : the questions, asked in this order.
+    notes : gets a sentence about a prompt with which the model refuses every question: it is out.
+    """
+    names, n = list(prompts), first_rung
+    default, alive, rungs = names[0], names, list[Rung]()
     while True:
         n = min(n, len(items))
-        running = alive if default in alive else [default, *alive]
-        scores = {each.name: asking.scores(each, items[:n]) for each in running}
-        rng = np.random.default_rng(config.seed)
-        ranked = sorted(running, key=lambda each: -float(scores[each.name].mean()))  # stable: at a tie, the earlier one
+        answers: dict[str, Answers] = {}
+        for name in dict.fromkeys([default, *alive]):
+            try:
+                answers[name] = prompts[name](items[:n])
+            except Rejected as error:
+                if name == default:
+                    raise
+                if notes is not None:
+                    notes.append(f"Prompt {name} is out of the race: {error}")
+        scores = {name: each.score for name, each in answers.items()}
+        ranked = sorted(scores, key=lambda name: -scores[name].estimate)  # stable: at a tie, the earlier one
         last = n == len(items)
-        alive = ranked[: 1 if last else math.ceil(len(alive) / 2)]
+        kept = ranked[: 1 if last else math.ceil(len(alive) / 2)]
+        compared = {name: each.against(answers[default]) for name, each in answers.items() if name != default}
         rungs.append(
             Rung(
                 items=n,
-                scores={name: bootstrap_interval(each, rng=rng) for name, each in scores.items()},
-                differences={
-                    name: paired_bootstrap_difference(each, scores[default.name], rng=rng)
-                    for name, each in scores.items()
-                    if name != default.name
-                },
-                kept=tuple(each.name for each in alive),
+                scores=scores,
+                differences={name: each.difference for name, each in compared.items()},
+                kept=tuple(kept),
             )
         )
         if last:
-            return rungs, scores
-        n = len(items) if len(alive) == 1 else n * 2
+            tried = len(names) - 1
+            return rungs, {name: each.corrected(min(1.0, each.p * tried)) for name, each in compared.items()}
+        alive, n = kept, len(items) if len(kept) == 1 else n * 2
 
 
-def _against_default(scores: Mapping[str, pd.Series[float]], seed: int) -> dict[str, Interval]:
-    """Each finalist less the task's own prompt, the intervals wide enough for all of them together."""
-    level = 1 - (1 - LEVEL) / max(1, len(scores) - 1)
-    return {
-        name: paired_bootstrap_difference(each, scores["default"], rng=np.random.default_rng(seed), level=level)
-        for name, each in scores.items()
-        if name != "default"
-    }
+def proven_best(compared: Mapping[str, Paired]) -> str | None:
+    """The prompt that is best of those proven better than the task's own; None where none is."""
+    proven = [name for name, found in compared.items() if found.verdict.startswith("better")]
+    return max(proven, key=lambda name: compared[name].difference.estimate, default=None)
 
 
 def planned_calls(config: SearchConfig, candidates: int) -> int:
@@ -368,11 +374,11 @@ def _demonstrations(
     notes.append(f"{len(good)} of {len(train)} training answers score {config.min_score:g} or more.")
     tried = list(train)[: config.own_answers]
     if tried:
-        frame = asking.ask(PromptProgram(), tried).frame
+        told = asking.ask(PromptProgram(), tried).frame.set_index("example")
         own = [
-            Demonstration(e.question, text, e.language)
-            for e, text, total in zip(tried, frame["text"], frame["total"], strict=True)
-            if total >= config.min_score
+            Demonstration(e.question, told.loc[e.id, "text"], e.language)
+            for e in tried
+            if e.id in told.index and told.loc[e.id, "total"] >= config.min_score
         ]
         notes.append(f"{len(own)} of {len(tried)} of the model's own answers score as much.")
         pool += [each for each in own if each not in pool]

@@ -66,15 +66,13 @@ def verdicts(report: Report) -> Html:
             "compared": f"{p['a']} − {p['b']}",
             "points": _points(p["difference"]),
             "p (Holm)": f"{p['p_holm']:.2g}",
-            "Wilcoxon": "–" if p["wilcoxon_p"] is None else f"{p['wilcoxon_p']:.2g}",
-            "d_z": p["d_z"],
             "win/tie/loss": f"{p['wins']}/{p['ties']}/{p['losses']}",
             "verdict": p["verdict"],
         }
         for p in report["pairs"]
     ]
     what = f"{report['concepts']} concepts in {report['groups']} groups, {report['sampling']['runs']} runs averaged"
-    return table(rows, caption=f"Paired differences ({what})", formats={"d_z": ".2f"})
+    return table(rows, caption=f"Paired differences ({what})")
 
 
 def cards(report: Report, *, models: bool = True) -> Html:
@@ -120,7 +118,7 @@ def parts(report: Report) -> Html:
     """The parts of the score, and what is reported beside it, of every candidate."""
     names = dict.fromkeys(name for c in report["cards"] for name in c["parts"])
     rows = [
-        {"part": name.replace("_", " "), **{c["name"]: f"{c['parts'].get(name, 0.0):.2f}" for c in report["cards"]}}
+        {"part": name.replace("_", " "), **{c["name"]: _share(c["parts"].get(name)) for c in report["cards"]}}
         for name in names
     ]
     return table(rows, caption="Mean of each part (1 is best)")
@@ -175,6 +173,10 @@ def quality_and_speed(report: Report) -> go.Figure:
         xaxis={"title": {"text": "seconds an answer"}, "range": [0, 1.45 * most]},
         yaxis={"title": {"text": "role score"}, "range": [-0.03, 1.03]},
     )  # fmt: skip
+
+
+def _share(value: float | None) -> object:
+    return NotMeasured("no answer has it") if value is None else f"{value:.2f}"
 
 
 def _ends(value: Report) -> dict[str, float]:

@@ -78,8 +78,11 @@ def next_steps(name: str, reports: Mapping[str, Report]) -> list[str]:
     else:
         steps = _after(report, name, reports)
     if export and export["passed"] is False:
-        failed = [gate["form"] for gate in export["gates"] if not gate["passed"]]
+        failed = [gate["form"] for gate in export["gates"] if gate["passed"] is False]
         steps.append(f"Don't use what was exported as {', '.join(failed) or 'GGUF'}: it differs from what was taught.")
+    elif export and (open_ := [gate for gate in export["gates"] if gate["passed"] is None]):
+        told = "; ".join(f"{gate['form']} {gate['said']}" for gate in open_)
+        steps.append(f"Export again with more items before relying on what was exported ({told}).")
     return steps
 
 
@@ -98,23 +101,23 @@ def gates(report: Report) -> Html:
         change = gate["difference"]
         row |= {"run by": gate["asked_by"], "score": _interval(gate["score"]), "valid": f"{gate['valid']:.0%}"}
         if change:
-            row |= {"change": f"{change['estimate']:+.2f}", "passes": "yes" if gate["passed"] else "no"}
+            row |= {"change": f"{change['estimate']:+.2f}", "verdict": gate["said"]}
         rows.append(row)
-    return table(rows, caption=f"After export (a mean score may fall by {report['margin']:g})")
+    return table(rows, caption=f"After export (score and validity may fall by {report['margin']:g})")
 
 
 def _after(report: Report, name: str, reports: Mapping[str, Report]) -> list[str]:
     """What an examination without limits asks for."""
     pair = headline(report)
-    said = f"{pair['a']} against {pair['b']} is {pair['verdict']}"
-    if pair["verdict"].startswith("inconclusive"):
-        return [f"Hold out more concepts before deciding: {said}."]
+    said = f"{pair['a']} against {pair['b']}: {pair['verdict']}"
+    if pair["verdict"].startswith("can't be told"):
+        return [f"Hold out more concepts before deciding ({said})."]
     if not pair["verdict"].startswith("better"):
-        return [f"Don't use it yet: {said}. Teach on more examples or for longer, or take a larger base."]
+        return [f"Don't use it yet ({said}). Teach on more examples or for longer, or take a larger base."]
     steps = []
     if "student" in reports and "export" not in reports:
         command = f"genesis export-student {reports['student']['student']} FOLDER --dataset {name}"
-        steps.append(f"Use the student: {said}. {command} writes it for Ollama.")
+        steps.append(f"Use the student ({said}). {command} writes it for Ollama.")
     of = next(c for c in report["cards"] if c["name"] == pair["a"])
     if (broken := 1 - of["validity"]["estimate"]) > FEW:
         steps.append(
@@ -134,8 +137,8 @@ def _gain(report: Report | None) -> list[Any]:
         "within it it would not; an interval that crosses zero shows nothing.",
         evaluation.forest(report),
         evaluation.verdicts(report),
-        "p says how often luck alone would show such a difference, corrected for the number of pairs; Wilcoxon is a second "
-        "test beside it. d_z is the difference in standard deviations. Win, tie and loss count groups of like concepts.",
+        "p says how often luck alone would show such a difference, corrected for the number of pairs. Win, tie and loss "
+        "count groups of like concepts.",
         evaluation.cards(report, models=False),
         "Score is between 0 and 1. Valid is the share of answers that meet the schema, cut off the share that reached "
         "the length limit. Run SD is how much one question's score moves from run to run.",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request, request_key
-from genesis_lab.stats import Interval, bootstrap_interval, proportion_interval
+from genesis_lab.stats import Interval, mean_interval, proportion_interval
 from genesis_lab.validation.agreement import Agreement, agreements
 from genesis_lab.validation.rubric import SCALE, Criterion, Rubric, load_rubric, question, read_scores
 
@@ -168,10 +168,8 @@ def judge(
         rubric_digest=rubric.digest,
         sample=len(rows),
         judged=len(good),
-        overall=_mean([_average(scores) for _, (scores, _) in good], rng),
-        criteria=tuple(
-            _criterion(c, [scores[c.name] for _, (scores, _) in good], rng) for c in rubric.criteria if good
-        ),
+        overall=_mean([_average(scores) for _, (scores, _) in good]),
+        criteria=tuple(_criterion(c, [scores[c.name] for _, (scores, _) in good]) for c in rubric.criteria if good),
         worst=_worst(good),
         agreement=tuple(agreements(rubric, labels, by_id, rng)),
         control=control,
@@ -312,8 +310,8 @@ def _controlled(pairs: Sequence[tuple[Answer, Answer]]) -> tuple[Control | None,
     return Control(len(both), interval, reading), ""
 
 
-def _criterion(criterion: Criterion, scores: Sequence[int], rng: np.random.Generator) -> CriterionScore:
-    mean = _mean(scores, rng)
+def _criterion(criterion: Criterion, scores: Sequence[int]) -> CriterionScore:
+    mean = _mean(scores)
     assert mean is not None
     counts = Counter(scores)
     return CriterionScore(criterion.name, criterion.title, mean, {s: counts[s] for s in SCALE})
@@ -334,8 +332,8 @@ def _caveats(model: str, writer: object) -> Iterator[str]:
         yield f"{model} judges its own texts here, which models are known to prefer: let another one judge."
 
 
-def _mean(values: Sequence[float], rng: np.random.Generator) -> Interval | None:
-    return bootstrap_interval(values, rng=rng) if len(values) else None
+def _mean(values: Sequence[float]) -> Interval | None:
+    return mean_interval(values, scale=(SCALE[0], SCALE[-1])) if len(values) else None
 
 
 def _average(scores: Mapping[str, int]) -> float:
