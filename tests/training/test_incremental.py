@@ -28,6 +28,7 @@ def test_with_the_earlier_data_the_model_is_fitted_anew_on_both():
     assert second.chosen == "tfidf+linear_svm" and second.params == {"C": 2.0}
     assert second.continued.how == "tfidf+linear_svm fitted anew on english (108) and spanish (108)"
     assert second.continued.after.estimate > second.continued.before.estimate
+    assert second.continued.compared.verdict == "better"
     assert set(second.evaluation.per_language) == {"en", "es"}
     assert [source.name for source in second.model.card.sources] == ["english", "spanish"]
 

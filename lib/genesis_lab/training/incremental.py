@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.stats import mcnemar
+from genesis_lab.stats import paired
 from genesis_lab.training.config import TrainConfig, train_config
 from genesis_lab.training.evaluation import share
 from genesis_lab.training.examples import Examples, check_learnable, hold_out, join, named, read_examples
@@ -140,7 +140,7 @@ def _go_on(
 def _told(report: TrainingReport, before: IntentModel, test: Examples, how: str, messages: list[str]) -> TrainingReport:
     was = np.asarray([p.intent for p in before.predict(list(test.texts))]) == test.labels
     now = np.asarray([p.intent for p in report.model.predict(list(test.texts))]) == test.labels
-    continued = Continued(how, share(was), share(now), mcnemar(now, was))
+    continued = Continued(how, share(was), share(now), paired(now, was, test.groups.tolist()))
     return replace(report, continued=continued, messages=(*messages, *report.messages))
 
 

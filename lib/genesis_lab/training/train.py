@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.stats import Interval, proportion_interval
+from genesis_lab.stats import Interval, Paired, proportion_interval
 from genesis_lab.training.classifiers import build, calibrated, calibration_method
 from genesis_lab.training.config import TrainConfig, Value, train_config
 from genesis_lab.training.evaluation import Evaluation, evaluate
@@ -65,8 +65,8 @@ class Continued:
     how: str
     before: Interval
     after: Interval
-    p_value: float
-    """Exact McNemar test of before against after."""
+    compared: Paired
+    """After less before on the same records; near-duplicates count once."""
 
 
 @dataclass(frozen=True, slots=True)

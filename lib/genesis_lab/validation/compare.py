@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from genesis_lab.bias.significance import independence_p
 from genesis_lab.errors import InvalidInput
-from genesis_lab.stats import Interval, cramers_v, holm, mcnemar, paired_bootstrap_difference, total_variation
+from genesis_lab.stats import CANT_TELL, Interval, cramers_v, holm, paired, total_variation
 
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
-Verdict = Literal["a is better", "b is better", "no difference shown"]
+Verdict = Literal["a is better", "b is better", "equivalent", "can't be told"]
 ATTRIBUTES = ("intent", "category", "language", "sentiment", "complexity", "resolution_status")
 ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeDifference:
-    """How differently one attribute is spread. `p` is chi-square's, `p_holm` corrected over the attributes.
+    """How differently one attribute is spread. `p` is `significance.independence_p`'s, `p_holm` corrected over the attributes.
 
     `total_variation` is the share of records that would have to change value. `most_different` is the value whose
     share differs most, with its shares in a and b.
@@ -43,7 +44,7 @@ class AttributeDifference:
 class WorthDifference:
     """One student trained on a and on b, tested on the same real items. `difference` is accuracy of a − b.
 
-    `p` is McNemar's exact test, `p_holm` corrected over the students.
+    `p` is of the paired comparison (`stats.paired`), `p_holm` corrected over the students.
     """
 
     student: str
@@ -82,6 +83,8 @@ class Comparison:
             said = f"{self.name_a} teaches better"
         elif "b is better" in words:
             said = f"{self.name_b} teaches better"
+        elif words == {"equivalent"}:
+            said = "Both teach equally well"
         else:
             said = "No difference in worth is shown"
         return f"{said} on {self.reference} ({shown})."
@@ -109,7 +112,7 @@ def compare(
     scorecards : `Scorecard.to_dict()` of both, measured on the same reference items.
     attributes : columns whose distributions are compared.
     names : what to call them (default: the folders' names).
-    rng : for the bootstrap (default: seeded with 0).
+    rng : for tests by simulation (default: seeded with 0).
 
     Raises
     ------
@@ -122,7 +125,7 @@ def compare(
     splits = sorted({*a.counts, *b.counts})
     sizes = {"all": (a.total, b.total)} | {s: (a.counts.get(s, 0), b.counts.get(s, 0)) for s in splits}
     counts = {name: (_counts(a, name), _counts(b, name)) for name in attributes}
-    differences = _attribute_differences(counts, not_measured)
+    differences = _attribute_differences(counts, not_measured, rng or np.random.default_rng(0))
     scores: dict[str, tuple[float | None, float | None]] = {}
     if quality[0] is None or quality[1] is None:
         not_measured["quality"] = f"no quality report of {name_a if quality[0] is None else name_b}"
@@ -132,7 +135,7 @@ def compare(
     if why := _not_comparable(scorecards, (name_a, name_b)):
         not_measured["worth"] = why
     else:
-        worth = _worth(scorecards, rng or np.random.default_rng(0))
+        worth = _worth(scorecards)
     on = (scorecards[0] or {}).get("reference") if worth else None
     return Comparison(
         name_a,
@@ -156,10 +159,8 @@ def _counts(dataset: Dataset, attribute: str) -> pd.Series[int]:
 
 
 def _attribute_differences(
-    counts: Mapping[str, tuple[pd.Series[int], pd.Series[int]]], not_measured: dict[str, str]
+    counts: Mapping[str, tuple[pd.Series[int], pd.Series[int]]], not_measured: dict[str, str], rng: np.random.Generator
 ) -> tuple[AttributeDifference, ...]:
-    from scipy.stats import chi2_contingency
-
     tables = {}
     for name, (of_a, of_b) in counts.items():
         table = pd.concat([of_a, of_b], axis=1, keys=["a", "b"]).fillna(0).sort_index()
@@ -167,9 +168,7 @@ def _attribute_differences(
             not_measured[name] = "no values on one side"
         else:
             tables[name] = table
-    pvalues = {
-        n: float(chi2_contingency(t.to_numpy(), correction=False).pvalue) for n, t in tables.items() if len(t) > 1
-    }
+    pvalues = {n: independence_p(t.to_numpy(dtype=np.int64), rng)[0] for n, t in tables.items() if len(t) > 1}
     adjusted = dict(zip(pvalues, holm(list(pvalues.values())), strict=True))
     found = []
     for name, table in tables.items():
@@ -224,28 +223,25 @@ def _not_comparable(
     return None
 
 
-def _worth(
-    cards: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None], rng: np.random.Generator
-) -> tuple[WorthDifference, ...]:
+def _worth(cards: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]) -> tuple[WorthDifference, ...]:
     left, right = ({s["student"]: s for s in (card or {})["students"]} for card in cards)
-    shared = [name for name in left if name in right]
-    right_or_wrong = {n: [np.array(list(side[n]["correct"])) == "1" for side in (left, right)] for n in shared}
-    pvalues = [mcnemar(*right_or_wrong[name]) for name in shared]
-    found = []
-    for name, p, adjusted in zip(shared, pvalues, holm(pvalues), strict=True):
-        of_a, of_b = right_or_wrong[name]
-        difference = paired_bootstrap_difference(of_a, of_b, rng=rng)
-        better: Verdict = "a is better" if difference.estimate > 0 else "b is better"
-        found.append(
-            WorthDifference(
-                student=name,
-                title=left[name]["title"],
-                accuracy_a=float(of_a.mean()),
-                accuracy_b=float(of_b.mean()),
-                difference=difference,
-                p=p,
-                p_holm=adjusted,
-                verdict=better if adjusted < ALPHA else "no difference shown",
-            )
+    right_or_wrong = {
+        n: [np.array(list(side[n]["correct"])) == "1" for side in (left, right)] for n in left if n in right
+    }
+    compared = {name: paired(*both) for name, both in right_or_wrong.items()}
+    adjusted = holm([found.p for found in compared.values()])
+    words: dict[str, Verdict] = {"better": "a is better", "better but small": "a is better", "worse": "b is better"}
+    words |= {"equivalent": "equivalent"}
+    return tuple(
+        WorthDifference(
+            student=name,
+            title=left[name]["title"],
+            accuracy_a=float(right_or_wrong[name][0].mean()),
+            accuracy_b=float(right_or_wrong[name][1].mean()),
+            difference=found.difference,
+            p=found.p,
+            p_holm=p,
+            verdict=words.get(found.corrected(p).verdict, CANT_TELL),
         )
-    return tuple(found)
+        for (name, found), p in zip(compared.items(), adjusted, strict=True)
+    )
