@@ -130,6 +130,13 @@ def test_a_smoke_run_says_so(dataset: Dataset, base: Path, tmp_path: Path) -> No
     assert (len(info["steps"]), info["examples"]) == (1, {"train": 5, "validation": 1})
 
 
+def test_a_student_that_can_not_be_examined_is_not_chosen_by_a_score_of_0(
+    dataset: Dataset, base: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(GenesisError, match="on which the student is examined, can't be answered: The prompt has"):
+        train(ready(dataset, base, tmp_path, answer_tokens=4_000))
+
+
 def test_long_examples_are_listed_and_left_out_never_cut(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     everything = ready(dataset, base, tmp_path)
     lengths = sorted(len(example) for example in everything.train)

@@ -243,12 +243,34 @@ def test_openings_that_mean_the_same_count_when_there_is_an_embedder(records: li
     assert part.value is not None and part.failed and part.offences[0].reason.startswith("says the same as row")
 
 
+def test_spanish_is_not_measured_against_english_people(records: list[dict[str, Any]]) -> None:
+    spanish = [copy.deepcopy(record) for record in records if record["language"] == "es"]
+    english = [copy.deepcopy(record) for record in records if record["language"] == "en"]
+    alone, both, other = (_report(some).diversity for some in (spanish, [*english, *spanish], english))
+    for name in ("distinct_2", "self_similarity", "opening_patterns"):
+        assert alone.part(name).value is None and alone.part(name).reason == "no human level for Spanish"
+        assert both.part(name).value == other.part(name).value is not None
+        assert "no human level for Spanish" in both.part(name).meaning
+        assert "Spanish" not in other.part(name).meaning
+    assert alone.value is not None and alone.value == np.mean([p.value for p in alone.parts if p.value is not None])
+
+
+def test_texts_without_a_word_in_common_are_no_proof_of_wrong_labels(records: list[dict[str, Any]]) -> None:
+    broken = copy.deepcopy(records[:60])
+    for i, record in enumerate(broken):
+        record["intent"] = ("request_refund", "card_arrival")[i % 2]
+        for turn in record["turns"]:
+            turn["text"] = f"word{i}"
+    part = _report(broken).consistency.part("label_fidelity")
+    assert part.value is None and part.reason and "nothing to learn from" in part.reason
+
+
 def test_levels_of_real_people_are_what_they_were_measured_to_be(real_banking77: Path) -> None:
     import pandas as pd
 
     pool = pd.read_csv(real_banking77 / "train_pool.csv")
     measured = diversity.levels(pool["text"].tolist(), pool["category"].tolist())
-    assert measured == pytest.approx(diversity.human_levels(), abs=1e-3)
+    assert measured == pytest.approx(diversity.human_levels()["en"], abs=1e-3)
 
 
 def _conversations(total: int, seed: int) -> list[dict[str, Any]]:

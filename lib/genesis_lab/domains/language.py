@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+NAMES = {"en": "English", "es": "Spanish"}
 _WORD = re.compile(r"[a-záéíóúüñ']+")
 _DECISIVE = 3
 """Function words one language must be ahead by for the count alone to settle it (two, if the other has none)."""

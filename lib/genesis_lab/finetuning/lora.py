@@ -90,6 +90,7 @@ def train(prepared: Prepared, *, on_progress: OnProgress | None = None) -> Finet
         while True:
             epochs = done["epochs"]
             if step and (step % prepared.steps_per_epoch == 0 or step == total) and epochs[-1]["step"] < step:
+                save()  # what was learned is not lost should the examination fail
                 epochs.append(_evaluated(prepared, len(epochs), _mean_loss(done["steps"], epochs[-1]["step"]), step))
                 if _best_epoch(epochs) == len(epochs) - 1:
                     best = _adapter(prepared)
@@ -121,7 +122,12 @@ def train(prepared: Prepared, *, on_progress: OnProgress | None = None) -> Finet
 
 
 def examine(prepared: Prepared) -> tuple[list[float], list[bool], list[str]]:
-    """Score, validity and text of the student's free answers to the examples it is examined on."""
+    """Score, validity and text of the student's free answers to the examples it is examined on.
+
+    Raises
+    ------
+    GenesisError : one can't be answered: epochs are compared on the same questions, or not at all.
+    """
     if not prepared.examined:
         return [], [], []
     config = prepared.config
@@ -131,7 +137,13 @@ def examine(prepared: Prepared) -> tuple[list[float], list[bool], list[str]]:
     ]
     with attending(prepared, "sdpa"):
         answers = provider.complete_many(requests)
-    texts = ["" if isinstance(answer, Exception) else answer.text for answer in answers]
+    texts = []
+    for example, answer in zip(prepared.examined, answers, strict=True):
+        if isinstance(answer, Exception):
+            raise GenesisError(
+                f"Example {example.id}, on which the student is examined, can't be answered: {answer}"
+            ) from answer
+        texts.append(answer.text)
     scores = [prepared.role.score(text, example) for text, example in zip(texts, prepared.examined, strict=True)]
     return [score.total for score in scores], [score.valid for score in scores], texts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from genesis_lab.domains.conversations.taxonomy import read_yaml
+from genesis_lab.domains.language import NAMES
 from genesis_lab.validation import duplicates
 from genesis_lab.validation.aggregate import LISTED, Aggregate
 from genesis_lab.validation.scores import Part, Score, mean_score, share, unmeasured
@@ -35,20 +37,33 @@ def finish(total: Aggregate, embed: Embed | None = None) -> Score:
 
     Distinct-n, self-similarity and pattern concentration of real people aren't 1 or 0 either, so these parts are on a
     scale where 1 is the level of real customers (``human_levels.yaml``) or better, and 0 is the same words every time.
+    They are measured on the records in a language whose level is known: another language has another one.
     """
     if not total.n:
         return mean_score("diversity", 0, (), reason="the dataset has no records")
-    opening = total.column("opening")
-    cells = {cell: group["words"].tolist() for cell, group in total.sample.groupby("cell")}
+    opening, language, spoken = total.column("opening"), total.column("language"), total.column("opening") != 0
+    known = np.isin(language, hashed(pa.array(sorted(human_levels()))))
+    told = total.sample[total.sample["language"].isin(human_levels())]
+    cells = {cell: group["words"].tolist() for cell, group in told.groupby("cell")}
     parts = [
         _unique(total, opening),
         _near(total, opening),
         *(_distinct(cells, n) for n in (1, 2, 3)),
         _self_similarity(cells),
-        _patterns(total.column("cell"), total.column("prefix"), opening != 0),
+        _patterns(total.column("cell"), total.column("prefix"), spoken & known),
         _semantic(total, embed),
     ]
+    if others := sorted(set(total.sample["language"]) - set(human_levels())):
+        said = f"no human level for {', '.join(NAMES.get(one, one) or 'records without a language' for one in others)}"
+        parts = [_left_out(part, said) if part.name in human_levels()["en"] else part for part in parts]
     return mean_score("diversity", total.n, parts)
+
+
+def _left_out(part: Part, said: str) -> Part:
+    """A part that says which records it does not rest on; or why it rests on none."""
+    if part.value is None:
+        return replace(part, reason=said)
+    return replace(part, meaning=f"{part.meaning}; the others left out: {said}")
 
 
 def distinct_ngrams(cells: Mapping[str, Sequence[str]], n: int) -> NDArray[np.float64]:
@@ -107,8 +122,8 @@ def first_words(words: pa.StringArray) -> NDArray[np.uint64]:
 
 
 @lru_cache(maxsize=1)
-def human_levels() -> dict[str, float]:
-    """The same measures on openings that people wrote."""
+def human_levels() -> dict[str, dict[str, float]]:
+    """The same measures on openings that people wrote, by language."""
     return dict(read_yaml(Path(__file__).with_name("human_levels.yaml")))
 
 
@@ -148,7 +163,7 @@ def _near(total: Aggregate, opening: NDArray[np.uint64]) -> Part:
 
 
 def _distinct(cells: Mapping[str, Sequence[str]], n: int) -> Part:
-    human = human_levels()[f"distinct_{n}"]
+    human = human_levels()["en"][f"distinct_{n}"]
     unit, meaning = (
         f"windows of {_WINDOW} {n}-grams",
         f"distinct-{n} within intent and language ÷ people's {human:.2f}, at most 1",
@@ -162,7 +177,7 @@ def _distinct(cells: Mapping[str, Sequence[str]], n: int) -> Part:
 
 
 def _self_similarity(cells: Mapping[str, Sequence[str]]) -> Part:
-    human = human_levels()["self_similarity"]
+    human = human_levels()["en"]["self_similarity"]
     unit = "pairs of openings"
     meaning = (
         f"1 at people's mean Jaccard similarity within intent and language ({human:.2f}) or less, 0 when all are alike"
@@ -174,7 +189,7 @@ def _self_similarity(cells: Mapping[str, Sequence[str]]) -> Part:
 
 
 def _patterns(cell: NDArray[np.uint64], prefix: NDArray[np.uint64], usable: NDArray[np.bool_]) -> Part:
-    human = human_levels()["opening_patterns"]
+    human = human_levels()["en"]["opening_patterns"]
     meaning = (
         "1 when two openings of an intent and language start with the same three words as rarely as people's "
         f"({human:.3f}) or less, 0 when always"
@@ -213,5 +228,5 @@ def _above(value: float, human: float) -> float:
 
 
 def _part(name: str, value: float, n: int, unit: str, meaning: str, measured: float) -> Part:
-    detail: dict[str, Any] = {"measured": measured, "people": human_levels()[name]}
+    detail: dict[str, Any] = {"measured": measured, "people": human_levels()["en"][name]}
     return Part(name, value, n, unit, meaning, detail=detail)

@@ -41,6 +41,10 @@ def finish(total: Aggregate, seed: int) -> Part:
         return unmeasured("label_fidelity", _UNIT, _MEANING, reason)
     names, labels = np.unique(sample["intent"].to_numpy(dtype=str), return_inverse=True)
     probabilities = _out_of_fold(sample["text"].tolist(), labels, seed)
+    if probabilities is None:
+        return unmeasured(
+            "label_fidelity", _UNIT, _MEANING, "no word occurs in two conversations: nothing to learn from"
+        )
     looks_like = probabilities.argmax(axis=1)
     right, guess = int((looks_like == labels).sum()), float(np.bincount(labels).max() / len(labels))
     left_out = int((sizes < _FOLDS).sum())
@@ -61,7 +65,8 @@ def finish(total: Aggregate, seed: int) -> Part:
     return share("label_fidelity", len(sample), len(wrong), _UNIT, _MEANING, empty="", offences=offences, detail=detail)
 
 
-def _out_of_fold(texts: list[str], labels: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+def _out_of_fold(texts: list[str], labels: NDArray[np.int64], seed: int) -> NDArray[np.float64] | None:
+    """Probabilities of each label; None where no word occurs twice."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -72,8 +77,10 @@ def _out_of_fold(texts: list[str], labels: NDArray[np.int64], seed: int) -> NDAr
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     try:
         return np.asarray(cross_val_predict(model, texts, labels, cv=folds, method="predict_proba"), dtype=float)
-    except ValueError:  # no word occurs twice: nothing to learn from
-        return np.full((len(labels), int(labels.max()) + 1), 1 / (int(labels.max()) + 1))
+    except ValueError as error:
+        if "no terms remain" in str(error) or "empty vocabulary" in str(error):
+            return None
+        raise
 
 
 def _issues(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[int]:

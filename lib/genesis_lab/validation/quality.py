@@ -178,6 +178,7 @@ def _block(table: pa.Table, taxonomy: Taxonomy | None, sample_per_cell: int, see
         "opening": opening,
         "intent": intents,
         "cell": intents ^ (hashed(language) >> np.uint64(1)),
+        "language": hashed(language),
         "prefix": diversity.first_words(words),
         "signature": signatures(words),
     }

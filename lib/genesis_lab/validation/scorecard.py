@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genesis_lab.domains.conversations.opening import opening
+from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.stats import Interval
 from genesis_lab.texts import normal
@@ -27,7 +28,6 @@ OnProgress = Callable[[int, int, str], None]
 
 K_SHOTS = (1, 2, 5, 10, 20)
 STUDENTS = ("tfidf", "embedding")
-_LANGUAGES = {"en": "English", "es": "Spanish"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,4 +243,4 @@ def _floor_answers(
 
 
 def _spelt(language: str) -> str:
-    return _LANGUAGES.get(language, language)
+    return NAMES.get(language, language)
