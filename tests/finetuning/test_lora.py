@@ -30,7 +30,7 @@ from genesis_lab.finetuning.student import Prepared, attending, prepare
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.local import LocalProvider, chat_tokens
 from genesis_lab.providers.local_models import load_model
-from tiny_models import tiny_llama
+from tiny_models import FORGETFUL, tiny_llama, tiny_model
 
 SMALL = {
     "epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "max_length": 700, "row_tokens": 700, "dtype": "float32",
@@ -394,3 +394,85 @@ def test_datasets_that_teach_no_student_are_refused(base: Path, tmp_path: Path) 
         writer.write([], "train")
     with pytest.raises(InvalidInput, match="holds conversations, which teach no student"):
         ready(open_dataset(tmp_path / "talk"), base, tmp_path)
+
+
+LAYERS = {
+    "llama": ({"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}),
+    "phi3": ({"qkv_proj", "o_proj"}, {"gate_up_proj", "down_proj"}),
+    "gemma2": ({"q_proj", "k_proj", "v_proj", "o_proj"}, {"gate_proj", "up_proj", "down_proj"}),
+    "gpt2": ({"c_attn", "c_proj"}, {"c_fc"}),
+    "gpt_neox": ({"query_key_value", "dense"}, {"dense_h_to_4h", "dense_4h_to_h"}),
+    "bloom": ({"query_key_value", "dense"}, {"dense_h_to_4h", "dense_4h_to_h"}),
+    "mpt": ({"Wqkv", "out_proj"}, {"up_proj", "down_proj"}),
+}
+
+
+@pytest.mark.parametrize("family", LAYERS)
+def test_adapters_land_on_attention_and_more_whatever_the_layers_are_called(
+    family: str, dataset: Dataset, words: list[str], tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "base", family, words)
+    attention, others = LAYERS[family]
+    assert ready(dataset, model, tmp_path).adapted == dict.fromkeys(attention, 2)  # one in each of the two blocks
+    everywhere = ready(dataset, model, tmp_path, targets="all-linear").adapted
+    assert set(everywhere) == attention | others
+    assert everywhere == {name: 4 if (family, name) == ("gpt2", "c_proj") else 2 for name in everywhere}
+
+
+@pytest.mark.parametrize("family", LAYERS)
+def test_a_student_of_any_family_learns_from_each_example_by_itself_and_is_used_by_its_folder(
+    family: str, dataset: Dataset, words: list[str], tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "base", family, words)
+    prepared = ready(dataset, model, tmp_path, max_steps=1, row_tokens=1400)
+    three = prepared.train[:3]
+    with attending(prepared, prepared.attention), torch.no_grad():
+        together = sum(float(row_loss(prepared, row)) for row in prepared.rows(three))
+        apart = sum(float(row_loss(prepared, row)) for each in three for row in prepared.rows([each]))
+        torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-3)
+    report = train(prepared)
+    assert report.info["adapted"] == prepared.adapted and report.info["notes"] == []
+    request = replace(question_of(role_examples(dataset)["train"][0]), max_tokens=5)
+    assert LocalProvider(str(report.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
+
+
+def test_a_base_without_layers_for_adapters_says_what_to_do() -> None:
+    from torch import nn
+
+    from genesis_lab.finetuning.student import target_layers
+
+    class Model(nn.Module):
+        def __init__(self, *blocks: nn.Module) -> None:
+            super().__init__()
+            self.mixer, self.head = nn.Sequential(*blocks), nn.Linear(2, 2)
+
+        def get_output_embeddings(self) -> nn.Module:
+            return self.head
+
+    with pytest.raises(InvalidInput, match="in its attention that adapters could be put on: set targets to all-linear"):
+        target_layers(Model(nn.Linear(2, 2)), attention_only=True)
+    with pytest.raises(InvalidInput, match="no linear layers that adapters could be put on: choose another base"):
+        target_layers(Model(), attention_only=False)
+
+
+def test_a_template_that_drops_the_instruction_teaches_it_all_the_same_and_the_record_says_so(
+    dataset: Dataset, words: list[str], tmp_path: Path
+) -> None:
+    model = tiny_llama(tmp_path / "base", words, template=FORGETFUL["drops the system text"])
+    prepared = ready(dataset, model, tmp_path, max_steps=1)
+    instruction = role_examples(dataset)["train"][0].system
+    assert instruction[:40] in prepared.loaded.tokenizer.decode(prepared.train[0].prompt)
+    assert "head of the first question" in train(prepared).info["notes"][0]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_dataset_with_one_text_teaches_it_or_says_what_is_missing(n: int, base: Path, tmp_path: Path) -> None:
+    role: Any = get_domain("requirements", max_items=2)
+    spec = role.specs(1, 1)[0]
+    about = Provenance(provider="offline", model="grammar", prompt_version=role.prompt_version)
+    record = role.parse(role.offline_text(spec, 0), spec, about).model_dump()
+    with DatasetWriter(tmp_path / "one", role.name, {}) as writer:
+        writer.write([record] * n, "train")
+        writer.write([record], "validation")
+    report = train(ready(open_dataset(tmp_path / "one"), base, tmp_path, max_steps=1, max_length=2000, row_tokens=4000))
+    assert report.info["examples"] == {"train": n, "validation": 1}

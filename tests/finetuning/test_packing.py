@@ -70,7 +70,7 @@ def test_a_gap_is_filled_by_what_fits_it_best() -> None:
 @pytest.mark.parametrize("attention", [TILED, "sdpa"])
 @pytest.mark.parametrize("filled", [False, True])
 def test_logits_of_a_packed_row_equal_those_of_each_example_alone(model: Any, attention: str, filled: bool) -> None:
-    assert isolation(model.config, "cpu", 512) == TILED  # and transformers knows it from now on
+    assert isolation(model, "cpu", 512) == TILED  # and transformers knows it from now on
     (row,) = rows(EXAMPLES, 700, filled=filled)
     logits = model.lm_head(hidden(model, row, attention))
     by_length = sorted(EXAMPLES, key=len, reverse=True)
@@ -106,7 +106,7 @@ def test_only_response_tokens_and_their_end_are_learned() -> None:
 
 @pytest.mark.parametrize("attention", [TILED, "sdpa"])
 def test_loss_and_gradient_equal_the_padded_reference(model: Any, attention: str) -> None:
-    isolation(model.config, "cpu", 512)
+    isolation(model, "cpu", 512)
     weights = list(model.get_decoder().layers.parameters())
     packed = torch.zeros(())
     for row in rows(EXAMPLES, 450):  # two rows: the sum does not depend on how they were cut

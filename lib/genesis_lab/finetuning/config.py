@@ -28,7 +28,9 @@ class FinetuneConfig(BaseModel):
     rank: int = Field(8, ge=1, le=512, description="rank of the adapters: what they can hold")
     alpha: float = Field(32.0, gt=0, description="weight of the adapters: alpha ÷ rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs set to zero in training")
-    targets: Targets = Field("attention", description="adapters on q, k, v and o alone, or on every linear layer")
+    targets: Targets = Field(
+        "attention", description="adapters on the layers of attention alone, or on every linear layer"
+    )
     max_length: int = Field(2048, ge=16, description="longest example, tokens; longer ones are listed and left out")
     row_tokens: int = Field(2048, ge=16, description="tokens that go through the model at once; memory grows with it")
     dtype: Dtype = Field("auto", description="number format of the frozen base; the adapters are always float32")

@@ -135,7 +135,7 @@ def examine(prepared: Prepared) -> tuple[list[float], list[bool], list[str]]:
     requests = [
         replace(question_of(example), max_tokens=config.answer_tokens, temperature=0.0) for example in prepared.examined
     ]
-    with attending(prepared, "sdpa"):
+    with attending(prepared, prepared.serving):
         answers = provider.complete_many(requests)
     texts = []
     for example, answer in zip(prepared.examined, answers, strict=True):
@@ -278,6 +278,8 @@ def _info(prepared: Prepared, done: dict[str, Any]) -> dict[str, Any]:
         "device": prepared.loaded.device,
         "dtype": prepared.loaded.dtype,
         "attention": prepared.attention,
+        "adapted": prepared.adapted,
+        "notes": list(prepared.loaded.notes),
         "tokens_seen": tokens,
         "training_seconds": seconds,
         "tokens_per_s": tokens / seconds if seconds else None,

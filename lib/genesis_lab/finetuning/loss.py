@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from genesis_lab.finetuning.packing import TILED, Row
+from genesis_lab.finetuning.packing import ALONE, TILED, Row
 from genesis_lab.finetuning.student import Prepared
 
 _LOGITS_AT_ONCE = 256
@@ -18,10 +18,11 @@ def row_loss(prepared: Prepared, row: Row) -> Any:
     import torch
 
     base, device = prepared.model.get_base_model(), prepared.loaded.device
-    apart = {"lengths": row.lengths, "shared": row.shared} if prepared.attention == TILED else {}
+    apart: dict[str, Any] = {"lengths": row.lengths, "shared": row.shared} if prepared.attention == TILED else {}
+    if prepared.attention != ALONE:
+        apart["position_ids"] = torch.tensor([row.positions], device=device)
     hidden = base.get_decoder()(
         input_ids=torch.tensor([row.ids], device=device),
-        position_ids=torch.tensor([row.positions], device=device),
         use_cache=False,
         **apart,
     ).last_hidden_state[0]

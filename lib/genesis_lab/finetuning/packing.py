@@ -20,6 +20,8 @@ from typing import Any
 from genesis_lab.finetuning.examples import Encoded
 
 TILED = "genesis_tiled"
+ALONE = "one by one"
+"""Not an implementation of attention: a row for each example, for models that would mix those of a row."""
 _TILE = 128
 _BEGINNING = 16
 """Prompts that agree in so many tokens are looked at for a longer common beginning."""
@@ -114,22 +116,26 @@ def _row(examples: Sequence[Encoded], shared: int, width: int, pad: int) -> Row:
     return Row(tuple(ids), tuple(positions), tuple(lengths), shared, tuple(at), tuple(labels), tokens)
 
 
-def isolation(config: Any, device: str, max_length: int) -> str:
-    """How examples in a row are kept apart: the name of an attention implementation of transformers.
+def isolation(model: Any, device: str, max_length: int) -> str:
+    """How examples in a row are kept apart: the name of an attention implementation of transformers, or `ALONE`.
 
     Parameters
     ----------
-    config : the model's; what it says of sliding windows and soft caps decides, besides the device.
+    model : as it was loaded; whether it leaves attention to transformers, which implementations it knows, and what it
+        says of sliding windows and soft caps decide, besides the device.
     """
+    if not model._supports_attention_backend:
+        return ALONE
+    loaded = str(model.config._attn_implementation)
     if device == "cuda":
-        return "flash_attention_2" if find_spec("flash_attn") else "sdpa"
-    text = config.get_text_config()
+        return "flash_attention_2" if find_spec("flash_attn") and model._supports_flash_attn else loaded
+    text = model.config.get_text_config()
     window = getattr(text, "sliding_window", None)
     plain = not (window and window < max_length) and not getattr(text, "attn_logit_softcapping", None)
     if plain and device == "cpu":
         _register()
         return TILED
-    return "sdpa"
+    return loaded
 
 
 @lru_cache(1)

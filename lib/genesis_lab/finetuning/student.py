@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +20,18 @@ from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.finetuning import checkpoints
 from genesis_lab.finetuning.config import FinetuneConfig
 from genesis_lab.finetuning.examples import Encoded, TooLong, encode, role_examples, role_of
-from genesis_lab.finetuning.packing import TILED, Row, isolation, rows
+from genesis_lab.finetuning.packing import ALONE, TILED, Row, isolation, rows
 from genesis_lab.providers.local_models import LoadedModel, load_model
-
-ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs, loaded and checked: the student with fresh adapters, and the examples as token ids."""
+    """All that a run needs, loaded and checked: the student with fresh adapters, and the examples as token ids.
+
+    Parameters
+    ----------
+    attention, serving : implementation of attention in training, and as the base was loaded.
+    """
 
     config: FinetuneConfig
     folder: Path
@@ -39,12 +44,20 @@ class Prepared:
     examined: list[Example]
     too_long: list[TooLong]
     attention: str
+    serving: str
     made_with: dict[str, Any]
 
     @property
     def trainable(self) -> list[Any]:
         """The adapters' weights."""
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def adapted(self) -> dict[str, int]:
+        """The layers that have an adapter, by name with their number."""
+        from peft.tuners.lora import LoraLayer
+
+        return dict(Counter(n.rpartition(".")[2] for n, m in self.model.named_modules() if isinstance(m, LoraLayer)))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -65,7 +78,8 @@ class Prepared:
         """The examples packed; rows are of one shape where blocks are compiled."""
         pad = self.loaded.tokenizer.pad_token_id
         share = self.attention == TILED and not self.config.dropout  # a dropped input would be dropped for all
-        return rows(examples, self.config.row_tokens, share=share, filled=self.config.compile and not share, pad=pad)
+        room = 1 if self.attention == ALONE else self.config.row_tokens
+        return rows(examples, room, share=share, filled=self.config.compile and not share, pad=pad)
 
 
 def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
@@ -91,7 +105,7 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
     train, validation, too_long = _limited(examples, config, loaded)
     held = {example.id: example for example in examples["validation"]}
     folder = checkpoints.student_path(config.student)
-    attention = isolation(loaded.model.config, loaded.device, config.max_length)
+    attention = isolation(loaded.model, loaded.device, config.max_length)
     tokens = hashlib.sha256(repr([(e.prompt, e.answer) for e in (*train, *validation)]).encode()).hexdigest()
     return Prepared(
         config=config,
@@ -105,6 +119,7 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
         examined=[held[e.id] for e in validation[: config.examine]],
         too_long=too_long,
         attention=attention,
+        serving=str(loaded.model.config._attn_implementation),
         made_with={
             "base": checkpoints.base_name(config.base, folder),
             "base_hash": checkpoints.base_hash(config.base, loaded.model.config),
@@ -116,32 +131,55 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
 
 
 def with_adapters(model: Any, config: FinetuneConfig) -> Any:
-    """`model`, frozen, with fresh float32 adapters; the same for the same seed."""
+    """`model`, frozen, with fresh float32 adapters; the same for the same seed.
+
+    Raises
+    ------
+    InvalidInput : it has no layers that could have one.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
+    from transformers.modeling_layers import GradientCheckpointingLayer
 
     torch.manual_seed(config.seed)
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # a ratio need not be whole
         lora_dropout=config.dropout,
-        target_modules=ATTENTION if config.targets == "attention" else config.targets,
+        target_modules=target_layers(model, attention_only=config.targets == "attention"),
         task_type="CAUSAL_LM",
     )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that it will give up
-            wrapped = get_peft_model(model, lora)
-    except ValueError:
-        raise InvalidInput(
-            f"The base has none of the layers {', '.join(ATTENTION)}: set targets to all-linear."
-        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that it will give up
+        warnings.filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # GPT-2's layers, which peft sees by itself
+        wrapped = get_peft_model(model, lora)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.compile:
-        for block in model.get_decoder().layers:
-            block.compile()
+        for block in model.get_decoder().modules():
+            if isinstance(block, GradientCheckpointingLayer):
+                block.compile()
     return wrapped
+
+
+def target_layers(model: Any, *, attention_only: bool) -> list[str]:
+    """The linear layers of the model's blocks, or those of their attention, as shortest names that mean no other layer.
+
+    Families name them as they like (q_proj, qkv_proj, c_attn, query_key_value, Wqkv …), but all keep them in a part that
+    is called attention or the like. The head is none of them.
+    """
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {n for n, m in model.named_modules() if isinstance(m, Linear | Conv1D)}
+    inside = {n for n in linear if model.get_submodule(n) is not model.get_output_embeddings()}
+    chosen = {n for n in inside if not attention_only or re.search(r"attn|attention", n.rpartition(".")[0], re.I)}
+    if not chosen:
+        where, instead = (" in its attention", "set targets to all-linear") if inside else ("", "choose another base")
+        raise InvalidInput(f"The base has no linear layers{where} that adapters could be put on: {instead}.")
+    others = {n.rpartition(".")[2] for n in linear - chosen}
+    parts = [n.split(".") for n in chosen]
+    return sorted({".".join(part[-2:] if part[-1] in others else part[-1:]) for part in parts})
 
 
 @contextmanager
@@ -149,7 +187,7 @@ def attending(prepared: Prepared, name: str) -> Iterator[None]:
     """The base computes attention by implementation `name` for a while."""
     base = prepared.model.get_base_model()
     before = base.config._attn_implementation
-    base.set_attn_implementation(name)
+    base.set_attn_implementation(before if name == ALONE else name)
     try:
         yield
     finally:
