@@ -62,3 +62,9 @@ def shown(path: Path) -> str:
         if path.is_relative_to(root):
             return (Path(prefix) / path.relative_to(root)).as_posix()
     return path.name
+
+
+def findable(path: Path) -> str:
+    """`path` as a parameter can name it: as `shown`, but in full where that is found from nowhere else."""
+    short = shown(path)
+    return short if resolve(short) == Path(path) else str(path)

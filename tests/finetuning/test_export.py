@@ -18,6 +18,7 @@ from genesis_lab.finetuning.answers import Answers
 from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.export import ExportReport, _copied, export_student, gate_of, push_student
 from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, parity_texts, weight_formats
+from genesis_lab.providers.local_models import load_model
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
 
@@ -113,7 +114,7 @@ def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
     from safetensors.torch import load_file
 
     report = export_student(student, tmp_path / "out", (), role=Length(), examples=EXAMPLES, max_tokens=8)
-    assert report.base == str(student.parent / "base")
+    assert report.base == "base"
     assert report.passed is None and "can't be told: needs about 70 items" in report.gates[1].said  # four agree
     trained, merged = report.gates
     assert (trained.form, merged.form) == ("student", "merged") and merged.difference.estimate == 0.0
@@ -125,6 +126,36 @@ def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
     assert report.not_measured == {"parity": "no GGUF file was asked for"}
     card = (tmp_path / "out/merged/README.md").read_text()
     assert "A smoke run" in card and "max\\_steps" in card and "| merged | local |" in card
+
+
+@bundled
+def test_every_form_says_how_it_is_loaded_and_what_it_was_taught_from(student, tmp_path, monkeypatch):
+    config = student.parent / "base" / "config.json"
+    before = config.read_text()
+    config.write_text(json.dumps(json.loads(before) | {"_name_or_path": "someone/base"}))
+    try:
+        export_student(student, tmp_path / "out", ())
+    finally:
+        config.write_text(before)
+    for place, library in {"merged": "transformers", "adapter": "peft", ".": "gguf"}.items():
+        header = yaml.safe_load((tmp_path / "out" / place / "README.md").read_text().split("---")[1])
+        assert (header["library_name"], header["base_model"]) == (library, "someone/base")
+    with running_hub(monkeypatch) as hub:
+        push_student(tmp_path / "out", "me/mine", "merged")
+    assert b"library_name: transformers" in hub.files["README.md"] and b"peft" not in hub.files["README.md"]
+    assert str(tmp_path) not in "".join(f.read_text() for f in (tmp_path / "out").rglob("*.md"))
+    assert load_model(str(tmp_path / "out" / "adapter"), device="cpu").eos_ids  # finds its base from here too
+
+
+@bundled
+@pytest.mark.parametrize("place", ["elsewhere", "outputs/students/s"])
+def test_model_yaml_names_what_can_be_found_wherever_the_export_is(student, tmp_path, monkeypatch, place):
+    export_student(student, tmp_path / place, ())
+    monkeypatch.chdir("/")
+    listed = yaml.safe_load((tmp_path / place / "model.yaml").read_text())["models"]
+    assert load_model(listed["merged"].removeprefix("local:"), device="cpu").eos_ids
+    if place.startswith("outputs"):  # moves with the project
+        assert listed["merged"] == "local:outputs/students/s/merged"
 
 
 OPTIONS = {"role": Length(), "examples": EXAMPLES, "max_tokens": 8, "margin": 1.0}
@@ -268,14 +299,15 @@ def finished(tmp_path) -> Path:
     (tmp_path / "adapter").mkdir()
     for name in ("export.json", "s.gguf", "Modelfile", "merged/model.safetensors", "adapter/adapter_model.safetensors"):
         (tmp_path / name).touch()
-    for place in (tmp_path, tmp_path / "merged", tmp_path / "adapter"):
-        (place / "README.md").write_text(model_card(report, tmp_path / "adapter", {"verdict": "better", "rows": [1]}))
+    for what, place in {"gguf": ".", "merged": "merged", "adapter": "adapter"}.items():
+        card = model_card(report, tmp_path / "adapter", {"verdict": "better", "rows": [1]}, what=what)
+        (tmp_path / place / "README.md").write_text(card)
     return tmp_path
 
 
 def test_an_adapter_of_the_model_that_comes_along_names_it_as_the_hub_does(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "smollm2", "r": 8}')
-    target = _copied(tmp_path, tmp_path / "adapter")
+    target = _copied(tmp_path, tmp_path / "adapter", "{{ messages }}")
     told = json.loads((target / "adapter_config.json").read_text())
     assert told == {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 8}
     report = ExportReport("s", "smollm2", "outputs/students/s", (), (), 0.03, None, True, None, {})

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from genesis_lab.paths import resolve
 from genesis_lab.providers.local_models import BUNDLED, BUNDLED_HUB
 
 if TYPE_CHECKING:
     from genesis_lab.finetuning.export import ExportReport
 
 
-def model_card(report: ExportReport, student: Path, evaluation: Mapping[str, Any] | None = None) -> str:
-    """The README of the student: where it comes from, what it scored, in each form, and how to run it."""
+def model_card(
+    report: ExportReport,
+    student: Path,
+    evaluation: Mapping[str, Any] | None = None,
+    *,
+    what: Literal["adapter", "merged", "gguf"] = "merged",
+) -> str:
+    """The README of the student: where it comes from, what it scored, in each form, and how to run it.
+
+    Parameters
+    ----------
+    what : what lies beside it and is pushed with it; decides by which library the hub says to load it.
+    """
     import yaml
 
-    kind = "peft" if (student / "adapter_config.json").is_file() else "transformers"
-    header = {"library_name": kind, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
+    library = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[what]
+    header = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
     if report.base == BUNDLED:
         header["base_model"] = BUNDLED_HUB
-    elif "/" in report.base and not report.base.startswith("outputs"):
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", report.base) and not resolve(report.base).exists():
         header["base_model"] = report.base
     name = Path(report.folder).name
     lines = ["---", yaml.safe_dump(header, sort_keys=False).rstrip(), "---", "", f"# {_cell(name)}", ""]
@@ -32,6 +45,8 @@ def model_card(report: ExportReport, student: Path, evaluation: Mapping[str, Any
     trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
     if limits := trained.get("limits"):
         lines += [f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.", ""]
+    if notes := trained.get("notes"):
+        lines += [*(_cell(note) for note in notes), ""]
     if report.gates:
         lines += [
             "Task score on the test items after export (95 % interval; difference to the student as it was trained):",

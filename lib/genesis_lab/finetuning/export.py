@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.finetuning.answers import Answers, Asking, ask
 from genesis_lab.finetuning.card import model_card
+from genesis_lab.finetuning.checkpoints import base_name
 from genesis_lab.finetuning.gguf import (
     Parity,
     Quantisation,
@@ -29,7 +31,7 @@ from genesis_lab.finetuning.gguf import (
 from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
 from genesis_lab.outputs import placed, write_atomically
-from genesis_lab.paths import resolve, shown
+from genesis_lab.paths import findable, resolve, shown
 from genesis_lab.providers import provider_of
 from genesis_lab.providers.identity import identity, weights_digest
 from genesis_lab.providers.local_models import (
@@ -88,7 +90,8 @@ class ExportReport:
 
     Parameters
     ----------
-    student, base : as they are shown in reports.
+    student : as it is shown in reports.
+    base : the model it was taught from: the bundled one, a hub id, or a folder as reports show it.
     ollama : the name it has in Ollama; None where it was not created.
     specs : the student's name as a provider, by form: any notebook that takes a model takes one of these.
     not_measured : what was not measured or done, with the reason.
@@ -166,14 +169,14 @@ def export_student(
     merged = folder / "merged"
     loaded = _merge(source, merged)
     files = [Exported("merged", shown(merged), sum(file.stat().st_size for file in merged.rglob("*")))]
-    specs = {"student": f"local:{source}", "merged": f"local:{merged}"}
+    specs = {"student": f"local:{source}", "merged": f"local:{findable(merged)}"}
     paths = {kind: folder / f"{name}-{kind}.gguf" for kind in formats}
     _write_gguf(merged, paths, llama_cpp, tell)
     for kind, path in paths.items():
         note = ", ".join(f"{name} {share:.0%}" for name, share in weight_formats(path).items())
         files.append(Exported(kind, shown(path), path.stat().st_size, note))
-        specs[kind] = f"local:{path}"
-    form, parity, created = chat_form(loaded.tokenizer), None, None
+        specs[kind] = f"local:{findable(path)}"
+    form, template, parity, created = chat_form(loaded.tokenizer), loaded.tokenizer.get_chat_template(), None, None
     if formats:
         tell("tokenizer")
         own = [text for e in examples for text in (e.system, e.question, *e.answer.splitlines()) if text]
@@ -202,7 +205,7 @@ def export_student(
         gates = _gate(specs, folder, role, examples, max_tokens, margin, tell, on_progress)
     report = ExportReport(
         student=shown(source),
-        base=adapter_base(str(source)) or shown(source),
+        base=_base_of(str(source)),
         folder=shown(folder),
         files=tuple(files),
         gates=tuple(gates),
@@ -210,17 +213,16 @@ def export_student(
         parity=parity,
         template=form is not None,
         ollama=created,
-        specs={file.form: f"{specs[file.form].partition(':')[0]}:{file.path}" for file in files}
-        | ({"ollama": specs["ollama"]} if created else {}),
+        specs={form: spec for form, spec in specs.items() if form != "student"},
         not_measured=not_measured,
     )
     write_atomically(folder / "export.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder / "model.yaml", _model_yaml(report))
-    places = [folder, merged]
+    places: dict[What, Path] = {"gguf": folder, "merged": merged}
     if adapter_base(str(source)):
-        places.append(_copied(source, folder / "adapter"))
-    for place in places:
-        write_atomically(place / "README.md", model_card(report, source, evaluation))
+        places["adapter"] = _copied(source, folder / "adapter", template)
+    for what, place in places.items():
+        write_atomically(place / "README.md", model_card(report, source, evaluation, what=what))
     return report
 
 
@@ -287,9 +289,10 @@ def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
         raise InvalidInput(f"{shown(source)} is no student: give the folder of a LoRA adapter or of a whole model.")
     if not any(source.glob("*.safetensors")):
         raise InvalidInput(f"{shown(source)} holds no weights: its training was not finished.")
-    digest, mark = weights_digest(str(source)), folder / ".student"
+    mark = folder / ".student"
     if folder.exists() and any(folder.iterdir()) and not mark.is_file():
         raise InvalidInput(f"{shown(folder)} is a folder with other things in it: choose another name.")
+    digest = weights_digest(str(source))
     if mark.is_file() and mark.read_text(encoding="ascii") != digest:
         raise InvalidInput(f"{shown(folder)} holds the export of another student: choose another name or delete it.")
     write_atomically(mark, digest)
@@ -311,16 +314,29 @@ def _merge(source: Path, merged: Path) -> LoadedModel:
     return loaded
 
 
-def _copied(adapter: Path, target: Path) -> Path:
-    """The adapter as it is pushed: its weights and facts, without checkpoints."""
+def _base_of(source: str) -> str:
+    """The model that a student was taught from, through all adapters: as the hub has it where that is known."""
+    while base := adapter_base(source):
+        source = base
+    config = resolve(source) / "config.json"
+    if source == BUNDLED or not config.is_file():
+        return source
+    told = json.loads(config.read_text(encoding="utf-8")).get("_name_or_path") or ""
+    return told if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", told) else shown(resolve(source))
+
+
+def _copied(adapter: Path, target: Path, template: str) -> Path:
+    """The adapter as it is pushed: its weights and facts and the chat template it was taught by, without checkpoints."""
     target.mkdir(exist_ok=True)
     for pattern in ("adapter_*", "tokenizer*", "chat_template*", "special_tokens*", "training_info.json"):
         for file in adapter.glob(pattern):
             shutil.copy2(file, target)
-    if adapter_base(str(adapter)) == BUNDLED:  # a name that only this project knows
-        told = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
-        told["base_model_name_or_path"] = BUNDLED_HUB
-        write_atomically(target / "adapter_config.json", json.dumps(told, indent=2) + "\n")
+    write_atomically(target / "chat_template.jinja", template)
+    told = json.loads((target / "adapter_config.json").read_text(encoding="utf-8"))
+    base = adapter_base(str(adapter)) or ""
+    # The bundled one has a name that only this project knows; a folder is named by the way from here to it.
+    told["base_model_name_or_path"] = BUNDLED_HUB if base == BUNDLED else base_name(base, target)
+    write_atomically(target / "adapter_config.json", json.dumps(told, indent=2) + "\n")
     return target
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
+from genesis_lab.errors import InvalidInput
 from genesis_lab.hub import hub_reachable
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import output_root, resolve
@@ -62,8 +64,9 @@ def weights_digest(source: str) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.name} {_file_digest(file)}\n".encode())
-    if base := adapter_base(source):
-        digest.update(f"base {weights_digest(base) or base}\n".encode())
+    with suppress(InvalidInput):  # an adapter that names no base says so when it is loaded
+        if base := adapter_base(source):
+            digest.update(f"base {weights_digest(base) or base}\n".encode())
     return digest.hexdigest()
 
 
