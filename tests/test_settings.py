@@ -17,7 +17,8 @@ PROGRAM = """
 import json
 from genesis_lab.secret_values import found_in, redact
 from genesis_lab.settings import get_settings
-print(json.dumps([str(get_settings().hf_token and get_settings().hf_token.get_secret_value()), get_settings().workers,
+from genesis_lab.paths import output_root
+print(json.dumps([str(output_root()), str(get_settings().hf_token and get_settings().hf_token.get_secret_value()), get_settings().workers,
                   found_in("a hf_fake-token-of-a-test z"), redact("a hf_fake-token-of-a-test z")]))
 """
 
@@ -29,7 +30,9 @@ def test_env_file_of_the_project_is_read_and_its_secrets_known_from_every_folder
     shutil.copytree(Path(genesis_lab.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in ("notebooks/deep", "params", "elsewhere"):
         (project / folder).mkdir(parents=True)
-    (project / ".env").write_text("GENESIS_HF_TOKEN=hf_fake-token-of-a-test\nGENESIS_WORKERS=3\n")
+    (project / ".env").write_text(
+        "GENESIS_HF_TOKEN=hf_fake-token-of-a-test\nGENESIS_WORKERS=3\nGENESIS_OUTPUT_ROOT=out\n"
+    )
     (project / "elsewhere" / ".env").write_text("GENESIS_WORKERS=5\n")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GENESIS_")}
     said = subprocess.run(
@@ -37,5 +40,5 @@ def test_env_file_of_the_project_is_read_and_its_secrets_known_from_every_folder
         cwd=project / place, env=kept | {"PYTHONPATH": str(copy.parent)}, capture_output=True, text=True,
     )  # fmt: skip
     assert json.loads(said.stdout or said.stderr) == [
-        "hf_fake-token-of-a-test", 3, ["GENESIS_HF_TOKEN"], "a [GENESIS_HF_TOKEN] z",
+        str(project / "out"), "hf_fake-token-of-a-test", 3, ["GENESIS_HF_TOKEN"], "a [GENESIS_HF_TOKEN] z",
     ]  # fmt: skip

