@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,7 @@ class Server:
 
     def __init__(self) -> None:
         self.replies: deque[Reply] = deque()
+        self.script: Callable[[dict[str, Any]], Reply | None] = lambda body: None
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -38,6 +39,8 @@ class Server:
         self.requests.append(body)
         if self.replies:
             return self.replies.popleft()
+        if scripted := self.script(body):
+            return scripted
         kind = body.get("response_format", {}).get("type")
         if kind and kind not in self.supports:
             return refusal(
@@ -47,12 +50,20 @@ class Server:
         usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
         usage["prompt_tokens_details"] = {"cached_tokens": 60}
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
-        return Reply(
-            body={
-                "id": "1", "object": "chat.completion", "created": 1, "model": body["model"],
-                "choices": [choice], "usage": usage,
-            }
-        )  # fmt: skip
+        return answered(choices=[choice], usage=usage)
+
+
+def answered(**fields: Any) -> Reply:
+    """A chat completion with these fields in place of the usual ones."""
+    usual = {"role": "assistant", "content": '{"ok": true}'}
+    choices = [{"index": 0, "message": usual, "finish_reason": "stop"}]
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    return Reply(body={"id": "1", "object": "chat.completion", "choices": choices, "usage": usage} | fields)
+
+
+def said(message: Any, finish: str | None = "stop", **fields: Any) -> Reply:
+    """A chat completion with this message."""
+    return answered(choices=[{"index": 0, "message": message, "finish_reason": finish}], **fields)
 
 
 def refusal(status: int, message: str, *, headers: dict[str, str] | None = None, **fields: Any) -> Reply:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Request, Usage
 from genesis_lab.providers.bedrock import BedrockProvider, Dialect, converse_body
+from genesis_lab.providers.bedrock_account import Target
 from genesis_lab.providers.bedrock_batch import record_line
 from genesis_lab.providers.models import ModelInfo, base_model_id, default_model, model_info
 from genesis_lab.settings import Settings
@@ -393,3 +395,39 @@ def test_every_request_shape_is_the_recorded_one_and_what_the_service_model_take
 
 if __name__ == "__main__":
     RECORDED.write_text(json.dumps(request_shapes(), indent=1) + "\n", encoding="utf-8")
+
+
+THOUGHT = {"reasoningContent": {"reasoningText": {"text": "Let me see"}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "stop", "text"),
+    [
+        ([THOUGHT, {"text": "hello"}], "end_turn", "hello"),
+        ([{"text": "hel"}, {"text": "lo"}], "end_turn", "hello"),
+        ([{"text": None}, {"citationsContent": {"content": [{"text": "hello"}]}}], "end_turn", "hello"),
+        ([THOUGHT, {"toolUse": {"name": "answer", "input": {"a": "ñ"}}}], "tool_use", '{"a": "ñ"}'),
+        ([{"toolUse": {"name": "answer", "input": '{"a": 1}'}}], "tool_use", '{"a": 1}'),
+        ([THOUGHT], "end_turn", "Let me see"),
+        ([THOUGHT], "max_tokens", ""),
+        ([], "end_turn", ""),
+        (None, "end_turn", ""),
+    ],
+)
+def test_the_answer_is_found_in_whatever_block_it_stands(content, stop, text):
+    usage = {"inputTokens": 9, "outputTokens": 5}
+    response = {"output": {"message": {"content": content}}, "stopReason": stop, "usage": usage}
+    answer = BedrockProvider(MICRO, settings=Settings(aws_region="us-east-1")).read(
+        response, datetime.now(UTC), target=Target(MICRO, MICRO)
+    )
+    assert answer.text == text and answer.usage == Usage(9, 5)
+    assert ("raise max_tokens" in str(answer.note)) == (stop == "max_tokens")
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"inputTokens": 0, "outputTokens": 0}, {"outputTokens": 5}])
+def test_what_was_not_counted_has_no_price(usage):
+    response = {"output": {"message": {"content": [{"text": "hello"}]}}, "stopReason": "end_turn", "usage": usage}
+    answer = BedrockProvider(MICRO, settings=Settings(aws_region="us-east-1")).read(
+        response, datetime.now(UTC), target=Target(MICRO, MICRO)
+    )
+    assert answer.usage is None and answer.cost_usd is None

@@ -226,7 +226,8 @@ def _ask_all(
             completion = call(request)
         except Rejected as error:
             return dict.fromkeys(_COLUMNS) | {"text": "", "completion_tokens": 0, "error": str(error)}
-        facts = asdict(completion.usage) | asdict(completion)
+        used = asdict(completion.usage) if completion.usage else dict.fromkeys(_COLUMNS)
+        facts = used | asdict(completion)
         return {name: facts[name] for name in _COLUMNS}
 
     pool = ThreadPoolExecutor(max(1, min(concurrency, len(requests))), thread_name_prefix="ask")
@@ -256,7 +257,7 @@ def _ask_all(
 
 
 def _tokens(answers: Mapping[str, Mapping[str, Any]]) -> int:
-    return sum(answer["completion_tokens"] for answer in answers.values())
+    return sum(answer["completion_tokens"] or 0 for answer in answers.values())
 
 
 def _read(path: Path | None, settings: str) -> tuple[dict[str, dict[str, Any]], int, float]:

@@ -103,7 +103,7 @@ class Card:
     validity: Interval
     parts: dict[str, float]
     run_sd: float | None
-    tokens: float
+    tokens: float | None
     tokens_per_s: float | None
     seconds_per_answer: float | None
     latency_s: float | None
@@ -360,7 +360,7 @@ def _card(candidate: Candidate, answers: Answers, facts: Mapping[str, Any]) -> C
         validity=answers.validity,
         parts=answers.parts(),
         run_sd=None if math.isnan(within) else math.sqrt(within),
-        tokens=float(frame["completion_tokens"].mean()),
+        tokens=None if frame["completion_tokens"].isna().all() else float(frame["completion_tokens"].mean()),
         tokens_per_s=answers.tokens_per_s,
         seconds_per_answer=busy_s / len(frame) if busy_s else None,
         latency_s=None if yardstick else float(frame["latency_s"].median()),

@@ -254,8 +254,8 @@ class _Asking:
         costs = [entry["cost_usd"] for entry in asked]
         return {
             "calls": len(asked),
-            "prompt_tokens": sum(entry["prompt_tokens"] for entry in asked),
-            "completion_tokens": sum(entry["completion_tokens"] for entry in asked),
+            "prompt_tokens": sum(entry["prompt_tokens"] or 0 for entry in asked),
+            "completion_tokens": sum(entry["completion_tokens"] or 0 for entry in asked),
             "busy_s": sum(entry.get("busy_s", 0.0) for entry in entries),
             "cost_usd": None if None in costs else sum(costs),
         }

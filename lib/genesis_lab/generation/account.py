@@ -60,7 +60,7 @@ def run_manifest(
         "missing": missing,
         "attempts": sum(lane.attempts for lane in lanes),
         "drop_reasons": dict(drops.most_common()),
-        "usage": asdict(sum((lane.usage for lane in lanes), Usage())),
+        **_counts(lanes),
         "cost_usd": total_cost(lane.cost_usd for lane in lanes),
     }
     if len(lanes) > 1:
@@ -71,12 +71,24 @@ def run_manifest(
                 "accepted": lane.accepted,
                 "missing": lane.total - lane.accepted,
                 "attempts": lane.attempts,
-                "usage": asdict(lane.usage),
+                **_counts([lane]),
                 "cost_usd": lane.cost_usd,
             }
             for lane in lanes
         ]
     return manifest
+
+
+def _counts(lanes: Sequence[Lane]) -> dict[str, Any]:
+    """Tokens of the answers that were counted; what was not sent as asked, and what was wrong, with how often."""
+    uncounted = sum(lane.uncounted for lane in lanes)
+    usage = sum((lane.usage for lane in lanes), Usage())
+    said = {
+        "answers_without_usage": uncounted,
+        "not_sent": dict(sum((lane.not_sent for lane in lanes), Counter())),
+        "notes": dict(sum((lane.notes for lane in lanes), Counter())),
+    }
+    return {"usage": None if uncounted and usage == Usage() else asdict(usage)} | {k: v for k, v in said.items() if v}
 
 
 def stopped(lanes: Sequence[Lane]) -> GenesisError:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -37,7 +37,7 @@ from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher, divide, parts
 from genesis_lab.outputs import write_atomically, write_error
 from genesis_lab.paths import shown
-from genesis_lab.providers.base import Completion, Message, Provider, Request, Usage, request_key
+from genesis_lab.providers.base import Completion, Message, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
 REPAIRS = 2
@@ -201,7 +201,7 @@ class _Run:
             if entry["kind"] != "attempt":
                 continue
             lane = self._lane_of[entry["index"]]
-            lane.charge(Usage(*entry.get("usage", (0, 0, 0, 0))), entry.get("cost_usd", 0.0))
+            lane.charge(entry)
             if entry["outcome"] == "accepted":
                 lane.accepted += 1
                 self.tally.accepted[entry["index"]] = offset
@@ -371,7 +371,7 @@ class _Run:
         """Journal what came of a task, and put what must be tried again at the head of the teacher's queue."""
         entry: dict[str, Any] = {"kind": "attempt", "index": task.spec.index}
         if isinstance(completion, Rejected):
-            lane.charge(Usage(), 0.0)
+            lane.charge(entry)
             self._drop(lane, task, entry, (f"rejected by the provider: {completion}",), None)
             return
         if isinstance(completion, QuotaExhausted) and lane.divert:
@@ -383,16 +383,19 @@ class _Run:
             return
         if isinstance(completion, BaseException):
             raise completion
-        u = completion.usage
-        entry["usage"] = (u.prompt_tokens, u.completion_tokens, u.cache_read_tokens, u.cache_write_tokens)
+        entry["usage"] = completion.usage and astuple(completion.usage)
         entry["cost_usd"] = completion.cost_usd
-        lane.charge(u, completion.cost_usd)
+        entry |= {"not_sent": completion.not_sent} if completion.not_sent else {}
+        entry |= {"note": completion.note} if completion.note else {}
+        lane.charge(entry)
         try:
             record, fingerprint = self._accept(lane.teacher.provider.name, task, completion)
         except ParseFailure as failure:
             reasons = failure.reasons
             if completion.stop_reason not in ("end", "stop_sequence"):
                 reasons = (f"the model stopped early ({completion.stop_reason})", *reasons)
+            if completion.note:
+                reasons = (completion.note, *reasons)
             if failure.score is not None:
                 entry["score"] = round(failure.score, 2)
             self._drop(lane, task, entry, reasons, completion.text)
@@ -412,8 +415,8 @@ class _Run:
             spec_seed=task.spec.seed,
             request_key=completion.request_key,
             attempts=task.candidate * (REPAIRS + 1) + task.repair + 1,
-            prompt_tokens=completion.usage.prompt_tokens,
-            completion_tokens=completion.usage.completion_tokens,
+            prompt_tokens=completion.usage.prompt_tokens if completion.usage else None,
+            completion_tokens=completion.usage.completion_tokens if completion.usage else None,
             generated_at=completion.created_at,
         )
         record = self.domain.parse(completion.text, task.spec, provenance)

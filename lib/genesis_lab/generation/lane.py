@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from genesis_lab.domains.base import Message, Spec
 from genesis_lab.errors import GenesisError, Incomplete
@@ -113,7 +115,8 @@ class Lane:
     """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
 
     `fruitless` counts why each request since the last record came to nothing, `said` has the words. `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
-    begin when the daily quota is used up, `note` what the jobs are at.
+    begin when the daily quota is used up, `note` what the jobs are at. `uncounted` are answers without token counts,
+    `not_sent` what the service does not take, `notes` what is wrong with answers, each with how often.
     """
 
     teacher: Teacher
@@ -125,7 +128,10 @@ class Lane:
     resumed: int = 0
     attempts: int = 0
     usage: Usage = field(default_factory=Usage)
+    uncounted: int = 0
     cost_usd: float | None = 0.0
+    not_sent: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
     ended: GenesisError | None = None
     fruitless: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
@@ -135,11 +141,16 @@ class Lane:
     divert: bool = False
     note: str = ""
 
-    def charge(self, usage: Usage, cost_usd: float | None) -> None:
-        """One more answer."""
+    def charge(self, entry: Mapping[str, Any]) -> None:
+        """One more answer, as the journal keeps it."""
         self.attempts += 1
-        self.usage += usage
-        self.cost_usd = total_cost([self.cost_usd, cost_usd])
+        usage = entry.get("usage", ())
+        self.uncounted += usage is None
+        self.usage += Usage(*usage or ())
+        self.cost_usd = total_cost([self.cost_usd, entry.get("cost_usd", 0.0)])
+        self.not_sent.update(entry.get("not_sent", ()))
+        if note := entry.get("note"):
+            self.notes[re.sub(r"\d[\d,]*", "#", note)] += 1
 
     def next(self) -> Task | None:
         """The next task, unless there is none, the candidate budget is used up, or the teacher has stopped for good."""
@@ -223,6 +234,6 @@ class Lane:
             ledger=scheduler.ledger.state() if scheduler else None,
             tokens_per_minute=scheduler.ledger.limits.tokens_per_minute if scheduler else None,
             ended=self.ended is not None,
-            note=self.note,
+            note=self.note or next(iter(self.notes), ""),
             waits=scheduler.waits if scheduler and not self.ended else "",
         )

@@ -128,7 +128,8 @@ class Scheduler:
             self._resent += 1
         longer = self._answer(request)
         cost_usd = total_cost([completion.cost_usd, longer.cost_usd])
-        return replace(longer, usage=completion.usage + longer.usage, cost_usd=cost_usd)
+        usage = completion.usage + longer.usage if completion.usage and longer.usage else None
+        return replace(longer, usage=usage, cost_usd=cost_usd)
 
     def stop(self) -> None:
         """Let what is in flight finish; what waits raises, others on the same quota do not."""
@@ -206,14 +207,17 @@ class Scheduler:
         """What the service reserves, or what it will settle for where that is more."""
         return max(self._prompt(request) + request.max_tokens, self._expected(request))
 
-    def _learn(self, request: Request, usage: Usage) -> float:
-        """Take an answer's usage into account; returns its cost in tokens of quota."""
-        prompt = usage.prompt_tokens + usage.cache_write_tokens
+    def _learn(self, request: Request, usage: Usage | None) -> float:
+        """Take an answer's usage into account; returns its cost in tokens of quota, expected where it was not counted."""
+        expected = self._expected(request)
+        prompt = usage.prompt_tokens + usage.cache_write_tokens if usage else 0
         with self._lock:
             self._answered += 1
             self._failed_in_a_row = self._pauses = 0
             self._last_success = self._clock.now()
             self._last_error = ""
+            if usage is None:
+                return expected
             estimated = self._prompt(request)
             if prompt and estimated:
                 # Follows at once where the prompt was longer than thought, slowly where it was shorter.

@@ -155,10 +155,11 @@ def diagnose_quota(
             first = provider.complete(_request(16))  # short, so that it leaves the bucket full
         except Throttled:
             raise GenesisError("The quota is in use or used up: run this again when nothing else runs.") from None
-        line = ProviderLine(provider, first.usage.prompt_tokens, info.burndown or 1.0)
+        prompt = first.usage.prompt_tokens if first.usage else 0
+        line = ProviderLine(provider, prompt, info.burndown or 1.0)
         try:
             probe = Probe(line, info.max_output_tokens or LARGEST, max_calls - 1)
-            one = provider.cost_usd(Usage(first.usage.prompt_tokens, ANSWER_TOKENS))
+            one = provider.cost_usd(Usage(prompt, ANSWER_TOKENS))
             if one:
                 probe.max_in_money = int(max_cost_usd / one)
             started = line.now()
@@ -369,7 +370,7 @@ class ProviderLine:
             self._over.put(error)
         else:
             used = answer.usage
-            settled = used.prompt_tokens + used.completion_tokens * self._burndown
+            settled = used.prompt_tokens + used.completion_tokens * self._burndown if used else reserved
             self._over.put(Call(number, reserved, sent_at, self.now(), settled, "tokens", answer.cost_usd))
 
 

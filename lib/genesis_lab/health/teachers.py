@@ -149,8 +149,12 @@ def check_answer(spec: ModelSpec) -> Check:
     except GenesisError as error:
         return Check("answer", "FAIL", masked(str(error)), "mend what the lines above say, then ask again")
     cost = "price not known" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
-    used = f"{answer.usage.prompt_tokens} + {answer.usage.completion_tokens} tokens, {cost}"
-    return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({used})")
+    used = "tokens not counted"
+    if answer.usage:
+        used = f"{answer.usage.prompt_tokens} + {answer.usage.completion_tokens} tokens"
+    if not answer.text.strip():
+        return Check("answer", "WARN", "it answered without a word", answer.note or "try a larger or another model")
+    return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({used}, {cost})")
 
 
 TEACHERS: tuple[Callable[[], Check | list[Check]], ...] = (check_bedrock, check_servers, check_bundled_model)

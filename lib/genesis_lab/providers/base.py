@@ -57,22 +57,29 @@ class Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in Usage.__dataclass_fields__))
 
 
+NO_ROOM = "The model used up max_tokens before it began to answer, by thinking perhaps: raise max_tokens."
 StopReason = Literal["end", "max_tokens", "stop_sequence", "filtered", "malformed", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's answer. `cost_usd` is None when the price is unknown; `created_at` is None for provider ``offline``,
-    `request_key` is filled in by the engine."""
+    """A model's answer. `usage` is None where a server does not count, `cost_usd` when the price is unknown; `created_at`
+    is None for provider ``offline``, `request_key` is filled in by the engine.
+
+    `not_sent` names what of the request the service does not take and was left out, `note` is a sentence on what is wrong
+    with the answer (thinking used it up, the prompt was cut).
+    """
 
     text: str
     model: str
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage | None = field(default_factory=Usage)
     stop_reason: StopReason = "end"
     latency_s: float = 0.0
     cost_usd: float | None = None
     created_at: datetime | None = None
     request_key: str | None = None
+    not_sent: tuple[str, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from genesis_lab.errors import Fatal, Rejected, Transient
-from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
+from genesis_lab.providers.base import NO_ROOM, Capabilities, Completion, Request, StopReason, Usage
 from genesis_lab.providers.bedrock_account import Account, Target, as_provider_error
 from genesis_lab.providers.models import ModelInfo, StructuredOutput, base_model_id, default_model, model_info
 from genesis_lab.providers.schemas import stated, without_bounds
@@ -143,12 +143,12 @@ class BedrockProvider:
             form (sampling, structured output, cache points) is asked again without it, and not sent any more.
         """
         target, started, profile_tried = self.target(), time.monotonic(), False
+        before = dialect = self.dialect
         while True:
-            dialect = self.dialect
             body = converse_body(request, self.info, dialect)
             try:
                 response = self._client().converse(modelId=target.call_id, **body)
-                if "output" not in response or "usage" not in response:
+                if not response.get("output") or "usage" not in response:
                     # botocore takes half a JSON document for an empty answer.
                     raise Transient("The answer arrived incomplete.", model=target.call_id)
                 break
@@ -159,16 +159,20 @@ class BedrockProvider:
                     profile_tried = True
                     target = self._through_profile(target)
                 elif isinstance(error, Rejected) and (lower := dialect.stepped_down(said)):
-                    with self._lock:
-                        # Another thread may have stepped down meanwhile: try its way first.
-                        if self.dialect == dialect:
-                            self._set_dialect(lower)
+                    dialect = lower
                 elif error is raised:
                     raise
                 else:
                     raise error from raised
+        with self._lock:  # only what was cured by it is left out from now on
+            if dialect != before and self.dialect == before:
+                self._set_dialect(dialect)
         completion = self.read(response, datetime.now(UTC), target=target)
-        return replace(completion, latency_s=time.monotonic() - started)
+        sampling = [name for name in ("temperature", "top_p") if getattr(request, name) is not None]
+        not_sent = [] if dialect.sampling else sampling
+        if request.schema is not None and dialect.structured_output[0] == "prompt":
+            not_sent = ["json_schema", *not_sent]
+        return replace(completion, latency_s=time.monotonic() - started, not_sent=tuple(not_sent))
 
     def read(
         self,
@@ -183,11 +187,12 @@ class BedrockProvider:
         text, stop, usage = read_answer(response)
         return Completion(
             text=text,
+            note=NO_ROOM if stop == "max_tokens" and not text.strip() else None,
             # An ARN may hold an account's number, which is nobody's business who gets the dataset.
             model=target.model_id if target.call_id.startswith("arn:") else target.call_id,
             usage=usage,
             stop_reason=stop,
-            cost_usd=self._cost_usd(usage, target, batch),
+            cost_usd=self._cost_usd(usage, target, batch) if usage else None,
             created_at=created_at,
         )
 
@@ -290,25 +295,27 @@ def converse_body(request: Request, info: ModelInfo, dialect: Dialect) -> dict[s
     return body
 
 
-def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage]:
-    """Text, stop reason and usage of a Converse response. The input of a forced tool is the text."""
-    texts: list[str] = []
-    for block in response.get("output", {}).get("message", {}).get("content", []):
-        if "toolUse" in block:
-            texts = [json.dumps(block["toolUse"]["input"], ensure_ascii=False)]
+def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | None]:
+    """Text, stop reason and usage of a Converse response; None where nothing was counted.
+
+    The input of a forced tool is the text, and so is the thought of a model that ended without any other.
+    """
+    texts, thoughts = [], []
+    for block in ((response.get("output") or {}).get("message") or {}).get("content") or ():
+        given = (block.get("toolUse") or {}).get("input")
+        if given is not None:
+            texts = [given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)]
             break
-        texts.append(block.get("text", ""))
-    usage = response.get("usage", {})
-    return (
-        "".join(texts),
-        _STOP_REASONS.get(response.get("stopReason", ""), "other"),
-        Usage(
-            prompt_tokens=usage.get("inputTokens", 0),
-            completion_tokens=usage.get("outputTokens", 0),
-            cache_read_tokens=usage.get("cacheReadInputTokens", 0),
-            cache_write_tokens=usage.get("cacheWriteInputTokens", 0),
-        ),
-    )
+        texts.append(block.get("text") or "")
+        texts += (cited.get("text") or "" for cited in (block.get("citationsContent") or {}).get("content") or ())
+        thoughts.append(((block.get("reasoningContent") or {}).get("reasoningText") or {}).get("text") or "")
+    stop = _STOP_REASONS.get(response.get("stopReason") or "", "other")
+    text, told = "".join(texts), response.get("usage") or {}
+    if not text.strip() and stop != "max_tokens":
+        text = "".join(thoughts) or text
+    names = ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+    counts = [max(0, int(told.get(name) or 0)) for name in names]
+    return text, stop, Usage(*counts) if counts[0] + counts[2] + counts[3] else None
 
 
 def _cache_point(wanted: bool) -> list[dict[str, Any]]:

@@ -229,9 +229,10 @@ def read_lines(
         answer: Completion | Failure = Failure("the model gave no answer")
         if isinstance(told, dict):
             answer = Failure(str(told.get("errorMessage") or told))
-        elif isinstance(output, dict) and "output" in output:
-            with suppress(AttributeError, KeyError, TypeError):  # else not of the form of an answer
-                answer = provider.read(output, created_at, batch=True)
+        elif isinstance(output, dict) and output.get("output"):
+            with suppress(AttributeError, KeyError, TypeError, ValueError):  # else not of the form of an answer
+                told = provider.read(output, created_at, batch=True)
+                answer = told if told.text or told.usage else answer
         yield number, answer
 
 

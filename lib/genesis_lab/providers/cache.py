@@ -35,11 +35,12 @@ class CompletionCache:
         if row is None:
             return None
         data = json.loads(row[0])
-        created = data.pop("created_at")
-        return Completion(
-            **data
-            | {"usage": Usage(**data["usage"]), "created_at": datetime.fromisoformat(created) if created else None}
-        )
+        if not isinstance(data["text"], str):  # an early version kept what was no text, and stumbled over it ever after
+            return None
+        data["usage"] = data["usage"] and Usage(**data["usage"])
+        data["created_at"] = data["created_at"] and datetime.fromisoformat(data["created_at"])
+        data["not_sent"] = tuple(data.get("not_sent", ()))
+        return Completion(**data)
 
     def __contains__(self, key: str) -> bool:
         with self._lock:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections import Counter, deque
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from pydantic import SecretStr
 
-from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, Rejected, Transient, Unreachable
+from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, ProviderError, Rejected, Transient, Unreachable
 from genesis_lab.providers.addresses import may_get_key, on_this_machine, server_address
-from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
-from genesis_lab.providers.models import model_info
-from genesis_lab.providers.openai_errors import Refused, typed
+from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+from genesis_lab.providers.openai_answers import UNSUPPORTED, Refused, read_answer, typed
 from genesis_lab.providers.schemas import stated, without_bounds
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -29,22 +29,23 @@ REST_S = 30.0
 
 _NO_KEY = "no-key-needed"
 """Sent where there is no key: the package insists on one, and must not take it from the environment by itself."""
-_FORMS = ("schema", "schema without bounds", "json object", "prompt")
-"""Ways to ask for structured output, strictest first; the next is taken when a server refuses one."""
+_FORMS = ("bounds of the schema", "json_schema", "json_object")
+"""What structured output is asked for with, dropped in this order where a server refuses it; what is left is the prompt."""
+_OPTIONS = ("temperature", "top_p", "seed")
+_CHARACTERS_PER_TOKEN = 8
+"""More than any text of ours has."""
+_SHORT, _ALIKE = 500, 6
+"""Characters of a prompt, and prompts in a row, from which on a count says something."""
 _REFUSES_FORM = re.compile(r"response_format|json_schema|json_object|structured|guided|grammar|schema", re.I)
-_UNSUPPORTED = re.compile(
-    r"unsupported|not support|only the default|deprecated|unknown|unrecognized|extra|not permitted", re.I
+_ACCEPTED = re.compile(
+    r"(?<!not )(?<!n't )(?<!not a )\b(supported|accepted|allowed|valid|permitted|known|expected|available)\b"
+    r"[^.:;(\[]{0,40}(?:[:(\[]| are | is | one of )[^.;\n]*",
+    re.I,
 )
-_STOP_REASONS: dict[str, StopReason] = {"stop": "end", "length": "max_tokens", "content_filter": "filtered"}
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What this server is known to accept; learnt from its refusals and kept."""
-
-    form: int = 0
-    limit: str = "max_tokens"
-    left_out: frozenset[str] = frozenset()
+_LIST = re.compile(r"(?:\b\w+\b\W{0,2}(?:,|\band\b|\bor\b)\W{0,2}){2,}\b\w+", re.I)
+"""Where a refusal lists what is accepted, model and messages among them, it names nothing that it refuses."""
+_CONSISTENT = 3
+"""Requests in a row without a thing before it is left out of all, where it has worked or is not named outright."""
 
 
 class OpenAIProvider:
@@ -59,8 +60,6 @@ class OpenAIProvider:
     key_host : the only host that gets the key; None: every address of `base_urls` that may.
     concurrency : requests in flight; default 8 per server.
     timeout_s : seconds an answer may take.
-
-    A price is only known for models in ``models.yaml``.
 
     Raises
     ------
@@ -85,34 +84,105 @@ class OpenAIProvider:
         if not base_urls:
             raise InvalidInput("base_urls must name at least one server, such as http://localhost:11434/v1.")
         self.model = model
-        self.base_urls = tuple(base_urls)
+        self.base_urls = tuple(map(server_address, base_urls))
         self.capabilities = Capabilities(
             structured_output="json_schema", prompt_caching=True, concurrency=concurrency or 8 * len(base_urls)
         )
         self._secret = api_key.get_secret_value() if api_key else _NO_KEY
         self._timeout_s = timeout_s
-        self._clients = [self._client(server_address(url), key_host) for url in base_urls]
+        self._clients = [self._client(url, key_host) for url in self.base_urls]
         self._turn = itertools.count()
         self._resting: dict[Any, float] = {}
-        self._shape = _Shape()
+        self._without: frozenset[str] = frozenset()
+        self._worked: set[str] = set()
+        self._refusals: Counter[str] = Counter()
+        self._trial, self._cured, self._failures = frozenset[str](), frozenset[str](), 0
+        self._prompts: deque[tuple[int, int]] = deque(maxlen=8)
         self._lock = threading.Lock()
 
     def complete(self, request: Request) -> Completion:
-        """One answer. What a server refuses to support is left out, at once and from then on."""
+        """One answer. What the server refuses is left out, of this request at once, of all when that is consistent."""
+        trial, refused, first = self._trial, dict[str, bool](), None
         while True:
-            shape, client = self._shape, self._next_client()
-            started = time.perf_counter()
+            client, started = self._next_client(), time.perf_counter()
+            without = self._without | trial | refused.keys()
+            sent, body = _sent(request, without), self._body(request, without)
             try:
-                answer = self._create(client, self._body(request, shape))
+                answer = self._create(client, body)
             except Refused as refusal:
-                simpler = _simpler(shape, request, str(refusal))
-                if simpler is None:
-                    raise Rejected(str(refusal), status=refusal.status, model=self.model) from None
-                with self._lock:
-                    if self._shape == shape:  # another thread may have learnt the same in the meantime
-                        self._shape = simpler
+                first = first or refusal
+                name, outright = _refused(refusal, sent)
+                if name is None:
+                    kind = Transient if (first.status or 0) >= 500 else Rejected
+                    raise kind(str(first), code=first.code, status=first.status, model=self.model) from None
+                refused[name] = outright
                 continue
-            return self._completion(answer, time.perf_counter() - started)
+            except Transient as error:
+                if error.status in (500, 502):
+                    self._suspect(request, trial)
+                raise
+            self._learn(sent, refused, trial)
+            return replace(
+                answer,
+                latency_s=time.perf_counter() - started,
+                not_sent=tuple(name for name in _wanted(request) if name in without),
+                note=answer.note or self._cut(body, answer.usage),
+            )
+
+    def _learn(self, sent: list[str], refused: dict[str, bool], trial: frozenset[str]) -> None:
+        """An answer came with `sent`, without what was `refused`: outright, or by words that may be about this one only."""
+        with self._lock:
+            self._worked.update(sent)
+            for name in sent:
+                self._refusals.pop(name, None)
+            for name, outright in refused.items():
+                self._refusals[name] += 1
+                if self._refusals[name] >= (1 if outright and name not in self._worked else _CONSISTENT):
+                    self._without |= {name}
+            if trial == self._trial:
+                self._trial, self._cured, self._failures = frozenset(), trial, 0
+
+    def _suspect(self, request: Request, trial: frozenset[str]) -> None:
+        """The server failed without a word, perhaps over something it does not know: the next requests try less.
+
+        What it answers without, but fails with again, stays out.
+        """
+        with self._lock:
+            if trial != self._trial:
+                return
+            if self._cured:
+                self._without, self._cured = self._without | self._cured, frozenset()
+                return
+            self._failures += 1
+            if self._failures < 2:
+                return
+            left = [name for name in _wanted(request) if name not in self._without]
+            forms = [name for name in left if name in _FORMS]
+            doubtful = range(0 if forms and forms[0] in self._worked else len(forms))
+            less = [frozenset(forms[: n + 1]) for n in doubtful]
+            less += [frozenset({name}) for name in left if name in _OPTIONS and name not in self._worked]
+            place = less.index(trial) + 1 if trial in less else 0
+            self._trial = less[place] if place < len(less) else frozenset()
+
+    def _cut(self, body: Mapping[str, Any], usage: Usage | None) -> str | None:
+        """A sentence where the server counts fewer tokens than the prompt has, or as many for every prompt."""
+        if usage is None:
+            return None
+        tokens = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens
+        characters = sum(len(" ".join(message["content"].split())) for message in body["messages"])
+        with self._lock:
+            self._prompts.append((characters, tokens))
+            same = [length for length, counted in self._prompts if counted == tokens]
+            always = len(same) == len(self._prompts) >= _ALIKE
+        grew, longer = max(same) - min(same), max(same) / max(1, min(same))
+        long = characters > _SHORT and characters > tokens * _CHARACTERS_PER_TOKEN
+        if not long and not (grew > _SHORT and longer > 1.6) and not (always and longer > 1.05):
+            return None
+        return (
+            f"The server counted {tokens:,} tokens for a prompt of {characters:,} characters"
+            + ("" if long else f", and as many for one of {min(same):,}")
+            + ": it seems to cut prompts, so give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
+        )
 
     def list_models(self) -> dict[str, list[str]]:
         """The models that each server offers, by base URL; raises the same errors as `complete`."""
@@ -122,7 +192,8 @@ class OpenAIProvider:
         }
 
     def cost_usd(self, usage: Usage) -> float | None:
-        return model_info(self.model).cost_usd(usage)
+        """Not known: a server has its own prices, whatever models of the same name cost elsewhere."""
+        return None
 
     def close(self) -> None:
         for client in self._clients:
@@ -149,33 +220,43 @@ class OpenAIProvider:
         now = time.monotonic()
         return next((client for client in in_turn if self._resting.get(client, 0.0) <= now), in_turn[0])
 
-    def _body(self, request: Request, shape: _Shape) -> dict[str, Any]:
-        form = _FORMS[shape.form]
+    def _body(self, request: Request, without: Container[str]) -> dict[str, Any]:
         system = request.system
-        options: dict[str, Any] = {"temperature": request.temperature, "top_p": request.top_p, "seed": request.seed}
-        body = {k: v for k, v in options.items() if v is not None and k not in shape.left_out}
-        body[shape.limit] = request.max_tokens
+        body = {name: getattr(request, name) for name in _wanted(request) if name in _OPTIONS and name not in without}
+        body["max_completion_tokens" if "max_tokens" in without else "max_tokens"] = request.max_tokens
         if request.schema is not None:
-            if form in ("json object", "prompt"):
+            form = next((name for name in _FORMS if name not in without), None)
+            if form in ("json_object", None):
                 system = f"{system}\n\n{stated(request.schema)}".strip()
-            if form == "json object":
+            if form == "json_object":
                 body["response_format"] = {"type": "json_object"}
-            elif form != "prompt":
-                schema = dict(request.schema) if form == "schema" else without_bounds(request.schema)
+            elif form is not None:
+                schema = without_bounds(request.schema) if form == "json_schema" else dict(request.schema)
                 named = {"name": request.schema_name, "schema": schema, "strict": True}
                 body["response_format"] = {"type": "json_schema", "json_schema": named}
         messages = [{"role": "system", "content": system}] if system else []
         messages += [{"role": role, "content": text} for role, text in request.messages]
         return {"model": self.model, "messages": messages, **body}
 
-    def _create(self, client: Any, body: dict[str, Any]) -> Any:
-        answer = self._call(client, lambda: client.chat.completions.create(**body))
-        if not hasattr(answer, "choices"):  # the package hands on whatever a server answers with status 200
-            raise Fatal(
-                f"{client.base_url} answers, but not as an OpenAI-compatible server: the address usually ends in /v1.",
-                model=self.model,
-            )
-        return answer
+    def _create(self, client: Any, body: dict[str, Any]) -> Completion:
+        raw = self._call(client, lambda: client.chat.completions.with_raw_response.create(**body))
+        place, text = str(client.base_url), raw.text
+        try:
+            data = json.loads(text)
+        except ValueError:
+            if text.lstrip().startswith(("data:", "event:")):
+                raise Fatal(
+                    f"{place} streams its answers unasked: turn streaming off there.", model=self.model
+                ) from None
+            if text.strip() and text.lstrip()[0] not in "{[":
+                data = None
+            else:
+                raise Transient(f"{place} sent a broken answer: {text[:200]!r}", model=self.model) from None
+        try:
+            return read_answer(data, self.model, place, raw.headers)
+        except ProviderError as error:
+            error.args = (self._clean(str(error)),)
+            raise
 
     def _call(self, client: Any, ask: Callable[[], Any]) -> Any:
         import openai
@@ -194,45 +275,46 @@ class OpenAIProvider:
                 f"{client.base_url} can't be reached ({reason}): is it running?", model=self.model
             ) from None
         except openai.APIStatusError as error:
-            text = self._clean(f"{error.message} {error.param or ''}")
-            raise typed(error, text, self.model) from None
+            said, place = error.body or error.response.text or error.message, str(client.base_url)
+            failed = typed(said, self.model, place, error.response.headers, error.status_code)
+            failed.args = (self._clean(str(failed)),)
+            raise failed from None
         except (openai.APIError, ValueError) as error:  # ValueError: a body that is not the JSON it says it is
             raise Transient(
                 f"{client.base_url} sent a broken answer: {self._clean(str(error))}", model=self.model
             ) from None
 
-    def _completion(self, answer: Any, latency_s: float) -> Completion:
-        choice = answer.choices[0] if answer.choices else None
-        message = choice.message if choice else None
-        refusal = getattr(message, "refusal", None)
-        usage, used = Usage(), answer.usage
-        if used is not None:
-            cached = getattr(used.prompt_tokens_details, "cached_tokens", None) or 0
-            usage = Usage((used.prompt_tokens or 0) - cached, used.completion_tokens or 0, cache_read_tokens=cached)
-        reason = _STOP_REASONS.get(choice.finish_reason or "", "other") if choice else "filtered"
-        return Completion(
-            text=(message.content or refusal or "") if message else "",
-            model=self.model,
-            usage=usage,
-            stop_reason="filtered" if refusal else reason,
-            latency_s=latency_s,
-            cost_usd=self.cost_usd(usage) if used is not None else None,
-            created_at=datetime.now(UTC),
-        )
-
     def _clean(self, text: str) -> str:
         """A server's words on one line, without the key, which some repeat."""
-        return " ".join(text.replace(self._secret, "***").split())[:500]
+        return " ".join(text.replace(self._secret, "***").split())[:4000]
 
 
-def _simpler(shape: _Shape, request: Request, text: str) -> _Shape | None:
-    """The shape to try after a refusal, or None when the refusal is not about one."""
-    if "max_completion_tokens" in text and shape.limit == "max_tokens":
-        return replace(shape, limit="max_completion_tokens")
-    for option in ("temperature", "top_p", "seed"):
-        sent = getattr(request, option) is not None and option not in shape.left_out
-        if sent and option in text and _UNSUPPORTED.search(text):
-            return replace(shape, left_out=shape.left_out | {option})
-    if request.schema is not None and shape.form < len(_FORMS) - 1 and _REFUSES_FORM.search(text):
-        return replace(shape, form=shape.form + 1)
-    return None
+def _wanted(request: Request) -> list[str]:
+    """What of a request a server may not know: the forms of structured output, strictest first, and sampling options."""
+    forms = list(_FORMS) if request.schema is not None else []
+    return forms + [name for name in _OPTIONS if getattr(request, name) is not None]
+
+
+def _sent(request: Request, without: Container[str]) -> list[str]:
+    """What of it is sent `without` some: of the forms one, with bounds or not."""
+    wanted = [name for name in _wanted(request) if name not in without]
+    strict = "json_schema" in wanted
+    limit = [] if "max_tokens" in without else ["max_tokens"]
+    return [name for name in wanted if name not in _FORMS or (name == "json_object") != strict] + limit
+
+
+def _refused(refusal: Refused, sent: Sequence[str]) -> tuple[str | None, bool]:
+    """Which of `sent` a server refuses, if any, and whether it says so outright."""
+    said = _LIST.sub(lambda m: " " if re.search(r"\b(model|messages)\b", m[0]) else m[0], refusal.whole[:4000])
+    said = _ACCEPTED.sub(" ", said)
+    if "max_tokens" in sent and "max_completion_tokens" in said:
+        return "max_tokens", True
+    unsupported = UNSUPPORTED.search(said)
+    for name in set(_OPTIONS).intersection(sent):
+        if name == refusal.param or (unsupported and re.search(rf"\b{name}\b", said)):
+            return name, True
+    form = next((name for name in sent if name in _FORMS), None)
+    if form and (refusal.param.startswith("response_format") or _REFUSES_FORM.search(said)):
+        field = re.search(r"response_format|json_schema|json_object", said)
+        return form, bool(field and (unsupported or re.search(r"invalid|must be", said, re.I)))
+    return None, False

@@ -101,7 +101,7 @@ def costs(report: Report) -> Html:
         {
             "candidate": c["name"],
             "tokens/s": f"{c['tokens_per_s']:,.0f}" if c["tokens_per_s"] else NotMeasured("it counts none"),
-            "tokens an answer": f"{c['tokens']:,.0f}",
+            "tokens an answer": NotMeasured("not counted") if c["tokens"] is None else f"{c['tokens']:,.0f}",
             "s an answer": None if c["seconds_per_answer"] is None else f"{c['seconds_per_answer']:.2f}",
             "latency s": None if c["latency_s"] is None else f"{c['latency_s']:.1f}",
             "load s": elsewhere if c["load_s"] is None else f"{c['load_s']:.1f}",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
-from genesis_lab.providers.base import Completion, Request, request_key
+from genesis_lab.providers.base import Completion, Request, Usage, request_key
 from genesis_lab.stats import Interval, mean_interval, proportion_interval
 from genesis_lab.validation.agreement import Agreement, agreements
 from genesis_lab.validation.rubric import SCALE, Criterion, Rubric, load_rubric, question, read_scores
@@ -243,14 +243,15 @@ def _asked(
                 try:
                     answers.append(read_scores(told.text, rubric))
                 except ParseFailure:
-                    answers.append("the answer could not be read")
+                    answers.append(told.note or "the answer could not be read")
             if on_progress:
                 on_progress(len(answers), len(tasks))
     costs = [completion.cost_usd for completion in completions]
     known = [cost for cost in costs if cost is not None]
+    usage = sum((completion.usage for completion in completions if completion.usage), Usage())
     used = (
-        sum(c.usage.prompt_tokens + c.usage.cache_read_tokens + c.usage.cache_write_tokens for c in completions),
-        sum(c.usage.completion_tokens for c in completions),
+        usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
+        usage.completion_tokens,
         sum(known) if len(known) == len(costs) else None,
     )
     return (completions[0].model if completions else name), answers, used
