@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +11,10 @@ from genesis_lab.bias.significance import association, cohens_w, fit_p, independ
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import InvalidInput
+from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+from genesis_lab.parameters import from_parameters
+from genesis_lab.pipeline import load_pipeline
 from records import conversation, write
 
 HALVES = {"en": 0.5, "es": 0.5}
@@ -54,7 +57,7 @@ def test_a_dataset_as_planned_has_no_finding(tmp_path):
     report = check_bias(write(tmp_path / "d", planned(config), config=config.model_dump(mode="json")))
     assert report.severity == "none" and report.records == 1540
     assert [fit.attribute for fit in report.fits] == [
-        "intent", "category", "language", "sentiment", "complexity", "resolution_status",
+        "intent", "category", "language", "sentiment", "complexity", "resolution_status", "resolution_time",
     ]  # fmt: skip
     assert all(fit.total_variation < 0.001 and fit.p_holm == 1 for fit in report.fits)
     assert report.coverage.planned == 154 and not report.coverage.missing
@@ -87,34 +90,21 @@ def test_after_the_follow_up_plan_the_targets_are_met(tmp_path):
     assert all(fit.total_variation < 0.01 for fit in after.fits if fit.attribute != "intent")
 
 
-def test_an_association_names_the_cell_and_its_follow_up_weakens_it(tmp_path):
+def test_an_association_names_the_cell_and_its_follow_up_ends_it(tmp_path):
     counts = {("en", "positive"): 150, ("en", "negative"): 50, ("es", "positive"): 50, ("es", "negative"): 150}
     biased = records(counts)
     report = check_bias(write(tmp_path / "a", biased))
     found = finding(report, "language × sentiment")
     assert found.severity == "medium" and 0.4 < found.effect < 0.5
     assert "occurs 150 times, 100 would be expected" in found.sentence or "occurs 50 times" in found.sentence
-    assert "50 more es/positive" in found.recommendation and "50 more en/negative" in found.recommendation
-    plans = follow_up_plans(report)
-    assert [(p["total"], p["english_share"], p["sentiment_shares"]) for p in plans] == [
-        (50, 1.0, {"positive": 0.0, "neutral": 0.0, "negative": 1.0}),
-        (50, 0.0, {"positive": 1.0, "neutral": 0.0, "negative": 0.0}),
+    assert "100 more es/positive" in found.recommendation and "100 more en/negative" in found.recommendation
+    plan = follow_up_plan(report)
+    assert plan["total"] == 200 and plan["cells"] == [
+        {"n": 100, "language": "en", "sentiment": "negative"},
+        {"n": 100, "language": "es", "sentiment": "positive"},
     ]
-    more = [r for plan in plans for r in planned(ConversationsConfig(**plan))]
-    after = check_bias(write(tmp_path / "b", biased + more))
-    assert finding(after, "language × sentiment").effect < found.effect / 2
-
-
-def test_a_recommendation_names_the_category_where_records_are_missing(tmp_path):
-    even = [
-        conversation(i, language=language, sentiment=sentiment, category=category, intent=category)
-        for i, (language, sentiment, category, _) in enumerate(
-            product(HALVES, ("neutral", "negative"), ("top_up", "refunds", "transfers", "cash_atm", "cards"), range(40))
-        )
-    ]
-    lacking = [r for r in even if (r["language"], r["sentiment"], r["category"]) != ("es", "negative", "top_up")]
-    report = check_bias(write(tmp_path / "d", lacking), thresholds=Thresholds(low=0.01, alpha=0.5))
-    assert "more es/negative in top_up" in finding(report, "language × sentiment").recommendation
+    after = check_bias(write(tmp_path / "b", biased + planned(ConversationsConfig(**plan))))
+    assert finding(after, "language × sentiment").effect < 0.01
 
 
 def test_pairs_that_may_go_together_are_no_finding(tmp_path):
@@ -132,8 +122,84 @@ def test_every_empty_cell_of_intent_and_language_is_named(tmp_path):
     assert report.coverage.missing == (("request_refund", "es"),)
     found = finding(report, "coverage")
     assert found.severity != "none" and "29 of 30" in found.sentence
-    plan = follow_up_plan(report)
-    assert plan["intents"] == ["request_refund"] and plan["english_share"] == 0.0 and plan["total"] == 13
+    assert follow_up_plan(report)["cells"] == [{"n": 13, "intent": "request_refund", "language": "es"}]
+
+
+@pytest.mark.parametrize("total", [154, 308, 1_540])
+def test_one_missing_record_is_one_record_asked_for(tmp_path, total):
+    config = ConversationsConfig(total=total)
+    complete = planned(config)
+    wanted = next(r for r in complete if r["language"] == "es")
+    cell = [r for r in complete if (r["intent"], r["language"]) == (wanted["intent"], "es")]
+    kept = [r for r in complete if r not in cell]
+    report = check_bias(write(tmp_path / "a", kept, config=config.model_dump(mode="json")))
+    assert follow_up_plan(report)["cells"] == [{"n": len(cell), "intent": wanted["intent"], "language": "es"}]
+    mended = kept + planned(ConversationsConfig(**follow_up_plan(report)))
+    assert len(mended) == total
+    after = check_bias(write(tmp_path / "b", mended, config=config.model_dump(mode="json")))
+    assert not after.coverage.missing and not after.additions
+
+
+def test_every_planned_attribute_is_held_against_its_target(tmp_path):
+    config = ConversationsConfig(total=1_540)
+    for target in Conversations(config).targets():
+        shares = {value: share for value, share in target.shares.items() if share}
+        if target.name in ("intent", "category"):
+            continue
+        most = max(shares, key=shares.get)
+        skewed = [r for i, r in enumerate(planned(config)) if r[target.name] == most or i % 3]
+        data = write(tmp_path / target.name, skewed, config=config.model_dump(mode="json"))
+        before = check_bias(data)
+        assert finding(before, target.name).severity != "none", target.name
+        mended = skewed + planned(ConversationsConfig(**follow_up_plan(before)))
+        after = check_bias(write(tmp_path / f"{target.name}2", mended, config=config.model_dump(mode="json")))
+        assert finding(after, target.name).severity == "none" and not after.additions, target.name
+        assert len(mended) < 1_540 * 1.02, "no more than were taken away, or a few for rounding"
+
+
+def test_targets_gaps_and_associations_are_mended_at_once(tmp_path):
+    config = ConversationsConfig(total=1_540)
+    manifest = {"config": config.model_dump(mode="json")}
+
+    def stays(i, r):
+        gone = (r["intent"], r["language"]) == ("card_arrival", "es")
+        rare = r["resolution_time"] == "extended" and i % 2
+        tied = r["language"] == "es" and r["sentiment"] == "positive" and i % 4
+        return not (gone or rare or tied)
+
+    broken = [r for i, r in enumerate(planned(config)) if stays(i, r)]
+    before = check_bias(write(tmp_path / "a", broken, **manifest))
+    assert {"coverage", "resolution_time", "language × sentiment"} <= {
+        f.name for f in before.findings if f.severity != "none"
+    }
+    mended = broken + planned(ConversationsConfig(**follow_up_plan(before)))
+    after = check_bias(write(tmp_path / "b", mended, **manifest))
+    assert after.severity == "none" and not after.coverage.missing
+
+
+def test_what_can_not_be_generated_is_named_and_the_rest_is_asked_for(tmp_path):
+    some = records({("en", "neutral"): 80, ("es", "neutral"): 40, ("fr", "neutral"): 10})
+    report = check_bias(write(tmp_path / "d", some), targets={"language": {"en": 0.5, "es": 0.25, "fr": 0.25}})
+    assert sorted(str(addition) for addition in report.additions) == ["30 more fr"]
+    with pytest.raises(InvalidInput, match="30 more fr can't be generated here"):
+        write_follow_up(report, tmp_path / "more.yaml")
+    assert not (tmp_path / "more.yaml").exists()
+    report = check_bias(write(tmp_path / "d2", some), targets={"language": {"en": 0.4, "es": 0.4, "fr": 0.2}})
+    content = yaml.safe_load(write_follow_up(report, tmp_path / "more.yaml").read_text(encoding="utf-8"))
+    assert content["cells"] == [{"n": 40, "language": "es"}] and "30 more fr" in content["description"]
+
+
+def test_targets_that_are_not_the_plans_hold_for_the_new_records_too(tmp_path):
+    some = records({("en", "positive"): 90, ("es", "positive"): 30})
+    targets = {"language": HALVES, "sentiment": {"positive": 1.0}}
+    plan = follow_up_plan(check_bias(write(tmp_path / "d", some), targets=targets))
+    assert plan["cells"] == [{"n": 60, "language": "es", "sentiment": "positive"}]
+
+
+def test_of_teacher_examples_every_planned_attribute_is_checked_too(tmp_path):
+    data = generate_teacher(TeacherConfig(total=60, dataset=str(tmp_path / "roles")))
+    report = check_bias(data)
+    assert {fit.attribute for fit in report.fits} == {"language", "industry", "emphasis"}
 
 
 def test_values_that_were_not_planned_are_named(tmp_path):
@@ -229,11 +295,14 @@ def test_the_follow_up_is_written_as_a_params_file(tmp_path):
     report = check_bias(write(tmp_path / "d", records(counts)))
     path = write_follow_up(report, tmp_path / "params" / "more.yaml", dataset="more")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert content["dataset"] == "more" and content["english_share"] == 1.0
-    first, second = content["stages"]
-    assert first == 10 and second[10]["dataset"] == "more_2" and second[10]["english_share"] == 0.0
-    fields = {k: v for k, v in content.items() if k in ConversationsConfig.model_fields}
-    assert ConversationsConfig(**fields | {k: v for k, v in second[10].items() if k in fields}).total == 50
+    assert content["dataset"] == "more" and content["stages"] == [10]
+    assert content["cells"] == follow_up_plan(report)["cells"]
+    stage = load_pipeline(path).stages[0]
+    data = generate_conversations(from_parameters(GenerationConfig, stage.parameters))
+    assert data.name == "more" and data.total == 200
+    found = data.frame(columns=["language", "sentiment"]).value_counts().to_dict()
+    assert found == {("en", "negative"): 100, ("es", "positive"): 100}
+    assert all(fit.severity == "none" for fit in check_bias(data).fits), "it is held against its cells"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from collections import Counter
 from itertools import product
 from typing import get_args
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
@@ -148,3 +150,51 @@ def test_few_shot_examples_are_themselves_valid_conversations():
         assert r.turn_problems(speakers) == []
         low, high = r.TURN_RANGES[example["complexity"]]
         assert low <= len(speakers) <= high
+
+
+def test_cells_are_made_exactly_and_what_they_leave_open_is_spread():
+    cells = [
+        {"n": 1, "intent": "card_arrival", "language": "es"},
+        {"n": 300, "category": "top_up", "sentiment": "negative", "resolution_time": "quick"},
+    ]
+    config = ConversationsConfig(cells=cells)
+    domain = Conversations(config)
+    frame = pd.DataFrame([dict(spec.attributes) for spec in domain.specs(config.total, 3)])
+    assert config.total == len(frame) == 301
+    one, many = frame[frame["intent"] == "card_arrival"], frame[frame["intent"] != "card_arrival"]
+    assert list(one["language"]) == ["es"] and set(many["sentiment"]) == {"negative"}
+    assert {domain.taxonomy.category_of[intent] for intent in many["intent"]} == {"top_up"}
+    assert many["intent"].value_counts().max() - many["intent"].value_counts().min() <= 1
+    assert list(many["language"].value_counts()) == [150, 150]
+    counts = pd.crosstab(many["complexity"], many["language"])
+    assert (abs(counts["en"] - counts["es"]) <= 2).all()
+    targets = {target.name: target.shares for target in domain.targets()}
+    assert targets["sentiment"]["negative"] == pytest.approx(300 / 301, abs=0.01)
+    assert targets["resolution_time"]["quick"] > 0.99
+    assert sum(targets["category"].values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        ([{"n": 0, "language": "es"}], "cells.0.n: Input should be greater than or equal to 1"),
+        ([{"n": 1, "language": "fr"}], "cells.0.language: Input should be 'en' or 'es'"),
+        ([{"n": 1, "mood": "good"}], "cells.0.mood: Extra inputs"),
+        ([{"language": "es"}], "cells.0.n: Field required"),
+    ],
+)
+def test_cells_that_make_no_sense_are_named(cells, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        get_domain("conversations", cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("cell", "sentence"),
+    [
+        ({"intent": "nonsense"}, "cells ask for intent 'nonsense', which is not among those planned"),
+        ({"intent": "card_arrival", "category": "top_up"}, "card_arrival in category top_up, where it does not belong"),
+    ],
+)
+def test_cells_of_another_taxonomy_are_named(cell, sentence):
+    with pytest.raises(InvalidInput, match=sentence):
+        Conversations(ConversationsConfig(cells=[{"n": 2} | cell])).specs(2, 1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from genesis_lab.bias import checks, counts, findings
-from genesis_lab.bias.report import SEVERITIES, BiasReport, Thresholds
+from genesis_lab.bias.follow_up import additions
+from genesis_lab.bias.report import SEVERITIES, Addition, BiasReport, Thresholds
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Target
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
 Shares = Mapping[str, Mapping[str, float]]
-
-_SHARE_FIELDS = {
-    "sentiment": "sentiment_shares",
-    "complexity": "complexity_shares",
-    "resolution_status": "resolution_shares",
-}
 
 
 def check_bias(
@@ -63,7 +58,7 @@ def check_bias(
     gaps: dict[str, str] = {}
     config = _planned_config(dataset, gaps)
     wanted = _checked_targets(Conversations(config).targets() if targets is None and config else targets or ())
-    base = _with_shares(config or ConversationsConfig.model_validate({}), wanted)
+    base = config or ConversationsConfig.model_validate({})
     pairs = _checked_pairs(allowed)
     present = set(dataset.schema.names)
     total: counts.Tally = map_reduce(
@@ -95,11 +90,24 @@ def finish(
         languages = {}
     fits = checks.fits(joint, targets, thresholds, seed, missing)
     covered = checks.coverage(joint, targets, thresholds, missing)
-    related = checks.associations(joint, allowed, thresholds, seed, missing)
+    facets = Conversations.facets
+    related = checks.associations(joint, allowed, thresholds, seed, missing, derived=facets.derived)
     appear = checks.appearances(groups, words, languages, thresholds, seed, missing)
-    found = [*(findings.of_fit(fit, targets) for fit in fits)]
-    found += [findings.of_coverage(covered, joint, targets, fits)] if covered else []
-    found += [findings.of_association(one, joint, thresholds) for one in related]
+    options = config or ConversationsConfig.model_validate({})
+    usual = {target.name: dict(target.shares) for target in _planned_targets(options)}
+    besides = [name for name, shares in targets.items() if shares != usual.get(name) and name not in facets.derived]
+
+    def adding(table: tuple[str, ...]) -> tuple[Addition, ...]:
+        return additions(joint, targets, [table], derived=facets.derived)
+
+    empty: dict[tuple[str, ...], tuple[tuple[str, str], ...]] = {}
+    if covered and covered.missing:
+        empty["intent", "language"] = covered.missing
+    off: list[tuple[str, ...]] = [(fit.attribute,) for fit in fits if fit.severity != "none"]
+    off += [one.attributes for one in related if one.severity != "none"]
+    found = [*(findings.of_fit(fit, adding) for fit in fits)]
+    found += [findings.of_coverage(covered, joint, additions(joint, targets, [], empty))] if covered else []
+    found += [findings.of_association(one, thresholds, adding) for one in related]
     found += [finding for one in appear for finding in findings.of_appearance(one, thresholds)]
     found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
     return BiasReport(
@@ -113,8 +121,8 @@ def finish(
         thresholds=thresholds,
         unreadable_columns=dict(sorted(total.unreadable.items())),
         not_measured=missing,
-        additions=findings.all_additions(found, joint, fits),
-        config=(config or ConversationsConfig.model_validate({})).model_dump(mode="json"),
+        additions=additions(joint, targets, off, empty, besides, facets.derived),
+        config=options.model_dump(mode="json", exclude_none=True),
     )
 
 
@@ -136,8 +144,12 @@ def _check_attributes(
     joint = dataset.frame(split, columns=names).value_counts(dropna=False).rename(counts.RECORDS).reset_index()
     fits = checks.fits(joint, wanted, thresholds, seed, missing, names)
     related = checks.associations(joint, allowed, thresholds, seed, missing, names)
-    found = [*(findings.of_fit(fit, wanted) for fit in fits)]
-    found += [findings.of_association(one, joint, thresholds) for one in related]
+
+    def adding(table: tuple[str, ...]) -> tuple[Addition, ...]:
+        return additions(joint, wanted, [table])
+
+    found = [*(findings.of_fit(fit, adding) for fit in fits)]
+    found += [findings.of_association(one, thresholds, adding) for one in related]
     found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
     return BiasReport(
         records=int(joint[counts.RECORDS].sum()),
@@ -172,6 +184,13 @@ def _planned_config(dataset: Dataset, gaps: dict[str, str]) -> ConversationsConf
     return config
 
 
+def _planned_targets(config: ConversationsConfig) -> Sequence[Target]:
+    try:
+        return Conversations(config).targets()
+    except GenesisError:
+        return ()
+
+
 def _checked_targets(
     targets: Sequence[Target] | Shares, names: Sequence[str] = counts.ATTRIBUTES
 ) -> dict[str, dict[str, float]]:
@@ -193,16 +212,3 @@ def _checked_pairs(allowed: Collection[tuple[str, str]]) -> frozenset[frozenset[
         if len(set(pair)) != 2 or not set(pair) <= set(counts.ATTRIBUTES):
             raise InvalidInput(f"An allowed pair must be two of {', '.join(counts.ATTRIBUTES)}, got {tuple(pair)!r}.")
     return frozenset(frozenset(pair) for pair in allowed)
-
-
-def _with_shares(config: ConversationsConfig, targets: Shares) -> ConversationsConfig:
-    """`config` with these targets, as far as it can express them."""
-    changes: dict[str, Any] = {_SHARE_FIELDS[name]: dict(targets[name]) for name in _SHARE_FIELDS if name in targets}
-    if set(targets.get("language", ())) <= {"en", "es"} and "language" in targets:
-        changes["english_share"] = targets["language"].get("en", 0.0)
-    for name, value in changes.items():
-        try:
-            config = ConversationsConfig.model_validate(config.model_dump() | {name: value})
-        except ValueError:
-            continue
-    return config

@@ -107,11 +107,12 @@ def associations(
     seed: int,
     gaps: dict[str, str],
     attributes: Sequence[str] = ATTRIBUTES,
+    derived: Mapping[str, str] = {},
 ) -> tuple[Association, ...]:
-    """Every pair of attributes but intent × category, which is what a category is."""
+    """Every pair of attributes but those of which one follows from the other."""
     found = []
     for place, (a, b) in enumerate(combinations(attributes, 2)):
-        if {a, b} == {"intent", "category"}:
+        if derived.get(a) == b or derived.get(b) == a:
             continue
         table = contingency(joint, a, b)
         reason = _unmeasurable(table, a, b)

@@ -10,12 +10,13 @@ import pandas as pd
 import pyarrow as pa
 
 from genesis_lab.bias.appearance import SEVERAL, lexicon, mentions
+from genesis_lab.domains.conversations.domain import Conversations
 from genesis_lab.validation.view import View, read
 
-ATTRIBUTES = ("intent", "category", "language", "sentiment", "complexity", "resolution_status")
+ATTRIBUTES = Conversations.facets.attributes
 COLUMNS = (*ATTRIBUTES, "turns")
 RECORDS = "records"
-OUTCOMES = ("sentiment", "resolution_status")
+OUTCOMES = Conversations.facets.outcomes
 """What is compared between groups of people and places."""
 
 _BLOCK = 25_000

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from genesis_lab.bias import additions, checks
+from genesis_lab.bias import checks
 from genesis_lab.bias.appearance import KINDS
 from genesis_lab.bias.counts import RECORDS
 from genesis_lab.bias.report import Addition, Appearance, Association, Coverage, Finding, Fit, Thresholds, listed
 
 _LISTED = 3
 
-Shares = Mapping[str, Mapping[str, float]]
+Adding = Callable[[tuple[str, ...]], tuple[Addition, ...]]
+"""Table to the records that would bring it, and it alone, to its plan."""
 
 
-def of_fit(fit: Fit, targets: Shares) -> Finding:
+def of_fit(fit: Fit, adding: Adding) -> Finding:
     """An attribute against its target."""
     worst = max(fit.target, key=lambda value: abs(fit.differences[value]))
     low, high = fit.intervals[worst]
@@ -38,11 +38,8 @@ def of_fit(fit: Fit, targets: Shares) -> Finding:
         sentence += f" {fit.missing:,} records have none."
     wanted: tuple[Addition, ...] = ()
     if fit.severity != "none":
-        if fit.attribute == "category" and "intent" in targets:
-            advice.append("Fill up the intents: categories follow from them.")
-        else:
-            wanted = additions.towards_target(fit)
-            advice += _generate(wanted)
+        wanted = adding((fit.attribute,))
+        advice += _generate(wanted)
     measure = "Cohen's w" if fit.w.estimate >= checks.fit_effect(fit) else "twice the share of unplanned values"
     return Finding(
         "target",
@@ -58,8 +55,8 @@ def of_fit(fit: Fit, targets: Shares) -> Finding:
     )
 
 
-def of_coverage(found: Coverage, joint: pd.DataFrame, targets: Shares, fits: Sequence[Fit]) -> Finding:
-    """Every planned intent in every planned language."""
+def of_coverage(found: Coverage, joint: pd.DataFrame, wanted: tuple[Addition, ...]) -> Finding:
+    """Every planned intent in every planned language, and the records that fill the empty cells."""
     planned, n = found.planned, int(joint[RECORDS].sum())
     empty = len(found.missing)
     sentence = f"{planned - empty:,} of {planned:,} planned intent × language cells have a record ({found.covered})"
@@ -69,28 +66,17 @@ def of_coverage(found: Coverage, joint: pd.DataFrame, targets: Shares, fits: Seq
         sentence += f"; {len(found.thin):,} have less than half of their share"
     if n < planned:
         sentence += f"; {n:,} records are too few for {planned:,} cells"
-    # What the target findings already ask for is not asked for twice.
-    asked = {fit.attribute: {v for v in fit.target if not fit.observed[v]} for fit in fits if fit.severity != "none"}
-    left = [
-        (intent, language)
-        for intent, language in found.missing
-        if intent not in asked.get("intent", ()) and language not in asked.get("language", ())
-    ]
-    wanted = additions.into_missing_cells(replace(found, missing=tuple(left)), n, targets)
-    advice = _generate(wanted)
-    if len(left) < empty:
-        advice.append(f"{empty - len(left):,} cells are filled by what the other findings ask for.")
     effect = checks.coverage_effect(empty, planned)
     return Finding(
         "coverage", "coverage", found.severity, effect, "share of cells with a record", found.covered,
-        n, sentence + ".", " ".join(advice), wanted,
+        n, sentence + ".", " ".join(_generate(wanted)), wanted,
     )  # fmt: skip
 
 
-def of_association(found: Association, joint: pd.DataFrame, thresholds: Thresholds) -> Finding:
+def of_association(found: Association, thresholds: Thresholds, adding: Adding) -> Finding:
     """Two attributes that should not go together."""
     a, b = found.attributes
-    wanted = additions.towards_independence(joint, a, b) if found.severity != "none" else ()
+    wanted = adding((a, b)) if found.severity != "none" else ()
     return Finding(
         "association", f"{a} × {b}", found.severity, found.w, "Cramér's V", found.v, found.n,
         _going_together(found, _words(a), _words(b), thresholds), " ".join(_generate(wanted)), wanted,
@@ -151,24 +137,6 @@ def of_appearance(found: Appearance, thresholds: Thresholds) -> list[Finding]:
             )
         )
     return results
-
-
-def all_additions(found: Sequence[Finding], joint: pd.DataFrame, fits: Sequence[Fit]) -> tuple[Addition, ...]:
-    """What all findings together ask for, nothing twice."""
-    severe = [finding for finding in found if finding.severity != "none"]
-    off = {finding.name for finding in severe}
-    wanted = list(additions.towards_targets(joint, fits, off))
-    asked = {name for name in additions.STEERED if name in off}
-    if "language" in asked:  # brought to target within each language, which also takes the two apart
-        asked |= {f"language × {name}" for name in asked}
-    if "coverage" in off:
-        asked.add("intent × language")
-    # Filling up a category fills up its intents.
-    asked |= {name.replace("category", "intent", 1) for name in off if name.startswith("category × ")}
-    for finding in severe:
-        if finding.name not in asked:
-            wanted += finding.additions
-    return tuple(wanted)
 
 
 def _going_together(found: Association, a: str, b: str, thresholds: Thresholds) -> str:

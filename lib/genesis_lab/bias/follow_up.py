@@ -1,56 +1,237 @@
-"""The way back to balance: parameters of ``10_generate_conversations`` that generate what a bias report asks for."""
+"""The way back to balance: which records to add, and the params file that has them generated."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.bias.report import Addition, BiasReport
-from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genesis_lab.bias.counts import RECORDS
+from genesis_lab.bias.report import Addition, BiasReport, listed
+from genesis_lab.bias.significance import ENOUGH
+from genesis_lab.domains import get_domain
+from genesis_lab.domains.conversations.domain import ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.outputs import write_atomically
 
-_FIELDS = {
-    "sentiment": "sentiment_shares",
-    "complexity": "complexity_shares",
-    "resolution_status": "resolution_shares",
-}
+MOST_RECORDS = 1_000_000
+"""Most records that are asked for."""
+
 _NOTEBOOK = 10
+_STEPS = 2_000
+"""A follow-up of more records than this is laid in blocks of several."""
+
+Shares = Mapping[str, Mapping[str, float]]
+Counts = NDArray[np.int64]
+Table = tuple[str, ...]
+"""One attribute or two; of a table's cell, their values."""
 
 
-def follow_up_plan(report: BiasReport) -> dict[str, Any]:
-    """The most needed of `follow_up_plans`.
+def additions(
+    joint: pd.DataFrame,
+    targets: Shares,
+    off: Sequence[Table],
+    empty: Mapping[Table, Sequence[Table]] = {},
+    besides: Sequence[str] = (),
+    derived: Mapping[str, str] = {},
+) -> tuple[Addition, ...]:
+    """The fewest records that bring every table in `off` to its plan and fill every cell in `empty`, all at once.
 
-    Raises
-    ------
-    InvalidInput : nothing is to be generated, or nothing that the domain's options can express.
-    """
-    plans = follow_up_plans(report)
-    if not plans:
-        raise InvalidInput("The bias report asks for no records that could be generated: there is no follow-up plan.")
-    return plans[0]
-
-
-def follow_up_plans(report: BiasReport) -> list[dict[str, Any]]:
-    """All fields of `ConversationsConfig`, once for each block of records to add; run all, then check again.
-
-    `BiasReport.additions`, as far as the domain's options can express them: values it does not know (another language,
-    say) are left out, and nothing smaller than the smallest plan can be generated.
-    """
-    plans: list[dict[str, Any]] = []
-    for addition in report.additions:
-        plan = _plan(addition, report.config, len(plans))
-        if plan is not None:
-            plans.append(plan)
-    return plans
-
-
-def write_follow_up(report: BiasReport, path: Path, *, dataset: str | None = None) -> Path:
-    """Write the follow-up as a params file for ``genesis run``; plain papermill takes its first block.
+    A table is planned as the product of its attributes' targets (their observed shares, where there is no target),
+    rounded as quotas are. Nothing can be taken away, so it is held against its plan at the smallest total for which no
+    cell has more than planned; what a cell lacks there is added. Each record added serves all tables, and keeps the
+    attributes of different ones as independent as it can.
 
     Parameters
     ----------
-    dataset : name for the new datasets, numbered if there are several; None: what the notebook chooses.
+    joint : records by combination of attributes.
+    off : single attributes, or pairs that should not go together.
+    empty : pair of attributes to those of its cells that should have a record; each gets its planned number, at least one.
+    besides : further attributes that the new records take from `targets`.
+    derived : attribute to the one that it follows from.
+    """
+    names = list(dict.fromkeys(name for table in (*off, *empty) for name in table))
+    for name, base in derived.items():
+        if name in names and base in names:  # the one follows from the other: its tables are the other's
+            off = [tuple(base if part == name else part for part in table) for table in off]
+            names.remove(name)
+    off = list(dict.fromkeys(off))
+    names += [name for name in besides if names and name not in names]
+    known = joint
+    for name in names:
+        if name in targets:
+            planned = [value for value, share in targets[name].items() if share]
+            known = known[known[name].isna() | known[name].isin(planned)]
+    shares = {name: _shares(known, name, targets) for name in names}
+    # Attributes that are each off must not be tied together by what is added, as far as their cells are no mere chance.
+    pairs = [pair for pair in combinations([table[0] for table in off if len(table) == 1], 2)
+             if _counts(known, pair, shares).sum() * _product(pair, shares).min() >= ENOUGH]  # fmt: skip
+    off = [*off, *pairs]
+    tables = [table for table in off if not any(set(table) < set(other) for other in off)]
+    wanted = {
+        pair: {
+            cell: max(1, round(_expected(known, pair, cell, shares))) for cell in cells if _possible(pair, cell, shares)
+        }
+        for pair, cells in empty.items()
+    }
+    fewest = max((sum(cells.values()) for cells in wanted.values()), default=0)
+    lacking: dict[Table, Counts] = {}
+    for _ in range(20):  # each table's rounding may ask for a record more, until all ask for as many
+        lacking = {table: _lacking(_counts(known, table, shares), _product(table, shares), fewest) for table in tables}
+        most = max((int(lack.sum()) for lack in lacking.values()), default=fewest)
+        if most == fewest and all(lack.sum() == most for lack in lacking.values()):
+            break
+        fewest = most
+    records = min(fewest, MOST_RECORDS)
+    for name in besides:
+        if name in names and (name,) not in lacking:
+            lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), _product((name,), shares), records)
+    return _laid(known, names, shares, lacking, wanted, records)
+
+
+def _laid(
+    joint: pd.DataFrame,
+    names: list[str],
+    shares: Mapping[str, dict[str, float]],
+    lacking: Mapping[Table, Counts],
+    wanted: Mapping[Table, Mapping[Table, int]],
+    records: int,
+) -> tuple[Addition, ...]:
+    """`records` put into cells of all `names`, one by one into the cell that most tables lack, and lack most."""
+    if not records:
+        return ()
+    values = {name: list(shares[name]) for name in names}
+    grid = np.indices([len(values[name]) for name in names]).reshape(len(names), -1)
+    at: dict[Table, Counts] = {}
+    """Cell of the grid to cell of the table."""
+
+    def left(table: Table, lack: NDArray[Any]) -> NDArray[np.float64]:
+        at[table] = np.ravel_multi_index([grid[names.index(name)] for name in table], lack.shape)
+        return lack.astype(float).ravel()
+
+    asked = {table: left(table, lack) for table, lack in lacking.items()}
+    even: dict[Table, NDArray[np.float64]] = {}
+    for pair in combinations(names, 2):  # not asked for, but not to be tied together by the new records either
+        if pair not in asked:
+            counts = _counts(joint, pair, shares)
+            even[pair] = left(pair, _product(pair, shares) * (counts.sum() + records) - counts)
+    first: dict[Table, NDArray[np.float64]] = {}
+    for table, cells in wanted.items():
+        empty = np.zeros([len(values[name]) for name in table])
+        for cell, n in cells.items():
+            empty[tuple(values[name].index(value) for name, value in zip(table, cell, strict=True))] = n
+        first[table] = left(table, empty)
+    filled: Counter[int] = Counter()
+    step = max(1, records // _STEPS)
+    while filled.total() < records:
+        score = np.zeros(grid.shape[1])
+        for parts, weight in ((first, 1000.0), (asked, 1.0)):
+            for table, lack in parts.items():
+                score += weight * (lack > 0)[at[table]]
+        for table, lack in (asked | even).items():
+            score += 1e-3 * (lack / records)[at[table]]
+        spot = int(np.argmax(score))
+        parts = {**asked, **first}
+        limits = [lack[at[table][spot]] for table, lack in parts.items() if lack[at[table][spot]] > 0]
+        take = max(1, int(min(step, records - filled.total(), *limits)))
+        for part in (asked, even, first):
+            for table, lack in part.items():
+                lack[at[table][spot]] -= take
+        filled[spot] += take
+    found = [
+        Addition(n, {name: values[name][grid[place][spot]] for place, name in enumerate(names)})
+        for spot, n in sorted(filled.items())
+    ]
+    return tuple(sorted(found, key=lambda addition: -addition.records))
+
+
+def _lacking(counts: Counts, planned: NDArray[np.float64], fewest: int) -> Counts:
+    """What each cell lacks at the smallest total, at least `fewest` above today's, for which none has too many.
+
+    A cell has too many with more than its share rounded up, and too few with less than its share rounded down.
+    """
+    total = int(counts.sum()) + fewest
+    taken = counts > 0
+    if taken.any():
+        total = max(total, int(np.max(np.floor((counts[taken] - 1) / planned[taken] + 1e-9))) + 1)
+    total = min(total, int(counts.sum()) + MOST_RECORDS)
+    while True:
+        exact = planned * total
+        full = np.where(counts >= np.floor(exact + 1e-9), counts, np.floor(exact + 0.5)).astype(np.int64)
+        if full.sum() <= total:
+            break
+        total = int(full.sum())
+    room = exact - full
+    for spot in np.argsort(-room, axis=None, kind="stable")[: total - int(full.sum())]:
+        full.flat[spot] += 1
+    return full - counts
+
+
+def _shares(joint: pd.DataFrame, name: str, targets: Shares) -> dict[str, float]:
+    if name in targets:
+        return {value: share for value, share in targets[name].items() if share}
+    counts = joint.groupby(name)[RECORDS].sum()
+    return {str(value): float(n) / float(counts.sum()) for value, n in counts.items()}
+
+
+def _counts(joint: pd.DataFrame, table: Table, shares: Mapping[str, dict[str, float]]) -> Counts:
+    index = pd.MultiIndex.from_product([list(shares[name]) for name in table], names=list(table))
+    counts = joint.groupby(list(table))[RECORDS].sum()
+    counts.index = pd.MultiIndex.from_arrays([counts.index.get_level_values(name).astype(str) for name in table])
+    found = counts.reindex(pd.MultiIndex.from_tuples(index.to_list()), fill_value=0).to_numpy(dtype=np.int64)
+    return np.asarray(found.reshape([len(shares[name]) for name in table]))
+
+
+def _product(table: Table, shares: Mapping[str, dict[str, float]]) -> NDArray[np.float64]:
+    parts = [np.array(list(shares[name].values())) for name in table]
+    return np.asarray(np.multiply.outer(parts[0], parts[1]) if len(parts) == 2 else parts[0])
+
+
+def _possible(pair: Table, cell: Table, shares: Mapping[str, dict[str, float]]) -> bool:
+    return all(value in shares[name] for name, value in zip(pair, cell, strict=True))
+
+
+def _expected(joint: pd.DataFrame, pair: Table, cell: Table, shares: Mapping[str, dict[str, float]]) -> float:
+    chance = float(np.prod([shares[name][value] for name, value in zip(pair, cell, strict=True)]))
+    return chance * float(joint.dropna(subset=list(pair))[RECORDS].sum())
+
+
+def follow_up_plan(report: BiasReport) -> dict[str, Any]:
+    """All fields of the domain's options, with `cells` for the records that `report` asks for; run it, check again.
+
+    Raises
+    ------
+    InvalidInput : nothing is to be generated, or nothing that the domain can make.
+    """
+    plan, refused = _plan(report)
+    if not plan:
+        why = f": {_named(refused)} can't be generated here" if refused else ""
+        raise InvalidInput(
+            f"The bias report asks for no records that could be generated{why}: there is no follow-up plan."
+        )
+    return plan
+
+
+def follow_up_plans(report: BiasReport) -> list[dict[str, Any]]:
+    """`follow_up_plan` in a list, empty where there is none."""
+    plan, _ = _plan(report)
+    return [plan] if plan else []
+
+
+def write_follow_up(report: BiasReport, path: Path, *, dataset: str | None = None) -> Path:
+    """Write the follow-up as a params file, which ``genesis run`` and plain papermill run as it is.
+
+    Its description names the records that can't be generated here, if there are any.
+
+    Parameters
+    ----------
+    dataset : name for the new dataset; None: what the notebook chooses.
 
     Raises
     ------
@@ -59,44 +240,35 @@ def write_follow_up(report: BiasReport, path: Path, *, dataset: str | None = Non
     """
     import yaml
 
-    first = follow_up_plan(report)
-    plans = follow_up_plans(report)
-    if dataset is not None:
-        plans = [plan | {"dataset": dataset if i == 1 else f"{dataset}_{i}"} for i, plan in enumerate(plans, 1)]
-        first = plans[0]
-    further = [{_NOTEBOOK: {k: v for k, v in plan.items() if v != first[k]}} for plan in plans[1:]]
-    content = {
-        "name": path.stem,
-        "description": f"Records that the bias report of {report.records:,} conversations asks for",
-        "stages": [_NOTEBOOK, *further],
-        **first,
-    }
+    plan = follow_up_plan(report)
+    _, refused = _plan(report)
+    description = f"Records that the bias report of {report.records:,} conversations asks for"
+    if refused:
+        description += f"; not among them, as they can't be generated here: {_named(refused)}"
+    content = {"name": path.stem, "description": description, "stages": [_NOTEBOOK]}
+    content |= ({"dataset": dataset} if dataset is not None else {}) | plan
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     return path
 
 
-def _plan(addition: Addition, config: dict[str, Any], place: int) -> dict[str, Any] | None:
-    fields = dict(config)
-    for name, shares in addition.shares.items():
-        if name == "language":
-            known = {value: share for value, share in shares.items() if value in ("en", "es")}
-            if not known:
-                return None
-            fields["english_share"] = known.get("en", 0.0) / sum(known.values())
-        elif name in _FIELDS:
-            fields[_FIELDS[name]] = shares
+def _plan(report: BiasReport) -> tuple[dict[str, Any] | None, list[Addition]]:
+    """The options that have all additions made, and the additions that the domain refuses."""
+    accepted, refused = [], []
+    fields = dict(report.config)
+    for addition in report.additions:
+        cell = {"n": addition.records, **addition.values}
+        try:
+            config = ConversationsConfig.model_validate(fields | {"cells": [cell | {"n": 1}]})
+            get_domain("conversations", **config.model_dump()).specs(1, 0)
+        except (ValueError, GenesisError):
+            refused.append(addition)
         else:
-            fields |= {
-                "intents": [],
-                "categories": [],
-                {"intent": "intents", "category": "categories"}[name]: list(shares),
-            }
-    limits = ConversationsConfig.model_fields["total"].metadata
-    least = next(limit.ge for limit in limits if hasattr(limit, "ge"))
-    fields |= {"total": max(least, addition.records), "seed": (fields["seed"] + 1 + place) % 2**31}
-    try:
-        checked = ConversationsConfig.model_validate(fields)
-        _ = Conversations(checked).taxonomy
-    except (ValueError, GenesisError):
-        return None
-    return checked.model_dump(mode="json")
+            accepted.append(cell)
+    if not accepted:
+        return None, refused
+    fields |= {"cells": accepted, "seed": (report.config["seed"] + 1) % 2**31}
+    return ConversationsConfig.model_validate(fields).model_dump(mode="json", exclude_none=True), refused
+
+
+def _named(refused: Sequence[Addition]) -> str:
+    return listed([str(addition) for addition in refused])

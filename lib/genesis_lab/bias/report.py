@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.stats import Interval
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Severity = Literal["none", "low", "medium", "high"]
 SEVERITIES: tuple[Severity, ...] = ("none", "low", "medium", "high")
@@ -50,25 +47,13 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Addition:
-    """Records to generate: how many, and the shares of each attribute's values in them (the rest as in the target)."""
+    """So many records to generate, with these values; their other attributes as planned."""
 
     records: int
-    shares: Mapping[str, Mapping[str, float]]
+    values: Mapping[str, str]
 
     def __str__(self) -> str:
-        topics = {name: self.shares[name] for name in ("category", "intent") if name in self.shares}
-        rest = {name: values for name, values in self.shares.items() if name not in topics}
-        fixed = "/".join(next(iter(values)) for values in rest.values() if len(values) == 1)
-        mixed = ", ".join(
-            f"{round(self.records * share):,} {value}"
-            for v in rest.values()
-            if len(v) > 1
-            for value, share in v.items()
-            if round(self.records * share)
-        )
-        words = [f"{self.records:,} more", fixed, f"({mixed})" * bool(mixed)]
-        words += [f"in {listed(list(values))}" for values in topics.values()]
-        return " ".join(word for word in words if word)
+        return f"{self.records:,} more {'/'.join(self.values.values())}"
 
 
 @dataclass(frozen=True)
@@ -192,8 +177,8 @@ class Finding:
 class BiasReport:
     """What a bias check found. `findings` come worst first; `not_measured` maps what has no value to the reason.
 
-    `additions` are the records to add in all: first those that bring every share to its target, then those that fill up
-    intents and empty cells, and each side of an association. `config` are the options of domain ``conversations`` that a follow-up plan starts from.
+    `additions` are the records to add in all, which serve every finding at once. `config` are the options of the
+    dataset's plan (the domain's own, where there was none), from which a follow-up starts.
     """
 
     records: int
@@ -208,17 +193,6 @@ class BiasReport:
     not_measured: dict[str, str]
     additions: tuple[Addition, ...]
     config: dict[str, Any] = field(default_factory=dict)
-
-    def association_matrix(self) -> pd.DataFrame:
-        """Cramér's V of each pair of attributes, symmetric; NaN where it was not measured."""
-        import pandas as pd
-
-        names = list(dict.fromkeys(name for a in self.associations for name in a.attributes))
-        matrix = pd.DataFrame(index=names, columns=names, dtype=float)
-        for found in self.associations:
-            a, b = found.attributes
-            matrix.loc[a, b] = matrix.loc[b, a] = found.v.estimate
-        return matrix
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields."""

@@ -23,7 +23,9 @@ SMOKE_TOTAL = 770
 class GenerationConfig(GenerationOptions, ConversationsConfig):
     """What to generate, by whom, and under which name it is kept."""
 
-    total: int = Field(SMOKE_TOTAL, ge=10, le=1_000_000, description="conversations to generate")
+    total: int = Field(
+        SMOKE_TOTAL, ge=1, le=1_000_000, description="conversations to generate, 10 or more (of cells: theirs)"
+    )
 
     @cached_property
     def domain(self) -> Conversations:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -19,7 +20,7 @@ from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, file
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder, spread
 from genesis_lab.domains.reading import read_json
-from genesis_lab.errors import ParseFailure
+from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import normal, same_words, unaccented
 
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
@@ -28,12 +29,27 @@ Tone = Literal["neobank", "formal", "casual"]
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
+class Cell(BaseModel):
+    """So many records of these attributes; those that are not given are spread as planned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(ge=1)
+    intent: str | None = None
+    category: str | None = None
+    language: r.Language | None = None
+    sentiment: r.Sentiment | None = None
+    complexity: r.Complexity | None = None
+    resolution_status: r.Resolution | None = None
+    resolution_time: r.ResolutionTime | None = None
+
+
 class ConversationsConfig(BaseModel):
     """What a user can choose about a set of conversations."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
-    total: int = Field(154, ge=10, le=1_000_000, description="conversations to generate")
+    total: int = Field(154, ge=1, le=1_000_000, description="conversations to generate, 10 or more (of cells: theirs)")
     english_share: float = Field(0.5, ge=0, le=1, description="share in English; the rest is in Spanish")
     categories: tuple[str, ...] = Field((), description="categories to cover (none chosen: all)")
     intents: tuple[str, ...] = Field((), description="single intents to cover, besides the categories (none: all)")
@@ -52,11 +68,30 @@ class ConversationsConfig(BaseModel):
     few_shot: int = Field(2, ge=0, le=4, description="worked examples in the prompt (not used by provider offline)")
     taxonomy: str = Field(BANKING77, description="banking77, or the path of a YAML file with your own intents")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+    cells: tuple[Cell, ...] = Field(
+        (),
+        description="exactly these instead: n of each, by intent, language …, as a bias check's follow-up lists them",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _one_normal_form(cls, given: Any) -> Any:
         return normal(given)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _total_of_cells(cls, given: Any) -> Any:
+        cells = given.get("cells") if isinstance(given, dict) else None
+        try:
+            return given | {"total": sum(Cell.model_validate(cell).n for cell in cells)} if cells else given
+        except (TypeError, ValidationError):
+            return given  # the field says what is wrong
+
+    @model_validator(mode="after")
+    def _enough(self) -> ConversationsConfig:
+        if not self.cells and self.total < 10:
+            raise ValueError(f"total: Input should be greater than or equal to 10, got {self.total}")
+        return self
 
     @field_validator("sentiment_shares", "complexity_shares", "resolution_shares")
     @classmethod
@@ -83,6 +118,12 @@ class ConversationsConfig(BaseModel):
                 raise ValueError(
                     f"{complexity} conversations have {low}–{high} turns, which min_turns={self.min_turns} and "
                     f"max_turns={self.max_turns} rule out: set complexity_shares[{complexity!r}] to 0 or widen the range"
+                )
+        for cell in self.cells:
+            if cell.complexity and not _turn_choices(cell.complexity, self.min_turns, self.max_turns):
+                raise ValueError(
+                    f"cells ask for {cell.complexity} conversations, which min_turns={self.min_turns} and "
+                    f"max_turns={self.max_turns} rule out: widen the range"
                 )
         return self
 
@@ -134,6 +175,14 @@ class Conversations:
 
     def targets(self) -> Sequence[Target]:
         """Shares of language, intent, category, sentiment, complexity, resolution_status and resolution_time."""
+        if not self.config.cells:
+            return self._shares()
+        planned = [spec.attributes for spec in self.specs(self.config.total, self.config.seed)]
+        counts = {target.name: Counter(str(one.get(target.name)) for one in planned) for target in self._shares()}
+        counts["category"] = Counter(self.taxonomy.category_of[one["intent"]] for one in planned)
+        return tuple(Target(name, {v: n / len(planned) for v, n in c.items()}) for name, c in counts.items())
+
+    def _shares(self) -> Sequence[Target]:
         c = self.config
         intents = self.taxonomy.names
         categories = {k: len(v) / len(intents) for k, v in self.taxonomy.categories.items()}
@@ -147,15 +196,50 @@ class Conversations:
             Target("resolution_time", {"quick": 0.4, "standard": 0.4, "extended": 0.2}),
         )
 
+    def _given(self, total: int, values: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+        """What the cells say of each record: attribute to a place in `values`, -1 where they leave it open."""
+        given = {name: np.full(total, -1) for name in values}
+        start = 0
+        for cell in self.config.cells:
+            for name, known in values.items():
+                value = getattr(cell, name)
+                if value is not None and value not in known:
+                    raise InvalidInput(f"cells ask for {name} {value!r}, which is not among those planned.")
+                if value is not None:
+                    given[name][start : start + cell.n] = known.index(value)
+            start += cell.n
+        return given
+
     def specs(self, total: int, seed: int) -> Sequence[Spec]:
-        """`total` specs whose counts meet every target by largest remainder, spread evenly over each other."""
+        """`total` specs whose counts meet every target by largest remainder, spread evenly over each other.
+
+        Where there are cells, exactly those, and what they leave open so.
+        """
         rng = np.random.default_rng(seed)
-        targets = {t.name: largest_remainder(t.shares, total) for t in self.targets() if t.name != "category"}
-        codes: dict[str, np.ndarray] = {}
-        codes["intent"] = np.repeat(np.arange(len(targets["intent"])), list(targets["intent"].values()))
+        shares = {target.name: target.shares for target in self._shares()}
+        given = self._given(total, {name: list(values) for name, values in shares.items()})
         category_names = list(self.taxonomy.categories)
         category_of = np.array([category_names.index(self.taxonomy.category_of[i]) for i in self.taxonomy.names])
+        fixed = [places + 1 for places in given.values() if (places >= 0).any()]
+        codes = {"intent": given["intent"].copy()}
+        for category in np.unique(given["category"]):
+            among = np.flatnonzero(category_of == category) if category >= 0 else np.arange(len(category_of))
+            rows = np.flatnonzero((codes["intent"] < 0) & (given["category"] == category))
+            even = largest_remainder({str(intent): 1.0 for intent in among}, len(rows))
+            laid = (
+                spread(even, [g[rows] for g in fixed], rng)
+                if fixed
+                else np.repeat(np.arange(len(among)), list(even.values()))
+            )
+            codes["intent"][rows] = among[laid]
         codes["category"] = category_of[codes["intent"]]
+        wrong = np.flatnonzero((given["category"] >= 0) & (given["category"] != codes["category"]))
+        if len(wrong):
+            intent, category = (
+                self.taxonomy.names[codes["intent"][wrong[0]]],
+                category_names[given["category"][wrong[0]]],
+            )
+            raise InvalidInput(f"cells ask for intent {intent} in category {category}, where it does not belong.")
         for name, strata in (
             ("language", ("intent",)),
             ("sentiment", ("intent", "language")),
@@ -163,8 +247,12 @@ class Conversations:
             ("resolution_status", ("category", "language", "sentiment", "intent")),
             ("resolution_time", ("complexity", "language", "resolution_status")),
         ):
-            codes[name] = spread(targets[name], [codes[s] for s in strata], rng)
-        labels = {name: np.array(list(counts))[codes[name]] for name, counts in targets.items()}
+            codes[name], rows = given[name], np.flatnonzero(given[name] < 0)
+            counts = largest_remainder(shares[name], len(rows))
+            codes[name][rows] = spread(
+                counts, [*(codes[stratum][rows] for stratum in strata), *(places[rows] for places in fixed)], rng
+            )
+        labels = {name: np.array(list(shares[name]))[codes[name]] for name in shares if name != "category"}
         arcs = self._arcs(labels["sentiment"], labels["resolution_status"], rng)
         turns = self._turns(labels["complexity"], rng)
         seeds = rng.integers(2**31, size=total)
