@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesis_lab.validation.duplicates import groups, near_pairs, signatures
+from genesis_lab.validation.duplicates import clusters, copied_from, groups, near_pairs, signatures
 from genesis_lab.validation.view import normalised
 
 
@@ -49,3 +50,30 @@ def test_any_text_has_a_signature_that_does_not_depend_on_its_neighbours(texts: 
     assert signatures(words).tolist() == alone
     first, second = near_pairs(signatures(words), np.array([w != "" for w in words.to_pylist()], dtype=bool))
     assert all(i < j for i, j in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("crowd", [2, 9, 40, 600])
+def test_copies_are_found_in_a_crowd_of_any_size(crowd: int) -> None:
+    """Two copies of one sentence, far apart in a crowd that shares its frame and nothing else."""
+    frame = "I ordered a new card two weeks ago and it has still not arrived here, "
+    rng = np.random.default_rng(crowd)
+    others = [frame + "".join(rng.choice(list("bcdfghjklmnpqrstvwxz"), 30)) for _ in range(crowd)]
+    copy = frame + "the postman knows nothing about it either"
+    found = groups([copy, *others, copy + " today", copy.upper() + "!"]).tolist()
+    assert found[-2] == found[-1] == 0 and len(set(found)) == crowd + 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 10_000), st.sampled_from([0.6, 0.8, 0.95, 1.0]))
+def test_groups_are_what_comparing_all_pairs_links(n: int, seed: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    signature = np.repeat(rng.integers(0, 5, size=(1, 64)), n, axis=0).astype(np.uint16)
+    for row in signature:
+        changed = rng.choice(64, rng.integers(0, 30), replace=False)
+        row[changed] = rng.integers(0, 6, len(changed))
+    near = (signature[:, None] == signature[None]).mean(axis=2) >= threshold
+    first, second = near_pairs(signature, np.ones(n, dtype=bool), threshold)
+    assert clusters(first, second, n).tolist() == clusters(*np.nonzero(near), n).tolist()
+    m = n // 2
+    expected = [next((j for j in range(m) if near[i, j]), -1) for i in range(m, n)]
+    assert copied_from(signature[m:], signature[:m], threshold).tolist() == expected

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from genesis_lab.validation.aggregate import LISTED, Aggregate
-from genesis_lab.validation.duplicates import THRESHOLD, near_pairs, signatures
+from genesis_lab.validation.duplicates import THRESHOLD, copied_from, signatures
 from genesis_lab.validation.scores import Part, share, unmeasured
 from genesis_lab.validation.view import hashed, normalised
 
@@ -25,12 +25,9 @@ def finish(total: Aggregate, texts: Sequence[str] | None) -> Part:
     words = normalised(pa.array(list(texts), pa.string()))
     long = np.array([text.count(" ") + 1 >= _MIN_WORDS for text in words.to_pylist()], dtype=bool)
     opening = total.column("opening")
-    ours = np.flatnonzero(opening != 0)
-    signature = np.concatenate([signatures(words), total.column("signature")])
-    first, second = near_pairs(signature, np.concatenate([long, opening != 0]))
-    crossing = (first < len(words)) & (second >= len(words))
-    rows, places = np.unique(second[crossing] - len(words), return_index=True)
-    source = first[crossing][places]
+    ours, place = np.flatnonzero(opening != 0), np.flatnonzero(long)
+    copied = copied_from(total.column("signature")[ours], signatures(words)[long])
+    rows, source = ours[copied >= 0], place[copied[copied >= 0]]
     exact = np.isin(opening[rows], hashed(words)[long])
     failures = tuple(
         (int(row), f"{'is' if same else 'is nearly'} sentence {sentence} of the reference")

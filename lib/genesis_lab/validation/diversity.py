@@ -146,16 +146,13 @@ def _unique(total: Aggregate, opening: NDArray[np.uint64]) -> Part:
 
 def _near(total: Aggregate, opening: NDArray[np.uint64]) -> Part:
     first, second = duplicates.near_pairs(total.column("signature"), opening != 0)
-    rows, places = np.unique(second, return_index=True)
-    failures = [
-        (int(r), f"opens nearly like row {o}") for r, o in zip(rows[:LISTED], first[places][:LISTED], strict=True)
-    ]
+    failures = [(int(r), f"opens nearly like row {o}") for r, o in zip(second[:LISTED], first[:LISTED], strict=True)]
     return share(
         "near_duplicates",
         int((opening != 0).sum()),
-        len(rows),
+        len(second),
         "records",
-        f"share whose opening has no earlier one with a Jaccard similarity of {duplicates.THRESHOLD} or more "
+        f"share whose opening is the first of those linked by a Jaccard similarity of {duplicates.THRESHOLD} or more "
         "(character 5-grams, estimated by MinHash)",
         empty="no record has an opening",
         offences=total.offences(tuple(failures)),

@@ -17,10 +17,10 @@ THRESHOLD = 0.8
 
 _SHINGLE = 5
 _PERMUTATIONS = 64
-_BAND = 4
-"""Rows of a band: four 16-bit values make one 64-bit key. 16 bands find a pair at 0.8 with probability 0.9998."""
-_NEIGHBOURS = 8
-"""Pairs looked at per text and band in a crowded band, nearest first."""
+_SMALL = 1_000
+"""Members of a bucket up to which it is compared pair by pair; larger ones are searched group by group."""
+_BLOCK = 200_000
+"""Pairs compared at once."""
 
 
 def groups(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np.int64]:
@@ -65,10 +65,10 @@ def signatures(words: pa.StringArray) -> NDArray[np.uint16]:
 def near_pairs(
     signature: NDArray[np.uint16], usable: NDArray[np.bool_], threshold: float = THRESHOLD
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (i, j), i < j, of texts whose signatures agree in at least `threshold` of the permutations.
+    """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text).
 
-    Locality-sensitive hashing by bands (Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4),
-    each candidate checked on the full signature. Texts with the same signature are linked through the first of them.
+    A group holds all that is linked by pairs whose signatures agree in at least `threshold` of the permutations,
+    however many there are. Texts that are linked already aren't compared again, so a crowd costs little.
 
     Parameters
     ----------
@@ -76,27 +76,110 @@ def near_pairs(
     usable : shape (n,), False for texts without words, which are near nothing.
     """
     rows = np.flatnonzero(usable)
-    bands = np.ascontiguousarray(signature[rows]).view(np.uint64)
-    whole = np.zeros(len(rows), dtype=np.uint64)
-    for b in range(bands.shape[1]):
-        whole = _mixed(whole ^ bands[:, b])
-    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
-    repeats = np.flatnonzero(first[inverse] != np.arange(len(rows)))
-    found = [(first[inverse[repeats]], repeats)]
-    distinct = np.sort(first)
-    keys = bands[distinct]
-    for b in range(keys.shape[1]):
-        order = np.lexsort((distinct, keys[:, (b + 1) % keys.shape[1]], keys[:, b]))
-        column = keys[order, b]
-        for step in range(1, _NEIGHBOURS + 1):
-            same = np.flatnonzero(column[:-step] == column[step:])
-            if not len(same):
-                break
-            i, j = distinct[order[same]], distinct[order[same + step]]
-            near = _agreement(signature, rows[i], rows[j]) >= threshold
-            found.append((np.minimum(i, j)[near], np.maximum(i, j)[near]))
-    codes = np.unique(np.concatenate([left * len(rows) + right for left, right in found]))
-    return rows[codes // max(len(rows), 1)], rows[codes % max(len(rows), 1)]
+    _, distinct, inverse = np.unique(
+        np.ascontiguousarray(signature[rows]).view(f"V{2 * _PERMUTATIONS}").ravel(),
+        return_index=True,
+        return_inverse=True,
+    )
+    group = _linked(signature[rows[distinct]], _needed(threshold))[inverse]
+    _, leader, inverse = np.unique(group, return_index=True, return_inverse=True)
+    second = np.flatnonzero(leader[inverse] != np.arange(len(rows)))
+    return rows[leader[inverse[second]]], rows[second]
+
+
+def copied_from(
+    signature: NDArray[np.uint16], source: NDArray[np.uint16], threshold: float = THRESHOLD
+) -> NDArray[np.int64]:
+    """For each text the index of the first text of `source` that it is near to, or -1; shape (n,).
+
+    Parameters
+    ----------
+    signature, source : shapes (n, 64) and (m, 64), as from `signatures`.
+    """
+    m, need = len(source), _needed(threshold)
+    both = np.concatenate([source, signature])
+    member, bucket = _buckets(both, need)
+    sources = np.bincount(bucket[member < m], minlength=bucket[-1] + 1 if len(bucket) else 0)
+    starts = np.searchsorted(bucket, np.arange(len(sources)))  # the sources of a bucket come first in it
+    nearest = np.full(len(both), m, dtype=np.int64)
+    ours = np.flatnonzero((member >= m) & (sources[bucket] > 0))
+    pairs = np.cumsum(sources[bucket[ours]])
+    for some in np.split(ours, np.searchsorted(pairs, np.arange(_BLOCK, pairs[-1] if len(pairs) else 0, _BLOCK))):
+        counts = sources[bucket[some]]
+        step = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        i, j = np.repeat(member[some], counts), member[np.repeat(starts[bucket[some]], counts) + step]
+        near = _near(both, i, j, need)
+        np.minimum.at(nearest, i[near], j[near])
+    return np.where(nearest[m:] < m, nearest[m:], -1)
+
+
+def _needed(threshold: float) -> int:
+    """Permutations in which two near texts agree at least."""
+    return int(np.ceil(threshold * _PERMUTATIONS - 1e-9))
+
+
+def _buckets(signature: NDArray[np.uint16], need: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Texts that may be near by bucket: members, sorted in each bucket, and bucket numbers, the rarest values first.
+
+    Prefix filtering (Chaudhuri, Ganti and Kaushik 2006): of two sets of 64 values that share `need`, the ``65 - need``
+    rarest ones of each share one. What many texts have in common, a template's frame, so never brings them together.
+    """
+    lanes = np.arange(_PERMUTATIONS, dtype=np.uint64)
+    times = np.stack([np.bincount(lane, minlength=1 << 16) for lane in signature.T]).astype(np.uint64)
+    keys = []
+    for block in np.array_split(signature, len(signature) // 50_000 + 1):
+        every = (times[lanes, block] << np.uint64(22)) | (lanes << np.uint64(16)) | block
+        keys.append(np.partition(every, _PERMUTATIONS - need, axis=1)[:, : _PERMUTATIONS - need + 1])
+    key = np.concatenate(keys).ravel()
+    member = np.repeat(np.arange(len(signature)), _PERMUTATIONS - need + 1)
+    shared = key >= np.uint64(2 << 22)
+    key, member = key[shared], member[shared]
+    order = np.argsort(key, kind="stable")
+    return member[order], np.cumsum(np.diff(key[order], prepend=key[order][:1]) != 0)
+
+
+def _linked(signature: NDArray[np.uint16], need: int) -> NDArray[np.int64]:
+    """A number for each text, the same for texts that are linked; no two signatures are the same."""
+    label = np.arange(len(signature))
+
+    def link(i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
+        nonlocal label
+        apart = label[i] != label[j]
+        i, j = i[apart], j[apart]
+        near = _near(signature, i, j, need)
+        if near.any():
+            label = clusters(label[i[near]], label[j[near]], len(label))[label]
+
+    def unfinished(member: NDArray[np.int64], bucket: NDArray[np.int64], fewest: int) -> NDArray[np.bool_]:
+        """Where buckets have at least `fewest` members, of more than one group."""
+        starts = np.flatnonzero(np.diff(bucket, prepend=-1))
+        least, most = (each.reduceat(label[member], starts) for each in (np.minimum, np.maximum))
+        sizes = np.diff(starts, append=len(member))
+        return np.repeat((least != most) & (sizes >= fewest), sizes)
+
+    member, bucket = _buckets(signature, need)
+    for step in range(1, _SMALL):
+        if step & (step - 1) == 0 and len(member):  # now and then, what is finished is left out
+            open_ = unfinished(member, bucket, step + 1)
+            member, bucket = member[open_], bucket[open_]
+        same = np.flatnonzero(bucket[:-step] == bucket[step:]) if step < len(bucket) else ()
+        if not len(same):
+            return label
+        for some in np.array_split(same, len(same) // _BLOCK + 1):
+            link(member[some], member[some + step])
+        if step == 64:  # by now most of a crowd is linked; of a large one, only what is left is compared with the rest
+            sizes = np.bincount(bucket)[bucket]
+            for crowd in np.split(member[sizes > _SMALL], np.flatnonzero(np.diff(bucket[sizes > _SMALL])) + 1):
+                while len(crowd):
+                    own = label[crowd] == label[crowd[0]]
+                    front, crowd = crowd[own], crowd[~own]
+                    while len(front) and len(crowd):
+                        block, front = np.split(front, [max(1, _BLOCK // len(crowd))])
+                        link(np.repeat(block, len(crowd)), np.tile(crowd, len(block)))
+                        joined = label[crowd] == label[block[0]]
+                        front, crowd = np.concatenate([front, crowd[joined]]), crowd[~joined]
+            member, bucket = member[sizes <= _SMALL], bucket[sizes <= _SMALL]
+    return label
 
 
 def clusters(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -110,10 +193,12 @@ def clusters(first: NDArray[np.int64], second: NDArray[np.int64], n: int) -> NDA
     return np.argsort(np.argsort(appearance))[inverse]
 
 
-def _agreement(signature: NDArray[np.uint16], i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
-    block = 200_000
-    parts = [(signature[i[s : s + block]] == signature[j[s : s + block]]).mean(axis=1) for s in range(0, len(i), block)]
-    return np.concatenate(parts) if parts else np.empty(0)
+def _near(signature: NDArray[np.uint16], i: NDArray[np.int64], j: NDArray[np.int64], need: int) -> NDArray[np.bool_]:
+    parts = [
+        np.count_nonzero(signature[i[s : s + _BLOCK]] == signature[j[s : s + _BLOCK]], axis=1) >= need
+        for s in range(0, len(i), _BLOCK)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
