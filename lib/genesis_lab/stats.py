@@ -277,16 +277,6 @@ def cramers_v(table: ArrayLike) -> float | None:
     return min(1.0, float(np.sqrt(phi2 / smaller))) if smaller > 0 else 0.0
 
 
-def weighted_kappa(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Cohen's kappa of two raters' scores on the same items with quadratic weights, at most 1 (Cohen 1968).
-
-    None when it is not defined: both always gave the same one score.
-    """
-    left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    by_chance = left.var() + right.var() + (left.mean() - right.mean()) ** 2
-    return float(1 - ((left - right) ** 2).mean() / by_chance) if by_chance else None
-
-
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
     """Total variation distance of two distributions over the same values, in [0, 1]; counts are normalised."""
     left, right = _distributions(p, q)

@@ -20,16 +20,16 @@ ANSWERS = ['{"reason": "<b>stiff</b>", "label_fit": 2, "natural": 3, "coherent":
 @pytest.fixture
 def report(tmp_path: Path) -> dict:
     dataset = write(tmp_path / "made", [conversation(i) for i in range(8)])
-    labels = {("conv_00000000", "natural"): 3.0}
+    labels = {("conv_00000000", "natural", ""): 3}
     scripted = ScriptedProvider(ANSWERS[:1] * 7 + ANSWERS[1:])
     return judge(dataset, scripted.complete, name="it", sample=8, human_labels=labels, concurrency=1).to_dict()
 
 
 def test_scores_means_trust_and_worst_records_are_shown_escaped(report: dict) -> None:
     figure = judgement.scores(report)
-    assert isinstance(figure, go.Figure) and "3.50 [3.50–3.50] of 5" in figure.layout.title.text
+    assert isinstance(figure, go.Figure) and "3.50 [2.61–4.03] of 5" in figure.layout.title.text
     means, trust, worst = (str(show(report)) for show in (judgement.means, judgement.trust, judgement.worst))
-    assert "7 of 8 records" in means and "2.00 [2.00–2.00]" in means and "not measured" in means
+    assert "7 of 8 records" in means and "2.00 [1.65–3.06]" in means and "not measured" in means
     assert "could not be read: 1" in trust and "people, natural (n = 1)" in trust and "lenient" in trust
     assert "stiff" in worst and "&lt;b&gt;stiff" in judgement.worst(report).html
 

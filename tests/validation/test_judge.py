@@ -17,7 +17,7 @@ from genesis_lab.errors import Fatal, InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Request
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.scripted import ScriptedProvider
-from genesis_lab.stats import weighted_kappa
+from genesis_lab.reporting import judgement
 from genesis_lab.validation.agreement import read_labels
 from genesis_lab.validation.judge import judge
 from genesis_lab.validation.rubric import load_rubric, read_scores
@@ -162,17 +162,43 @@ def test_agreement_with_people_is_kappa_with_its_interval_and_a_plain_word(datas
     assert found.same == np.mean(np.array(human) == np.array(model)) and "agreement" in found.reading
 
 
-def test_kappa_is_that_of_scikit_learn_and_nothing_where_it_is_not_defined() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        a, b = rng.integers(1, 6, size=(2, 40))
-        assert weighted_kappa(a, b) == pytest.approx(cohen_kappa_score(a, b, weights="quadratic"))
-    assert weighted_kappa([3, 3], [3, 3]) is None and weighted_kappa([1, 5], [1, 5]) == 1
+def test_each_person_is_held_against_the_judge_alone(dataset: Dataset, tmp_path: Path) -> None:
+    model = [1 + i % 5 for i in range(60)]
+    lines = ["record_id,criterion,score,rater"]
+    for i in range(60):
+        lines += [f"conv_{i:08d},natural,{model[i]},ann", f"conv_{i:08d},natural,{6 - model[i]},bob"]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+
+    def agreeing(request: Request, rng: np.random.Generator) -> str:
+        return answer(natural=model[int(re.findall(r"\d+", request.messages[0][1])[0]) % 60])
+
+    labels = read_labels(tmp_path / "labels.csv", RUBRIC)
+    report = judge(dataset, ScriptedProvider(agreeing).complete, name="s", sample=5, human_labels=labels, controls=0)
+    ann, bob = report.agreement
+    assert (ann.rater, bob.rater, ann.n, bob.n) == ("ann", "bob", 60, 60)
+    assert (ann.kappa.estimate, bob.kappa.estimate) == pytest.approx((1, -1)) and 0.8 < ann.kappa.low < 1
+    text = judgement.means(report.to_dict()).text
+    assert "ann: 1.00" in text and "bob: -1.00" in text
+
+
+@pytest.mark.parametrize(("scores", "defined"), [([3, 3, 3], False), ([1, 5], True)])
+def test_few_labels_that_agree_prove_little(dataset: Dataset, scores: list[int], defined: bool) -> None:
+    labels = {(f"conv_{i:08d}", "natural", ""): score for i, score in enumerate(scores)}
+
+    def agreeing(request: Request, rng: np.random.Generator) -> str:
+        return answer(natural=scores[int(re.findall(r"\d+", request.messages[0][1])[0]) % len(scores)])
+
+    call = ScriptedProvider(agreeing).complete
+    (found,) = judge(dataset, call, name="s", sample=1, human_labels=labels, controls=0).agreement
+    if defined:
+        assert found.kappa.estimate == 1 and found.kappa.low < 0.3 and "too few" in found.reading
+    else:
+        assert found.kappa is None and "not defined" in found.reading
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("id,score\n", "columns"), ("record_id,criterion,score\nx,taste,3", "Line 2"), ("record_id,criterion,score\nx,natural,9", "1 to 5")],
+    [("id,score\n", "columns"), ("record_id,criterion,score\nx,taste,3", "Line 2"), ("record_id,criterion,score\nx,natural,9", "1 to 5"), ("record_id,criterion,score\nx,natural,3.5", "whole score"), ("record_id,criterion,score\nx,natural,3\nx,natural,4", "a second time: say in a column rater")],
 )  # fmt: skip
 def test_labels_that_make_no_sense_are_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "labels.csv").write_text(text)

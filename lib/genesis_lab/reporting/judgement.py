@@ -26,16 +26,14 @@ def means(report: Report | None) -> Drawn:
     """A judge's mean on each criterion, and how far people agree with it."""
     if not report or not report["criteria"]:
         return NotMeasured(_unjudged(report))
-    people = {a["name"]: a for a in report["agreement"]}
     rows = [
         {
             "criterion": c["name"].replace("_", " "),
             "question": c["question"],
             "mean, 1 to 5": _interval(c["mean"]),
             "n": c["mean"]["n"],
-            "kappa with people": _kappa(people[c["name"]])
-            if c["name"] in people
-            else NotMeasured(report["not_measured"].get("agreement", "no human labels for it")),
+            "kappa with people": "; ".join(_kappa(a) for a in report["agreement"] if a["name"] == c["name"])
+            or NotMeasured(report["not_measured"].get("agreement", "no human labels for it")),
         }
         for c in report["criteria"]
     ]
@@ -53,7 +51,7 @@ def trust(report: Report | None) -> Drawn:
         {"check": "control", "what it says": control["reading"] if control else NotMeasured(report["not_measured"]["control"])},
     ]  # fmt: skip
     rows += [
-        {"check": f"people, {a['name'].replace('_', ' ')} (n = {a['n']:,})", "what it says": a["reading"]}
+        {"check": f"{_rater(a)}, {a['name'].replace('_', ' ')} (n = {a['n']:,})", "what it says": a["reading"]}
         for a in report["agreement"]
     ]
     rows += [{"check": "caveat", "what it says": caveat} for caveat in report["caveats"]]
@@ -80,8 +78,13 @@ def _unjudged(report: Report | None) -> str:
     return str(report["not_measured"].get("criteria", "nothing was judged")) if report else "no judge chosen"
 
 
+def _rater(agreement: Report) -> str:
+    return str(agreement["rater"] or "people")
+
+
 def _kappa(agreement: Report) -> str:
-    return _interval(agreement["kappa"]) if agreement["kappa"] else agreement["reading"]
+    said = _interval(agreement["kappa"]) if agreement["kappa"] else str(agreement["reading"])
+    return f"{agreement['rater']}: {said}" if agreement["rater"] else said
 
 
 def _interval(value: Mapping[str, Any]) -> str:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import resolve, shown
-from genesis_lab.stats import Interval, percentile_interval, weighted_kappa
-from genesis_lab.validation.rubric import Rubric, as_number
+from genesis_lab.stats import Interval, percentile_interval
+from genesis_lab.validation.rubric import SCALE, Rubric, as_number
+
+Labels = Mapping[tuple[str, str, str], int]
+"""`(record id, criterion, rater)` to score."""
 
 ENOUGH = 30
 """Labels below which an agreement says little, however high."""
+_DRAWS = 500
 
 _BANDS = ((0.0, "no"), (0.2, "slight"), (0.4, "fair"), (0.6, "moderate"), (0.8, "substantial"), (2.0, "near-perfect"))
 """Landis and Koch 1977, table 2."""
@@ -23,9 +30,17 @@ _BANDS = ((0.0, "no"), (0.2, "slight"), (0.4, "fair"), (0.6, "moderate"), (0.8, 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Judge against people on one criterion. `kappa` has quadratic weights; `same` is the share of equal scores."""
+    """Judge against one person on one criterion.
+
+    Parameters
+    ----------
+    rater : empty where the labels name none.
+    kappa : Cohen's, with quadratic weights (Cohen 1968); None where it is not defined: one of both always gave one score.
+    same : share of equal scores.
+    """
 
     name: str
+    rater: str
     n: int
     kappa: Interval | None
     same: float
@@ -33,20 +48,21 @@ class Agreement:
     reading: str
 
 
-def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str], float]:
-    """Scores that people gave: a CSV with the columns ``record_id``, ``criterion`` and ``score``.
+def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], int]:
+    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are several.
 
-    Several scores of one record and criterion become their mean; rows without a score are left out.
+    Rows without a score are left out.
 
     Raises
     ------
-    InvalidInput : no such file, columns are missing, an unknown criterion, or a score outside 1 to 5.
+    InvalidInput : no such file, columns are missing, an unknown criterion, a score that is none of 1 to 5, or a second
+        score by the same rater.
     """
     source = resolve(path)
     if not source.is_file():
         raise InvalidInput(f"There is no file of human labels {shown(source)}.")
     names = {criterion.name for criterion in rubric.criteria}
-    given: dict[tuple[str, str], list[float]] = {}
+    given: dict[tuple[str, str, str], int] = {}
     with source.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
         if not {"record_id", "criterion", "score"} <= set(rows.fieldnames or ()):
@@ -55,44 +71,43 @@ def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str], float
             if not (row["score"] or "").strip():
                 continue
             score = as_number(row["score"])
-            if row["criterion"] not in names or score is None or not 1 <= score <= 5:
+            if row["criterion"] not in names or score not in SCALE:
                 raise InvalidInput(
-                    f"Line {number} of {shown(source)} must give one of {', '.join(sorted(names))} a score from 1 to 5, "
-                    f"got {row['criterion']!r} and {row['score']!r}."
+                    f"Line {number} of {shown(source)} must give one of {', '.join(sorted(names))} a whole score from 1 to "
+                    f"5, got {row['criterion']!r} and {row['score']!r}."
                 )
-            given.setdefault((row["record_id"], row["criterion"]), []).append(score)
-    return {key: float(np.mean(scores)) for key, scores in given.items()}
+            key = row["record_id"], row["criterion"], (row.get("rater") or "").strip()
+            if key in given:
+                raise InvalidInput(
+                    f"Line {number} of {shown(source)} scores {key[1]} of {key[0]} a second time: say in a column rater who "
+                    "gave which score."
+                )
+            given[key] = int(score)
+    return given
 
 
 def agreements(
-    rubric: Rubric,
-    labels: Mapping[tuple[str, str], float],
-    scored: Mapping[str, Mapping[str, int]],
-    rng: np.random.Generator,
+    rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str, int]], rng: np.random.Generator
 ) -> Iterator[Agreement]:
-    """The agreement on every criterion that people have scored.
+    """The agreement of the judge with each rater on every criterion that they scored.
 
     Parameters
     ----------
-    labels : `(record id, criterion)` to score, see `read_labels`.
     scored : record id to what the judge gave.
     """
-    for criterion in rubric.criteria:
+    for criterion, rater in itertools.product(rubric.criteria, sorted({rater for _, _, rater in labels})):
         pairs = [
             (scored[record_id][name], score)
-            for (record_id, name), score in labels.items()
-            if name == criterion.name and record_id in scored
+            for (record_id, name, who), score in labels.items()
+            if (name, who) == (criterion.name, rater) and record_id in scored
         ]
         if not pairs:
             continue
-        model, human = np.array(pairs, dtype=float).T
-        estimate, kappa = weighted_kappa(model, human), None
-        if estimate is not None:
-            drawn = rng.integers(len(pairs), size=(2000, len(pairs)))
-            replicates = [k for i in drawn if (k := weighted_kappa(model[i], human[i])) is not None]
-            kappa = percentile_interval(estimate, replicates, len(pairs))
+        model, human = np.array(pairs).T
+        kappa = _kappa(model, human, rng)
         yield Agreement(
             name=criterion.name,
+            rater=rater,
             n=len(pairs),
             kappa=kappa,
             same=float((model == human).mean()),
@@ -101,9 +116,33 @@ def agreements(
         )
 
 
+def _kappa(model: NDArray[np.int64], human: NDArray[np.int64], rng: np.random.Generator) -> Interval | None:
+    """Percentile bootstrap of the table of both's scores, with one more label given by chance (Efron and Tibshirani 1993):
+    a few that all agree do not prove that the next will.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    given = np.zeros((len(SCALE), len(SCALE)))
+    np.add.at(given, (model - SCALE[0], human - SCALE[0]), 1)
+    rows, columns = (axis.ravel() for axis in np.meshgrid(SCALE, SCALE, indexing="ij"))
+
+    def kappa(counts: NDArray[np.float64]) -> float:
+        with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+            warnings.simplefilter("ignore")  # where it is not defined it is left out
+            found = cohen_kappa_score(rows, columns, labels=SCALE, weights="quadratic", sample_weight=counts.ravel())
+        return float(found)
+
+    estimate, n = kappa(given), len(model)
+    if not np.isfinite(estimate):
+        return None
+    likely = given + np.outer(given.sum(axis=1), given.sum(axis=0)) / n**2
+    drawn = [kappa(rng.multinomial(n, (likely / likely.sum()).ravel())) for _ in range(_DRAWS)]
+    return percentile_interval(estimate, [each for each in drawn if np.isfinite(each)], n)
+
+
 def _reading(kappa: Interval | None, n: int, bias: float) -> str:
     if kappa is None:
-        return "not defined: everybody always gave the same score"
+        return "not defined: both always gave the same score"
     word = next(word for bound, word in _BANDS if kappa.estimate <= bound)
     said = f"{word} agreement" if kappa.low > 0 else "no agreement that could not be chance"
     if n < ENOUGH:

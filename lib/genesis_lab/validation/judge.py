@@ -22,7 +22,7 @@ from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request, Usage, request_key
 from genesis_lab.stats import Interval, mean_interval, proportion_interval
-from genesis_lab.validation.agreement import Agreement, agreements
+from genesis_lab.validation.agreement import Agreement, Labels, agreements
 from genesis_lab.validation.rubric import SCALE, Criterion, Rubric, load_rubric, question, read_scores
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def judge(
     seed: int = 0,
     rubric: Rubric | None = None,
     taxonomy: Taxonomy | None = None,
-    human_labels: Mapping[tuple[str, str], float] | None = None,
+    human_labels: Labels | None = None,
     controls: int = CONTROLS,
     cache: CompletionCache | None = None,
     identity: str = "",
@@ -119,7 +119,7 @@ def judge(
     sample : records to score, drawn in proportion to intent and language; those with a human label come on top and
         count for the agreement only.
     taxonomy : tells the judge what an intent means.
-    human_labels : `(record id, criterion)` to score, see `read_labels`.
+    human_labels : what people gave, see `agreement.read_labels`.
     controls : how many of the sample are judged again with another record's answers.
     cache : keeps answers, so that nothing is paid for twice; the caller closes it.
     identity : what the judge is, see `providers.identity`: the cache holds the answers of this model apart from those
@@ -134,7 +134,7 @@ def judge(
     if name.partition(":")[0] == "offline":
         raise InvalidInput("Provider offline can't judge, it is a grammar: name a language model as judge.")
     rubric, labels = rubric or load_rubric(), human_labels or {}
-    rows, labelled = _drawn(dataset, sample, seed, {record_id for record_id, _ in labels})
+    rows, labelled = _drawn(dataset, sample, seed, {record_id for record_id, _, _ in labels})
     records = _records(dataset, np.union1d(rows, labelled))
     chosen = [records[row] for row in rows]
     spoiled: dict[int, dict[str, Any]] = {}
