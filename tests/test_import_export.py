@@ -119,6 +119,39 @@ def test_banking77_files_call_the_intent_category(tmp_path):
     assert (first["intent"], first["category"]) == ("Refund_not_showing_up", "refunds")
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "x"}}]},
+        {"role": "user", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "output_text", "text": "hi"}]},
+        {"role": "user", "content": [{"type": "text", "text": {"value": "hi", "annotations": []}}]},
+        {"role": "user", "content": {"content_type": "text", "parts": ["hi"]}},
+        {"role": "user", "content": {"type": "text", "text": "hi"}},
+        {"role": "user", "content": ["hi"]},
+        {"role": "user", "parts": [{"text": "hi"}]},
+        {"role": "user", "text": None, "content": "hi"},
+    ],
+)
+def test_the_text_of_a_message_in_parts_is_its_text(tmp_path, message):
+    put(tmp_path / "a.jsonl", {"messages": [message, {"role": "assistant", "content": "hello"}]})
+    dataset, _ = import_dataset(tmp_path / "a.jsonl", tmp_path / "d")
+    assert [turn["text"] for turn in dataset.frame()["turns"][0]] == ["hi", "hello"]
+
+
+def test_parts_that_are_left_out_are_counted(tmp_path):
+    parts = [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "x"}},
+        {"type": "text", "text": "here"},
+    ]
+    records = [{"text": "where?"}, {"text": parts}, {"messages": [{"role": "user", "content": parts[1:2]}]}]
+    dataset, report = import_dataset(put(tmp_path / "a.json", records), tmp_path / "d")
+    turns = dataset.frame()["turns"]
+    assert [turn["text"] for turn in turns[1]] == ["look\nhere"]
+    assert not turns[2][0]["text"]
+    assert "2 parts of turns without text left out" in report.notes
+
+
 def test_chat_messages_by_role(tmp_path):
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     dataset, report = import_dataset(put(tmp_path / "a.jsonl", {"messages": messages}), tmp_path / "d")

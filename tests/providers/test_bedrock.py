@@ -431,3 +431,12 @@ def test_what_was_not_counted_has_no_price(usage):
         response, datetime.now(UTC), target=Target(MICRO, MICRO)
     )
     assert answer.usage is None and answer.cost_usd is None
+
+
+def test_a_bedrock_key_is_not_sent_in_the_clear():
+    settings = Settings(
+        aws_region="us-east-1", bedrock_endpoint_url="http://elsewhere.example", AWS_BEARER_TOKEN_BEDROCK="a-fake-key"
+    )
+    with pytest.raises(InvalidInput, match="must be https") as error:
+        BedrockProvider(MICRO, settings=settings).complete(ASK)
+    assert "a-fake-key" not in str(error.value)

@@ -15,7 +15,7 @@ TURNS = ("turns", "messages", "dialogue", "dialog", "conversation", "conversatio
 TEXT = ("text", "utterance", "sentence", "query", "question", "message")
 LABEL = ("label", "labels", "intent_name")
 TURN_SPEAKER = ("speaker", "role", "from", "sender")
-TURN_TEXT = ("text", "content", "value", "message", "utterance")
+TURN_TEXT = ("text", "content", "value", "message", "utterance", "parts")
 ROLES = {"user": "customer", "human": "customer", "assistant": "agent", "bot": "agent", "gpt": "agent"}
 """The roles of chat-model data, by what they are here."""
 
@@ -52,7 +52,7 @@ class ChatReader:
         if text is None:
             return None
         self._done["sentences became conversations of one turn"] += 1
-        return [{"speaker": "customer", "text": text}]
+        return [{"speaker": "customer", "text": self._text(text)}]
 
     def labelled(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """The record with its label as its intent; Banking77's own files call it ``category``."""
@@ -101,12 +101,24 @@ class ChatReader:
         if isinstance(speaker, str) and speaker in ROLES:
             self._done[f"turns of {speaker!r} read as {ROLES[speaker]!r}"] += 1
             speaker = ROLES[speaker]
-        return {"speaker": speaker, "text": self._part(item, "turns.text", TURN_TEXT)}
+        return {"speaker": speaker, "text": self._text(self._part(item, "turns.text", TURN_TEXT))}
+
+    def _text(self, content: Any) -> Any:
+        """The text in a content of parts (``[{"type": "text", "text": …}, {"type": "image_url", …}]``); else as it is."""
+        parts = [content] if isinstance(content, Mapping) else content
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str | Mapping) for part in parts):
+            return content
+        texts = [text for part in parts if (text := _part_text(part))]
+        if not texts and not all(isinstance(part, Mapping) and "type" in part for part in parts):
+            return content
+        if left_out := len(parts) - len(texts):
+            self._done["parts of turns without text left out"] += left_out
+        return "\n".join(texts) or None
 
     def _part(self, item: Mapping[str, Any], name: str, usual: tuple[str, ...]) -> Any:
         if name in self._map:
             return lookup(item, self._map[name])
-        return next((item[key] for key in usual if key in item), None)
+        return next((item[key] for key in usual if item.get(key) is not None), None)
 
     def _first(self, raw: Mapping[str, Any], name: str, usual: tuple[str, ...]) -> Any:
         """The value at the mapped path, else under the first of the usual names that has one."""
@@ -118,3 +130,13 @@ class ChatReader:
                 self.used.add(key)
                 return value
         return None
+
+
+def _part_text(part: Any) -> str:
+    """The text of a part of a message; none of an image, a thought or the call of a tool."""
+    if isinstance(part, Mapping):
+        if "type" in part and part["type"] not in ("text", "input_text", "output_text"):
+            return ""
+        inner = next((part[key] for key in ("text", "value", "parts", "content") if part.get(key) is not None), "")
+        return "\n".join(filter(None, map(_part_text, inner))) if isinstance(inner, list | tuple) else _part_text(inner)
+    return part if isinstance(part, str) else ""

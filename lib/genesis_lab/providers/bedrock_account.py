@@ -17,6 +17,7 @@ from genesis_lab.errors import (
     Transient,
     Unreachable,
 )
+from genesis_lab.providers.addresses import may_get_key
 from genesis_lab.providers.models import GEOGRAPHY, base_model_id, model_info
 from genesis_lab.settings import Settings, get_settings
 
@@ -110,6 +111,10 @@ class Account:
             user_agent=f"genesis-lab/{__version__}",
         )
         url = endpoint_url or (None if service in ("s3", "iam") else self.settings.bedrock_endpoint_url)
+        if url and self.settings.aws_bearer_token_bedrock and not may_get_key(url, None):
+            raise InvalidInput(
+                "GENESIS_BEDROCK_ENDPOINT_URL must be https for a Bedrock API key, which http would show."
+            )
         return self.session.client(service, region_name=self.region, endpoint_url=url, config=config)
 
     def identity(self) -> str:
