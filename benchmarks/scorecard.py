@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--total", type=int, default=10_010, help="conversations, half of them English")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--embeddings", action="store_true", help="with the embedding student and the floor")
+    parser.add_argument("--embeddings", action="store_true", help="with the embedding student")
     parser.add_argument("--students", nargs="+", default=["tfidf", "embedding"])
     parser.add_argument("--report", type=Path, help="also write the scorecard to this JSON file")
     options = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                 "accuracy": {one.student: str(one.accuracy) for one in card.students},
                 "worth": {one.student: str(one.equivalence) for one in card.students},
-                "floor": str(card.floor),
+                "floor": {one.student: str(one.floor) for one in card.students},
             },
             ensure_ascii=False,
         )

@@ -10,12 +10,16 @@ from genesis_lab import appraisal
 from genesis_lab.bias import check_bias
 from genesis_lab.dataset import read_reports, write_report
 from genesis_lab.errors import InvalidInput
-from genesis_lab.generation.conversations import open_or_generate
+from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
 from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
 from genesis_lab.notebooks import find_notebook, read_notebook
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import output_root
 from genesis_lab.reporting import sections
+from genesis_lab.reporting.pages import report_html
+from genesis_lab.training.config import train_config
+from genesis_lab.training.saving import save_model
+from genesis_lab.training.train import train
 from records import conversation, write
 
 
@@ -54,6 +58,36 @@ def test_the_student_is_the_one_that_was_examined_or_the_newest_that_this_data_t
     write_atomically(output_root() / "students" / "x" / "export.json", json.dumps({"student": first["student"]}))
     reports = appraisal.complete(data)
     assert reports["student"] == first and reports["export"]["student"] == first["student"]
+
+
+def test_records_of_others_that_cannot_be_read_are_named_and_stop_no_report() -> None:
+    data = generate_teacher(TeacherConfig(total=12))
+    mine = student("mine", data.content_hash)
+    broken = {
+        "models/theirs/training_info.json": "{",
+        "models/old/training_info.json": "[1]",
+        "x/y/export.json": "half",
+    }
+    for name, text in broken.items():
+        write_atomically(output_root() / name, text)
+    write_atomically(output_root() / "x" / "z" / "export.json", json.dumps({"student": mine["student"]}))
+    reports = appraisal.complete(data)
+    assert reports["student"] == mine
+    page = appraisal.page(data, reports)
+    assert all(name in str(page.provenance["left out"]) for name in broken)
+    assert "not measured: the record that is kept of it is not whole" in report_html(page)
+
+
+def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
+    data, other = (generate_conversations(GenerationConfig(dataset=f"of_{n}", total=n)) for n in (154, 160))
+    save_model(train(other, train_config("quick_test")).model, "intents")
+    models = {path: path.read_bytes() for path in (output_root() / "models").rglob("*") if path.is_file()}
+    reports = appraisal.complete(data, reference="none", embeddings=False)
+    page = appraisal.page(data, reports, sentences=["where is my card?"])
+    assert {path: path.read_bytes() for path in (output_root() / "models").rglob("*") if path.is_file()} == models
+    assert "learned from other data" in report_html(page)
+    assert page.status == "FAIL" and "enough examples per label" in page.summary and "classifier" in page.summary
+    assert appraisal.metrics(page, reports)["verdict"] == "FAIL"
 
 
 def test_conversations_need_their_own_reports(tmp_path) -> None:

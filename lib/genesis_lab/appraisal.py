@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ def needed(dataset: Dataset) -> tuple[str, ...]:
 def complete(
     dataset: Dataset,
     *,
-    model: str = "intents",
     reference: str = "banking77",
     taxonomy: str = "banking77",
     embeddings: bool = True,
@@ -34,11 +33,12 @@ def complete(
 ) -> Reports:
     """All that is known of the dataset, by kind. Reports of `needed` that are missing are made now, and kept with it.
 
-    With teacher examples comes what is known of a student that they taught: ``student`` and ``export``.
+    With conversations comes the ``verdict`` on them, with teacher examples what is known of a student that they taught:
+    ``student`` and ``export``, and under ``left_out`` which records of others could not be read. Nothing is saved but
+    reports: where no classifier of this data was examined, one is trained by the preset ``fast`` and forgotten.
 
     Parameters
     ----------
-    model : name of the classifier of conversations; trained by the preset ``fast`` where there is none.
     reference : real data to hold conversations against; none: skip what needs it.
     taxonomy : intents of conversations that were not generated here.
     embeddings : whether to measure conversations with sentence embeddings too.
@@ -49,7 +49,7 @@ def complete(
     """
     reports = read_reports(dataset)
     if _holds_chats(dataset):
-        _complete_chats(dataset, reports, model, reference, taxonomy, embeddings, seed)
+        _complete_chats(dataset, reports, reference, taxonomy, embeddings, seed)
         return reports
     from genesis_lab.bias import check_bias
     from genesis_lab.validation.teaching import teaching_report
@@ -72,11 +72,13 @@ def page(
 
     Parameters
     ----------
-    model : name of the classifier of conversations that shows what it makes of `sentences`.
+    model : name of a saved classifier of these conversations that shows what it makes of `sentences`.
     title : the headline; empty: the page's own.
     seed : of the samples that are shown.
     """
     made = {"dataset": dataset.path, "made with": f"Genesis Lab {__version__}"}
+    if left_out := reports.get("left_out"):
+        made["left out"] = "; ".join(f"{path}: {why}" for path, why in left_out.items())
     if _holds_chats(dataset):
         return _page_of_chats(dataset, reports, model, sentences, title, seed, made)
     from genesis_lab.reporting.role_report import role_report
@@ -106,7 +108,12 @@ def metrics(page: Report, reports: Reports) -> dict[str, float | int | str | Non
     if "quality" in reports:
         worth = page.figures["worth"]
         said = str(worth[0]) if isinstance(worth, tuple) else None
-        return {"quality": reports["quality"]["overall"], "bias": bias, "worth": said}
+        return {
+            "quality": reports["quality"]["overall"],
+            "verdict": reports["verdict"]["verdict"],
+            "bias": bias,
+            "worth": said,
+        }
     teaching, found = reports["teaching"], reports.get("evaluation")
     return {
         "score": teaching["scores"]["mean"],
@@ -129,7 +136,7 @@ def _keep(dataset: Dataset, reports: Reports, kind: str, label: str, make: Calla
 
 
 def _complete_chats(
-    dataset: Dataset, reports: Reports, model: str, reference: str, taxonomy: str, embeddings: bool, seed: int
+    dataset: Dataset, reports: Reports, reference: str, taxonomy: str, embeddings: bool, seed: int
 ) -> None:
     import numpy as np
 
@@ -137,9 +144,9 @@ def _complete_chats(
     from genesis_lab.domains import recorded_domain
     from genesis_lab.domains.conversations.taxonomy import load_taxonomy
     from genesis_lab.training.config import train_config
-    from genesis_lab.training.saving import CARD, model_path, save_model
     from genesis_lab.training.train import train
     from genesis_lab.validation.embeddings import embed
+    from genesis_lab.validation.gates import verdict_on
     from genesis_lab.validation.quality import validate
     from genesis_lab.validation.reference import load_reference
     from genesis_lab.validation.scorecard import scorecard
@@ -160,17 +167,26 @@ def _complete_chats(
         return scorecard(dataset, real, pool=pool, intents=part, embeddings=embeddings, rng=rng).to_dict()
 
     def training() -> dict[str, Any]:
-        trained = train(dataset, train_config("fast"), reference=real)
-        save_model(trained.model, model)
-        return trained.to_dict()
+        return train(dataset, train_config("fast"), reference=real).to_dict()
 
+    # Made by a version that did not decide by gates and intervals: measured anew
+    if "gates" not in reports.get("quality", {"gates": ()}):
+        del reports["quality"]
+    if not all("above_floor" in student for student in reports.get("scorecard", {"students": ()})["students"]):
+        del reports["scorecard"]
     _keep(dataset, reports, "quality", "Quality", quality)
     _keep(dataset, reports, "scorecard", "Worth", worth)
     _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
-    known = [source["content_hash"] for source in reports.get("training", {"sources": ()})["sources"]]
-    if known != [dataset.content_hash] or not (model_path(model) / CARD).exists():
-        reports.pop("training", None)  # of other data, or the model itself is gone
-    _keep(dataset, reports, "training", "Classifier", training)
+    if "training" in reports and not _of_this((s["content_hash"] for s in reports["training"]["sources"]), dataset):
+        del reports["training"]  # what is kept there learned from other data
+    else:
+        _keep(dataset, reports, "training", "Classifier", training)
+    reports["verdict"] = verdict_on(reports)
+
+
+def _of_this(hashes: Iterable[str], dataset: Dataset) -> bool:
+    """Whether this dataset, as it is now, and no other is what was learned from."""
+    return list(hashes) == [dataset.content_hash]
 
 
 def _page_of_chats(
@@ -182,9 +198,7 @@ def _page_of_chats(
     seed: int,
     made: dict[str, object],
 ) -> Report:
-    from genesis_lab.reporting import sections
     from genesis_lab.reporting.dataset_report import dataset_report
-    from genesis_lab.training.saving import load_model
 
     columns = ["language", "sentiment", "complexity", "resolution_status", "category", "intent"]
     frame = dataset.frame(columns=columns)
@@ -196,26 +210,56 @@ def _page_of_chats(
         reports,
         counts=counts,
         samples=picked.to_dict("records"),
-        examples=sections.predictions(load_model(model).predict(sentences), sentences),
+        examples=_understood(dataset, model, sentences),
         title=title,
         provenance=made,
     )
 
 
+def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
+    """What the saved classifier of this name makes of sentences, if it learned from this dataset."""
+    from genesis_lab.errors import InvalidInput
+    from genesis_lab.reporting import sections
+    from genesis_lab.reporting.tables import NotMeasured
+    from genesis_lab.training.saving import load_model
+
+    try:
+        saved = load_model(model)
+    except InvalidInput as error:
+        return NotMeasured(f"sentences were not read ({error})")
+    if not _of_this((source.content_hash for source in saved.card.sources), dataset):
+        return NotMeasured(f"model {model!r} learned from other data")
+    return sections.predictions(saved.predict(sentences), sentences)
+
+
 def _student(dataset: Dataset, reports: Reports) -> Reports:
     """What is known of the student that was examined on this dataset, else of the newest that it taught."""
-    from genesis_lab.finetuning.checkpoints import INFO, read_info
+    from genesis_lab.finetuning.checkpoints import INFO
 
+    left_out: dict[str, str] = {}
     examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
-    taught = [(path.parent, read_info(path.parent) or {}) for path in _newest_first(f"models/*/{INFO}")]
-    of_this = [each for each in taught if each[1].get("made_with", {}).get("data_hash") == dataset.content_hash]
+    taught = [(path.parent, info) for path, info in _records(f"models/*/{INFO}", left_out)]
+    of_this = [each for each in taught if (each[1].get("made_with") or {}).get("data_hash") == dataset.content_hash]
+    found = {"left_out": left_out} if left_out else {}
     if not of_this:
-        return {}
+        return found
     folder, info = max(of_this, key=lambda each: f"local:{shown(each[0])}" in examined)
-    exports = [json.loads(path.read_text(encoding="utf-8")) for path in _newest_first("*/*/export.json")]
-    export = next((each for each in exports if each.get("student") == shown(folder)), None)
-    return {"student": info} | ({"export": export} if export else {})
+    exports = (export for _, export in _records("*/*/export.json", left_out) if export.get("student") == shown(folder))
+    export = next(exports, None)
+    found = {"left_out": left_out} if left_out else {}
+    return {"student": info} | ({"export": export} if export else {}) | found
 
 
-def _newest_first(pattern: str) -> list[Path]:
-    return sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True)
+def _records(pattern: str, left_out: dict[str, str]) -> list[tuple[Path, dict[str, Any]]]:
+    """The JSON records at `pattern`, newest first; one that can't be read is named in `left_out`."""
+    found = []
+    for path in sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(record, dict):
+                raise ValueError
+        except (OSError, ValueError):
+            left_out[shown(path)] = "it can't be read"
+            continue
+        found.append((path, record))
+    return found

@@ -345,15 +345,22 @@ def dataset_show(
     name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
     records: Annotated[int, typer.Option(min=0, help="Records to show.")] = 2,
 ) -> None:
-    """Show what a dataset holds and where it comes from."""
+    """Show the verdict on a dataset (notebook 20), what it holds and where it comes from."""
     import json
 
-    from genesis_lab.dataset import open_dataset
+    from genesis_lab.dataset import open_dataset, read_reports
     from genesis_lab.paths import shown
+    from genesis_lab.validation.gates import verdict_on
 
     dataset = open_dataset(name)
     counts = ", ".join(f"{split} {n:,}" for split, n in dataset.counts.items())
     typer.echo(f"{shown(dataset.path)}: {dataset.total:,} {dataset.domain} ({counts})")
+    reports = read_reports(dataset)
+    if "quality" in reports:
+        found = verdict_on(reports)
+        typer.echo(found["sentence"])
+        for gate in found["gates"]:
+            typer.echo(f"  {gate['outcome']:<12}  {gate['name']}")
     typer.echo(f"content {dataset.content_hash}")
     for key, value in dataset.manifest.get("generation", {}).items():
         typer.echo(f"  {key}: {value}")

@@ -31,12 +31,13 @@ def all_charts() -> dict[str, go.Figure]:
         "composition": charts.composition({"language": {"en": 5, "es": 5}}),
         "target": charts.target_vs_observed(SHARES, SHARES, "sentiment", intervals={"positive": (0.2, 0.4)}),
         "association": charts.association_heatmap(matrix.iloc[:5, :5] / 40),
-        "gauge": charts.quality_gauge(91.2),
         "radar": charts.quality_radar({"a": {"p": 0.4, "q": 0.5, "r": None}, "b": {"p": 0.4, "q": 0.9, "r": 1.0}}),
         "scores": charts.score_list(pd.DataFrame({"intent": INTENTS, "score": 0.4}), label="intent"),
         "confusion": charts.confusion_heatmap(matrix),
         "calibration": charts.calibration(pd.DataFrame({"confidence": [0.5], "accuracy": [0.4], "n": [9]})),
-        "k-shot": charts.k_shot_curve({"s": CURVE}, {"s": charts.Mark(0.75, 0.7, 0.8, 9.4, 8.1, 10.9)}, floor=0.6),
+        "k-shot": charts.k_shot_curve(
+            {"s": CURVE}, {"s": charts.Mark(0.75, 0.7, 0.8, 9.4, 8.1, 10.9)}, floors={"s": 0.6}
+        ),
         "learning": charts.learning_curve({"s": CURVE.rename(columns={"k": "n"})}),
         "scores side by side": charts.compare_scores(long),
         "shares side by side": charts.compare_distributions({"x": SHARES, "y": SHARES}, "sentiment"),
@@ -56,14 +57,12 @@ def test_a_title_says_what_is_seen() -> None:
     found = all_charts()
     assert "Worth 9.4 [8.1–10.9] real labelled examples per intent" in figures.summary(found["k-shot"])
     assert figures.summary(found["target"]) == "[chart] Sentiment meets its target"
-    assert figures.summary(found["gauge"]) == "[chart] Quality 91.2 of 100: PASS"
 
 
 def test_what_was_not_measured_is_named_and_not_drawn_as_zero() -> None:
     fig = charts.quality_radar({"completeness": 1.0, "judge": None})
     assert "not measured: judge" in fig.layout.title.subtitle.text
     assert not any("judge" in axis for trace in fig.data for axis in trace.theta)
-    assert "not measured" in figures.summary(charts.quality_gauge(None))
 
 
 def test_labels_from_data_are_not_read_as_markup() -> None:
@@ -96,7 +95,7 @@ def test_a_picture_is_the_same_bytes_twice() -> None:
 def test_without_chrome_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "find_chrome", lambda: None)
     with pytest.raises(MissingDependency, match="needs Chrome or Chromium, which is not installed: install chromium"):
-        figures.image(all_charts()["gauge"])
+        figures.image(all_charts()["target"])
 
 
 def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pictures(
@@ -107,11 +106,11 @@ def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pi
     monkeypatch.setattr(figures, "display", lambda data, **_: shown.append(data))
     figures._can_draw.cache_clear()
     with pytest.raises(Unavailable, match="false did not draw a figure"):
-        figures.image(all_charts()["gauge"])
-    figures.show(all_charts()["gauge"])
+        figures.image(all_charts()["target"])
+    figures.show(all_charts()["target"])
     figures._can_draw.cache_clear()
     assert "image/png" not in shown[0]
-    assert shown[0]["text/plain"] == "[chart] Quality 91.2 of 100: PASS"
+    assert shown[0]["text/plain"] == "[chart] Sentiment meets its target"
 
 
 def test_what_stands_in_for_a_chart_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

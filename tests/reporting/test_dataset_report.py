@@ -31,6 +31,8 @@ def card(**changes: Any) -> dict[str, Any]:
         "accuracy": interval(0.75),
         "macro_f1": interval(0.74),
         "equivalence": worth,
+        "floor": interval(0.5),
+        "above_floor": interval(0.25),
         "beats_floor": True,
         "k_shots": [],
         "gains": [],
@@ -41,7 +43,7 @@ def card(**changes: Any) -> dict[str, Any]:
         "intents": [{"intent": "refund", "recall": 0.2, "low": 0.1, "high": 0.4, "n": 7}],
         "confusions": [{"intent": "refund", "taken_for": "charge", "count": 4, "n": 7}],
     } | changes
-    return {"students": [student], "not_measured": {"k_shots": "no pool"}, "worth": {}, "floor": None}
+    return {"students": [student], "not_measured": {"k_shots": "no pool"}, "worth": {}}
 
 
 def bias(severity: str = "none") -> dict[str, Any]:
@@ -72,7 +74,7 @@ def test_what_has_no_report_is_not_measured_and_the_page_still_comes() -> None:
 
 
 def test_a_scorecard_without_students_says_why() -> None:
-    empty = {"students": [], "not_measured": {"scorecard": "no reference"}, "worth": {}, "floor": None}
+    empty = {"students": [], "not_measured": {"scorecard": "no reference"}, "worth": {}}
     assert "not measured: no reference" in str(key_figures(manifest(), {"scorecard": empty})["worth"])
     assert "was not measured" in summary("mine", manifest(), {"scorecard": empty})
 
@@ -84,15 +86,57 @@ def test_a_check_that_had_nothing_to_check_does_not_say_balanced() -> None:
 
 
 def test_data_that_does_not_beat_its_label_names_is_not_praised() -> None:
-    said = summary("mine", manifest(), {"scorecard": card(beats_floor=False)})
+    reports = {"scorecard": card(beats_floor=False)}
+    said = summary("mine", manifest(), reports)
     assert "no more than the names of the intents alone" in said
     assert "labelled examples" not in said
+    assert key_figures(manifest(), reports)["worth"] == ("nothing", "the label names alone reach 50%")
+    assert "can't be told" in summary("mine", manifest(), {"scorecard": card(beats_floor=None)})
 
 
-@pytest.mark.parametrize(("last", "advice"), [(0.75, "Generate more"), (0.605, "new ways of asking")])
-def test_more_records_are_advised_only_while_they_pay(last: float, advice: str) -> None:
-    curve = [{"records": 100, "accuracy": interval(0.6)}, {"records": 200, "accuracy": interval(last)}]
+@pytest.mark.parametrize(
+    ("gain", "half", "advice"),
+    [(0.15, 0.05, "Generate more"), (0.0, 0.008, "new ways of asking"), (0.03, 0.05, "can't be told")],
+)
+def test_more_records_are_advised_only_where_it_is_proven_that_they_pay(gain: float, half: float, advice: str) -> None:
+    step = {"estimate": gain, "low": gain - half, "high": gain + half, "n": 100}
+    curve = [
+        {"records": 100, "accuracy": interval(0.6), "gain": None},
+        {"records": 200, "accuracy": interval(0.6 + gain), "gain": step},
+    ]
     assert advice in next_steps({"scorecard": card(learning_curve=curve)})[0]
+
+
+def test_what_few_messages_show_is_no_advice() -> None:
+    few = {"intent": "refund", "recall": 0.4, "low": 0.12, "high": 0.77, "n": 5}
+    mixed = {"intent": "refund", "taken_for": "charge", "count": 1, "n": 5}
+    steps = next_steps({"scorecard": card(intents=[few], confusions=[mixed], learning_curve=[])})
+    assert steps == []
+
+
+def test_the_page_leads_with_the_verdict_and_its_gates() -> None:
+    def gate(name: str, outcome: str) -> dict[str, Any]:
+        value = None if outcome == "not measured" else 0.31
+        return {"name": name, "outcome": outcome, "value": value, "low": value, "high": value, "n": 100, "measures": "x",
+                "threshold": "at least 1", "why": "y", "says": f"{name} says", "todo": f"mend {name}"}  # fmt: skip
+
+    gates = [
+        gate("language", "pass"),
+        gate("fidelity", "warn"),
+        gate("unique ids", "fail"),
+        gate("worth", "not measured"),
+    ]
+    verdict = {"verdict": "FAIL", "sentence": "FAIL: unique ids (unique ids says).", "gates": gates}
+    page = dataset_report("mine", manifest(), {"verdict": verdict}, counts=COUNTS)
+    assert page.status == "FAIL" and page.summary.startswith("The verdict is FAIL: unique ids")
+    assert page.figures["verdict"] == ("FAIL", "1 of 4 gates hold")
+    assert page.sections[0].title == "The verdict"
+    shown = page.sections[0].parts[0].text
+    assert [shown.index(name) for name in ("unique ids", "fidelity", "worth", "language")] == sorted(
+        shown.index(name) for name in ("unique ids", "fidelity", "worth", "language")
+    )
+    assert next_steps({"verdict": verdict}) == ["Mend unique ids: unique ids says.", "Mend fidelity: fidelity says."]
+    assert '<b class="status fail">FAIL</b>' in pages.report_html(page)
 
 
 def test_the_next_steps_name_intents_pairs_and_records_to_add() -> None:

@@ -20,7 +20,7 @@ needs_chrome = pytest.mark.skipif(figures.find_chrome() is None, reason="no Chro
 @pytest.fixture
 def report() -> pages.Report:
     chart = charts.distribution({SCRIPT: 3, "es": 4}, "language")
-    heat = charts.quality_gauge(91)
+    heat = charts.quality_radar({"form": 0.9, "variety": 0.8, "labels": 1.0})
     return pages.Report(
         title="Our conversations",
         summary=f"Good enough {SCRIPT}",

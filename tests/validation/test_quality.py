@@ -47,8 +47,8 @@ def good(records: list[dict[str, Any]]) -> QualityReport:
     return _report(records)
 
 
-def test_a_good_dataset_passes_and_the_report_says_what_the_mean_rests_on(good: QualityReport) -> None:
-    assert good.verdict == "PASS" and good.overall is not None and good.overall >= 90
+def test_a_good_dataset_scores_high_and_the_report_says_what_the_mean_rests_on(good: QualityReport) -> None:
+    assert good.overall is not None and good.overall >= 90
     assert good.completeness.value == 1.0
     assert good.realism.value is None and good.not_measured["realism"] == "no reference was given"
     assert good.overall_basis.startswith("mean of completeness, consistency, diversity × 100; left out: realism")

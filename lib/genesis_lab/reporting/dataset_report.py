@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from genesis_lab.reporting import charts, judgement, sections
 from genesis_lab.reporting.chat import chat
@@ -12,13 +12,18 @@ from genesis_lab.reporting.markup import Html, escape
 from genesis_lab.reporting.pages import Part, Report, Section
 from genesis_lab.reporting.style import MEANING
 from genesis_lab.reporting.tables import NotMeasured
+from genesis_lab.stats import proportion_interval
 
 Reports = Mapping[str, Mapping[str, Any]]
-"""Kind (``quality``, ``scorecard``, ``bias``, ``training``) to the report's ``to_dict``."""
+"""Kind (``quality``, ``scorecard``, ``bias``, ``training``, ``verdict`` …) to the report as a dict."""
 Rows = tuple[Part | tuple[Part, ...], ...]
 
 RISING = 0.01
-"""Accuracy gained by the last step of a learning curve from which more data is worth its price."""
+"""Accuracy gained by the last step of a learning curve below which more data is not worth its price."""
+UNDERSTOOD = 0.5
+"""Recall on real messages that an intent must be proven to miss before its openings are called weak."""
+MIXED_UP = 0.1
+"""Share of an intent's real messages that must be proven to be taken for another before the pair is named."""
 _MOST_STEPS = 7
 LANGUAGES = {"en": "English", "es": "Spanish"}
 
@@ -30,7 +35,7 @@ def dataset_report(
     *,
     counts: Mapping[str, Mapping[str, int]],
     samples: Iterable[Mapping[str, Any]] = (),
-    examples: Html | None = None,
+    examples: Html | NotMeasured | None = None,
     title: str = "",
     provenance: Mapping[str, object] | None = None,
 ) -> Report:
@@ -47,19 +52,19 @@ def dataset_report(
     total = sum(manifest["counts"].values())
     languages = " and ".join(LANGUAGES.get(code, code) for code in counts.get("language", {})) or "no language given"
     steps = next_steps(reports)
-    quality = reports.get("quality")
-    status: Literal["PASS", "WARN", "FAIL", ""] = (quality or {}).get("verdict") or ""
+    verdict = reports.get("verdict", {})
     return Report(
         title=title or f"Dataset report: {name}",
         subtitle=f"{total:,} conversations · {len(counts.get('intent', ())):,} intents · {languages}",
         summary=summary(name, manifest, reports),
-        status=status,
+        status=verdict.get("verdict") or "",
         figures=key_figures(manifest, reports),
         sections=(
+            Section("The verdict", [sections.gates(verdict) if verdict else NotMeasured("no quality report")]),
             Section("What to do next", [bullets(steps) if steps else "Nothing stands out: the dataset can be used as it is."]),
             Section("What it is worth", _worth(reports.get("scorecard"))),
             Section("The classifier trained on it", _classifier(reports.get("training"), examples)),
-            Section("Quality", _quality(quality)),
+            Section("Quality", _quality(reports.get("quality"))),
             *_judged(reports.get("judge")),
             Section("Balance", _balance(reports.get("bias"))),
             Section("What it holds", _content(counts, samples)),
@@ -69,9 +74,12 @@ def dataset_report(
 
 
 def key_figures(manifest: Mapping[str, Any], reports: Reports) -> dict[str, object]:
-    """The cards: worth, accuracy on real data, quality, balance, cost."""
-    card, quality, bias = (reports.get(kind) for kind in ("scorecard", "quality", "bias"))
-    found: dict[str, object] = {}
+    """The cards: verdict, worth, accuracy on real data, balance, cost."""
+    card, verdict, bias = (reports.get(kind) for kind in ("scorecard", "verdict", "bias"))
+    found: dict[str, object] = {"verdict": NotMeasured("no quality report")}
+    if verdict and verdict["verdict"]:
+        held = sum(gate["outcome"] == "pass" for gate in verdict["gates"])
+        found["verdict"] = (verdict["verdict"], f"{held} of {len(verdict['gates'])} gates hold")
     best = _best(card)
     if best is None:
         why = NotMeasured(str((card or {"not_measured": {}})["not_measured"].get("scorecard", "no scorecard")))
@@ -80,46 +88,45 @@ def key_figures(manifest: Mapping[str, Any], reports: Reports) -> dict[str, obje
         a, worth = best["accuracy"], best["equivalence"]
         value, interval = _equivalent(worth) if worth else ("", "")
         found["worth"] = (
-            (value, f"real labelled examples per intent {interval}") if worth else NotMeasured("no real training data")
+            ("nothing", f"the label names alone reach {best['floor']['estimate']:.0%}")
+            if best["beats_floor"] is False
+            else (value, f"real labelled examples per intent {interval}")
+            if worth
+            else NotMeasured("no real training data")
         )
         found["accuracy on real data"] = (
             f"{a['estimate']:.0%}",
             f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} real messages",
         )
-    found["quality"] = (
-        NotMeasured("no quality report")
-        if not quality or quality["overall"] is None
-        else (f"{quality['overall']:.1f}", f"of 100: {quality['verdict']}")
-    )
     return found | {"imbalance": imbalance(bias), "cost": cost(manifest)}
 
 
 def summary(name: str, manifest: Mapping[str, Any], reports: Reports) -> str:
     """What a reader in a hurry takes away, in whole sentences."""
-    says = [f"The dataset {name} holds {sum(manifest['counts'].values()):,} conversations {_writer(manifest)}."]
+    says = [f"The verdict is {reports['verdict']['sentence']}"] if "verdict" in reports else []
+    says += [f"The dataset {name} holds {sum(manifest['counts'].values()):,} conversations {_writer(manifest)}."]
     best = _best(reports.get("scorecard"))
     if best:
         a = best["accuracy"]
         text = f"A model taught with nothing else understands {a['estimate']:.0%} of real customer messages"
         if best["beats_floor"] is False:
-            text += ", no more than the names of the intents alone achieve"
+            text += ", no more than the names of the intents alone achieve: it is worth nothing"
         elif best["equivalence"]:
             value, _ = _equivalent(best["equivalence"])
             text += f", as much as {value} real labelled examples per intent would teach it"
+            if best["beats_floor"] is None:
+                text += "; whether that is more than the names of the intents alone achieve can't be told"
         says.append(text + ".")
     else:
         says.append("What it is worth on real customer messages was not measured.")
-    quality, bias, training = (reports.get(kind) for kind in ("quality", "bias", "training"))
-    if quality and quality["overall"] is not None:
-        judged = {"PASS": "passes", "WARN": "passes with a warning", "FAIL": "fails"}[quality["verdict"]]
-        says.append(f"Its quality {judged} with {quality['overall']:.0f} of 100 points.")
+    bias, training = reports.get("bias"), reports.get("training")
     says += balanced(bias)
     if training:
         tested = training["reference"] or training["evaluation"]
         kind = "real" if training["reference"] else "held-out"
         a = tested["accuracy"]
         says.append(
-            f"The classifier that was kept, {training['chosen']}, gets {a['estimate']:.0%} of {a['n']:,} {kind} messages right."
+            f"The classifier trained on it, {training['chosen']}, gets {a['estimate']:.0%} of {a['n']:,} {kind} messages right."
         )
     return " ".join(says)
 
@@ -127,27 +134,27 @@ def summary(name: str, manifest: Mapping[str, Any], reports: Reports) -> str:
 def next_steps(reports: Reports) -> list[str]:
     """What the reports recommend, the most useful first."""
     card, quality, bias = (reports.get(kind) for kind in ("scorecard", "quality", "bias"))
-    steps = []
+    gates = reports.get("verdict", {"gates": ()})["gates"]
+    steps = [
+        f"{gate['todo'].capitalize()}: {gate['says']}."
+        for outcome in ("fail", "warn")
+        for gate in gates
+        if gate["outcome"] == outcome
+    ]
     best = _best(card)
     if best:
-        curve = best["learning_curve"]
-        if len(curve) > 1:
-            before, after = curve[-2:]
-            rise = after["accuracy"]["estimate"] - before["accuracy"]["estimate"]
-            grown = f"from {before['records']:,} to {after['records']:,} records accuracy on real messages rose by {100 * rise:.1f} points"
-            steps.append(
-                f"Generate more: {grown}, so the next ones are likely to pay as well."
-                if rise >= RISING
-                else f"Write new ways of asking rather than more records: {grown}."
-            )
+        steps += _more_or_better(best["learning_curve"])
         weak = [
-            i["intent"] for i in sorted(best["intents"], key=lambda i: (i["recall"], i["intent"])) if i["recall"] < 0.5
+            i["intent"]
+            for i in sorted(best["intents"], key=lambda i: (i["recall"], i["intent"]))
+            if i["high"] < UNDERSTOOD
         ]
         if weak:
             steps.append(
                 f"Write better openings for {_listed(weak, 4)}: real messages about them are understood least."
             )
-        for pair in islice(best["confusions"], 1):
+        mixed = (p for p in best["confusions"] if proportion_interval(p["count"], p["n"])[0] > MIXED_UP)
+        for pair in islice(mixed, 1):
             steps.append(
                 f"Tell {pair['intent']} and {pair['taken_for']} apart: {pair['count']} of {pair['n']} real messages of the "
                 "first are taken for the second."
@@ -156,16 +163,26 @@ def next_steps(reports: Reports) -> list[str]:
         if finding["severity"] != "none" and finding["recommendation"]:
             steps.append(f"Balance {finding['name']} ({finding['severity']}): {finding['recommendation']}")
     if quality:
-        parts = [*(part for score in sections.SCORES for part in quality[score]["parts"]), quality["contamination"]]
-        wrong = sorted((p for p in parts if p["failed"]), key=lambda p: p["value"])
-        steps += [
-            f"Look at the {p['failed']:,} {p['unit']} that fail the check {p['name'].replace('_', ' ')}."
-            for p in wrong[:2]
-        ]
         private = sum(part["failed"] or 0 for part in quality["personal_data"].values())
         if private:
             steps.append(f"Decide on {private:,} turns that look like personal data before anyone trains on them.")
     return steps[:_MOST_STEPS]
+
+
+def _more_or_better(curve: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether the last step of a learning curve paid, where its interval tells."""
+    step = curve[-1].get("gain") if len(curve) > 1 else None
+    if not step:
+        return []
+    by = f"{100 * step['estimate']:+.1f} points [{100 * step['low']:+.1f} to {100 * step['high']:+.1f}]"
+    grown = (
+        f"from {curve[-2]['records']:,} to {curve[-1]['records']:,} records accuracy on real messages changed by {by}"
+    )
+    if step["low"] > 0:
+        return [f"Generate more: {grown}, so the next ones are likely to pay as well."]
+    if step["high"] < RISING:
+        return [f"Write new ways of asking rather than more records: {grown}."]
+    return [f"Whether more records would pay can't be told: {grown}."]
 
 
 def imbalance(bias: Mapping[str, Any] | None) -> object:
@@ -225,7 +242,7 @@ def _worth(card: Mapping[str, Any] | None) -> Rows:
     )
 
 
-def _classifier(training: Mapping[str, Any] | None, examples: Html | None) -> Rows:
+def _classifier(training: Mapping[str, Any] | None, examples: Html | NotMeasured | None) -> Rows:
     if training is None:
         return (NotMeasured("no classifier was trained"),)
     exam = training["reference"] or training["evaluation"]
@@ -244,10 +261,10 @@ def _quality(report: Mapping[str, Any] | None) -> Rows:
     if report is None:
         return (NotMeasured("no quality report"),)
     return (
-        "Four scores: is everything there (completeness), do labels and text agree (consistency), does it read like real "
+        "Four scores, which decide nothing by themselves: is everything there (completeness), do labels and text agree (consistency), does it read like real "
         "messages (realism), is it varied (diversity).",
-        (charts.quality_gauge(report["overall"]), sections.quality_radar(report)),
-        sections.quality_weaknesses(report),
+        sections.quality_radar(report),
+        sections.quality_offences(report, limit=8),
     )
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.paths import shown
@@ -39,7 +39,7 @@ class Section:
 class Report:
     """What a report says. All text is shown as it is: HTML in it is not interpreted.
 
-    `figures` are the cards on top (label to value, or to a pair of value and note); `provenance` is the footer:
+    `status` is a verdict that starts with ``PASS``, ``WARN`` or ``FAIL``. `figures` are the cards on top (label to value, or to a pair of value and note); `provenance` is the footer:
     dataset, content hash, provider, versions, command. Dates are the caller's, so that the same input gives the same
     bytes.
     """
@@ -47,7 +47,7 @@ class Report:
     title: str
     subtitle: str = ""
     summary: str = ""
-    status: Literal["PASS", "WARN", "FAIL", ""] = ""
+    status: str = ""
     figures: Mapping[str, object] = field(default_factory=dict)
     sections: Sequence[Section] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)

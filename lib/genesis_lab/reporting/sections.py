@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -17,7 +16,26 @@ from genesis_lab.reporting.tables import NotMeasured, interval_text, table
 Drawn: TypeAlias = go.Figure | Html | NotMeasured
 Report = Mapping[str, Any]
 
+OUTCOMES = {"fail": "FAIL", "warn": "WARN", "not measured": "–", "pass": "PASS"}
+"""What a gate came to, as it is shown; worst first."""
+
 SCORES = ("completeness", "consistency", "realism", "diversity")
+
+
+def gates(verdict: Report) -> Drawn:
+    """The gates of a verdict (`validation.gates.verdict_on`), worst first: what was measured, the threshold, what to do."""
+    rows = [
+        {
+            "": OUTCOMES[gate["outcome"]],
+            "gate": gate["name"],
+            "measured": NotMeasured(gate["says"]) if gate["value"] is None else _measured(gate),
+            "threshold": gate["threshold"],
+            "what is so": "" if gate["outcome"] in ("pass", "not measured") else gate["says"],
+            "what to do": gate["todo"] if gate["outcome"] in ("fail", "warn") else "",
+        }
+        for gate in sorted(verdict["gates"], key=lambda gate: list(OUTCOMES).index(gate["outcome"]))
+    ]
+    return table(rows, caption=f"Gates ({verdict['verdict']})") if rows else NotMeasured("no quality report")
 
 
 def quality_radar(report: Report) -> go.Figure:
@@ -33,24 +51,6 @@ def quality_parts(report: Report) -> Html:
         for part in report[name]["parts"]
     ]
     return table(rows, caption="What the scores are made of (0 worst, 1 best)")
-
-
-def quality_weaknesses(report: Report, *, below: float = 0.995) -> Html | str:
-    """The measurements that take from the scores, lowest first, with what they mean."""
-    parts = [part for name in SCORES for part in report[name]["parts"]]
-    weak = sorted((p for p in parts if p["value"] is not None and p["value"] < below), key=lambda p: p["value"])
-    rows = [
-        {
-            "check": part["name"].replace("_", " "),
-            "value": _part_value(part),
-            "what it is": re.sub(r"(: \(| \([A-Z]).*", "", part["meaning"]),  # without the formula and its source
-        }
-        for part in weak
-    ]
-    perfect = sum(part["value"] is not None for part in parts) - len(weak)
-    if not rows:
-        return f"All {perfect} checks reach 1.00."
-    return table(rows, caption=f"What takes points ({perfect} more checks reach 1.00, the best value)")
 
 
 def quality_offences(report: Report, *, limit: int = 15) -> Html | str:
@@ -75,12 +75,12 @@ def k_shot_curve(card: Report) -> Drawn:
         return NotMeasured(_why(card, "k_shots"))
     marks = {}
     for s in card["students"]:
-        worth = s["equivalence"] or {}
+        worth = {} if s["beats_floor"] is False else s["equivalence"] or {}
         a = s["accuracy"]
         marks[s["title"]] = Mark(
             a["estimate"], a["low"], a["high"], worth.get("k"), worth.get("low"), worth.get("high")
         )
-    return charts.k_shot_curve(curves, marks, floor=card["floor"]["estimate"] if card["floor"] else None)
+    return charts.k_shot_curve(curves, marks, floors={s["title"]: s["floor"]["estimate"] for s in card["students"]})
 
 
 def learning_curve(card: Report) -> Drawn:
@@ -96,6 +96,8 @@ def worth_table(card: Report) -> Drawn:
             "student": s["title"],
             "accuracy": _estimate(s["accuracy"]),
             "macro-F1": _estimate(s["macro_f1"]),
+            "label names alone": _estimate(s["floor"]),
+            "more than these": {True: "yes", False: "no", None: "can't be told"}[s["beats_floor"]],
             "the dataset is": card["worth"].get(s["student"], NotMeasured(_why(card, "equivalence"))),
         }
         for s in card["students"]
@@ -319,6 +321,12 @@ def bias_appearances(report: Report) -> Drawn:
         for a in report["appearances"]
     ]
     return table(rows, caption="Who appears")
+
+
+def _measured(gate: Report) -> str:
+    counted = gate["low"] == gate["high"]
+    low, high = (None, None) if counted else (gate["low"], gate["high"])
+    return interval_text(gate["value"], low, high, digits=0 if counted and gate["value"] >= 2 else 2)
 
 
 def _points(rows: Any, x: str, name: str | None = None) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from genesis_lab.reporting import evaluation, lessons
@@ -26,12 +26,20 @@ def student_sections(reports: Mapping[str, Report]) -> list[Section]:
     """
     found = [Section("Is the student's gain real", _gain(reports.get("evaluation")))]
     if student := reports.get("student"):
-        found.append(Section("How the student learned", _lessons(student)))
+        found.append(_section("How the student learned", _lessons, student))
     if export := reports.get("export"):
-        found.append(Section("What is left of it after export", _export(export)))
+        found.append(_section("What is left of it after export", _export, export))
     if benchmark := reports.get("benchmark"):
         found.append(Section("Which model is good enough", _benchmark(benchmark)))
     return found
+
+
+def _section(title: str, draw: Callable[[Report], list[Any]], record: Report) -> Section:
+    """A section about a record that anyone may have written: one that is not whole is not drawn."""
+    try:
+        return Section(title, draw(record))
+    except (KeyError, TypeError, AttributeError):
+        return Section(title, [NotMeasured("the record that is kept of it is not whole")])
 
 
 def headline(report: Report) -> Report:
@@ -70,17 +78,17 @@ def next_steps(name: str, reports: Mapping[str, Report]) -> list[str]:
     """What to do about students of the dataset `name`, the most useful first."""
     report, export = reports.get("evaluation"), reports.get("export")
     if report is None:
-        there = not reports.get("student", {"smoke": True})["smoke"]
+        there = not reports.get("student", {}).get("smoke", True)
         what = "Examine the student (notebook 53)" if there else "Teach a student (notebook 52) and examine it (53)"
         steps = [f"{what}: until then nobody knows what the data is worth."]
     elif report["limits"]:
         steps = [f"Examine a student without {', '.join(report['limits'])} (notebook 53): a smoke run shows nothing."]
     else:
         steps = _after(report, name, reports)
-    if export and export["passed"] is False:
+    if export and export.get("passed") is False:
         failed = [gate["form"] for gate in export["gates"] if gate["passed"] is False]
         steps.append(f"Don't use what was exported as {', '.join(failed) or 'GGUF'}: it differs from what was taught.")
-    elif export and (open_ := [gate for gate in export["gates"] if gate["passed"] is None]):
+    elif export and (open_ := [gate for gate in export.get("gates", ()) if gate["passed"] is None]):
         told = "; ".join(f"{gate['form']} {gate['said']}" for gate in open_)
         steps.append(f"Export again with more items before relying on what was exported ({told}).")
     return steps
@@ -119,7 +127,8 @@ def _after(report: Report, name: str, reports: Mapping[str, Report]) -> list[str
         command = f"genesis export-student {reports['student']['student']} FOLDER --dataset {name}"
         steps.append(f"Use the student ({said}). {command} writes it for Ollama.")
     of = next(c for c in report["cards"] if c["name"] == pair["a"])
-    if (broken := 1 - of["validity"]["estimate"]) > FEW:
+    broken = 1 - of["validity"]["estimate"]
+    if of["validity"]["high"] < 1 - FEW:
         steps.append(
             f"Hold its answers to the role's grammar: {broken:.0%} do not meet the schema, {of['cut_off']:.0%} reach the "
             "length limit."

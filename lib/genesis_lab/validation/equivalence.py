@@ -14,8 +14,7 @@ class Equivalence:
     """The number of real examples per intent that teach as much as the synthetic set.
 
     `k`, `low` and `high` are None where they lie outside the k that were tried: above `largest_k`, or, when
-    `below` / `low_below` / `high_below`, under `smallest_k`. `extrapolated_k` goes on from the last two points, on
-    log k: a guess, not a measurement.
+    `below` / `low_below` / `high_below`, under `smallest_k`.
     """
 
     k: float | None
@@ -26,7 +25,6 @@ class Equivalence:
     below: bool
     low_below: bool
     high_below: bool
-    extrapolated_k: float | None
 
     def __str__(self) -> str:
         def shown(k: float | None, below: bool) -> str:
@@ -35,10 +33,7 @@ class Equivalence:
             return f"fewer than {self.smallest_k:g}" if below else f"more than {self.largest_k:g}"
 
         interval = f"[{shown(self.low, self.low_below)}–{shown(self.high, self.high_below)}]"
-        text = f"worth {shown(self.k, self.below)} {interval} real labelled examples per intent"
-        if self.extrapolated_k is not None:
-            text += f" (extrapolated, not measured: about {self.extrapolated_k:.0f})"
-        return text
+        return f"worth {shown(self.k, self.below)} {interval} real labelled examples per intent"
 
 
 def label_equivalence(
@@ -81,7 +76,6 @@ def label_equivalence(
         below=bool(k == 0),
         low_below=bool(low == 0),
         high_below=bool(high == 0),
-        extrapolated_k=_extrapolate(accuracy, np.array(curve), ks) if np.isinf(k) else None,
     )
 
 
@@ -100,15 +94,6 @@ def _inverse(accuracy: float, curve: NDArray[np.floating], ks: NDArray[np.floati
         return float(ks[after])
     share = (accuracy - rising[after - 1]) / (rising[after] - rising[after - 1])
     return float(np.exp(np.log(ks[after - 1]) + share * np.log(ks[after] / ks[after - 1])))
-
-
-def _extrapolate(accuracy: float, curve: NDArray[np.floating], ks: NDArray[np.floating]) -> float | None:
-    """The k on the line through the curve's last two points on log k; None when it does not rise, or beyond 10-fold."""
-    if len(ks) < 2 or curve[-1] <= curve[-2]:
-        return None
-    slope = (curve[-1] - curve[-2]) / np.log(ks[-1] / ks[-2])
-    k = float(ks[-1] * np.exp(min((accuracy - curve[-1]) / slope, 50.0)))
-    return k if k <= 10 * ks[-1] else None
 
 
 def _finite(k: float) -> float | None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from genesis_lab.stats import Interval, percentile_interval, proportion_interval
+from genesis_lab.stats import Interval, paired, percentile_interval, proportion_interval
 from genesis_lab.validation.equivalence import Equivalence, label_equivalence
 from genesis_lab.validation.reference import Reference
 from genesis_lab.validation.students import Student
@@ -75,7 +75,12 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class StudentCard:
-    """One student's results. `correct` holds a ``1`` or ``0`` per reference item, for paired comparison."""
+    """One student's results. `correct` holds a ``1`` or ``0`` per reference item, for paired comparison.
+
+    `floor` is what the same kind of classifier reaches with the label names alone, `above_floor` the paired difference to
+    it; `beats_floor` is None where that difference can't be told. A dataset that is proven to be no better (worse, or the
+    same within 5 points) is worth nothing to this student.
+    """
 
     student: str
     title: str
@@ -87,13 +92,10 @@ class StudentCard:
     equivalence: Equivalence | None
     gains: tuple[Gain, ...]
     learning_curve: tuple[LearningPoint, ...]
+    floor: Interval
+    above_floor: Interval
     beats_floor: bool | None
     correct: str
-
-    @property
-    def worst_intents(self) -> tuple[IntentRecall, ...]:
-        """The ten intents with the lowest recall, worst first."""
-        return self.intents[:10]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,6 @@ class Exam:
     shots: tuple[Shots, ...]
     gain_draws: int
     weights: Weights
-    floor: Interval | None
 
     @property
     def truth(self) -> NDArray[np.str_]:
@@ -146,10 +147,9 @@ def set_exam(
     k_shots: Sequence[int],
     draws: int,
     gain_draws: int,
-    floor_answers: NDArray[np.str_] | None,
     rng: np.random.Generator,
 ) -> Exam:
-    """The exam of these synthetic texts; see `Exam`. `floor_answers` are the labels that label names alone give."""
+    """The exam of these synthetic texts; see `Exam`."""
     order = _balanced_order(labels, rng)
     n = len(reference)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=N_BOOT).astype(np.float32)
@@ -161,7 +161,6 @@ def set_exam(
         shots=_real_draws(np.asarray(pool.labels), k_shots, draws, rng) if pool else (),
         gain_draws=gain_draws,
         weights=weights,
-        floor=None if floor_answers is None else _accuracy(floor_answers == np.asarray(reference.labels), weights),
     )
 
 
@@ -195,12 +194,14 @@ def examine(one: Student, exam: Exam, *, rng: np.random.Generator, tick: Callabl
         real[shots.k] = np.array(alone)
         k_shots.append(KShot(shots.k, shots.is_all, len(alone), _accuracy(real[shots.k], weights, rng)))
         if both:
-            gains.append(_gain(shots, real[shots.k][: len(both)], np.array(both), weights))
+            gains.append(_gain(shots, real[shots.k][: len(both)], np.array(both), weights, rng))
     parts = [
         answers(exam.texts[:size], exam.labels[:size], f"{size:,} synthetic records") == truth
         for size in exam.sizes[:-1]
     ]
     accuracy = _accuracy(correct, weights)
+    by_names = one.floor(exam.reference.intents, exam.reference.texts) == truth
+    against_names = paired(correct, by_names)
     return StudentCard(
         student=one.name,
         title=one.title,
@@ -212,7 +213,9 @@ def examine(one: Student, exam: Exam, *, rng: np.random.Generator, tick: Callabl
         equivalence=label_equivalence(correct, real, weights, rng) if real else None,
         gains=tuple(gains),
         learning_curve=_curve(exam.sizes, [*parts, correct], weights),
-        beats_floor=None if exam.floor is None else accuracy.estimate > exam.floor.estimate,
+        floor=_accuracy(by_names, weights),
+        above_floor=against_names.difference,
+        beats_floor={"better": True, "better but small": True, "can't be told": None}.get(against_names.verdict, False),
         correct="".join("1" if c else "0" for c in correct),
     )
 
@@ -242,7 +245,7 @@ def _real_draws(
 
 
 def _curve(sizes: Sequence[int], answers: Sequence[Correct], weights: Weights) -> tuple[LearningPoint, ...]:
-    steps = [None, *(_difference(b, a, weights) for a, b in pairwise(answers))]
+    steps = [None, *(paired(b, a).difference for a, b in pairwise(answers))]
     return tuple(
         LearningPoint(size, _accuracy(now, weights), step)
         for size, now, step in zip(sizes, answers, steps, strict=True)
@@ -259,8 +262,8 @@ def _balanced_order(labels: Sequence[str], rng: np.random.Generator) -> list[int
     return [i for _, _, i in sorted(ranked)]
 
 
-def _accuracy(correct: Correct, weights: Weights, rng: np.random.Generator | None = None) -> Interval:
-    """Mean accuracy with a bootstrap over items, and over draws where `correct` has one row per draw."""
+def _accuracy(correct: Correct | Weights, weights: Weights, rng: np.random.Generator | None = None) -> Interval:
+    """Mean accuracy (or difference) with a bootstrap over items, and over draws where `correct` has one row per draw."""
     rows = np.atleast_2d(correct).astype(np.float32)
     replicates = weights @ rows.T / rows.shape[1]
     if rng is not None and len(rows) > 1:
@@ -268,14 +271,8 @@ def _accuracy(correct: Correct, weights: Weights, rng: np.random.Generator | Non
     return percentile_interval(float(rows.mean()), replicates.mean(axis=1), rows.shape[1])
 
 
-def _difference(a: Correct, b: Correct, weights: Weights) -> Interval:
-    """Mean of a − b over draws (rows, if any) and items, with a paired bootstrap over items."""
-    difference = np.atleast_2d(a).mean(axis=0) - np.atleast_2d(b).mean(axis=0)
-    return percentile_interval(float(difference.mean()), weights @ difference / len(difference), len(difference))
-
-
-def _gain(shots: Shots, alone: Correct, both: Correct, weights: Weights) -> Gain:
-    difference = _difference(both, alone, weights)
+def _gain(shots: Shots, alone: Correct, both: Correct, weights: Weights, rng: np.random.Generator) -> Gain:
+    difference = _accuracy(both.astype(np.float32) - alone, weights, rng)
     return Gain(shots.k, shots.is_all, float(alone.mean()), float(both.mean()), difference)
 
 

@@ -1,4 +1,4 @@
-"""Is this set of conversations good? Four scores, what they rest on, and what is wrong with which record."""
+"""Is this set of conversations good? Gates and their verdict, four scores, and what is wrong with which record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from genesis_lab.validation import (
     consistency,
     contamination,
     diversity,
+    gates,
     label_fidelity,
     personal_data,
     realism,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
 __all__ = ["Offence", "Part", "QualityReport", "Score", "aggregate", "finish", "validate"]
-
-PASS, WARN = 85.0, 70.0
-"""Overall score from which a dataset passes, and from which it passes with a warning."""
 
 SAMPLE_PER_CELL = 40
 
@@ -56,15 +54,17 @@ _SAMPLED_TURNS = 40
 class QualityReport:
     """The quality of a dataset.
 
-    `overall` is the mean of the scores that could be measured, times 100; `overall_basis` says which those are.
+    `gates` decide the `verdict` (`gates.verdict`); what a dataset is worth is not asked here. `overall` is the mean of the
+    scores that could be measured, times 100, and decides nothing; `overall_basis` says which those are.
     `not_measured` maps each score or ``score.part`` without a value to the reason. `personal_data` counts turns.
     """
 
     records: int
     turns: int
+    verdict: str | None
+    gates: tuple[gates.Gate, ...]
     overall: float | None
     overall_basis: str
-    verdict: Literal["PASS", "WARN", "FAIL"] | None
     completeness: Score
     consistency: Score
     realism: Score
@@ -105,7 +105,7 @@ def validate(
     taxonomy : the intents that may occur, with their categories; None leaves those checks unmeasured.
     targets : the plan's target shares; only those of ``intent`` are used here.
     reference : real utterances; without them realism is not measured.
-    embed : texts to vectors of shape (n, d), for duplicates in meaning; None leaves them out.
+    embed : texts to vectors of shape (n, d), for duplicates in meaning and a better eye on labels; None does without.
     sample_per_cell : records of each intent × language in the sample on which classifiers and pairwise comparisons run.
     partitions, executor : how the work is cut and who does it (`genesis_lab.partitions`); no number depends on it.
     """
@@ -132,18 +132,21 @@ def finish(
     """The report of a merged aggregate; parameters as for `validate`."""
     scores = (
         completeness.finish(total),
-        consistency.finish(total, label_fidelity.finish(total, seed)),
+        consistency.finish(total, label_fidelity.finish(total, seed, embed)),
         realism.finish(total, targets, reference, seed),
         diversity.finish(total, embed),
     )
     copies = contamination.finish(total, None if reference is None else reference.texts)
     overall, basis = _overall(scores)
+    apart = label_fidelity.separation(total, seed)
+    decided = gates.form_gates(total, scores, copies, apart, targets, reference)
     return QualityReport(
         records=total.n,
         turns=total.turns,
+        verdict=gates.verdict(decided),
+        gates=decided,
         overall=overall,
         overall_basis=basis,
-        verdict=None if overall is None else "PASS" if overall >= PASS else "WARN" if overall >= WARN else "FAIL",
         completeness=scores[0],
         consistency=scores[1],
         realism=scores[2],

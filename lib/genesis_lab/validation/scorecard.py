@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from genesis_lab.domains.conversations.opening import opening
 from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.stats import Interval
 from genesis_lab.texts import normal
 from genesis_lab.validation.embeddings import embed, embedder_name
 from genesis_lab.validation.examination import StudentCard, examine, set_exam
 from genesis_lab.validation.reference import Reference
-from genesis_lab.validation.students import student, zero_shot
+from genesis_lab.validation.students import student
 
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
@@ -34,7 +32,7 @@ STUDENTS = ("tfidf", "embedding")
 class Scorecard:
     """What a dataset is worth, measured on a reference. What could not be measured is in `not_measured`, with why.
 
-    `records` counts the openings trained on; `floor` is the accuracy of the label names alone, without any data.
+    `records` counts the openings trained on.
     """
 
     reference: dict[str, Any] | None
@@ -42,7 +40,6 @@ class Scorecard:
     embedder: str | None
     records: int
     students: tuple[StudentCard, ...] = ()
-    floor: Interval | None = None
     notes: tuple[str, ...] = ()
     not_measured: dict[str, str] = field(default_factory=dict)
 
@@ -56,14 +53,23 @@ class Scorecard:
         if best.beats_floor is False:
             return (
                 f"Worth nothing: on {on} the best student, {best.title}, reaches {best.accuracy}, "
-                f"and the label names alone {self.floor}."
+                f"and with the label names alone {best.floor}."
             )
         worth = f": {best.equivalence}" if best.equivalence else ""
-        return f"Accuracy {best.accuracy} on {on} with {best.title}{worth}."
+        open_ = (
+            ""
+            if best.beats_floor
+            else f" Whether that is more than its label names alone ({best.floor}) can't be told."
+        )
+        return f"Accuracy {best.accuracy} on {on} with {best.title}{worth}.{open_}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields, with the sentences that reports show."""
-        worth = {card.student: str(card.equivalence) for card in self.students if card.equivalence}
+        worth = {
+            card.student: "worth nothing" if card.beats_floor is False else str(card.equivalence)
+            for card in self.students
+            if card.equivalence or card.beats_floor is False
+        }
         return asdict(self) | {"verdict": self.verdict, "worth": worth}
 
 
@@ -146,7 +152,7 @@ def score_openings(
     ----------
     texts, labels : the synthetic openings and their intents.
     students : of ``tfidf``, ``tfidf_words``, ``embedding``.
-    embeddings : False leaves out whatever needs the embedding model (a student and the floor), to be quick.
+    embeddings : False leaves out the student that needs the embedding model, to be quick.
     k_shots : real examples per intent for the k-shot curve; the whole pool is added as the last point.
     draws, gain_draws : random draws of k real examples, for the curve and for the gain.
     intents : score these only, for a dataset that is meant to cover a part (default: all of the reference's).
@@ -172,16 +178,12 @@ def score_openings(
         not_measured |= dict.fromkeys(
             ("k_shots", "equivalence", "gains"), "no real training data beside the test items"
         )
-    answers, no_embedder = _floor_answers(texts, reference, pool, embeddings, "embedding" in students, on_progress)
-    if no_embedder:
-        not_measured["floor"] = no_embedder
-        if "embedding" in students:
-            not_measured["embedding"] = no_embedder
+    embedded = "embedding" in students
+    if embedded and (why := _no_embedder(texts, reference, pool, embeddings, on_progress)):
+        not_measured["embedding"] = why
+        embedded = False
         chosen = [one for one in chosen if one.name != "embedding"]
-    exam = set_exam(
-        texts, labels, reference, pool,
-        k_shots=k_shots, draws=draws, gain_draws=gain_draws, floor_answers=answers, rng=rng,
-    )  # fmt: skip
+    exam = set_exam(texts, labels, reference, pool, k_shots=k_shots, draws=draws, gain_draws=gain_draws, rng=rng)
     done, total = count(1), exam.trainings * len(chosen)
 
     def tick(what: str) -> None:
@@ -192,10 +194,9 @@ def score_openings(
     return Scorecard(
         reference=reference.to_dict(),
         pool=pool.to_dict() if pool else None,
-        embedder=None if no_embedder else embedder_name(),
+        embedder=embedder_name() if embedded else None,
         records=len(texts),
         students=tuple(examine(one, exam, rng=rng, tick=tick) for one in chosen),
-        floor=exam.floor,
         notes=tuple(remarks),
         not_measured=not_measured,
     )
@@ -216,30 +217,22 @@ def _known_only(texts: Sequence[str], labels: Sequence[str], known: set[str]) ->
     return [texts[i] for i in kept], [labels[i] for i in kept], notes
 
 
-def _floor_answers(
-    texts: Sequence[str],
-    reference: Reference,
-    pool: Reference | None,
-    wanted: bool,
-    for_student: bool,
-    on_progress: OnProgress | None,
-) -> tuple[NDArray[np.str_] | None, str | None]:
-    """What the label names alone answer, or why that can't be told; fills the cache of embeddings on the way."""
+def _no_embedder(
+    texts: Sequence[str], reference: Reference, pool: Reference | None, wanted: bool, on_progress: OnProgress | None
+) -> str | None:
+    """Why there are no embeddings, or None; fills their cache on the way."""
     if not wanted:
-        return None, "embeddings were switched off"
+        return "embeddings were switched off"
 
     def report(done: int, todo: int) -> None:
         if on_progress:
             on_progress(0, 0, f"embedded {done:,} of {todo:,} texts")
 
     try:
-        embed(
-            [*reference.texts, *(texts if for_student else ()), *(pool.texts if pool and for_student else ())],
-            on_progress=report,
-        )
-        return zero_shot(reference.intents, reference.texts), None
+        embed([*reference.texts, *texts, *(pool.texts if pool else ())], on_progress=report)
     except (MissingDependency, Unavailable) as error:
-        return None, str(error)
+        return str(error)
+    return None
 
 
 def _spelt(language: str) -> str:

@@ -29,11 +29,16 @@ C = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A way to learn intents from texts. `train` takes texts and their labels and returns a predictor."""
+    """A way to learn intents from texts. `train` takes texts and their labels and returns a predictor.
+
+    `floor` takes label names and texts, and gives for each text the label that this kind of classifier finds when it
+    knows nothing but the names: what one gets for no data at all.
+    """
 
     name: StudentName
     title: str
     train: Callable[[Sequence[str], Sequence[str]], Predict]
+    floor: Callable[[Sequence[str], Sequence[str]], Labels]
 
 
 def student(name: str) -> Student:
@@ -44,9 +49,15 @@ def student(name: str) -> Student:
     InvalidInput : unknown name; the message lists the known ones.
     """
     known: dict[str, Student] = {
-        "tfidf": Student("tfidf", "TF-IDF words + characters, logistic regression", train_tfidf),
-        "tfidf_words": Student("tfidf_words", "TF-IDF words, logistic regression", train_tfidf_words),
-        "embedding": Student("embedding", f"{embedder_name()} embeddings, logistic regression", train_embedding),
+        "tfidf": Student(
+            "tfidf", "TF-IDF words + characters, logistic regression", train_tfidf, _taught_names(train_tfidf)
+        ),
+        "tfidf_words": Student(
+            "tfidf_words", "TF-IDF words, logistic regression", train_tfidf_words, _taught_names(train_tfidf_words)
+        ),
+        "embedding": Student(
+            "embedding", f"{embedder_name()} embeddings, logistic regression", train_embedding, zero_shot
+        ),
     }
     if name not in known:
         raise InvalidInput(f"Unknown student {name!r}, expected one of {', '.join(known)}.")
@@ -75,9 +86,17 @@ def train_embedding(texts: Sequence[str], labels: Sequence[str]) -> Predict:
 
 def zero_shot(names: Sequence[str], texts: Sequence[str]) -> Labels:
     """For each text, the label whose name is nearest by cosine of embeddings: what one gets for no data at all."""
-    vectors = embed([name.replace("_", " ").strip("? ") for name in names])
+    vectors = embed(_readable(names))
     nearest: Labels = np.asarray(names, dtype=str)[(embed(texts) @ vectors.T).argmax(axis=1)]
     return nearest
+
+
+def _taught_names(train: Callable[[Sequence[str], Sequence[str]], Predict]) -> Callable[..., Labels]:
+    return lambda names, texts: train(_readable(names), names)(texts)
+
+
+def _readable(names: Sequence[str]) -> list[str]:
+    return [name.replace("_", " ").strip("? ") for name in names]
 
 
 def _words() -> Any:

@@ -15,7 +15,6 @@ from genesis_lab.reporting.charts.prompts import prompt_race
 from genesis_lab.reporting.charts.quality import (
     calibration,
     confusion_heatmap,
-    quality_gauge,
     quality_radar,
     score_list,
 )
@@ -34,7 +33,6 @@ __all__ = [
     "k_shot_curve",
     "learning_curve",
     "prompt_race",
-    "quality_gauge",
     "quality_radar",
     "score_list",
     "target_vs_observed",

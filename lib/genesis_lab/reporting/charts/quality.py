@@ -9,39 +9,13 @@ import plotly.graph_objects as go
 
 from genesis_lab.reporting.figures import figure
 from genesis_lab.reporting.markup import figure_text
-from genesis_lab.reporting.style import BLUE, LINE, MUTED, SEQUENTIAL, SERIES, STATUS
+from genesis_lab.reporting.style import BLUE, LINE, MUTED, SEQUENTIAL, SERIES
 from genesis_lab.reporting.tables import interval_text
 
 MAX_CLASSES = 25
 """Classes a confusion heat map shows; of more, those that are confused most often."""
 
 Scores = Mapping[str, float | None]
-
-
-def quality_gauge(
-    score: float | None, *, passes: float = 85, warns: float = 70, name: str = "Quality", title: str | None = None
-) -> go.Figure:
-    """The overall score (0–100) on a half ring with the two thresholds; None: not measured."""
-    status = "not measured" if score is None else "PASS" if score >= passes else "WARN" if score >= warns else "FAIL"
-    ring = go.Indicator(
-        mode="gauge+number" if score is not None else "gauge",
-        value=score or 0,
-        number={"font": {"size": 44, "color": STATUS.get(status, MUTED)}, "valueformat": ".1f"},
-        gauge={
-            "axis": {"range": [0, 100], "tickvals": [0, warns, passes, 100], "tickcolor": MUTED},
-            "bar": {"color": STATUS.get(status, LINE), "thickness": 0.45},
-            "borderwidth": 0,
-            "bgcolor": LINE,
-            "steps": [
-                {"range": [0, warns], "color": "#f7dde1"},
-                {"range": [warns, passes], "color": "#f3ecc9"},
-                {"range": [passes, 100], "color": "#d3e8d8"},
-            ],
-        },
-    )
-    says = f"{figure_text(name)} {status}" if score is None else f"{figure_text(name)} {score:.1f} of 100: {status}"
-    note = f"PASS from {passes:g}, WARN from {warns:g}"
-    return figure([ring], title=title or says, subtitle=note, height=280, margin={"l": 40, "r": 40, "b": 16})
 
 
 def quality_radar(scores: Scores | Mapping[str, Scores], *, title: str | None = None) -> go.Figure:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from genesis_lab.reporting.figures import figure
 from genesis_lab.reporting.markup import figure_text
-from genesis_lab.reporting.style import INK, MUTED, SERIES
+from genesis_lab.reporting.style import INK, SERIES
 from genesis_lab.reporting.tables import interval_text
 
 _LEGEND_INSIDE: dict[str, Any] = {
@@ -42,8 +42,7 @@ def k_shot_curve(
     curves: Mapping[str, pd.DataFrame],
     marks: Mapping[str, Mark] | None = None,
     *,
-    floor: float | None = None,
-    floor_name: str = "label names alone",
+    floors: Mapping[str, float] | None = None,
     metric: str = "accuracy",
     title: str | None = None,
 ) -> go.Figure:
@@ -53,7 +52,7 @@ def k_shot_curve(
     ----------
     curves : student to a frame with columns ``k``, ``score`` and, where known, ``low`` and ``high``.
     marks : student to the synthetic dataset's `Mark`, drawn in the student's colour as a diamond with its intervals.
-    floor : score without any example (zero-shot), a dashed line.
+    floors : student to the score of the label names alone, a dotted line in the student's colour.
     """
     marks = marks or {}
     traces: list[go.Scatter] = []
@@ -66,12 +65,15 @@ def k_shot_curve(
         if mark is not None:
             traces.append(_diamond(mark, figure_text(student), SERIES[i % len(SERIES)], ks[-1] if ks else 1.0))
     shapes, notes = [], []
-    if floor is not None:
+    for i, student in enumerate(curves):
+        floor = (floors or {}).get(student)
+        if floor is None:
+            continue
+        colour = SERIES[i % len(SERIES)]
         shapes.append({"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": floor, "y1": floor,
-                       "line": {"color": MUTED, "dash": "dot", "width": 1.2}})  # fmt: skip
+                       "line": {"color": colour, "dash": "dot", "width": 1.2}})  # fmt: skip
         notes.append({"xref": "paper", "x": 1, "y": floor, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
-                      "text": f"{figure_text(floor_name)} {floor:.2f}",
-                      "font": {"size": 11, "color": MUTED}})  # fmt: skip
+                      "text": f"label names alone {floor:.2f}", "font": {"size": 11, "color": colour}})  # fmt: skip
     if title is None:
         title = _worth(marks) or f"{metric.capitalize()} by real examples per intent"
     return figure(
