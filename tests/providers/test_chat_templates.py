@@ -12,6 +12,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.finetuning.examples import encode
 from genesis_lab.finetuning.ollama import chat_form
 from genesis_lab.providers.base import Request
+from genesis_lab.providers.chat_templates import mend
 from genesis_lab.providers.local import chat_tokens
 from genesis_lab.providers.local_models import load_model
 from tiny_models import DATED, FORGETFUL, TEMPLATE, tiny_llama, tiny_tokenizer
@@ -45,7 +46,7 @@ def test_teaching_serving_an_export_and_ollama_read_the_same_words(template, tmp
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What?"}]
     raw = AutoTokenizer.from_pretrained(tmp_path / "exported")
     text = raw.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    assert raw(text, add_special_tokens=False)["input_ids"] == served
+    assert raw(text, add_special_tokens=False)["input_ids"] == served and mend(raw) == ()
     form = chat_form(tiny_tokenizer(template=FORGETFUL[template]))
     assert form is None or render_go(form.go_template(), chat) == text
     assert form or template == "drops it in a longer chat"
@@ -76,6 +77,8 @@ def test_a_student_reads_the_same_on_every_day(tmp_path, monkeypatch):
     assert read[0] == read[1]
     text = loaded.tokenizer.decode(read[0][0])
     assert "Today is Friday, 26 Jul 2024." in text and "2031" not in str(read)
+    loaded.tokenizer.save_pretrained(tmp_path / "m")  # as an export does: nothing is left to mend
+    assert load_model(str(tmp_path / "m"), device="cpu").notes == ()
     assert "today's date" in loaded.notes[0] and "26 July 2024" in loaded.notes[0]
 
 
@@ -83,8 +86,9 @@ def test_a_student_reads_the_same_on_every_day(tmp_path, monkeypatch):
     ("template", "sentence"),
     [
         ("{% for m in messages %}<s>{{ m['role'] }}</s>{% endfor %}", "leaves out the user's words"),
-        ("<s>{{ raise_exception('never') }}", "leaves out the user's words"),
-        ("{% for m in messages[1:] %}{{ m['content'] }}{% endfor %}{{ 1 // 0 }}", "leaves out the user's words"),
+        ("<s>{{ raise_exception('never') }}", "can't take this chat: never"),
+        ("{{ messages[0]['content'] }}{{ 1 // 0 }}", "can't take this chat: integer division"),
+        ("{% for t in tools %}{% endfor %}{{ messages[0]['content'] }}", "can't take this chat: 'NoneType' object"),
     ],
 )
 def test_a_template_that_can_not_ask_is_refused(template, sentence, tmp_path):

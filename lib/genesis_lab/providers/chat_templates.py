@@ -36,11 +36,7 @@ def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
     InvalidInput : the template refuses this chat; or see `mend`.
     """
     mend(tokenizer)
-    try:
-        return _rendered(tokenizer, chat, asks)
-    except Exception as error:  # a template is a program of its own and raises what it likes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InvalidInput(f"The model's chat template can't take this chat: {reason}.") from None
+    return _checked(tokenizer, chat, asks)
 
 
 def mend(tokenizer: Any) -> tuple[str, ...]:
@@ -61,6 +57,7 @@ def mend(tokenizer: Any) -> tuple[str, ...]:
         return all(message["content"] in _tried(tokenizer, chat, asks) for message in chat)
 
     if not (says(_ASKED) or says(_INSTRUCTED, _ASKED)):
+        _checked(tokenizer, [_ASKED], True)
         raise InvalidInput(
             "The model's chat template leaves out the user's words, so it can't be asked: mend its chat_template.jinja, "
             "or choose another model."
@@ -131,16 +128,19 @@ def _missing_opening(tokenizer: Any) -> str:
 def _tried(tokenizer: Any, chat: Chat, asks: bool) -> str:
     """The chat as the model reads it; empty where the template refuses it."""
     try:
-        return _rendered(tokenizer, chat, asks)
-    except Exception:  # a template is a program of its own and raises what it likes
+        return _checked(tokenizer, chat, asks)
+    except InvalidInput:
         return ""
 
 
-def _rendered(tokenizer: Any, chat: Chat, asks: bool) -> str:
+def _checked(tokenizer: Any, chat: Chat, asks: bool) -> str:
     # Templates of reasoning models would open a long thought, which no schema has room for; others ignore the option.
     options = {"add_generation_prompt": asks, "tokenize": False, "enable_thinking": False}
-    text: str = tokenizer.apply_chat_template(list(chat), **options)
-    return text
+    try:
+        return str(tokenizer.apply_chat_template(list(chat), **options))
+    except Exception as error:  # a template is a program of its own and raises what it likes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InvalidInput(f"The model's chat template can't take this chat: {reason}.") from None
 
 
 def _set(tokenizer: Any, template: str) -> None:
