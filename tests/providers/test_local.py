@@ -184,6 +184,13 @@ def test_models_that_can_not_be_asked_are_named_in_one_sentence(tiny: Path, tmp_
         load_model(str(tmp_path / "empty"))
     with pytest.raises(InvalidInput, match="There is no model"):
         load_model("no_such_folder")
+    (tmp_path / "junk.gguf").write_bytes(b"GGUF and then nothing of the kind" * 9)
+    with pytest.raises(InvalidInput, match=r"junk\.gguf can't be read by transformers"):
+        load_model(str(tmp_path / "junk.gguf"))
+    torn = shutil.copytree(tiny, tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(InvalidInput, match="can't be loaded as a language model"):
+        load_model(str(torn))
     with pytest.raises(Unavailable, match="hub can't be reached"):
         load_model("nobody/nothing")
 

@@ -114,7 +114,8 @@ class ExportReport:
         """Whether every form keeps up and the tokenizer came through; None where that can't be told or was not measured."""
         if (self.parity and self.parity.differing) or any(gate.passed is False for gate in self.gates):
             return False
-        return True if self.gates and all(gate.passed for gate in self.gates) else None
+        measured = self.gates and not any(name.startswith("score of ") for name in self.not_measured)
+        return True if measured and all(gate.passed for gate in self.gates) else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields."""
@@ -202,7 +203,8 @@ def export_student(
     if role is None or not examples:
         not_measured["gate"] = "no role and test items were given"
     else:
-        gates = _gate(specs, folder, role, examples, max_tokens, margin, tell, on_progress)
+        gates, unread = _gate(specs, folder, role, examples, max_tokens, margin, tell, on_progress)
+        not_measured |= unread
     report = ExportReport(
         student=shown(source),
         base=_base_of(str(source)),
@@ -375,8 +377,10 @@ def _gate(
     margin: float,
     tell: Callable[[str], None],
     on_progress: Callable[[Asking], None] | None,
-) -> list[Gate]:
+) -> tuple[list[Gate], dict[str, str]]:
+    """The gate of each form, and why a GGUF file that transformers does not read back has none."""
     gates: list[Gate] = []
+    unread: dict[str, str] = {}
     reference: Answers | None = None
 
     def standing(this: Asking) -> None:
@@ -396,11 +400,16 @@ def _gate(
                 max_tokens=max_tokens, path=folder / "answers" / f"{form}.jsonl",
                 concurrency=provider.capabilities.concurrency, on_progress=standing,
             )  # fmt: skip
+        except InvalidInput as error:
+            if not spec.endswith(".gguf"):
+                raise
+            unread[f"score of {form}"] = str(error)
+            continue
         finally:
             provider.close()
         gates.append(gate_of(form, asked_by, answers, reference, margin=margin))
         reference = reference or answers
-    return gates
+    return gates, unread
 
 
 def _model_yaml(report: ExportReport) -> str:

@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
+from genesis_lab.outputs import placed
 from genesis_lab.paths import output_root, resolve, shown
 from genesis_lab.providers.chat_templates import mend
 from genesis_lab.settings import get_settings
@@ -78,6 +79,7 @@ def load_model(
     """
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingDependency("transformers", "A model in this process", "pip install torch transformers")
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     started = time.perf_counter()
@@ -109,6 +111,8 @@ def load_model(
         OSError,
         ValueError,
         KeyError,
+        RuntimeError,
+        SafetensorError,
     ) as error:  # what transformers raises for files that are missing or not as expected
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(f"{source} can't be loaded as a language model: {reason}") from error
@@ -221,16 +225,21 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
     Raises
     ------
     MissingDependency : gguf is not installed.
+    InvalidInput : transformers can't read it.
     """
     if find_spec("gguf") is None:
         raise MissingDependency("gguf", f"Reading {gguf.name}", "pip install gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     # The GGUF reader's own bar heeds no setting, and in a notebook it would be there only the first time.
-    with quiet(), patch.object(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors):
-        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tqdm = patch.object(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors)
+    with quiet(), tqdm, placed(target) as partial:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        except Exception as error:  # its reader raises whatever an unforeseen file makes of it
+            reason = " ".join(str(error).replace(f"{gguf.parent}{os.sep}", "").split())[:200]
+            raise InvalidInput(f"{shown(gguf)} can't be read by transformers: {reason}") from error
         # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
@@ -238,8 +247,7 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
         _restore_digits(gguf, tokenizer)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-    share_weights(partial)
-    partial.rename(target)
+        share_weights(partial)
 
 
 def share_weights(folder: Path) -> None:
