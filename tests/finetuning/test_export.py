@@ -17,8 +17,8 @@ from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Un
 from genesis_lab.finetuning.answers import Answers
 from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.export import ExportReport, _copied, export_student, gate_of, push_student
-from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, parity_texts, weight_formats
-from genesis_lab.providers.local_models import load_model
+from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, parity_texts, tokenizer_parity, weight_formats
+from genesis_lab.providers.local_models import bundled_gguf, load_model
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
 
@@ -75,7 +75,7 @@ def student(tmp_path_factory) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from genesis_lab.providers.local_models import _restore_digits, bundled_gguf
+    from genesis_lab.providers.local_models import _restore_digits
 
     folder = tmp_path_factory.mktemp("students")
     gguf = bundled_gguf()
@@ -206,8 +206,16 @@ def test_without_llama_cpp_the_gguf_file_is_read_back_by_transformers(student, e
         monkeypatch.setattr(module, "find_spec", lambda name: None if name == "llama_cpp" else find_spec(name))
     report = export_student(student, copy, ["q8_0"], **OPTIONS)
     assert report.gates[-1].asked_by.startswith("transformers") and report.parity.by == "transformers"
+    assert report.parity.differing == ()
     with pytest.raises(MissingDependency, match="pip install llama-cpp-python"):
         export_student(student, copy, ["q4_k_m"])
+
+
+@pytest.mark.slow
+@bundled
+def test_the_tokenizer_read_back_from_a_gguf_file_is_the_models_own():
+    tokenizer = load_model("smollm2", device="cpu").tokenizer
+    assert tokenizer_parity(tokenizer, bundled_gguf(), parity_texts([])).differing == ()
 
 
 @pytest.mark.slow

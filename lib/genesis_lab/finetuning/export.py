@@ -181,7 +181,10 @@ def export_student(
     if formats:
         tell("tokenizer")
         own = [text for e in examples for text in (e.system, e.question, *e.answer.splitlines()) if text]
-        parity = tokenizer_parity(loaded.tokenizer, path, parity_texts(own))
+        try:
+            parity = tokenizer_parity(loaded.tokenizer, path, parity_texts(own))
+        except InvalidInput as error:
+            not_measured["parity"] = str(error)
         shared = {example.system for example in examples}
         if system is None and len(shared) > 1:
             not_measured["system"] = "the examples have several instructions: the Modelfile has none until you give one"

@@ -20,6 +20,7 @@ import numpy as np
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.outputs import placed
 from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.providers.local_models import unpacked
 from genesis_lab.settings import get_settings, project_root
 
 Quantisation = Literal["f16", "q8_0", "q4_k_m"]
@@ -127,6 +128,10 @@ def tokenizer_parity(tokenizer: Any, gguf: Path, texts: Sequence[str]) -> Parity
     """Compare the ids that `tokenizer` (Hugging Face) and the GGUF file's own tokenizer give to `texts`.
 
     llama.cpp reads the file where its bindings are installed, else transformers does.
+
+    Raises
+    ------
+    InvalidInput : transformers can't read it.
     """
     if find_spec("llama_cpp"):
         from llama_cpp import Llama
@@ -139,7 +144,7 @@ def tokenizer_parity(tokenizer: Any, gguf: Path, texts: Sequence[str]) -> Parity
     else:
         from transformers import AutoTokenizer
 
-        other = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        other = AutoTokenizer.from_pretrained(unpacked(gguf, gguf.stem))
         theirs = [other(text, add_special_tokens=False)["input_ids"] for text in texts]
         by = "transformers"
     ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
