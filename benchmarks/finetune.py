@@ -109,7 +109,8 @@ def _prepared(a: argparse.Namespace) -> Any:
     return Prepared(
         config=config, folder=Path(), dataset=None, role=role, loaded=loaded,
         model=with_adapters(loaded.model, config) if a.arm == "ours" else loaded.model, train=examples, validation=[],
-        examined=[], too_long=[], attention=isolation(loaded.model.config, loaded.device, a.row_tokens), made_with={},
+        examined=[], too_long=[], attention=isolation(loaded.model, loaded.device, a.row_tokens),
+        serving=loaded.model.config._attn_implementation, made_with={},
     )  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from genesis_lab.finetuning.student import ATTENTION
+    from genesis_lab.finetuning.student import target_layers
 
     tuned, packed, prepared = a.arm != "trl", a.arm == "trl-packed", _prepared(a)
     if not tuned:
@@ -190,7 +191,8 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
             logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True,
             use_cpu=prepared.loaded.device == "cpu", **given,
         )  # fmt: skip
-        lora = LoraConfig(r=8, lora_alpha=32, target_modules=ATTENTION, task_type="CAUSAL_LM")
+        layers = target_layers(prepared.loaded.model, attention_only=True)
+        lora = LoraConfig(r=8, lora_alpha=32, target_modules=layers, task_type="CAUSAL_LM")
         trainer = SFTTrainer(
             prepared.loaded.model, args=config, train_dataset=data, processing_class=prepared.loaded.tokenizer,
             peft_config=lora, callbacks=[Watch()],
