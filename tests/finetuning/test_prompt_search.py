@@ -152,6 +152,15 @@ def test_a_teacher_proposes_once_and_what_it_says_is_raced(tmp_path):
     assert any("proposed by the teacher" in each.origin for each in report.candidates)
 
 
+def test_a_search_by_another_teachers_proposals_is_another_search(tmp_path):
+    teacher = ScriptedProvider(['{"instructions": [{"en": "Route it."}]}'])
+    search(model(0.2, 0.9), tmp_path, proposer=teacher.complete, proposed_by="openai:m 1")
+    again = search(model(0.2, 0.9), tmp_path, proposer=teacher.complete, proposed_by="openai:m 1")
+    assert again.proposer_calls == 1 == len(teacher.requests)  # read back
+    with pytest.raises(InvalidInput):
+        search(model(0.2, 0.9), tmp_path, proposer=teacher.complete, proposed_by="openai:m 2")
+
+
 @pytest.mark.parametrize("answer", ["I can't.", '{"instructions": 3}', '{"instructions": []}', Rejected("too long")])
 def test_where_the_teacher_is_no_help_templates_are_taken_and_it_is_said(tmp_path, answer):
     report = search(model(0.2, 0.9), tmp_path, proposer=ScriptedProvider([answer]).complete)

@@ -163,6 +163,18 @@ def test_a_run_does_not_go_on_with_other_weights_of_the_same_name(tmp_path):
     assert headers[0] == headers[1] != headers[2]
 
 
+def test_a_line_and_the_teacher_that_it_connects_are_the_same_model(tmp_path):
+    for spec in (
+        f"local:{tiny_llama(tmp_path / 'm')}",
+        "local:smollm2",
+        "openai:m",
+        "openai:m@localhost:8000/v1",
+        "ollama:m",
+    ):
+        assert identity(spec) == connect(spec).identity
+    assert identity("openai:m") != identity("openai:m@localhost:8000/v1") != identity("ollama:m")
+
+
 def test_a_name_holds_no_address_path_or_account(tmp_path):
     folder = tiny_llama(tmp_path / "m")
     arn = "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/abc"

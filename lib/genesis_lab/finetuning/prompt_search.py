@@ -130,6 +130,7 @@ def search_prompt(
     role: Role,
     model: str,
     proposer: Call | None = None,
+    proposed_by: str = "",
     more: Sequence[Candidate] = (),
     concurrency: int = 8,
     folder: Path | None = None,
@@ -142,6 +143,7 @@ def search_prompt(
     call : asks the model whose prompt it is; `model` names it as precisely as is known (`providers.identity`).
     examples : by split; ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once.
     proposer : asks a teacher for instructions; None takes those in ``prompts.yaml``.
+    proposed_by : what that teacher is, like `model`.
     more : further candidates, for example a program that dspy found.
     folder : where everything is kept; None is ``outputs/prompts/<config.prompt>``.
 
@@ -157,7 +159,8 @@ def search_prompt(
     _check(train, validation, test, config)
     settings = request_key(
         "2", model, role.name, config.model_dump(exclude={"prompt", "replace"}), [each.program.to_dict() for each in more],
-        [(e.id, e.system, e.question, e.answer) for e in (*train, *validation, *test)], proposer is not None,
+        [(e.id, e.system, e.question, e.answer) for e in (*train, *validation, *test)],
+        proposed_by or proposer is not None,
     )  # fmt: skip
     finished, looks = _finished(folder, settings, config)
     if finished:

@@ -14,6 +14,7 @@ from genesis_lab.paths import output_root, resolve
 from genesis_lab.providers import ModelSpec, parse_spec
 from genesis_lab.providers.base import Provider
 from genesis_lab.providers.local_models import BUNDLED, adapter_base
+from genesis_lab.providers.openai import OPENAI_URL
 from genesis_lab.settings import get_settings
 
 _MAKES_A_MODEL = (
@@ -40,7 +41,7 @@ def identity(who: str | ModelSpec | Provider) -> str:
     if named.provider == "local":
         weights = weights_digest(named.model or BUNDLED)
         return f"local:{resolve(named.model).name} {weights[:16]}" if weights else named.label
-    apart = sorted(url.rstrip("/") for url in named.base_urls)
+    apart = sorted(url.rstrip("/") for url in named.base_urls if url != OPENAI_URL)
     if named.model.startswith("arn:"):
         apart.append(named.model)
     return f"{named.label} {hashlib.sha256(' '.join(apart).encode()).hexdigest()[:16]}" if apart else named.label
