@@ -47,6 +47,19 @@ def test_run_prints_a_line_a_stage_where_it_went_and_the_metrics(genesis: Callab
     assert "outputs/runs/small-" in completed and metrics == "  10_make  half 15.0"
 
 
+def test_an_unfinished_run_is_thrown_away_by_name(genesis: Callable[..., Outcome], own_output_root: Path) -> None:
+    assert genesis("dataset", "discard", "mine") == (
+        1,
+        "",
+        "genesis: There is no unfinished run of mine: outputs/datasets/mine.run is none.\n",
+    )
+    work = own_output_root / "datasets" / "mine.run"
+    work.mkdir(parents=True)
+    (work / "journal.jsonl").write_text('{"kind":"header"}\n{"kind":"attempt","outcome":"accepted"}\n')
+    assert genesis("dataset", "discard", "mine") == (0, "the unfinished run of mine is gone\n", "")
+    assert not work.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -371,6 +371,16 @@ def dataset_show(
             break
 
 
+@dataset_app.command("discard")
+def dataset_discard(name: Annotated[str, typer.Argument(help="A dataset's name or folder.")]) -> None:
+    """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
+    from genesis_lab.generation.account import discard
+    from genesis_lab.paths import dataset_path
+
+    discard(dataset_path(name))
+    typer.echo(f"the unfinished run of {name} is gone")
+
+
 @reference_app.command("fetch")
 def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] = "banking77") -> None:
     """Fetch a reference dataset from the hub into outputs/reference."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from genesis_lab.dataset import Dataset
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import Fatal, InvalidInput, ParseFailure, Rejected
-from genesis_lab.providers.base import Request
+from genesis_lab.providers.base import Completion, Request
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import judgement
@@ -64,6 +65,17 @@ def test_the_judge_is_asked_in_the_records_language_in_both_orders_with_a_strict
     assert all(r.schema["required"] == list(r.schema["properties"]) for r in provider.requests)
     assert {tuple(r.schema["required"][1:]) for r in provider.requests} == {tuple(NAMES), tuple(NAMES[::-1])}
     assert {r.temperature for r in provider.requests} == {0.0}
+
+
+@pytest.mark.parametrize("useless", ["", '{"reason": "cut', Completion("", "m", stop_reason="max_tokens")])
+def test_an_answer_of_no_use_is_not_kept(dataset: Dataset, tmp_path: Path, useless: Any) -> None:
+    cache = CompletionCache(tmp_path / "c.sqlite")
+    judged = []
+    for said in (useless, answer(), answer()):
+        provider = ScriptedProvider([said])
+        report = judge(dataset, provider.complete, name="scripted", sample=5, controls=0, cache=cache)
+        judged.append((report.judged, len(provider.requests)))
+    assert judged == [(0, 5), (5, 5), (5, 0)]
 
 
 def test_a_sample_keeps_the_shares_of_intents_and_languages_and_is_repeatable(dataset: Dataset) -> None:

@@ -114,8 +114,9 @@ class Domain(Protocol):
     prompt_version: str
     """Version of prompt and offline text; part of the request key."""
 
-    config: BaseModel
-    """What the user chose."""
+    @property
+    def config(self) -> BaseModel:
+        """What the user chose."""
 
     @property
     def record_type(self) -> type[BaseModel]:

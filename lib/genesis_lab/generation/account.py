@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from genesis_lab.dataset import Dataset, open_dataset
+from genesis_lab.dataset.folder import MANIFEST, is_dataset
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.generation.journal import what_changed
+from genesis_lab.generation.journal import JOURNAL, read_header, what_changed
 from genesis_lab.generation.lane import Lane
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher
+from genesis_lab.outputs import check_free, recovered, write_error
 from genesis_lab.paths import shown
 from genesis_lab.providers.base import Usage, request_key, total_cost
 
@@ -59,7 +64,7 @@ def run_manifest(
         "complete": not missing,
         "missing": missing,
         "attempts": sum(lane.attempts for lane in lanes),
-        "drop_reasons": dict(drops.most_common()),
+        "drop_reasons": dict(sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))),
         **_counts(lanes),
         "cost_usd": total_cost(lane.cost_usd for lane in lanes),
     }
@@ -105,30 +110,86 @@ def stopped(lanes: Sequence[Lane]) -> GenesisError:
     return GenesisError(f"{said} {others} so far is saved: run the same again to go on.")
 
 
-def existing(target: Path, header: dict[str, Any]) -> Dataset:
-    """The dataset that is already there, if this very run made it."""
-    dataset = open_dataset(target)
-    found, wanted = dataset.manifest.get("generation") or {}, json.loads(json.dumps(header))
-    if changed := what_changed(found, wanted):
+def existing(target: Path, header: dict[str, Any], *, replace: bool) -> Dataset | None:
+    """The dataset that this very run made; None where there is none, or one that the run is to replace.
+
+    Raises
+    ------
+    InvalidInput : a dataset of other settings is there and not to be replaced, or something that is no dataset.
+    """
+    if not (recovered(target) / MANIFEST).exists():
+        check_free(target, replace=False, ours=is_dataset)
+        return None
+    check_free(target, replace=True, ours=is_dataset)
+    try:
+        dataset = open_dataset(target)
+    except InvalidInput:  # damaged
+        if replace:
+            return None
+        raise
+    changed = what_changed(dataset.manifest.get("generation") or {}, json.loads(json.dumps(header)))
+    if changed and not replace:
         raise InvalidInput(
             f"{shown(target)} already holds a dataset made with other settings ({changed}): "
             "choose another name, or set replace to true to have it replaced."
         )
-    return dataset
+    return None if changed else dataset
 
 
-def discard_other(target: Path, work: Path, header: dict[str, Any]) -> None:
-    """Delete a dataset and an unfinished run that other settings made."""
-    wanted = json.loads(json.dumps(header))
-    manifest, journal = target / "manifest.json", work / "journal.jsonl"
-    if manifest.exists() and json.loads(manifest.read_text(encoding="utf-8")).get("generation") != wanted:
-        shutil.rmtree(target)
-    if journal.exists():
-        with journal.open("rb") as file:
-            first = file.readline()
-        try:
-            same = {k: v for k, v in json.loads(first).items() if k != "kind"} == wanted
-        except ValueError:
-            same = False
-        if not same:
+def make_room(work: Path, header: dict[str, Any], *, replace: bool) -> None:
+    """See to it that what is in the work folder of a run is of this run; one of other settings goes on request.
+
+    Raises
+    ------
+    InvalidInput : it holds what is not ours, or a run of other settings that has something to lose.
+    """
+    if not os.path.lexists(work):
+        return
+    if not is_run(work):
+        raise InvalidInput(f"{shown(work)}, where the run is kept, holds other things: choose another name.")
+    begun = read_header(work / JOURNAL)
+    if not is_begun(work) or (replace and begun and what_changed(begun, json.loads(json.dumps(header)))):
+        shutil.rmtree(work)
+
+
+def is_run(work: Path) -> bool:
+    """Whether a folder holds an unfinished run, and nothing else."""
+    names = [file.name for file in work.iterdir()] if work.is_dir() and not work.is_symlink() else [""]
+    return all(name in (JOURNAL, "again.json") or name.startswith(("batch-", ".again.json.")) for name in names)
+
+
+def is_begun(work: Path) -> bool:
+    """Whether an unfinished run has something to lose: an accepted record, or batch jobs."""
+    if any(work.glob("batch-*")):
+        return True
+    try:
+        with (work / JOURNAL).open("rb") as lines:
+            return any(b'"outcome":"accepted"' in line for line in lines)
+    except FileNotFoundError:
+        return False
+
+
+def discard(target: Path) -> None:
+    """Throw away the unfinished run of the dataset in the folder `target`.
+
+    Raises
+    ------
+    InvalidInput : there is no such run, or it is running right now.
+    """
+    work = work_folder(target)
+    if not is_run(work):
+        raise InvalidInput(f"There is no unfinished run of {target.name}: {shown(work)} is none.")
+    lock = work.with_name(work.name + ".lock")
+    try:
+        with FileLock(lock, timeout=0):
             shutil.rmtree(work)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise InvalidInput(f"Another process is generating {shown(target)} right now: stop it first.") from None
+    except OSError as error:
+        raise write_error(error, work) from None
+
+
+def work_folder(target: Path) -> Path:
+    """Where the run of a dataset is kept while it is unfinished."""
+    return target.with_name(target.name + ".run")

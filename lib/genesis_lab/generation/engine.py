@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
+from genesis_lab.dataset.folder import MANIFEST
 from genesis_lab.domains.base import Domain, Provenance
 from genesis_lab.errors import (
     GenesisError,
@@ -29,21 +30,27 @@ from genesis_lab.errors import (
     QuotaExhausted,
     Rejected,
 )
-from genesis_lab.generation.account import discard_other, existing, run_header, run_manifest, stopped
+from genesis_lab.generation.account import (
+    existing,
+    is_begun,
+    is_run,
+    make_room,
+    run_header,
+    run_manifest,
+    stopped,
+    work_folder,
+)
 from genesis_lab.generation.batch import Round, batches_for, check_batch
-from genesis_lab.generation.journal import Journal
-from genesis_lab.generation.lane import Lane, Progress, Task
-from genesis_lab.generation.plan import Plan
+from genesis_lab.generation.journal import JOURNAL, Journal, read_header
+from genesis_lab.generation.lane import REPAIRS, Lane, Progress, Task
+from genesis_lab.generation.plan import Plan, split_of
 from genesis_lab.generation.teachers import Teacher, divide, parts
 from genesis_lab.outputs import write_atomically, write_error
 from genesis_lab.paths import shown
 from genesis_lab.providers.base import Completion, Message, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
-REPAIRS = 2
-"""Times a model is told what was wrong with its answer before a fresh candidate is tried."""
-SPLITS = ("train", "validation", "test")
-"""Splits that a plan may assign its specs to, by their attribute ``split``."""
+_SAME = "it says the same as an earlier record: word it differently"
 _LOOK_S = 1.0
 """How often those who look on are told, also while nothing comes."""
 _PARTING_S = 0.5
@@ -67,7 +74,8 @@ class _Tally:
     """Spec index to byte offset of its journal line."""
     candidates: Counter[int] = field(default_factory=Counter)
     """Spec index to candidates given up."""
-    fingerprints: set[bytes] = field(default_factory=set)
+    fingerprints: dict[bytes, int] = field(default_factory=dict)
+    """Fingerprint to the spec index of the record that has it."""
     drops: Counter[str] = field(default_factory=Counter)
     rejected_scores: Counter[float] = field(default_factory=Counter)
     """Score to answers that were not used, where the domain scores them."""
@@ -99,7 +107,7 @@ def generate(
     config : what the user chose, for the manifest.
     again : what `options.go_on` needs to go on with an unfinished run, kept beside its journal.
     candidate_budget : candidates each teacher tries in this session, as a multiple of its records (and 20 on top).
-    replace_existing : delete a dataset or an unfinished run that was made with other settings.
+    replace_existing : a dataset of other settings is replaced when the new one is complete, an unfinished run at once.
     on_progress : called a few times a second.
 
     Returns
@@ -116,58 +124,69 @@ def generate(
     """
     who = list(teachers) if isinstance(teachers, Sequence) else [Teacher(teachers)]
     header = run_header(plan, domain, who, asdict(sampling))
-    work = target.with_name(target.name + ".run")
-    if replace_existing:
-        discard_other(target, work, header)
-    if (target / "manifest.json").exists():
-        dataset = existing(target, header)
-        shutil.rmtree(work, ignore_errors=True)  # left by a kill just after the dataset was complete
-        return dataset
+    work, splits = work_folder(target), plan.splits()
     counts = parts(who, len(plan.specs))
-    for teacher in who:
-        if teacher.batch == "always":
-            check_batch(teacher.provider, counts[teacher.name])
     lock = work.with_name(work.name + ".lock")
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
-            with Journal(work / "journal.jsonl", header) as journal:
-                if again:
-                    write_atomically(work / "again.json", json.dumps(again))
-                run = _Run(plan, domain, who, journal, sampling, cache, on_progress)
-                run.resume(candidate_budget)
-                run.use_batches(work)
-                try:
-                    run.loop()
-                except KeyboardInterrupt:
-                    raise Interrupted(
-                        f"Interrupted with {len(run.tally.accepted):,} of {len(plan.specs):,} records accepted and saved: "
-                        "run the same again to go on." + run.jobs_left()
-                    ) from None
-                except GenesisError:
-                    if not run.tally.accepted and not run.jobs_left():
-                        shutil.rmtree(work)  # nothing to go on with: the next run may have other settings
-                    raise
-                manifest = run_manifest(header, config or {}, plan, run.lanes, run.tally.drops)
-                if run.tally.rejected_scores:
-                    manifest["rejected_scores"] = {f"{s:g}": n for s, n in sorted(run.tally.rejected_scores.items())}
-                dataset = run.write(target, manifest)
-            shutil.rmtree(work)
-            lock.unlink(missing_ok=True)
+            try:
+                found = existing(target, header, replace=replace_existing)
+                others = found is None and (target / MANIFEST).exists()
+                if found and found.manifest["complete"]:
+                    if read_header(work / JOURNAL) == found.manifest["generation"]:
+                        shutil.rmtree(work)  # left by a kill just after the dataset was complete
+                    return found
+                make_room(work, header, replace=replace_existing)
+                for teacher in who:
+                    if teacher.batch == "always":
+                        check_batch(teacher.provider, counts[teacher.name])
+                with Journal(work / JOURNAL, header) as journal:
+                    if again:
+                        write_atomically(work / "again.json", json.dumps(again))
+                    run = _Run(plan, domain, who, journal, sampling, cache, on_progress)
+                    run.resume(candidate_budget)
+                    run.use_batches(work)
+                    try:
+                        run.loop()
+                    except KeyboardInterrupt:
+                        raise Interrupted(
+                            f"Interrupted with {len(run.tally.accepted):,} of {len(plan.specs):,} records accepted and saved: "
+                            "run the same again to go on." + run.jobs_left()
+                        ) from None
+                    manifest = run_manifest(header, config or {}, plan, run.lanes, run.tally.drops)
+                    if run.tally.rejected_scores:
+                        manifest["rejected_scores"] = {
+                            f"{s:g}": n for s, n in sorted(run.tally.rejected_scores.items())
+                        }
+                    missing = manifest["missing"]
+                    if not missing or not others:
+                        dataset = run.write(target, manifest, splits, replace=bool(found) or others)
+                if not missing:
+                    shutil.rmtree(work)
+            finally:
+                if is_run(work) and not is_begun(work):  # nothing to go on with: the next run may have other settings
+                    shutil.rmtree(work, ignore_errors=True)
+                lock.unlink(missing_ok=True)
     except Timeout:
         raise InvalidInput(
             f"Another process is generating {shown(target)} right now: wait for it or choose another name."
         ) from None
     except OSError as error:
         raise write_error(error, target) from None
-    if missing := dataset.manifest["missing"]:
+    if missing:
         why = " ".join(str(lane.ended) for lane in run.lanes if lane.ended)
         if not why:
             often = ", ".join(f"{reason} ({n:,} times)" for reason, n in run.tally.drops.most_common(3))
             why = f"What came instead: {often}."
         raise Incomplete(
-            f"{missing:,} of {len(plan.specs):,} records are missing in {shown(target)}, which holds the "
-            f"{dataset.total:,} that could be made. {why} Run the same again to try for the missing ones; with other "
+            f"{missing:,} of {len(plan.specs):,} records are missing"
+            + (
+                f", so {shown(target)} was not replaced"
+                if others
+                else f" in {shown(target)}, which holds the {dataset.total:,} that could be made"
+            )
+            + f". {why} Run the same again to try for the missing ones; with other "
             "settings (model, max_tokens) choose another name, or set replace to true."
         )
     return dataset
@@ -198,14 +217,17 @@ class _Run:
     def resume(self, candidate_budget: float) -> None:
         """Take over what an earlier session of the same run journalled; what is left becomes tasks."""
         for offset, entry in self.journal.entries():
-            if entry["kind"] != "attempt":
+            if entry["kind"] not in ("attempt", "revoked"):
                 continue
             lane = self._lane_of[entry["index"]]
-            lane.charge(entry)
+            if entry["kind"] == "revoked":
+                self._take_back(entry["index"])
+            else:
+                lane.charge(entry)
             if entry["outcome"] == "accepted":
                 lane.accepted += 1
                 self.tally.accepted[entry["index"]] = offset
-                self.tally.fingerprints.add(bytes.fromhex(entry["fingerprint"]))
+                self.tally.fingerprints[bytes.fromhex(entry["fingerprint"])] = entry["index"]
             else:
                 self.tally.drops.update(entry["reasons"])
                 self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
@@ -234,8 +256,9 @@ class _Run:
         """Work until every spec has a record, the candidate budgets are used up, or no teacher can go on."""
         if len(self.lanes) == 1 and self.lanes[0].teacher.provider.capabilities.concurrency == 1:
             lane = self.lanes[0]
-            while task := lane.next():
-                self._settle(lane, task, self._try(lane, task))
+            while (task := lane.next()) or lane.refill():
+                if task:
+                    self._settle(lane, task, self._try(lane, task))
         else:
             self._loop_in_threads()
         self._show(force=True)
@@ -265,6 +288,10 @@ class _Run:
                         start(work, lane, task)
                         lane.in_flight += 1
                 if not any(lane.in_flight for lane in self.lanes):
+                    # Fresh candidates start together: who gets those that are left is then no matter of who was quick.
+                    refilled = [lane.refill() for lane in self.lanes]
+                    if any(refilled):
+                        continue
                     break
                 try:
                     lane, what, answer = answers.get(timeout=_LOOK_S)
@@ -298,8 +325,7 @@ class _Run:
     def _request(self, teacher: Teacher, task: Task) -> Request:
         spec = task.spec
         if teacher.provider.capabilities.free:
-            attempt = task.candidate * (REPAIRS + 1) + task.repair
-            return Request(key="", offline_text=self.domain.offline_text(spec, attempt), seed=spec.seed)
+            return Request(key="", offline_text=self.domain.offline_text(spec, task.number - 1), seed=spec.seed)
         prompt = self.domain.prompt(spec)
         messages = (*prompt.messages, *task.dialogue)
         seed = (spec.seed + task.candidate) % 2**31
@@ -328,7 +354,18 @@ class _Run:
             completion = teacher.call(request)
             if cache:
                 cache.put(request.key, completion)
-        return replace(completion, request_key=request.key) if request.key else completion
+        return _signed(completion, request)
+
+    def _keep(self, teacher: Teacher, task: Task, completion: Completion) -> None:
+        """In the cache is what was accepted, under the first request for its record: it is not asked for in vain again."""
+        if self.cache and not teacher.provider.capabilities.free and task.number > 1:
+            self._forget(teacher, task)
+            self.cache.put(self._request(teacher, Task(task.spec)).key, replace(completion, attempts=task.number))
+
+    def _forget(self, teacher: Teacher, task: Task) -> None:
+        """What can't be used is no result: the next run asks anew."""
+        if self.cache and not teacher.provider.capabilities.free:
+            self.cache.forget(self._request(teacher, task).key)
 
     def _buy(self, lane: Lane, tasks: list[Task], tell: Callable[[str], None]) -> Round | BaseException:
         """Have `tasks` answered in batch jobs, or only wait for those of an earlier session. Answers go into the cache."""
@@ -344,9 +381,9 @@ class _Run:
         """Settle what a round of batch jobs answered; what it did not stays to be asked: in the next or on demand."""
         lane.note, settled = "", 0
         for task in tasks:
-            key = self._request(lane.teacher, task).key
-            if self.cache and (completion := self.cache.get(key)):
-                self._settle(lane, task, replace(completion, request_key=key))
+            request = self._request(lane.teacher, task)
+            if self.cache and (completion := self.cache.get(request.key)):
+                self._settle(lane, task, _signed(completion, request))
                 settled += 1
             else:
                 lane.put_back(task)
@@ -398,11 +435,16 @@ class _Run:
                 reasons = (completion.note, *reasons)
             if failure.score is not None:
                 entry["score"] = round(failure.score, 2)
+            self._forget(lane.teacher, task)
             self._drop(lane, task, entry, reasons, completion.text)
             return
-        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex()}
+        if (holder := self.tally.fingerprints.get(fingerprint)) is not None:
+            self._give_way(holder)
+        self._keep(lane.teacher, task, completion)
+        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex(), "text": completion.text}
+        entry |= {"candidate": task.candidate, "repair": task.repair, "dialogue": task.dialogue}
         self.tally.accepted[task.spec.index] = self.journal.append(entry, record)
-        self.tally.fingerprints.add(fingerprint)
+        self.tally.fingerprints[fingerprint] = task.spec.index
         lane.succeeded()
         self._show()
 
@@ -414,7 +456,7 @@ class _Run:
             spec_index=task.spec.index,
             spec_seed=task.spec.seed,
             request_key=completion.request_key,
-            attempts=task.candidate * (REPAIRS + 1) + task.repair + 1,
+            attempts=completion.attempts or task.number,
             prompt_tokens=completion.usage.prompt_tokens if completion.usage else None,
             completion_tokens=completion.usage.completion_tokens if completion.usage else None,
             generated_at=completion.created_at,
@@ -422,9 +464,23 @@ class _Run:
         record = self.domain.parse(completion.text, task.spec, provenance)
         words = self.domain.fingerprint(record)
         fingerprint = hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=10).digest()
-        if fingerprint in self.tally.fingerprints:
-            raise ParseFailure("it says the same as an earlier record: word it differently")
+        if self.tally.fingerprints.get(fingerprint, task.spec.index) < task.spec.index:
+            raise ParseFailure(_SAME)
         return record.model_dump_json(), fingerprint
+
+    def _give_way(self, index: int) -> None:
+        """A record earlier in the plan came later and says the same: this one is worded differently."""
+        entry, lane, spec = self._take_back(index), self._lane_of[index], self.plan.specs[index]
+        dialogue = tuple((who, text) for who, text in entry["dialogue"])
+        task = Task(spec, entry["candidate"], entry["repair"], dialogue)
+        self._drop(lane, task, {"kind": "revoked", "index": index}, (_SAME,), entry["text"])
+
+    def _take_back(self, index: int) -> dict[str, Any]:
+        """Accepted no more; the journal's entry of it."""
+        entry = self.journal.at(self.tally.accepted.pop(index))
+        del self.tally.fingerprints[bytes.fromhex(entry["fingerprint"])]
+        self._lane_of[index].accepted -= 1
+        return entry
 
     def _drop(self, lane: Lane, task: Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None) -> None:
         last = text is None or task.repair >= REPAIRS
@@ -434,7 +490,7 @@ class _Run:
         self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
         if last:
             self.tally.candidates[task.spec.index] += 1
-            lane.todo.append(Task(task.spec, task.candidate + 1))
+            lane.later.append(Task(task.spec, task.candidate + 1))
         else:
             wrong = "\n".join(f"- {reason}" for reason in reasons)
             again: tuple[Message, ...] = (
@@ -452,13 +508,12 @@ class _Run:
         standing = tuple(lane.progress(now - self._started) for lane in self.lanes)
         self._on_progress(Progress(standing, sum(self.tally.drops.values())))
 
-    def write(self, target: Path, manifest: dict[str, Any]) -> Dataset:
-        """The dataset folder, from the journal, in the plan's order, in the splits that the plan names (else one)."""
-        by_split: dict[str, list[int]] = {split: [] for split in SPLITS}
+    def write(self, target: Path, manifest: dict[str, Any], splits: Sequence[str], *, replace: bool) -> Dataset:
+        """The dataset folder, from the journal, in the plan's order, split by split."""
+        by_split: dict[str, list[int]] = {split: [] for split in splits}
         for index in sorted(self.tally.accepted):
-            split = self.plan.specs[index].attributes.get("split", SPLITS[0])
-            by_split[split].append(self.tally.accepted[index])
-        with DatasetWriter(target, self.domain.name, manifest) as writer:
+            by_split[split_of(self.plan.specs[index])].append(self.tally.accepted[index])
+        with DatasetWriter(target, self.domain.name, manifest, replace=replace) as writer:
             for split, offsets in by_split.items():
                 for batch in self._records(offsets):
                     writer.write(batch, split)
@@ -472,6 +527,11 @@ class _Run:
                     file.seek(offset)
                     batch.append(json.loads(file.readline())["record"])
                 yield batch
+
+
+def _signed(completion: Completion, request: Request) -> Completion:
+    """With the key of the request that it answers, unless it carries one."""
+    return replace(completion, request_key=completion.request_key or request.key or None)
 
 
 def _reason_kind(reason: str) -> str:

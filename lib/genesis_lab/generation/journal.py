@@ -12,6 +12,8 @@ from typing import Any
 from genesis_lab.errors import InvalidInput
 from genesis_lab.outputs import write_error
 
+JOURNAL = "journal.jsonl"
+
 
 class Journal:
     """Append-only JSONL. The first line is the header; a torn last line is cut off on open.
@@ -72,6 +74,13 @@ class Journal:
                     self.damaged += 1
                 offset += len(line)
 
+    def at(self, offset: int) -> dict[str, Any]:
+        """The entry whose line begins at `offset`."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            entry: dict[str, Any] = json.loads(file.readline())
+        return entry
+
     def close(self) -> None:
         self._file.close()
 
@@ -116,6 +125,16 @@ class Journal:
                 f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}."
             )
         return True
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """The header that a journal was begun with; None where there is none, or it can't be read."""
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.readline())
+        return {name: value for name, value in header.items() if name != "kind"}
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def what_changed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

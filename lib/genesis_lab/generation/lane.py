@@ -16,6 +16,8 @@ from genesis_lab.generation.limiter import LedgerState
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.providers.base import Usage, total_cost
 
+REPAIRS = 2
+"""Times a model is told what was wrong with its answer before a fresh candidate is tried."""
 HOPELESS = 20
 """A teacher is stopped when its first so many different requests came to nothing, rejected or with unusable answers."""
 HOPELESS_LATER = 60
@@ -109,18 +111,25 @@ class Task:
     repair: int = 0
     dialogue: tuple[Message, ...] = ()
 
+    @property
+    def number(self) -> int:
+        """Which answer for this record it asks for, from 1."""
+        return self.candidate * (REPAIRS + 1) + self.repair + 1
+
 
 @dataclass
 class Lane:
     """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
 
-    `fruitless` counts why each request since the last record came to nothing, `said` has the words. `batches` is how it answers in batch jobs, `buying` whether what is next goes into them, `divert` whether that is to
-    begin when the daily quota is used up, `note` what the jobs are at. `uncounted` are answers without token counts,
+    `fruitless` counts why each request since the last record came to nothing, `said` has the words. `later` holds
+    fresh candidates for records that failed. `batches` is how it answers in batch jobs, `buying` whether what is next
+    goes into them, `divert` whether that is to begin when the daily quota is used up, `note` what the jobs are at. `uncounted` are answers without token counts,
     `not_sent` what the service does not take, `notes` what is wrong with answers, each with how often.
     """
 
     teacher: Teacher
     todo: deque[Task] = field(default_factory=deque)
+    later: list[Task] = field(default_factory=list)
     total: int = 0
     candidates_left: int = 0
     in_flight: int = 0
@@ -159,6 +168,12 @@ class Lane:
         task = self.todo.popleft()
         self.candidates_left -= not task.repair
         return task
+
+    def refill(self) -> bool:
+        """Begin with the fresh candidates that waited till all others were done; whether there are any."""
+        waited, self.later = self.later, []
+        self.todo.extend(sorted(waited, key=lambda task: task.spec.index))
+        return bool(waited)
 
     @property
     def has_room(self) -> bool:

@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genesis_lab.dataset.folder import is_split_name
 from genesis_lab.domains.base import Domain, Spec
+from genesis_lab.errors import InvalidInput
+
+SPLITS = ("train", "validation", "test")
+"""Splits as they are ordered; a plan may have others."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,29 @@ class Plan:
     specs: Sequence[Spec]
     hash: str
 
+    def splits(self) -> list[str]:
+        """The splits of its specs, train, validation and test before all others.
+
+        Raises
+        ------
+        InvalidInput : a split can't have that name.
+        """
+        found = dict.fromkeys(map(split_of, self.specs))
+        for split in found:
+            if not isinstance(split, str) or not is_split_name(split):
+                raise InvalidInput(f"A split must be named by letters, digits and _, got {split!r}.")
+        return sorted(found, key=lambda split: SPLITS.index(split) if split in SPLITS else len(SPLITS))
+
     def counts(self) -> dict[str, dict[Any, int]]:
         """Attribute to value to number of specs."""
         names = self.specs[0].attributes if self.specs else ()
-        return {name: dict(sorted(Counter(s.attributes[name] for s in self.specs).items())) for name in names}
+        counted = {name: Counter(spec.attributes[name] for spec in self.specs) for name in names}
+        return {name: dict(sorted(n.items(), key=lambda v: (str(type(v[0])), v[0]))) for name, n in counted.items()}
+
+
+def split_of(spec: Spec) -> str:
+    """The split that a spec's record goes to: train, unless it says another."""
+    return spec.attributes.get("split") or SPLITS[0]
 
 
 def make_plan(domain: Domain, total: int, seed: int) -> Plan:

@@ -64,7 +64,8 @@ StopReason = Literal["end", "max_tokens", "stop_sequence", "filtered", "malforme
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A model's answer. `usage` is None where a server does not count, `cost_usd` when the price is unknown; `created_at`
-    is None for provider ``offline``, `request_key` is filled in by the engine.
+    is None for provider ``offline``, `request_key` is filled in by the engine, and `attempts`, the answers it took to get a
+    usable one, where that is kept.
 
     `not_sent` names what of the request the service does not take and was left out, `note` is a sentence on what is wrong
     with the answer (thinking used it up, the prompt was cut).
@@ -80,6 +81,7 @@ class Completion:
     request_key: str | None = None
     not_sent: tuple[str, ...] = ()
     note: str | None = None
+    attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,13 +222,13 @@ def _asked(
         if not any(turn["text"] for turn in record["turns"] or ()):
             return "the record has no turns"
         request = request_for(record, rubric, taxonomy, identity, seed)
-        if cache and (kept := cache.get(request.key)):
+        if cache and (kept := cache.get(request.key)) and isinstance(_read(kept, rubric), tuple):
             return kept
         try:
             completion = call(request)
         except Rejected:
             return "the judge refused the request"
-        if cache:
+        if cache and isinstance(_read(completion, rubric), tuple):
             cache.put(request.key, completion)
         return completion
 
@@ -240,10 +240,7 @@ def _asked(
                 answers.append(told)
             else:
                 completions.append(told)
-                try:
-                    answers.append(read_scores(told.text, rubric))
-                except ParseFailure:
-                    answers.append(told.note or "the answer could not be read")
+                answers.append(_read(told, rubric))
             if on_progress:
                 on_progress(len(answers), len(tasks))
     costs = [completion.cost_usd for completion in completions]
@@ -255,6 +252,13 @@ def _asked(
         sum(known) if len(known) == len(costs) else None,
     )
     return (completions[0].model if completions else name), answers, used
+
+
+def _read(completion: Completion, rubric: Rubric) -> Answer:
+    try:
+        return read_scores(completion.text, rubric)
+    except ParseFailure:
+        return completion.note or "the answer could not be read"
 
 
 def _drawn(dataset: Dataset, n: int, seed: int, labelled: set[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
