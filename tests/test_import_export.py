@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import threading
+import unicodedata
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from genesis_lab.bias import check_bias
 from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell, text_as_turns, turns_as_text
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
@@ -248,11 +250,93 @@ def test_torn_lines_and_other_rubbish_are_named_by_line(tmp_path):
     assert dataset.frame()["turns"].iloc[1][0]["text"] == "\ufffd"
 
 
-def test_bytes_that_are_no_utf8_are_named(tmp_path):
-    (tmp_path / "a.csv").write_bytes("text,label\ndónde,card_arrival\n".encode("cp1252"))
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_csv_of_any_spreadsheet_keeps_its_accents_in_texts_and_labels(tmp_path, encoding):
+    text = "text,label\n¿dónde está? – 5 €,devolución\n" + f"{'a' * 1_050_000},x\n"
+    (tmp_path / "a.csv").write_bytes(text.encode(encoding))
     dataset, report = import_dataset(tmp_path / "a.csv", tmp_path / "d")
-    assert dataset.frame()["turns"].iloc[0][0]["text"] == "d\ufffdnde"
-    assert "broken characters" in report.problems[0].reason
+    first = next(dataset.batches()).slice(0, 1).to_pylist()[0]
+    assert (first["turns"][0]["text"], first["intent"]) == ("¿dónde está? – 5 €", "devolución")
+    assert not [reason for _, reason in reasons(report) if "broken" in reason]
+
+
+def test_a_broken_byte_in_utf8_is_named_and_costs_the_others_nothing(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,label\ndónde está,card_arrival\nd".encode() + b"\xf3nde,lost\n")
+    dataset, report = import_dataset(tmp_path / "a.csv", tmp_path / "d")
+    assert [turns[0]["text"] for turns in dataset.frame()["turns"]] == ["dónde está", "d\ufffdnde"]
+    assert any(row == 2 and "broken characters" in reason for row, reason in reasons(report))
+
+
+def test_labels_and_texts_have_one_unicode_form_whatever_came_in(tmp_path):
+    rows = [{"text": text, "label": "devolución"} for text in ("¿Dónde está?", "¿Y mi café?")]
+    apart = [{key: unicodedata.normalize("NFD", value) for key, value in row.items()} for row in rows]
+    one, _ = import_dataset(put(tmp_path / "a.json", rows), tmp_path / "one")
+    other, _ = import_dataset(put(tmp_path / "b.json", apart), tmp_path / "other")
+    assert one.content_hash == other.content_hash and set(other.frame()["intent"]) == {"devolución"}
+
+
+def test_roles_are_found_however_spelt(tmp_path):
+    messages = [{"role": "USER", "content": "hi"}, {"role": "Assistant", "content": "hello"}]
+    spanish = [{"role": "Cliente", "content": "hola"}, {"role": "AGENTE:", "content": "buenas"}]
+    source = put(tmp_path / "a.json", [{"messages": messages}, {"messages": spanish}])
+    dataset, report = import_dataset(source, tmp_path / "d")
+    assert [[t["speaker"] for t in turns] for turns in dataset.frame()["turns"]] == [["customer", "agent"]] * 2
+    assert "1 turns of 'USER' read as 'customer'" in report.notes
+
+
+def test_line_breaks_of_windows_are_no_control_characters(tmp_path):
+    turns = [{"speaker": "customer", "text": "Hi,\r\nwhere is my card?"}]
+    _, report = import_dataset(put(tmp_path / "a.json", [conversation(0, turns=turns, turn_count=1)]), tmp_path / "d")
+    assert not [reason for _, reason in reasons(report) if "control" in reason]
+
+
+# An edited copy
+
+
+def planned(path, n: int = 24):
+    config = {"total": n, "english_share": 0.25, "domain": "conversations"}
+    return write(path, [conversation(i) for i in range(n)], config=config, generation={"provider": "offline"})
+
+
+def edited_csv(dataset, path):
+    export_dataset(dataset, path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = csv.reader(file)
+    rows[0][header.index("sentiment")] = "negative"
+    with path.open("w", encoding="cp1252", errors="replace", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([header, *rows[:-2]])
+    return path
+
+
+@pytest.mark.parametrize("place", ["beside", "outputs"])
+def test_an_edited_copy_keeps_the_plan_it_came_from(tmp_path, own_output_root, place):
+    home = tmp_path / "lab" if place == "beside" else own_output_root / "datasets" / "mine"
+    dataset = planned(home)
+    other = write(home.parent / "other", [conversation(i) for i in range(100, 130)], config={"english_share": 0.9})
+    (tmp_path / "lab-data").mkdir()
+    source = edited_csv(dataset, tmp_path / ("" if place == "beside" else "lab-data") / "edited.csv")
+    copy, report = import_dataset(source, "copy" if place == "outputs" else tmp_path / "copy")
+    assert other.total == 30 and copy.total == 22 and copy.manifest["config"] == dataset.manifest["config"]
+    assert copy.manifest["parent"] == {"name": dataset.name, "content_hash": dataset.content_hash}
+    assert any("its plan is kept" in note for note in report.notes)
+    targets = {fit.attribute for fit in check_bias(copy).fits}
+    assert "language" in targets and targets == {fit.attribute for fit in check_bias(dataset).fits}
+
+
+def test_foreign_records_get_nobodys_plan(tmp_path):
+    planned(tmp_path / "lab")
+    source = put(tmp_path / "a.json", [conversation(i) for i in range(20, 40)])
+    copy, _ = import_dataset(source, tmp_path / "copy")
+    assert "config" not in copy.manifest
+
+
+def test_no_path_of_this_machine_is_pushed(tmp_path, hub):
+    config = {"taxonomy": str(tmp_path / "mine.yaml"), "total": 10}
+    dataset = write(tmp_path / "d", [conversation(0)], config=config)
+    export_dataset(dataset, "me/mine", "hub")
+    pushed = json.loads(hub.files["manifest.json"])
+    assert pushed["config"]["taxonomy"] == "mine.yaml" and pushed["content_hash"] == dataset.content_hash
+    assert str(tmp_path) not in "".join(data.decode("utf-8", "replace") for data in hub.files.values())
 
 
 def test_ragged_csv_rows_are_named(tmp_path):
@@ -346,15 +430,24 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path):
     export_dataset(dataset, tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
-    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and cell != "-3"]
+    assert "-3" in cells, "a number stays a number"
     assert "'=1+1" in cells
+
+
+@given(st.text("'=+-@12.,e\t\r\n a") | st.text())
+def test_any_cell_comes_back_and_none_is_a_formula(text):
+    cell = safe_cell(text)
+    assert plain_cell(cell) == text
+    assert cell[:1] not in ("=", "+", "@", "\t", "\r") and (cell[:1] != "-" or float(cell) < 1)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["customer", "agent", "a b", "x:y", ""]), st.text(st.characters(exclude_categories=["Cs"]))
+            st.sampled_from(["customer", "agent", "a b", "O'Brien", "x:y", ""]),
+            st.text(st.characters(exclude_categories=["Cs"])),
         )
     )
 )

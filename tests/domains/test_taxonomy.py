@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from itertools import product
 
 import pytest
+import yaml
 
+from genesis_lab.domains import get_domain
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import InvalidInput
 
@@ -110,3 +113,22 @@ def test_a_faulty_taxonomy_is_one_sentence(tmp_path, change, message):
 def test_a_missing_taxonomy_is_one_sentence(tmp_path):
     with pytest.raises(InvalidInput, match=r"There is no file other\.yaml"):
         load_taxonomy(tmp_path / "other.yaml")
+
+
+def test_labels_that_read_alike_are_refused_and_forms_of_unicode_are_one(tmp_path):
+    texts = {"en": ["one"], "es": ["uno"]}
+    intents = [
+        {"name": name, "category": "c", "description": {"en": "d", "es": "d"}, "examples": texts}
+        for name in ("devolución", "Other")
+    ]
+    whole = {"name": "t", "title": {"en": "a shop", "es": "una tienda"}, "intents": intents}
+    path = tmp_path / "t.yaml"
+    path.write_text(unicodedata.normalize("NFD", yaml.safe_dump(whole, allow_unicode=True)), encoding="utf-8")
+    apart = unicodedata.normalize("NFD", "devolución")
+    domain = get_domain("conversations", taxonomy=str(path), intents=[apart])
+    assert domain.taxonomy.names == ("devolución",)
+    for twin, sentence in ((apart, "is listed twice"), ("Devolucion ", "read alike"), ("DEVOLUCIÓN", "read alike")):
+        intents[1]["name"] = twin
+        path.write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
+        with pytest.raises(InvalidInput, match=sentence):
+            load_taxonomy(path)

@@ -119,8 +119,10 @@ def _cell(name: str, value: Any) -> str:
         text = turns_as_text(value)
     elif isinstance(value, list | dict):
         text = json.dumps(value, ensure_ascii=False, default=_iso)
+    elif isinstance(value, str):
+        text = value
     else:
-        text = _iso(value) if hasattr(value, "isoformat") else str(value)
+        return _iso(value) if hasattr(value, "isoformat") else str(value)
     return safe_cell(text)
 
 
@@ -131,15 +133,41 @@ def _parquet(dataset: Dataset, split: str, path: Path) -> None:
 
 
 def _push(dataset: Dataset, repository: str, private: bool) -> str:
-    return push_folder(
-        dataset.path,
-        repository,
-        "dataset",
-        allow=["README.md", MANIFEST, "data/*"],
-        replaces=["data/*"],
-        message=f"Dataset {dataset.name}, content {dataset.content_hash[:12]}",
-        private=private,
-    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for file in _public_files(dataset, folder):
+            if not file.is_relative_to(folder):
+                (folder / file.relative_to(dataset.path).parent).mkdir(exist_ok=True)
+                (folder / file.relative_to(dataset.path)).symlink_to(file.absolute())
+        return push_folder(
+            folder,
+            repository,
+            "dataset",
+            allow=["README.md", MANIFEST, "data/*"],
+            replaces=["data/*"],
+            message=f"Dataset {dataset.name}, content {dataset.content_hash[:12]}",
+            private=private,
+        )
+
+
+def _public_files(dataset: Dataset, folder: Path) -> list[Path]:
+    """Parts, card and manifest; the manifest as a copy in `folder` in which no path of this machine is left."""
+    manifest = folder / MANIFEST
+    text = (dataset.path / MANIFEST).read_text(encoding="utf-8")
+    told = json.loads(text)
+    public = _without_paths(told)
+    text = text if public == told else json.dumps(public, indent=2, ensure_ascii=False) + "\n"
+    manifest.write_text(text, encoding="utf-8", newline="")
+    return [*dataset.parts(), dataset.path / "README.md", manifest]
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(each) for each in value]
+    absolute = isinstance(value, str) and "\n" not in value and Path(value).expanduser().is_absolute()
+    return shown(Path(value).expanduser()) if absolute else value
 
 
 def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[str]:
@@ -158,8 +186,10 @@ def _to_s3(dataset: Dataset, url: str, format: str, split: str | None) -> list[s
         raise InvalidInput(f"{error}: set GENESIS_AWS_PROFILE to one of `aws configure list-profiles`.") from None
     with tempfile.TemporaryDirectory() as temporary:
         if format == "folder":
-            files = [*dataset.parts(), dataset.path / "README.md", dataset.path / MANIFEST]
-            uploads = [(path, f"{key}/{path.relative_to(dataset.path).as_posix()}") for path in files]
+            files = _public_files(dataset, Path(temporary))
+            roots = (Path(temporary), dataset.path)
+            names = [path.relative_to(next(r for r in roots if path.is_relative_to(r))).as_posix() for path in files]
+            uploads = [(path, f"{key}/{name}") for path, name in zip(files, names, strict=True)]
         else:
             base = Path(temporary) / Path(key).name
             parent = key.removesuffix(base.name)

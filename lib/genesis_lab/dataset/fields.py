@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from genesis_lab.texts import normal
+
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -56,6 +58,7 @@ def _text(value: Any, name: str, reasons: list[str]) -> str:
     if not isinstance(value, str):
         reasons.append(f"{name}: expected text, read as text, got {str(value)[:60]!r}")
         value = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else str(value)
+    value = normal(value)
     if _SURROGATE.search(value):
         value = _SURROGATE.sub("\ufffd", value)
         reasons.append(f"{name}: broken characters were replaced by \ufffd, got {value[:60]!r}")

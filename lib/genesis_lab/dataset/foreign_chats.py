@@ -9,15 +9,15 @@ from typing import Any
 
 from genesis_lab.dataset.fields import lookup
 from genesis_lab.dataset.spreadsheet import text_as_turns
+from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
+from genesis_lab.texts import same_words
 
 TURNS = ("turns", "messages", "dialogue", "dialog", "conversation", "conversations")
 TEXT = ("text", "utterance", "sentence", "query", "question", "message")
 LABEL = ("label", "labels", "intent_name")
 TURN_SPEAKER = ("speaker", "role", "from", "sender")
 TURN_TEXT = ("text", "content", "value", "message", "utterance", "parts")
-ROLES = {"user": "customer", "human": "customer", "assistant": "agent", "bot": "agent", "gpt": "agent"}
-"""The roles of chat-model data, by what they are here."""
 
 
 class ChatReader:
@@ -29,7 +29,7 @@ class ChatReader:
         self._map = field_map
         self._strict = taxonomy is not None
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy or BANKING77)
-        self._spelling = {name.casefold(): name for name in self.taxonomy.names}
+        self._spelling = {same_words(name): name for name in self.taxonomy.names}
         self.used: set[str] = set()
         self._done: Counter[str] = Counter()
 
@@ -79,7 +79,7 @@ class ChatReader:
         if intent is not None:
             category = self.taxonomy.category_of.get(intent)
             if category is None:
-                meant = self._spelling.get(intent.strip().casefold().replace(" ", "_"))
+                meant = self._spelling.get(same_words(intent))
                 if meant or self._strict:
                     hint = f" (it has {meant!r})" if meant else ""
                     reasons.append(f"intent: not in taxonomy {self.taxonomy.name}, got {intent[:60]!r}{hint}")
@@ -98,9 +98,10 @@ class ChatReader:
         if not isinstance(item, Mapping):
             return item
         speaker = self._part(item, "turns.speaker", TURN_SPEAKER)
-        if isinstance(speaker, str) and speaker in ROLES:
-            self._done[f"turns of {speaker!r} read as {ROLES[speaker]!r}"] += 1
-            speaker = ROLES[speaker]
+        role = role_of(speaker)
+        if role and role != speaker:
+            self._done[f"turns of {speaker!r} read as {role!r}"] += 1
+            speaker = role
         return {"speaker": speaker, "text": self._text(self._part(item, "turns.text", TURN_TEXT))}
 
     def _text(self, content: Any) -> Any:

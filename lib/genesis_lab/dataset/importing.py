@@ -13,15 +13,16 @@ import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
 from genesis_lab.dataset.fields import fitted, lookup
-from genesis_lab.dataset.folder import Dataset, open_dataset
+from genesis_lab.dataset.folder import Dataset, is_dataset, open_dataset
 from genesis_lab.dataset.foreign_chats import ChatReader
 from genesis_lab.dataset.schema import arrow_schema, record_type
-from genesis_lab.dataset.sources import Row, read_rows, source_name
+from genesis_lab.dataset.sources import HUB, Row, locate, read_rows, source_name
 from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import dataset_path
+from genesis_lab.texts import normal
 
 LISTED = 10_000
 """Most problems that are listed; all are counted."""
@@ -91,7 +92,7 @@ def import_dataset(
     InvalidInput : the source can't be read, or nothing in it looks like a record of the domain.
     """
     schema = arrow_schema(record_type(domain))
-    reader = _Reader(schema, record_type(domain), dict(field_map or {}), language)
+    reader = _Reader(schema, record_type(domain), normal(dict(field_map or {})), language)
     reader.aliases = getattr(get_domain(domain), "aliases", {})
     if domain == "conversations":
         reader.chats = ChatReader(reader.field_map, taxonomy)
@@ -108,12 +109,45 @@ def import_dataset(
         "taxonomy": reader.chats.taxonomy.name if reader.chats else None,
     }
     target = dataset_path(target)
-    with DatasetWriter(target, domain, {"import": details}, replace=replace) as writer:
+    manifest: dict[str, Any] = {"import": details}
+    with DatasetWriter(target, domain, manifest, replace=replace) as writer:
         for split, record in reader.records(read_rows(source)):
             writer.write([record], split)
+        origin = _origin(reader, domain, source, target)
+        if origin:
+            manifest["config"] = origin.manifest["config"]
+            manifest["parent"] = {"name": origin.name, "content_hash": origin.content_hash}
+            reader.origin = origin.name
         report = reader.report(source_name(source))
         details |= {key: value for key, value in report.to_dict().items() if key != "problems"}
     return open_dataset(target), report
+
+
+def _origin(reader: _Reader, domain: str, source: str | Path, target: Path) -> Dataset | None:
+    """The planned dataset that half or more of the records come from, by their ids, which are made from content.
+
+    Looked for among the datasets of this workbench and beside source and target. An edited copy keeps its plan by it.
+    """
+    ids = reader.first_row_of_id
+    places = [dataset_path("any").parent, target.parent]
+    if not str(source).startswith(HUB):
+        places += [locate(source).parent, locate(source)]
+    best, most = None, max(1, reader.kept / 2)
+    for folder in sorted({each for place in places for each in (place, *_folders(place)) if is_dataset(each)}):
+        try:
+            known = open_dataset(folder)
+        except InvalidInput:
+            continue
+        if known.domain != domain or not known.manifest.get("config") or not reader.id_name:
+            continue
+        held = sum(hash(i) in ids for batch in known.batches(columns=[reader.id_name]) for i in batch[0].to_pylist())
+        if held >= most and (best is None or held > most):
+            best, most = known, held
+    return best
+
+
+def _folders(place: Path) -> list[Path]:
+    return [each for each in place.iterdir() if each.is_dir()] if place.is_dir() else []
 
 
 @dataclass
@@ -135,6 +169,7 @@ class _Reader:
     columns: Counter[str] = field(default_factory=Counter)
     first_row_of_id: dict[int, int] = field(default_factory=dict)
     languages_set: int = 0
+    origin: str = ""
 
     def __post_init__(self) -> None:
         self.id_name = next((name for name in self.schema.names if name.endswith("_id")), None)
@@ -146,9 +181,10 @@ class _Reader:
             if row.value is None:
                 self._name(row.number, None, [row.problem or "can't be read"])
                 continue
+            value = normal(row.value)
             if len(self.columns) < 200:
-                self.columns.update(map(str, row.value))
-            record, reasons = self._record(row.value)
+                self.columns.update(map(str, value))
+            record, reasons = self._record(value)
             if all(value is None for value in record.values()):
                 self._name(row.number, None, ["no field that is known"])
                 continue
@@ -213,6 +249,8 @@ class _Reader:
     def _notes(self) -> Iterator[str]:
         if self.chats:
             yield from self.chats.notes()
+        if self.origin:
+            yield f"records of {self.origin} by their ids: its plan is kept"
         if self.languages_set:
             yield f"language set to {self.language!r} in {self.languages_set:,} records that did not say"
         used = {

@@ -20,6 +20,7 @@ from genesis_lab.settings import get_settings
 
 HUB = "hf:"
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f\ufeff]")
 _RECORD_LISTS = ("conversations", "data", "records", "dialogues", "examples", "rows", "items")
 
 
@@ -218,9 +219,23 @@ def _datasets() -> Any:
 
 
 def _encoding(path: Path) -> str:
+    """UTF-16 by its mark or its zeros, UTF-8, or Windows-1252 where hardly anything beyond ASCII is UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    accents = broken = 0
     with path.open("rb") as file:
-        start = file.read(2)
-    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        start = file.read(4)
+        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        if len(start) > 3 and start[1] == start[3] == 0 != start[0]:
+            return "utf-16-le"
+        if len(start) > 3 and start[0] == start[2] == 0 != start[1]:
+            return "utf-16-be"
+        file.seek(0)
+        while chunk := file.read(1 << 20):
+            found = _BEYOND_ASCII.findall(decoder.decode(chunk, final=len(chunk) < 1 << 20))
+            bad = sum("\ud800" <= c <= "\udfff" for c in found)
+            accents, broken = accents + len(found) - bad, broken + bad
+    return "cp1252" if broken > accents else "utf-8-sig"
 
 
 def _one_line(error: Exception) -> str:

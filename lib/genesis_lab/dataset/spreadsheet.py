@@ -9,15 +9,19 @@ from typing import Any
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"-(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{0,5}[1-9])?")
 _INDENT = "    "
-_SPEAKER = re.compile(r"\w[\w ]*")
-_LINE = re.compile(r"(\w[\w ]*):(?: (.*)|(.*))")
+_SPEAKER = re.compile(r"\w[\w .'’-]*")
+_LINE = re.compile(rf"({_SPEAKER.pattern}):(?: (.*)|(.*))")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def safe_cell(text: str) -> str:
-    """`text` with an apostrophe before anything that a spreadsheet would run as a formula (OWASP, CSV injection)."""
-    return "'" + text if _FORMULA.match(text) else text
+    """`text` with an apostrophe before anything that a spreadsheet would run as a formula (OWASP, CSV injection).
+
+    A negative number is none: a spreadsheet keeps it as it is.
+    """
+    return "'" + text if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def plain_cell(cell: str) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request, Usage, request_key
@@ -290,11 +291,11 @@ def _records(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, dict[str, A
 def _spoiled(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The record with the agent's turns of another one in its language about something else."""
     for other in others:
-        said = [turn["text"] for turn in other["turns"] or () if turn["speaker"] == "agent"]
+        said = [turn["text"] for turn in other["turns"] or () if role_of(turn["speaker"]) == "agent"]
         if said and other["language"] == record["language"] and other["intent"] != record["intent"]:
             turns, count = [], 0
             for turn in record["turns"] or ():
-                if turn["speaker"] == "agent":
+                if role_of(turn["speaker"]) == "agent":
                     turn, count = turn | {"text": said[count % len(said)]}, count + 1
                 turns.append(turn)
             return {**record, "turns": turns} if count else None

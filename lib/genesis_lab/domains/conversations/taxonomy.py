@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import resolve
+from genesis_lab.texts import normal, same_words
 
 LANGUAGES = ("en", "es")
 BANKING77 = "banking77"
@@ -89,11 +90,13 @@ class Taxonomy(BaseModel):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Taxonomy:
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         for intent in self.intents:
-            if intent.name in seen:
+            twin = seen.setdefault(same_words(intent.name) or intent.name, intent.name)
+            if twin == intent.name and any(other.name == twin for other in self.intents if other is not intent):
                 raise ValueError(f"intent {intent.name!r} is listed twice")
-            seen.add(intent.name)
+            if twin != intent.name:
+                raise ValueError(f"intents {twin!r} and {intent.name!r} read alike: give one another name")
             if intent.script is None and self.scripts_dir is None:
                 raise ValueError(f"intent {intent.name!r} has no examples")
             if intent.script is not None:
@@ -158,11 +161,11 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, by `parse_yaml`; `InvalidInput` with line and column if it can't be read."""
+    """The content of a YAML file, by `parse_yaml`, its texts in their normal form; `InvalidInput` with line and column if it can't be read."""
     from yaml import YAMLError
 
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return normal(parse_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path.name}: give the path of a YAML file.") from None
     except (YAMLError, UnicodeDecodeError) as error:
