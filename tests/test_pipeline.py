@@ -263,6 +263,22 @@ def test_a_sweep_runs_every_combination_apart_and_gives_one_table(house: Path) -
     assert len(json.loads((sweep.folder / "sweep.json").read_text())) == 2
 
 
+def test_points_of_a_sweep_whose_names_look_alike_keep_apart(house: Path) -> None:
+    path = pipeline_file(house, "name: all\nstages: [10]")
+    sweep = run_sweep(path, {"label": ["a/b", "a_b", "A_b"]}, workers=3)
+    assert [point.status for point in sweep.points] == ["completed"] * 3
+    assert len({Path(point.folder).parents[1].name.casefold() for point in sweep.points}) == 3
+
+
+def test_a_broken_run_folder_of_somebody_else_stops_nobody(house: Path) -> None:
+    run(house, "name: all\nstages: [10, 20]")
+    for name, text in (("all-99991231-000000", "{"), ("all-99991231-000001", "[]")):
+        folder = house / "outputs" / "runs" / name
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(text)
+    assert run(house, "name: all\nstages: [10, 20]", start="20").record["status"] == "completed"
+
+
 def test_a_sweep_says_which_run_failed_on_a_dask_cluster_given_by_address(house: Path) -> None:
     distributed = pytest.importorskip("distributed")
     path = pipeline_file(house, "name: all\nstages: [20]")

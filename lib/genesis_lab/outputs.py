@@ -156,6 +156,6 @@ def isolated_root(folder: Path) -> Path:
     for name in SHARED:
         ours, link = output_root() / name, folder / name
         ours.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
+        if not os.path.lexists(link):
             link.symlink_to(ours.resolve(), target_is_directory=True)
     return folder

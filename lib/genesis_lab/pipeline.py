@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -195,6 +196,8 @@ def read_run(folder: Path) -> Run:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         metrics_file = folder / "metrics.json"
         metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.exists() else {}
+        if not isinstance(record, dict) or not isinstance(metrics, dict):
+            raise ValueError
     except (OSError, ValueError):
         raise InvalidInput(f"{shown(folder)} is not a run folder: it has no readable run.json.") from None
     return Run(folder, record, metrics)
@@ -203,8 +206,11 @@ def read_run(folder: Path) -> Run:
 def latest_run(name: str) -> Run | None:
     """The newest run of the pipeline called `name`."""
     folders = sorted((output_root() / "runs").glob(f"{name}-[0-9]*"), reverse=True)
-    runs = (read_run(folder) for folder in folders if (folder / "run.json").is_file())
-    return next((run for run in runs if run.record.get("name") == name), None)
+    for folder in folders:
+        with suppress(InvalidInput):  # somebody else's folder, or a broken one, is no reason not to go on
+            if (run := read_run(folder)).record.get("name") == name:
+                return run
+    return None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

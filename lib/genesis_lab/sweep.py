@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -88,10 +89,12 @@ def run_sweep(
     for values in points:
         pipeline = load_pipeline(params, {**(overrides or {}), **values})
     folder = new_folder(pipeline.name + "-sweep")
-    jobs = []
-    for values in points:
-        label = ",".join(f"{name}={value}" for name, value in values.items()).replace("/", "_")[:120]
-        root = isolated_root(folder / label)
+    jobs: list[_Job] = []
+    for number, values in enumerate(points, 1):
+        label = re.sub(r"[^\w.,=+-]", "_", ",".join(f"{name}={value}" for name, value in values.items()))
+        short = label.encode()[:120].decode(errors="ignore")
+        taken = any(Path(root).name.casefold() == short.casefold() for _, _, root, _ in jobs)
+        root = isolated_root(folder / (f"{short}-{number}" if taken or short != label else short))
         jobs.append((str(params.resolve()), {**(overrides or {}), **values}, str(root.resolve()), values))
     done = _on_dask(jobs, dask_address, on_point) if dask_address else _on_this_machine(jobs, workers, on_point)
     sweep = Sweep(folder, tuple(done))
