@@ -132,7 +132,7 @@ def isolation(model: Any, device: str, max_length: int) -> str:
     text = model.config.get_text_config()
     window = getattr(text, "sliding_window", None)
     plain = not (window and window < max_length) and not getattr(text, "attn_logit_softcapping", None)
-    if plain and device == "cpu":
+    if plain and device == "cpu" and model._supports_sdpa:  # what sdpa can compute needs nothing that tiles lack
         _register()
         return TILED
     return loaded

@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.hub import hub_reachable
 from genesis_lab.outputs import write_atomically
 from genesis_lab.paths import output_root, resolve
@@ -81,7 +81,8 @@ def _file_digest(file: Path) -> str:
     if known.get(path, [])[:-1] != state:
         with file.open("rb") as stream:
             known[path] = [*state, hashlib.file_digest(stream, "sha256").hexdigest()]
-        write_atomically(kept, json.dumps(known, indent=0) + "\n")
+        with suppress(GenesisError):  # where nothing can be written, it is read again next time
+            write_atomically(kept, json.dumps(known, indent=0) + "\n")
     return str(known[path][-1])
 
 
