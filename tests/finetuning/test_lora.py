@@ -30,6 +30,7 @@ from genesis_lab.finetuning.student import Prepared, attending, prepare
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.local import LocalProvider, chat_tokens
 from genesis_lab.providers.local_models import load_model
+from genesis_lab.reporting import lessons
 from tiny_models import FORGETFUL, tiny_llama, tiny_model
 
 SMALL = {
@@ -462,7 +463,10 @@ def test_a_template_that_drops_the_instruction_teaches_it_all_the_same_and_the_r
     prepared = ready(dataset, model, tmp_path, max_steps=1)
     instruction = role_examples(dataset)["train"][0].system
     assert instruction[:40] in prepared.loaded.tokenizer.decode(prepared.train[0].prompt)
-    assert "head of the first question" in train(prepared).info["notes"][0]
+    info = train(prepared).info
+    assert "head of the first question" in info["notes"][0]
+    said = lessons.facts(info).html
+    assert "head of the first question" in said and "2 q_proj" in said
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -71,6 +71,7 @@ def facts(info: Info) -> Html:
     """What is recorded of the run."""
     made, examples = info["made_with"], info["examples"]
     rate, peak = info["tokens_per_s"], info["peak_memory_bytes"]
+    adapters = ", ".join(f"{n} {name}" for name, n in info.get("adapted", {}).items())
     rows = {
         "kind of run": "smoke run: " + ", ".join(f"{k} {v}" for k, v in info["limits"].items())
         if info["smoke"]
@@ -79,7 +80,8 @@ def facts(info: Info) -> Html:
         "data": f"{info['dataset']}, content {made['data_hash'][:12]}",
         "examples": f"{examples['train']:,} to learn, {examples['validation']:,} to check on, "
         f"{len(info['too_long']):,} too long and left out",
-        "trained": f"{info['trainable_parameters']:,} of {info['parameters']:,} parameters",
+        "trained": f"{info['trainable_parameters']:,} of {info['parameters']:,} parameters"
+        + (f", adapters on {adapters}" if adapters else ""),
         "steps": f"{len(info['steps']):,}" + (", stopped early" if info["stopped_early"] else ""),
         "kept": f"the student after epoch {info['best_epoch']}",
         "tokens": f"{info['tokens_seen']:,} seen"
@@ -89,6 +91,8 @@ def facts(info: Info) -> Html:
         "seed": str(info["seed"]),
         "versions": ", ".join(f"{name} {number}" for name, number in info["versions"].items()),
     }
+    if notes := info.get("notes"):
+        rows["template"] = " ".join(notes)
     return table([{"what": what, "is": value} for what, value in rows.items()], caption="The run")
 
 
