@@ -19,6 +19,13 @@ TEMPLATES = {
     "{% for m in messages %}{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
     "{{ '<start_of_turn>' + role + '\n' + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}",
+    # Drops the system text, and asks for an answer after every question.
+    "phi3": "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>\n' + m['content'] + "
+    "'<|end|>\n<|assistant|>\n' }}{% elif m['role'] == 'assistant' %}{{ m['content'] + '<|end|>\n' }}{% endif %}"
+    "{% endfor %}",
+    # Ends with the end of text where it does not ask for an answer.
+    "phi3.5": "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '<|end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
     "mistral": "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}"
     "{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}"
     "{% for m in rest %}{% if m['role'] == 'user' %}{% if loop.last and s is defined %}"
@@ -47,7 +54,7 @@ def test_ollama_asks_in_the_very_words_of_the_models_own_template(tokenizer, fam
     tokenizer.chat_template = TEMPLATES[family]
     form = chat_form(tokenizer)
     for chat in CHATS:
-        if family == "gemma" and chat[0] is SYSTEM:
+        if family in ("gemma", "phi3") and chat[0] is SYSTEM:
             folded = {"role": "user", "content": f"{SYSTEM['content']}\n\n{USER['content']}"}
             wanted = tokenizer.apply_chat_template([folded, *chat[2:]], tokenize=False, add_generation_prompt=True)
         else:

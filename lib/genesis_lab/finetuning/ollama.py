@@ -83,10 +83,11 @@ def chat_form(tokenizer: Any) -> ChatForm | None:
     try:
         bare = _render(tokenizer, [first])
         unasked = _render(tokenizer, [first], asks=False)
-        after_user = unasked.split(_FIRST)[1]
-        opening = bare.split(_FIRST)[1].removeprefix(after_user)
         between, after_last = _render(tokenizer, [first, answer, last]).split(_FIRST)[1].split(_ANSWER)
-        after_answer = _render(tokenizer, [first, answer], asks=False).split(_ANSWER)[1]
+        after_user = _within(unasked.split(_FIRST)[1], between, tokenizer)
+        opening = bare.split(_FIRST)[1].removeprefix(after_user)
+        closed = _render(tokenizer, [first, answer], asks=False)
+        after_answer = _within(closed.split(_ANSWER)[1], after_last, tokenizer)
         before_user = after_last.split(_LAST)[0].removeprefix(after_answer)
         user, assistant = (before_user, after_user), (between.removeprefix(after_user), after_answer)
         opened, middle = _render(tokenizer, [*system, first]).split(_FIRST)[0].split(_SYSTEM)
@@ -161,6 +162,11 @@ def _render(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
     if tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
         text = text.removeprefix(tokenizer.bos_token)  # llama.cpp adds it, as the tokenizer does
     return text
+
+
+def _within(tail: str, goes_on: str, tokenizer: Any) -> str:
+    """What closes a message: the chat's last words, without an end of text that only stands where nothing follows."""
+    return tail if goes_on.startswith(tail) else tail.removesuffix(tokenizer.eos_token or "")
 
 
 def _quoted(text: str) -> str:
