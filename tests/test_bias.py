@@ -222,10 +222,11 @@ def test_without_a_plan_nothing_is_held_against_a_target(tmp_path):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_no_record_or_one_is_no_bias(tmp_path, n):
+def test_of_no_record_or_one_nothing_is_measured(tmp_path, n):
     data = write(tmp_path / "d", [conversation(0)] * n)
     report = check_bias(data, targets={"language": {"en": 1.0}, "sentiment": {"neutral": 1.0}})
-    assert report.records == n and report.severity == "none"
+    assert report.records == n and report.severity is None and not report.findings and not report.fits
+    assert {"severity", "language", "sentiment", "coverage"} <= report.not_measured.keys()
     json.dumps(report.to_dict(), allow_nan=False)
 
 

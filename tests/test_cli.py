@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +103,29 @@ def test_plan_shows_counts_tokens_cost_and_time_and_runs_nothing(
     assert out.startswith("small: A small one\n  10_make  total=20\n20 conversations, plan ")
     assert "language: en 10, es 10" in out and "cost 0.00 USD" in out
     assert not own_output_root.exists()
+
+
+def test_plan_adds_up_every_generating_stage_also_where_one_price_is_unknown(
+    genesis: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENESIS_AWS_REGION", "us-east-1")
+    file = tmp_path / "both.yaml"
+    file.write_text("""
+name: both
+stages:
+  - 10: {dataset: free, total: 100}
+  - 10: {dataset: paid, total: 100000, provider: bedrock, model: "amazon.nova-micro-v1:0"}
+  - 12: {dataset: unpriced, total: 100, provider: openai, model: m, base_urls: ["http://localhost:1/v1"]}
+  - 12: {dataset: visions, role: vision, requirements: unpriced, total: 100}
+""")
+    code, out, err = genesis("plan", file)
+    assert code == 0, err
+    assert "by offline: requests 100, 0 + 0 tokens, cost 0.00 USD" in out
+    paid = re.search(r"by bedrock:.*: requests 100,000, .* cost (\S+) USD,", out)
+    assert paid and float(paid[1].replace(",", "")) > 1
+    assert "not known before there is unpriced" in out
+    assert re.search(rf"all stages: requests 100,300, .* cost {re.escape(paid[1])} USD \+ unknown, time unknown", out)
+    assert "in the cache already cost nothing" in out
 
 
 def test_notebook_lists_its_parameters(genesis: Callable[..., Outcome], params: Path) -> None:

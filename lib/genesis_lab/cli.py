@@ -120,10 +120,8 @@ def plan(params: Params, param: Overrides = []) -> None:
     for stage in pipeline.stages:
         given = ", ".join(f"{name}={value!r}" for name, value in stage.parameters.items())
         typer.echo(f"  {stage.notebook.stem}  {given}".rstrip())
-    for stage in pipeline.stages:
-        if "total" in stage.declared:
-            _show_plan({**{name: p.default for name, p in stage.declared.items()}, **stage.parameters})
-            break
+    generating = [stage for stage in pipeline.stages if "total" in stage.declared]
+    _show_plans([{**{name: p.default for name, p in s.declared.items()}, **s.parameters} for s in generating])
 
 
 @app.command()
@@ -180,14 +178,14 @@ def audit(
     replace: Replace = False,
 ) -> None:
     """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit status 1: some are left."""
-    from genesis_lab.dataset import open_dataset
+    from genesis_lab.dataset import open_filled
     from genesis_lab.paths import shown
     from genesis_lab.validation import audit as auditing
 
-    found = auditing.audit(open_dataset(dataset))
+    found = auditing.audit(open_filled(dataset))
     typer.echo(str(found))
     if fix is not None:
-        repaired, found = auditing.fix(open_dataset(dataset), fix, replace=replace)
+        repaired, found = auditing.fix(open_filled(dataset), fix, replace=replace)
         done = ", ".join(f"{what} {n:,}" for what, n in repaired.manifest["fixed"].items()) or "nothing to repair"
         typer.echo(f"{shown(repaired.path)}: {done}\n{found}")
     for issue in found.issues[:limit]:
@@ -515,7 +513,28 @@ def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers:
         )
 
 
-def _show_plan(parameters: dict[str, Any]) -> None:
+def _show_plans(stages: list[dict[str, Any]]) -> None:
+    """What each generating stage would make, and what all of them would cost."""
+    from genesis_lab.generation.estimate import Estimate, in_all
+    from genesis_lab.paths import dataset_path
+
+    parts, written = [], set()
+    for parameters in stages:
+        if (source := parameters.get("requirements")) in written and not dataset_path(source).exists():
+            typer.echo(f"cost and time are not known before there is {source}, which is to be answered")
+            parts.append(Estimate(parameters["total"], 0, 0, None, None))
+        else:
+            parts.append(_show_plan(parameters))
+        written.add(parameters.get("dataset"))
+    if len(parts) > 1:
+        typer.echo(f"all stages: {_expected(in_all(parts, in_turn=True))}")
+    if any(part.cost_usd != 0 for part in parts):
+        typer.echo(
+            "Answers that are in the cache already cost nothing; those that must be asked for again come on top."
+        )
+
+
+def _show_plan(parameters: dict[str, Any]) -> Estimate:
     from genesis_lab.generation.conversations import GenerationConfig
     from genesis_lab.generation.estimate import in_all
     from genesis_lab.generation.teacher import TeacherConfig
@@ -536,6 +555,7 @@ def _show_plan(parameters: dict[str, Any]) -> None:
         typer.echo(f"  by {name}: {_expected(part)}")
     if len(parts) > 1:
         typer.echo(f"  in all: {_expected(in_all(parts.values()))}")
+    return in_all(parts.values())
 
 
 def _expected(part: Estimate) -> str:

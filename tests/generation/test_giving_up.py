@@ -14,9 +14,19 @@ import numpy as np
 import pytest
 
 from generation.simulation import VirtualClock
-from genesis_lab.dataset import Dataset, open_dataset
+from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.errors import GenesisError, Incomplete, ProviderError, Rejected, Throttled, Transient, Unreachable
+from genesis_lab.errors import (
+    GenesisError,
+    Incomplete,
+    InvalidInput,
+    ProviderError,
+    Rejected,
+    Throttled,
+    Transient,
+    Unreachable,
+)
+from genesis_lab.generation import conversations, teacher
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.lane import Progress
@@ -45,8 +55,8 @@ def run(target: Path, script: Callable[[Request, int], object], total: int = 100
     provider = ScriptedProvider(
         lambda request, _: script(request, len(provider.requests) - 1), capabilities=Capabilities(concurrency=4)
     )
-    teacher = Teacher(provider, "m", 1.0, Scheduler(provider, Ledger(Limits(math.inf))))
-    return generate(make_plan(DOMAIN, total, 7), DOMAIN, [teacher], target, **options)
+    writer = Teacher(provider, "m", 1.0, Scheduler(provider, Ledger(Limits(math.inf))))
+    return generate(make_plan(DOMAIN, total, 7), DOMAIN, [writer], target, **options)
 
 
 def config(server: str, **options) -> GenerationConfig:
@@ -71,7 +81,7 @@ def test_a_server_that_rejects_everything_is_left_alone_and_its_sentence_is_repe
 def test_a_server_that_answers_nothing_to_everything_is_an_error_and_no_dataset():
     with running() as server:
         server.text = ""
-        with pytest.raises(GenesisError, match=r"The first 20 requests .* because: .*no JSON"):
+        with pytest.raises(GenesisError, match=r"The first 20 requests .* because: the answer is empty"):
             generate_conversations(config(server.url))
         assert len(server.requests) < 30
         assert not dataset_path("d").exists()
@@ -132,6 +142,14 @@ def test_single_records_that_are_impossible_leave_the_rest_and_an_error(tmp_path
         run(tmp_path / "d", script)
     manifest = open_dataset(tmp_path / "d").manifest
     assert manifest["missing"] == 3 and manifest["attempts"] == 97 + sum(manifest["drop_reasons"].values()) > 100
+
+
+@pytest.mark.parametrize("open_or_generate", [conversations.open_or_generate, teacher.open_or_generate])
+def test_nothing_downstream_runs_on_an_empty_dataset(open_or_generate):
+    with DatasetWriter(dataset_path("nothing"), "conversations", {}):
+        pass
+    with pytest.raises(InvalidInput, match="holds no records"):
+        open_or_generate("nothing")
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------

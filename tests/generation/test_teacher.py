@@ -20,6 +20,7 @@ from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import teaching
 from genesis_lab.validation.quality import validate
 from genesis_lab.validation.teaching import teaching_report
+from providers.openai_server import running
 
 
 @pytest.mark.parametrize("role", ["requirements", "vision"])
@@ -62,6 +63,25 @@ def test_requirements_of_other_people_need_a_model_as_teacher(tmp_path) -> None:
     assert "kiosk of kind" in str(config.domain.prompt(config.plan.specs[0]).messages[-1][1])
     with pytest.raises(GenesisError, match="choose a model as provider to answer theirs"):
         generate_teacher(config)
+    role = get_domain("vision", total=10, english_share=1.0)
+    visions = iter([role.offline_text(spec, 0) for spec in role.specs(10, 1)])
+    with running() as server:
+        paid = TeacherConfig(
+            **config.model_dump(exclude={"provider", "min_score"}) | {"model": "m", "base_urls": (server.url,)},
+            provider="openai",
+            min_score=0.0,
+        )
+        planned = paid.estimate()
+        assert planned.prompt_tokens > 1000 and planned.completion_tokens > 1000 and planned.cost_usd is None
+        answer = server.answer
+
+        def usable(body):
+            reply = answer(body)
+            reply.body["choices"][0]["message"]["content"] = next(visions)
+            return reply
+
+        server.answer = usable
+        assert generate_teacher(paid).total == 10
 
 
 def answering(role, total: int, first):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from genesis_lab.bias import checks, counts, findings
 from genesis_lab.bias.follow_up import additions
-from genesis_lab.bias.report import SEVERITIES, Addition, BiasReport, Thresholds
+from genesis_lab.bias.report import SEVERITIES, Addition, BiasReport, Finding, Severity, Thresholds
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Target
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
 Shares = Mapping[str, Mapping[str, float]]
+FEWEST = 2
+"""Records from which there is something to compare."""
 
 
 def check_bias(
@@ -82,6 +84,8 @@ def finish(
 ) -> BiasReport:
     """The report of merged counts; parameters as for `check_bias`."""
     missing = dict(gaps or {})
+    if total.records < FEWEST:
+        return _too_few(total.records, targets, missing, thresholds, config)
     joint, groups, words = (counts.frame(table) for table in (total.joint, total.groups, total.words))
     by_language = joint.groupby("language", dropna=False)[counts.RECORDS].sum()
     languages = {None if pd.isna(language) else str(language): int(n) for language, n in by_language.items()}
@@ -112,7 +116,7 @@ def finish(
     found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
     return BiasReport(
         records=total.records,
-        severity=found[0].severity if found else "none",
+        severity=_worst(found, missing),
         findings=tuple(found),
         fits=fits,
         coverage=covered,
@@ -142,6 +146,8 @@ def _check_attributes(
     wanted = _checked_targets(targets, names)
     missing = dict.fromkeys(("coverage", "appearance"), f"{dataset.domain} are not conversations")
     joint = dataset.frame(split, columns=names).value_counts(dropna=False).rename(counts.RECORDS).reset_index()
+    if (records := int(joint[counts.RECORDS].sum())) < FEWEST:
+        return _too_few(records, wanted, missing, thresholds)
     fits = checks.fits(joint, wanted, thresholds, seed, missing, names)
     related = checks.associations(joint, allowed, thresholds, seed, missing, names)
 
@@ -152,8 +158,8 @@ def _check_attributes(
     found += [findings.of_association(one, thresholds, adding) for one in related]
     found.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.effect))
     return BiasReport(
-        records=int(joint[counts.RECORDS].sum()),
-        severity=found[0].severity if found else "none",
+        records=records,
+        severity=_worst(found, missing),
         findings=tuple(found),
         fits=fits,
         coverage=None,
@@ -165,6 +171,40 @@ def _check_attributes(
         additions=(),
         config={},
     )
+
+
+def _too_few(
+    records: int,
+    targets: Shares,
+    missing: dict[str, str],
+    thresholds: Thresholds,
+    config: ConversationsConfig | None = None,
+) -> BiasReport:
+    """The report of a dataset that says nothing about balance."""
+    why = f"{records} record{'' if records == 1 else 's'}"
+    missing |= dict.fromkeys((*targets, "coverage", "associations", "appearance", "severity"), why)
+    return BiasReport(
+        records,
+        None,
+        (),
+        (),
+        None,
+        (),
+        (),
+        thresholds,
+        {},
+        missing,
+        (),
+        config.model_dump(mode="json") if config else {},
+    )
+
+
+def _worst(found: Sequence[Finding], missing: dict[str, str]) -> Severity | None:
+    """The severity of the worst finding, which is the first."""
+    if not found:
+        missing["severity"] = "there is nothing to hold the dataset against"
+        return None
+    return found[0].severity
 
 
 def _planned_config(dataset: Dataset, gaps: dict[str, str]) -> ConversationsConfig | None:

@@ -176,13 +176,14 @@ class Finding:
 @dataclass(frozen=True)
 class BiasReport:
     """What a bias check found. `findings` come worst first; `not_measured` maps what has no value to the reason.
+    `severity` is that of the worst finding, None (and the reason under ``severity``) where nothing could be checked.
 
     `additions` are the records to add in all, which serve every finding at once. `config` are the options of the
     dataset's plan (the domain's own, where there was none), from which a follow-up starts.
     """
 
     records: int
-    severity: Severity
+    severity: Severity | None
     findings: tuple[Finding, ...]
     fits: tuple[Fit, ...]
     coverage: Coverage | None

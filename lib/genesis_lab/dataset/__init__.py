@@ -1,7 +1,7 @@
 """A dataset is a folder that ``datasets.load_dataset(folder)`` opens as it is: read, write, split, import, export."""
 
 from genesis_lab.dataset.exporting import export_dataset
-from genesis_lab.dataset.folder import Dataset, open_dataset, read_reports, remembered, write_report
+from genesis_lab.dataset.folder import Dataset, open_dataset, open_filled, read_reports, remembered, write_report
 from genesis_lab.dataset.importing import ImportReport, Problem, import_dataset
 from genesis_lab.dataset.schema import arrow_schema, schema_of
 from genesis_lab.dataset.splitting import assign_splits, split_dataset
@@ -17,6 +17,7 @@ __all__ = [
     "export_dataset",
     "import_dataset",
     "open_dataset",
+    "open_filled",
     "read_reports",
     "remembered",
     "schema_of",

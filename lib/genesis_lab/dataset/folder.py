@@ -151,6 +151,16 @@ def open_dataset(name_or_path: str | Path) -> Dataset:
     return Dataset(path, manifest)
 
 
+def open_filled(name_or_path: str | Path) -> Dataset:
+    """As `open_dataset`, for whoever works on records: one without any is refused with `InvalidInput`."""
+    dataset = open_dataset(name_or_path)
+    if not dataset.total:
+        raise InvalidInput(
+            f"{shown(dataset.path)} holds no records, so there is nothing to do with it: generate or import it again."
+        )
+    return dataset
+
+
 def is_dataset(path: Path) -> bool:
     """Whether a folder is a dataset that was written here, by the format and domain in its manifest, and nothing else."""
     try:

@@ -140,6 +140,9 @@ class Domain(Protocol):
     def offline_text(self, spec: Spec, attempt: int) -> str:
         """What the offline provider answers: the same kind of text a model would send."""
 
+    def answer_characters(self, spec: Spec) -> int:
+        """About how long a model's answer is."""
+
     def fingerprint(self, record: Any) -> str:
         """What no two records of a dataset may share, for example a conversation's opening words."""
 

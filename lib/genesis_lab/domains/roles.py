@@ -213,6 +213,12 @@ class YamlRole:
             stable=2,
         )
 
+    def answer_characters(self, spec: Spec) -> int:
+        return len(self.offline_text(spec, 0))
+
+    def offline_text(self, spec: Spec, attempt: int) -> str:
+        raise NotImplementedError
+
     def texts(self) -> Mapping[str, Any]:
         """The role's prompts per language."""
         raise NotImplementedError

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from pydantic import Field
 
-from genesis_lab.dataset import Dataset, open_dataset
+from genesis_lab.dataset import Dataset, open_filled
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation.estimate import Estimate, in_all
@@ -62,13 +62,13 @@ def open_or_generate(name: str, *, roles: bool = False) -> Dataset:
 
     Raises
     ------
-    InvalidInput : there is no such dataset, or it holds what the caller can't read.
+    InvalidInput : there is no such dataset, or it holds no records or what the caller can't read.
     """
     default = GenerationConfig()
     if name == default.dataset and not dataset_path(name).exists():
         print(f"{shown(dataset_path(name))} does not exist yet: generating {default.total} conversations offline.")
         return generate_conversations(default)
-    dataset = open_dataset(name)
+    dataset = open_filled(name)
     if dataset.domain != "conversations" and not roles:
         raise InvalidInput(
             f"{dataset.name} holds examples of {dataset.domain}, this step reads conversations: notebook 12 and genesis "

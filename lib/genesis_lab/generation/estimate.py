@@ -23,6 +23,7 @@ SAMPLE = 25
 class Estimate:
     """What a plan, or one teacher's part of it, will take. A figure that can't be known beforehand is None.
 
+    `cost_usd` is None as soon as one price is unknown; `known_usd` is what the others cost.
     `in_batch` : in batch jobs, which are done within 24 hours, usually in less.
     """
 
@@ -32,13 +33,14 @@ class Estimate:
     cost_usd: float | None
     time_s: float | None
     in_batch: bool = False
+    known_usd: float = 0.0
 
     @property
     def cost(self) -> str:
-        """``0.27 USD`` or ``unknown``."""
-        if self.cost_usd is None:
-            return "unknown"
-        return "under 0.01 USD" if 0 < self.cost_usd < 0.01 else f"{self.cost_usd:,.2f} USD"
+        """``0.27 USD``, ``unknown`` or ``0.27 USD + unknown``."""
+        usd = self.known_usd if self.cost_usd is None else self.cost_usd
+        told = "under 0.01 USD" if 0 < usd < 0.01 else f"{usd:,.2f} USD"
+        return told if self.cost_usd is not None else f"{told} + unknown" if usd else "unknown"
 
     @property
     def time(self) -> str:
@@ -54,24 +56,28 @@ class Estimate:
 
 
 def estimate(plan: Plan, domain: Domain, teachers: Sequence[Teacher]) -> dict[str, Estimate]:
-    """Expected tokens, cost and time of each teacher's part, from the prompts and offline texts of a few specs.
+    """Expected tokens, cost and time of each teacher's part, from the prompts and the usual answers of a few specs.
 
     Answers that must be asked for again come on top. The time is that of the quota, where one is given; of offline
     text, a little of it is made and timed; else it is not known.
     """
     total = len(plan.specs)
     chosen = [plan.specs[i * total // min(SAMPLE, total)] for i in range(min(SAMPLE, total))]
-    answers = sum(len(domain.offline_text(spec, 0)) for spec in chosen) / len(chosen) / CHARACTERS_PER_TOKEN
-    started = time.perf_counter()  # only now is the grammar read
-    for spec in chosen:
-        domain.offline_text(spec, 0)
-    offline_s = 3 * (time.perf_counter() - started) / len(chosen)
-    characters = 0
-    if not all(teacher.provider.capabilities.free for teacher in teachers):
+    free = [teacher.provider.capabilities.free for teacher in teachers]
+    offline_s = prompts = answers = 0.0
+    if any(free):
+        domain.offline_text(chosen[0], 0)
+        started = time.perf_counter()  # only now is the grammar read
+        for spec in chosen:
+            domain.offline_text(spec, 0)
+        offline_s = 3 * (time.perf_counter() - started) / len(chosen)
+    if not all(free):
+        characters = 0
         for prompt in map(domain.prompt, chosen):
             characters += len(prompt.system) + sum(len(text) for _, text in prompt.messages)
             characters += len(stated(prompt.schema))
-    prompts = characters / len(chosen) / CHARACTERS_PER_TOKEN
+        prompts = characters / len(chosen) / CHARACTERS_PER_TOKEN
+        answers = sum(map(domain.answer_characters, chosen)) / len(chosen) / CHARACTERS_PER_TOKEN
     counts = parts(teachers, total)
 
     def part(teacher: Teacher) -> Estimate:
@@ -91,8 +97,8 @@ def estimate(plan: Plan, domain: Domain, teachers: Sequence[Teacher]) -> dict[st
     return {teacher.name: part(teacher) for teacher in teachers}
 
 
-def in_all(estimates: Iterable[Estimate]) -> Estimate:
-    """The estimate of all teachers together, who work at the same time."""
+def in_all(estimates: Iterable[Estimate], *, in_turn: bool = False) -> Estimate:
+    """The estimate of all teachers together, who work at the same time, or of stages `in_turn`."""
     each = list(estimates)
     times = [e.time_s for e in each if e.time_s is not None]
     return Estimate(
@@ -100,8 +106,9 @@ def in_all(estimates: Iterable[Estimate]) -> Estimate:
         sum(e.prompt_tokens for e in each),
         sum(e.completion_tokens for e in each),
         total_cost(e.cost_usd for e in each),
-        max(times) if len(times) == len(each) else None,
+        (sum if in_turn else max)(times) if len(times) == len(each) else None,
         any(e.in_batch for e in each),
+        sum(e.known_usd if e.cost_usd is None else e.cost_usd for e in each),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, Field
 
-from genesis_lab.dataset import Dataset, open_dataset
+from genesis_lab.dataset import Dataset, open_filled
 from genesis_lab.domains.base import Role
 from genesis_lab.domains.roles import RoleConfig
 from genesis_lab.generation.estimate import Estimate, in_all
@@ -60,6 +60,6 @@ def open_or_generate(name: str, **options: Any) -> Dataset:
     """The dataset of this name; where the default one is missing it is generated offline with these options."""
     config = TeacherConfig(**{"dataset": name} | options)
     if name != TeacherConfig().dataset or dataset_path(name).exists():
-        return open_dataset(name)
+        return open_filled(name)
     print(f"{shown(dataset_path(name))} does not exist yet: generating {config.total} {config.role} examples offline.")
     return generate_teacher(config)

@@ -293,6 +293,9 @@ class Conversations:
     def offline_text(self, spec: Spec, attempt: int) -> str:
         return self._grammar.write(spec, attempt)
 
+    def answer_characters(self, spec: Spec) -> int:
+        return len(self.offline_text(spec, 0))
+
     @cached_property
     def _grammar(self) -> Grammar:
         return Grammar(self.taxonomy, tone=self.config.tone, seed=self.config.seed)

@@ -143,6 +143,12 @@ class Vision(YamlRole):
             ) from None
         return as_blocks(*offline(concept, self._requirements(spec), rng))
 
+    def answer_characters(self, spec: Spec) -> int:
+        try:
+            return super().answer_characters(spec)
+        except InvalidInput:  # of other people's concepts the worked example tells
+            return len(json.dumps(self.texts()[spec.attributes["language"]]["worked"]["answer"], ensure_ascii=False))
+
     def _requirements(self, spec: Spec) -> dict[str, Any]:
         if self.given:
             return dict(load(self.given[spec.index]["answer"]))
