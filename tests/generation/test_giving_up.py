@@ -107,7 +107,7 @@ def answering(server: Server) -> Callable[[dict], Reply]:
 
 def test_one_usable_answer_among_many_is_reason_enough_to_go_on(tmp_path):
     data = run(
-        tmp_path / "d", lambda r, turn: good(r) if turn % 19 == 18 or turn > 60 else Rejected("blocked by a filter")
+        tmp_path / "d", lambda r, turn: good(r) if turn % 15 == 14 or turn > 60 else Rejected("blocked by a filter")
     )
     assert data.total == 100
 

@@ -47,7 +47,8 @@ class Server:
                 400, f"response_format of type {kind} is not supported by this model", param="response_format"
             )
         message = {"role": "assistant", "content": self.text, "refusal": None}
-        usage = {"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107}
+        prompt = max(100, sum(len(message["content"]) for message in body["messages"]) // 4)
+        usage = {"prompt_tokens": prompt, "completion_tokens": 7, "total_tokens": prompt + 7}
         usage["prompt_tokens_details"] = {"cached_tokens": 60}
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
         return answered(choices=[choice], usage=usage)

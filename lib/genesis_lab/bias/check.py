@@ -85,7 +85,7 @@ def finish(
     """The report of merged counts; parameters as for `check_bias`."""
     missing = dict(gaps or {})
     if total.records < FEWEST:
-        return _too_few(total.records, targets, missing, thresholds, config)
+        return _too_few(total.records, counts.ATTRIBUTES, targets, missing, thresholds, config)
     joint, groups, words = (counts.frame(table) for table in (total.joint, total.groups, total.words))
     by_language = joint.groupby("language", dropna=False)[counts.RECORDS].sum()
     languages = {None if pd.isna(language) else str(language): int(n) for language, n in by_language.items()}
@@ -147,7 +147,7 @@ def _check_attributes(
     missing = dict.fromkeys(("coverage", "appearance"), f"{dataset.domain} are not conversations")
     joint = dataset.frame(split, columns=names).value_counts(dropna=False).rename(counts.RECORDS).reset_index()
     if (records := int(joint[counts.RECORDS].sum())) < FEWEST:
-        return _too_few(records, wanted, missing, thresholds)
+        return _too_few(records, names, wanted, missing, thresholds)
     fits = checks.fits(joint, wanted, thresholds, seed, missing, names)
     related = checks.associations(joint, allowed, thresholds, seed, missing, names)
 
@@ -175,6 +175,7 @@ def _check_attributes(
 
 def _too_few(
     records: int,
+    names: Sequence[str],
     targets: Shares,
     missing: dict[str, str],
     thresholds: Thresholds,
@@ -182,7 +183,8 @@ def _too_few(
 ) -> BiasReport:
     """The report of a dataset that says nothing about balance."""
     why = f"{records} record{'' if records == 1 else 's'}"
-    missing |= dict.fromkeys((*targets, "coverage", "associations", "appearance", "severity"), why)
+    missing |= {name: why if name in targets else "no target" for name in names}
+    missing |= dict.fromkeys(("coverage", "associations", "appearance", "severity"), why)
     return BiasReport(
         records,
         None,
