@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 from genesis_lab.providers.base import Completion, Request, Usage
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.openai import OpenAIProvider
+from genesis_lab.providers.openai_answers import read_answer
 from providers.openai_server import Reply, Server, answered, refusal, running, said
 
 ASK = Request(key="k", messages=(("user", "Hi"),), max_tokens=50)
@@ -117,6 +120,7 @@ def test_thinking_that_used_up_the_answer_is_said(
         ("hello", Fatal, "/v1"),
         (b"data: {}\n\ndata: [DONE]\n\n", Fatal, "streaming"),
         (b"", Transient, "broken"),
+        ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, Fatal, "Unexpected endpoint"),
     ],
 )  # fmt: skip
 def test_status_200_is_no_answer_by_itself(
@@ -145,6 +149,48 @@ def test_a_server_s_sentence_is_not_cut(server: Server, provider: OpenAIProvider
         server.replies.append(reply)
         with pytest.raises(Rejected, match=r"must be off\.$"):
             provider.complete(ASK)
+
+
+def test_an_address_without_v1_is_told_so(server: Server) -> None:
+    provider = OpenAIProvider("tiny", [server.url.removesuffix("/v1")])
+    with pytest.raises(Fatal, match="usually ends in /v1"):
+        provider.complete(ASK)
+
+
+def test_a_daily_quota_is_known_by_its_details(server: Server, provider: OpenAIProvider) -> None:
+    quota = {"error": {"code": 429, "message": "You exceeded your quota", "status": "RESOURCE_EXHAUSTED", "details": [
+        {"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}]}]}}  # fmt: skip
+    server.replies.append(Reply(429, [quota]))
+    with pytest.raises(QuotaExhausted, match="You exceeded"):
+        provider.complete(ASK)
+    quota["error"]["details"] = [{"@type": "RetryInfo", "retryDelay": "34s"}]
+    server.replies.append(Reply(429, [quota]))
+    with pytest.raises(Throttled) as caught:
+        provider.complete(ASK)
+    assert caught.value.retry_after_s == 34
+
+
+_KEYS = st.sampled_from(
+    ["choices", "message", "content", "text", "type", "error", "code", "usage", "prompt_tokens", "completion_tokens",
+     "total_tokens", "prompt_tokens_details", "cached_tokens", "tool_calls", "function", "arguments", "reasoning",
+     "finish_reason", "detail", "metadata", "raw", "loc", "object", "status", "thinking", "refusal"]
+)  # fmt: skip
+_LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "error", "text", "length", "429"])
+)
+_JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=6))
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(_JSON | st.fixed_dictionaries({"choices": st.lists(_JSON, min_size=1, max_size=1), "usage": _JSON}))
+def test_whatever_a_server_sends_is_an_answer_or_an_error_of_ours(data: Any) -> None:
+    try:
+        answer = read_answer(data, "tiny", "http://localhost/v1", {})
+    except ProviderError as error:
+        assert str(error)
+        return
+    assert isinstance(answer.text, str)
+    assert answer.usage is None or min(astuple(answer.usage)) >= 0
 
 
 # --- counts -----------------------------------------------------------------------------------------------------------

@@ -307,9 +307,9 @@ def _refused(refusal: Refused, sent: Sequence[str]) -> tuple[str | None, bool]:
     """Which of `sent` a server refuses, if any, and whether it says so outright."""
     said = _LIST.sub(lambda m: " " if re.search(r"\b(model|messages)\b", m[0]) else m[0], refusal.whole[:4000])
     said = _ACCEPTED.sub(" ", said)
-    if "max_tokens" in sent and "max_completion_tokens" in said:
-        return "max_tokens", True
     unsupported = UNSUPPORTED.search(said)
+    if "max_tokens" in sent and "max_completion_tokens" in said and (unsupported or "instead" in said):
+        return "max_tokens", True
     for name in set(_OPTIONS).intersection(sent):
         if name == refusal.param or (unsupported and re.search(rf"\b{name}\b", said)):
             return name, True

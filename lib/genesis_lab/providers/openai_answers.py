@@ -34,7 +34,7 @@ _WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input
 _STATUS_OF = (
     (r"rate.?limit|resource.?exhausted|too.?many|throttl|insufficient.?quota", 429),
     (r"authenti|api.?key|permission", 401),
-    (r"not.?found", 404),
+    (r"not.?found|unexpected endpoint", 404),
     (r"invalid|bad.?request|context.?length|context.?size", 400),
 )
 """What the code or type of an error says where it has no status."""
@@ -149,15 +149,18 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
     if isinstance(failed, Mapping) and isinstance(failed.get("error"), Mapping | str):
         failed = failed["error"]
     fields = failed if isinstance(failed, Mapping) else {}
-    text, whole = _words(failed), json.dumps(failed, ensure_ascii=False, default=str)
+    text, whole = (
+        _words(failed) or f"{place} sent an error without a word.",
+        json.dumps(failed, ensure_ascii=False, default=str),
+    )
     code = str(fields.get("code") or fields.get("status") or fields.get("type") or "") or None
     status = status or _status(fields, text)
     details: dict[str, Any] = {"code": code, "status": status, "model": model}
     if status == 429:
-        if code == "insufficient_quota" or re.search(r"per ?day|daily|\b[RT]PD\b", text, re.I):
+        if code == "insufficient_quota" or re.search(r"per.?day|daily|\b[RT]PD\b", whole, re.I):
             return QuotaExhausted(text, **details)
-        tokens = re.search(r"tokens? per|\bTPM\b", text, re.I) or headers.get("x-ratelimit-remaining-tokens") == "0"
-        wait = _retry_after_s(headers, text)
+        tokens = re.search(r"tokens?.?per|\bTPM\b", whole, re.I) or headers.get("x-ratelimit-remaining-tokens") == "0"
+        wait = _retry_after_s(headers, whole)
         return Throttled(text, scope="tokens" if tokens else "unknown", retry_after_s=wait, **details)
     named = re.search(r"response_format|json_schema|json_object|\b(temperature|top_p|seed)\b", whole)
     if status in (400, 422, 501) or (
@@ -169,7 +172,8 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
     if status in (401, 403):
         return Fatal(f"The server refuses the key, or access to {model}: {text}", **details)
     if status == 404:
-        return Fatal(f"There is no {model} at {place}: {text}", **details)
+        hint = "" if re.search(r"/v\d", place) else " (the address usually ends in /v1)"
+        return Fatal(f"There is no {model} at {place}{hint}: {text}", **details)
     return Rejected(text, **details)
 
 
@@ -221,7 +225,7 @@ def _count(counts: Any, names: Sequence[str]) -> int | None:
     """The first number under these names; None for what is missing or no count."""
     for name in names:
         value = counts.get(name) if isinstance(counts, Mapping) else None
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
             return int(value)
     return None
 
@@ -245,7 +249,10 @@ def _status(fields: Mapping[str, Any], text: str) -> int:
     kinds = [str(fields.get(name) or "") for name in ("code", "status", "status_code", "type")]
     number = next((int(kind) for kind in kinds if re.fullmatch(r"[45]\d\d", kind)), None)
     meant = (status for words, status in _STATUS_OF if re.search(words, " ".join(kinds), re.I))
-    return number or next(meant, 429 if re.search(_STATUS_OF[0][0], text, re.I) else 500)
+    told = re.search(
+        f"({_STATUS_OF[0][0]})|(unexpected endpoint)", text, re.I
+    )  # the second LM Studio's, with status 200
+    return number or next(meant, (429 if told[1] else 404) if told else 500)
 
 
 def _retry_after_s(headers: Mapping[str, str], text: str) -> float | None:
@@ -262,5 +269,5 @@ def _retry_after_s(headers: Mapping[str, str], text: str) -> float | None:
             return max(0.0, (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds())
         except (TypeError, ValueError):
             return None
-    said = re.search(r"(?:retry|try again) in (\d+(?:\.\d+)?) ?(ms|s)", text, re.I)
+    said = re.search(r"(?:(?:retry|try again) in |retryDelay\W{1,4})(\d+(?:\.\d+)?) ?(ms|s)", text, re.I)
     return float(said[1]) * (0.001 if said[2].lower() == "ms" else 1.0) if said else None
