@@ -8,6 +8,7 @@ from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import Fatal, InvalidInput, Rejected
 from genesis_lab.finetuning.answers import ask
 from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers.base import Completion
 from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.providers.scripted import ScriptedProvider
 
@@ -146,3 +147,11 @@ def test_a_part_that_an_answer_does_not_have_is_not_0():
 
     answers = ask(ScriptedProvider(["a"]).complete, examples(4), role=Sometimes(), model="m", runs=1)
     assert answers.parts() == {"same": 1.0}
+
+
+def test_what_is_wrong_with_answers_is_named_and_tokens_that_nobody_counts_are_unknown(tmp_path):
+    cut = Completion("", "m", None, stop_reason="max_tokens", note="Thinking used it up: raise max_tokens.")
+    for _ in range(2):  # the second time from the file
+        answers = asked(ScriptedProvider([cut]).complete, path=tmp_path / "a.jsonl")
+        assert all("raise max_tokens" in problems[0] for problems in answers.frame["problems"])
+        assert answers.tokens_per_s is None and answers.frame["completion_tokens"].isna().all()

@@ -166,10 +166,11 @@ def ask(
                 refused.append(error)
                 continue
             score = role.score(answer["text"], example)
+            problems = (answer["note"], *score.problems) if "note" in answer else score.problems
             rows.append(
                 {"example": example.id, "group": example.group, "language": example.language, "run": run}
                 | {name: answer[name] for name in _COLUMNS}
-                | {"total": score.total, "valid": score.valid, "parts": dict(score.parts), "problems": score.problems}
+                | {"total": score.total, "valid": score.valid, "parts": dict(score.parts), "problems": problems}
             )
     if not rows:
         raise Rejected(f"{model} answered none of {len(refused):,} questions: {refused[0]}", model=model)
@@ -228,7 +229,7 @@ def _ask_all(
             return dict.fromkeys(_COLUMNS) | {"text": "", "completion_tokens": 0, "error": str(error)}
         used = asdict(completion.usage) if completion.usage else dict.fromkeys(_COLUMNS)
         facts = used | asdict(completion)
-        return {name: facts[name] for name in _COLUMNS}
+        return {name: facts[name] for name in (*_COLUMNS, *(["note"] if completion.note else []))}
 
     pool = ThreadPoolExecutor(max(1, min(concurrency, len(requests))), thread_name_prefix="ask")
     try:
