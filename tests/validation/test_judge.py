@@ -252,3 +252,10 @@ def test_material_cant_end_its_own_fence_nor_pretend_to_be_another_turn_or_label
     inside = lines[lines.index(fence) + 1 : -1]
     assert inside[0] == "Customer: hello" and all(line.startswith("    ") for line in inside[1:])
     assert lines[0] == "Intent: card --- arrival"
+
+
+def test_labels_of_a_spanish_spreadsheet_are_read(tmp_path: Path) -> None:
+    text = "record_id;criterion;score;rater\nconv_1;natural;4;Íñigo\n"
+    for encoding in ("cp1252", "utf-16"):
+        (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
+        assert read_labels(tmp_path / "labels.csv", RUBRIC) == {("conv_1", "natural", "Íñigo"): 4}

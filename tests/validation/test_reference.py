@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,14 @@ def test_without_network_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     first, second = done.stdout.splitlines()
     assert first == "None"
     assert second.startswith("Unavailable Reference 'banking77' could not be fetched") and "test.csv" in second
+
+
+def test_a_reference_is_read_in_any_encoding_and_unicode_form(given: Path) -> None:
+    given.mkdir(parents=True)
+    apart = unicodedata.normalize("NFD", "¿Dónde está?")
+    for data in (
+        ("\ufefftext,category\n" + apart + ",devolución\n").encode(),
+        "text;category\n¿Dónde está?;devolución\n".encode("cp1252"),
+    ):
+        (given / "dev.csv").write_bytes(data)
+        assert (loaded("dev").texts, loaded("dev").labels) == (("¿Dónde está?",), ("devolución",))

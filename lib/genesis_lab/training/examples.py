@@ -116,10 +116,11 @@ def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple
         raise InvalidInput(f"Intent classifiers learn from conversations, got a dataset of {dataset.domain}.")
     if groups is not None and len(groups) != dataset.total:
         raise InvalidInput(f"There must be one group per record ({dataset.total}), got {len(groups)}.")
-    texts, labels, languages, splits = [], [], [], []
+    texts: list[str] = []
+    labels, languages, splits = [], [], []
     for split in dataset.counts:
         frame = dataset.frame(split, columns=["intent", "language", "turns"])
-        texts += [opening(turns) for turns in frame["turns"]]
+        texts += [opening(turns) or "" for turns in frame["turns"]]
         labels += list(frame["intent"])
         languages += [language if isinstance(language, str) else None for language in frame["language"]]
         splits += [split] * len(frame)

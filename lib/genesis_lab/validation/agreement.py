@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput
 from genesis_lab.paths import resolve, shown
 from genesis_lab.stats import Interval, percentile_interval
@@ -63,26 +63,29 @@ def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], 
         raise InvalidInput(f"There is no file of human labels {shown(source)}.")
     names = {criterion.name for criterion in rubric.criteria}
     given: dict[tuple[str, str, str], int] = {}
-    with source.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        if not {"record_id", "criterion", "score"} <= set(rows.fieldnames or ()):
+    rows = list(read_rows(source))
+    if not rows:
+        raise InvalidInput(f"{shown(source)} holds no rows: it must have the columns record_id, criterion and score.")
+    for row in rows:
+        said, at = row.value or {}, f"Line {row.number + 1} of {shown(source)}"
+        if row.problem:
+            raise InvalidInput(f"{at} can't be read: {row.problem}.")
+        if not {"record_id", "criterion", "score"} <= said.keys():
             raise InvalidInput(f"{shown(source)} must have the columns record_id, criterion and score.")
-        for number, row in enumerate(rows, start=2):
-            if not (row["score"] or "").strip():
-                continue
-            score = as_number(row["score"])
-            if row["criterion"] not in names or score not in SCALE:
-                raise InvalidInput(
-                    f"Line {number} of {shown(source)} must give one of {', '.join(sorted(names))} a whole score from 1 to "
-                    f"5, got {row['criterion']!r} and {row['score']!r}."
-                )
-            key = row["record_id"], row["criterion"], (row.get("rater") or "").strip()
-            if key in given:
-                raise InvalidInput(
-                    f"Line {number} of {shown(source)} scores {key[1]} of {key[0]} a second time: say in a column rater who "
-                    "gave which score."
-                )
-            given[key] = int(score)
+        if not (said["score"] or "").strip():
+            continue
+        score = as_number(said["score"])
+        if said["criterion"] not in names or score not in SCALE:
+            raise InvalidInput(
+                f"{at} must give one of {', '.join(sorted(names))} a whole score from 1 to 5, got "
+                f"{said['criterion'] or ''!r} and {said['score']!r}."
+            )
+        key = str(said["record_id"] or ""), str(said["criterion"]), (said.get("rater") or "").strip()
+        if key in given:
+            raise InvalidInput(
+                f"{at} scores {key[1]} of {key[0]} a second time: say in a column rater who gave which score."
+            )
+        given[key] = int(score)
     return given
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.hub import hub_reachable
 from genesis_lab.paths import output_root, shown
@@ -174,13 +175,15 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
 
 
 def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"text", "category"} <= set(reader.fieldnames or ()):
-            raise InvalidInput(
-                f"{path.name} must have columns text and category, got {', '.join(reader.fieldnames or ())}."
-            )
-        rows = [(normal(row["text"]), normal(row["category"])) for row in reader if row["text"] and row["category"]]
+    rows = []
+    for row in read_rows(path):
+        if row.problem:
+            raise InvalidInput(f"{path.name}, row {row.number}: {row.problem}.")
+        said = normal(row.value)
+        if not {"text", "category"} <= said.keys():
+            raise InvalidInput(f"{path.name} must have columns text and category, got {', '.join(said)}.")
+        if said["text"] and said["category"]:
+            rows.append((said["text"], said["category"]))
     if not rows:
         raise InvalidInput(f"{path.name} holds no rows with a text and a category.")
     texts, labels = zip(*rows, strict=True)

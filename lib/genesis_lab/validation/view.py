@@ -64,7 +64,7 @@ class View:
         coded = self.speaker.dictionary_encode()
         codes = {"customer": 0, "agent": 1, None: -1}
         known = np.array([*(codes[role_of(name)] for name in coded.dictionary.to_pylist()), -1], dtype=np.int8)
-        return known[coded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
+        return np.asarray(known[coded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)], dtype=np.int8)
 
     @cached_property
     def opening(self) -> pa.StringArray:
