@@ -58,7 +58,9 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
     return {
         "chosen": report.chosen,
         "made of": next(c.origin for c in report.candidates if c.name == report.chosen),
-        "validation, last round less default": {name: str(value) for name, value in report.compared.items()},
+        "validation, last round less default": {
+            name: f"{found.difference}, {found.verdict}" for name, found in report.compared.items()
+        },
         "test": {name: str(value) for name, value in report.test.items()},
         "calls": report.calls,
         "prompt tokens": report.prompt_tokens,

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from genesis_lab.domains.base import Example
-from genesis_lab.finetuning.answers import Answers
 from genesis_lab.finetuning.prompt_search import proven_best, race_prompts
+from genesis_lab.stats import Interval, Paired, mean_interval, paired
 
 Kind = Literal["all or nothing", "graded", "skewed"]
 KINDS: tuple[Kind, ...] = ("all or nothing", "graded", "skewed")
 """Right or wrong; a score that varies by degrees; mostly perfect with a long tail downwards."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a race needs of `Answers`, without the time that tables take."""
+
+    values: np.ndarray
+
+    @property
+    def score(self) -> Interval:
+        return mean_interval(self.values)
+
+    def against(self, other: Scores) -> Paired:
+        return paired(self.values, other.values, flips=1_999)
 
 
 def replacements(
@@ -31,14 +44,10 @@ def _chosen(
 ) -> str | None:
     ability = rng.uniform(0.2, 0.8, len(examples)) - effect / 2  # of the questions, the same for every prompt
 
-    def asked(scores: np.ndarray, items: Sequence[Example]) -> Answers:
-        names = [item.id for item in items]
-        return Answers(pd.DataFrame({"example": names, "group": names, "total": scores[: len(items)]}), None)
-
-    prompts = {}
+    prompts: dict[str, Any] = {}
     for number in range(candidates):
         scores = _scores(kind, ability + (effect if number == 1 else 0.0), rng)
-        prompts["default" if number == 0 else str(number)] = partial(asked, scores)
+        prompts["default" if number == 0 else str(number)] = lambda items, scores=scores: Scores(scores[: len(items)])
     return proven_best(race_prompts(prompts, examples)[1])
 
 

@@ -88,6 +88,7 @@ def test_models_that_can_not_be_told_from_the_best_are_named_and_one_without_spe
     alone = benchmark([uncounted, POOR], examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
     assert alone.picked and alone.picked.name == "uncounted" and "speed not known" in alone.verdict
     assert "quickest" not in alone.verdict
+    assert alone.cards[0].seconds_per_answer is None
 
 
 def test_a_model_is_loaded_once_and_not_at_all_when_its_answers_are_there(tmp_path) -> None:

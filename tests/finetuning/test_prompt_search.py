@@ -75,8 +75,10 @@ def test_the_tasks_own_prompt_stays_where_nothing_is_better_beyond_doubt(tmp_pat
 
 @pytest.mark.parametrize("kind", ["all or nothing", "graded", "skewed"])
 def test_where_no_prompt_is_better_the_tasks_own_is_hardly_ever_replaced(kind):
-    replaced = replacements(kind, 24, candidates=8, repeats=120, rng=np.random.default_rng(5))
-    assert replaced <= 6  # of 120 races 3 are 2.5 %; 4.5–8.7 % where it is not corrected for what was tried
+    replaced = replacements(kind, 24, candidates=8, repeats=400, rng=np.random.default_rng(5))
+    assert (
+        replaced <= 16
+    )  # of 400 races 10 are 2.5 %, and 16 two standard errors more; 4 to 12 % where nothing is corrected
 
 
 def test_a_prompt_that_is_far_better_is_found_from_24_questions():

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ def search_prompt(
         seed=config.seed,
     )  # fmt: skip
     rungs, compared = race_prompts(
-        {each.name: lambda items, each=each: asking.ask(each.program, items) for each in race}, validation,
+        {each.name: partial(asking.ask, each.program) for each in race}, validation,
         first_rung=config.first_rung, notes=notes,
     )  # fmt: skip
     by_name, winner = {each.name: each for each in race}, rungs[-1].kept[0]

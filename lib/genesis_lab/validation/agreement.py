@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ def _kappa(model: NDArray[np.int64], human: NDArray[np.int64], rng: np.random.Ge
     np.add.at(given, (model - SCALE[0], human - SCALE[0]), 1)
     rows, columns = (axis.ravel() for axis in np.meshgrid(SCALE, SCALE, indexing="ij"))
 
-    def kappa(counts: NDArray[np.float64]) -> float:
+    def kappa(counts: NDArray[Any]) -> float:
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
             warnings.simplefilter("ignore")  # where it is not defined it is left out
             found = cohen_kappa_score(rows, columns, labels=SCALE, weights="quadratic", sample_weight=counts.ravel())
