@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_an_association_names_the_cell_and_its_follow_up_ends_it(tmp_path):
     report = check_bias(write(tmp_path / "a", biased))
     found = finding(report, "language × sentiment")
     assert found.severity == "medium" and 0.4 < found.effect < 0.5
-    assert "occurs 150 times, 100 would be expected" in found.sentence or "occurs 50 times" in found.sentence
+    assert re.search("occurs (150|50) times, 100 would be expected", found.sentence)
     assert "100 more es/positive" in found.recommendation and "100 more en/negative" in found.recommendation
     plan = follow_up_plan(report)
     assert plan["total"] == 200 and plan["cells"] == [
@@ -243,7 +244,9 @@ def test_null_columns_and_free_text_labels_are_survived(tmp_path):
     assert finding(report, "language").severity == "high"
     assert report.coverage.covered.estimate == 0
     json.dumps(report.to_dict(), allow_nan=False)
-    assert all(ConversationsConfig(**plan) for plan in follow_up_plans(report))
+    (plan,) = follow_up_plans(report)
+    cells = {(cell["intent"], cell["language"]) for cell in plan["cells"]}
+    assert len(cells) == 154 and plan["total"] >= 1_400, "every cell, and the complexities that all 600 lack"
 
 
 def says(i, text, **changes):

@@ -121,7 +121,9 @@ def test_a_student_learns_and_is_used_by_its_folder(dataset: Dataset, base: Path
 
 def test_no_path_of_this_machine_is_kept(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     folder = train(ready(dataset, base, tmp_path, epochs=1)).folder
-    for file in folder.glob("*.json"):
+    files = list(folder.glob("*.json"))
+    assert {"adapter_config.json", "training_info.json"} <= {file.name for file in files}
+    for file in files:
         assert str(tmp_path.parent) not in file.read_text() and str(base.parent) not in file.read_text()
 
 
@@ -301,7 +303,8 @@ def test_a_student_that_is_replaced_stays_until_the_new_one_is_whole(
         ready(dataset, base, tmp_path, rank=4, replace=True), on_progress=lambda step, _: steps.append(step)
     )
     assert steps[0] > 1  # it goes on where it was stopped
-    assert replaced.info["made_with"]["settings"]["rank"] == 4 and train(ready(dataset, base, tmp_path, rank=4))
+    assert replaced.info["made_with"]["settings"]["rank"] == 4
+    assert train(ready(dataset, base, tmp_path, rank=4)).info == replaced.info
 
 
 def test_what_somebody_else_keeps_in_a_students_folder_stays(dataset: Dataset, base: Path, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_each_bad_answer_is_refused_with_a_reason(fault):
     spec = next(s for s in domain.specs(12, 7) if s.attributes["complexity"] == "simple")
     with pytest.raises(ParseFailure) as failure:
         domain.parse(fault, spec, Provenance(provider="p", model="m", prompt_version="1"))
-    assert all(reason for reason in failure.value.reasons)
+    assert failure.value.reasons and min(map(len, failure.value.reasons)) > 10
 
 
 def test_a_good_answer_in_a_fence_with_prose_formulas_and_emoji_is_taken(tmp_path):

@@ -154,7 +154,8 @@ def test_an_empty_or_foreign_set_is_reported_too(tmp_path) -> None:
     report = teaching_report(data)
     assert report["records"] == 1 and report["min_score"] is None and report["scores"]["valid"] == 0
     assert "missing field" in repr(teaching.audit_issues(report["audit"]))
-    assert teaching.threshold_curve(report) and teaching.score_parts(report)
+    assert "of 1 answers" in teaching.threshold_curve(report).layout.title.text
+    assert "Mean score" in teaching.score_parts(report).layout.title.text
     assert check_bias(data).not_measured["industry"] == "no target"
 
 

@@ -116,7 +116,9 @@ def test_batches_stay_full_while_more_requests_wait_than_fit(tiny: Path, monkeyp
 
 def test_even_a_random_model_is_held_to_the_schema(provider: LocalProvider) -> None:
     requests = [replace(REQUEST, schema=SCHEMA, max_tokens=300, seed=seed) for seed in range(6)]
-    for answer in provider.complete_many(requests):
+    answers = list(provider.complete_many(requests))
+    assert len(answers) == 6
+    for answer in answers:
         assert answer.stop_reason == "end"
         jsonschema.validate(json.loads(answer.text), SCHEMA)
 

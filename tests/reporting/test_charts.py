@@ -73,9 +73,13 @@ def test_labels_from_data_are_not_read_as_markup() -> None:
 
 @pytest.mark.parametrize("empty", [{}, {"en": 0}])
 def test_an_empty_dataset_still_has_a_chart(empty: dict[str, int]) -> None:
-    charts.distribution(empty, "language")
-    charts.composition({"language": empty})
-    charts.intent_distribution(empty)
+    drawn = [charts.distribution(empty, "language"), charts.composition({"language": empty})]
+    assert not any(value for fig in drawn for trace in fig.data for value in trace.x or ())
+    said = figures.summary(drawn[0])
+    assert said == ("[chart] Language: most often en (–)" if empty else "[chart] Language: no data")
+    assert (
+        figures.summary(charts.intent_distribution(empty)) == f"[chart] {len(empty)} intents with 0 conversations each"
+    )
 
 
 def test_numpy_arrays_and_nan_become_plain_lists() -> None:

@@ -40,7 +40,10 @@ def test_the_same_seed_gives_the_same_report():
 
 @pytest.mark.parametrize("preset", presets())
 def test_every_preset_is_a_valid_configuration(preset):
-    assert train_config(preset).candidates
+    config = train_config(preset).model_dump()
+    assert {name: config[name] for name in presets()[preset]} == {
+        name: tuple(value) if isinstance(value, list) else value for name, value in presets()[preset].items()
+    }
 
 
 @pytest.mark.parametrize("algorithm", ["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"])

@@ -63,27 +63,22 @@ def additions(
             names.remove(name)
     off = list(dict.fromkeys(off))
     names += [name for name in besides if names and name not in names]
-    known = joint
-    for name in names:
-        if name in targets:
-            planned = [value for value, share in targets[name].items() if share]
-            known = known[known[name].isna() | known[name].isin(planned)]
-    shares = {name: _shares(known, name, targets) for name in names}
+    shares = {name: _shares(joint, name, targets) for name in names}
     # Attributes that are each off must not be tied together by what is added, as far as their cells are no mere chance.
     pairs = [pair for pair in combinations([table[0] for table in off if len(table) == 1], 2)
-             if _counts(known, pair, shares).sum() * _product(pair, shares).min() >= ENOUGH]  # fmt: skip
+             if _counts(joint, pair, shares).sum() * _product(pair, shares).min() >= ENOUGH]  # fmt: skip
     off = [*off, *pairs]
     tables = [table for table in off if not any(set(table) < set(other) for other in off)]
     wanted = {
         pair: {
-            cell: max(1, round(_expected(known, pair, cell, shares))) for cell in cells if _possible(pair, cell, shares)
+            cell: max(1, round(_expected(joint, pair, cell, shares))) for cell in cells if _possible(pair, cell, shares)
         }
         for pair, cells in empty.items()
     }
     fewest = max((sum(cells.values()) for cells in wanted.values()), default=0)
     lacking: dict[Table, Counts] = {}
     for _ in range(20):  # each table's rounding may ask for a record more, until all ask for as many
-        lacking = {table: _lacking(_counts(known, table, shares), _product(table, shares), fewest) for table in tables}
+        lacking = {table: _lacking(_counts(joint, table, shares), _product(table, shares), fewest) for table in tables}
         most = max((int(lack.sum()) for lack in lacking.values()), default=fewest)
         if most == fewest and all(lack.sum() == most for lack in lacking.values()):
             break
@@ -92,7 +87,7 @@ def additions(
     for name in besides:
         if name in names and (name,) not in lacking:
             lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), _product((name,), shares), records)
-    return _laid(known, names, shares, lacking, wanted, records)
+    return _laid(joint, names, shares, lacking, wanted, records)
 
 
 def _laid(
@@ -199,7 +194,7 @@ def _possible(pair: Table, cell: Table, shares: Mapping[str, dict[str, float]]) 
 
 def _expected(joint: pd.DataFrame, pair: Table, cell: Table, shares: Mapping[str, dict[str, float]]) -> float:
     chance = float(np.prod([shares[name][value] for name, value in zip(pair, cell, strict=True)]))
-    return chance * float(joint.dropna(subset=list(pair))[RECORDS].sum())
+    return chance * float(_counts(joint, pair, shares).sum())
 
 
 def follow_up_plan(report: BiasReport) -> dict[str, Any]:
@@ -253,21 +248,28 @@ def write_follow_up(report: BiasReport, path: Path, *, dataset: str | None = Non
 
 def _plan(report: BiasReport) -> tuple[dict[str, Any] | None, list[Addition]]:
     """The options that have all additions made, and the additions that the domain refuses."""
-    accepted, refused = [], []
-    fields = dict(report.config)
-    for addition in report.additions:
-        cell = {"n": addition.records, **addition.values}
-        try:
-            config = ConversationsConfig.model_validate(fields | {"cells": [cell | {"n": 1}]})
-            get_domain("conversations", **config.model_dump()).specs(1, 0)
-        except (ValueError, GenesisError):
-            refused.append(addition)
-        else:
-            accepted.append(cell)
+    refused = [] if _makes(report, report.additions) else [one for one in report.additions if not _makes(report, [one])]
+    accepted = [addition for addition in report.additions if addition not in refused]
     if not accepted:
         return None, refused
-    fields |= {"cells": accepted, "seed": (report.config["seed"] + 1) % 2**31}
+    fields = report.config | {"cells": _cells(accepted), "seed": (report.config["seed"] + 1) % 2**31}
     return ConversationsConfig.model_validate(fields).model_dump(mode="json", exclude_none=True), refused
+
+
+def _makes(report: BiasReport, additions: Sequence[Addition]) -> bool:
+    """Whether the domain has a record for each of `additions`."""
+    try:
+        config = ConversationsConfig.model_validate(
+            report.config | {"cells": [c | {"n": 1} for c in _cells(additions)]}
+        )
+        get_domain("conversations", **config.model_dump()).specs(config.total, 0)
+    except (ValueError, GenesisError):
+        return False
+    return True
+
+
+def _cells(additions: Sequence[Addition]) -> list[dict[str, Any]]:
+    return [{"n": addition.records, **addition.values} for addition in additions]
 
 
 def _named(refused: Sequence[Addition]) -> str:
