@@ -93,7 +93,10 @@ def _commit(source: str) -> str:
     token = get_settings().hf_token
     try:
         config = hf_hub_download(
-            source, "config.json", token=token and token.get_secret_value(), local_files_only=not hub_reachable()
+            source,
+            "config.json",
+            token=token.get_secret_value() if token else None,
+            local_files_only=not hub_reachable(),
         )
     except (OSError, ValueError):  # loading it will say why
         return ""
