@@ -115,6 +115,13 @@ def test_one_value_says_nothing_about_the_next_and_equal_ones_a_little_more_each
     assert all(each.low <= value <= each.high for each in found)
 
 
+def test_resamples_that_never_differ_leave_room_for_what_was_not_seen() -> None:
+    found = stats.percentile_interval(1.0, [1.0] * 500, 30)
+    assert (found.low, found.high) == (stats.mean_interval([1.0] * 30).low, 1.0) and found.low < 0.9
+    same = stats.percentile_interval(0.0, [0.0] * 500, 30, scale=(-1, 1))
+    assert same.low == -same.high < 0
+
+
 def test_power_and_the_detectable_difference_belong_together() -> None:
     assert stats.paired_power(0.5, 1.0, 34) == pytest.approx(0.808, abs=0.001)  # G*Power 3.1: n = 34, power 0.808
     assert stats.paired_power(0.0, 1.0, 34) == pytest.approx(0.05)

@@ -49,8 +49,15 @@ def proportion_interval(successes: int, n: int, level: float = LEVEL) -> tuple[f
     return (float(low) if successes else 0.0), (float(high) if successes < n else 1.0)
 
 
-def percentile_interval(estimate: float, replicates: ArrayLike, n: int, level: float = LEVEL) -> Interval:
-    """Percentile interval from bootstrap `replicates` (Efron and Tibshirani 1993, chapter 13)."""
+def percentile_interval(
+    estimate: float, replicates: ArrayLike, n: int, level: float = LEVEL, *, scale: tuple[float, float] = (0.0, 1.0)
+) -> Interval:
+    """Percentile interval from bootstrap `replicates` (Efron and Tibshirani 1993, chapter 13).
+
+    Where all are equal, it is as wide as `mean_interval` of equal values on `scale`.
+    """
+    if np.ptp(replicates) <= _TIE:
+        return _of_equal_values(float(estimate), n, level, scale)
     low, high = np.quantile(np.asarray(replicates, dtype=float), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(estimate), float(low), float(high), n)
 
@@ -73,14 +80,17 @@ def mean_interval(values: ArrayLike, level: float = LEVEL, *, scale: tuple[float
     from scipy.stats import t
 
     mean = float(items.mean())
-    lowest, highest = min(scale[0], mean), max(scale[1], mean)
-    if n == 1:
-        return Interval(mean, lowest, highest, n)
     if np.ptp(items) <= _TIE:
-        others = proportion_interval(0, n, level)[1]
-        return Interval(mean, mean - others * (mean - lowest), mean + others * (highest - mean), n)
+        return _of_equal_values(mean, n, level, scale)
     half = float(t.ppf((1 + level) / 2, n - 1) * items.std(ddof=1) / np.sqrt(n))
-    return Interval(mean, max(mean - half, lowest), min(mean + half, highest), n)
+    return Interval(mean, max(mean - half, min(scale[0], mean)), min(mean + half, max(scale[1], mean)), n)
+
+
+def _of_equal_values(value: float, n: int, level: float, scale: tuple[float, float]) -> Interval:
+    others = proportion_interval(0, n, level)[1] if n > 1 else 1.0
+    return Interval(
+        value, min(value - others * (value - scale[0]), value), max(value + others * (scale[1] - value), value), n
+    )
 
 
 def paired_power(difference: float, spread: float, n: int, level: float = LEVEL) -> float:

@@ -262,17 +262,22 @@ def _balanced_order(labels: Sequence[str], rng: np.random.Generator) -> list[int
     return [i for _, _, i in sorted(ranked)]
 
 
-def _accuracy(correct: Correct | Weights, weights: Weights, rng: np.random.Generator | None = None) -> Interval:
-    """Mean accuracy (or difference) with a bootstrap over items, and over draws where `correct` has one row per draw."""
+def _accuracy(
+    correct: Correct | Weights,
+    weights: Weights,
+    rng: np.random.Generator | None = None,
+    scale: tuple[float, float] = (0.0, 1.0),
+) -> Interval:
+    """Mean accuracy (or difference) on `scale` with a bootstrap over items, and over draws where `correct` has one row per draw."""
     rows = np.atleast_2d(correct).astype(np.float32)
     replicates = weights @ rows.T / rows.shape[1]
     if rng is not None and len(rows) > 1:
         replicates = np.take_along_axis(replicates, rng.integers(len(rows), size=replicates.shape), axis=1)
-    return percentile_interval(float(rows.mean()), replicates.mean(axis=1), rows.shape[1])
+    return percentile_interval(float(rows.mean()), replicates.mean(axis=1), rows.shape[1], scale=scale)
 
 
 def _gain(shots: Shots, alone: Correct, both: Correct, weights: Weights, rng: np.random.Generator) -> Gain:
-    difference = _accuracy(both.astype(np.float32) - alone, weights, rng)
+    difference = _accuracy(both.astype(np.float32) - alone, weights, rng, (-1.0, 1.0))
     return Gain(shots.k, shots.is_all, float(alone.mean()), float(both.mean()), difference)
 
 
