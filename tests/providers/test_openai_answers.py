@@ -436,12 +436,14 @@ def test_a_run_says_what_was_not_sent_not_counted_and_cut(server: Server, tmp_pa
         return said({"content": [text(written[body["seed"]])]}, usage={"prompt_tokens": 20, "completion_tokens": 9})
 
     server.script = reply
-    manifest = generate_conversations(config).manifest
+    dataset = generate_conversations(config)
+    manifest, card = dataset.manifest, (dataset.path / "README.md").read_text()
     assert manifest["complete"] and manifest["cost_usd"] is None
     assert manifest["not_sent"]["temperature"] == 10
     ((note, times),) = manifest["notes"].items()
     assert "seems to cut prompts" in note and times == 10
     assert manifest["usage"]["prompt_tokens"] == 200
+    assert "seems to cut prompts" in card and "does not take temperature" in card
 
 
 def test_a_run_whose_server_counts_nothing_has_no_counts(server: Server, tmp_path: Path) -> None:

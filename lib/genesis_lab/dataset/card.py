@@ -49,6 +49,9 @@ def dataset_card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequ
     if drops:
         lines += ["Answers that were not used:", ""]
         lines += ["| reason | times |", "|---|---|", *(f"| {_escaped(r)} | {n} |" for r, n in drops.items()), ""]
+    lines += [f"{_escaped(note)} ({n:,} answers)\n" for note, n in (manifest.get("notes") or {}).items()]
+    if not_sent := manifest.get("not_sent"):
+        lines += [f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent.", ""]
     lines += [f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`.", ""]
     return "\n".join(lines)
 
