@@ -100,8 +100,8 @@ class SearchReport:
     test: Mapping[str, Interval]
     calls: int
     proposer_calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     busy_s: float
     cost_usd: float | None
     looks: int
@@ -255,13 +255,11 @@ class _Asking:
             json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines() if line.endswith("}")
         ]
         asked = list({entry["key"]: entry for entry in entries if "key" in entry}.values())
-        costs = [entry["cost_usd"] for entry in asked]
+        each = {name: [entry[name] for entry in asked] for name in ("prompt_tokens", "completion_tokens", "cost_usd")}
         return {
             "calls": len(asked),
-            "prompt_tokens": sum(entry["prompt_tokens"] or 0 for entry in asked),
-            "completion_tokens": sum(entry["completion_tokens"] or 0 for entry in asked),
             "busy_s": sum(entry.get("busy_s", 0.0) for entry in entries),
-            "cost_usd": None if None in costs else sum(costs),
+            **{name: None if None in values else sum(values) for name, values in each.items()},
         }
 
 

@@ -306,7 +306,7 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
         if given is not None:
             texts = [given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)]
             break
-        texts.append(block.get("text") or "")
+        texts.append(block["text"] if isinstance(block.get("text"), str) else "")
         texts += (cited.get("text") or "" for cited in (block.get("citationsContent") or {}).get("content") or ())
         thoughts.append(((block.get("reasoningContent") or {}).get("reasoningText") or {}).get("text") or "")
     stop = _STOP_REASONS.get(response.get("stopReason") or "", "other")

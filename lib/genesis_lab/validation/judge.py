@@ -84,8 +84,8 @@ class JudgeReport:
     agreement: tuple[Agreement, ...]
     control: Control | None
     not_judged: Mapping[str, int]
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     cost_usd: float | None
     caveats: tuple[str, ...]
     not_measured: Mapping[str, str]
@@ -216,7 +216,7 @@ def _asked(
     cache: CompletionCache | None,
     concurrency: int,
     on_progress: Callable[[int, int], None] | None,
-) -> tuple[str, list[Answer], tuple[int, int, float | None]]:
+) -> tuple[str, list[Answer], tuple[int | None, int | None, float | None]]:
     """The model that answered, an answer to every task, and tokens and cost of all of them, cached ones included."""
 
     def ask(record: Mapping[str, Any]) -> Completion | str:
@@ -246,10 +246,11 @@ def _asked(
                 on_progress(len(answers), len(tasks))
     costs = [completion.cost_usd for completion in completions]
     known = [cost for cost in costs if cost is not None]
-    usage = sum((completion.usage for completion in completions if completion.usage), Usage())
+    counted = [completion.usage for completion in completions if completion.usage]
+    usage, all_counted = sum(counted, Usage()), len(counted) == len(completions)
     used = (
-        usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
-        usage.completion_tokens,
+        usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens if all_counted else None,
+        usage.completion_tokens if all_counted else None,
         sum(known) if len(known) == len(costs) else None,
     )
     return (completions[0].model if completions else name), answers, used
