@@ -520,7 +520,7 @@ def _show_plans(stages: list[dict[str, Any]]) -> None:
 
     parts, written = [], set()
     for parameters in stages:
-        if (source := parameters.get("requirements")) in written and not dataset_path(source).exists():
+        if (source := str(parameters.get("requirements"))) in written and not dataset_path(source).exists():
             typer.echo(f"cost and time are not known before there is {source}, which is to be answered")
             parts.append(Estimate(parameters["total"], 0, 0, None, None))
         else:

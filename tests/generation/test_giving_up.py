@@ -37,6 +37,7 @@ from genesis_lab.generation.teachers import Teacher
 from genesis_lab.paths import dataset_path
 from genesis_lab.providers.base import Capabilities, Request
 from genesis_lab.providers.scripted import ScriptedProvider
+from genesis_lab.threads import in_threads
 from providers.openai_server import Reply, Server, refusal, running
 
 DOMAIN = Conversations(ConversationsConfig(total=100, categories=("refunds",)))
@@ -278,6 +279,47 @@ def test_an_answer_that_comes_after_ctrl_c_is_not_paid_for_again() -> None:
             thread.join(60)
         assert generate_conversations(config(server.url)).total == 10
         assert len(server.requests) == 10
+
+
+def test_whatever_asks_a_model_is_let_go_by_ctrl_c_and_begins_nothing_more() -> None:
+    ended, let_go, begun = threading.Event(), [], threading.Semaphore(0)
+
+    def silent(item: int) -> int:
+        begun.release()
+        if item:
+            let_go.append(ended.wait(60))
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        for number, _ in in_threads(silent, range(100), 4):
+            assert number == 0
+            for _ in range(5):
+                begun.acquire(timeout=60)
+            raise KeyboardInterrupt
+    assert not let_go
+    in_flight = [thread for thread in threading.enumerate() if thread.name.startswith("genesis")]
+    ended.set()
+    for thread in in_flight:
+        thread.join(60)
+    assert len(let_go) == 4
+
+
+def test_whoever_asks_a_server_that_rejects_everything_is_told_after_twenty_requests() -> None:
+    clock = VirtualClock()
+    provider = ScriptedProvider([Rejected("the context is too small", status=400)])
+    ours, told = Scheduler(provider, Ledger(Limits(math.inf), clock=clock)), []
+
+    def ask() -> None:
+        for _ in range(100):
+            try:
+                ours.complete(REQUEST)
+            except Rejected:
+                continue
+            except GenesisError as error:
+                told.append(str(error))
+
+    clock.run([ask])
+    assert len(provider.requests) == 20 and "the context is too small" in told[0]
 
 
 def test_those_who_look_on_are_told_of_silence_and_of_waiting() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.outputs import write_error
 from genesis_lab.providers.base import Completion, Request, request_key
 from genesis_lab.stats import Interval, Paired, mean_interval, paired, proportion_interval
+from genesis_lab.threads import in_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,13 +215,10 @@ def _ask_all(
 ) -> tuple[dict[str, dict[str, Any]], float]:
     """Answers by key, and the seconds they took; each is in the file before the next is waited for."""
     found: dict[str, dict[str, Any]] = {}
-    stopped = threading.Event()
     started = time.monotonic()
     before, rejected, cost = total - len(requests), 0, 0.0
 
-    def answer(request: Request) -> dict[str, Any] | None:
-        if stopped.is_set():
-            return None
+    def answer(request: Request) -> dict[str, Any]:
         try:
             completion = call(request)
         except Rejected as error:
@@ -231,26 +227,19 @@ def _ask_all(
         facts = used | asdict(completion)
         return {name: facts[name] for name in (*_COLUMNS, *(["note"] if completion.note else []))}
 
-    pool = ThreadPoolExecutor(max(1, min(concurrency, len(requests))), thread_name_prefix="ask")
     try:
-        futures = {pool.submit(answer, request): request for request in requests}
-        for future in as_completed(futures):
-            entry = future.result()
-            if entry is None:
-                continue
-            found[futures[future].key] = entry
+        for number, entry in in_threads(answer, requests, concurrency):
+            found[requests[number].key] = entry
             rejected += "error" in entry
             cost += entry["cost_usd"] or 0.0
             if "error" not in entry:
-                _append(path, {"key": futures[future].key, **entry})
+                _append(path, {"key": requests[number].key, **entry})
             if on_progress:
                 spent_s = time.monotonic() - started
                 rate = len(found) / spent_s if spent_s else 0.0
                 left = (len(requests) - len(found)) / rate if rate else None
                 on_progress(Asking(before + len(found), total, rejected, rate, left, cost or None))
     finally:
-        stopped.set()
-        pool.shutdown(wait=True, cancel_futures=True)
         spent_s = time.monotonic() - started
         if found:
             _append(path, {"settings": settings, "busy_s": spent_s, "tokens": _tokens(found)})

@@ -46,6 +46,7 @@ class Patience:
     refused_for_s : the run is stopped when the service refused everything for this long; seconds.
     longest_wait_s : the run is stopped when the service asks for a longer wait (``Retry-After``); seconds.
     unreached : times in a row that a request finds nobody at the address, where nobody ever answered.
+    rejected : different requests that were rejected, without one success, before the run is stopped.
     silent_s : a request that failed only after this long stops the run, where nobody ever answered; seconds.
     """
 
@@ -58,6 +59,7 @@ class Patience:
     refused_for_s: float = 900.0
     longest_wait_s: float = 300.0
     unreached: int = 3
+    rejected: int = 20
     silent_s: float = 300.0
 
 
@@ -104,7 +106,7 @@ class Scheduler:
         self._cap: int | None = None
         self._expected_output: float | None = None
         self._per_token = CHARACTERS_PER_TOKEN
-        self._answered = self._transient = self._resent = 0
+        self._answered = self._rejected = self._transient = self._resent = 0
         self._failed_in_a_row = self._pauses = 0
         self._paused_until = -math.inf
         self._last_success = self._clock.now()
@@ -179,6 +181,13 @@ class Scheduler:
                 if failures >= self.patience.attempts:
                     raise Rejected(f"the service failed {failures} times on this request ({error})") from error
                 self._back_off(failures, error.retry_after_s)
+            except Rejected as error:
+                self.ledger.release(reservation)
+                with self._lock:
+                    self._rejected += 1
+                if not self._answered and self._rejected >= self.patience.rejected:
+                    self._give_up(f"rejected each of the first {self._rejected} requests", error)
+                raise
             except (QuotaExhausted, Fatal) as error:
                 self.ledger.release(reservation)
                 self.ledger.stop(error)

@@ -60,6 +60,7 @@ class Teacher:
             self.scheduler.stop()
 
     def close(self) -> None:
+        self.stop()
         self.provider.close()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.errors import InvalidInput, ProviderError, Rejected
+from genesis_lab.errors import Fatal, InvalidInput, ProviderError, Rejected
 from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
 from genesis_lab.providers.chat_templates import chat_text, keeps_turns
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype, LoadedModel, load_model, model_name
@@ -124,9 +124,10 @@ class LocalProvider:
         return 0.0
 
     def close(self) -> None:
-        """Give the model's memory back."""
-        with self._busy:
-            self._loaded = self._grammar_tokenizer = None
+        """Give the model's memory back; what it is at comes to an end, what waits does not begin."""
+        self._loaded = self._grammar_tokenizer = None
+        while self._waiting:
+            self._waiting.popleft()[1].set_exception(Fatal(f"{self.model} was closed."))
 
     def _gather(self) -> None:
         deadline = time.monotonic() + _GATHER_S

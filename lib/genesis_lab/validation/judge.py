@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request, Usage, request_key
 from genesis_lab.stats import Interval, mean_interval, proportion_interval
+from genesis_lab.threads import in_threads
 from genesis_lab.validation.agreement import Agreement, Labels, agreements
 from genesis_lab.validation.rubric import SCALE, Criterion, Rubric, load_rubric, question, read_scores
 
@@ -233,17 +233,14 @@ def _asked(
             cache.put(request.key, completion)
         return completion
 
-    answers: list[Answer] = []
-    completions = []
-    with ThreadPoolExecutor(concurrency) as pool:
-        for told in pool.map(ask, tasks):
-            if isinstance(told, str):
-                answers.append(told)
-            else:
-                completions.append(told)
-                answers.append(_read(told, rubric))
-            if on_progress:
-                on_progress(len(answers), len(tasks))
+    told: dict[int, Completion | str] = {}
+    for number, answer in in_threads(ask, tasks, concurrency):
+        told[number] = answer
+        if on_progress:
+            on_progress(len(told), len(tasks))
+    in_order = [told[number] for number in range(len(tasks))]
+    answers = [answer if isinstance(answer, str) else _read(answer, rubric) for answer in in_order]
+    completions = [answer for answer in in_order if not isinstance(answer, str)]
     costs = [completion.cost_usd for completion in completions]
     known = [cost for cost in costs if cost is not None]
     counted = [completion.usage for completion in completions if completion.usage]
