@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesis_lab.domains import get_domain
+from genesis_lab.domains.answers import blocks, chosen, written
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import ParseFailure
@@ -61,6 +62,7 @@ WRAPPED = {
     "a list of one": f"[{SENT}]",
     "the list alone": json.dumps(ANSWER["turns"]),
     "a tool's arguments": json.dumps({"name": "conversation", "arguments": SENT}),
+    "names spelt otherwise": SENT.replace('"turns"', '"Turns"').replace('"speaker"', '"SPEAKER"'),
     "the schema, then the answer": json.dumps(TURNS) + "\n" + SENT,
 }
 
@@ -213,3 +215,31 @@ def test_a_vision_is_read_whatever_stands_round_it(around: str) -> None:
     indented = "".join(f"  {line}\n" if not line.startswith("```") else "" for line in answer.splitlines())
     both = "vision:\n" + indented.replace("  status:", "review:\n  status:", 1)
     assert role.parse(both, spec, PROVENANCE).answer == answer
+
+
+ROUND = [
+    lambda text: text + "\n\nAnything: else?",
+    lambda text: text + "\nHope this helps! [Tell me] {more}: thanks",
+    lambda text: "Of course: here you go\n\n" + text,
+    lambda text: "<think>\ntitle: draft\ndescription: {\n</think>\n" + text,
+    lambda text: "title: no, wait\n</think>\n\n" + text,
+    lambda text: "\ufeff" + text,
+    lambda text: "Note that\n---\n" + text + "---\nDone",
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    said=st.lists(WORDS, min_size=2, max_size=2),
+    fence=st.sampled_from(["", "```", "```yaml", "~~~"]),
+    round_=st.lists(st.sampled_from(ROUND), max_size=3),
+)
+def test_any_yaml_in_any_stack_of_prose_comes_back_equal(said, fence, round_) -> None:
+    items = [{"id": "FR001", "description": said[1], "priority": "High"}, {"id": "FR002", "description": said[0]}]
+    answer = {"title": said[0], "description": said[1], "functional_requirements": items}
+    text = written(answer)
+    text = f"{fence}\n{text}{fence[:3]}" if fence else text
+    for wrap in round_:
+        text = wrap(text)
+    fields = tuple(answer)
+    assert chosen(blocks(text, fields=fields)[0], fields).data == normal(answer)

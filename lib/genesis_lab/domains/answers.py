@@ -18,6 +18,8 @@ from genesis_lab.texts import normal, unaccented
 LONGEST = 20_000
 """Characters of an answer that are looked at."""
 _PLAIN = re.compile(r"[^\W\d_][\w ,.()%/'€$+-]*[\w.)%]")
+_UNPLAIN = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+"""Characters that YAML refuses, or takes for a line break."""
 _RESERVED = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 _FENCE = re.compile(
     r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)"
@@ -184,7 +186,7 @@ def as_text(value: Any) -> Any:
 def scalar(text: str) -> str:
     """A text as a YAML scalar that every reader takes for a text: plain where that is safe, else in double quotes."""
     safe = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED and " -" not in text
-    return text if safe else json.dumps(text, ensure_ascii=False)
+    return text if safe else _UNPLAIN.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def text_faults(path: str, value: Any, *, shortest: int = 1, longest: int = 2_000) -> list[Fault]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from genesis_lab.errors import ParseFailure
-from genesis_lab.texts import normal
+from genesis_lab.texts import normal, same_words
 
 _NAMES = r"(?:begin_of_|end_of_)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
 _CLOSING = re.compile(
@@ -57,7 +57,7 @@ def read_json(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def spoken(text: str) -> str:
     """An answer without the thoughts that stand before it: tags that open it or end a line, with or without a start."""
-    text = text.lstrip("\ufeff")
+    text = re.sub("^\ufeff+", "", text, flags=re.MULTILINE)
     begun = _OPENING.match(text.lstrip())
     ends = [end for end in _CLOSING.finditer(text) if begun or _at_an_edge(text, end)]
     if begun:
@@ -182,6 +182,9 @@ def _fitted_object(value: Any, schema: Mapping[str, Any], depth: int) -> dict[st
         return None
     if not isinstance(value, dict):
         return None
+    if not all(name in value for name in required):  # ``Label Fit`` is label_fit
+        spelt = {same_words(name): name for name in fields}
+        value = {spelt.get(same_words(name), name): each for name, each in value.items()}
     if all(name in value for name in required):
         found = {name: _fitted(each, fields.get(name) or {}, depth + 1) for name, each in value.items()}
         due = [name for name in required if fields.get(name, {}).get("type") in _TYPES]

@@ -18,7 +18,7 @@ from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.conversations.taxonomy import file_digests
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import ParseFailure
-from genesis_lab.texts import indented, normal
+from genesis_lab.texts import indented, normal, same_words
 
 SCHEMA = frozenset(
     (
@@ -150,7 +150,7 @@ class YamlRole:
         return {"concept": self.concept(spec).text} | {name: a[name] for name in names}
 
     def fingerprint(self, record: Any) -> str:
-        return str(record.answer)
+        return same_words(record.answer)
 
     def parse(self, text: str, spec: Spec, provenance: Provenance) -> BaseModel:
         """The record of an answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.
