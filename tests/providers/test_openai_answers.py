@@ -339,12 +339,37 @@ def test_a_field_that_is_refused_by_name_is_left_out_and_that_is_recorded(
         assert len(server.requests) == requests
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model does not support structured outputs via response_format",
+        "'response_format.type' must be 'json_object' or 'text'",
+        "This response_format type is unavailable now",
+        "response_format is not supported for chat completions",
+    ],
+)
+def test_a_form_that_is_refused_outright_is_not_asked_for_again(
+    server: Server, provider: OpenAIProvider, words: str
+) -> None:
+    server.script = lambda body: refusal(400, words) if "json_schema" in asked(body) else None
+    assert provider.complete(TYPED).not_sent == ("bounds of the schema", "json_schema")
+    before = len(server.requests)
+    provider.complete(TYPED)
+    assert len(server.requests) == before + 1
+
+
 def test_one_bad_sample_loosens_the_form_for_itself_only(server: Server, provider: OpenAIProvider) -> None:
-    bad = refusal(400, "Failed to generate JSON that matches the schema.", code="json_validate_failed")
-    for _ in range(2):
-        server.replies.append(bad)
+    for words in ("Failed to generate JSON that matches the schema.", "Invalid output for response_format json_schema"):
+        server.replies.append(refusal(400, words, code="json_validate_failed"))
         assert provider.complete(TYPED).not_sent == ("bounds of the schema",)
         assert provider.complete(TYPED).not_sent == ()
+
+
+def test_a_value_out_of_range_is_said_not_left_out(server: Server, provider: OpenAIProvider) -> None:
+    words = "Invalid 'temperature': decimal above maximum value. Expected a value <= 1, but got 1.5 instead."
+    server.script = lambda body: refusal(400, words, param="temperature") if "temperature" in body else None
+    with pytest.raises(Rejected, match="Expected a value <= 1"):
+        provider.complete(TYPED)
 
 
 @pytest.mark.parametrize("message", ["Failed to parse grammar", "response_format type json_schema is not supported"])

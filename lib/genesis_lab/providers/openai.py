@@ -44,6 +44,9 @@ _ACCEPTED = re.compile(
 )
 _LIST = re.compile(r"(?:\b\w+\b\W{0,2}(?:,|\band\b|\bor\b)\W{0,2}){2,}\b\w+", re.I)
 """Where a refusal lists what is accepted, model and messages among them, it names nothing that it refuses."""
+_RANGE = re.compile(
+    r"[<>]=?|maximum|minimum|between|range|(less|greater|smaller|larger|more) than|at (most|least)", re.I
+)
 _CONSISTENT = 3
 """Requests in a row without a thing before it is left out of all, where it has worked or is not named outright."""
 
@@ -310,11 +313,13 @@ def _refused(refusal: Refused, sent: Sequence[str]) -> tuple[str | None, bool]:
     unsupported = UNSUPPORTED.search(said)
     if "max_tokens" in sent and "max_completion_tokens" in said and (unsupported or "instead" in said):
         return "max_tokens", True
-    for name in set(_OPTIONS).intersection(sent):
+    # A value out of range is for the user to mend: it is no reason to send none.
+    for name in () if _RANGE.search(said) else set(_OPTIONS).intersection(sent):
         if name == refusal.param or (unsupported and re.search(rf"\b{name}\b", said)):
             return name, True
     form = next((name for name in sent if name in _FORMS), None)
     if form and (refusal.param.startswith("response_format") or _REFUSES_FORM.search(said)):
         field = re.search(r"response_format|json_schema|json_object", said)
-        return form, bool(field and (unsupported or re.search(r"invalid|must be", said, re.I)))
+        sample = re.search(r"generated|to generate|(?<!structured.)\boutput|sample", said, re.I)
+        return form, bool(field and not sample and (unsupported or re.search(r"invalid|must be", said, re.I)))
     return None, False
