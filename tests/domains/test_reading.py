@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.answers import blocks, chosen, written
-from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.base import Example, Provenance
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import ParseFailure
+from genesis_lab.finetuning.intents import IntentTask
 from genesis_lab.texts import normal
 from genesis_lab.validation.rubric import load_rubric, read_scores
 
@@ -167,6 +168,13 @@ def test_a_judges_scores_are_read_by_the_same_means() -> None:
         assert read_scores(text, rubric) == (scores, "fine")
     with pytest.raises(ParseFailure, match="has no natural"):
         read_scores('{"label_fit": 3}', rubric)
+
+
+def test_an_intent_named_after_thoughts_is_the_intent() -> None:
+    task = IntentTask(["card_arrival", "top_up"])
+    example = Example("1", "g", "en", "", "", "card_arrival")
+    assert task.score("<think>top_up? no\n</think>\n\ncard_arrival\n", example).total == 1.0
+    assert not task.score("card_arrival, I think", example).valid
 
 
 def role_answer(name: str):

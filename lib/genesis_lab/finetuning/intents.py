@@ -9,9 +9,10 @@ import numpy as np
 
 from genesis_lab.dataset import Dataset, assign_splits
 from genesis_lab.domains.base import Example, Score
+from genesis_lab.domains.reading import spoken
 from genesis_lab.errors import InvalidInput
 from genesis_lab.finetuning.prompt_candidates import texts
-from genesis_lab.texts import indented
+from genesis_lab.texts import indented, normal
 from genesis_lab.training.examples import read_examples
 
 _SHARES = {"train": 0.2, "validation": 0.4, "test": 0.4}
@@ -32,7 +33,7 @@ class IntentTask:
 
     def score(self, text: str, example: Example) -> Score:
         """1 for the right intent and 0 for another; valid is the name of an intent and nothing else."""
-        said = text.strip()
+        said = normal(spoken(text).strip())
         right = said == example.answer
         problems = () if right else (f"{said[:60]!r} instead of {example.answer!r}",)
         return Score(float(right), said in self.intents, {"accuracy": float(right)}, problems)
