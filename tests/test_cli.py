@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from genesis_lab.cli import main
+from genesis_lab.dataset import open_dataset, write_report
+from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.health import MACHINE, TEACHERS, run_checks
 from genesis_lab.outputs import write_atomically
+from genesis_lab.validation.quality import validate
 from readme import BEGIN, END, help_text, refreshed
 from tiny_notebooks import write_notebook
 
@@ -149,6 +152,18 @@ def test_a_dataset_goes_in_is_shown_and_comes_out(genesis: Callable[..., Outcome
     assert code == 0 and "2 conversations" in out and "How do I top up?" in out and "Where is my card?" not in out
     code, _, _ = genesis("dataset", "export", "foreign", target)
     assert code == 0 and len(target.read_text().splitlines()) == 2
+
+
+def test_show_leads_with_the_verdict_where_a_dataset_was_validated(
+    genesis: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "chats.jsonl").write_text('{"text": "Where is my card?", "label": "card_arrival"}\n' * 2)
+    genesis("dataset", "import", str(tmp_path / "chats.jsonl"), "foreign")
+    data = open_dataset("foreign")
+    write_report(data, "quality", validate(data, taxonomy=load_taxonomy("banking77")).to_dict())
+    code, out, _ = genesis("dataset", "show", "foreign", "--records", "0")
+    assert code == 0 and out.splitlines()[1].startswith(("WARN: ", "FAIL: "))
+    assert "warn          enough examples per label" in out
 
 
 def test_output_root_is_an_option(genesis: Callable[..., Outcome], params: Path, tmp_path: Path) -> None:

@@ -86,9 +86,11 @@ def decide(name: str, found: Measured, *, title: str = "") -> Gate:
         else:
             outcome = "pass" if over is False and above(value, low - 1e-9) else "warn"
         says = f"can't be told: {found.says}" if outcome == "warn" and value.low < value.high else found.says
-    found_in = (value.estimate, value.low, value.high) if isinstance(value, Interval) else (None, None, None)
-    n = value.n if isinstance(value, Interval) else 0
-    return Gate(title or name, rule["measures"], *found_in, n, threshold, rule["why"], outcome, says, rule["todo"])
+    numbers = (value.estimate, value.low, value.high, value.n) if isinstance(value, Interval) else (None, None, None, 0)
+    estimate, lower, upper, n = numbers
+    return Gate(
+        title or name, rule["measures"], estimate, lower, upper, n, threshold, rule["why"], outcome, says, rule["todo"]
+    )
 
 
 def form_gates(

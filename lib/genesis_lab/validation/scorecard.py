@@ -179,8 +179,8 @@ def score_openings(
             ("k_shots", "equivalence", "gains"), "no real training data beside the test items"
         )
     embedded = "embedding" in students
-    if embedded and (why := _no_embedder(texts, reference, pool, embeddings, on_progress)):
-        not_measured["embedding"] = why
+    if embedded and (no_embedder := _no_embedder(texts, reference, pool, embeddings, on_progress)):
+        not_measured["embedding"] = no_embedder
         embedded = False
         chosen = [one for one in chosen if one.name != "embedding"]
     exam = set_exam(texts, labels, reference, pool, k_shots=k_shots, draws=draws, gain_draws=gain_draws, rng=rng)
