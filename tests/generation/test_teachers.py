@@ -81,6 +81,9 @@ def writers(dataset: Dataset) -> Counter[str]:
         ("local:smollm2", ModelSpec("local", "smollm2")),
         ("local:HuggingFaceTB/SmolLM2-360M-Instruct", ModelSpec("local", "HuggingFaceTB/SmolLM2-360M-Instruct")),
         ("openai:m@localhost:8000/v1", ModelSpec("openai", "m", ("http://localhost:8000/v1",))),
+        ("openai:m @ localhost:8000/v1", ModelSpec("openai", "m", ("http://localhost:8000/v1",))),
+        ("openai:m@0.0.0.0:8000/v1", ModelSpec("openai", "m", ("http://0.0.0.0:8000/v1",))),
+        ("openai:@cf/meta/llama-3.1-8b", ModelSpec("openai", "@cf/meta/llama-3.1-8b")),
         ("openai:m@127.0.0.1:1", ModelSpec("openai", "m", ("http://127.0.0.1:1",))),
         ("openai:m@[::1]:8000/v1", ModelSpec("openai", "m", ("http://[::1]:8000/v1",))),
         ("openai:m@gpu-box:8000/v1", ModelSpec("openai", "m", ("https://gpu-box:8000/v1",))),
@@ -108,6 +111,7 @@ def test_a_line_names_a_provider_and_its_model(line, named):
         "bedrock:x@http://a/v1",
         "bedrock:x@v2",
         "openai:m@somewhere",
+        "openai:@localhost:8000/v1",
         "llamacpp:x.gguf",
     ],
 )

@@ -75,7 +75,7 @@ def parse_spec(text: str) -> ModelSpec:
         raise _no_model(text)
     if provider in ("openai", "ollama"):
         model, place = _model_and_address(rest, text)
-        ours = ModelSpec("openai", model, tuple(filter(None, map(str.strip, place.split(",")))))
+        ours = ModelSpec("openai", model.strip(), tuple(filter(None, map(str.strip, place.split(",")))))
         return replace(ours, base_urls=(OLLAMA_URL,)) if provider == "ollama" and not ours.base_urls else ours
     if provider.startswith("bedrock"):
         model, _, region = rest.partition("@")
@@ -93,9 +93,9 @@ def _model_and_address(rest: str, text: str) -> tuple[str, str]:
     if at:
         return rest[: at.start()], rest[at.end() :]
     model, _, place = rest.rpartition("@")
-    if not model or _VERSION.fullmatch(place):
+    if _VERSION.fullmatch(place) or not (model or _ADDRESS.fullmatch(place)):
         return rest, ""
-    if not all(_ADDRESS.fullmatch(each.strip()) for each in place.split(",")):
+    if not model or not all(_ADDRESS.fullmatch(each.strip()) for each in place.split(",")):
         raise _no_model(text, ", and an address begins with http:// or https://")
     name, _, user = model.partition("@")  # name@user:password@host: refused with the address
     return (name, f"{user}@{place}") if name and ":" in user else (model, place)

@@ -42,7 +42,8 @@ def on_this_machine(url: str) -> bool:
     """Whether an address is this machine's own, by its loopback interface."""
     try:
         host = urlsplit(url).hostname or ""
-        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
+        number = None if re.fullmatch(r"([\w-]+\.)*localhost", host) else ip_address(host)
+        return number is None or number.is_loopback or number.is_unspecified
     except ValueError:
         return False
 
