@@ -147,6 +147,11 @@ def test_few_items_that_all_agree_prove_nothing_and_many_do():
     assert paired(right(500, 500), right(500, 500), margin=0.03).verdict == "equivalent"
 
 
+def test_one_small_change_among_few_equal_items_proves_no_more_than_none():
+    found = paired([0.99, *right(23, 23)], right(24, 24), margin=0.03)
+    assert found.verdict == "can't be told" and found.keeps_up is None
+
+
 @pytest.mark.parametrize(("a", "b", "verdict"), [(80, 60, "better"), (60, 80, "worse"), (63, 60, "can't be told")])
 def test_a_proven_difference_has_its_word(a, b, verdict):
     assert paired(right(a, 100), right(b, 100)).verdict == verdict

@@ -217,7 +217,8 @@ def paired(
     from scipy.stats import t
 
     n, changed = len(d), d[np.abs(d) > _TIE]
-    step = float((changed**2).mean()) if len(changed) else 1.0
+    tied = 1 - len(changed) / n  # how large a change is that was not seen: as those that were, or 1 where none was
+    step = float(((changed**2).sum() + tied) / (len(changed) + tied))
     centre = d.sum() / (n + 2)
     variance = max(float((d**2).sum() + step) / (n + 2) - centre**2, 0.0)
     half = float(t.ppf((1 + LEVEL) / 2, max(n - 1, 1))) * np.sqrt(variance / (n + 2))
