@@ -530,7 +530,7 @@ def _show_plans(stages: list[dict[str, Any]]) -> None:
         typer.echo(f"all stages: {_expected(in_all(parts, in_turn=True))}")
     if any(part.cost_usd != 0 for part in parts):
         typer.echo(
-            "Answers that are in the cache already cost nothing; those that must be asked for again come on top."
+            "Answers that are in the cache already cost nothing and are left out; those that must be asked for again come on top."
         )
 
 

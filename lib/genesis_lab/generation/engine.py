@@ -323,28 +323,7 @@ class _Run:
             raise
 
     def _request(self, teacher: Teacher, task: Task) -> Request:
-        spec = task.spec
-        if teacher.provider.capabilities.free:
-            return Request(key="", offline_text=self.domain.offline_text(spec, task.number - 1), seed=spec.seed)
-        prompt = self.domain.prompt(spec)
-        messages = (*prompt.messages, *task.dialogue)
-        seed = (spec.seed + task.candidate) % 2**31
-        key = request_key(
-            self.domain.name, self.domain.prompt_version, prompt.system, messages, teacher.identity,
-            asdict(self.sampling), prompt.schema, seed,
-        )  # fmt: skip
-        return Request(
-            key=key,
-            system=prompt.system,
-            messages=messages,
-            schema=prompt.schema,
-            schema_name=prompt.schema_name,
-            max_tokens=self.sampling.max_tokens,
-            temperature=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            seed=seed,
-            stable_messages=prompt.stable,
-        )
+        return request_for(self.domain, self.sampling, teacher, task)
 
     def _answer(self, teacher: Teacher, task: Task) -> Completion:
         request = self._request(teacher, task)
@@ -527,6 +506,32 @@ class _Run:
                     file.seek(offset)
                     batch.append(json.loads(file.readline())["record"])
                 yield batch
+
+
+def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task) -> Request:
+    """What `teacher` is asked for a task; its key is the answer's place in the cache."""
+    spec = task.spec
+    if teacher.provider.capabilities.free:
+        return Request(key="", offline_text=domain.offline_text(spec, task.number - 1), seed=spec.seed)
+    prompt = domain.prompt(spec)
+    messages = (*prompt.messages, *task.dialogue)
+    seed = (spec.seed + task.candidate) % 2**31
+    key = request_key(
+        domain.name, domain.prompt_version, prompt.system, messages, teacher.identity,
+        asdict(sampling), prompt.schema, seed,
+    )  # fmt: skip
+    return Request(
+        key=key,
+        system=prompt.system,
+        messages=messages,
+        schema=prompt.schema,
+        schema_name=prompt.schema_name,
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=seed,
+        stable_messages=prompt.stable,
+    )
 
 
 def _signed(completion: Completion, request: Request) -> Completion:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from genesis_lab.domains.base import Domain
+from genesis_lab.domains.base import Domain, Spec
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher, parts
 from genesis_lab.providers.base import Usage, total_cost
@@ -55,11 +55,20 @@ class Estimate:
         )
 
 
-def estimate(plan: Plan, domain: Domain, teachers: Sequence[Teacher]) -> dict[str, Estimate]:
+def estimate(
+    plan: Plan,
+    domain: Domain,
+    teachers: Sequence[Teacher],
+    kept: Callable[[Teacher, Spec], bool] = lambda teacher, spec: False,
+) -> dict[str, Estimate]:
     """Expected tokens, cost and time of each teacher's part, from the prompts and the usual answers of a few specs.
 
     Answers that must be asked for again come on top. The time is that of the quota, where one is given; of offline
     text, a little of it is made and timed; else it is not known.
+
+    Parameters
+    ----------
+    kept : whether the answer of a spec is in the cache, and so will cost nothing; asked of the same few.
     """
     total = len(plan.specs)
     chosen = [plan.specs[i * total // min(SAMPLE, total)] for i in range(min(SAMPLE, total))]
@@ -84,6 +93,7 @@ def estimate(plan: Plan, domain: Domain, teachers: Sequence[Teacher]) -> dict[st
         n = counts[teacher.name]
         if teacher.provider.capabilities.free:
             return Estimate(n, 0, 0, 0.0, n * offline_s)
+        n = round(n * (1 - sum(kept(teacher, spec) for spec in chosen) / len(chosen)))
         usage = Usage(prompt_tokens=round(n * prompts), completion_tokens=round(n * answers))
         return Estimate(
             n,

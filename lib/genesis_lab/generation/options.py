@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -13,9 +14,9 @@ from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import Interrupted, InvalidInput
-from genesis_lab.generation.engine import Sampling, generate
+from genesis_lab.generation.engine import Sampling, generate, request_for
 from genesis_lab.generation.estimate import Estimate, estimate
-from genesis_lab.generation.lane import Progress
+from genesis_lab.generation.lane import Progress, Task
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.generation.teachers import Teacher, connect
 from genesis_lab.paths import dataset_path, output_root
@@ -85,6 +86,10 @@ class GenerationOptions(BaseModel):
             return [(ModelSpec(self.provider, self.model, self.base_urls), 1.0)]
         return [(parse_spec(spec), share) for spec, share in self.teachers.items()]
 
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_tokens=self.max_tokens)
+
     def connect(self) -> list[Teacher]:
         """The teachers, ready to be asked; close them. Raises what `teachers.connect` raises."""
         return [
@@ -123,7 +128,7 @@ def generate_with(
             closing.callback(teacher.close)
         cache = None
         if not all(teacher.provider.capabilities.free for teacher in teachers):
-            cache = CompletionCache(output_root() / "cache" / "completions.sqlite")
+            cache = CompletionCache(_cache_file())
             closing.callback(cache.close)
         try:
             return generate(
@@ -131,7 +136,7 @@ def generate_with(
                 domain,
                 teachers,
                 dataset_path(options.dataset),
-                sampling=Sampling(temperature=options.temperature, max_tokens=options.max_tokens),
+                sampling=options.sampling,
                 cache=cache,
                 config=config,
                 again={
@@ -198,9 +203,22 @@ def chosen_domain(name: str, **options: Any) -> Domain:
 
 def estimate_with(options: GenerationOptions, domain: Domain, plan: Plan) -> dict[str, Estimate]:
     """What each teacher's part of the plan will take, by name; see `estimate.in_all` for the whole."""
-    teachers = options.connect()
-    try:
-        return estimate(plan, domain, teachers)
-    finally:
+    with ExitStack() as closing:
+        teachers = options.connect()
         for teacher in teachers:
-            teacher.close()
+            closing.callback(teacher.close)
+        if not (file := _cache_file()).exists():
+            return estimate(plan, domain, teachers)
+        cache = CompletionCache(file)
+        closing.callback(cache.close)
+        sampling = options.sampling
+        return estimate(
+            plan,
+            domain,
+            teachers,
+            lambda teacher, spec: request_for(domain, sampling, teacher, Task(spec)).key in cache,
+        )
+
+
+def _cache_file() -> Path:
+    return output_root() / "cache" / "completions.sqlite"
