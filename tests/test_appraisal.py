@@ -78,6 +78,22 @@ def test_records_of_others_that_cannot_be_read_are_named_and_stop_no_report() ->
     assert "not measured: the record that is kept of it is not whole" in report_html(page)
 
 
+def test_a_report_of_the_dataset_that_cannot_be_read_is_named() -> None:
+    data = generate_teacher(TeacherConfig(total=12))
+    write_atomically(data.path / "reports" / "bias.json", '{"sev')
+    with pytest.raises(InvalidInput, match=r"bias\.json can't be read: delete it"):
+        appraisal.complete(data)
+
+
+def test_a_classifier_of_other_data_has_no_say_in_the_verdict() -> None:
+    data = generate_conversations(GenerationConfig(total=154))
+    foreign = {"sources": [{"content_hash": "other"}], "chosen": "theirs"}
+    write_report(data, "training", foreign)
+    reports = appraisal.complete(data, reference="none", embeddings=False)
+    assert "training" not in reports and read_reports(data)["training"] == foreign
+    assert "not measured: no classifier was trained" in report_html(appraisal.page(data, reports))
+
+
 def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
     data, other = (generate_conversations(GenerationConfig(dataset=f"of_{n}", total=n)) for n in (154, 160))
     save_model(train(other, train_config("quick_test")).model, "intents")

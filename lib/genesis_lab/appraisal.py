@@ -47,7 +47,7 @@ def complete(
     ------
     InvalidInput : the dataset holds neither conversations nor examples of a role, or a name is unknown.
     """
-    reports = read_reports(dataset)
+    reports = kept(dataset)
     if _holds_chats(dataset):
         _complete_chats(dataset, reports, reference, taxonomy, embeddings, seed)
         return reports
@@ -57,6 +57,14 @@ def complete(
     _keep(dataset, reports, "teaching", "Scores and audit", lambda: teaching_report(dataset))
     _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
     return reports | _student(dataset, reports)
+
+
+def kept(dataset: Dataset) -> Reports:
+    """The reports kept with the dataset, without one of a classifier that learned from other data."""
+    reports = read_reports(dataset)
+    if not _of_this((s["content_hash"] for s in reports.get("training", {}).get("sources", ())), dataset):
+        reports.pop("training", None)
+    return reports
 
 
 def page(
@@ -177,9 +185,7 @@ def _complete_chats(
     _keep(dataset, reports, "quality", "Quality", quality)
     _keep(dataset, reports, "scorecard", "Worth", worth)
     _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
-    if "training" in reports and not _of_this((s["content_hash"] for s in reports["training"]["sources"]), dataset):
-        del reports["training"]  # what is kept there learned from other data
-    else:
+    if not (dataset.path / "reports" / "training.json").exists():
         _keep(dataset, reports, "training", "Classifier", training)
     reports["verdict"] = verdict_on(reports)
 

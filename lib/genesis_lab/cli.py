@@ -346,14 +346,15 @@ def dataset_show(
     """Show the verdict on a dataset (notebook 20), what it holds and where it comes from."""
     import json
 
-    from genesis_lab.dataset import open_dataset, read_reports
+    from genesis_lab.appraisal import kept
+    from genesis_lab.dataset import open_dataset
     from genesis_lab.paths import shown
     from genesis_lab.validation.gates import verdict_on
 
     dataset = open_dataset(name)
     counts = ", ".join(f"{split} {n:,}" for split, n in dataset.counts.items())
     typer.echo(f"{shown(dataset.path)}: {dataset.total:,} {dataset.domain} ({counts})")
-    reports = read_reports(dataset)
+    reports = kept(dataset)
     if "quality" in reports:
         found = verdict_on(reports)
         typer.echo(found["sentence"])

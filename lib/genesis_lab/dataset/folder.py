@@ -198,10 +198,19 @@ def write_report(dataset: Dataset, kind: str, report: Mapping[str, Any]) -> Path
 
 
 def read_reports(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """The reports kept with the dataset, by kind."""
-    return {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(dataset.path.glob("reports/*.json"))
-    }
+    """The reports kept with the dataset, by kind.
+
+    Raises
+    ------
+    InvalidInput : one can't be read.
+    """
+    reports = {}
+    for path in sorted(dataset.path.glob("reports/*.json")):
+        try:
+            reports[path.stem] = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            raise InvalidInput(f"{shown(path)} can't be read: delete it, and it is made anew.") from None
+    return reports
 
 
 def remembered(
