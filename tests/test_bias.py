@@ -141,6 +141,14 @@ def test_one_missing_record_is_one_record_asked_for(tmp_path, total):
     assert not after.coverage.missing and not after.additions
 
 
+def test_every_empty_cell_is_asked_for_however_small_its_share(tmp_path):
+    config = ConversationsConfig(total=40)
+    report = check_bias(write(tmp_path / "d", planned(config), config=config.model_dump(mode="json")))
+    cells = follow_up_plan(report)["cells"]
+    assert {(cell["intent"], cell["language"]) for cell in cells} == set(report.coverage.missing)
+    assert sum(cell["n"] for cell in cells) == len(report.coverage.missing) == 114
+
+
 def test_every_planned_attribute_is_held_against_its_target(tmp_path):
     config = ConversationsConfig(total=1_540)
     for target in Conversations(config).targets():

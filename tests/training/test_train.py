@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.training import classifiers
 from genesis_lab.training.config import presets, train_config
+from genesis_lab.training.evaluation import evaluate
 from genesis_lab.training.examples import make_examples, make_folds, read_examples, subset
 from genesis_lab.training.train import train
 from labelled_texts import labelled, write_dataset
@@ -87,10 +89,11 @@ def test_a_search_reports_its_trials_and_never_sees_the_test_split(how, monkeypa
 
 
 def test_several_candidates_are_compared_on_validation_records():
-    report = train(examples(), train_config(candidates=["tfidf+linear_svm", "tfidf_words+logistic_regression"]))
+    poor = {"random_forest": {"n_estimators": 1, "max_depth": 1}}
+    report = train(examples(), train_config(candidates=["tfidf_words+random_forest", "tfidf+linear_svm"], params=poor))
     assert [result.measured_on for result in report.candidates] == ["validation"] * 2
     assert report.chosen == report.candidates[0].candidate
-    assert report.candidates[0].score >= report.candidates[1].score
+    assert report.chosen == "tfidf+linear_svm" and report.candidates[0].score > report.candidates[1].score
 
 
 def test_cross_validation_tests_every_record_once():
@@ -125,6 +128,12 @@ def test_the_test_split_is_as_large_as_asked_for(share, per_group):
     )
     assert abs(report.n_test - share * len(rows)) <= per_group
     assert len({result.intent for result in report.evaluation.per_intent}) == 3
+
+
+def test_many_intents_with_one_wording_leave_the_split_of_the_others_as_it_was():
+    single = [(f"note {number}{mark}", f"note_{number}", "en") for number in range(40) for mark in ("", "!")]
+    report = train(examples([*labelled(), *single]), train_config("fast", test_share=0.5))
+    assert report.n_test == pytest.approx(108, abs=1)
 
 
 @pytest.mark.parametrize("openings", [["close it"], ["close it", "shut my account"]])
@@ -211,9 +220,32 @@ def test_the_confusion_matrix_counts_every_record():
 
 
 def test_a_subset_keeps_two_of_each_intent():
-    small = subset(examples(), 9, 3)
-    assert len(small) == 9
-    assert min(np.unique(small.labels, return_counts=True)[1]) >= 2
+    rare = [("close it", "close_account", "en"), ("shut my account", "close_account", "en")]
+    small = subset(examples([*labelled(), *rare]), 12, 3)
+    assert len(small) == 12
+    assert min(np.unique(small.labels, return_counts=True)[1]) == 2 and "close_account" in small.labels
+
+
+def test_figures_are_those_of_scikit_learn():
+    labels = np.array(["a", "a", "a", "b", "b", "c"])
+    predicted = np.array(["a", "b", "a", "b", "c", "d"])
+    found = evaluate("t", labels, predicted, np.full(6, 0.75), np.array(["en"] * 4 + ["es"] * 2), seed=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=["a", "b", "c"], zero_division=0
+    )
+    by_intent = {result.intent: result for result in found.per_intent}
+    assert [by_intent[name].f1 for name in "abc"] == pytest.approx(list(f1))
+    assert [by_intent[name].precision for name in "abc"] == pytest.approx(list(precision))
+    assert [by_intent[name].recall.estimate for name in "abc"] == pytest.approx(list(recall))
+    assert found.macro_f1.estimate == pytest.approx(f1.mean()) and found.accuracy.estimate == 0.5
+    assert {name: share.estimate for name, share in found.per_language.items()} == {"en": 0.75, "es": 0.0}
+    assert found.ece == pytest.approx(0.25)
+    assert [(c.intent, c.predicted, c.count) for c in found.confusions] == [("a", "b", 1), ("b", "c", 1), ("c", "d", 1)]
+
+
+def test_another_seed_is_another_split():
+    reports = [train(examples(), train_config("quick_test", seed=seed)) for seed in (1, 2, 3)]
+    assert len({str(report.evaluation) for report in reports}) > 1
 
 
 def test_records_without_text_or_intent_are_left_out_and_counted(tmp_path):
