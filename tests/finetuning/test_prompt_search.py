@@ -9,7 +9,7 @@ from genesis_lab.errors import Fatal, InvalidInput, Rejected
 from genesis_lab.finetuning.answers import ask
 from genesis_lab.finetuning.intents import IntentTask, intent_examples
 from genesis_lab.finetuning.prompt_candidates import Candidate
-from genesis_lab.finetuning.prompt_search import SearchConfig, planned_calls, search_prompt
+from genesis_lab.finetuning.prompt_search import SearchConfig, load_search, planned_calls, search_prompt
 from genesis_lab.finetuning.prompts import PromptProgram, load_program
 from genesis_lab.providers.scripted import ScriptedProvider
 from records import conversation, write
@@ -205,6 +205,12 @@ def test_a_program_from_elsewhere_runs_along(tmp_path):
 def test_splits_that_can_not_be_used_are_named(tmp_path, change, sentence):
     with pytest.raises(InvalidInput, match=sentence):
         search(model(0, 1), tmp_path, change(examples()))
+
+
+def test_a_search_that_is_not_there_and_a_name_that_nothing_can_have_are_one_sentence():
+    for name, sentence in (("mine", "no finished search in outputs/prompts/mine"), ("..", "names no folder")):
+        with pytest.raises(InvalidInput, match=sentence):
+            load_search(name)
 
 
 def test_a_model_that_can_not_be_asked_stops_the_search(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,11 +195,40 @@ def test_an_answer_of_no_use_is_asked_for_again_by_the_next_run(tmp_path: Path, 
     assert [candidate(r)[0].index for r in other.requests] == [3]
 
 
+@pytest.mark.parametrize("stop", [2, 5, 9, 14])
+def test_no_request_is_sent_twice_wherever_a_run_was_stopped(tmp_path: Path, stop: int) -> None:
+    def answer(request: Request) -> str:
+        return good(request) if again(request) >= candidate(request)[0].index % 3 else "no JSON"
+
+    def interrupted(request: Request) -> str:
+        if len(first.requests) == stop:
+            raise KeyboardInterrupt
+        return answer(request)
+
+    whole = run(tmp_path / "whole", teacher(answer))
+    first, second = teacher(interrupted), teacher(answer)
+    with pytest.raises(GenesisError, match="Interrupted"):
+        run(tmp_path / "d", first)
+    made = run(tmp_path / "d", second)
+    keys = [request.key for request in (*first.requests[:-1], *second.requests)]
+    assert len(keys) == len(set(keys)) == whole.manifest["attempts"] == made.manifest["attempts"]
+    assert made.content_hash == whole.content_hash
+
+
 def test_every_attempt_is_counted_also_those_that_were_rejected(tmp_path: Path) -> None:
     half = teacher(lambda r: good(r) if candidate(r)[0].index < 10 else Rejected("a content filter"))
     with pytest.raises(Incomplete):
         run(tmp_path / "d", half)
     assert open_dataset(tmp_path / "d").manifest["attempts"] == len(half.requests)
+
+
+def test_a_cache_that_can_not_be_used_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "c.sqlite").write_text("my notes, not a database" * 100)
+    with pytest.raises(GenesisError, match="cache of answers"):
+        CompletionCache(tmp_path / "c.sqlite")
+    with pytest.raises(GenesisError, match="can't be written"):
+        CompletionCache(tmp_path / "c.sqlite" / "below")
+    assert (tmp_path / "c.sqlite").read_text().startswith("my notes")
 
 
 # Throwing away
@@ -302,21 +332,21 @@ def test_the_order_in_which_answers_come_is_no_matter(tmp_path: Path, seed: int,
     assert run(tmp_path / "cached", cached, cache=cache).content_hash == serial.content_hash
 
 
-def test_a_run_that_was_stopped_while_records_gave_way_to_others_goes_on_to_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", range(2, 26, 3))
+def test_a_run_that_was_stopped_while_records_gave_way_to_others_goes_on_to_the_same(tmp_path: Path, stop: int) -> None:
     serial = run(tmp_path / "serial", teacher(alike))
-    for stop in range(1, 30):
-        target, told = tmp_path / f"d{stop}", []
+    sent = []
 
-        def interrupt(progress: Any, told: list[int] = told, stop: int = stop) -> None:
-            told.append(progress.done)
-            if len(told) == stop:
-                raise KeyboardInterrupt
+    def interrupted(request: Request) -> str:
+        sent.append(request)
+        if len(sent) == stop:
+            raise KeyboardInterrupt
+        return alike(request)
 
-        try:
-            made = run(target, InTurns(alike, list(range(TOTAL))[::-1]), on_progress=interrupt)
-        except GenesisError:
-            made = run(target, InTurns(alike, list(range(TOTAL))[::-1]))
-        assert made.content_hash == serial.content_hash
+    backwards = list(range(TOTAL))[::-1]
+    with suppress(GenesisError):
+        run(tmp_path / "d", InTurns(interrupted, backwards))
+    assert run(tmp_path / "d", teacher(alike, TOTAL)).content_hash == serial.content_hash
 
 
 def test_who_gets_the_last_candidates_is_no_matter_of_who_was_quick(tmp_path: Path) -> None:

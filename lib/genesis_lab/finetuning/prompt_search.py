@@ -26,7 +26,7 @@ from genesis_lab.finetuning.answers import Answers, Asking, Call, ask
 from genesis_lab.finetuning.prompt_candidates import Candidate, candidates, instructions
 from genesis_lab.finetuning.prompts import Demonstration, PromptProgram
 from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.paths import named, shown
 from genesis_lab.providers.base import request_key
 from genesis_lab.stats import Interval, Paired
 
@@ -146,14 +146,14 @@ def search_prompt(
     proposer : asks a teacher for instructions; None takes those in ``prompts.yaml``.
     proposed_by : what that teacher is, like `model`.
     more : further candidates, for example a program that dspy found.
-    folder : where everything is kept; None is ``outputs/prompts/<config.prompt>``.
+    folder : where everything is kept; None is the one that ``config.prompt`` names, see `paths.named`.
 
     Raises
     ------
     InvalidInput : a split is missing or too small, the task has no grammar, or the folder holds another search.
     ProviderError : the model can't be asked.
     """
-    folder = folder or output_root() / "prompts" / config.prompt
+    folder = folder or named("prompts", config.prompt)
     validation = _items(examples, "validation", config.validation_items, config.seed)
     test = _items(examples, "test", config.test_items, config.seed)
     train = list(examples.get("train", ()))
@@ -203,7 +203,7 @@ def search_prompt(
 
 def load_search(prompt: str | Path) -> dict[str, Any]:
     """The trace of a finished search as it is in its file, by name or folder."""
-    folder = resolve(prompt) if "/" in str(prompt) else output_root() / "prompts" / prompt
+    folder = named("prompts", prompt)
     file = folder / SEARCH
     if not file.is_file():
         raise InvalidInput(f"There is no finished search in {shown(folder)}: run notebook 51 to its end.")

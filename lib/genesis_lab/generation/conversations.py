@@ -14,6 +14,7 @@ from genesis_lab.generation.estimate import Estimate, in_all
 from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.options import GenerationOptions, estimate_with, generate_with
 from genesis_lab.generation.plan import Plan, make_plan
+from genesis_lab.outputs import recovered
 from genesis_lab.paths import dataset_path, shown
 
 SMOKE_TOTAL = 770
@@ -65,7 +66,7 @@ def open_or_generate(name: str, *, roles: bool = False) -> Dataset:
     InvalidInput : there is no such dataset, or it holds no records or what the caller can't read.
     """
     default = GenerationConfig()
-    if name == default.dataset and not dataset_path(name).exists():
+    if name == default.dataset and not recovered(dataset_path(name)).exists():
         print(f"{shown(dataset_path(name))} does not exist yet: generating {default.total} conversations offline.")
         return generate_conversations(default)
     dataset = open_filled(name)

@@ -72,8 +72,6 @@ class Sampling:
 class _Tally:
     accepted: dict[int, int] = field(default_factory=dict)
     """Spec index to byte offset of its journal line."""
-    candidates: Counter[int] = field(default_factory=Counter)
-    """Spec index to candidates given up."""
     fingerprints: dict[bytes, int] = field(default_factory=dict)
     """Fingerprint to the spec index of the record that has it."""
     drops: Counter[str] = field(default_factory=Counter)
@@ -216,6 +214,7 @@ class _Run:
 
     def resume(self, candidate_budget: float) -> None:
         """Take over what an earlier session of the same run journalled; what is left becomes tasks."""
+        tried: dict[int, Task] = {}
         for offset, entry in self.journal.entries():
             if entry["kind"] not in ("attempt", "revoked"):
                 continue
@@ -231,15 +230,19 @@ class _Run:
             else:
                 self.tally.drops.update(entry["reasons"])
                 self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
-                if entry["last"]:
-                    self.tally.candidates[entry["index"]] += 1
+                tried[entry["index"]] = self._task(entry)
         for spec, lane in zip(self.plan.specs, self._lane_of, strict=True):
             lane.total += 1
             if spec.index not in self.tally.accepted:
-                lane.todo.append(Task(spec, self.tally.candidates[spec.index]))
+                lane.todo.append(tried.get(spec.index) or Task(spec))
         for lane in self.lanes:
             lane.resumed = lane.accepted
             lane.candidates_left += math.ceil(lane.total * candidate_budget) + 20 - lane.accepted
+
+    def _task(self, entry: dict[str, Any]) -> Task:
+        """The task that an entry of the journal tells of."""
+        dialogue = tuple((who, text) for who, text in entry["dialogue"])
+        return Task(self.plan.specs[entry["index"]], entry["candidate"], entry["repair"], dialogue)
 
     def use_batches(self, work: Path) -> None:
         """Let teachers answer in batch jobs, which are kept in `work`: those that may, or have begun to."""
@@ -420,8 +423,7 @@ class _Run:
         if (holder := self.tally.fingerprints.get(fingerprint)) is not None:
             self._give_way(holder)
         self._keep(lane.teacher, task, completion)
-        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex(), "text": completion.text}
-        entry |= {"candidate": task.candidate, "repair": task.repair, "dialogue": task.dialogue}
+        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex(), "text": completion.text, **task.place}
         self.tally.accepted[task.spec.index] = self.journal.append(entry, record)
         self.tally.fingerprints[fingerprint] = task.spec.index
         lane.succeeded()
@@ -449,10 +451,9 @@ class _Run:
 
     def _give_way(self, index: int) -> None:
         """A record earlier in the plan came later and says the same: this one is worded differently."""
-        entry, lane, spec = self._take_back(index), self._lane_of[index], self.plan.specs[index]
-        dialogue = tuple((who, text) for who, text in entry["dialogue"])
-        task = Task(spec, entry["candidate"], entry["repair"], dialogue)
-        self._drop(lane, task, {"kind": "revoked", "index": index}, (_SAME,), entry["text"])
+        entry = self._take_back(index)
+        revoked = {"kind": "revoked", "index": index}
+        self._drop(self._lane_of[index], self._task(entry), revoked, (_SAME,), entry["text"])
 
     def _take_back(self, index: int) -> dict[str, Any]:
         """Accepted no more; the journal's entry of it."""
@@ -462,21 +463,22 @@ class _Run:
         return entry
 
     def _drop(self, lane: Lane, task: Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None) -> None:
-        last = text is None or task.repair >= REPAIRS
-        lane.failed({_reason_kind(reason): reason for reason in reasons})
-        self.journal.append(entry | {"outcome": "dropped", "reasons": [_reason_kind(r) for r in reasons], "last": last})
-        self.tally.drops.update(_reason_kind(reason) for reason in reasons)
-        self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
-        if last:
-            self.tally.candidates[task.spec.index] += 1
-            lane.later.append(Task(task.spec, task.candidate + 1))
+        if text is None or task.repair >= REPAIRS:
+            following = Task(task.spec, task.candidate + 1)
+            lane.later.append(following)
         else:
             wrong = "\n".join(f"- {reason}" for reason in reasons)
             again: tuple[Message, ...] = (
                 ("assistant", text or "(empty)"),
                 ("user", f"That answer can't be used:\n{wrong}\nAnswer again with the corrected JSON only."),
             )
-            lane.todo.appendleft(Task(task.spec, task.candidate, task.repair + 1, task.dialogue + again))
+            following = Task(task.spec, task.candidate, task.repair + 1, task.dialogue + again)
+            lane.todo.appendleft(following)
+        kinds = {_reason_kind(reason): reason for reason in reasons}
+        lane.failed(kinds)
+        self.journal.append(entry | {"outcome": "dropped", "reasons": list(kinds), **following.place})
+        self.tally.drops.update(kinds.keys())
+        self.tally.rejected_scores.update([entry["score"]] if "score" in entry else [])
         self._show()
 
     def _show(self, *, force: bool = False) -> None:

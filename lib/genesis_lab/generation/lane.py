@@ -116,6 +116,11 @@ class Task:
         """Which answer for this record it asks for, from 1."""
         return self.candidate * (REPAIRS + 1) + self.repair + 1
 
+    @property
+    def place(self) -> dict[str, Any]:
+        """What the journal keeps of it, besides the spec's index."""
+        return {"candidate": self.candidate, "repair": self.repair, "dialogue": self.dialogue}
+
 
 @dataclass
 class Lane:

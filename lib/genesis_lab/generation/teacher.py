@@ -15,6 +15,7 @@ from genesis_lab.generation.estimate import Estimate, in_all
 from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.options import GenerationOptions, chosen_domain, estimate_with, generate_with
 from genesis_lab.generation.plan import Plan, make_plan
+from genesis_lab.outputs import recovered
 from genesis_lab.paths import dataset_path, shown
 
 
@@ -59,7 +60,7 @@ def generate_teacher(config: TeacherConfig, *, on_progress: Callable[[Progress],
 def open_or_generate(name: str, **options: Any) -> Dataset:
     """The dataset of this name; where the default one is missing it is generated offline with these options."""
     config = TeacherConfig(**{"dataset": name} | options)
-    if name != TeacherConfig().dataset or dataset_path(name).exists():
+    if name != TeacherConfig().dataset or recovered(dataset_path(name)).exists():
         return open_filled(name)
     print(f"{shown(dataset_path(name))} does not exist yet: generating {config.total} {config.role} examples offline.")
     return generate_teacher(config)
