@@ -82,7 +82,7 @@ def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     """One line for a cell that failed: notebook, cell, error."""
     first_line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
     message = " ".join(redact(value).split())
-    return f"{notebook}, cell In [{cell.execution_count}] ({first_line[:60]}): {name}: {message[:600]}"
+    return f"{notebook}, cell In [{cell.execution_count}] ({first_line[:60]}): {name}: {message[:2_000]}"
 
 
 def title(notebook: Any, path: Path) -> str:
