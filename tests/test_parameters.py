@@ -90,3 +90,9 @@ def test_where_nothing_can_be_suggested_nothing_is(annotation, written):
 
 def test_an_empty_value_is_no_text():
     assert "''" in from_yaml("str", "")
+    assert "''" not in from_yaml("int", "")
+
+
+def test_what_is_wrong_elsewhere_does_not_decide_what_to_write_here():
+    sentence = from_yaml("dict[str, list[str]]", "{a: 3, b: [no]}")
+    assert "x['a']" in sentence and "a list is written" in sentence and "quotes" not in sentence
