@@ -24,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.paths import output_root
+from genesis_lab.files import output_root
 
 GENERATED = 10_000
 """Most conversations that are generated afresh."""

@@ -151,9 +151,9 @@ def _pool(calls: int, note: Callable[[int], None], send: Callable[[Any], Any]) -
 
 
 def _engine(calls: int, note: Callable[[int], None]) -> Callable[[], None]:
+    from genesis_lab.files import dataset_path, output_root
     from genesis_lab.generation.engine import generate
     from genesis_lab.generation.teachers import Teacher
-    from genesis_lab.paths import dataset_path, output_root
     from genesis_lab.providers.cache import CompletionCache
 
     config = _config(calls)

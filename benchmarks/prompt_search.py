@@ -199,7 +199,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.max_tokens = arguments.max_tokens or {"intents": 16, "requirements": 320}[arguments.task]
 
-    from genesis_lab.outputs import isolated_root, use_output_root
+    from genesis_lab.files import isolated_root, use_output_root
 
     with tempfile.TemporaryDirectory() as folder:
         use_output_root(isolated_root(Path(folder) / "outputs"))

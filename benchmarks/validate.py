@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.paths import output_root
+from genesis_lab.files import output_root
 
 
 def main() -> None:

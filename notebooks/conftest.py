@@ -10,8 +10,8 @@ import nbval.kernel
 import pytest
 from jupyter_client.manager import KernelManager
 
+from genesis_lab.files import isolated_root
 from genesis_lab.notebooks import kernel_config, read_notebook
-from genesis_lab.outputs import isolated_root
 from genesis_lab.settings import get_settings
 from notebook_tools import reference_shown
 

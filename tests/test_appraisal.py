@@ -10,11 +10,10 @@ from genesis_lab import appraisal
 from genesis_lab.bias import check_bias
 from genesis_lab.dataset import read_reports, write_report
 from genesis_lab.errors import InvalidInput
+from genesis_lab.files import output_root, write_atomically
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
 from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
 from genesis_lab.notebooks import find_notebook, read_notebook
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import output_root
 from genesis_lab.reporting import sections
 from genesis_lab.reporting.pages import report_html
 from genesis_lab.training.config import train_config

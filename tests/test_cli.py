@@ -12,8 +12,8 @@ import pytest
 from genesis_lab.cli import main
 from genesis_lab.dataset import open_dataset, write_report
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
+from genesis_lab.files import write_atomically
 from genesis_lab.health import MACHINE, TEACHERS, run_checks
-from genesis_lab.outputs import write_atomically
 from genesis_lab.validation.quality import validate
 from readme import BEGIN, END, help_text, refreshed
 from tiny_notebooks import write_notebook

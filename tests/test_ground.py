@@ -65,10 +65,10 @@ FORBIDDEN = {
     },
 }
 """Room to the rooms it must not know."""
-GROUND_FLOOR = {"errors", "settings", "paths", "outputs", "hub", "texts"}
+GROUND_FLOOR = {"errors", "settings", "files", "yamls", "hub", "texts"}
 """What rests on nothing but itself: all that `domains` and `providers` may know besides themselves."""
 MAY_HOLD_A_PROVIDER = {"validation/judge.py"}
-BELOW = {"errors", "settings", "paths", "secret_values", "parameters", "outputs", "stats", "texts", ""}
+BELOW = {"errors", "settings", "files", "yamls", "secret_values", "parameters", "stats", "texts", ""}
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "datasets", "peft", "accelerate", "mlflow", "boto3", "botocore",
     "openai", "cleanlab", "weasyprint", "kaleido", "dask", "distributed", "xgboost", "lingua", "papermill", "nbclient",
@@ -229,7 +229,7 @@ def test_data_files_are_part_of_the_package() -> None:
 
 
 def test_a_path_under_outputs_is_read_back_from_wherever_it_was_shown_from(tmp_path, monkeypatch):
-    from genesis_lab.paths import output_root, resolve, shown
+    from genesis_lab.files import output_root, resolve, shown
     from genesis_lab.settings import get_settings
 
     monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(tmp_path))

@@ -102,7 +102,7 @@ def test_widgets_leave_no_state_behind(folder: Path) -> None:
 
 
 def test_each_notebook_is_rendered_with_outputs_of_its_own(folder: Path, own_output_root: Path) -> None:
-    code = "from genesis_lab.paths import output_root\n(output_root() / 'x').mkdir()\nsorted(p.name for p in output_root().iterdir())"
+    code = "from genesis_lab.files import output_root\n(output_root() / 'x').mkdir()\nsorted(p.name for p in output_root().iterdir())"
     path = write_notebook(folder, "30_write", "n: int = 2", code)
     render([path])
     assert "['cache', 'reference', 'x']" in path.read_text()

@@ -18,8 +18,8 @@ from typing import Any
 import nbformat
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
+from genesis_lab.files import isolated_root, use_output_root, write_atomically
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook, title
-from genesis_lab.outputs import isolated_root, use_output_root, write_atomically
 from genesis_lab.secret_values import found_in
 from genesis_lab.settings import get_settings, project_root
 
@@ -170,7 +170,7 @@ def _refuse_machine_facts(path: Path, text: str, folders: Sequence[Path]) -> Non
     for folder in folders:
         if len(folder.parts) > 1 and str(folder) + "/" in text:
             raise InvalidInput(
-                f"{path.name} would show a path of this machine ({folder}/…): use genesis_lab.paths.shown."
+                f"{path.name} would show a path of this machine ({folder}/…): use genesis_lab.files.shown."
             )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from genesis_lab import __version__
 from genesis_lab.dataset import Dataset, read_reports, write_report
-from genesis_lab.paths import output_root, shown
+from genesis_lab.files import output_root, shown
 from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     if output_root is not None:
-        from genesis_lab.outputs import use_output_root
+        from genesis_lab.files import use_output_root
 
         use_output_root(output_root)
 
@@ -150,8 +150,8 @@ def quota(
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask before spending.")] = False,
 ) -> None:
     """Measure a model's real quota with some cheap calls."""
+    from genesis_lab.files import shown
     from genesis_lab.health.quota import diagnose_quota, expected_cost, write_params
-    from genesis_lab.paths import shown
     from genesis_lab.providers import provider_of
 
     expected = expected_cost(provider_of(teacher), max_calls)
@@ -179,7 +179,7 @@ def audit(
 ) -> None:
     """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit status 1: some are left."""
     from genesis_lab.dataset import open_filled
-    from genesis_lab.paths import shown
+    from genesis_lab.files import shown
     from genesis_lab.validation import audit as auditing
 
     found = auditing.audit(open_filled(dataset))
@@ -306,7 +306,7 @@ def dataset_import(
 ) -> None:
     """Import anyone's data; broken records are named and left out."""
     from genesis_lab.dataset import import_dataset
-    from genesis_lab.paths import shown
+    from genesis_lab.files import shown
 
     dataset, report = import_dataset(
         source, target, domain=domain, field_map=_pairs(field), taxonomy=taxonomy, language=language, replace=replace
@@ -348,7 +348,7 @@ def dataset_show(
 
     from genesis_lab.appraisal import kept
     from genesis_lab.dataset import open_dataset
-    from genesis_lab.paths import shown
+    from genesis_lab.files import shown
     from genesis_lab.validation.gates import verdict_on
 
     dataset = open_dataset(name)
@@ -373,8 +373,8 @@ def dataset_show(
 @dataset_app.command("discard")
 def dataset_discard(name: Annotated[str, typer.Argument(help="A dataset's name or folder.")]) -> None:
     """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
+    from genesis_lab.files import dataset_path
     from genesis_lab.generation.account import discard
-    from genesis_lab.paths import dataset_path
 
     discard(dataset_path(name))
     typer.echo(f"the unfinished run of {name} is gone")
@@ -383,7 +383,7 @@ def dataset_discard(name: Annotated[str, typer.Argument(help="A dataset's name o
 @reference_app.command("fetch")
 def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] = "banking77") -> None:
     """Fetch a reference dataset from the hub into outputs/reference."""
-    from genesis_lab.paths import shown
+    from genesis_lab.files import shown
     from genesis_lab.validation.reference import fetch_reference
 
     typer.echo(f"fetched into {shown(fetch_reference(name))}")
@@ -434,8 +434,8 @@ def jobs_stop(job: JobName) -> None:
 @jobs_app.command("resume")
 def jobs_resume(dataset: Annotated[str, typer.Argument(help="The dataset's name or folder.")]) -> None:
     """Go on with an unfinished run and its jobs."""
+    from genesis_lab.files import shown
     from genesis_lab.generation.options import go_on
-    from genesis_lab.paths import shown
     from genesis_lab.reporting.progress import progress
 
     with progress(None, "Generating", unit="records") as bar:
@@ -472,7 +472,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _run(pipeline: Pipeline, start: str | None) -> None:
     import signal
 
-    from genesis_lab.paths import shown
+    from genesis_lab.files import shown
     from genesis_lab.pipeline import run_pipeline
 
     # A batch system's polite kill ends as Ctrl-C does: kernels are stopped and run.json says so.
@@ -489,7 +489,7 @@ def _run(pipeline: Pipeline, start: str | None) -> None:
 
 
 def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers: int | None, dask: str | None) -> None:
-    from genesis_lab.paths import shown
+    from genesis_lab.files import shown
     from genesis_lab.settings import get_settings
     from genesis_lab.sweep import parse_grid, run_sweep
 
@@ -516,8 +516,8 @@ def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers:
 
 def _show_plans(stages: list[dict[str, Any]]) -> None:
     """What each generating stage would make, and what all of them would cost."""
+    from genesis_lab.files import dataset_path
     from genesis_lab.generation.estimate import Estimate, in_all
-    from genesis_lab.paths import dataset_path
 
     parts, written = [], set()
     for parameters in stages:

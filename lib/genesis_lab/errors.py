@@ -13,6 +13,14 @@ class InvalidInput(GenesisError):
     """A parameter, file or record that can't be used as it is."""
 
 
+def sentence(error: Any, *, name: str = "") -> str:
+    """The first fault of a pydantic ``ValidationError`` in one sentence: where, and what; `name` stands before the field."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])
+    said = ": ".join(part for part in (name, where, first["msg"].removeprefix("Value error, ")) if part)
+    return said.rstrip(".") + "."
+
+
 class MissingDependency(GenesisError):
     """An optional package or program that this step needs is not installed."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.paths import shown
+from genesis_lab.files import shown
 from genesis_lab.secret_values import redact
 from genesis_lab.settings import project_root
 

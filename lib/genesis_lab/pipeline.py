@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
+from genesis_lab.files import output_root, shown, write_atomically
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
-from genesis_lab.outputs import write_atomically
 from genesis_lab.parameters import Parameter, read_parameters
-from genesis_lab.paths import output_root, shown
 from genesis_lab.secret_values import found_in, looks_secret, redact
 from genesis_lab.settings import project_root
 

@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.paths import output_root, shown
+from genesis_lab.files import output_root, shown
 from genesis_lab.settings import get_settings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.outputs import isolated_root, write_atomically
+from genesis_lab.files import isolated_root, write_atomically
 from genesis_lab.pipeline import load_pipeline, new_folder, read_run
 
 CONNECT_S = 10

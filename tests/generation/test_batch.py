@@ -20,13 +20,13 @@ from bedrock_emulator.server import BedrockEmulator
 from genesis_lab.cli import main
 from genesis_lab.dataset import Dataset
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, QuotaExhausted, Transient
+from genesis_lab.files import dataset_path
 from genesis_lab.generation import batch as batch_module
 from genesis_lab.generation.batch import Batches, read_shards
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 from genesis_lab.generation.journal import Journal
 from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.options import go_on
-from genesis_lab.paths import dataset_path
 from genesis_lab.providers.bedrock_batch import BatchService
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.settings import get_settings

@@ -26,6 +26,7 @@ from genesis_lab.errors import (
     Transient,
     Unreachable,
 )
+from genesis_lab.files import dataset_path
 from genesis_lab.generation import conversations, teacher
 from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 from genesis_lab.generation.engine import generate
@@ -34,7 +35,6 @@ from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.generation.teachers import Teacher
-from genesis_lab.paths import dataset_path
 from genesis_lab.providers.base import Capabilities, Request
 from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.threads import in_threads

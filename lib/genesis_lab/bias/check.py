@@ -14,7 +14,7 @@ from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Target
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.partitions import map_reduce
+from genesis_lab.parallel import map_reduce
 
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
@@ -47,7 +47,7 @@ def check_bias(
     allowed : pairs of attributes that may go together: measured, but never a finding.
     thresholds : from which effect a finding is low, medium or high.
     seed : of the Monte Carlo tests, which are only used where counts are small.
-    partitions, executor : how the work is cut and who does it (`genesis_lab.partitions`); no number depends on it.
+    partitions, executor : how the work is cut and who does it (`genesis_lab.parallel`); no number depends on it.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from genesis_lab.bias.significance import ENOUGH
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.conversations.domain import ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.outputs import write_atomically
+from genesis_lab.files import write_atomically
 
 MOST_RECORDS = 1_000_000
 """Most records that are asked for."""

@@ -15,9 +15,8 @@ from genesis_lab.dataset.folder import MANIFEST, Dataset
 from genesis_lab.dataset.spreadsheet import safe_cell, turns_as_text
 from genesis_lab.dataset.writing import GROUP_ROWS
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
+from genesis_lab.files import check_free, placed, resolve, shown
 from genesis_lab.hub import push_folder
-from genesis_lab.outputs import check_free, placed
-from genesis_lab.paths import resolve, shown
 from genesis_lab.settings import get_settings
 
 Format = Literal["jsonl", "csv", "parquet", "hub", "folder"]

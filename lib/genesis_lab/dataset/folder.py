@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from genesis_lab import __version__
 from genesis_lab.domains import DOMAINS
 from genesis_lab.errors import InvalidInput
-from genesis_lab.outputs import recovered, write_atomically
-from genesis_lab.paths import dataset_path, output_root, shown
+from genesis_lab.files import dataset_path, output_root, recovered, shown, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,7 +21,7 @@ from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput
-from genesis_lab.paths import dataset_path
+from genesis_lab.files import dataset_path
 from genesis_lab.texts import normal
 
 LISTED = 10_000

@@ -15,7 +15,7 @@ from typing import Any
 from genesis_lab.dataset.folder import MANIFEST, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.paths import dataset_path, resolve, shown
+from genesis_lab.files import dataset_path, resolve, shown
 from genesis_lab.settings import get_settings
 
 HUB = "hf:"

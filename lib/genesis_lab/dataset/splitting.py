@@ -16,7 +16,7 @@ from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains.conversations.opening import opening
 from genesis_lab.domains.quotas import whole_groups
 from genesis_lab.errors import InvalidInput
-from genesis_lab.paths import dataset_path
+from genesis_lab.files import dataset_path
 from genesis_lab.texts import same_words
 
 

@@ -20,7 +20,7 @@ from genesis_lab.dataset.card import dataset_card
 from genesis_lab.dataset.folder import FORMAT, MANIFEST, is_dataset, is_split_name
 from genesis_lab.dataset.schema import schema_of
 from genesis_lab.errors import InvalidInput
-from genesis_lab.outputs import placed
+from genesis_lab.files import placed
 
 PART_ROWS = 50_000
 """Records in one Parquet file."""

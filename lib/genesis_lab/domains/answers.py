@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from genesis_lab.domains.conversations.taxonomy import parse_yaml
 from genesis_lab.domains.language import detect, function_words
 from genesis_lab.domains.reading import spoken
 from genesis_lab.texts import normal, unaccented
+from genesis_lab.yamls import parse_yaml
 
 LONGEST = 20_000
 """Characters of an answer that are looked at."""

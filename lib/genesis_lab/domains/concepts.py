@@ -12,10 +12,10 @@ import numpy as np
 
 from genesis_lab.domains.answers import terms
 from genesis_lab.domains.base import Spec
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.quotas import largest_remainder, spread, whole_groups
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import unaccented
+from genesis_lab.yamls import read_yaml
 
 LANGUAGES = ("en", "es")
 

@@ -15,10 +15,10 @@ from genesis_lab.domains import concepts
 from genesis_lab.domains.answers import Fault
 from genesis_lab.domains.base import Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
-from genesis_lab.domains.conversations.taxonomy import file_digests
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import ParseFailure
 from genesis_lab.texts import indented, normal, same_words
+from genesis_lab.yamls import file_digests
 
 SCHEMA = frozenset(
     (

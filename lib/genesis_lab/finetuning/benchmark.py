@@ -15,10 +15,9 @@ from typing import Any, Protocol
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency, Rejected, Unavailable
+from genesis_lab.files import resolve, shown, write_atomically
 from genesis_lab.finetuning.answers import Answers, Asking, Call, ask
 from genesis_lab.finetuning.prompts import PromptProgram
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import resolve, shown
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.base import Completion, Provider, Request
 from genesis_lab.providers.identity import identity

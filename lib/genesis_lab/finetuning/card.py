@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genesis_lab.paths import resolve
+from genesis_lab.files import resolve
 from genesis_lab.providers.local_models import BUNDLED, BUNDLED_HUB
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.outputs import placed, write_atomically, write_error
-from genesis_lab.paths import named, resolve, shown
+from genesis_lab.files import named, placed, resolve, shown, write_atomically, write_error
 from genesis_lab.providers.identity import weights_digest
 from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_weights
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.files import findable, placed, resolve, shown, write_atomically
 from genesis_lab.finetuning.answers import Answers, Asking, ask
 from genesis_lab.finetuning.card import model_card
 from genesis_lab.finetuning.checkpoints import base_name
@@ -30,8 +31,6 @@ from genesis_lab.finetuning.gguf import (
 )
 from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
-from genesis_lab.outputs import placed, write_atomically
-from genesis_lab.paths import findable, resolve, shown
 from genesis_lab.providers import provider_of
 from genesis_lab.providers.identity import identity, weights_digest
 from genesis_lab.providers.local_models import (

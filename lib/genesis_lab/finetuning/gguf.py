@@ -18,8 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
-from genesis_lab.outputs import placed
-from genesis_lab.paths import output_root, resolve, shown
+from genesis_lab.files import output_root, placed, resolve, shown
 from genesis_lab.providers.local_models import unpacked
 from genesis_lab.settings import get_settings, project_root
 

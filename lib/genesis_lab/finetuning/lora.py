@@ -20,11 +20,11 @@ import numpy as np
 
 from genesis_lab import __version__
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.files import shown
 from genesis_lab.finetuning import checkpoints
 from genesis_lab.finetuning.examples import question_of
 from genesis_lab.finetuning.loss import row_loss
 from genesis_lab.finetuning.student import Prepared, attending, memory_errors
-from genesis_lab.paths import shown
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.local_models import peak_memory_bytes
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.domains.base import Example
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
+from genesis_lab.files import write_atomically
 from genesis_lab.finetuning.answers import Call
 from genesis_lab.finetuning.prompts import Demonstration, PromptProgram
-from genesis_lab.outputs import write_atomically
 from genesis_lab.providers.base import Request, request_key
 from genesis_lab.texts import fence
+from genesis_lab.yamls import read_yaml
 
 Instruction = tuple[Mapping[str, str], str]
 """An instruction by language, and where it comes from; empty is the task's own."""

@@ -22,11 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, Rejected
+from genesis_lab.files import named, shown, write_atomically
 from genesis_lab.finetuning.answers import Answers, Asking, Call, ask
 from genesis_lab.finetuning.prompt_candidates import Candidate, candidates, instructions
 from genesis_lab.finetuning.prompts import Demonstration, PromptProgram
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import named, shown
 from genesis_lab.providers.base import request_key
 from genesis_lab.stats import Interval, Paired
 
@@ -146,7 +145,7 @@ def search_prompt(
     proposer : asks a teacher for instructions; None takes those in ``prompts.yaml``.
     proposed_by : what that teacher is, like `model`.
     more : further candidates, for example a program that dspy found.
-    folder : where everything is kept; None is the one that ``config.prompt`` names, see `paths.named`.
+    folder : where everything is kept; None is the one that ``config.prompt`` names, see `files.named`.
 
     Raises
     ------

@@ -12,8 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import resolve, shown
+from genesis_lab.files import resolve, shown, write_atomically
 from genesis_lab.providers.base import Message
 
 _KIND = "prompt_program"

@@ -17,12 +17,11 @@ from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.dataset.folder import MANIFEST, is_dataset
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.files import check_free, recovered, shown, write_error
 from genesis_lab.generation.journal import JOURNAL, read_header, what_changed
 from genesis_lab.generation.lane import Lane
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher
-from genesis_lab.outputs import check_free, recovered, write_error
-from genesis_lab.paths import shown
 from genesis_lab.providers.base import Usage, request_key, total_cost
 
 

@@ -10,12 +10,11 @@ from pydantic import Field
 from genesis_lab.dataset import Dataset, open_filled
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import InvalidInput
+from genesis_lab.files import dataset_path, recovered, shown
 from genesis_lab.generation.estimate import Estimate, in_all
 from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.options import GenerationOptions, estimate_with, generate_with
 from genesis_lab.generation.plan import Plan, make_plan
-from genesis_lab.outputs import recovered
-from genesis_lab.paths import dataset_path, shown
 
 SMOKE_TOTAL = 770
 """Conversations of the default run: five per intent and language of Banking77, made in a second or two."""

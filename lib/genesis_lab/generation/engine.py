@@ -30,6 +30,7 @@ from genesis_lab.errors import (
     QuotaExhausted,
     Rejected,
 )
+from genesis_lab.files import shown, write_atomically, write_error
 from genesis_lab.generation.account import (
     existing,
     is_begun,
@@ -45,8 +46,6 @@ from genesis_lab.generation.journal import JOURNAL, Journal, read_header
 from genesis_lab.generation.lane import REPAIRS, Lane, Progress, Task
 from genesis_lab.generation.plan import Plan, split_of
 from genesis_lab.generation.teachers import Teacher, divide, parts
-from genesis_lab.outputs import write_atomically, write_error
-from genesis_lab.paths import shown
 from genesis_lab.providers.base import Completion, Message, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 

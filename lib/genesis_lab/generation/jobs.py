@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.files import output_root
 from genesis_lab.generation.batch import Shard, read_shards
-from genesis_lab.paths import output_root
 from genesis_lab.providers.bedrock_batch import BatchService, Job
 
 

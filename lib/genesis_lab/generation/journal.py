@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.outputs import write_error
+from genesis_lab.files import write_error
 
 JOURNAL = "journal.jsonl"
 

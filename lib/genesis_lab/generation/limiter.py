@@ -18,9 +18,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from genesis_lab.files import output_root
 from genesis_lab.generation.buckets import INSTANT, Bucket
 from genesis_lab.generation.neighbours import LOOK_S, Neighbours
-from genesis_lab.paths import output_root
 
 HOLD_S, LONGEST_HOLD_S = 1.0, 15.0
 """Nothing is sent this long after a refusal; doubled with each further refusal in a row."""

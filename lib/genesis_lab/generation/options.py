@@ -14,12 +14,12 @@ from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import Interrupted, InvalidInput
+from genesis_lab.files import dataset_path, output_root
 from genesis_lab.generation.engine import Sampling, generate, request_for
 from genesis_lab.generation.estimate import Estimate, estimate
 from genesis_lab.generation.lane import Progress, Task
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.generation.teachers import Teacher, connect
-from genesis_lab.paths import dataset_path, output_root
 from genesis_lab.providers import ModelSpec, ProviderName, parse_spec
 from genesis_lab.providers.cache import CompletionCache
 

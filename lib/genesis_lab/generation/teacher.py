@@ -11,12 +11,11 @@ from pydantic import BaseModel, Field
 from genesis_lab.dataset import Dataset, open_filled
 from genesis_lab.domains.base import Role
 from genesis_lab.domains.roles import RoleConfig
+from genesis_lab.files import dataset_path, recovered, shown
 from genesis_lab.generation.estimate import Estimate, in_all
 from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.options import GenerationOptions, chosen_domain, estimate_with, generate_with
 from genesis_lab.generation.plan import Plan, make_plan
-from genesis_lab.outputs import recovered
-from genesis_lab.paths import dataset_path, shown
 
 
 class RoleChoice(BaseModel):

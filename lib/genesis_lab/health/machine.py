@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from genesis_lab.errors import MissingDependency, Unavailable
+from genesis_lab.files import output_root, shown
 from genesis_lab.health.check import Check
-from genesis_lab.paths import output_root, shown
 from genesis_lab.settings import get_settings
 
 GIB = 2**30

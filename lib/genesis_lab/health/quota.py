@@ -23,9 +23,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from genesis_lab.errors import GenesisError, InvalidInput, Throttled, Transient
+from genesis_lab.files import shown, write_atomically
 from genesis_lab.health.limit import Limit, fitted
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import shown
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.base import Provider, Request, Usage
 from genesis_lab.providers.models import model_info

@@ -12,8 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from genesis_lab.errors import GenesisError
-from genesis_lab.outputs import write_error
-from genesis_lab.paths import shown
+from genesis_lab.files import shown, write_error
 from genesis_lab.providers.base import Completion, Usage
 
 

@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.files import output_root, resolve, write_atomically
 from genesis_lab.hub import hub_reachable
-from genesis_lab.outputs import write_atomically
-from genesis_lab.paths import output_root, resolve
 from genesis_lab.providers import ModelSpec, parse_spec
 from genesis_lab.providers.base import Provider
 from genesis_lab.providers.local_models import BUNDLED, adapter_base

@@ -15,9 +15,8 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.files import output_root, placed, resolve, shown
 from genesis_lab.hub import hub_reachable
-from genesis_lab.outputs import placed
-from genesis_lab.paths import output_root, resolve, shown
 from genesis_lab.providers.chat_templates import mend
 from genesis_lab.settings import get_settings
 

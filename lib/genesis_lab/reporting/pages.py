@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from genesis_lab.errors import InvalidInput, MissingDependency
-from genesis_lab.paths import shown
+from genesis_lab.files import shown
 from genesis_lab.reporting.figures import CONFIG, figure_height, image, lean, summary
 from genesis_lab.reporting.markup import Html, plain
 from genesis_lab.reporting.style import CSS

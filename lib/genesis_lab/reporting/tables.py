@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
-from genesis_lab.paths import shown
+from genesis_lab.files import shown
 from genesis_lab.reporting.markup import Html, escape, plain
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from genesis_lab import paths
+from genesis_lab import files
 from genesis_lab.errors import InvalidInput
-from genesis_lab.outputs import placed, recovered
+from genesis_lab.files import placed, recovered
 from genesis_lab.texts import normal
 from genesis_lab.training.config import Value
 from genesis_lab.training.examples import Source
@@ -110,7 +110,7 @@ class IntentModel:
 
 def model_path(name: str | Path) -> Path:
     """The folder of a model given by bare name (under ``outputs/models``) or by path."""
-    return recovered(paths.named("models", name))
+    return recovered(files.named("models", name))
 
 
 def check_place(name: str | Path, content_hash: str, *, replace: bool) -> None:
@@ -153,12 +153,12 @@ def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -
 
 def _check(target: Path, replace: bool, same: Callable[[ModelCard], bool]) -> None:
     if target.exists() and not _is_model(target):
-        raise InvalidInput(f"{paths.shown(target)} exists and is not a model folder: choose another name.")
+        raise InvalidInput(f"{files.shown(target)} exists and is not a model folder: choose another name.")
     there = _card_of(target)
     if there and not replace and not same(there):
         learned = " and ".join(f"{source.name} ({source.content_hash[:12]})" for source in there.sources)
         raise InvalidInput(
-            f"{paths.shown(target)} holds another model, {there.candidate} trained on {learned}: choose another name, or "
+            f"{files.shown(target)} holds another model, {there.candidate} trained on {learned}: choose another name, or "
             "set replace."
         )
 
@@ -199,18 +199,18 @@ def load_model(name: str | Path) -> IntentModel:
     try:
         card = ModelCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
     except OSError:
-        raise InvalidInput(f"{paths.shown(folder)} holds no model ({CARD}): train one, or check the name.") from None
+        raise InvalidInput(f"{files.shown(folder)} holds no model ({CARD}): train one, or check the name.") from None
     except (ValueError, ValidationError):
-        raise InvalidInput(f"{CARD} in {paths.shown(folder)} is not a model's card: save the model anew.") from None
+        raise InvalidInput(f"{CARD} in {files.shown(folder)} is not a model's card: save the model anew.") from None
     weights = folder / WEIGHTS
     if not weights.is_file() or _sha256(weights) != card.weights_sha256:
         raise InvalidInput(
-            f"{WEIGHTS} in {paths.shown(folder)} is not the file its card describes: save the model anew."
+            f"{WEIGHTS} in {files.shown(folder)} is not the file its card describes: save the model anew."
         )
     strange = set(io.get_untrusted_types(file=weights)) - _TRUSTED
     if strange:
         raise InvalidInput(
-            f"{paths.shown(weights)} holds {sorted(strange)[0]}, which no intent model needs: not loaded."
+            f"{files.shown(weights)} holds {sorted(strange)[0]}, which no intent model needs: not loaded."
         )
     if card.embedder:
         from genesis_lab.validation.embeddings import embedder_name
@@ -225,7 +225,7 @@ def load_model(name: str | Path) -> IntentModel:
     except Exception as error:
         saved = ", ".join(f"{package} {number}" for package, number in card.versions.items())
         raise InvalidInput(
-            f"{paths.shown(weights)} can't be read here ({type(error).__name__}); it was written with {saved}."
+            f"{files.shown(weights)} can't be read here ({type(error).__name__}); it was written with {saved}."
         ) from None
 
 

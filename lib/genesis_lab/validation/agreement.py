@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput
-from genesis_lab.paths import resolve, shown
+from genesis_lab.files import resolve, shown
 from genesis_lab.stats import Interval, percentile_interval
 from genesis_lab.validation.rubric import SCALE, Rubric, as_number
 

@@ -19,7 +19,7 @@ from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Example
 from genesis_lab.domains.roles import YamlRole
 from genesis_lab.errors import InvalidInput
-from genesis_lab.paths import dataset_path
+from genesis_lab.files import dataset_path
 from genesis_lab.texts import same_words
 from genesis_lab.validation.duplicates import clusters, near_pairs, signatures
 from genesis_lab.validation.view import normalised

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from genesis_lab.domains.conversations import record as r
-from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy, read_yaml
+from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy
 from genesis_lab.domains.language import detect_many
 from genesis_lab.validation.aggregate import LISTED, Aggregate, Check
 from genesis_lab.validation.scores import Part, Score, mean_score, share, unmeasured
 from genesis_lab.validation.view import View, present
+from genesis_lab.yamls import read_yaml
 
 _LONG = 80
 """Characters from which a turn in neither language counts as being in another one."""

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.language import NAMES
 from genesis_lab.validation import duplicates
 from genesis_lab.validation.aggregate import LISTED, Aggregate
 from genesis_lab.validation.scores import Part, Score, mean_score, share, unmeasured
 from genesis_lab.validation.view import hashed, normalised
+from genesis_lab.yamls import read_yaml
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 

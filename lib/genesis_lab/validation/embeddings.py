@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.files import output_root, resolve
 from genesis_lab.hub import hub_reachable
-from genesis_lab.paths import output_root, resolve
 from genesis_lab.settings import get_settings
 
 Vectors = NDArray[np.float32]

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.stats import Interval, above
 from genesis_lab.validation.aggregate import Aggregate
 from genesis_lab.validation.label_fidelity import LEARNABLE
 from genesis_lab.validation.realism import ReferenceTexts
 from genesis_lab.validation.scores import Part, Score
+from genesis_lab.yamls import read_yaml
 
 Outcome = Literal["pass", "warn", "fail", "not measured"]
 

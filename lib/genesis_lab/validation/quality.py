@@ -19,7 +19,7 @@ from genesis_lab.domains.base import Target
 from genesis_lab.domains.conversations.record import MAX_TEXT
 from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy
 from genesis_lab.errors import InvalidInput
-from genesis_lab.partitions import map_reduce
+from genesis_lab.parallel import map_reduce
 from genesis_lab.validation import (
     completeness,
     consistency,
@@ -107,7 +107,7 @@ def validate(
     reference : real utterances; without them realism is not measured.
     embed : texts to vectors of shape (n, d), for duplicates in meaning and a better eye on labels; None does without.
     sample_per_cell : records of each intent × language in the sample on which classifiers and pairwise comparisons run.
-    partitions, executor : how the work is cut and who does it (`genesis_lab.partitions`); no number depends on it.
+    partitions, executor : how the work is cut and who does it (`genesis_lab.parallel`); no number depends on it.
     """
     if dataset.domain != "conversations":
         raise InvalidInput(

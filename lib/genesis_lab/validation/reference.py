@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.files import output_root, shown
 from genesis_lab.hub import hub_reachable
-from genesis_lab.paths import output_root, shown
 from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
 

@@ -10,11 +10,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genesis_lab.domains.conversations.opening import role_of
-from genesis_lab.domains.conversations.taxonomy import Taxonomy, read_yaml
+from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
-from genesis_lab.paths import resolve, shown
+from genesis_lab.files import resolve, shown
 from genesis_lab.texts import fence, indented
+from genesis_lab.yamls import read_yaml
 
 SCALE = (1, 2, 3, 4, 5)
 _LABELS = ("intent", "sentiment", "resolution_status")

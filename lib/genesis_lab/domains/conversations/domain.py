@@ -16,12 +16,13 @@ from genesis_lab.domains.base import Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import role_of
-from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, file_digests, load_taxonomy
+from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder, spread
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import normal, same_words, unaccented
+from genesis_lab.yamls import file_digests
 
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 Tone = Literal["neobank", "formal", "casual"]

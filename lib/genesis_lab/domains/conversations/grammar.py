@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.domains.base import Spec
-from genesis_lab.domains.conversations.taxonomy import Script, Taxonomy, read_yaml
+from genesis_lab.domains.conversations.taxonomy import Script, Taxonomy
+from genesis_lab.yamls import read_yaml
 
 _START_MOOD = {"stable_positive": "positive", "frustrated_to_satisfied": "frustrated",
                "frustrated_to_neutral": "frustrated", "stable_frustrated": "frustrated"}  # fmt: skip

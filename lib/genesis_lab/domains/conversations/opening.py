@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.domains.conversations.record import Speaker
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.texts import normal, same_words
+from genesis_lab.yamls import read_yaml
 
 
 def role_of(speaker: Any) -> Speaker | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from genesis_lab.domains.base import Message, Prompt, Spec
 from genesis_lab.domains.conversations.record import MAX_TEXT
-from genesis_lab.domains.conversations.taxonomy import Taxonomy, read_yaml
+from genesis_lab.domains.conversations.taxonomy import Taxonomy
+from genesis_lab.yamls import read_yaml
 
 _HERE = Path(__file__).parent
 _EXAMPLE_UTTERANCES = 3

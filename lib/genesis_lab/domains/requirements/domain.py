@@ -24,12 +24,12 @@ from genesis_lab.domains.answers import (
 )
 from genesis_lab.domains.base import Example, Score, Spec
 from genesis_lab.domains.concepts import Concept, concept_terms, filled
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.grammars import requirements_grammar
 from genesis_lab.domains.reading import read_json
 from genesis_lab.domains.roles import FEWEST, SCHEMA, YamlRole, draws, object_schema
 from genesis_lab.errors import ParseFailure
 from genesis_lab.texts import same_words
+from genesis_lab.yamls import read_yaml
 
 LISTS = {"functional_requirements": "FR", "non_functional_requirements": "NFR", "constraints": "C"}
 """The three lists and the letters that their ids begin with."""

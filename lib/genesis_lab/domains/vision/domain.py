@@ -28,7 +28,6 @@ from genesis_lab.domains.answers import (
 )
 from genesis_lab.domains.base import Example, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept, concept_terms, filled
-from genesis_lab.domains.conversations.taxonomy import read_yaml
 from genesis_lab.domains.grammars import vision_grammar
 from genesis_lab.domains.reading import read_json
 from genesis_lab.domains.requirements.domain import LISTS as REQUIREMENT_LISTS
@@ -37,6 +36,7 @@ from genesis_lab.domains.requirements.domain import offline as offline_requireme
 from genesis_lab.domains.roles import SCHEMA, RoleRecord, YamlRole, draws, object_schema
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, same_words, unaccented
+from genesis_lab.yamls import read_yaml
 
 LABELS = ("VISION", "REVIEW")
 VISION_FIELDS = (

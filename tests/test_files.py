@@ -12,8 +12,7 @@ import pytest
 
 from genesis_lab.dataset import DatasetWriter, open_dataset
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.outputs import placed
-from genesis_lab.paths import dataset_path
+from genesis_lab.files import dataset_path, placed
 from records import conversation
 
 KILLED = """

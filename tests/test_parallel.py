@@ -9,7 +9,7 @@ import pytest
 
 from genesis_lab.dataset import writing
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
-from genesis_lab.partitions import cut, map_reduce
+from genesis_lab.parallel import cut, map_reduce
 from genesis_lab.settings import get_settings
 from records import conversation, write
 
@@ -103,6 +103,6 @@ def test_a_dask_scheduler_that_is_not_there_is_one_sentence(dataset, monkeypatch
     pytest.importorskip("distributed")
     monkeypatch.setenv("GENESIS_DASK_ADDRESS", "tcp://127.0.0.1:9")
     get_settings.cache_clear()
-    monkeypatch.setattr("genesis_lab.partitions.CONNECT", "0.5s")
+    monkeypatch.setattr("genesis_lab.parallel.CONNECT", "0.5s")
     with pytest.raises(Unavailable, match=r"scheduler at tcp://127.0.0.1:9 can't be reached"):
         map_reduce(dataset, seen, join)
