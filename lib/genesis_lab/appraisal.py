@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genesis_lab import __version__
 from genesis_lab.dataset import Dataset, read_reports, write_report
-from genesis_lab.files import output_root, shown
 from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:
@@ -52,11 +49,12 @@ def complete(
         _complete_chats(dataset, reports, reference, taxonomy, embeddings, seed)
         return reports
     from genesis_lab.bias import check_bias
+    from genesis_lab.finetuning.checkpoints import students_of
     from genesis_lab.validation.teaching import teaching_report
 
     _keep(dataset, reports, "teaching", "Scores and audit", lambda: teaching_report(dataset))
     _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
-    return reports | _student(dataset, reports)
+    return reports | students_of(dataset, reports)
 
 
 def kept(dataset: Dataset) -> Reports:
@@ -236,36 +234,3 @@ def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
     if not _of_this((source.content_hash for source in saved.card.sources), dataset):
         return NotMeasured(f"model {model!r} learned from other data")
     return sections.predictions(saved.predict(sentences), sentences)
-
-
-def _student(dataset: Dataset, reports: Reports) -> Reports:
-    """What is known of the student that was examined on this dataset, else of the newest that it taught."""
-    from genesis_lab.finetuning.checkpoints import INFO
-
-    left_out: dict[str, str] = {}
-    examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
-    taught = [(path.parent, info) for path, info in _records(f"models/*/{INFO}", left_out)]
-    of_this = [each for each in taught if (each[1].get("made_with") or {}).get("data_hash") == dataset.content_hash]
-    found = {"left_out": left_out} if left_out else {}
-    if not of_this:
-        return found
-    folder, info = max(of_this, key=lambda each: f"local:{shown(each[0])}" in examined)
-    exports = (export for _, export in _records("*/*/export.json", left_out) if export.get("student") == shown(folder))
-    export = next(exports, None)
-    found = {"left_out": left_out} if left_out else {}
-    return {"student": info} | ({"export": export} if export else {}) | found
-
-
-def _records(pattern: str, left_out: dict[str, str]) -> list[tuple[Path, dict[str, Any]]]:
-    """The JSON records at `pattern`, newest first; one that can't be read is named in `left_out`."""
-    found = []
-    for path in sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(record, dict):
-                raise ValueError
-        except (OSError, ValueError):
-            left_out[shown(path)] = "it can't be read"
-            continue
-        found.append((path, record))
-    return found

@@ -10,14 +10,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+from genesis_lab.dataset import Dataset
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.files import named, placed, resolve, shown, write_atomically, write_error
+from genesis_lab.files import named, output_root, placed, resolve, shown, write_atomically, write_error
 from genesis_lab.providers.identity import weights_digest
 from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_weights
 
@@ -162,6 +163,40 @@ def _finish(student: Path) -> Path:
                 (whole / name).replace(student / name)
         shutil.rmtree(whole, ignore_errors=True)
     return student
+
+
+def students_of(dataset: Dataset, reports: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the student that the kept evaluation of `reports` examined, else of the newest that `dataset` taught.
+
+    Returns
+    -------
+    ``student`` (its record) and ``export`` (the record of its export) as far as there are any, and under ``left_out``
+    the records that could not be read, with why.
+    """
+    left_out: dict[str, str] = {}
+
+    def records(pattern: str) -> list[tuple[Path, dict[str, Any]]]:
+        found = []
+        for path in sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True):
+            try:
+                record = json.loads(path.read_text(encoding="utf-8"))
+                found.append((path.parent, {**record}))
+            except (OSError, ValueError, TypeError):
+                left_out[shown(path)] = "it can't be read"
+        return found
+
+    examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
+    taught = [
+        each
+        for each in records(f"models/*/{INFO}")
+        if (each[1].get("made_with") or {}).get("data_hash") == dataset.content_hash
+    ]
+    known: dict[str, Any] = {}
+    if taught:
+        folder, known["student"] = max(taught, key=lambda each: f"local:{shown(each[0])}" in examined)
+        exports = [export for _, export in records("*/*/export.json") if export.get("student") == shown(folder)]
+        known |= {"export": exports[0]} if exports else {}
+    return known | ({"left_out": left_out} if left_out else {})
 
 
 def base_name(source: str, student: Path) -> str:
