@@ -130,42 +130,25 @@ def health(
         str,
         typer.Argument(help="A model to check closely and ask one short question: bedrock:<model>, ollama:<model>."),
     ] = "",
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Put what runs learned of its quota into this params file.")
+    ] = None,
 ) -> None:
     """Check this machine and its teachers, and say what to do about it."""
-    from genesis_lab.health import check_teachers, run_checks
+    from genesis_lab.files import shown
+    from genesis_lab.health import check_teachers, learned_limits, run_checks, write_params
+
+    if write and not teacher:
+        raise InvalidInput("--write needs the teacher whose quota to write, such as bedrock:amazon.nova-lite-v1:0.")
+    if write:
+        write_params(write, learned_limits(teacher))
+        typer.echo(f"written to {shown(write)}")
 
     checks = check_teachers(teacher) if teacher else run_checks()
     for check in checks:
         typer.echo(str(check))
     if any(check.status == "FAIL" for check in checks):
         raise typer.Exit(1)
-
-
-@app.command()
-def quota(
-    teacher: Annotated[str, typer.Argument(help="For example bedrock:amazon.nova-lite-v1:0.")],
-    max_calls: Annotated[int, typer.Option(min=20, help="No more calls than this.")] = 400,
-    max_cost: Annotated[float, typer.Option(min=0.001, metavar="USD", help="Spend no more than this.")] = 0.25,
-    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Put the result into this params file.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before spending.")] = False,
-) -> None:
-    """Measure a model's real quota with some cheap calls."""
-    from genesis_lab.files import shown
-    from genesis_lab.health.quota import diagnose_quota, expected_cost, write_params
-    from genesis_lab.providers import provider_of
-
-    expected = expected_cost(provider_of(teacher), max_calls)
-    most = "price not known" if expected is None else f"${min(expected, max_cost):.4f}"
-    typer.echo(f"At most {max_calls} short calls, at most {most}. Let nothing else use the model meanwhile.")
-    if not yes and sys.stdin.isatty():
-        typer.confirm("Go on?", abort=True)
-    found = diagnose_quota(teacher, max_calls=max_calls, max_cost_usd=max_cost)
-    typer.echo(str(found))
-    for name, value in found.params.items():
-        typer.echo(f"{name}: {value}")
-    if write is not None:
-        write_params(write, found)
-        typer.echo(f"written to {shown(write)}")
 
 
 @app.command()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import boto3
 import pytest
@@ -14,8 +16,7 @@ from bedrock_emulator.models import ACCOUNT
 from bedrock_emulator.server import BedrockEmulator, Faults
 from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput
-from genesis_lab.health import check_teachers, run_checks, teachers
-from genesis_lab.health.check import Check
+from genesis_lab.health import Check, check_teachers, learned_limits, run_checks, teachers, write_params
 from genesis_lab.health.teachers import check_bedrock, check_bundled_model, check_servers, masked
 from genesis_lab.settings import get_settings
 from providers.openai_server import running
@@ -56,14 +57,11 @@ def test_a_metadata_service_that_never_answers_holds_nobody_up(set_: Set) -> Non
 
 
 def test_an_account_that_works_says_so_line_by_line(emulator: BedrockEmulator) -> None:
-    emulator.change(tokens_per_minute=180_000, requests_per_minute=900)
     found = lines(check_bedrock(HAIKU))
-    emulator.change(tokens_per_minute=None, requests_per_minute=None)
-    assert list(found) == ["aws", "region", "model", "access", "profile", "quota", "batch"]
+    assert list(found) == ["aws", "region", "model", "profile", "batch"]
     assert {name: check.status for name, check in found.items()} == dict.fromkeys(found, "OK") | {"batch": "WARN"}
     assert found["aws"].detail == "signed in as an IAM user of the account that ends in 0000"
     assert found["profile"].detail == f"us.{HAIKU}, data stay in its geography"
-    assert "tokens_per_minute: 180000 and requests_per_minute: 900" in found["quota"].detail
     assert "GENESIS_BATCH_BUCKET" in found["batch"].todo
 
 
@@ -71,11 +69,9 @@ def test_an_account_that_works_says_so_line_by_line(emulator: BedrockEmulator) -
     ("model", "name", "status", "said"),
     [
         ("emulated.old-v1:0", "model", "WARN", "legacy"),
-        ("emulated.denied-v1:0", "access", "WARN", "no agreement"),
         ("amazon.nova-none-v1:0", "model", "FAIL", "is not offered in us-east-1"),
         ("emulated.global-only-v1:0", "model", "FAIL", "GENESIS_BEDROCK_ALLOW_GLOBAL"),
         ("anthropic.claude-3-5-sonnet-20241022-v2:0", "model", "FAIL", "no longer answers"),
-        ("amazon.nova-micro-v1:0", "quota", "WARN", "lists none"),
     ],
 )
 def test_what_is_wrong_with_a_model_is_named(
@@ -116,18 +112,58 @@ def test_an_account_out_of_reach_is_a_warning(credentials: None, set_: Set) -> N
 
 
 def test_bucket_and_role_of_batch_jobs(emulator: BedrockEmulator, set_: Set) -> None:
-    set_(GENESIS_BATCH_BUCKET="results/batch", GENESIS_BATCH_ROLE_ARN=f"arn:aws:iam::{ACCOUNT}:role/batch")
-    found = lines(check_bedrock())
-    assert found["batch bucket"].status == found["batch role"].status == "FAIL"
-    assert "does not exist" in found["batch bucket"].detail
+    set_(GENESIS_BATCH_BUCKET="results/batch")
+    assert lines(check_bedrock())["batch"].status == "WARN"
+    set_(GENESIS_BATCH_ROLE_ARN=f"arn:aws:iam::{ACCOUNT}:role/batch")
+    found = lines(check_bedrock())["batch"]
+    assert found.status == "FAIL" and "There is no bucket results" in found.detail
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="results")
-    iam, trust = boto3.client("iam", region_name="us-east-1"), {"Version": "2012-10-17", "Statement": []}
-    iam.create_role(RoleName="batch", AssumeRolePolicyDocument=json.dumps(trust))
-    assert "does not trust Bedrock" in lines(check_bedrock())["batch role"].detail
-    allow = {"Effect": "Allow", "Principal": {"Service": "bedrock.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    iam.update_assume_role_policy(RoleName="batch", PolicyDocument=json.dumps(trust | {"Statement": [allow]}))
-    found = lines(check_bedrock())
-    assert found["batch bucket"].status == found["batch role"].status == "OK"
+    assert lines(check_bedrock())["batch"].detail == "results can be reached, jobs run as batch"
+
+
+def test_what_the_newest_run_learned_of_a_quota_is_shown_and_written(
+    tmp_path: Path, set_: Set, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_(GENESIS_OUTPUT_ROOT=str(tmp_path))
+    other, older, newer, broken = (tmp_path / "datasets" / name / "manifest.json" for name in "abcd")
+    for path, at, text in (
+        (older, 1, {"learned": {f"bedrock:{HAIKU}": {"tokens_per_minute": 90_000.0}}}),
+        (newer, 2, {"learned": {f"bedrock:{HAIKU}": {"tokens_per_minute": 179_412.7, "requests_per_minute": 61.2}}}),
+        (other, 3, {"learned": {f"bedrock:{HAIKU}@eu-west-1": {"tokens_per_minute": 5_000.0}}}),
+        (broken, 4, []),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(text))
+        os.utime(path, (at, at))
+    limits = learned_limits(f"bedrock:{HAIKU}")
+    assert limits == {"tokens_per_minute": 179_000, "requests_per_minute": 61}
+    assert "tokens_per_minute: 179000 and requests_per_minute: 61" in str(teachers.check_quota(f"bedrock:{HAIKU}"))
+    assert learned_limits(f"bedrock_batch:{HAIKU}") == limits and learned_limits("bedrock:other") == {}
+    params = tmp_path / "mine.yaml"
+    params.write_text('name: mine # yes\ntokens_per_minute: 0 # not known\nstages:\n  "10": {}\n')
+    with pytest.raises(SystemExit):
+        main(["health", f"bedrock:{HAIKU}", "--write", str(params)])
+    assert "written to" in capsys.readouterr().out
+    tokens, requests = (f"{name}: {value} # learned by a run" for name, value in limits.items())
+    assert params.read_text() == f'name: mine # yes\n{tokens}\n{requests}\nstages:\n  "10": {{}}\n'
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--write", "none.yaml"], "needs the teacher"),
+        (["bedrock:nobody-knows", "--write", "none.yaml"], "nothing to write"),
+    ],
+)
+def test_nothing_is_written_where_nothing_was_learned(
+    tmp_path: Path, set_: Set, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    set_(GENESIS_OUTPUT_ROOT=str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(["health", *given])
+    assert ended.value.code == 1 and said in capsys.readouterr().err
+    with pytest.raises(InvalidInput, match="no params file"):
+        write_params(tmp_path / "none.yaml", {"tokens_per_minute": 1})
 
 
 def test_a_teacher_is_asked_one_question(emulator: BedrockEmulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,11 +6,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from genesis_lab.errors import GenesisError
-from genesis_lab.health.check import Check
-from genesis_lab.health.machine import MACHINE
-from genesis_lab.health.teachers import TEACHERS, teacher_checks
+from genesis_lab.health.machine import MACHINE, Check
+from genesis_lab.health.teachers import TEACHERS, learned_limits, teacher_checks, write_params
 
-__all__ = ["MACHINE", "TEACHERS", "Check", "check_machine", "check_teachers", "run_checks"]
+__all__ = [
+    "MACHINE",
+    "TEACHERS",
+    "Check",
+    "check_machine",
+    "check_teachers",
+    "learned_limits",
+    "run_checks",
+    "write_params",
+]
 
 Checks = Sequence[Callable[[], Check | list[Check]]]
 
@@ -48,6 +56,6 @@ def _guarded(check: Callable[[], Check | list[Check]]) -> list[Check]:
     try:
         found = check()
     except (GenesisError, ImportError, OSError, RuntimeError) as error:
-        broken = " ".join(str(error).split())
-        return [Check(check.__name__.removeprefix("check_"), "FAIL", broken, "report this: a check should not break")]
+        name = getattr(check, "func", check).__name__.removeprefix("check_")
+        return [Check(name, "FAIL", " ".join(str(error).split()), "report this: a check should not break")]
     return found if isinstance(found, list) else [found]

@@ -7,16 +7,31 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
-from genesis_lab.health.check import Check
 from genesis_lab.settings import get_settings
 
 GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found, one line. `todo` is empty when all is well."""
+
+    name: str
+    status: Literal["OK", "WARN", "FAIL"]
+    detail: str
+    todo: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status:<5}{self.name:<14}{self.detail}" + (f" → {self.todo}" if self.todo else "")
+
 
 _NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
 _OPTIONAL = {

@@ -6,19 +6,21 @@ Nothing here costs anything but the one question of `check_answer`. No account n
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, MissingDependency, Transient
-from genesis_lab.health.check import Check
+from genesis_lab.files import output_root, shown, write_atomically
+from genesis_lab.health.machine import Check
 from genesis_lab.providers import OLLAMA_URL, ModelSpec, parse_spec
 from genesis_lab.providers.base import Request
-from genesis_lab.providers.bedrock_account import Account, Target, as_provider_error
+from genesis_lab.providers.bedrock_account import Account
 from genesis_lab.providers.models import default_model
 from genesis_lab.settings import get_settings
 
@@ -32,32 +34,28 @@ LOCAL_SERVERS = {
 CONNECT_S = 0.3
 ANSWER_S = 5.0
 
-_ARN = re.compile(r"arn:aws[\w-]*:[^\s\"',)]+")
-_ACCOUNT = re.compile(r"(?<!\d)\d{12}(?!\d)")
-_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
-_QUOTA = re.compile(
-    r"(?P<kind>global cross-region|cross-region|on-demand) (?:model inference|InvokeModel) "
-    r"(?P<unit>tokens|requests) per minute for (?P<model>.+)",
-    re.I,
-)
-"""Names of the quotas of a model, as the Service Quotas console lists them (the wording changed in 2026)."""
+_SECRETS = {
+    r"arn:aws[\w-]*:[^\s\"',)]+": "(ARN)",
+    r"(?<!\d)\d{12}(?!\d)": "(account)",
+    r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b": "(key id)",
+}
 _SET_UP = "aws configure, aws sso login, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+Checks = tuple[Callable[[], Check | list[Check]], ...]
 
 
-def teacher_checks(teacher: str) -> tuple[Callable[[], Check | list[Check]], ...]:
+def teacher_checks(teacher: str) -> Checks:
     """The checks of one teacher, the last of which asks it a question. Raises `InvalidInput` if it names no model."""
     spec = parse_spec(teacher)
-    asked = _named(partial(check_answer, spec), "answer")
-    if spec.provider == "bedrock":
-        return (_named(partial(check_bedrock, spec.model, spec.region), "aws"), asked)
+    asked = partial(check_answer, spec)
+    if spec.provider in ("bedrock", "bedrock_batch"):
+        return partial(check_bedrock, spec.model, spec.region), partial(check_quota, teacher), asked
     if spec.base_urls:
-        servers = dict.fromkeys(spec.base_urls)
-        return (_named(partial(check_servers, {url: url for url in servers}, spec.model), "server"), asked)
+        return partial(check_servers, {url: url for url in spec.base_urls}, spec.model), asked
     return (check_bundled_model, asked) if spec.provider == "local" else (asked,)
 
 
 def check_bedrock(model: str = "", region: str = "") -> list[Check]:
-    """Identity, region, model, access, inference profile, quota and batch: as far as each lets the next be asked.
+    """Identity, region, model, inference profile and batch: as far as each lets the next be asked.
 
     Parameters
     ----------
@@ -79,13 +77,23 @@ def check_bedrock(model: str = "", region: str = "") -> list[Check]:
         account = Account(settings.model_copy(update={"aws_region": "us-east-1"}), read_timeout_s=ANSWER_S)
     signed_in = Check("aws", "OK", "signed in with a Bedrock API key") if by_key else _identity(account)
     found = [signed_in, _region(account, where)]
-    if not where or found[0].status != "OK":
+    if not where or signed_in.status != "OK":
         return found
     try:
         target = account.find(model or default_model())
     except GenesisError as error:
         return [*found, Check("model", "FAIL", masked(str(error)), "choose another model or region, or allow it")]
-    return [*found, *_model(account, target), _quota(account, target), *_batch(account)]
+    name, called = masked(target.model_id), f"none needed, it is called in {account.region}"
+    legacy = (target.lifecycle or "").casefold() == "legacy"
+    found.append(
+        Check("model", "WARN", f"{name} is a legacy model, which AWS will switch off", "choose a newer one")
+        if legacy
+        else Check("model", "OK", name)
+    )
+    if target.call_id != target.model_id:
+        keeps = "data stay in its geography" if target.regional else "data may go to any region"
+        called = f"{masked(target.call_id)}, {keeps}"
+    return [*found, Check("profile", "OK", called), _batch(account)]
 
 
 def check_servers(servers: dict[str, str] | None = None, model: str = "") -> list[Check]:
@@ -157,13 +165,60 @@ def check_answer(spec: ModelSpec) -> Check:
     return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({used}, {cost})")
 
 
-TEACHERS: tuple[Callable[[], Check | list[Check]], ...] = (check_bedrock, check_servers, check_bundled_model)
+TEACHERS: Checks = (check_bedrock, check_servers, check_bundled_model)
+
+
+def check_quota(teacher: str) -> Check:
+    """What runs here learned of a teacher's quota, from what the service refused."""
+    learned = learned_limits(teacher)
+    told = " and ".join(f"{name}: {value}" for name, value in learned.items())
+    return Check("quota", "OK", f"{told}, learned by a run here" if told else "nothing learned yet: a run learns it")
+
+
+def learned_limits(teacher: str) -> dict[str, int]:
+    """What the newest run with this teacher learned of its quota, as parameters; empty where nothing was refused."""
+    label = parse_spec(teacher).label.replace("bedrock_batch:", "bedrock:")
+    manifests = [(path.stat().st_mtime, path) for path in (output_root() / "datasets").glob("*/manifest.json")]
+    for _, path in sorted(manifests, reverse=True):
+        try:
+            learned = json.loads(path.read_text(encoding="utf-8")).get("learned", {}).get(label)
+        except (OSError, ValueError, AttributeError):
+            continue
+        if learned:
+            # three figures, downwards: rather too slow than refused
+            units = {
+                name: 10 ** max(0, math.floor(math.log10(value)) - 2) for name, value in learned.items() if value >= 1
+            }
+            return {name: int(learned[name] // unit * unit) for name, unit in units.items()}
+    return {}
+
+
+def write_params(path: Path, limits: dict[str, int]) -> None:
+    """Put limits into a params file; everything else in it stays as it is.
+
+    Raises
+    ------
+    InvalidInput : there is no such file, or nothing to write.
+    """
+    if not limits:
+        raise InvalidInput("No run here was refused by this teacher, so there is nothing to write: run with it first.")
+    if not path.is_file():
+        raise InvalidInput(f"There is no params file {shown(path)}.")
+    text = path.read_text(encoding="utf-8")
+    for name, value in limits.items():
+        line = f"{name}: {value} # learned by a run"
+        text, found = re.subn(rf"^{name}:.*$", line, text, flags=re.M)
+        if not found:
+            before, stages, after = text.partition("\nstages:")
+            text = f"{before}\n{line}{stages}{after}" if stages else f"{text.rstrip()}\n{line}\n"
+    write_atomically(path, text)
 
 
 def masked(text: str) -> str:
     """`text` on one line, without ARNs, account numbers and access key ids: notebooks are shared."""
-    shown = _KEY_ID.sub("(key id)", _ACCOUNT.sub("(account)", _ARN.sub("(ARN)", text)))
-    return " ".join(shown.split())
+    for secret, instead in _SECRETS.items():
+        text = re.sub(secret, instead, text)
+    return " ".join(text.split())
 
 
 def _identity(account: Account) -> Check:
@@ -192,118 +247,21 @@ def _region(account: Account, region: str | None) -> Check:
     return Check("region", "OK", region)
 
 
-def _model(account: Account, target: Target) -> Iterator[Check]:
-    """The model itself, the right to use it, and the id it is called by."""
-    name = masked(target.model_id)
-    if (target.lifecycle or "").casefold() == "legacy":
-        yield Check("model", "WARN", f"{name} is a legacy model, which AWS will switch off", "choose a newer one")
-    else:
-        yield Check("model", "OK", name)
-    yield _access(account, target.model_id)
-    if target.call_id == target.model_id:
-        yield Check("profile", "OK", f"none needed, {name} is called in {account.region}")
-    else:
-        keeps = "data stay in its geography" if target.regional else "data may go to any region"
-        yield Check("profile", "OK", f"{masked(target.call_id)}, {keeps}")
-
-
-def _access(account: Account, model_id: str) -> Check:
-    todo = f"genesis health bedrock:{model_id} asks it one question"
-    try:
-        told = account.client("bedrock").get_foundation_model_availability(modelId=model_id)
-    except Exception as error:
-        said = as_provider_error(error, model_id)
-        if not isinstance(said, GenesisError):
-            raise
-        return Check("access", "WARN", "not measured: bedrock:GetFoundationModelAvailability is not allowed", todo)
-    if told["regionAvailability"] != "AVAILABLE":
-        return Check("access", "FAIL", f"{model_id} is not offered in {account.region}", "choose another region")
-    if told["authorizationStatus"] != "AUTHORIZED":
-        return Check("access", "FAIL", f"this identity may not use {model_id}", "allow bedrock:InvokeModel on it")
-    if "NOT_AVAILABLE" in (told["entitlementAvailability"], told["agreementAvailability"]["status"]):
-        ask = "ask for it in the Bedrock console, Model access (its first call may ask for you)"
-        return Check("access", "WARN", f"the account has no agreement for {model_id} yet", ask)
-    return Check("access", "OK", f"the account may use {model_id}")
-
-
-def _quota(account: Account, target: Target) -> Check:
-    """What Service Quotas says the model may be asked per minute; only a guess, because AWS may apply less."""
-    todo = f"genesis quota bedrock:{target.model_id} measures it"
-    try:
-        details = account.client("bedrock").get_foundation_model(modelIdentifier=target.model_id)["modelDetails"]
-        pages = account.client("service-quotas").get_paginator("list_service_quotas")
-        kind = "on-demand" if target.call_id == target.model_id else "cross-region"
-        kind = kind if target.regional else "global cross-region"
-        values = {}
-        for page in pages.paginate(ServiceCode="bedrock"):
-            for quota in page["Quotas"]:
-                named = _QUOTA.fullmatch(quota["QuotaName"])
-                if named and named["kind"].lower() == kind and _is_model(named["model"], details["modelName"]):
-                    values[named["unit"].lower()] = quota["Value"]
-    except Exception as error:
-        said = as_provider_error(error, target.model_id)
-        if not isinstance(said, GenesisError):
-            raise
-        return Check("quota", "WARN", "not measured: servicequotas:ListServiceQuotas is not allowed", todo)
-    if not values:
-        return Check("quota", "WARN", f"Service Quotas lists none for {target.model_id}", todo)
-    if not all(values.values()):
-        return Check("quota", "FAIL", "the account's quota for this model is 0", "ask for more in Service Quotas")
-    told = " and ".join(f"{unit}_per_minute: {value:.0f}" for unit, value in sorted(values.items(), reverse=True))
-    return Check("quota", "OK", f"{told}, by Service Quotas ({todo})")
-
-
-def _is_model(quota: str, name: str) -> bool:
-    """Whether a quota's model is the one that Bedrock lists by `name`: "Anthropic Claude Sonnet 4.5 V1" is "Claude Sonnet 4.5"."""
-    words = re.sub(r" v\d+$", "", quota.casefold())
-    return words == name.casefold() or words.endswith(f" {name.casefold()}")
-
-
-def _batch(account: Account) -> Iterator[Check]:
+def _batch(account: Account) -> Check:
     """Bucket and role of batch jobs."""
-    settings = account.settings
-    if not settings.batch_bucket or not settings.batch_role_arn:
+    from genesis_lab.providers.bedrock_batch import BatchService
+
+    service = BatchService(account)
+    try:
+        service.check()
+    except InvalidInput:
         todo = "set GENESIS_BATCH_BUCKET and GENESIS_BATCH_ROLE_ARN (the README has bucket policy and role)"
-        yield Check("batch", "WARN", "not set up: only needed for batch jobs, at half the price", todo)
-        return
-    name = settings.batch_bucket.removeprefix("s3://").split("/")[0]
-    todo = "create it in the region of the model, with the policy of the README"
-    try:
-        where = account.client("s3").head_bucket(Bucket=name).get("BucketRegion")
-        if where and where != account.region:
-            yield Check("batch bucket", "FAIL", f"is in {where}, batch jobs run in {account.region}", todo)
-        else:
-            yield Check("batch bucket", "OK", f"{masked(name)} can be reached")
-    except Exception as error:
-        yield Check("batch bucket", "FAIL", f"{masked(name)}: {_refusal(error)}", todo)
-    role = settings.batch_role_arn.rsplit("/", 1)[-1]
-    try:
-        trusted = account.client("iam").get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
-        if "bedrock.amazonaws.com" in json.dumps(trusted):
-            yield Check("batch role", "OK", f"{masked(role)} trusts Bedrock")
-        else:
-            todo = "let bedrock.amazonaws.com assume it, as in the README"
-            yield Check("batch role", "FAIL", f"{masked(role)} does not trust Bedrock", todo)
-    except Exception as error:
-        said = _refusal(error)
-        denied = "not allowed" in said
-        todo = (
-            "nothing if a batch job starts; iam:GetRole lets it be checked" if denied else "create it as in the README"
-        )
-        yield Check("batch role", "WARN" if denied else "FAIL", f"{masked(role)}: {said}", todo)
-
-
-def _refusal(error: Exception) -> str:
-    """What S3 or IAM meant."""
-    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
-    if code in ("404", "NoSuchBucket", "NoSuchEntity"):
-        return "does not exist"
-    if code in ("403", "AccessDenied"):
-        return "looking at it is not allowed"
-    said = as_provider_error(error)
-    if not isinstance(said, GenesisError):
-        raise error
-    return masked(str(said))
+        return Check("batch", "WARN", "not set up: only needed for batch jobs, at half the price", todo)
+    except GenesisError as error:
+        todo = "create it in the region of the model, with the policy of the README"
+        return Check("batch", "FAIL", masked(str(error)), todo)
+    bucket, _, role = service.place()
+    return Check("batch", "OK", f"{bucket} can be reached, jobs run as {role.rsplit('/', 1)[-1]}")
 
 
 def _models(url: str, *, named: bool) -> list[str]:
@@ -325,9 +283,3 @@ def _models(url: str, *, named: bool) -> list[str]:
         raise Fatal(f"{url} answers, but not as an OpenAI-compatible server.") from None
     finally:
         provider.close()
-
-
-def _named(check: Any, name: str) -> Callable[[], Check | list[Check]]:
-    """A partial with the name that a broken check is reported by."""
-    check.__name__ = name
-    return check  # type: ignore[no-any-return]
