@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def main() -> None:
         wall, cpu = (math.log(second[k] / first[k]) / math.log(large / small) for k in ("seconds", "cpu_s"))
         print(f"growth exponent {small:,} → {large:,}: {wall:.2f} wall clock, {cpu:.2f} CPU")
     if arguments.same:
-        _same(_dataset(arguments.sizes[0], arguments.seed), arguments.workers)
+        _same(_dataset(arguments.sizes[0], arguments.seed))
 
 
 def _arguments() -> argparse.Namespace:
@@ -98,7 +99,8 @@ def _in_a_process(what: str, path: Path, arguments: argparse.Namespace) -> dict[
     command = [sys.executable, __file__, "--measure", what, str(path), "--workers", str(arguments.workers)]
     if arguments.reference:
         command += ["--reference", arguments.reference]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    workers = {"GENESIS_WORKERS": str(arguments.workers)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **workers})
     if done.returncode:
         sys.exit(f"{what} of {path.name} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -119,7 +121,7 @@ def _validate(path: Path, arguments: argparse.Namespace) -> str:
     from genesis_lab.validation.reference import load_reference
 
     reference = load_reference(arguments.reference) if arguments.reference else None
-    report = _report(path, _pool(arguments.workers), reference=reference)
+    report = _report(path, "inline" if arguments.workers == 1 else "processes", reference=reference)
     return f"overall {report.overall:.2f} {report.verdict} ({report.turns:,} turns)"
 
 
@@ -131,15 +133,6 @@ def _report(path: Path, executor: Any, **options: Any) -> Any:
     domain = Conversations()
     taxonomy, targets = domain.taxonomy, domain.targets()
     return validate(open_dataset(path), taxonomy=taxonomy, targets=targets, executor=executor, **options)
-
-
-def _pool(workers: int) -> Any:
-    if workers == 1:
-        return "inline"
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _texts(path: Path) -> Any:
@@ -195,10 +188,10 @@ def _evidently(path: Path, arguments: argparse.Namespace) -> str:
     return f"means {means['length']:.2f} {means['words']:.2f} {means['non_letters']:.2f} {card:.4f}"
 
 
-def _same(path: Path, workers: int) -> None:
+def _same(path: Path) -> None:
     """Print whether every way of cutting and counting gives the very same report."""
     ways: list[tuple[str, Any, int | None]] = [(f"{n} partition(s), inline", "inline", n) for n in (1, 3, 17)]
-    ways += [("5 partitions, process pool", _pool(max(2, workers)), 5), ("5 partitions, local Dask", "dask", 5)]
+    ways += [("5 partitions, processes", "processes", 5), ("5 partitions, local Dask", "dask", 5)]
     reports = {name: json.dumps(_report(path, how, partitions=n).to_dict(), sort_keys=True) for name, how, n in ways}
     first = next(iter(reports.values()))
     for name, report in reports.items():

@@ -291,13 +291,13 @@ def test_a_sweep_says_which_run_failed_on_a_dask_cluster_given_by_address(house:
 
 
 def test_a_sweep_is_checked_before_anything_runs(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("genesis_lab.sweep.CONNECT_S", 1)
+    monkeypatch.setattr("genesis_lab.parallel.CONNECT", "1s")
     path = pipeline_file(house, "name: all\nstages: [10]")
     with pytest.raises(InvalidInput, match="must be int, got 'x'"):
         run_sweep(path, {"total": ["4", "x"]})
     for wrong in ("total", "total=", "total=1,1", "=1,2"):
         with pytest.raises(InvalidInput, match="name=value,value"):
             parse_grid([wrong])
-    with pytest.raises(Unavailable, match=r"no Dask scheduler at tcp://127.0.0.1:1"):
+    with pytest.raises(Unavailable, match=r"Dask scheduler at tcp://127.0.0.1:1 can\'t be reached"):
         run_sweep(path, {"total": ["4"]}, dask_address="tcp://127.0.0.1:1")
     assert not list((house / "outputs/runs").glob("*/*/runs"))

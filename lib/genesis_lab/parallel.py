@@ -1,10 +1,9 @@
-"""Aggregates over a dataset of any size: cut it, count each piece, merge. In this process, in several, or on Dask."""
+"""The same work in this process, in several, or on Dask; and aggregates over a dataset of any size: cut, count, merge."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +21,11 @@ from genesis_lab.settings import get_settings
 
 PIECE_ROWS = 50_000
 """Records of a piece, unless the number of partitions is given."""
-
-A = TypeVar("A")
-T = TypeVar("T")
 CONNECT = "10s"
 """How long a Dask scheduler may take to answer."""
-Where = Literal["inline", "processes", "dask"]
+
+A = TypeVar("A")
+Where = Literal["inline", "threads", "processes", "dask"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def map_reduce(
     merge: Callable[[A, A], A],
     *,
     partitions: int | None = None,
-    executor: Executor | Where | None = None,
+    executor: Where | None = None,
     columns: Sequence[str] | None = None,
     split: str | None = None,
 ) -> A:
@@ -58,14 +56,13 @@ def map_reduce(
 
     Parameters
     ----------
-    partial : aggregate of a table; a function at the top of a module (or `functools.partial` of one), to be sent to
-        other processes. An empty dataset is one empty table.
+    partial : aggregate of a table. An empty dataset is one empty table.
     merge : the aggregate of two neighbouring pieces.
     partitions : number of pieces; None: as many as keep each under `PIECE_ROWS` records and every worker busy. Never
         more than there are records.
-    executor : ``inline``, ``processes`` (`GENESIS_WORKERS` of them), ``dask`` (`GENESIS_DASK_ADDRESS`, whose workers
-        must see the dataset's folder, else a cluster on this machine), or any `concurrent.futures.Executor`. None: Dask
-        if an address is set, processes if there is more than one worker, else inline.
+    executor : ``inline``, ``threads`` or ``processes`` (`GENESIS_WORKERS` of them), ``dask`` (`GENESIS_DASK_ADDRESS`, whose
+        workers must see the dataset's folder, else a cluster on this machine). None: Dask if an address is set,
+        processes if there is more than one worker, else inline.
 
     Raises
     ------
@@ -74,23 +71,61 @@ def map_reduce(
     GenesisError : a worker process died.
     """
     settings = get_settings()
-    if executor is None:
-        executor = "dask" if settings.dask_address else "processes" if settings.workers > 1 else "inline"
+    executor = executor or ("dask" if settings.dask_address else "processes" if settings.workers > 1 else "inline")
     total = sum(n for name, n in dataset.counts.items() if split in (None, name))
     if partitions is None:
         partitions = max(1, math.ceil(total / PIECE_ROWS), 1 if executor == "inline" else settings.workers)
     pieces = cut(dataset, partitions, split)
-    if executor == "inline":
-        return reduce(merge, (partial(piece.table(columns)) for piece in pieces))
-    with _pool(executor, settings.workers, settings.dask_address) as pool:
-        waiting = [pool.submit(_count, partial, piece, columns) for piece in pieces]
+    jobs = [(partial, piece, columns) for piece in pieces]
+    counted: Iterator[A] = spread(_count, jobs, executor, settings.workers, settings.dask_address)
+    return reduce(merge, counted)
+
+
+def spread(
+    function: Callable[..., A],
+    jobs: Sequence[tuple[Any, ...]],
+    where: Where,
+    workers: int,
+    dask_address: str | None = None,
+    *,
+    ordered: bool = True,
+) -> Iterator[A]:
+    """What `function` makes of each job's arguments, as it comes; see `map_reduce` for the errors."""
+    from joblib import Parallel, delayed
+
+    with _backend(where, workers, dask_address):
+        run = Parallel(return_as="generator" if ordered else "generator_unordered", pre_dispatch="all")
         try:
-            return reduce(merge, (future.result() for future in _released(waiting)))
+            yield from run(delayed(function)(*job) for job in jobs)
         except BrokenProcessPool:
             raise GenesisError("A worker process died, most likely of too little memory: use fewer workers.") from None
-        finally:
-            for future in waiting:
-                future.cancel()
+
+
+@contextmanager
+def _backend(where: Where, workers: int, dask_address: str | None) -> Iterator[None]:
+    from joblib import parallel_config
+
+    backends = {"inline": ("sequential", 1), "threads": ("threading", workers), "processes": ("loky", workers)}
+    if where in backends:
+        name, n_jobs = backends[where]
+        with parallel_config(name, n_jobs=n_jobs):
+            yield
+        return
+    if where != "dask":
+        raise InvalidInput(f"Unknown executor {where!r}: expected inline, threads, processes or dask.")
+    try:
+        import distributed
+    except ImportError:
+        raise MissingDependency("dask", "Work on a cluster", 'pip install "genesis-lab[dask]"') from None
+    dask: Any = distributed
+    try:
+        here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        client = dask.Client(dask_address, timeout=CONNECT) if dask_address else dask.Client(**here)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise Unavailable(f"The Dask scheduler at {dask_address} can't be reached: {reason}") from None
+    with client, parallel_config("dask", n_jobs=-1, client=client):
+        yield
 
 
 def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Piece]:
@@ -131,50 +166,3 @@ def _rows(path: Path, start: int, stop: int, columns: Sequence[str] | None) -> p
 
 def _count(partial: Callable[[pa.Table], A], piece: Piece, columns: Sequence[str] | None) -> A:
     return partial(piece.table(columns))
-
-
-def _released(waiting: list[T]) -> Iterator[T]:
-    """Each future in order; the list lets go of it, so that a merged aggregate is not kept."""
-    waiting.reverse()
-    while waiting:
-        yield waiting.pop()
-
-
-@contextmanager
-def _pool(executor: Executor | Where, workers: int, dask_address: str | None) -> Iterator[Executor]:
-    if executor == "processes":
-        # Not fork: Arrow and DuckDB have threads, which a forked process would inherit half dead.
-        import multiprocessing
-
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield pool
-    elif executor == "dask":
-        with _dask(workers, dask_address) as pool:
-            yield pool
-    elif isinstance(executor, Executor):
-        yield executor
-    else:
-        raise InvalidInput(f"Unknown executor {executor!r}: expected inline, processes or dask.")
-
-
-@contextmanager
-def _dask(workers: int, address: str | None) -> Iterator[Executor]:
-    try:
-        import distributed
-    except ImportError:
-        raise MissingDependency("dask", "counting on a cluster", 'pip install "dask[distributed]"') from None
-    dask: Any = distributed
-    if address:
-        try:
-            client = dask.Client(address, timeout=CONNECT, set_as_default=False)
-        except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise Unavailable(f"The Dask scheduler at {address} can't be reached: {reason}") from None
-        with client:
-            yield client.get_executor(pure=False)
-        return
-    with (
-        dask.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        dask.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client.get_executor(pure=False)

@@ -7,18 +7,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.errors import InvalidInput
 from genesis_lab.files import isolated_root, write_atomically
+from genesis_lab.parallel import spread
 from genesis_lab.pipeline import load_pipeline, new_folder, read_run
-
-CONNECT_S = 10
-"""Seconds to wait for a Dask scheduler to answer."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,12 @@ def run_sweep(
         taken = any(Path(root).name.casefold() == short.casefold() for _, _, root, _ in jobs)
         root = isolated_root(folder / (f"{short}-{number}" if taken or short != label else short))
         jobs.append((str(params.resolve()), {**(overrides or {}), **values}, str(root.resolve()), values))
-    done = _on_dask(jobs, dask_address, on_point) if dask_address else _on_this_machine(jobs, workers, on_point)
-    sweep = Sweep(folder, tuple(done))
+    done = []
+    for point in spread(run_point, jobs, "dask" if dask_address else "threads", workers, dask_address, ordered=False):
+        done.append(point)
+        if on_point:
+            on_point(point)
+    sweep = Sweep(folder, tuple(sorted(done, key=lambda point: points.index(point.values))))
     text = json.dumps([asdict(point) for point in sweep.points], indent=2, ensure_ascii=False)
     write_atomically(folder / "sweep.json", text + "\n")
     return sweep
@@ -121,32 +122,3 @@ def run_point(params: str, overrides: dict[str, str], root: str, values: dict[st
     metrics = {name: value for stage in run.metrics.values() for name, value in stage.items()}
     status = run.record["status"] if finished.returncode == 0 or run.record["status"] != "completed" else "failed"
     return Point(values, status, run.record["seconds"], metrics, run.record["error"], str(run.folder))
-
-
-def _on_this_machine(jobs: Sequence[_Job], workers: int, on_point: Callable[[Point], None] | None) -> list[Point]:
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run_point, *job) for job in jobs]
-        for future in as_completed(futures):
-            if on_point:
-                on_point(future.result())
-        return [future.result() for future in futures]
-
-
-def _on_dask(jobs: Sequence[_Job], address: str, on_point: Callable[[Point], None] | None) -> list[Point]:
-    try:
-        from distributed import Client
-        from distributed import as_completed as as_dask_completed
-    except ImportError:
-        raise MissingDependency("dask", "A sweep on a cluster", 'pip install "genesis-lab[dask]"') from None
-    try:
-        client = Client(address, timeout=CONNECT_S)
-    except (OSError, ValueError) as error:
-        raise Unavailable(
-            f"There is no Dask scheduler at {address} ({type(error).__name__}): start one or leave it out."
-        ) from None
-    with client:
-        futures = [client.submit(run_point, *job, pure=False) for job in jobs]
-        for future in as_dask_completed(futures):
-            if on_point:
-                on_point(future.result())
-        return [future.result() for future in futures]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -73,8 +71,7 @@ def test_a_dataset_folder_gives_the_same_report_in_a_process_pool(
     with DatasetWriter(tmp_path / "data", "conversations", {}) as writer:
         writer.write(records)
     dataset = open_dataset(tmp_path / "data")
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        report = validate(dataset, taxonomy=DOMAIN.taxonomy, targets=DOMAIN.targets(), partitions=2, executor=pool)
+    report = validate(dataset, taxonomy=DOMAIN.taxonomy, targets=DOMAIN.targets(), partitions=2, executor="processes")
     assert report.to_dict() == good.to_dict()
 
 
