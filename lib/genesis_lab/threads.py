@@ -15,7 +15,7 @@ def in_threads(call: Callable[[T], R], items: Sequence[T], width: int) -> Iterat
     """The number of each item and what `call` makes of it, as they are done, `width` at a time.
 
     Whoever leaves early, by Ctrl-C for example, leaves the calls that are under way behind; no other is begun. An error
-    of a call is raised here.
+    of a call ends it too, and is raised here.
     """
     done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
     left, turn, over = iter(enumerate(items)), threading.Lock(), threading.Event()
@@ -29,6 +29,7 @@ def in_threads(call: Callable[[T], R], items: Sequence[T], width: int) -> Iterat
             try:
                 done.put((number, call(item), None))  # type: ignore[arg-type]  # None stands for no item
             except BaseException as error:
+                over.set()
                 done.put((number, None, error))
 
     try:

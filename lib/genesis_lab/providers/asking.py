@@ -1,0 +1,114 @@
+"""Ask a model many questions: what it has answered before is not asked again, and Ctrl-C ends the wait at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from genesis_lab.errors import Rejected
+from genesis_lab.providers.base import Completion, Request, Usage, total_cost
+from genesis_lab.providers.cache import CompletionCache
+from genesis_lab.threads import in_threads
+
+Call = Callable[[Request], Completion]
+"""Asks a model, however long its quota makes that wait: a provider's `complete`, or a teacher's `call`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Where the asking stands; what a progress bar takes. Rate, time and cost are those of what is asked now."""
+
+    done: int
+    total: int
+    rejected: int = 0
+    rate: float = 0.0
+    eta_s: float | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of many requests.
+
+    Parameters
+    ----------
+    answers : for each request, in order, its completion, or why the provider refuses it.
+    asked : requests that were not known before; `busy_s` is how long they took, all in flight together.
+    """
+
+    answers: list[Completion | Rejected]
+    asked: int
+    busy_s: float
+
+    @property
+    def completions(self) -> list[Completion]:
+        return [answer for answer in self.answers if isinstance(answer, Completion)]
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens of all answers, known ones too; None where one was not counted."""
+        counts = [answer.usage for answer in self.completions]
+        return None if None in counts else sum((usage for usage in counts if usage), Usage())
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What all answers cost, known ones too; None where a price is not known."""
+        return total_cost(answer.cost_usd for answer in self.completions)
+
+
+def ask_all(
+    call: Call,
+    requests: Sequence[Request],
+    cache: CompletionCache | None = None,
+    on_progress: Callable[[Asking], object] | None = None,
+    *,
+    width: int = 4,
+    usable: Callable[[Completion], bool] = lambda answer: True,
+    before: Callable[[], object] | None = None,
+) -> Asked:
+    """The answer to each request; requests with the same key are asked once.
+
+    Parameters
+    ----------
+    cache : keeps every usable answer as it comes, so that a run that was stopped pays for nothing twice; the caller
+        closes it.
+    width : requests in flight at once.
+    usable : answers that are not are given back, but not kept, and asked again next time.
+    before : called before anything is asked, for example to load the model; not if all is known.
+
+    Raises
+    ------
+    ProviderError : the model can't be asked at all. A request that is `Rejected` is an answer of its own.
+    """
+    keys = [request.key or str(number) for number, request in enumerate(requests)]
+    answers: dict[str, Completion | Rejected] = {}
+    for key in dict.fromkeys(request.key for request in requests if cache and request.key):
+        if cache and (kept := cache.get(key)) and usable(kept):
+            answers[key] = kept
+    open_ = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
+    copies = {key: keys.count(key) for key in answers.keys() | open_.keys()} if len(set(keys)) < len(keys) else {}
+    done, rejected, cost, started = sum(copies.get(key, 1) for key in answers), 0, 0.0, time.monotonic()
+
+    def answer(request: Request) -> Completion | Rejected:
+        try:
+            completion = replace(call(request), request_key=request.key or None)
+        except Rejected as error:
+            return error
+        if cache and request.key and usable(completion):
+            cache.put(request.key, completion)
+        return completion
+
+    if open_ and before:
+        before()
+        started = time.monotonic()
+    names = list(open_)
+    for number, (place, found) in enumerate(in_threads(answer, list(open_.values()), width), start=1):
+        answers[names[place]] = found
+        done += copies.get(names[place], 1)
+        rejected += isinstance(found, Rejected)
+        cost += (found.cost_usd or 0.0) if isinstance(found, Completion) else 0.0
+        if on_progress:
+            rate = number / max(time.monotonic() - started, 1e-9)
+            on_progress(Asking(done, len(keys), rejected, rate, (len(names) - number) / rate, cost or None))
+    return Asked([answers[key] for key in keys], len(names), time.monotonic() - started)
