@@ -35,9 +35,9 @@ from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.generation.teachers import Teacher
+from genesis_lab.providers.asking import in_threads
 from genesis_lab.providers.base import Capabilities, Request
 from genesis_lab.providers.scripted import ScriptedProvider
-from genesis_lab.threads import in_threads
 from providers.openai_server import Reply, Server, refusal, running
 
 DOMAIN = Conversations(ConversationsConfig(total=100, categories=("refunds",)))

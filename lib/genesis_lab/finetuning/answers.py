@@ -13,9 +13,9 @@ from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, Rejected
 from genesis_lab.files import write_error
 from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.providers.asking import in_threads
 from genesis_lab.providers.base import Completion, Request, request_key
 from genesis_lab.stats import Interval, Paired, mean_interval, paired, proportion_interval
-from genesis_lab.threads import in_threads
 
 if TYPE_CHECKING:
     import pandas as pd

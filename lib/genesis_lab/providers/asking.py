@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from genesis_lab.errors import Rejected
 from genesis_lab.providers.base import Completion, Request, Usage, total_cost
 from genesis_lab.providers.cache import CompletionCache
-from genesis_lab.threads import in_threads
 
+T = TypeVar("T")
+R = TypeVar("R")
 Call = Callable[[Request], Completion]
 """Asks a model, however long its quota makes that wait: a provider's `complete`, or a teacher's `call`."""
 
@@ -112,3 +116,36 @@ def ask_all(
             rate = number / max(time.monotonic() - started, 1e-9)
             on_progress(Asking(done, len(keys), rejected, rate, (len(names) - number) / rate, cost or None))
     return Asked([answers[key] for key in keys], len(names), time.monotonic() - started)
+
+
+def in_threads(call: Callable[[T], R], items: Sequence[T], width: int) -> Iterator[tuple[int, R]]:
+    """The number of each item and what `call` makes of it, as they are done, `width` at a time.
+
+    Whoever leaves early, by Ctrl-C for example, leaves the calls that are under way behind; no other is begun. An error
+    of a call ends it too, and is raised here.
+    """
+    done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+    left, turn, over = iter(enumerate(items)), threading.Lock(), threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            with turn:
+                number, item = next(left, (-1, None))
+            if number < 0:
+                return
+            try:
+                done.put((number, call(item), None))  # type: ignore[arg-type]  # None stands for no item
+            except BaseException as error:
+                over.set()
+                done.put((number, None, error))
+
+    try:
+        for _ in range(min(width, len(items))):
+            threading.Thread(target=work, name="genesis", daemon=True).start()
+        for _ in items:
+            number, result, error = done.get()
+            if error is not None:
+                raise error
+            yield number, result
+    finally:
+        over.set()

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
+from genesis_lab.providers.asking import in_threads
 from genesis_lab.providers.base import Completion, Request, Usage, request_key
 from genesis_lab.stats import Interval, mean_interval, proportion_interval
-from genesis_lab.threads import in_threads
 from genesis_lab.validation.agreement import Agreement, Labels, agreements
 from genesis_lab.validation.rubric import SCALE, Criterion, Rubric, load_rubric, question, read_scores
 
