@@ -55,7 +55,7 @@ render: $(READY)  ## Generate the common cells of the notebooks, then execute th
 	$(BIN)/python tools/notebook_tools.py render
 
 readme: $(READY)  ## Bring the command overview in README.md up to date
-	$(BIN)/python tools/readme.py README.md
+	$(BIN)/python tools/readme.py
 
 lock: $(READY)  ## Write the versions in .venv to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | $(BIN)/python tools/lock.py > requirements.lock.new

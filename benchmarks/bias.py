@@ -58,7 +58,6 @@ def main() -> None:
 def _dataset(size: int) -> Path:
     """`size` offline conversations, made once."""
     import validate  # benchmarks/validate.py, beside this file
-
     from genesis_lab.dataset import DatasetWriter, open_dataset
 
     if size <= GENERATED:

@@ -15,7 +15,6 @@ from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.files import write_atomically
 from genesis_lab.health import MACHINE, TEACHERS, run_checks
 from genesis_lab.validation.quality import validate
-from readme import BEGIN, END, help_text, refreshed
 from tiny_notebooks import write_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -194,16 +193,6 @@ def test_writing_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         write_atomically(path, "\ud800")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_the_readme_shows_the_present_help() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert refreshed(readme) == readme, "run: make readme"
-
-
-def test_the_readme_block_is_replaced_whole() -> None:
-    text = refreshed(f"before\n{BEGIN}\nold\n{END}\nafter")
-    assert help_text() in text and "old\n" not in text and text.startswith("before") and text.endswith("after")
 
 
 def test_audit_lists_issues_writes_a_repaired_copy_and_fails_while_some_are_left(

@@ -1,4 +1,8 @@
-"""The command overview in README.md: ``python tools/readme.py README.md`` brings it up to date (``make readme``)."""
+"""What README.md quotes: ``python tools/readme.py`` brings the commands and the measured figures up to date (``make readme``).
+
+``<!-- genesis --help -->`` … holds the overview of commands; ``<!-- bench NAME -->`` … the table of benchmarks/results/NAME.json,
+``<!-- bench NAME.FACT -->`` … one of its facts; each ends with ``<!-- / -->``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-BEGIN, END = "<!-- genesis --help -->", "<!-- /genesis --help -->"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import bench  # noqa: E402  (benchmarks/bench.py, beside this folder)
+
+BLOCK = re.compile(r"<!-- (genesis --help|bench [\w.]+) -->.*?<!-- / -->", re.DOTALL)
 
 
 def help_text() -> str:
@@ -19,13 +28,23 @@ def help_text() -> str:
 
 
 def refreshed(readme: str) -> str:
-    """`readme` with the present help between the two markers."""
-    if BEGIN not in readme or END not in readme:
-        raise SystemExit(f"README.md must hold the lines {BEGIN} and {END}.")
-    block = f"{BEGIN}\n```text\n{help_text()}\n```\n{END}"
-    return re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: block, readme, count=1, flags=re.DOTALL)
+    """`readme` with everything between its markers as it is now.
+
+    Raises
+    ------
+    KeyError : it quotes a result or a fact that is not there.
+    """
+    return BLOCK.sub(lambda found: f"<!-- {found[1]} -->{_content(found[1])}<!-- / -->", readme)
+
+
+def _content(what: str) -> str:
+    if what == "genesis --help":
+        return f"\n```text\n{help_text()}\n```\n"
+    name, _, fact = what.removeprefix("bench ").partition(".")
+    result = bench.results()[name]
+    return str(result["facts"][fact]) if fact else f"\n{bench.table(result)}\n"
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
+    path = ROOT / "README.md"
     path.write_text(refreshed(path.read_text(encoding="utf-8")), encoding="utf-8")
