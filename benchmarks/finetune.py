@@ -101,7 +101,10 @@ def _prepared(a: argparse.Namespace) -> Any:
         torch.set_num_threads(a.threads)
     config, role = _settings(a), get_domain("requirements")
     specs, about = role.specs(max(10, a.examples), a.seed), Provenance(provider="", model="", prompt_version="")
-    records = [role.parse(role.offline_text(spec, 0), spec, about).model_dump() for spec in specs[: a.examples]]
+    records = [
+        role.render(role.parse(role.offline_text(spec, 0), spec), spec, about).model_dump()
+        for spec in specs[: a.examples]
+    ]
     loaded = load_model(config.base)
     if a.shape:
         loaded = _random(loaded, SHAPES[a.shape])

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from genesis_lab.domains.base import Provenance, Spec
+from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import ParseFailure
 from genesis_lab.providers.base import Completion, Request
@@ -119,7 +119,7 @@ def _fits(domain: Conversations, answer: Completion, spec: Spec) -> bool:
 
 def _accepted(domain: Conversations, answer: Completion, spec: Spec) -> bool:
     try:
-        domain.parse(answer.text, spec, Provenance(provider="local", model=answer.model, prompt_version="benchmark"))
+        domain.parse(answer.text, spec)
     except ParseFailure:
         return False
     return True

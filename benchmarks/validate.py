@@ -85,7 +85,9 @@ def _records(size: int, seed: int) -> Iterator[list[dict[str, Any]]]:
     for spec in domain.specs(size, seed):
         for attempt in range(8):
             try:
-                block.append(domain.parse(domain.offline_text(spec, attempt), spec, provenance).model_dump())
+                block.append(
+                    domain.render(domain.parse(domain.offline_text(spec, attempt), spec), spec, provenance).model_dump()
+                )
                 break
             except ParseFailure:
                 continue

@@ -50,7 +50,7 @@ def offline_records():
     domain = Conversations(ConversationsConfig(total=154))
     provenance = Provenance(provider="offline", model="grammar", prompt_version="1")
     specs = domain.specs(154, 1)
-    return [domain.parse(domain.offline_text(s, 0), s, provenance).model_dump() for s in specs[:120]]
+    return [domain.render(domain.parse(domain.offline_text(s, 0), s), s, provenance).model_dump() for s in specs[:120]]
 
 
 def test_a_dataset_as_planned_has_no_finding(tmp_path):

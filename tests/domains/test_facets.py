@@ -24,6 +24,6 @@ def test_the_text_of_a_conversation_is_its_opening():
     domain = get_domain("conversations", total=10)
     provenance = Provenance(provider="offline", model="grammar", prompt_version="1")
     spec = domain.specs(10, 1)[0]
-    record = domain.parse(domain.offline_text(spec, 0), spec, provenance).model_dump(mode="json")
+    record = domain.render(domain.parse(domain.offline_text(spec, 0), spec), spec, provenance).model_dump(mode="json")
     data = pa.Table.from_pylist([record])  # noqa: F841  (DuckDB reads it by name)
     assert duckdb.sql(f"SELECT {domain.facets.text} FROM data").fetchall() == [(record["turns"][0]["text"],)]

@@ -33,7 +33,10 @@ def taxonomy():
 def conversations():
     """280 conversations, 10 for each intent in each language, as the offline provider writes and the domain reads them."""
     domain = Conversations(ConversationsConfig(total=TOTAL, taxonomy=FILE))
-    return [domain.parse(domain.offline_text(spec, 0), spec, PROVENANCE) for spec in domain.specs(TOTAL, 42)]
+    return [
+        domain.render(domain.parse(domain.offline_text(spec, 0), spec), spec, PROVENANCE)
+        for spec in domain.specs(TOTAL, 42)
+    ]
 
 
 def test_it_has_at_least_twelve_intents_in_five_categories(taxonomy):
@@ -95,4 +98,4 @@ def test_the_least_that_the_header_names_is_a_taxonomy(tmp_path):
     taxonomy = load_taxonomy(path)
     assert taxonomy.names == ("order_cake",) and len(taxonomy.script("order_cake").examples.es) == 3
     domain = Conversations(ConversationsConfig(total=10, taxonomy=str(path)))
-    assert len([domain.parse(domain.offline_text(s, 0), s, PROVENANCE) for s in domain.specs(10, 42)]) == 10
+    assert len([domain.parse(domain.offline_text(s, 0), s) for s in domain.specs(10, 42)]) == 10

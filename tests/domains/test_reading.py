@@ -157,7 +157,7 @@ def test_a_conversation_is_read_by_the_same_means_with_speakers_however_spelt() 
     for turn in data["turns"]:
         turn["speaker"] = {"customer": "CLIENTE", "agent": "Assistant:"}[turn["speaker"]]
     sent = f"<think>{{</think>```json\n{json.dumps([data])[:-1]},]\n```\nAnything {{else}}?"
-    assert domain.parse(sent, spec, PROVENANCE).turns == domain.parse(plain, spec, PROVENANCE).turns
+    assert domain.parse(sent, spec)["turns"] == domain.parse(plain, spec)["turns"]
 
 
 def test_a_judges_scores_are_read_by_the_same_means() -> None:
@@ -180,7 +180,7 @@ def test_an_intent_named_after_thoughts_is_the_intent() -> None:
 def role_answer(name: str):
     role = get_domain(name, total=12)
     spec = role.specs(12, 3)[4]
-    return role, spec, role.parse(role.offline_text(spec, 0), spec, PROVENANCE).answer
+    return role, spec, role.parse(role.offline_text(spec, 0), spec)["answer"]
 
 
 ROUND_YAML = [
@@ -199,7 +199,7 @@ ROUND_YAML = [
 @pytest.mark.parametrize("around", ROUND_YAML)
 def test_requirements_in_yaml_are_read_whatever_stands_round_them(around: str) -> None:
     role, spec, answer = role_answer("requirements")
-    assert role.parse(around.format(answer), spec, PROVENANCE).answer == answer
+    assert role.parse(around.format(answer), spec)["answer"] == answer
 
 
 def test_a_role_answer_in_json_is_read_whatever_stands_round_it() -> None:
@@ -209,7 +209,7 @@ def test_a_role_answer_in_json_is_read_whatever_stands_round_it() -> None:
     data = load(answer)
     draft = json.dumps(data | {"title": "A draft title of nothing"})
     for text in (f"<think>{draft}</think>{json.dumps([data])}", f"{{x}} {draft} {json.dumps(data)[:-1]},}} {{y}}"):
-        assert role.parse(text, spec, PROVENANCE).answer == answer
+        assert role.parse(text, spec)["answer"] == answer
 
 
 @pytest.mark.parametrize(
@@ -217,12 +217,12 @@ def test_a_role_answer_in_json_is_read_whatever_stands_round_it() -> None:
 )
 def test_a_vision_is_read_whatever_stands_round_it(around: str) -> None:
     role, spec, answer = role_answer("vision")
-    assert role.parse(around.format(answer), spec, PROVENANCE).answer == answer
+    assert role.parse(around.format(answer), spec)["answer"] == answer
     bare = "".join(line + "\n" for line in answer.splitlines() if not line.startswith("```"))
-    assert role.parse(around.format(bare), spec, PROVENANCE).answer == answer
+    assert role.parse(around.format(bare), spec)["answer"] == answer
     indented = "".join(f"  {line}\n" if not line.startswith("```") else "" for line in answer.splitlines())
     both = "vision:\n" + indented.replace("  status:", "review:\n  status:", 1)
-    assert role.parse(both, spec, PROVENANCE).answer == answer
+    assert role.parse(both, spec)["answer"] == answer
 
 
 ROUND = [

@@ -22,7 +22,7 @@ def made(name: str, seed: int, attempt: int = 0, total: int = 12, **options):
     """A role, and one of its offline records as an example."""
     role: Role = get_domain(name, **options)
     spec = role.specs(total, seed)[seed % total]
-    record = role.parse(role.offline_text(spec, attempt), spec, PROVENANCE)
+    record = role.render(role.parse(role.offline_text(spec, attempt), spec), spec, PROVENANCE)
     return role, spec, role.example(record.model_dump())
 
 
@@ -61,7 +61,7 @@ def test_content_tells_an_answer_to_this_concept_from_an_answer_to_another(name)
     role = get_domain(name)
     examples = []
     for spec in role.specs(80, 9):
-        record = role.parse(role.offline_text(spec, 0), spec, PROVENANCE)
+        record = role.render(role.parse(role.offline_text(spec, 0), spec), spec, PROVENANCE)
         examples.append(role.example(record.model_dump()))
     english = [e for e in examples if e.language == "en"]
     own = [role.score(e.answer, e).parts for e in english]
@@ -75,12 +75,12 @@ def test_a_text_in_the_other_language_is_named(name) -> None:
     role = get_domain(name, total=20)
     first = {}
     for spec in role.specs(20, 1):
-        record = role.parse(role.offline_text(spec, 0), spec, PROVENANCE)
+        record = role.render(role.parse(role.offline_text(spec, 0), spec), spec, PROVENANCE)
         first.setdefault(record.language, (spec, role.example(record.model_dump())))
     (spec, english), (_, spanish) = first["en"], first["es"]
     assert "must be in 'en', it reads as 'es'" in " ".join(role.score(spanish.answer, english).problems)
     with pytest.raises(ParseFailure, match="must be in 'en'"):
-        role.parse(spanish.answer, spec, PROVENANCE)
+        role.parse(spanish.answer, spec)
 
 
 def test_each_part_of_the_requirements_score_costs_what_the_definition_says() -> None:
@@ -136,7 +136,7 @@ def test_a_missing_review_is_asked_for_by_name() -> None:
     role, spec, example = made("vision", 2)
     vision = example.answer.split("```yaml REVIEW")[0]
     with pytest.raises(ParseFailure, match="the REVIEW block is missing") as raised:
-        role.parse(vision, spec, PROVENANCE)
+        role.parse(vision, spec)
     assert 0.2 < raised.value.score < 0.8
 
 
@@ -154,7 +154,7 @@ def test_a_teacher_may_answer_in_json_or_in_a_fence_and_the_student_learns_the_p
         vision, review = (load(part.split("\n", 1)[1]) for part in example.answer.split("```")[1::2])
         sent = [json.dumps({"vision": vision, "review": review}), "Sure!\n\n" + example.answer]
     for text in sent:
-        assert role.parse(text, spec, PROVENANCE).answer == example.answer
+        assert role.parse(text, spec)["answer"] == example.answer
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -184,9 +184,9 @@ def test_min_score_decides_what_is_accepted() -> None:
     strict, spec, example = made("requirements", 6, min_score=0.99)
     spoilt = example.answer.replace("FR001", "FR01", 1)
     with pytest.raises(ParseFailure, match=r"score 0.95 is below 0.99.*FR01") as raised:
-        strict.parse(spoilt, spec, PROVENANCE)
+        strict.parse(spoilt, spec)
     assert raised.value.score == pytest.approx(1 - 1 / 21)
-    assert get_domain("requirements", min_score=0.9).parse(spoilt, spec, PROVENANCE).answer == spoilt.strip()
+    assert get_domain("requirements", min_score=0.9).parse(spoilt, spec)["answer"] == spoilt.strip()
 
 
 @settings(max_examples=200, deadline=None)
@@ -204,7 +204,7 @@ def test_the_grammar_is_one_that_llguidance_takes_and_every_offline_answer_is_in
     assert not llguidance.LLMatcher.validate_grammar(grammar)
     tokenizer = llguidance.LLTokenizer("byte")
     for spec in role.specs(40, 8):
-        record = role.parse(role.offline_text(spec, 0), spec, PROVENANCE)
+        record = role.render(role.parse(role.offline_text(spec, 0), spec), spec, PROVENANCE)
         matcher = llguidance.LLMatcher(tokenizer, grammar)
         tokens = list(record.answer.encode())
         assert matcher.validate_tokens(tokens) == len(tokens), record.answer

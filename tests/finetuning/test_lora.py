@@ -70,7 +70,9 @@ def taught(folder: Path, n: int) -> Dataset:
     specs = role.specs(max(n, 1), 1)[:n]
     about = Provenance(provider="offline", model="grammar", prompt_version=role.prompt_version)
     with DatasetWriter(folder, role.name, {}) as writer:
-        writer.write([role.parse(role.offline_text(s, 0), s, about).model_dump() for s in specs], "train")
+        writer.write(
+            [role.render(role.parse(role.offline_text(s, 0), s), s, about).model_dump() for s in specs], "train"
+        )
     return open_dataset(folder)
 
 
@@ -477,7 +479,7 @@ def test_a_dataset_with_one_text_teaches_it_or_says_what_is_missing(n: int, base
     role: Any = get_domain("requirements", max_items=2)
     spec = role.specs(1, 1)[0]
     about = Provenance(provider="offline", model="grammar", prompt_version=role.prompt_version)
-    record = role.parse(role.offline_text(spec, 0), spec, about).model_dump()
+    record = role.render(role.parse(role.offline_text(spec, 0), spec), spec, about).model_dump()
     with DatasetWriter(tmp_path / "one", role.name, {}) as writer:
         writer.write([record] * n, "train")
         writer.write([record], "validation")

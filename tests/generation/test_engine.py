@@ -141,13 +141,12 @@ def test_every_kind_of_bad_answer_is_asked_for_again_and_the_plan_is_met(tmp_pat
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_bad_answer_is_refused_with_a_reason(fault):
-    from genesis_lab.domains.base import Provenance
     from genesis_lab.errors import ParseFailure
 
     domain = small_domain()
     spec = next(s for s in domain.specs(12, 7) if s.attributes["complexity"] == "simple")
     with pytest.raises(ParseFailure) as failure:
-        domain.parse(fault, spec, Provenance(provider="p", model="m", prompt_version="1"))
+        domain.parse(fault, spec)
     assert failure.value.reasons and min(map(len, failure.value.reasons)) > 10
 
 

@@ -226,7 +226,9 @@ def test_the_bundled_model_writes_a_conversation_that_fits() -> None:
     for answer in answers:
         assert answer.stop_reason == "end"
         jsonschema.validate(json.loads(answer.text), schema)
-    record = domain.parse(
-        answers[0].text, spec, Provenance(provider="local", model=provider.model, prompt_version=domain.prompt_version)
+    record = domain.render(
+        domain.parse(answers[0].text, spec),
+        spec,
+        Provenance(provider="local", model=provider.model, prompt_version=domain.prompt_version),
     )
     assert [turn.speaker for turn in record.turns] == ["customer", "agent"]

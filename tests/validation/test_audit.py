@@ -19,7 +19,10 @@ PROVENANCE = Provenance(provider="offline", model="grammar", prompt_version="1")
 def records(name: str, total: int, **options) -> list[tuple[str, dict]]:
     """Clean offline records of a role, each with its split."""
     role = get_domain(name, **options)
-    made = [(s, role.parse(role.offline_text(s, 0), s, PROVENANCE).model_dump()) for s in role.specs(total, 5)]
+    made = [
+        (s, role.render(role.parse(role.offline_text(s, 0), s), s, PROVENANCE).model_dump())
+        for s in role.specs(total, 5)
+    ]
     return sorted(((s.attributes["split"], record) for s, record in made), key=lambda pair: -len(pair[0]))
 
 

@@ -25,7 +25,7 @@ def made(total: int, **options: Any) -> tuple[Conversations, Records]:
     """Offline conversations, two thirds as varied as the demonstration's: 15 per label and language."""
     domain = Conversations(ConversationsConfig(total=total, **options))
     specs = domain.specs(total, domain.config.seed)
-    answers = [domain.parse(domain.offline_text(spec, 0), spec, PROVENANCE) for spec in specs]
+    answers = [domain.render(domain.parse(domain.offline_text(spec, 0), spec), spec, PROVENANCE) for spec in specs]
     return domain, [answer.model_dump(mode="json") for answer in answers]
 
 
@@ -166,7 +166,8 @@ def test_what_a_language_model_wrote_as_stories_is_three_times_as_long_as_people
     rows = [json.loads(line) for line in recorded.read_text(encoding="utf-8").splitlines()]
     specs = domain.specs(770, 42)
     records = [
-        domain.parse(r["answer"], s, PROVENANCE).model_dump(mode="json") for r, s in zip(rows, specs, strict=True)
+        domain.render(domain.parse(r["answer"], s), s, PROVENANCE).model_dump(mode="json")
+        for r, s in zip(rows, specs, strict=True)
     ]
     found = report(records, domain)
     failed = [gate for gate in found.gates if gate.outcome == "fail"]

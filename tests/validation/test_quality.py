@@ -274,7 +274,10 @@ def _conversations(total: int, seed: int) -> list[dict[str, Any]]:
     domain = Conversations(DOMAIN.config.model_copy(update={"total": total, "seed": seed}))
     provenance = Provenance(provider="offline", model="grammar", prompt_version="1")
     specs = domain.specs(total, seed)
-    return [domain.parse(domain.offline_text(spec, 0), spec, provenance).model_dump(mode="json") for spec in specs]
+    return [
+        domain.render(domain.parse(domain.offline_text(spec, 0), spec), spec, provenance).model_dump(mode="json")
+        for spec in specs
+    ]
 
 
 def _report(records: list[dict[str, Any]], *, reference: Real | None = None, pieces: int = 1) -> QualityReport:

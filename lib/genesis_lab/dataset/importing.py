@@ -93,7 +93,7 @@ def import_dataset(
     """
     schema = arrow_schema(record_type(domain))
     reader = _Reader(schema, record_type(domain), normal(dict(field_map or {})), language)
-    reader.aliases = getattr(get_domain(domain), "aliases", {})
+    reader.aliases = get_domain(domain).facets.aliases
     if domain == "conversations":
         reader.chats = ChatReader(reader.field_map, taxonomy)
     known = {*schema.names, *(reader.chats.extra_fields if reader.chats else ())}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from genesis_lab.domains.base import Domain
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, sentence
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 DOMAINS = {
     "conversations": ("conversations.domain", "Conversations"),
@@ -24,21 +27,25 @@ def get_domain(name: str = "conversations", **options: Any) -> Domain:
     ------
     InvalidInput : there is no such domain, or an option is impossible.
     """
-    if name not in DOMAINS:
-        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
     from pydantic import ValidationError
 
-    place, kind = DOMAINS[name]
-    domain: Any = getattr(import_module(f"genesis_lab.domains.{place}"), kind)
-    model = domain.config_type
+    domain = _class(name)
     try:
-        config = model(**{k: v for k, v in options.items() if k in model.model_fields})
+        return domain(domain.config_type(**{k: v for k, v in options.items() if k in domain.config_type.model_fields}))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(
-            f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}."
-        ) from None
-    return cast(Domain, domain(config))
+        raise InvalidInput(sentence(error)) from None
+
+
+def config_for(name: str) -> type[BaseModel]:
+    """What a user may choose of the domain of that name."""
+    return _class(name).config_type
+
+
+def _class(name: str) -> type[Domain]:
+    if name not in DOMAINS:
+        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
+    place, kind = DOMAINS[name]
+    return cast("type[Domain]", getattr(import_module(f"genesis_lab.domains.{place}"), kind))
 
 
 def recorded_domain(manifest: Mapping[str, Any]) -> Domain | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
@@ -40,6 +41,9 @@ class Spec:
     seed: int
     attributes: Mapping[str, Any]
 
+
+Answer = dict[str, Any]
+"""What the journal keeps of a model's answer: plain JSON, from which a domain makes the record."""
 
 Message = tuple[Literal["user", "assistant"], str]
 """One message of a chat: who speaks, and the text."""
@@ -104,50 +108,107 @@ class Facets:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
-class Domain(Protocol):
-    """A task family. Knows nothing of providers, engines or datasets."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that is looked at in every record or turn of a dataset.
+
+    Parameters
+    ----------
+    name : a stable kind, for counts.
+    score : which score of quality it counts for.
+    unit : what is counted, in the singular, as a report says it.
+    over : what it looks at.
+    applies : SQL over the columns of `over` that says where it can be told at all.
+    fails : SQL that is true where it is wrong; or, where SQL can't, a function of an Arrow table to a mask of its rows.
+    says : SQL for one sentence on a failing row.
+    """
 
     name: str
-    facets: Facets
-    version: str
+    score: str
+    unit: str
+    over: Literal["records", "turns"]
+    applies: str
+    fails: str | Callable[[Any], Any]
+    says: str
+
+
+class Domain(ABC):
+    """A task family. Knows nothing of providers, engines or datasets."""
+
+    name: ClassVar[str]
+    facets: ClassVar[Facets]
+    record_type: ClassVar[type[BaseModel]]
+    """The schema of a record."""
+    config_type: ClassVar[type[BaseModel]]
+    """What a user may choose; every field has a default."""
+    version: ClassVar[str] = "1"
     """Version of schema and checks; part of a dataset's config hash."""
-    prompt_version: str
+    prompt_version: ClassVar[str] = "1"
     """Version of prompt and offline text; part of the request key."""
 
-    @property
-    def config(self) -> BaseModel:
-        """What the user chose."""
-
-    @property
-    def record_type(self) -> type[BaseModel]:
-        """The schema of a record."""
+    def __init__(self, config: Any = None) -> None:
+        self.config: Any = config or self.config_type()
 
     def knowledge(self) -> Mapping[str, str]:
         """A digest of everything besides the options that shapes the records: prompts, word lists, a user's taxonomy.
 
         Where an option says where it is, it goes by the name of that option.
         """
+        return {}
 
+    @property
+    def needs(self) -> str:
+        """The dataset whose records it answers, by name or folder; empty: none. They are given by `feed` before a plan is made."""
+        return ""
+
+    def feed(self, records: Iterable[Mapping[str, Any]], domain: str) -> None:
+        """Take the records of the dataset that it needs, which is of the domain of that name.
+
+        Raises
+        ------
+        InvalidInput : it can't answer records of that domain.
+        """
+        raise NotImplementedError(f"{self.name} needs no records")
+
+    @abstractmethod
     def targets(self) -> Sequence[Target]:
         """The plan's attributes with their target shares."""
 
+    @abstractmethod
     def specs(self, total: int, seed: int) -> Sequence[Spec]:
         """Exactly `total` specs that meet every target by largest remainder."""
 
+    @abstractmethod
     def prompt(self, spec: Spec) -> Prompt:
         """The messages that ask for `spec`'s record."""
 
-    def offline_text(self, spec: Spec, attempt: int) -> str:
-        """What the offline provider answers: the same kind of text a model would send."""
+    def offline_text(self, spec: Spec, attempt: int) -> str | None:
+        """What the offline provider answers: the same kind of text a model would send; None where there is none."""
+        return None
 
+    @abstractmethod
     def answer_characters(self, spec: Spec) -> int:
         """About how long a model's answer is."""
 
-    def fingerprint(self, record: Any) -> str:
+    @abstractmethod
+    def parse(self, text: str, spec: Spec) -> Answer:
+        """The answer in what a model sent, checked; raises `ParseFailure` with every reason it can't be used."""
+
+    @abstractmethod
+    def fingerprint(self, answer: Answer, spec: Spec) -> str:
         """What no two records of a dataset may share, for example a conversation's opening words."""
 
-    def parse(self, text: str, spec: Spec, provenance: Provenance) -> BaseModel:
-        """The record in a model's answer; raises `ParseFailure` with every reason it can't be used."""
+    @abstractmethod
+    def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> BaseModel:
+        """The record of an answer that `parse` accepted: the same whenever and wherever it is made."""
+
+    def checks(self) -> Sequence[Check]:
+        """What is looked at in a dataset's records."""
+        return ()
+
+    def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record as the cells of a flat table."""
+        return dict(record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +252,10 @@ class Score:
     problems: tuple[str, ...] = ()
 
 
-class Role(Domain, Protocol):
-    """A domain whose records teach a small model one task."""
+class Role(Protocol):
+    """What teaches a small model one task, and examines it. The domains of roles are this too."""
+
+    name: str
 
     def example(self, record: Mapping[str, Any]) -> Example:
         """The question and answer that a record (as read from a dataset) teaches."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from genesis_lab.domains import concepts
 from genesis_lab.domains.answers import Fault
-from genesis_lab.domains.base import Example, Facets, Prompt, Provenance, Score, Spec, Target
+from genesis_lab.domains.base import Answer, Domain, Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.language import detect
-from genesis_lab.errors import ParseFailure
+from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, normal, same_words
 from genesis_lab.yamls import file_digests
 
@@ -89,12 +89,9 @@ class RoleRecord(BaseModel):
     provenance: Provenance
 
 
-class YamlRole:
+class YamlRole(Domain):
     """The `Role` whose answers are YAML; each role adds its schema, texts and score."""
 
-    name: str
-    version = "1"
-    prompt_version = "1"
     facets = Facets(
         unit="examples",
         id="record_id",
@@ -104,19 +101,25 @@ class YamlRole:
         attributes=("language", "industry", "emphasis"),
         preview="dialogue",
         task_categories=("text-generation",),
+        aliases={"concept": "prompt", "answer": "response"},
     )
-    record_type: type[BaseModel] = RoleRecord
+    record_type: ClassVar[type[BaseModel]] = RoleRecord
     config_type = RoleConfig
-    aliases: ClassVar[Mapping[str, str]] = {"concept": "prompt", "answer": "response"}
-    """What other people's data calls our fields."""
-
-    def __init__(self, config: RoleConfig | None = None) -> None:
-        self.config = config or RoleConfig()
+    config: RoleConfig
 
     def knowledge(self) -> dict[str, str]:
         """Digests of the role's prompts and words and of the concepts."""
         domains = Path(concepts.__file__).parent
         return file_digests(*domains.glob("*.yaml"), *(domains / self.name).glob("*.yaml"))
+
+    @property
+    def needs(self) -> str:
+        return self.config.requirements
+
+    def feed(self, records: Iterable[Mapping[str, Any]], domain: str) -> None:
+        raise InvalidInput(
+            f"requirements: role vision answers examples of requirements, got role {self.name} and a dataset of {domain}."
+        )
 
     def targets(self) -> Sequence[Target]:
         """Shares of language, industry and emphasis."""
@@ -149,11 +152,11 @@ class YamlRole:
         names = ("language", "group", "industry", "region", "emphasis")
         return {"concept": self.concept(spec).text} | {name: a[name] for name in names}
 
-    def fingerprint(self, record: Any) -> str:
-        return same_words(record.answer)
+    def fingerprint(self, answer: Answer, spec: Spec) -> str:
+        return same_words(answer["answer"])
 
-    def parse(self, text: str, spec: Spec, provenance: Provenance) -> BaseModel:
-        """The record of an answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.
+    def parse(self, text: str, spec: Spec) -> Answer:
+        """The answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.
 
         Raises
         ------
@@ -168,9 +171,13 @@ class YamlRole:
             rejected = [f"score {score.total:.2f} is below {self.config.min_score:g}", *(rejected or score.problems)]
         if rejected:
             raise ParseFailure(*rejected, score=score.total)
-        digest = hashlib.sha256(f"{self.name}\x1f{draft['concept']}\x1f{answer}".encode("utf-8", "surrogatepass"))
+        return {"answer": answer}
+
+    def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> BaseModel:
+        draft, said = self.draft(spec), answer["answer"]
+        digest = hashlib.sha256(f"{self.name}\x1f{draft['concept']}\x1f{said}".encode("utf-8", "surrogatepass"))
         return self.record_type(
-            record_id=f"{self.name[:3]}_{digest.hexdigest()[:16]}", **draft, answer=answer, provenance=provenance
+            record_id=f"{self.name[:3]}_{digest.hexdigest()[:16]}", **draft, answer=said, provenance=provenance
         )
 
     def example(self, record: Mapping[str, Any]) -> Example:

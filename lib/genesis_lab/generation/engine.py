@@ -441,12 +441,12 @@ class _Run:
             completion_tokens=completion.usage.completion_tokens if completion.usage else None,
             generated_at=completion.created_at,
         )
-        record = self.domain.parse(completion.text, task.spec, provenance)
-        words = self.domain.fingerprint(record)
+        answer = self.domain.parse(completion.text, task.spec)
+        words = self.domain.fingerprint(answer, task.spec)
         fingerprint = hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=10).digest()
         if self.tally.fingerprints.get(fingerprint, task.spec.index) < task.spec.index:
             raise ParseFailure(_SAME)
-        return record.model_dump_json(), fingerprint
+        return self.domain.render(answer, task.spec, provenance).model_dump_json(), fingerprint
 
     def _give_way(self, index: int) -> None:
         """A record earlier in the plan came later and says the same: this one is worded differently."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -178,27 +178,11 @@ def chosen_domain(name: str, **options: Any) -> Domain:
     ------
     InvalidInput : see `get_domain`; or the dataset does not hold what the domain works from.
     """
-    domain: Any = get_domain(name, **options)
-    if not options.get("requirements"):
-        return cast(Domain, domain)
-    source = open_dataset(options["requirements"])
-    if name != "vision" or source.domain != "requirements":
-        raise InvalidInput(
-            f"requirements: role vision answers examples of requirements, got role {name} and {source.name}, which holds "
-            f"{source.domain}."
-        )
-    role: Any = get_domain("requirements")
-    given = []
-    for one in source.sql("SELECT * FROM data ORDER BY md5(concept), record_id").to_dict(
-        "records"
-    ):  # the first n: mixed
-        example = role.example(one)
-        if role.score(one["answer"], example).valid:  # what other people's data does not say is told from its text
-            told = {name: one[name] or "" for name in ("concept", "industry", "region", "emphasis", "split")}
-            answer = role.tidied(one["answer"])
-            given.append(told | {"language": example.language, "group": example.group, "answer": answer})
-    domain.given = given
-    return cast(Domain, domain)
+    domain = get_domain(name, **options)
+    if domain.needs:
+        source = open_dataset(domain.needs)
+        domain.feed(source.sql("SELECT * FROM data").to_dict("records"), source.domain)
+    return domain
 
 
 def estimate_with(options: GenerationOptions, domain: Domain, plan: Plan) -> dict[str, Estimate]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from genesis_lab.dataset import Dataset, open_filled
-from genesis_lab.domains.base import Role
+from genesis_lab.domains.base import Domain
 from genesis_lab.domains.roles import RoleConfig
 from genesis_lab.files import dataset_path, recovered, shown
 from genesis_lab.generation.estimate import Estimate, in_all
@@ -32,8 +32,8 @@ class TeacherConfig(GenerationOptions, RoleConfig, RoleChoice):
     dataset: str = Field("teacher", min_length=1, description="name of the dataset, or a folder")
 
     @cached_property
-    def domain(self) -> Role:
-        return cast(Role, chosen_domain(self.role, **self.model_dump(include=set(RoleConfig.model_fields))))
+    def domain(self) -> Domain:
+        return chosen_domain(self.role, **self.model_dump(include=set(RoleConfig.model_fields)))
 
     @cached_property
     def plan(self) -> Plan:

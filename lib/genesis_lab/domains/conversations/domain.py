@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from genesis_lab.domains.base import Facets, Prompt, Provenance, Spec, Target
+from genesis_lab.domains.base import Answer, Domain, Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import role_of
@@ -27,6 +27,7 @@ from genesis_lab.yamls import file_digests
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 Tone = Literal["neobank", "formal", "casual"]
 
+_TURNS: TypeAdapter[list[r.Turn]] = TypeAdapter(r.Turns)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
@@ -134,7 +135,7 @@ def _turn_choices(complexity: str, min_turns: int, max_turns: int) -> list[int]:
     return list(range(max(low, min_turns), min(high, max_turns) + 1))
 
 
-class Conversations:
+class Conversations(Domain):
     """The `Domain` of customer-service conversations."""
 
     name = "conversations"
@@ -154,13 +155,10 @@ class Conversations:
         worth="intents",
         task_categories=("text-classification",),
     )  # fmt: skip
-    version = "1"
-    prompt_version = "1"
     record_type = r.Conversation
     config_type = ConversationsConfig
 
-    def __init__(self, config: ConversationsConfig | None = None) -> None:
-        self.config = config or ConversationsConfig()
+    config: ConversationsConfig
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
@@ -301,44 +299,49 @@ class Conversations:
     def _grammar(self) -> Grammar:
         return Grammar(self.taxonomy, tone=self.config.tone, seed=self.config.seed)
 
-    def fingerprint(self, record: r.Conversation) -> str:
+    def fingerprint(self, answer: Answer, spec: Spec) -> str:
         """The customer's opening words, without case, accents and punctuation."""
-        return f"{record.language}/{record.intent}/{same_words(record.turns[0].text)}"
+        return f"{spec.attributes['language']}/{spec.attributes['intent']}/{same_words(answer['turns'][0]['text'])}"
 
-    def parse(self, text: str, spec: Spec, provenance: Provenance) -> r.Conversation:
-        """The conversation in a model's answer: JSON with ``turns``; the labels are the spec's.
+    def parse(self, text: str, spec: Spec) -> Answer:
+        """The turns in a model's answer: JSON with ``turns``.
 
         Raises
         ------
         ParseFailure : no JSON, wrong turns, wrong language …, with every reason found.
         """
         turns = _answered_turns(text, spec.attributes["turns"])
-        wanted = spec.attributes
-        low, high = r.TURN_RANGES[wanted["complexity"]]
+        complexity = spec.attributes["complexity"]
+        low, high = r.TURN_RANGES[complexity]
         low, high = max(low, self.config.min_turns), min(high, self.config.max_turns)
         if not low <= len(turns) <= high:
-            raise ParseFailure(f"a {wanted['complexity']} conversation has {low} to {high} turns, got {len(turns)}")
+            raise ParseFailure(f"a {complexity} conversation has {low} to {high} turns, got {len(turns)}")
         try:
-            conversation = r.Conversation(
-                conversation_id=r.conversation_id(wanted["intent"], wanted["language"], turns, spec.seed),
-                intent=wanted["intent"],
-                category=self.taxonomy.category_of[wanted["intent"]],
-                sentiment=wanted["sentiment"],
-                complexity=wanted["complexity"],
-                language=wanted["language"],
-                turn_count=len(turns),
-                emotion_arc=wanted["emotion_arc"],
-                resolution_time=wanted["resolution_time"],
-                resolution_status=wanted["resolution_status"],
-                turns=turns,
-                provenance=provenance,
-            )
+            said = _TURNS.validate_python(turns)
         except ValidationError as error:
             raise ParseFailure(*(_reason(e) for e in error.errors()[:5])) from None
-        reasons = _content_problems(conversation)
+        reasons = _content_problems(said, spec.attributes["language"])
         if reasons:
             raise ParseFailure(*reasons)
-        return conversation
+        return {"turns": [{"speaker": turn.speaker, "text": turn.text} for turn in said]}
+
+    def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Conversation:
+        """The conversation of these turns; its labels are the spec's."""
+        wanted, turns = spec.attributes, answer["turns"]
+        return r.Conversation(
+            conversation_id=r.conversation_id(wanted["intent"], wanted["language"], turns, spec.seed),
+            intent=wanted["intent"],
+            category=self.taxonomy.category_of[wanted["intent"]],
+            sentiment=wanted["sentiment"],
+            complexity=wanted["complexity"],
+            language=wanted["language"],
+            turn_count=len(turns),
+            emotion_arc=wanted["emotion_arc"],
+            resolution_time=wanted["resolution_time"],
+            resolution_status=wanted["resolution_status"],
+            turns=turns,
+            provenance=provenance,
+        )
 
 
 def _answered_turns(text: str, planned: int) -> list[dict[str, Any]]:
@@ -352,20 +355,18 @@ def _answered_turns(text: str, planned: int) -> list[dict[str, Any]]:
 def _reason(error: Any) -> str:
     where = ".".join(str(part + 1) if isinstance(part, int) else part for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+    return f"turns.{where}: {message}" if where else message
 
 
-def _content_problems(conversation: r.Conversation) -> list[str]:
+def _content_problems(turns: list[r.Turn], language: str) -> list[str]:
     problems = []
     for speaker in ("customer", "agent"):
-        words = " ".join(t.text for t in conversation.turns if t.speaker == speaker)
+        words = " ".join(t.text for t in turns if t.speaker == speaker)
         found = detect(words)
-        if found not in (None, conversation.language) or (found is None and len(words) > 80):
-            problems.append(
-                f"the {speaker}'s text must be in {conversation.language!r}, it reads as {found or 'another language'}"
-            )
-    if len({unaccented(t.text) for t in conversation.turns}) < len(conversation.turns):
+        if found not in (None, language) or (found is None and len(words) > 80):
+            problems.append(f"the {speaker}'s text must be in {language!r}, it reads as {found or 'another language'}")
+    if len({unaccented(t.text) for t in turns}) < len(turns):
         problems.append("the same text is said twice")
-    if any("<" in t.text and _TAG.search(t.text) for t in conversation.turns):
+    if any("<" in t.text and _TAG.search(t.text) for t in turns):
         problems.append("a turn holds HTML tags: write plain text")
     return problems

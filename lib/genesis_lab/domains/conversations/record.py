@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains.base import Provenance
 
@@ -65,6 +65,16 @@ class Turn(BaseModel):
         return text
 
 
+def _in_order(turns: list[Turn]) -> list[Turn]:
+    if problems := turn_problems([turn.speaker for turn in turns]):
+        raise ValueError("; ".join(problems))
+    return turns
+
+
+Turns = Annotated[list[Turn], Field(min_length=1), AfterValidator(_in_order)]
+"""What is said, in order: the customer opens, and nobody speaks more than twice in a row."""
+
+
 class Conversation(BaseModel):
     """A customer-service chat about one intent. `turn_count`, `category` and the id are derived, never trusted."""
 
@@ -80,16 +90,13 @@ class Conversation(BaseModel):
     emotion_arc: EmotionArc
     resolution_time: ResolutionTime
     resolution_status: Resolution
-    turns: Annotated[list[Turn], Field(min_length=1)]
+    turns: Turns
     provenance: Provenance
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Conversation:
         if self.turn_count != len(self.turns):
             raise ValueError(f"turn_count is {self.turn_count}, but there are {len(self.turns)} turns")
-        problems = turn_problems([turn.speaker for turn in self.turns])
-        if problems:
-            raise ValueError("; ".join(problems))
         return self
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,10 @@ from genesis_lab.domains.concepts import Concept, concept_terms, filled
 from genesis_lab.domains.grammars import vision_grammar
 from genesis_lab.domains.reading import read_json
 from genesis_lab.domains.requirements.domain import LISTS as REQUIREMENT_LISTS
+from genesis_lab.domains.requirements.domain import Requirements
 from genesis_lab.domains.requirements.domain import as_yaml as requirements_yaml
 from genesis_lab.domains.requirements.domain import offline as offline_requirements
-from genesis_lab.domains.roles import SCHEMA, RoleRecord, YamlRole, draws, object_schema
+from genesis_lab.domains.roles import SCHEMA, RoleConfig, RoleRecord, YamlRole, draws, object_schema
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, same_words, unaccented
 from genesis_lab.yamls import read_yaml
@@ -73,6 +74,20 @@ class Vision(YamlRole):
     name = "vision"
     record_type = VisionRecord
     given: Sequence[Mapping[str, Any]] = ()
+
+    def feed(self, records: Iterable[Mapping[str, Any]], domain: str) -> None:
+        """Answer the valid ones of these records of requirements, mixed by their concepts."""
+        role = Requirements(RoleConfig())
+        if domain != role.name:
+            super().feed(records, domain)
+        given = []
+        for one in sorted(records, key=lambda r: (_digest(r.get("concept")), str(r.get("record_id")))):
+            example, text = role.example(one), str(one.get("answer") or "")
+            if role.score(text, example).valid:  # what other people's data does not say is told from its text
+                told = {name: one.get(name) or "" for name in ("concept", "industry", "region", "emphasis", "split")}
+                answer = role.tidied(text)
+                given.append(told | {"language": example.language, "group": example.group, "answer": answer})
+        self.given = given
 
     def knowledge(self) -> dict[str, str]:
         """As of every role; and of the requirements to answer, where they are given."""
@@ -481,6 +496,10 @@ def _texts(data: Any) -> list[str]:
     if isinstance(data, list):
         return [text for value in data for text in _texts(value)]
     return [data] if isinstance(data, str) and not _ID.fullmatch(data) else []
+
+
+def _digest(concept: Any) -> str:
+    return hashlib.md5(concept.encode(), usedforsecurity=False).hexdigest() if isinstance(concept, str) else "~"
 
 
 def _strings(value: Any) -> list[str]:
