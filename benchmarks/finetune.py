@@ -92,9 +92,9 @@ def _prepared(a: argparse.Namespace) -> Any:
 
     from genesis_lab.domains import get_domain
     from genesis_lab.domains.base import Provenance
-    from genesis_lab.finetuning.examples import encode
+    from genesis_lab.finetuning.lora import Prepared, with_adapters
     from genesis_lab.finetuning.packing import isolation
-    from genesis_lab.finetuning.student import Prepared, with_adapters
+    from genesis_lab.finetuning.tasks import encode
     from genesis_lab.providers.local_models import load_model
 
     if a.threads:
@@ -135,8 +135,7 @@ def _ours(a: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
-    from genesis_lab.finetuning.lora import optimizer_of, take_step
-    from genesis_lab.finetuning.student import attending
+    from genesis_lab.finetuning.lora import attending, optimizer_of, take_step
 
     prepared = _prepared(a)
     optimizer, scaler = optimizer_of(prepared), torch.amp.GradScaler(prepared.loaded.device, enabled=False)
@@ -158,7 +157,7 @@ def _trl(a: argparse.Namespace) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from genesis_lab.finetuning.student import target_layers
+    from genesis_lab.finetuning.lora import target_layers
 
     tuned, packed, prepared = a.arm != "trl", a.arm == "trl-packed", _prepared(a)
     if not tuned:

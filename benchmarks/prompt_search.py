@@ -25,17 +25,17 @@ INTENTS = ("card_arrival", "exchange_rate", "top_up_failed", "passcode_forgotten
 def questions(task: str, total: int, seed: int):
     """The task and its questions by split: made offline, the same for both."""
     if task == "requirements":
-        from genesis_lab.finetuning.examples import role_examples, role_of
+        from genesis_lab.finetuning.tasks import role_of
         from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
 
         shares = {"english_share": 1.0, "validation_share": 0.3, "test_share": 0.4}
         data = generate_teacher(TeacherConfig(dataset="requirements", role=task, total=total, seed=seed, **shares))
-        return role_of(data), role_examples(data, seed=seed)
-    from genesis_lab.finetuning.intents import intent_examples
+        return role_of(data, seed=seed)
+    from genesis_lab.finetuning.tasks import task_of
     from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 
     data = generate_conversations(GenerationConfig(dataset="routing", total=total, intents=INTENTS, seed=seed))
-    return intent_examples(data, seed=seed)
+    return task_of(data, seed=seed)
 
 
 def ours(arguments: argparse.Namespace) -> dict[str, object]:

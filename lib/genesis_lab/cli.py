@@ -239,12 +239,12 @@ def export_student_command(
     """Merge a student, write it as GGUF for llama.cpp and Ollama, and measure what that cost."""
     from genesis_lab.dataset import open_dataset
     from genesis_lab.finetuning.checkpoints import student_path
-    from genesis_lab.finetuning.examples import role_examples, role_of
     from genesis_lab.finetuning.export import export_student, push_student
+    from genesis_lab.finetuning.tasks import role_of
     from genesis_lab.reporting.progress import progress
 
-    data = open_dataset(dataset) if dataset else None
-    examples = role_examples(data).get("test", [])[:items] if data else []
+    role, splits = role_of(open_dataset(dataset)) if dataset else (None, {})
+    examples = splits.get("test", [])[:items]
     with progress(None, "Exporting", unit="answers") as bar:
 
         def step(name: str) -> None:
@@ -252,7 +252,7 @@ def export_student_command(
             bar.advance(0)
 
         report = export_student(
-            student_path(student), target, cast(Any, format), role=role_of(data) if data else None, examples=examples,
+            student_path(student), target, cast(Any, format), role=role, examples=examples,
             max_tokens=max_tokens, llama_cpp=llama_cpp, on_step=step, on_progress=bar,
         )  # fmt: skip
     for file in report.files:

@@ -13,7 +13,7 @@ from genesis_lab.domains.answers import blocks, chosen, written
 from genesis_lab.domains.base import Example, Provenance
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import ParseFailure
-from genesis_lab.finetuning.intents import IntentTask
+from genesis_lab.finetuning.tasks import IntentTask
 from genesis_lab.texts import normal
 from genesis_lab.validation.rubric import load_rubric, read_scores
 

@@ -22,11 +22,8 @@ from genesis_lab.domains.base import Provenance
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.finetuning import checkpoints, lora
 from genesis_lab.finetuning.config import FinetuneConfig
-from genesis_lab.finetuning.examples import encode, question_of, role_examples
-from genesis_lab.finetuning.lora import FinetuneReport, train
-from genesis_lab.finetuning.loss import row_loss
-from genesis_lab.finetuning.plan import plan_training
-from genesis_lab.finetuning.student import Prepared, attending, prepare
+from genesis_lab.finetuning.lora import FinetuneReport, Prepared, attending, plan, prepare, train
+from genesis_lab.finetuning.tasks import encode, question_of, role_of
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.local import LocalProvider, chat_tokens
 from genesis_lab.providers.local_models import load_model
@@ -54,9 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture(scope="module")
 def words(dataset: Dataset) -> list[str]:
-    return [
-        text for split in role_examples(dataset).values() for e in split for text in (e.system, e.question, e.answer)
-    ]
+    return [text for split in role_of(dataset)[1].values() for e in split for text in (e.system, e.question, e.answer)]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +81,7 @@ def losses(report: FinetuneReport) -> list[float]:
 
 def test_a_prompt_is_the_same_in_training_and_in_every_later_use(dataset: Dataset, base: Path) -> None:
     loaded = load_model(str(base), dtype="float32")
-    examples = role_examples(dataset)["train"]
+    examples = role_of(dataset)[1]["train"]
     encoded, _ = encode(loaded.tokenizer, loaded.eos_ids, examples, 700)
     for example, ids in zip(examples, encoded, strict=True):
         assert list(ids.prompt) == chat_tokens(loaded.tokenizer, question_of(example))
@@ -95,17 +90,17 @@ def test_a_prompt_is_the_same_in_training_and_in_every_later_use(dataset: Datase
 
 
 def test_validation_shares_no_concept_with_training(dataset: Dataset) -> None:
-    examples = role_examples(dataset)
+    examples = role_of(dataset)[1]
     assert not {e.group for e in examples["train"]} & {e.group for e in examples["validation"]}
 
 
 def test_a_student_learns_and_is_used_by_its_folder(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     prepared = ready(dataset, base, tmp_path, epochs=3)
-    plan = plan_training(prepared)
+    planned = plan(prepared)
     report = train(prepared)
     info, epochs = report.info, report.info["epochs"]
     assert epochs[-1]["validation_loss"] < epochs[0]["validation_loss"]
-    assert plan.steps == len(info["steps"]) == 9 and plan.tokens == info["tokens_seen"]
+    assert planned["steps"] == len(info["steps"]) == 9 and planned["tokens"] == info["tokens_seen"]
     assert json.loads((report.folder / "training_info.json").read_text()) == info
     assert (
         len({file.stat().st_mode for file in report.folder.iterdir() if file.is_file()}) == 1
@@ -117,7 +112,7 @@ def test_a_student_learns_and_is_used_by_its_folder(dataset: Dataset, base: Path
     row = prepared.rows(prepared.train[:1])[0]
     lora_logits = prepared.model.eval()(torch.tensor([row.ids])).logits
     torch.testing.assert_close(student.model(torch.tensor([row.ids])).logits, lora_logits, atol=1e-4, rtol=1e-4)
-    request = replace(question_of(role_examples(dataset)["train"][0]), max_tokens=5)
+    request = replace(question_of(role_of(dataset)[1]["train"][0]), max_tokens=5)
     assert LocalProvider(str(report.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
 
 
@@ -146,7 +141,7 @@ def test_long_examples_are_listed_and_left_out_never_cut(dataset: Dataset, base:
     everything = ready(dataset, base, tmp_path)
     lengths = sorted(len(example) for example in everything.train)
     shorter = ready(dataset, base, tmp_path, max_length=lengths[-2])
-    assert {example.tokens for example in shorter.too_long} >= {lengths[-1]}
+    assert {len(example) for example in shorter.too_long} >= {lengths[-1]}
     assert len(shorter.train) < len(everything.train) and set(shorter.train) <= set(everything.train)
 
 
@@ -156,7 +151,7 @@ def test_the_base_is_frozen_and_only_response_logits_are_computed(dataset: Datas
     prepared.loaded.model.lm_head.register_forward_hook(lambda module, given, out: seen.append(out.shape[0]))
     row = prepared.rows(prepared.train[:2])[0]
     with attending(prepared, prepared.attention):
-        row_loss(prepared, row).backward()
+        prepared.loss(row).backward()
     assert sum(seen) == len(row.labels) < len(row.ids)
     assert {n for n, p in prepared.model.named_parameters() if p.grad is not None} == {
         n for n, p in prepared.model.named_parameters() if "lora_" in n
@@ -189,8 +184,9 @@ import torch
 torch.set_num_threads(1)
 from genesis_lab.dataset import open_dataset
 from genesis_lab.finetuning.config import FinetuneConfig
-from genesis_lab.finetuning.lora import train
-from genesis_lab.finetuning.student import prepare
+from genesis_lab.finetuning import lora
+from genesis_lab.finetuning.lora import prepare, train
+lora.SAVE_EVERY = 1
 def die(done, total):
     if done == 4:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -200,9 +196,10 @@ train(prepare(open_dataset(sys.argv[1]), FinetuneConfig.model_validate_json(sys.
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_killed_by_the_system_goes_on_to_the_same_loss_curve(
-    dataset: Dataset, base: Path, tmp_path: Path
+    dataset: Dataset, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = ready(dataset, base, tmp_path, save_every=1, dropout=0.1).config
+    monkeypatch.setattr(lora, "SAVE_EVERY", 1)
+    config = ready(dataset, base, tmp_path, dropout=0.1).config
     code = [sys.executable, "-c", KILLED, str(dataset.path), config.model_dump_json()]
     assert subprocess.run(code, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode == -signal.SIGKILL
     done = []
@@ -227,9 +224,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(dataset: Dataset, base: Path, tmp_pa
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
-    dataset: Dataset, base: Path, tmp_path: Path
+    dataset: Dataset, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared = ready(dataset, base, tmp_path, save_every=1)
+    monkeypatch.setattr(lora, "SAVE_EVERY", 1)
+    prepared = ready(dataset, base, tmp_path)
 
     def spoil(step: int, total: int) -> None:
         if step == 2:
@@ -238,7 +236,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
     with pytest.raises(GenesisError, match=r"no longer a number at step 3 \(epoch 1\); the checkpoint after step 2"):
         train(prepared, on_progress=spoil)
     kept = checkpoints.last_checkpoint(prepared.folder)
-    assert kept and kept.step == 2 and all(w.isfinite().all() for w in kept.adapter().values())
+    assert kept and kept["step"] == 2 and all(w.isfinite().all() for w in kept["adapter"].values())
 
 
 def test_memory_that_runs_out_says_what_to_lower_and_by_how_much(
@@ -248,7 +246,7 @@ def test_memory_that_runs_out_says_what_to_lower_and_by_how_much(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     prepared = ready(dataset, base, tmp_path, row_tokens=2000)
-    monkeypatch.setattr(lora, "row_loss", full)
+    monkeypatch.setattr(Prepared, "loss", full)
     with pytest.raises(GenesisError, match="lower row_tokens from 2,000 to 1,000, or set gradient_checkpointing"):
         train(prepared)
 
@@ -256,6 +254,7 @@ def test_memory_that_runs_out_says_what_to_lower_and_by_how_much(
 def test_a_full_disk_in_the_middle_of_a_save_keeps_the_checkpoint_before(
     dataset: Dataset, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lora, "SAVE_EVERY", 1)
     real = torch.save
 
     def save(value: Any, path: Path) -> None:
@@ -265,12 +264,12 @@ def test_a_full_disk_in_the_middle_of_a_save_keeps_the_checkpoint_before(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", save)
-    prepared = ready(dataset, base, tmp_path, save_every=1)
+    prepared = ready(dataset, base, tmp_path)
     with pytest.raises(GenesisError, match=r"after step 2 \(the one after step 1 is kept\).*No space left on device"):
         train(prepared)
     assert [path.name for path in prepared.folder.iterdir()] == ["checkpoint-000001"]
-    monkeypatch.undo()
-    assert len(losses(train(ready(dataset, base, tmp_path, save_every=1)))) == 6
+    monkeypatch.setattr(torch, "save", real)
+    assert len(losses(train(ready(dataset, base, tmp_path)))) == 6
 
 
 def test_a_checkpoint_of_another_base_is_refused(
@@ -309,7 +308,10 @@ def test_a_student_that_is_replaced_stays_until_the_new_one_is_whole(
     assert train(ready(dataset, base, tmp_path, rank=4)).info == replaced.info
 
 
-def test_what_somebody_else_keeps_in_a_students_folder_stays(dataset: Dataset, base: Path, tmp_path: Path) -> None:
+def test_what_somebody_else_keeps_in_a_students_folder_stays(
+    dataset: Dataset, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora, "SAVE_EVERY", 1)
     folder = ready(dataset, base, tmp_path).folder
     theirs = (
         "checkpoint-500/trainer_state.json",
@@ -321,7 +323,7 @@ def test_what_somebody_else_keeps_in_a_students_folder_stays(dataset: Dataset, b
     for name in theirs:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("mine")
-    train(ready(dataset, base, tmp_path, epochs=1, save_every=1))
+    train(ready(dataset, base, tmp_path, epochs=1))
     train(ready(dataset, base, tmp_path, epochs=1, rank=4, replace=True))
     assert all((folder / name).read_text() == "mine" for name in theirs)
 
@@ -433,19 +435,19 @@ def test_a_student_of_any_family_learns_from_each_example_by_itself_and_is_used_
     prepared = ready(dataset, model, tmp_path, max_steps=1, row_tokens=1400)
     three = prepared.train[:3]
     with attending(prepared, prepared.attention), torch.no_grad():
-        together = sum(float(row_loss(prepared, row)) for row in prepared.rows(three))
-        apart = sum(float(row_loss(prepared, row)) for each in three for row in prepared.rows([each]))
+        together = sum(float(prepared.loss(row)) for row in prepared.rows(three))
+        apart = sum(float(prepared.loss(row)) for each in three for row in prepared.rows([each]))
         torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-3)
     report = train(prepared)
     assert report.info["adapted"] == prepared.adapted and report.info["notes"] == []
-    request = replace(question_of(role_examples(dataset)["train"][0]), max_tokens=5)
+    request = replace(question_of(role_of(dataset)[1]["train"][0]), max_tokens=5)
     assert LocalProvider(str(report.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
 
 
 def test_a_base_without_layers_for_adapters_says_what_to_do() -> None:
     from torch import nn
 
-    from genesis_lab.finetuning.student import target_layers
+    from genesis_lab.finetuning.lora import target_layers
 
     class Model(nn.Module):
         def __init__(self, *blocks: nn.Module) -> None:
@@ -466,7 +468,7 @@ def test_a_template_that_drops_the_instruction_teaches_it_all_the_same_and_the_r
 ) -> None:
     model = tiny_llama(tmp_path / "base", words, template=FORGETFUL["drops the system text"])
     prepared = ready(dataset, model, tmp_path, max_steps=1)
-    instruction = role_examples(dataset)["train"][0].system
+    instruction = role_of(dataset)[1]["train"][0].system
     assert instruction[:40] in prepared.loaded.tokenizer.decode(prepared.train[0].prompt)
     info = train(prepared).info
     assert "head of the first question" in info["notes"][0]

@@ -12,9 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesis_lab.finetuning.examples import Encoded
-from genesis_lab.finetuning.loss import completion_loss
-from genesis_lab.finetuning.packing import TILED, Row, best_fit, isolation, rows
+from genesis_lab.finetuning.packing import TILED, Row, best_fit, completion_loss, isolation, rows
+from genesis_lab.finetuning.tasks import Encoded
 from tiny_models import tiny_llama
 
 SYSTEM = tuple(np.random.default_rng(9).integers(2, 300, 140).tolist())

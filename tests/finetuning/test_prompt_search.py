@@ -7,10 +7,10 @@ from finetuning.simulated_race import replacements
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import Fatal, InvalidInput, Rejected
 from genesis_lab.finetuning.answers import ask
-from genesis_lab.finetuning.intents import IntentTask, intent_examples
 from genesis_lab.finetuning.prompt_candidates import Candidate
 from genesis_lab.finetuning.prompt_search import SearchConfig, load_search, planned_calls, search_prompt
 from genesis_lab.finetuning.prompts import PromptProgram, load_program
+from genesis_lab.finetuning.tasks import IntentTask, task_of
 from genesis_lab.providers.scripted import ScriptedProvider
 from records import conversation, write
 
@@ -228,7 +228,7 @@ def test_intents_are_a_task_with_splits_that_share_no_wording(tmp_path):
         )
         for i in range(80)
     ]
-    task, found = intent_examples(write(tmp_path / "d", records), intents=NAMES[:3])
+    task, found = task_of(write(tmp_path / "d", records), intents=NAMES[:3])
     assert {name: len(each) for name, each in found.items()} == {"train": 12, "validation": 24, "test": 24}
     groups = [{e.group for e in each} for each in found.values()]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
@@ -238,7 +238,7 @@ def test_intents_are_a_task_with_splits_that_share_no_wording(tmp_path):
     answers = ask(ScriptedProvider(["card_arrival"]).complete, found["test"], role=task, model="m", runs=1)
     assert answers.frame["valid"].all()
     with pytest.raises(InvalidInput, match="no intent 'pizza'"):
-        intent_examples(write(tmp_path / "e", records), intents=["pizza"])
+        task_of(write(tmp_path / "e", records), intents=["pizza"])
 
 
 def test_the_grammar_of_the_intents_compiles():

@@ -9,8 +9,8 @@ import pytest
 from finetuning.ollama_formats import render_go
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput
-from genesis_lab.finetuning.examples import encode
 from genesis_lab.finetuning.ollama import chat_form
+from genesis_lab.finetuning.tasks import encode
 from genesis_lab.providers.base import Request
 from genesis_lab.providers.chat_templates import mend
 from genesis_lab.providers.local import chat_tokens

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -24,29 +23,7 @@ from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_wei
 
 INFO = "training_info.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-_STATE, _BEST, _FINISHED = "state.json", "best.safetensors", ".finished"
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A run's state after `step` steps; `tensors` holds optimizer, schedule and random numbers."""
-
-    folder: Path
-    step: int
-    progress: dict[str, Any]
-    tensors: Any
-
-    def adapter(self) -> dict[str, Any]:
-        """Weights of the adapters."""
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / ADAPTER)
-
-    def best(self) -> dict[str, Any] | None:
-        """Weights of the best epoch so far; None before the first has ended."""
-        from safetensors.torch import load_file
-
-        return load_file(self.folder / _BEST) if (self.folder / _BEST).exists() else None
+_STATE, _BEST, _TENSORS, _FINISHED = "state.json", "best.safetensors", "tensors.pt", ".finished"
 
 
 def student_path(name: str | Path) -> Path:
@@ -55,13 +32,7 @@ def student_path(name: str | Path) -> Path:
 
 
 def check_place(student: Path) -> None:
-    """Make the folder, and refuse one that holds an adapter which was not trained here.
-
-    Raises
-    ------
-    InvalidInput : it does.
-    GenesisError : the folder can't be written.
-    """
+    """Make the folder; raises where it can't be written, or holds an adapter that was not trained here."""
     try:
         student.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=student).close()
@@ -91,11 +62,43 @@ def read_info(folder: Path) -> dict[str, Any] | None:
     return info
 
 
+def students_of(dataset: Dataset, reports: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the student that the kept evaluation of `reports` examined, else of the newest that `dataset` taught.
+
+    Returns
+    -------
+    ``student`` (its record) and ``export`` (the record of its export) as far as there are any, and under ``left_out``
+    the records that could not be read, with why.
+    """
+    left_out: dict[str, str] = {}
+
+    def records(pattern: str) -> list[tuple[Path, dict[str, Any]]]:
+        found = []
+        for path in sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True):
+            try:
+                found.append((path.parent, {**json.loads(path.read_text(encoding="utf-8"))}))
+            except (OSError, ValueError, TypeError):
+                left_out[shown(path)] = "it can't be read"
+        return found
+
+    examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
+    made_with = [(each, each[1].get("made_with") or {}) for each in records(f"models/*/{INFO}")]
+    taught = [each for each, made in made_with if made.get("data_hash") == dataset.content_hash]
+    known: dict[str, Any] = {}
+    if taught:
+        folder, known["student"] = max(taught, key=lambda each: f"local:{shown(each[0])}" in examined)
+        exports = [export for _, export in records("*/*/export.json") if export.get("student") == shown(folder)]
+        known |= {"export": exports[0]} if exports else {}
+    return known | ({"left_out": left_out} if left_out else {})
+
+
 def save_checkpoint(
     student: Path, step: int, *, adapter: dict[str, Any], best: dict[str, Any] | None, tensors: Any,
     progress: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Write a checkpoint; earlier ones are removed once it is whole.
+    """Write a checkpoint: weights of the adapters, those of the best epoch so far, and `tensors` with the state of the rest.
+
+    Earlier ones are removed once it is whole.
 
     Raises
     ------
@@ -108,7 +111,7 @@ def save_checkpoint(
         save_file(adapter, folder / ADAPTER)
         if best is not None:
             save_file(best, folder / _BEST)
-        torch.save(tensors, folder / "tensors.pt")
+        torch.save(tensors, folder / _TENSORS)
         write_atomically(folder / _STATE, json.dumps({"step": step, "progress": progress}))
 
     before = _checkpoints(student)
@@ -119,21 +122,27 @@ def save_checkpoint(
             shutil.rmtree(old, ignore_errors=True)
 
 
-def last_checkpoint(student: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run that did not end; None where there is none."""
+def last_checkpoint(student: Path) -> dict[str, Any] | None:
+    """What `save_checkpoint` was given last of a run that did not end; None where there is none."""
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     found = _checkpoints(student)
     if not found:
         return None
+    folder = found[-1]
     try:
-        state = json.loads((found[-1] / _STATE).read_text(encoding="utf-8"))
-        tensors = torch.load(found[-1] / "tensors.pt", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError):
+        return {
+            **json.loads((folder / _STATE).read_text(encoding="utf-8")),
+            "tensors": torch.load(folder / _TENSORS, weights_only=True),
+            "adapter": load_file(folder / ADAPTER),
+            "best": load_file(folder / _BEST) if (folder / _BEST).exists() else None,
+        }
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError):
         raise InvalidInput(
-            f"Checkpoint {shown(found[-1])} can't be read: remove it, or train anew with replace: true."
+            f"Checkpoint {shown(folder)} can't be read: remove it, or train anew with replace: true."
         ) from None
-    return Checkpoint(found[-1], state["step"], state["progress"], tensors)
 
 
 def save_student(student: Path, *, model: Any, adapter: dict[str, Any], base: str, info: dict[str, Any]) -> None:
@@ -154,51 +163,6 @@ def save_student(student: Path, *, model: Any, adapter: dict[str, Any], base: st
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _finish(student: Path) -> Path:
-    """Give a student that is whole its place, file by file; a kill in between is made good by the next call."""
-    whole = student / _FINISHED
-    if (whole / INFO).exists():
-        for name in (ADAPTER, ADAPTER_CONFIG, INFO):  # the record last: as long as it is there, this goes on
-            if (whole / name).exists():
-                (whole / name).replace(student / name)
-        shutil.rmtree(whole, ignore_errors=True)
-    return student
-
-
-def students_of(dataset: Dataset, reports: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the student that the kept evaluation of `reports` examined, else of the newest that `dataset` taught.
-
-    Returns
-    -------
-    ``student`` (its record) and ``export`` (the record of its export) as far as there are any, and under ``left_out``
-    the records that could not be read, with why.
-    """
-    left_out: dict[str, str] = {}
-
-    def records(pattern: str) -> list[tuple[Path, dict[str, Any]]]:
-        found = []
-        for path in sorted(output_root().glob(pattern), key=lambda path: path.stat().st_mtime, reverse=True):
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                found.append((path.parent, {**record}))
-            except (OSError, ValueError, TypeError):
-                left_out[shown(path)] = "it can't be read"
-        return found
-
-    examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
-    taught = [
-        each
-        for each in records(f"models/*/{INFO}")
-        if (each[1].get("made_with") or {}).get("data_hash") == dataset.content_hash
-    ]
-    known: dict[str, Any] = {}
-    if taught:
-        folder, known["student"] = max(taught, key=lambda each: f"local:{shown(each[0])}" in examined)
-        exports = [export for _, export in records("*/*/export.json") if export.get("student") == shown(folder)]
-        known |= {"export": exports[0]} if exports else {}
-    return known | ({"left_out": left_out} if left_out else {})
-
-
 def base_name(source: str, student: Path) -> str:
     """How an adapter names its base: by the way from the student's folder to the base's, so that both can move."""
     folder = resolve(source)
@@ -209,6 +173,17 @@ def base_hash(source: str, config: Any) -> str:
     """Which weights a base has: the digest of its files, or the hub's commit."""
     place = str(bundled_model()) if source == BUNDLED else source
     return weights_digest(place) or str(getattr(config, "_commit_hash", None) or source)
+
+
+def _finish(student: Path) -> Path:
+    """Give a student that is whole its place, file by file; a kill in between is made good by the next call."""
+    whole = student / _FINISHED
+    if (whole / INFO).exists():
+        for name in (ADAPTER, ADAPTER_CONFIG, INFO):  # the record last: as long as it is there, this goes on
+            if (whole / name).exists():
+                (whole / name).replace(student / name)
+        shutil.rmtree(whole, ignore_errors=True)
+    return student
 
 
 def _place(fill: Callable[[Path], None], target: Path, what: str, ours: Callable[[Path], bool]) -> None:

@@ -23,8 +23,6 @@ class FinetuneConfig(BaseModel):
     batch_size: int = Field(8, ge=1, le=4096, description="examples per step of the optimizer, however they are packed")
     learning_rate: float = Field(2e-4, gt=0, description="highest step size; warm-up before, cosine after")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the step size rises")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="pull of the adapters towards zero")
-    clip: float = Field(1.0, gt=0, description="longest gradient; longer ones are shortened to it")
     rank: int = Field(8, ge=1, le=512, description="rank of the adapters: what they can hold")
     alpha: float = Field(32.0, gt=0, description="weight of the adapters: alpha ÷ rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs set to zero in training")
@@ -41,7 +39,6 @@ class FinetuneConfig(BaseModel):
     examine: int = Field(16, ge=0, le=500, description="validation examples answered and scored after every epoch")
     answer_tokens: int = Field(512, ge=1, le=8192, description="longest answer in that examination, tokens")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better score (0: never)")
-    save_every: int = Field(50, ge=1, description="steps between checkpoints; one is also made after every epoch")
     train_limit: int | None = Field(None, ge=1, description="smoke run: learn from so many examples only")
     val_limit: int | None = Field(None, ge=1, description="smoke run: check on so many examples only")
     max_steps: int | None = Field(None, ge=1, description="smoke run: stop after so many steps")
@@ -72,4 +69,4 @@ class FinetuneConfig(BaseModel):
     @property
     def shaping(self) -> dict[str, object]:
         """The fields that a result depends on besides base and data, JSON-safe."""
-        return self.model_dump(mode="json", exclude={"base", "student", "replace", "save_every"})
+        return self.model_dump(mode="json", exclude={"base", "student", "replace"})

@@ -1,4 +1,4 @@
-"""Packing: several examples in one row, each as if it were alone.
+"""Packing: several examples in one row, each as if it were alone, and the loss of such a row.
 
 Every example starts again at position 0 and attends to itself only. On a GPU transformers sees that from the
 positions (flash-attention's variable lengths where it is installed, else a block-diagonal mask). On a CPU a mask over
@@ -11,18 +11,20 @@ if they were its own, and their gradient is the sum, so the result is the same.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-from genesis_lab.finetuning.examples import Encoded
+from genesis_lab.finetuning.tasks import Encoded
 
 TILED = "genesis_tiled"
 ALONE = "one by one"
 """Not an implementation of attention: a row for each example, for models that would mix those of a row."""
 _TILE = 128
+_LOGITS_AT_ONCE = 256
+"""Response tokens whose logits exist at the same time."""
 _BEGINNING = 16
 """Prompts that agree in so many tokens are looked at for a longer common beginning."""
 
@@ -114,6 +116,61 @@ def _row(examples: Sequence[Encoded], shared: int, width: int, pad: int) -> Row:
         ids += [pad] * empty
     tokens = sum(len(example) for example in examples)
     return Row(tuple(ids), tuple(positions), tuple(lengths), shared, tuple(at), tuple(labels), tokens)
+
+
+def row_loss(model: Any, row: Row, attention: str) -> Any:
+    """Cross-entropy summed over the response tokens of a row, in float32; `model` has its adapters, `attention` is `isolation`'s."""
+    import torch
+
+    base, device = model.get_base_model(), model.device
+    apart: dict[str, Any] = {"lengths": row.lengths, "shared": row.shared} if attention == TILED else {}
+    if attention != ALONE:
+        apart["position_ids"] = torch.tensor([row.positions], device=device)
+    ids, at, labels = (torch.tensor(each, device=device) for each in (row.ids, row.at, row.labels))
+    hidden = base.get_decoder()(input_ids=ids[None], use_cache=False, **apart).last_hidden_state[0]
+    layer, config = base.get_output_embeddings(), base.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)  # what Gemma, Granite and Cohere do to their logits
+    scale = (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+
+    def head(hidden: Any) -> Any:
+        logits = layer(hidden).float() * scale
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    return completion_loss(hidden[at], labels, head)
+
+
+def completion_loss(hidden: Any, labels: Any, head: Callable[[Any], Any]) -> Any:
+    """Cross-entropy summed over tokens, from their hidden states; `head` makes logits of them and is not learned."""
+    return _completion_loss().apply(hidden, labels, head)
+
+
+@lru_cache(1)
+def _completion_loss() -> Any:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    class CompletionLoss(torch.autograd.Function):
+        """Logits come and go a chunk at a time, and their gradient is taken at once: the vocabulary never fills memory."""
+
+        @staticmethod
+        def forward(ctx: Any, hidden: Any, labels: Any, head: Callable[[Any], Any]) -> Any:
+            learning, total, grads = hidden.requires_grad, torch.zeros((), device=hidden.device), []
+            for part, label in zip(hidden.split(_LOGITS_AT_ONCE), labels.split(_LOGITS_AT_ONCE), strict=True):
+                with torch.set_grad_enabled(learning):
+                    part = part.detach().requires_grad_(learning)
+                    loss = cross_entropy(head(part), label, reduction="sum")
+                total += loss.detach()
+                if learning:
+                    grads.append(torch.autograd.grad(loss, part)[0])
+            if learning:
+                ctx.save_for_backward(torch.cat(grads))
+            return total
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            return (ctx.saved_tensors[0] * grad).to(ctx.saved_tensors[0].dtype), None, None
+
+    return CompletionLoss
 
 
 def isolation(model: Any, device: str, max_length: int) -> str:
