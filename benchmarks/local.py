@@ -86,7 +86,7 @@ def _request(domain: Conversations, spec: Spec, max_tokens: int) -> Request:
     prompt = domain.prompt(spec)
     return Request(
         key="", system=prompt.system, messages=prompt.messages, schema=prompt.schema, max_tokens=max_tokens,
-        temperature=0.7, top_p=0.95, seed=spec.seed,
+        temperature=0.7, seed=spec.seed,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from genesis_lab.finetuning.answers import ask
 from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.providers.base import Completion
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.providers.scripted import ScriptedProvider
+from scripted import ScriptedProvider
 
 
 class Echo:

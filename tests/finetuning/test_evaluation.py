@@ -24,9 +24,9 @@ from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.providers.base import Usage
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import evaluation as shown
 from genesis_lab.stats import CANT_TELL, Interval, Paired, paired
+from scripted import ScriptedProvider
 from share_role import Share
 
 

@@ -11,8 +11,8 @@ from genesis_lab.finetuning.prompt_candidates import Candidate
 from genesis_lab.finetuning.prompt_search import SearchConfig, load_search, planned_calls, search_prompt
 from genesis_lab.finetuning.prompts import PromptProgram, load_program
 from genesis_lab.finetuning.tasks import IntentTask, task_of
-from genesis_lab.providers.scripted import ScriptedProvider
 from records import conversation, write
+from scripted import ScriptedProvider
 
 NAMES = ("card_arrival", "top_up_failed", "exchange_rate", "request_refund")
 TASK = IntentTask(NAMES)

@@ -23,7 +23,7 @@ from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Capabilities, Request
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.providers.scripted import ScriptedProvider
+from scripted import ScriptedProvider
 
 SCENARIO = Path(__file__).with_name("scenario.py")
 

@@ -37,8 +37,8 @@ from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.providers.asking import in_threads
 from genesis_lab.providers.base import Capabilities, Request
-from genesis_lab.providers.scripted import ScriptedProvider
 from providers.openai_server import Reply, Server, refusal, running
+from scripted import ScriptedProvider
 
 DOMAIN = Conversations(ConversationsConfig(total=100, categories=("refunds",)))
 SPECS = {spec.seed: spec for spec in make_plan(DOMAIN, 100, 7).specs}

@@ -23,7 +23,7 @@ from genesis_lab.generation.engine import generate
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.providers.base import Capabilities, Completion, Request
 from genesis_lab.providers.cache import CompletionCache
-from genesis_lab.providers.scripted import ScriptedProvider
+from scripted import ScriptedProvider
 
 TOTAL = 12
 Answer = Callable[[Request, Spec], Any]

@@ -13,7 +13,7 @@ from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhauste
 from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.scheduler import Patience, Scheduler
 from genesis_lab.providers.base import Completion, Request, Usage
-from genesis_lab.providers.scripted import ScriptedProvider
+from scripted import ScriptedProvider
 
 REQUEST = Request("key", messages=(("user", "x" * 4000),))
 

@@ -16,11 +16,11 @@ from genesis_lab.generation.teacher import TeacherConfig, generate_teacher, open
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import teaching
 from genesis_lab.validation.quality import validate
 from genesis_lab.validation.teaching import teaching_report
 from providers.openai_server import running
+from scripted import ScriptedProvider
 
 
 @pytest.mark.parametrize("role", ["requirements", "vision"])

@@ -28,8 +28,8 @@ from genesis_lab.parameters import from_parameters
 from genesis_lab.providers import FORMS, ModelSpec, parse_spec
 from genesis_lab.providers.base import Capabilities
 from genesis_lab.providers.openai import OpenAIProvider
-from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.settings import get_settings
+from scripted import ScriptedProvider
 
 MICRO = "amazon.nova-micro-v1:0"
 TOTAL = 40

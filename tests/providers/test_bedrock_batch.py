@@ -17,8 +17,7 @@ from bedrock_emulator.models import ACCOUNT, REGION
 from bedrock_emulator.server import BedrockEmulator
 from genesis_lab.errors import Fatal, InvalidInput, QuotaExhausted
 from genesis_lab.providers.base import Completion, Request
-from genesis_lab.providers.bedrock import BedrockProvider
-from genesis_lab.providers.bedrock_account import Account
+from genesis_lab.providers.bedrock import Account, BedrockProvider
 from genesis_lab.providers.bedrock_batch import BatchService, Failure, Job, read_lines, record_line
 from genesis_lab.settings import get_settings
 from providers.batch_place import BUCKET, MICRO, ROLE, set_batch, use_batch

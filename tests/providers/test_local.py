@@ -79,7 +79,7 @@ def provider(tiny: Path) -> LocalProvider:
 
 def test_a_batch_says_what_each_request_would_say_alone(provider: LocalProvider) -> None:
     texts = ("Hi", "A much longer question about a card that never arrived", "Why?", "Where is it?")
-    requests = [replace(REQUEST, messages=(("user", text),), seed=i, top_p=0.9) for i, text in enumerate(texts)]
+    requests = [replace(REQUEST, messages=(("user", text),), seed=i) for i, text in enumerate(texts)]
     together = [answer.text for answer in provider.complete_many(requests)]
     assert together == [provider.complete(request).text for request in requests]
     assert len(set(together)) == len(texts)

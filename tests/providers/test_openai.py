@@ -51,7 +51,6 @@ def test_an_answer_comes_with_text_usage_and_an_unknown_price(server: Server, pr
     sent = server.requests[0]
     assert sent["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     assert (sent["max_tokens"], sent["temperature"], sent["seed"]) == (50, 0.5, 3)
-    assert "top_p" not in sent
     assert sent["response_format"]["json_schema"] == {"name": "answer", "strict": True, "schema": SCHEMA}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import judgement
 from genesis_lab.reporting.dataset_report import dataset_report
 from genesis_lab.reporting.tables import NotMeasured
 from genesis_lab.validation.judge import judge
 from records import conversation, write
+from scripted import ScriptedProvider
 
 ANSWERS = ['{"reason": "<b>stiff</b>", "label_fit": 2, "natural": 3, "coherent": 4, "outcome_fit": 5}', "no idea"]
 

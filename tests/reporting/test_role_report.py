@@ -10,11 +10,11 @@ from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark
 from genesis_lab.finetuning.evaluation import BASELINE, FINE_TUNED, evaluate
 from genesis_lab.finetuning.export import Exported, ExportReport, Gate
 from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
-from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import pages
 from genesis_lab.reporting.role_report import key_figures, next_steps, role_report, summary
 from genesis_lab.stats import Interval
 from genesis_lab.validation.teaching import teaching_report
+from scripted import ScriptedProvider
 from share_role import Share
 
 

@@ -17,13 +17,13 @@ from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import Fatal, InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request
 from genesis_lab.providers.cache import CompletionCache
-from genesis_lab.providers.scripted import ScriptedProvider
 from genesis_lab.reporting import judgement
 from genesis_lab.validation.agreement import read_labels
 from genesis_lab.validation.judge import judge
 from genesis_lab.validation.rubric import load_rubric, question, read_scores
 from providers.openai_server import running
 from records import conversation, write
+from scripted import ScriptedProvider
 
 RUBRIC = load_rubric()
 NAMES = [criterion.name for criterion in RUBRIC.criteria]

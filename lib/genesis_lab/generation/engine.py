@@ -63,7 +63,6 @@ class Sampling:
     """How a model is sampled; None leaves the model's own default."""
 
     temperature: float | None = None
-    top_p: float | None = None
     max_tokens: int = 2048
 
 
@@ -529,7 +528,6 @@ def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task
         schema_name=prompt.schema_name,
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
-        top_p=sampling.top_p,
         seed=seed,
         stable_messages=prompt.stable,
     )

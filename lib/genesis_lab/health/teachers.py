@@ -20,7 +20,7 @@ from genesis_lab.files import output_root, shown, write_atomically
 from genesis_lab.health.machine import Check
 from genesis_lab.providers import OLLAMA_URL, ModelSpec, parse_spec
 from genesis_lab.providers.base import Request
-from genesis_lab.providers.bedrock_account import Account
+from genesis_lab.providers.bedrock import Account
 from genesis_lab.providers.models import default_model
 from genesis_lab.settings import get_settings
 

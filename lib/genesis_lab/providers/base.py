@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Protocol
+
+from genesis_lab.errors import ProviderError
 
 Message = tuple[Literal["user", "assistant"], str]
 """One message of a chat: who speaks, and the text."""
@@ -24,7 +26,7 @@ class Request:
     schema, schema_name : JSON schema of the answer; the provider uses structured output where it can, else states
         the schema in the prompt.
     max_tokens : cap of the answer, tokens.
-    temperature, top_p : sampling; None leaves the model's default.
+    temperature : of sampling; None leaves the model's default.
     seed : for providers that take one.
     offline_text : the answer of provider ``offline``, attached by the engine; ignored by all others.
     grammar : the form of the answer as a Lark grammar for llguidance, instead of a schema; only ``local`` enforces it.
@@ -37,7 +39,6 @@ class Request:
     schema_name: str = "answer"
     max_tokens: int = 2048
     temperature: float | None = None
-    top_p: float | None = None
     seed: int | None = None
     stable_messages: int = 0
     offline_text: str | None = None
@@ -86,28 +87,31 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a provider can do.
+    """What a provider can do. `free` ones are deterministic and cost nothing: their answers are not cached and need no
+    prompt. `concurrency` is how many requests may be in flight."""
 
-    `structured_output` is how it is held to a schema ("prompt" only states it). `free` providers are deterministic
-    and cost nothing: their answers are not cached and need no prompt. `concurrency` is how many requests may be in flight.
-    """
-
-    structured_output: Literal["json_schema", "tool", "grammar", "prompt", "none"] = "prompt"
-    prompt_caching: bool = False
-    token_counting: bool = False
-    batch: bool = False
     free: bool = False
     concurrency: int = 1
 
 
 class Provider(Protocol):
-    """Answers one request. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`."""
+    """Answers one request, or many. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`."""
 
     name: str
     model: str
     capabilities: Capabilities
 
     def complete(self, request: Request) -> Completion: ...
+
+    def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
+        """An answer to each request, in order, or its error; one after the other where it has no better way."""
+        answers: list[Completion | ProviderError] = []
+        for request in requests:
+            try:
+                answers.append(self.complete(request))
+            except ProviderError as error:
+                answers.append(error)
+        return answers
 
     def cost_usd(self, usage: Usage) -> float | None:
         """The price of `usage`, or None when it is not known."""

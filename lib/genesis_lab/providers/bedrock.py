@@ -9,17 +9,33 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
-from genesis_lab.errors import Fatal, Rejected, Transient
-from genesis_lab.providers.base import NO_ROOM, Capabilities, Completion, Request, StopReason, Usage
-from genesis_lab.providers.bedrock_account import Account, Target, as_provider_error
-from genesis_lab.providers.models import ModelInfo, StructuredOutput, base_model_id, default_model, model_info
+from genesis_lab import __version__
+from genesis_lab.errors import (
+    Fatal,
+    InvalidInput,
+    MissingDependency,
+    ProviderError,
+    QuotaExhausted,
+    Rejected,
+    Throttled,
+    Transient,
+    Unreachable,
+)
+from genesis_lab.providers.addresses import may_get_key
+from genesis_lab.providers.base import NO_ROOM, Capabilities, Completion, Provider, Request, StopReason, Usage
+from genesis_lab.providers.models import (
+    GEOGRAPHY,
+    ModelInfo,
+    StructuredOutput,
+    base_model_id,
+    default_model,
+    model_info,
+)
 from genesis_lab.providers.schemas import stated, without_bounds
-from genesis_lab.settings import Settings
-
-CHARACTERS_PER_TOKEN = 4.0
-"""For estimates before a call; English and Spanish prose."""
+from genesis_lab.settings import Settings, get_settings
 
 _STOP_REASONS: dict[str, StopReason] = {
     "end_turn": "end",
@@ -35,6 +51,39 @@ _STOP_REASONS: dict[str, StopReason] = {
 }
 
 
+_GEOGRAPHIES = {"us": ("us",), "us-gov": ("us-gov",), "eu": ("eu",), "ca": ("ca", "us"), "sa": ("sa", "us"),
+                "ap-northeast": ("jp", "apac"), "ap-southeast": ("au", "apac"), "ap": ("apac",)}  # fmt: skip
+"""Start of a region's name to prefixes of its profiles, nearest first."""
+
+_SENTENCES = {
+    "IncompleteSignature": "AWS can't read the signature: access key id and secret access key are probably swapped.",
+    "UnrecognizedClientException": "AWS does not know this access key id: check AWS_ACCESS_KEY_ID or the profile.",
+    "InvalidClientTokenId": "AWS does not know this access key id: check AWS_ACCESS_KEY_ID or the profile.",
+    "InvalidSignatureException": "The secret access key does not belong to the access key id (or the clock is wrong).",
+    "SignatureDoesNotMatch": "The secret access key does not belong to the access key id (or the clock is wrong).",
+    "ExpiredTokenException": "The AWS session has expired: sign in again, then run the same again.",
+    "ExpiredToken": "The AWS session has expired: sign in again, then run the same again.",
+    "AccessDeniedException": "This AWS identity may not call {model}: allow bedrock:InvokeModel on it, and request access to the model.",
+    "ResourceNotFoundException": "{model} is not there: it has been retired, or is not offered in this region.",
+}
+_TRANSIENT = {"ServiceUnavailableException", "InternalServerException", "ModelTimeoutException", "ModelErrorException",
+              "ModelNotReadyException", "InternalFailure", "ServiceUnavailable", "RequestTimeout"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to call for a model: `call_id` is the id, profile or ARN to pass, `model_id` the foundation model behind it."""
+
+    call_id: str
+    model_id: str
+    lifecycle: str | None = None
+
+    @property
+    def regional(self) -> bool:
+        """The data stays in a geography or region."""
+        return not self.call_id.rsplit("/", 1)[-1].startswith("global.")
+
+
 @dataclass(frozen=True)
 class Dialect:
     """How one model is spoken to. It is stepped down when the model refuses something, and stays so.
@@ -42,7 +91,7 @@ class Dialect:
     Parameters
     ----------
     structured_output : how it is held to a schema; the first is used, the others are what is left to try.
-    sampling, cache, extra : whether temperature and top_p, cache points and `ModelInfo.extra` are sent.
+    sampling, cache, extra : whether temperature, cache points and `ModelInfo.extra` are sent.
     """
 
     structured_output: tuple[StructuredOutput, ...] = ("prompt",)
@@ -74,7 +123,7 @@ class Dialect:
         return None
 
 
-class BedrockProvider:
+class BedrockProvider(Provider):
     """Answers requests with a model on Amazon Bedrock; credentials from the standard AWS chain.
 
     Parameters
@@ -105,25 +154,14 @@ class BedrockProvider:
         self.in_batch = in_batch
         self.model = model or default_model()
         self.account = Account(settings, connections=concurrency, read_timeout_s=read_timeout_s)
-        self._concurrency = concurrency
+        self.capabilities = Capabilities(concurrency=concurrency)
         self._lock = threading.Lock()
-        self._runtime: Any = None
         self._target: Target | None = None
         self._set_model(base_model_id(self.model))
 
     def _set_model(self, model_id: str) -> None:
         self.info = model_info(model_id)
-        self._set_dialect(Dialect.of(self.info))
-
-    def _set_dialect(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-        self.capabilities = Capabilities(
-            structured_output=dialect.structured_output[0],
-            prompt_caching=dialect.cache,
-            token_counting=True,
-            batch=self.info.batch_share is not None,
-            concurrency=self._concurrency,
-        )
+        self.dialect = Dialect.of(self.info)
 
     def target(self) -> Target:
         """The id that is called for the model, found out once. Raises `Fatal`, see `Account.find`."""
@@ -147,7 +185,7 @@ class BedrockProvider:
         while True:
             body = converse_body(request, self.info, dialect)
             try:
-                response = self._client().converse(modelId=target.call_id, **body)
+                response = self._runtime.converse(modelId=target.call_id, **body)
                 if not response.get("output") or "usage" not in response:
                     # botocore takes half a JSON document for an empty answer.
                     raise Transient("The answer arrived incomplete.", model=target.call_id)
@@ -157,7 +195,10 @@ class BedrockProvider:
                 said = str(raised).casefold()
                 if "on-demand throughput" in said and "inference profile" in said and not profile_tried:
                     profile_tried = True
-                    target = self._through_profile(target)
+                    with self._lock:
+                        if self._target == target:
+                            self._target = self.account.find(self.model, need_profile=True)
+                        target = self._target or target
                 elif isinstance(error, Rejected) and (lower := dialect.stepped_down(said)):
                     dialect = lower
                 elif error is raised:
@@ -166,13 +207,14 @@ class BedrockProvider:
                     raise error from raised
         with self._lock:  # only what was cured by it is left out from now on
             if dialect != before and self.dialect == before:
-                self._set_dialect(dialect)
+                self.dialect = dialect
         completion = self.read(response, datetime.now(UTC), target=target)
-        sampling = [name for name in ("temperature", "top_p") if getattr(request, name) is not None]
-        not_sent = [] if dialect.sampling else sampling
-        if request.schema is not None and dialect.structured_output[0] == "prompt":
-            not_sent = ["json_schema", *not_sent]
-        return replace(completion, latency_s=time.monotonic() - started, not_sent=tuple(not_sent))
+        lost = {
+            "json_schema": request.schema is not None and dialect.structured_output[0] == "prompt",
+            "temperature": request.temperature is not None and not dialect.sampling,
+        }
+        not_sent = tuple(name for name, left_out in lost.items() if left_out)
+        return replace(completion, latency_s=time.monotonic() - started, not_sent=not_sent)
 
     def read(
         self,
@@ -185,6 +227,9 @@ class BedrockProvider:
         """The completion in a Converse response, `batch`: at the price of a batch job."""
         target = target or self.target()
         text, stop, usage = read_answer(response)
+        prompt = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens if usage else 0
+        priced = prompt <= (self.info.priced_to or math.inf)
+        cost = self.info.cost_usd(usage, regional=target.regional, batch=batch) if usage and priced else None
         return Completion(
             text=text,
             note=NO_ROOM if stop == "max_tokens" and not text.strip() else None,
@@ -192,70 +237,167 @@ class BedrockProvider:
             model=target.model_id if target.call_id.startswith("arn:") else target.call_id,
             usage=usage,
             stop_reason=stop,
-            cost_usd=self._cost_usd(usage, target, batch) if usage else None,
+            cost_usd=cost,
             created_at=created_at,
         )
 
-    def _through_profile(self, refused: Target) -> Target:
+    @cached_property
+    def _runtime(self) -> Any:
         with self._lock:
-            if self._target is None or self._target == refused:
-                self._target = self.account.find(self.model, need_profile=True)
-            return self._target
-
-    def _client(self) -> Any:
-        if self._runtime is None:
-            with self._lock:
-                if self._runtime is None:
-                    self._runtime = self.account.client("bedrock-runtime")
-        return self._runtime
-
-    def count_tokens(self, request: Request) -> int | None:
-        """Tokens of the prompt as the service counts them (free of charge), or None if it does not for this model."""
-        body = converse_body(request, self.info, self.dialect)
-        asked = {name: body[name] for name in ("messages", "system", "toolConfig") if name in body}
-        try:
-            # Profiles are not taken here, only the model itself.
-            counted = self._client().count_tokens(modelId=self.target().model_id, input={"converse": asked})
-        except Exception as raised:
-            error = as_provider_error(raised, self.model)
-            if isinstance(error, Rejected | Fatal):
-                return None
-            raise error from raised
-        return int(counted["inputTokens"])
-
-    def notes(self) -> list[str]:
-        """What to know before a run: a model on its way out, or whose price is not known. Raises `Fatal`, see `target`."""
-        target, notes = self.target(), []
-        if (target.lifecycle or self.info.lifecycle or "").casefold() == "legacy":
-            notes.append(f"{target.model_id} is a legacy model: AWS will switch it off, choose a newer one soon.")
-        if self.info.input is None or self.info.output is None:
-            notes.append(f"The price of {target.model_id} is not known here, so costs are not shown.")
-        else:
-            notes.append(f"Prices of {target.model_id} are as of {self.info.checked}.")
-        return notes
-
-    def caching_pays(self, request: Request) -> bool | None:
-        """Whether the request's stable prefix is long enough to be cached; None if the model's minimum is not known."""
-        if self.info.cache_min_tokens is None:
-            return None
-        stable = len(request.system) + sum(len(text) for _, text in request.messages[: request.stable_messages])
-        return stable / CHARACTERS_PER_TOKEN >= self.info.cache_min_tokens
+            return self.__dict__.get("_runtime") or self.account.client("bedrock-runtime")
 
     def cost_usd(self, usage: Usage) -> float | None:
         """The price of `usage`, or None when it is not known; before the first call the id given decides the geography."""
         regional = (self._target or Target(self.model, self.info.model_id)).regional
         return self.info.cost_usd(usage, regional=regional, batch=self.in_batch)
 
-    def _cost_usd(self, usage: Usage, target: Target, batch: bool = False) -> float | None:
-        prompt = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-        if prompt > (self.info.priced_to or math.inf):
-            return None
-        return self.info.cost_usd(usage, regional=target.regional, batch=batch)
-
     def close(self) -> None:
-        if self._runtime is not None:
-            self._runtime.close()
-            self._runtime = None
+        if runtime := self.__dict__.pop("_runtime", None):
+            runtime.close()
+
+
+class Account:
+    """Clients of one account and region, made when they are first needed; they are safe to share between threads.
+
+    Parameters
+    ----------
+    connections : calls in flight at once.
+    read_timeout_s : seconds that an answer may take.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, connections: int = 32, read_timeout_s: float = 300.0
+    ) -> None:
+        self.settings = settings or get_settings()
+        self._connections, self._read_timeout_s = connections, read_timeout_s
+
+    @cached_property
+    def session(self) -> Any:
+        try:
+            import boto3
+            import botocore.exceptions
+        except ImportError:
+            raise MissingDependency("boto3", "Amazon Bedrock", "pip install boto3") from None
+        try:
+            return boto3.Session(profile_name=self.settings.aws_profile, region_name=self.settings.aws_region)
+        except botocore.exceptions.ProfileNotFound as error:
+            raise InvalidInput(f"{error}: set GENESIS_AWS_PROFILE to one of `aws configure list-profiles`.") from None
+
+    @property
+    def region(self) -> str:
+        region = self.session.region_name
+        if not region:
+            raise InvalidInput(
+                "No AWS region: set GENESIS_AWS_REGION (or AWS_DEFAULT_REGION), for example to us-east-1."
+            )
+        return str(region)
+
+    def client(self, service: str, *, attempts: int = 1) -> Any:
+        """A client that tries each call `attempts` times, by itself only once. Raises `InvalidInput` without a region."""
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=self._connections,
+            read_timeout=self._read_timeout_s,
+            connect_timeout=10,
+            tcp_keepalive=True,
+            # Short and fixed: boto3 builds its own anew for every call, which is a tenth of a call's CPU time.
+            user_agent=f"genesis-lab/{__version__}",
+        )
+        url = None if service == "s3" else self.settings.bedrock_endpoint_url
+        if url and self.settings.aws_bearer_token_bedrock and not may_get_key(url, None):
+            raise InvalidInput(
+                "GENESIS_BEDROCK_ENDPOINT_URL must be https for a Bedrock API key, which http would show."
+            )
+        return self.session.client(service, region_name=self.region, endpoint_url=url, config=config)
+
+    def identity(self) -> str:
+        """The ARN of who calls. Raises `Fatal` with what is wrong with the credentials."""
+        try:
+            return str(self.client("sts").get_caller_identity()["Arn"])
+        except Exception as error:
+            raise as_provider_error(error) from error
+
+    def find(self, model: str, *, need_profile: bool = False) -> Target:
+        """Which id to call for `model` here.
+
+        ARNs and inference profile ids are taken as they are. A bare model id is called as such where that works, else
+        through the inference profile of the nearest geography; through a ``global.`` one only if settings allow it.
+
+        Parameters
+        ----------
+        need_profile : the bare id was refused: look for a profile whatever the model list says.
+
+        Raises
+        ------
+        Fatal : no such model here, it has been retired, or it needs a global profile that settings don't allow.
+        """
+        name = model.rsplit("/", 1)[-1]
+        if model.startswith("arn:") or GEOGRAPHY.match(model):
+            self._check_global(name)
+            return Target(model, self._behind(model))
+        info = model_info(model)
+        if info.lifecycle == "ended":
+            when = f" (on {info.ends})" if info.ends else ""
+            raise Fatal(f"{model} no longer answers{when}: choose another model.", model=model)
+        bedrock = self.client("bedrock")
+        try:
+            listed = {m["modelId"]: m for m in bedrock.list_foundation_models()["modelSummaries"]}
+            found = listed.get(model)
+            if found is None:
+                near = ", ".join(sorted(m for m in listed if m.split(".")[0] == model.split(".")[0])[:8]) or "none"
+                raise Fatal(
+                    f"{model} is not offered in {self.region}; models of the same maker are: {near}.", model=model
+                )
+            lifecycle = found.get("modelLifecycle", {}).get("status")
+            if "ON_DEMAND" in found.get("inferenceTypesSupported", []) and not need_profile:
+                return Target(model, model, lifecycle)
+            pages = bedrock.get_paginator("list_inference_profiles").paginate(typeEquals="SYSTEM_DEFINED")
+            profiles = [
+                p["inferenceProfileId"]
+                for page in pages
+                for p in page["inferenceProfileSummaries"]
+                if any(base_model_id(m["modelArn"]) == model for m in p["models"])
+            ]
+        except ProviderError:
+            raise
+        except Exception as error:
+            raise as_provider_error(error, model) from error
+        return Target(self._nearest(model, profiles), model, lifecycle)
+
+    def _nearest(self, model: str, profiles: list[str]) -> str:
+        """The inference profile to use of several, by geography."""
+        starts = sorted((s for s in _GEOGRAPHIES if self.region.startswith(s)), key=len, reverse=True)
+        order = list(_GEOGRAPHIES[starts[0]]) if starts else []
+        local = [p for p in profiles if not p.startswith("global.")]
+        local.sort(key=lambda p: order.index(p.split(".")[0]) if p.split(".")[0] in order else len(order))
+        if local:
+            return local[0]
+        if not profiles:
+            raise Fatal(
+                f"{model} has no inference profile in {self.region}: choose another model or region.", model=model
+            )
+        self._check_global(profiles[0])
+        return profiles[0]
+
+    def _check_global(self, profile: str) -> None:
+        if profile.startswith("global.") and not self.settings.bedrock_allow_global:
+            raise Fatal(
+                f"{profile} may move your data to any region: set GENESIS_BEDROCK_ALLOW_GLOBAL=true to allow that, "
+                "or choose another model.",
+                model=profile,
+            )
+
+    def _behind(self, model: str) -> str:
+        """The foundation model behind an id or ARN; of an application's own profile only the service knows."""
+        if ":application-inference-profile/" not in model:
+            return base_model_id(model)
+        try:
+            profile = self.client("bedrock").get_inference_profile(inferenceProfileIdentifier=model)
+            return base_model_id(profile["models"][0]["modelArn"])
+        except Exception:
+            return base_model_id(model)  # calling it may still be allowed; only its price stays unknown
 
 
 def converse_body(request: Request, info: ModelInfo, dialect: Dialect) -> dict[str, Any]:
@@ -276,9 +418,8 @@ def converse_body(request: Request, info: ModelInfo, dialect: Dialect) -> dict[s
         body["system"] = [{"text": system}, *_cache_point(dialect.cache and not stable)]
     if request.key:
         body["requestMetadata"] = {"request_key": request.key}
-    if dialect.sampling:
-        chosen = {"temperature": request.temperature, "topP": request.top_p}
-        body["inferenceConfig"] |= {name: value for name, value in chosen.items() if value is not None}
+    if dialect.sampling and request.temperature is not None:
+        body["inferenceConfig"]["temperature"] = request.temperature
     if dialect.extra and info.extra:
         body["additionalModelRequestFields"] = info.extra
     if request.schema is not None and mode == "json_schema":
@@ -330,3 +471,68 @@ def _closed(schema: Any) -> Any:
         return schema
     closed = {key: _closed(value) for key, value in schema.items()}
     return closed | {"additionalProperties": False} if schema.get("type") == "object" else closed
+
+
+def as_provider_error(error: Exception, model: str | None = None) -> Exception:
+    """What an exception of boto3 means to us; anything that is not the service's or the network's comes back as it is."""
+    import botocore.exceptions as aws
+
+    if isinstance(error, aws.ClientError):
+        return _service_error(error, model)
+    if isinstance(error, aws.ParamValidationError):
+        return Rejected(f"The request is not well formed: {error}", model=model)
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError):
+        return Fatal("No usable AWS credentials: run `aws configure` or `aws sso login`, or set GENESIS_AWS_PROFILE.")
+    if isinstance(error, aws.TokenRetrievalError | aws.SSOError):
+        return Fatal("The AWS session has expired: sign in again, then run the same again.")
+    if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError):
+        return Unreachable(f"Bedrock can't be reached: {error}", model=model)
+    # A torn answer makes the parser fail, a lost connection the transport.
+    if isinstance(error, aws.HTTPClientError | aws.BotoCoreError) or type(error).__name__ == "ResponseParserError":
+        return Transient(f"The connection to Bedrock failed ({type(error).__name__}).", model=model)
+    return error
+
+
+def _service_error(error: Any, model: str | None) -> ProviderError:
+    code = error.response.get("Error", {}).get("Code", "")
+    said = error.response.get("Error", {}).get("Message", "")
+    meta = error.response.get("ResponseMetadata", {})
+    details: dict[str, Any] = {
+        "code": code,
+        "status": meta.get("HTTPStatusCode"),
+        "model": model,
+        "retry_after_s": _retry_after_s(meta.get("HTTPHeaders", {})),
+    }
+    words = said.casefold()
+    if code in ("ThrottlingException", "TooManyRequestsException"):
+        if "per day" in words:
+            return QuotaExhausted(
+                f"The daily quota of {model} is used up: run the same again tomorrow, or now with provider bedrock_batch.",
+                **details,
+            )
+        scope: Literal["tokens", "requests", "unknown"] = "tokens" if "tokens" in words else "unknown"
+        scope = "requests" if "requests" in words else scope
+        return Throttled(said or "Bedrock is throttling.", scope=scope, **details)
+    if code in _TRANSIENT or (details["status"] or 0) >= 500:
+        return Transient(f"{said or code} ({code})", **details)
+    if code == "ServiceQuotaExceededException":
+        return QuotaExhausted(f"A quota of the account is used up: {said}", **details)
+    if "signature expired" in words or "signature not yet current" in words or code == "RequestTimeTooSkewed":
+        return Fatal("The clock of this machine is wrong, so AWS refuses its signatures: set it right.", **details)
+    if code.startswith("IncompleteSignature"):  # its message repeats the header, where swapped keys put the secret
+        return Fatal(_SENTENCES["IncompleteSignature"], **details)
+    if code in _SENTENCES:
+        return Fatal(f"{_SENTENCES[code].format(model=model or 'this')} ({said})", **details)
+    if "model identifier is invalid" in words or "inference profile" in words or details["status"] == 403:
+        return Fatal(f"Bedrock does not accept {model}: {said}", **details)
+    return Rejected(said or code, **details)
+
+
+def _retry_after_s(headers: dict[str, str]) -> float | None:
+    """Seconds the service asked us to wait; botocore itself ignores ``Retry-After``."""
+    for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+    return None

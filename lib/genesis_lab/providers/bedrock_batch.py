@@ -12,8 +12,7 @@ from typing import Any
 
 from genesis_lab.errors import Fatal, InvalidInput, ProviderError, QuotaExhausted, Rejected
 from genesis_lab.providers.base import Completion, Request
-from genesis_lab.providers.bedrock import BedrockProvider, Dialect, converse_body
-from genesis_lab.providers.bedrock_account import Account, as_provider_error
+from genesis_lab.providers.bedrock import Account, BedrockProvider, Dialect, as_provider_error, converse_body
 from genesis_lab.settings import Settings
 
 NAMED = "genesis-"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.errors import Fatal, InvalidInput, ProviderError, Rejected
-from genesis_lab.providers.base import Capabilities, Completion, Request, StopReason, Usage
+from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, StopReason, Usage
 from genesis_lab.providers.chat_templates import chat_text, keeps_turns
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype, LoadedModel, load_model, model_name
 from genesis_lab.providers.sampling import Row, RowSampler, grammar_tokenizer, matcher
@@ -34,7 +34,7 @@ class _Asked:
     row: Row
 
 
-class LocalProvider:
+class LocalProvider(Provider):
     """A causal language model by transformers. The model is loaded with the first request.
 
     Requests that arrive at the same time from several threads are answered as one batch; a request's text depends on
@@ -65,7 +65,7 @@ class LocalProvider:
     ) -> None:
         self.model = model_name(model)
         self.batch_size = batch_size
-        self.capabilities = Capabilities(structured_output="grammar", token_counting=True, concurrency=batch_size)
+        self.capabilities = Capabilities(concurrency=batch_size)
         self.source, self._device, self._dtype = model, device, dtype
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
@@ -101,11 +101,11 @@ class LocalProvider:
                 self._turn.notify_all()
         return future.result()
 
-    def complete_many(self, requests: Sequence[Request]) -> Sequence[Completion | Exception]:
+    def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
         """Answer requests in batches, in their order; one that can't be answered becomes its error."""
         with self._busy:
             loaded = self.load()
-            answers: list[Completion | Exception | None] = [None] * len(requests)
+            answers: list[Completion | ProviderError | None] = [None] * len(requests)
             asked: list[tuple[int, _Asked]] = []
             for i, request in enumerate(requests):
                 try:
@@ -159,7 +159,7 @@ class LocalProvider:
         default = loaded.model.generation_config
         row = Row(
             temperature=_first(request.temperature, default.temperature, 1.0),
-            top_p=_first(request.top_p, default.top_p, 1.0),
+            top_p=_first(default.top_p, 1.0),
             max_tokens=request.max_tokens,
             rng=np.random.default_rng(request.seed),
         )
@@ -175,7 +175,7 @@ class LocalProvider:
         self,
         loaded: LoadedModel,
         batch: Sequence[_Asked],
-        answers: list[Completion | Exception | None],
+        answers: list[Completion | ProviderError | None],
         places: Sequence[int],
     ) -> bool:
         """Generate a batch into `answers`; False when the memory did not suffice and a smaller batch must be tried."""

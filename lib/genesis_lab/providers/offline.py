@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from genesis_lab.errors import Rejected
-from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage
 
 
-class OfflineProvider:
+class OfflineProvider(Provider):
     """The domain's own grammar, seen as a provider; its answers go through the same checks as any model's."""
 
     name = "offline"
     model = "grammar"
-    capabilities = Capabilities(structured_output="none", free=True)
+    capabilities = Capabilities(free=True)
 
     def complete(self, request: Request) -> Completion:
         if request.offline_text is None:

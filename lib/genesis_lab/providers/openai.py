@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, ProviderError, Rejected, Transient, Unreachable
 from genesis_lab.providers.addresses import may_get_key, on_this_machine, server_address
-from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage
 from genesis_lab.providers.openai_answers import UNSUPPORTED, Refused, read_answer, typed
 from genesis_lab.providers.schemas import stated, without_bounds
 
@@ -31,7 +31,7 @@ _NO_KEY = "no-key-needed"
 """Sent where there is no key: the package insists on one, and must not take it from the environment by itself."""
 _FORMS = ("bounds of the schema", "json_schema", "json_object")
 """What structured output is asked for with, dropped in this order where a server refuses it; what is left is the prompt."""
-_OPTIONS = ("temperature", "top_p", "seed")
+_OPTIONS = ("temperature", "seed")
 _CHARACTERS_PER_TOKEN = 8
 """More than any text of ours has."""
 _SHORT, _ALIKE = 500, 6
@@ -51,7 +51,7 @@ _CONSISTENT = 3
 """Requests in a row without a thing before it is left out of all, where it has worked or is not named outright."""
 
 
-class OpenAIProvider:
+class OpenAIProvider(Provider):
     """Answers by ``chat.completions`` of one or several servers in turn.
 
     Parameters
@@ -88,9 +88,7 @@ class OpenAIProvider:
             raise InvalidInput("base_urls must name at least one server, such as http://localhost:11434/v1.")
         self.model = model
         self.base_urls = tuple(map(server_address, base_urls))
-        self.capabilities = Capabilities(
-            structured_output="json_schema", prompt_caching=True, concurrency=concurrency or 8 * len(base_urls)
-        )
+        self.capabilities = Capabilities(concurrency=concurrency or 8 * len(base_urls))
         self._secret = api_key.get_secret_value() if api_key else _NO_KEY
         self._timeout_s = timeout_s
         self._clients = [self._client(url, key_host) for url in self.base_urls]

@@ -162,7 +162,7 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
         tokens = re.search(r"tokens?.?per|\bTPM\b", whole, re.I) or headers.get("x-ratelimit-remaining-tokens") == "0"
         wait = _retry_after_s(headers, whole)
         return Throttled(text, scope="tokens" if tokens else "unknown", retry_after_s=wait, **details)
-    named = re.search(r"response_format|json_schema|json_object|\b(temperature|top_p|seed)\b", whole)
+    named = re.search(r"response_format|json_schema|json_object|\b(temperature|seed)\b", whole)
     if status in (400, 422, 501) or (
         status >= 500 and named and re.search(f"must be|{UNSUPPORTED.pattern}", whole, re.I)
     ):

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import numpy as np
 
 from genesis_lab.errors import ProviderError
-from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage
 
 Answer = str | Completion | ProviderError
 Script = Sequence[Answer] | Callable[[Request, np.random.Generator], Answer]
 
 
-class ScriptedProvider:
+class ScriptedProvider(Provider):
     """Answers from a list, in order, or from a function of the request.
 
     Parameters
@@ -41,7 +41,7 @@ class ScriptedProvider:
         script: Script,
         *,
         latency_s: float = 0.0,
-        capabilities: Capabilities = Capabilities(structured_output="json_schema"),
+        capabilities: Capabilities = Capabilities(),
         price_usd: float | None = 0.0,
     ) -> None:
         self._script = script
