@@ -23,13 +23,11 @@ MODEL = "amazon.nova-micro-v1:0"
 
 def run(total: int) -> None:
     """The measured part: one generation, its figures on standard output."""
-    from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+    from genesis_lab.generation import config_for, generate
 
-    config = GenerationConfig(
-        dataset="batch", provider="bedrock_batch", model=MODEL, total=total, tokens_per_minute=10**9
-    )
+    config = config_for()(dataset="batch", provider="bedrock_batch", model=MODEL, total=total, tokens_per_minute=10**9)
     started, used = time.perf_counter(), time.process_time()
-    dataset = generate_conversations(config)
+    dataset = generate(config)
     figures = {
         "accepted": dataset.total,
         "missing": dataset.manifest["missing"],

@@ -93,9 +93,9 @@ def _measure(way: str, url: str, calls: int) -> list[_Mark]:
 
 
 def _config(calls: int) -> Any:
-    from genesis_lab.generation.conversations import GenerationConfig
+    from genesis_lab.generation import config_for
 
-    return GenerationConfig(total=calls, provider="bedrock", model=MODEL)
+    return config_for()(total=calls, provider="bedrock", model=MODEL)
 
 
 def _provider() -> Any:

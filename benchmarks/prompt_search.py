@@ -24,17 +24,17 @@ INTENTS = ("card_arrival", "exchange_rate", "top_up_failed", "passcode_forgotten
 
 def questions(task: str, total: int, seed: int):
     """The task and its questions by split: made offline, the same for both."""
+    from genesis_lab.generation import config_for, generate
+
     if task == "requirements":
         from genesis_lab.finetuning.tasks import role_of
-        from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
 
         shares = {"english_share": 1.0, "validation_share": 0.3, "test_share": 0.4}
-        data = generate_teacher(TeacherConfig(dataset="requirements", role=task, total=total, seed=seed, **shares))
+        data = generate(config_for(task)(dataset="requirements", total=total, seed=seed, **shares))
         return role_of(data, seed=seed)
     from genesis_lab.finetuning.tasks import task_of
-    from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 
-    data = generate_conversations(GenerationConfig(dataset="routing", total=total, intents=INTENTS, seed=seed))
+    data = generate(config_for()(dataset="routing", total=total, intents=INTENTS, seed=seed))
     return task_of(data, seed=seed)
 
 

@@ -11,8 +11,7 @@ from genesis_lab.bias import check_bias
 from genesis_lab.dataset import read_reports, write_report
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import output_root, write_atomically
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
-from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+from genesis_lab.generation import config_for, generate, open_or_generate
 from genesis_lab.notebooks import find_notebook, read_notebook
 from genesis_lab.reporting import sections
 from genesis_lab.reporting.pages import report_html
@@ -32,7 +31,7 @@ def student(name: str, data_hash: str, at: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("role", ["requirements", "vision"])
 def test_what_is_missing_of_teacher_examples_is_made_and_kept(role) -> None:
-    data = generate_teacher(TeacherConfig(total=12, role=role))
+    data = generate(config_for(role)(total=12))
     assert appraisal.needed(data) == ("teaching", "bias") and not read_reports(data)
     reports = appraisal.complete(data)
     assert set(read_reports(data)) == {"teaching", "bias"} == set(reports)
@@ -42,13 +41,13 @@ def test_what_is_missing_of_teacher_examples_is_made_and_kept(role) -> None:
 
 
 def test_reports_that_are_there_are_taken_as_they_are() -> None:
-    data = generate_teacher(TeacherConfig(total=12))
+    data = generate(config_for("requirements")(total=12))
     write_report(data, "teaching", appraisal.complete(data)["teaching"] | {"min_score": 0.5})
     assert appraisal.complete(data)["teaching"]["min_score"] == 0.5
 
 
 def test_the_student_is_the_one_that_was_examined_or_the_newest_that_this_data_taught() -> None:
-    data = generate_teacher(TeacherConfig(total=12))
+    data = generate(config_for("requirements")(total=12))
     student("of_other_data", "other")
     assert "student" not in appraisal.complete(data)
     first, second = (student(name, data.content_hash, at) for name, at in (("first", 1), ("second", 2)))
@@ -60,7 +59,7 @@ def test_the_student_is_the_one_that_was_examined_or_the_newest_that_this_data_t
 
 
 def test_records_of_others_that_cannot_be_read_are_named_and_stop_no_report() -> None:
-    data = generate_teacher(TeacherConfig(total=12))
+    data = generate(config_for("requirements")(total=12))
     mine = student("mine", data.content_hash)
     broken = {
         "models/theirs/training_info.json": "{",
@@ -78,14 +77,14 @@ def test_records_of_others_that_cannot_be_read_are_named_and_stop_no_report() ->
 
 
 def test_a_report_of_the_dataset_that_cannot_be_read_is_named() -> None:
-    data = generate_teacher(TeacherConfig(total=12))
+    data = generate(config_for("requirements")(total=12))
     write_atomically(data.path / "reports" / "bias.json", '{"sev')
     with pytest.raises(InvalidInput, match=r"bias\.json can't be read: delete it"):
         appraisal.complete(data)
 
 
 def test_a_classifier_of_other_data_has_no_say_in_the_verdict() -> None:
-    data = generate_conversations(GenerationConfig(total=154))
+    data = generate(config_for()(total=154))
     foreign = {"sources": [{"content_hash": "other"}], "chosen": "theirs"}
     write_report(data, "training", foreign)
     reports = appraisal.complete(data, reference="none", embeddings=False)
@@ -94,7 +93,7 @@ def test_a_classifier_of_other_data_has_no_say_in_the_verdict() -> None:
 
 
 def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
-    data, other = (generate_conversations(GenerationConfig(dataset=f"of_{n}", total=n)) for n in (154, 160))
+    data, other = (generate(config_for()(dataset=f"of_{n}", total=n)) for n in (154, 160))
     save_model(train(other, train_config("quick_test")).model, "intents")
     models = {path: path.read_bytes() for path in (output_root() / "models").rglob("*") if path.is_file()}
     reports = appraisal.complete(data, reference="none", embeddings=False)
@@ -111,7 +110,7 @@ def test_conversations_need_their_own_reports(tmp_path) -> None:
 
 
 def test_bias_of_teacher_examples_is_drawn_as_far_as_it_is_known() -> None:
-    data = open_or_generate(generate_teacher(TeacherConfig(total=60)).name, roles=True)
+    data = open_or_generate(generate(config_for("requirements")(total=60)).name, others=True)
     report = check_bias(data).to_dict()
     titles = [figure.layout.title.text for figure in sections.bias_targets(report)]
     assert [title.split()[0] for title in titles] == ["Language", "Industry", "Emphasis"]
@@ -121,7 +120,7 @@ def test_bias_of_teacher_examples_is_drawn_as_far_as_it_is_known() -> None:
 
 @pytest.mark.parametrize(("number", "parameter"), [("20", "dataset"), ("21", "a"), ("21", "b"), ("40", "dataset")])
 def test_notebooks_that_read_conversations_say_where_teacher_examples_belong(number, parameter) -> None:
-    generate_teacher(TeacherConfig(dataset="analyst", total=12))
+    generate(config_for("requirements")(dataset="analyst", total=12))
     cells = [c for c in read_notebook(find_notebook(number)).cells if c.cell_type == "code" and "%pip" not in c.source]
     names: dict[str, Any] = {}
     with pytest.raises(InvalidInput, match=r"analyst holds examples of requirements.* notebook 12 .* notebook 53 "):

@@ -12,8 +12,7 @@ from genesis_lab.bias.significance import association, cohens_w, fit_p, independ
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import InvalidInput
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
-from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+from genesis_lab.generation import config_for, generate
 from genesis_lab.parameters import from_parameters
 from genesis_lab.pipeline import load_pipeline
 from records import conversation, write
@@ -206,7 +205,7 @@ def test_targets_that_are_not_the_plans_hold_for_the_new_records_too(tmp_path):
 
 
 def test_of_teacher_examples_every_planned_attribute_is_checked_too(tmp_path):
-    data = generate_teacher(TeacherConfig(total=60, dataset=str(tmp_path / "roles")))
+    data = generate(config_for("requirements")(total=60, dataset=str(tmp_path / "roles")))
     report = check_bias(data)
     assert {fit.attribute for fit in report.fits} == {"language", "industry", "emphasis"}
 
@@ -310,7 +309,7 @@ def test_the_follow_up_is_written_as_a_params_file(tmp_path):
     assert content["dataset"] == "more" and content["stages"] == [10]
     assert content["cells"] == follow_up_plan(report)["cells"]
     stage = load_pipeline(path).stages[0]
-    data = generate_conversations(from_parameters(GenerationConfig, stage.parameters))
+    data = generate(from_parameters(config_for(), stage.parameters))
     assert data.name == "more" and data.total == 200
     found = data.frame(columns=["language", "sentiment"]).value_counts().to_dict()
     assert found == {("en", "negative"): 100, ("es", "positive"): 100}

@@ -198,9 +198,9 @@ def test_writing_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
 def test_audit_lists_issues_writes_a_repaired_copy_and_fails_while_some_are_left(
     genesis: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+    from genesis_lab.generation import config_for, generate
 
-    data = generate_teacher(TeacherConfig(total=12))
+    data = generate(config_for("requirements")(total=12))
     assert genesis("audit", "teacher") == (0, "12 records, no issue\n", "")
     pairs = [{"prompt": r["concept"], "response": r["answer"]} for r in data.frame().to_dict("records")]
     pairs[0]["response"] = pairs[0]["response"].replace("FR001", "FR01", 1)

@@ -38,7 +38,6 @@ Overrides = Annotated[
     typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file. Repeatable."),
 ]
 
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Its name or ARN.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
 
 
@@ -375,66 +374,28 @@ def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] 
 @jobs_app.command("list")
 def jobs_list() -> None:
     """List those of unfinished runs and of the account."""
+    from genesis_lab.files import shown
     from genesis_lab.generation.jobs import known_jobs
-    from genesis_lab.providers.bedrock_batch import BatchService
+    from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 
     jobs, problem = known_jobs(BatchService())
     for job in jobs:
-        typer.echo(job.line)
+        typer.echo(job)
     if problem:
         typer.echo(f"AWS could not be asked, so this is what is known here: {problem}", err=True)
     elif not jobs:
-        typer.echo("no batch jobs")
-
-
-@jobs_app.command("show")
-def jobs_show(job: JobName) -> None:
-    """Show what is known of a job."""
-    from genesis_lab.generation.jobs import find_job
-    from genesis_lab.providers.bedrock_batch import BatchService
-
-    known = find_job(BatchService(), job)
-    typer.echo(known.line)
-    for name, value in vars(known.job).items() if known.job else ():
-        if value not in ("", None):
-            typer.echo(f"  {name.replace('_', ' ')}: {value}")
+        typer.echo(f"no batch jobs; the IAM policies that they need are in {shown(POLICIES)}")
 
 
 @jobs_app.command("stop")
-def jobs_stop(job: JobName) -> None:
+def jobs_stop(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name or ARN.")],
+) -> None:
     """Stop a job; what it has answered is kept."""
-    from genesis_lab.generation.jobs import find_job
+    from genesis_lab.generation.jobs import stop_job
     from genesis_lab.providers.bedrock_batch import BatchService
 
-    service = BatchService()
-    known = find_job(service, job)
-    if known.job is None:
-        raise InvalidInput(f"{known.name} is not at AWS yet: there is nothing to stop.")
-    service.stop(known.job.arn)
-    typer.echo(f"stopping {known.name}")
-
-
-@jobs_app.command("resume")
-def jobs_resume(dataset: Annotated[str, typer.Argument(help="The dataset's name or folder.")]) -> None:
-    """Go on with an unfinished run and its jobs."""
-    from genesis_lab.files import shown
-    from genesis_lab.generation.options import go_on
-    from genesis_lab.reporting.progress import progress
-
-    with progress(None, "Generating", unit="records") as bar:
-        made = go_on(dataset, on_progress=bar)
-    typer.echo(f"{made.total:,} records in {shown(made.path)}")
-
-
-@jobs_app.command("policy")
-def jobs_policy(
-    bucket: Annotated[str, typer.Option(help="The S3 bucket for batch jobs.")] = "<BUCKET>",
-) -> None:
-    """Print the IAM policies to paste."""
-    from genesis_lab.providers.bedrock_batch import policies
-
-    for title, policy in policies(bucket):
-        typer.echo(f"{title}\n\n{policy}\n")
+    typer.echo(f"stopping {stop_job(BatchService(), job)}")
 
 
 app.add_typer(dataset_app, name="dataset")
@@ -519,18 +480,12 @@ def _show_plans(stages: list[dict[str, Any]]) -> None:
 
 
 def _show_plan(parameters: dict[str, Any]) -> Estimate:
-    from genesis_lab.generation.conversations import GenerationConfig
+    from genesis_lab.generation import config_for
     from genesis_lab.generation.estimate import in_all
-    from genesis_lab.generation.teacher import TeacherConfig
     from genesis_lab.parameters import from_parameters
 
-    config: GenerationConfig | TeacherConfig
-    if "role" in parameters:
-        config = from_parameters(TeacherConfig, parameters)
-    else:
-        config = from_parameters(GenerationConfig, parameters)
-    what = f"examples of {config.role}" if isinstance(config, TeacherConfig) else "conversations"
-    typer.echo(f"{config.total:,} {what}, plan {config.plan.hash}")
+    config = from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
+    typer.echo(f"{config.total:,} {config.domain.facets.unit}, plan {config.plan.hash}")
     for attribute, counts in config.plan.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
         typer.echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))

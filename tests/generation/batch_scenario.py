@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+from genesis_lab.generation import config_for, generate
 
 if __name__ == "__main__":
-    generate_conversations(GenerationConfig(**json.loads(sys.argv[1])))
+    generate(config_for()(**json.loads(sys.argv[1])))

@@ -146,7 +146,7 @@ def _start(url: str, target: Path, records: int) -> Any:
 
 def _run(url: str, target: Path, records: int) -> None:
     """What a user starts again after each crash."""
-    from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+    from genesis_lab.generation import config_for, generate
 
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "x",
@@ -156,10 +156,10 @@ def _run(url: str, target: Path, records: int) -> None:
         "GENESIS_OUTPUT_ROOT": str(target.with_name(f"{target.name} outputs")),
     }
     get_settings.cache_clear()
-    config = GenerationConfig(
+    config = config_for()(
         dataset=str(target), total=records, provider="bedrock", model=MODEL, tokens_per_minute=TOKENS_PER_MINUTE
     )
-    generate_conversations(config)
+    generate(config)
 
 
 def _saved(outputs: Path) -> list[str]:

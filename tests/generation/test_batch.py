@@ -21,15 +21,15 @@ from genesis_lab.cli import main
 from genesis_lab.dataset import Dataset
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, QuotaExhausted, Transient
 from genesis_lab.files import dataset_path
+from genesis_lab.generation import GenerationConfig, config_for, generate
 from genesis_lab.generation import batch as batch_module
 from genesis_lab.generation.batch import Batches, read_shards
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
 from genesis_lab.generation.journal import Journal
 from genesis_lab.generation.lane import Progress
-from genesis_lab.generation.options import go_on
-from genesis_lab.providers.bedrock_batch import BatchService
+from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.settings import get_settings
+from genesis_lab.yamls import read_yaml
 from providers.batch_place import MICRO, set_batch, use_batch
 
 SCENARIO = Path(__file__).with_name("batch_scenario.py")
@@ -60,11 +60,11 @@ def config(total: int = TOTAL, **options: Any) -> GenerationConfig:
         "temperature": 0.9,
     }
     given |= {"tokens_per_minute": 10_000_000}  # nothing to wait for on demand
-    return GenerationConfig(**given | {"total": total} | options)
+    return config_for()(**given | {"total": total} | options)
 
 
 def run(total: int = TOTAL, **options: Any) -> Dataset:
-    return generate_conversations(config(total, **options))
+    return generate(config(total, **options))
 
 
 def whole(dataset: Dataset, total: int = TOTAL) -> None:
@@ -106,7 +106,7 @@ def test_a_plan_costs_half_and_takes_a_day_at_most() -> None:
 def test_a_teacher_in_batch_is_named_in_one_line() -> None:
     options = config(provider="offline", teachers=(f"bedrock_batch:{MICRO}@eu-west-1", f"bedrock:{MICRO}@us-east-1"))
     first, second = options.connect()
-    assert (first.batch, second.batch) == ("always", "never")
+    assert (first.in_batch, second.in_batch) == (True, False)
     assert first.provider.account.settings.aws_region == "eu-west-1"  # type: ignore[attr-defined]
 
 
@@ -173,7 +173,7 @@ def test_a_bucket_that_is_not_there_stops_the_run_before_it_begins(
 def test_progress_tells_what_the_jobs_are_at(server: BedrockEmulator) -> None:
     set_batch(server, job_s=0.4)
     seen: list[Progress] = []
-    generate_conversations(config(), on_progress=seen.append)
+    generate(config(), on_progress=seen.append)
     notes = [detail for progress in seen for detail in progress.details]
     assert any("usually done within 24 hours: 1 InProgress" in note for note in notes)
     assert all(progress.eta_s is None for progress in seen if progress.details and "24 hours" in progress.details[0])
@@ -350,7 +350,7 @@ def test_kill_9_and_the_same_command_again(server: BedrockEmulator, entry: str) 
     process.wait()
     (jobs,) = folder.glob("batch-*")
     assert len(read_shards(jobs)) >= 1 and not (dataset_path("d") / "manifest.json").exists()
-    dataset = go_on("d")
+    dataset = run()
     whole(dataset)
     big = [job for job in server.service.jobs.all() if job.total == TOTAL]  # type: ignore[union-attr]
     assert len(big) == 1
@@ -365,7 +365,7 @@ def test_ctrl_c_leaves_the_jobs_running_and_says_so(server: BedrockEmulator) -> 
             raise KeyboardInterrupt
 
     with pytest.raises(GenesisError, match=r"run the same again to go on\. 1 batch job of 60 records run"):
-        generate_conversations(config(), on_progress=interrupt)
+        generate(config(), on_progress=interrupt)
     whole(run())
     assert sum(job.total == TOTAL for job in server.service.jobs.all()) == 1  # type: ignore[union-attr]
     paid_once(server)
@@ -385,21 +385,20 @@ def test_a_run_goes_on_on_demand_only_after_its_jobs_are_joined(server: BedrockE
 # --- the daily quota --------------------------------------------------------------------------------------------------
 
 
-def test_what_the_daily_quota_does_not_allow_goes_through_batch(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_daily_quota_does_not_allow_goes_through_batch_as_the_error_says(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with BedrockEmulator(s3=s3, faults=Faults(daily_quota_after=20)) as server:
         set_batch(server)
         use_batch(monkeypatch, server, batch_poll_s=0.02)
-        with pytest.raises(QuotaExhausted, match="daily quota"):
-            run(dataset="no divert", provider="bedrock", seed=3)
+        with pytest.raises(QuotaExhausted, match="provider: bedrock_batch"):
+            run(provider="bedrock")
         assert created(server) == 0
-    with BedrockEmulator(s3=s3, faults=Faults(daily_quota_after=20)) as server:
-        set_batch(server)
-        use_batch(monkeypatch, server, batch_poll_s=0.02)
         try:
-            dataset = run(provider="bedrock", divert_to_batch=True)
+            dataset = run()
         except QuotaExhausted:  # a bad answer or two were left for on demand
             server.service.faults = Faults()  # type: ignore[union-attr]  # the next day
-            dataset = run(provider="bedrock", divert_to_batch=True)
+            dataset = run()
         whole(dataset)
         assert created(server) >= 1 and server.service.jobs.all()[0].total <= TOTAL - 15  # type: ignore[union-attr]
         paid_once(server)
@@ -418,10 +417,11 @@ def genesis(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return call
 
 
-def test_jobs_are_listed_shown_and_resumed_by_name(
+def test_jobs_are_listed_by_name(
     server: BedrockEmulator, genesis: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert genesis("list") == (0, "no batch jobs\n", "")
+    code, out, _ = genesis("list")
+    assert code == 0 and out.startswith("no batch jobs; the IAM policies") and out.endswith("batch_policies.yaml\n")
     with pytest.MonkeyPatch.context() as patch:
         dies(patch, BatchService, "get")
         with pytest.raises(Killed):
@@ -430,11 +430,7 @@ def test_jobs_are_listed_shown_and_resumed_by_name(
     name = job.asked["jobName"]
     code, out, _ = genesis("list")
     assert code == 0 and out.startswith(f"{name}  ") and out.endswith("of 60 records, for d\n")
-    for asked in (name, job.arn):
-        code, out, _ = genesis("show", asked)
-        assert code == 0 and name in out and f"  arn: {job.arn}\n" in out and "  output uri: s3://" in out
-    code, out, _ = genesis("resume", "d")
-    assert (code, out.splitlines()[-1]) == (0, "60 records in outputs/datasets/d")
+    whole(run())
     assert genesis("list")[1] == f"{name}  Completed  60 of 60 records\n"
     monkeypatch.setenv("GENESIS_BEDROCK_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("genesis_lab.providers.bedrock_batch._ATTEMPTS", 1)
@@ -459,15 +455,14 @@ def test_a_job_is_stopped_by_name(server: BedrockEmulator, genesis: Callable[...
     ("arguments", "sentence"),
     [
         (
-            ("show", "genesis-nobody"),
+            ("stop", "genesis-nobody"),
             "There is no batch job genesis-nobody: `genesis jobs list` shows those there are.",
         ),
         (
-            ("show", "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/nobody000000"),
+            ("stop", "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/nobody000000"),
             "There is no batch job arn",
         ),
         (("stop", "not a name"), "not a name"),
-        (("resume", "nothing"), "There is no unfinished run of nothing."),
     ],
 )
 def test_what_is_not_there_is_one_line(
@@ -477,10 +472,9 @@ def test_what_is_not_there_is_one_line(
     assert code == 1 and sentence in err and err.splitlines()[-1].startswith("genesis: ")
 
 
-def test_policies_are_json_with_placeholders_for_what_is_private(genesis: Callable[..., tuple[int, str, str]]) -> None:
-    code, out, _ = genesis("policy", "--bucket", "my-bucket")
-    assert code == 0 and "arn:aws:s3:::my-bucket/*" in out and not re.search(r"\d{12}", out)
-    policies = [json.loads(text) for text in re.findall(r"^\{.*?^\}", out, re.MULTILINE | re.DOTALL)]
+def test_the_policies_that_ship_have_placeholders_for_what_is_private() -> None:
+    policies = [entry["policy"] for entry in read_yaml(POLICIES)]
+    assert "arn:aws:s3:::<BUCKET>/*" in str(policies) and not re.search(r"\d{12}", str(policies))
     actions = {a for p in policies for s in p["Statement"] for a in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])}  # fmt: skip
     assert len(policies) == 5
     assert {"bedrock:InvokeModel", "bedrock:CreateModelInvocationJob", "iam:PassRole", "s3:PutObject"} <= actions

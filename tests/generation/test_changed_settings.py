@@ -97,7 +97,7 @@ def test_a_prompt_of_another_version_of_the_package_is_named(tmp_path: Path, mon
 
 
 def test_other_requirements_to_answer_are_named(tmp_path: Path) -> None:
-    from genesis_lab.generation.options import chosen_domain
+    from genesis_lab.generation.generate import chosen_domain
 
     def vision(industries: tuple[str, ...], name: str) -> Domain:
         run(tmp_path / name, "requirements", total=10, industries=industries)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
+from genesis_lab import generation
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations, open_or_generate
+from genesis_lab.generation import GenerationConfig, config_for, open_or_generate
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.teachers import connect
@@ -38,14 +39,14 @@ def bedrock(monkeypatch):
 
 
 def config(**options) -> GenerationConfig:
-    return GenerationConfig(
+    return config_for()(
         provider="bedrock", model="amazon.nova-micro-v1:0", categories=("refunds",), total=60, seed=7,
         tokens_per_minute=3_000_000, **options,
     )  # fmt: skip
 
 
 def test_bedrock_gives_exactly_n_records_and_nothing_is_paid_twice(bedrock):
-    dataset = generate_conversations(config(dataset="first"))
+    dataset = generation.generate(config(dataset="first"))
     assert dataset.total == 60 and dataset.manifest["complete"]
     assert dataset.manifest["drop_reasons"] and dataset.manifest["cost_usd"] > 0
     provenance = dataset.frame()["provenance"].iloc[0]
@@ -53,7 +54,7 @@ def test_bedrock_gives_exactly_n_records_and_nothing_is_paid_twice(bedrock):
     paid = bedrock.stats().answered
     assert config(dataset="second").estimate().cost_usd == 0.0
     assert config(dataset="second", temperature=0.5).estimate().cost_usd > 0
-    again = generate_conversations(config(dataset="second"))
+    again = generation.generate(config(dataset="second"))
     assert again.content_hash == dataset.content_hash and bedrock.stats().answered == paid
 
 
@@ -63,16 +64,16 @@ def test_interrupting_a_paid_run_ends_soon_and_loses_nothing(bedrock):
             raise KeyboardInterrupt
 
     with pytest.raises(GenesisError, match="run the same again"):
-        generate_conversations(config(dataset="cut"), on_progress=interrupt)
+        generation.generate(config(dataset="cut"), on_progress=interrupt)
     paid = bedrock.stats().answered
-    dataset = generate_conversations(config(dataset="cut"))
+    dataset = generation.generate(config(dataset="cut"))
     assert dataset.total == 60 and 0 < paid <= bedrock.stats().answered
     assert bedrock.stats().duplicated == 0
 
 
 def test_a_provider_without_its_model_is_one_sentence():
     with pytest.raises(InvalidInput, match="needs a model"):
-        generate_conversations(GenerationConfig(provider="openai", total=10))
+        generation.generate(config_for()(provider="openai", total=10))
 
 
 @pytest.mark.parametrize("path", sorted(PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -82,12 +83,12 @@ def test_every_params_file_that_generates_conversations_is_one_that_can_run(path
     if parameters is None:
         assert "12_generate_teacher" in stages
         return
-    config = from_parameters(GenerationConfig, parameters)
+    config = from_parameters(config_for(), parameters)
     assert config.dataset != "conversations" and len(config.plan.specs) == config.total
 
 
 def test_the_default_dataset_is_made_where_it_is_missing_and_others_are_asked_for(capsys):
-    assert open_or_generate("conversations").total == GenerationConfig().total
+    assert open_or_generate("conversations").total == config_for()().total
     assert "generating" in capsys.readouterr().out
     with pytest.raises(InvalidInput, match="nowhere"):
         open_or_generate("nowhere")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from generation.simulation import VirtualClock
+from genesis_lab import generation
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import (
@@ -27,8 +28,7 @@ from genesis_lab.errors import (
     Unreachable,
 )
 from genesis_lab.files import dataset_path
-from genesis_lab.generation import conversations, teacher
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+from genesis_lab.generation import GenerationConfig, config_for, open_or_generate
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.limiter import Ledger, Limits
@@ -61,7 +61,7 @@ def run(target: Path, script: Callable[[Request, int], object], total: int = 100
 
 
 def config(server: str, **options) -> GenerationConfig:
-    return GenerationConfig(provider="openai", model="m", base_urls=(server,), total=10, dataset="d", **options)
+    return config_for()(provider="openai", model="m", base_urls=(server,), total=10, dataset="d", **options)
 
 
 # --- nothing is usable ------------------------------------------------------------------------------------------------
@@ -83,12 +83,12 @@ def test_a_server_that_answers_nothing_to_everything_is_an_error_and_no_dataset(
     with running() as server:
         server.text = ""
         with pytest.raises(GenesisError, match=r"The first 20 requests .* because: the answer is empty"):
-            generate_conversations(config(server.url))
+            generation.generate(config(server.url))
         assert len(server.requests) < 30
         assert not dataset_path("d").exists()
         # what was wrong may be mended by another setting, under the same name
         server.answer = answering(server)
-        assert generate_conversations(config(server.url, max_tokens=999)).total == 10
+        assert generation.generate(config(server.url, max_tokens=999)).total == 10
 
 
 def answering(server: Server) -> Callable[[dict], Reply]:
@@ -145,12 +145,12 @@ def test_single_records_that_are_impossible_leave_the_rest_and_an_error(tmp_path
     assert manifest["missing"] == 3 and manifest["attempts"] == 97 + sum(manifest["drop_reasons"].values()) > 100
 
 
-@pytest.mark.parametrize("open_or_generate", [conversations.open_or_generate, teacher.open_or_generate])
-def test_nothing_downstream_runs_on_an_empty_dataset(open_or_generate):
+@pytest.mark.parametrize("domain", ["conversations", "requirements"])
+def test_nothing_downstream_runs_on_an_empty_dataset(domain):
     with DatasetWriter(dataset_path("nothing"), "conversations", {}):
         pass
     with pytest.raises(InvalidInput, match="holds no records"):
-        open_or_generate("nothing")
+        open_or_generate("nothing", domain)
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_nothing_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(GenesisError, match=r"can't be reached .*refused.*is it running\?"):
-            generate_conversations(config(f"http://127.0.0.1:{free.getsockname()[1]}/v1"))
+            generation.generate(config(f"http://127.0.0.1:{free.getsockname()[1]}/v1"))
 
 
 def test_ctrl_c_ends_a_run_whose_server_is_silent() -> None:
@@ -232,7 +232,7 @@ def test_ctrl_c_ends_a_run_whose_server_is_silent() -> None:
 
         server.answer = silent
         with pytest.raises(GenesisError, match=r"Interrupted with 0 of 10 .*run the same again"):
-            generate_conversations(config(server.url))
+            generation.generate(config(server.url))
         assert not let_go
         ended.set()
 
@@ -251,7 +251,7 @@ def test_ctrl_c_ends_a_wait_that_the_server_asked_for() -> None:
     with running() as server:
         server.answer = lambda body: refusal(503, "busy", headers={"Retry-After": "200"})
         with pytest.raises(GenesisError, match="Interrupted"):
-            generate_conversations(config(server.url), on_progress=interrupt)
+            generation.generate(config(server.url), on_progress=interrupt)
     watchdog.cancel()
     assert not late.is_set() and "busy" in seen[-1]
 
@@ -272,12 +272,12 @@ def test_an_answer_that_comes_after_ctrl_c_is_not_paid_for_again() -> None:
 
         server.answer = late
         with pytest.raises(GenesisError, match="Interrupted"):
-            generate_conversations(config(server.url), on_progress=interrupt)
+            generation.generate(config(server.url), on_progress=interrupt)
         in_flight = [thread for thread in threading.enumerate() if thread.name.startswith("genesis")]
         ended.set()
         for thread in in_flight:
             thread.join(60)
-        assert generate_conversations(config(server.url)).total == 10
+        assert generation.generate(config(server.url)).total == 10
         assert len(server.requests) == 10
 
 

@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
+from genesis_lab import generation
 from genesis_lab.bias import check_bias
 from genesis_lab.dataset import import_dataset, open_dataset
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput
-from genesis_lab.generation import conversations
+from genesis_lab.generation import config_for, open_or_generate
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.plan import make_plan
-from genesis_lab.generation.teacher import TeacherConfig, generate_teacher, open_or_generate
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.offline import OfflineProvider
@@ -25,48 +25,48 @@ from scripted import ScriptedProvider
 
 @pytest.mark.parametrize("role", ["requirements", "vision"])
 def test_offline_examples_come_in_splits_that_share_no_concept_group(role) -> None:
-    config = TeacherConfig(role=role, total=60)
-    data = generate_teacher(config)
+    config = config_for(role)(total=60)
+    data = generation.generate(config)
     assert data.counts == {"train": 42, "validation": 9, "test": 9} and data.domain == role
     groups = [set(data.frame(split, ["group"])["group"]) for split in data.counts]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 60
     assert recorded_domain(data.manifest).config == config.domain.config
-    assert generate_teacher(config).content_hash == data.content_hash
+    assert generation.generate(config).content_hash == data.content_hash
     assert Counter(data.frame()["language"]) == {"en": 30, "es": 30}
     assert check_bias(data).severity == "none"
 
 
 def test_a_longer_run_fills_the_splits_as_nearly_as_whole_groups_allow() -> None:
-    data = generate_teacher(TeacherConfig(total=400, test_share=0.3))
+    data = generation.generate(config_for("requirements")(total=400, test_share=0.3))
     assert all(abs(n - wanted) <= 2 for n, wanted in zip(data.counts.values(), (220, 60, 120), strict=True))
     assert data.frame("test", ["group"])["group"].nunique() >= 60
 
 
 def test_a_product_owner_answers_the_requirements_of_a_dataset() -> None:
-    source = generate_teacher(TeacherConfig(dataset="analyst", total=60, english_share=0.8))
-    config = TeacherConfig(dataset="owner", role="vision", requirements="analyst", total=60)
-    data, columns = generate_teacher(config), "SELECT concept, split, {} AS said FROM data ORDER BY concept"
+    source = generation.generate(config_for("requirements")(dataset="analyst", total=60, english_share=0.8))
+    config = config_for("vision")(dataset="owner", requirements="analyst", total=60)
+    data, columns = generation.generate(config), "SELECT concept, split, {} AS said FROM data ORDER BY concept"
     assert data.sql(columns.format("requirements")).equals(source.sql(columns.format("answer")))
     report = teaching_report(data)
     assert report["scores"]["mean"] == 1.0 and not report["audit"]["kinds"] and check_bias(data).severity == "none"
-    assert generate_teacher(config).content_hash == data.content_hash
-    part = TeacherConfig(dataset="owner", role="vision", requirements="analyst", total=20).plan
+    assert generation.generate(config).content_hash == data.content_hash
+    part = config_for("vision")(dataset="owner", requirements="analyst", total=20).plan
     assert [s.seed for s in part.specs] == [s.seed for s in config.plan.specs[:20]]
 
 
 def test_requirements_of_other_people_need_a_model_as_teacher(tmp_path) -> None:
-    answer = generate_teacher(TeacherConfig(dataset="ours", total=10)).frame()["answer"][0]
+    answer = generation.generate(config_for("requirements")(dataset="ours", total=10)).frame()["answer"][0]
     rows = [{"prompt": f"A kiosk of kind {i} for sailors", "response": answer} for i in range(10)]
     (tmp_path / "theirs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     import_dataset(tmp_path / "theirs.jsonl", "theirs", domain="requirements")
-    config = TeacherConfig(dataset="owner", role="vision", requirements="theirs", total=10)
+    config = config_for("vision")(dataset="owner", requirements="theirs", total=10)
     assert "kiosk of kind" in str(config.domain.prompt(config.plan.specs[0]).messages[-1][1])
     with pytest.raises(GenesisError, match="choose a model as provider to answer theirs"):
-        generate_teacher(config)
+        generation.generate(config)
     role = get_domain("vision", total=10, english_share=1.0)
     visions = iter([role.offline_text(spec, 0) for spec in role.specs(10, 1)])
     with running() as server:
-        paid = TeacherConfig(
+        paid = config_for("vision")(
             **config.model_dump(exclude={"provider", "min_score"}) | {"model": "m", "base_urls": (server.url,)},
             provider="openai",
             min_score=0.0,
@@ -81,7 +81,7 @@ def test_requirements_of_other_people_need_a_model_as_teacher(tmp_path) -> None:
             return reply
 
         server.answer = usable
-        assert generate_teacher(paid).total == 10
+        assert generation.generate(paid).total == 10
 
 
 def answering(role, total: int, first):
@@ -137,7 +137,7 @@ def test_several_teachers_write_one_dataset_and_each_record_says_whose_it_is(tmp
 
 
 def test_the_pictures_and_tables_say_what_the_report_says(tmp_path) -> None:
-    data = generate_teacher(TeacherConfig(total=20))
+    data = generation.generate(config_for("requirements")(total=20))
     report = teaching_report(data)
     assert "20 of 20 answers" in teaching.threshold_curve(report).layout.title.text
     assert "Mean score 1.00" in teaching.score_parts(report).layout.title.text
@@ -160,36 +160,39 @@ def test_an_empty_or_foreign_set_is_reported_too(tmp_path) -> None:
 
 
 def test_what_reads_conversations_says_so_of_teacher_data() -> None:
-    data = generate_teacher(TeacherConfig(total=10))
+    data = generation.generate(config_for("requirements")(total=10))
     with pytest.raises(InvalidInput, match="use genesis audit teacher"):
         validate(data, taxonomy=None)
-    with pytest.raises(
-        InvalidInput, match="holds examples of requirements, this step reads conversations: notebook 12"
-    ):
-        conversations.open_or_generate("teacher")
+    with pytest.raises(InvalidInput, match="holds examples of requirements, this step reads conversations"):
+        open_or_generate("teacher")
+    assert open_or_generate("teacher", others=True).total == 10
 
 
 def test_the_default_set_is_made_where_it_is_missing_and_others_are_not(capsys) -> None:
-    data = open_or_generate("teacher", total=12, role="vision")
-    assert data.total == 12 and "generating 12 vision examples offline" in capsys.readouterr().out
-    assert open_or_generate("teacher").content_hash == open_dataset("teacher").content_hash
+    data = open_or_generate("teacher", "vision", total=12)
+    assert data.total == 12 and "generating 12 examples offline" in capsys.readouterr().out
+    assert open_or_generate("teacher", "requirements").content_hash == open_dataset("teacher").content_hash
     with pytest.raises(InvalidInput, match="There is no dataset"):
-        open_or_generate("another")
+        open_or_generate("another", "requirements")
 
 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"role": "poet"}, "role: Input should be 'requirements' or 'vision', got 'poet'"),
         ({"min_score": 80}, "min_score: Input should be less than or equal to 1, got 80"),
         ({"industries": ["mining"]}, "industries: unknown industry 'mining'"),
     ],
 )
 def test_impossible_parameters_are_one_sentence(parameters, sentence) -> None:
     with pytest.raises(InvalidInput, match=sentence):
-        from_parameters(TeacherConfig, parameters)
+        from_parameters(config_for("requirements"), parameters)
+
+
+def test_a_domain_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(InvalidInput, match="Unknown domain 'poet': there is conversations, requirements, vision"):
+        config_for("poet")
 
 
 def test_the_estimate_of_an_offline_run_is_free() -> None:
-    assert TeacherConfig(total=20).estimate().cost_usd == 0
-    assert OfflineProvider().name == TeacherConfig().provider
+    assert config_for("requirements")(total=20).estimate().cost_usd == 0
+    assert OfflineProvider().name == config_for("requirements")().provider

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
+from genesis_lab import generation
 from genesis_lab.dataset import Dataset
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, QuotaExhausted
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+from genesis_lab.generation import config_for
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.estimate import Estimate
 from genesis_lab.generation.lane import Progress
@@ -120,7 +121,7 @@ def test_a_line_that_names_no_model_is_told_the_forms(line):
         parse_spec(line)
     assert all(form in str(error.value) for form in FORMS)
     with pytest.raises(InvalidInput, match="names no model"):
-        from_parameters(GenerationConfig, {"teachers": [line]})
+        from_parameters(config_for(), {"teachers": [line]})
 
 
 SECRET = "hunter2-or-so"
@@ -139,8 +140,8 @@ def test_an_address_with_a_password_is_refused_and_never_repeated(address):
         lambda: parse_spec(f"azure:m@{address}"),
         lambda: ModelSpec("openai", "m", (address,)),
         lambda: OpenAIProvider("m", [address]),
-        lambda: from_parameters(GenerationConfig, {"provider": "openai", "model": "m", "base_urls": [address]}),
-        lambda: from_parameters(GenerationConfig, {"teachers": [f"ollama:m@{address}", "offline"]}),
+        lambda: from_parameters(config_for(), {"provider": "openai", "model": "m", "base_urls": [address]}),
+        lambda: from_parameters(config_for(), {"teachers": [f"ollama:m@{address}", "offline"]}),
         lambda: check_teachers(f"openai:m@{address}"),
     )
     for attempt in tries:
@@ -173,14 +174,14 @@ def test_labels_hold_neither_addresses_nor_account_numbers():
 )
 def test_shares_that_make_no_sense_are_one_sentence(teachers, sentence):
     with pytest.raises(InvalidInput, match=sentence):
-        from_parameters(GenerationConfig, {"teachers": teachers})
+        from_parameters(config_for(), {"teachers": teachers})
 
 
 @pytest.mark.parametrize(
     "teachers", [["offline", "local"], ("offline", "local", "local"), {"offline": 3, "local": 3.0, "openai:m": 0}]
 )
 def test_teachers_without_shares_get_equal_ones(teachers):
-    assert from_parameters(GenerationConfig, {"teachers": teachers}).teachers == {"offline": 0.5, "local": 0.5}
+    assert from_parameters(config_for(), {"teachers": teachers}).teachers == {"offline": 0.5, "local": 0.5}
 
 
 def test_teachers_on_one_quota_share_its_ledger_and_others_do_not(monkeypatch):
@@ -343,14 +344,14 @@ def bedrock(monkeypatch):
 
 def test_two_regions_of_a_model_are_two_quotas_of_one_run(bedrock):
     east, west = f"bedrock:{MICRO}", f"bedrock:{MICRO}@us-west-2"
-    config = GenerationConfig(
+    config = config_for()(
         teachers={east: 2, west: 1}, categories=("refunds",), total=60, seed=7, tokens_per_minute=3_000_000, dataset="two"
     )  # fmt: skip
     parts = config.estimates()
     assert [parts[name].requests for name in (east, west)] == [40, 20]
     tokens = parts[east].prompt_tokens + parts[east].completion_tokens
     assert config.estimate().time_s == parts[east].time_s == pytest.approx(60 * tokens / 3_000_000)
-    data = generate_conversations(config)
+    data = generation.generate(config)
     assert data.total == 60 and data.manifest["complete"]
     assert [(t["teacher"], t["accepted"]) for t in data.manifest["teachers"]] == [(east, 40), (west, 20)]
     arrived = bedrock.stats().regions

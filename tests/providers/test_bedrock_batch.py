@@ -213,7 +213,7 @@ def test_access_denied_names_the_action_and_where_the_policy_is(
             (lambda: list(service.jobs()), "ListModelInvocationJobs"),
             (lambda: service.stop(NOBODY), "StopModelInvocationJob"),
         ):
-            with pytest.raises(Fatal, match=f"may not do bedrock:{action}.*genesis jobs policy"):
+            with pytest.raises(Fatal, match=f"may not do bedrock:{action}.*batch_policies.yaml"):
                 attempt()
 
 

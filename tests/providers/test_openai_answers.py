@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
-from genesis_lab.generation.conversations import GenerationConfig, generate_conversations
+from genesis_lab.generation import config_for, generate
 from genesis_lab.providers.base import Completion, Request, Usage
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.openai import OpenAIProvider
@@ -450,7 +450,7 @@ def test_a_run_says_what_was_not_sent_not_counted_and_cut(server: Server, tmp_pa
         "model": "m",
         "base_urls": (server.url,),
     }
-    config = GenerationConfig(**options, categories=("refunds",), few_shot=0, temperature=0.5, max_tokens=256)
+    config = config_for()(**options, categories=("refunds",), few_shot=0, temperature=0.5, max_tokens=256)
     written = {}
     for spec in config.domain.specs(10, config.seed):
         written[spec.seed % 2**31] = config.domain.offline_text(spec, 0)
@@ -461,7 +461,7 @@ def test_a_run_says_what_was_not_sent_not_counted_and_cut(server: Server, tmp_pa
         return said({"content": [text(written[body["seed"]])]}, usage={"prompt_tokens": 20, "completion_tokens": 9})
 
     server.script = reply
-    dataset = generate_conversations(config)
+    dataset = generate(config)
     manifest, card = dataset.manifest, (dataset.path / "README.md").read_text()
     assert manifest["complete"] and manifest["cost_usd"] is None
     assert manifest["not_sent"]["temperature"] == 10
@@ -472,12 +472,12 @@ def test_a_run_says_what_was_not_sent_not_counted_and_cut(server: Server, tmp_pa
 
 
 def test_a_run_whose_server_counts_nothing_has_no_counts(server: Server, tmp_path: Path) -> None:
-    config = GenerationConfig(
+    config = config_for()(
         dataset=str(tmp_path / "d"), total=10, provider="openai", model="m", base_urls=(server.url,), categories=("refunds",)
     )  # fmt: skip
     written = {spec.seed % 2**31: config.domain.offline_text(spec, 0) for spec in config.domain.specs(10, config.seed)}
     server.script = lambda body: said({"content": written[body["seed"]]}, usage=None)
-    dataset = generate_conversations(config)
+    dataset = generate(config)
     assert dataset.manifest["usage"] is None and dataset.manifest["answers_without_usage"] == 10
     assert {record["prompt_tokens"] for record in dataset.frame()["provenance"]} == {None}
 

@@ -9,7 +9,7 @@ from genesis_lab.domains.base import Example
 from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark
 from genesis_lab.finetuning.evaluation import BASELINE, FINE_TUNED, evaluate
 from genesis_lab.finetuning.export import Exported, ExportReport, Gate
-from genesis_lab.generation.teacher import TeacherConfig, generate_teacher
+from genesis_lab.generation import config_for, generate
 from genesis_lab.reporting import pages
 from genesis_lab.reporting.role_report import key_figures, next_steps, role_report, summary
 from genesis_lab.stats import Interval
@@ -36,7 +36,7 @@ def examples(n: int) -> list[Example]:
 @pytest.fixture
 def taught(tmp_path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Manifest and reports of a small set by the offline teacher."""
-    data = generate_teacher(TeacherConfig(dataset="analyst", total=20))
+    data = generate(config_for("requirements")(dataset="analyst", total=20))
     return data.manifest, {"teaching": teaching_report(data), "bias": check_bias(data).to_dict()}
 
 

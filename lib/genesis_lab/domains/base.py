@@ -91,6 +91,7 @@ class Facets:
     worth : which learner says what a dataset is worth in real data; None: not measured.
     task_categories : as the Hugging Face hub names them.
     aliases : what other people's data calls our fields.
+    dataset : the dataset that is made where none is named; empty: the domain's name.
     """
 
     unit: str
@@ -106,6 +107,7 @@ class Facets:
     worth: str | None = None
     task_categories: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)

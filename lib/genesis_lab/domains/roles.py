@@ -102,6 +102,7 @@ class YamlRole(Domain):
         preview="dialogue",
         task_categories=("text-generation",),
         aliases={"concept": "prompt", "answer": "response"},
+        dataset="teacher",
     )
     record_type: ClassVar[type[BaseModel]] = RoleRecord
     config_type = RoleConfig

@@ -154,7 +154,7 @@ def make_room(work: Path, header: dict[str, Any], *, replace: bool) -> None:
 def is_run(work: Path) -> bool:
     """Whether a folder holds an unfinished run, and nothing else."""
     names = [file.name for file in work.iterdir()] if work.is_dir() and not work.is_symlink() else [""]
-    return all(name in (JOURNAL, "again.json") or name.startswith(("batch-", ".again.json.")) for name in names)
+    return all(name == JOURNAL or name.startswith("batch-") for name in names)
 
 
 def is_begun(work: Path) -> bool:

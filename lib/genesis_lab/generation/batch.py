@@ -79,11 +79,6 @@ class Batches:
         self._journal: Journal
 
     @property
-    def possible(self) -> bool:
-        """A bucket and a role are set."""
-        return bool(self.settings.batch_bucket and self.settings.batch_role_arn)
-
-    @property
     def unfinished(self) -> bool:
         """Jobs were begun whose answers are not joined yet."""
         return bool(self._running)

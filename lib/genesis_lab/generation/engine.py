@@ -27,10 +27,9 @@ from genesis_lab.errors import (
     Interrupted,
     InvalidInput,
     ParseFailure,
-    QuotaExhausted,
     Rejected,
 )
-from genesis_lab.files import shown, write_atomically, write_error
+from genesis_lab.files import shown, write_error
 from genesis_lab.generation.account import (
     existing,
     is_begun,
@@ -86,7 +85,6 @@ def generate(
     sampling: Sampling = Sampling(),
     cache: CompletionCache | None = None,
     config: dict[str, Any] | None = None,
-    again: dict[str, Any] | None = None,
     candidate_budget: float = 1.5,
     replace_existing: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -101,7 +99,6 @@ def generate(
     teachers : who writes, each its share of the plan at the same time; or a provider that writes everything.
     cache : where raw answers are kept; not used for free providers.
     config : what the user chose, for the manifest.
-    again : what `options.go_on` needs to go on with an unfinished run, kept beside its journal.
     candidate_budget : candidates each teacher tries in this session, as a multiple of its records (and 20 on top).
     replace_existing : a dataset of other settings is replaced when the new one is complete, an unfinished run at once.
     on_progress : called a few times a second.
@@ -135,11 +132,9 @@ def generate(
                     return found
                 make_room(work, header, replace=replace_existing)
                 for teacher in who:
-                    if teacher.batch == "always":
+                    if teacher.in_batch:
                         check_batch(teacher.provider, counts[teacher.name])
                 with Journal(work / JOURNAL, header) as journal:
-                    if again:
-                        write_atomically(work / "again.json", json.dumps(again))
                     run = _Run(plan, domain, who, journal, sampling, cache, on_progress)
                     run.resume(candidate_budget)
                     run.use_batches(work)
@@ -243,11 +238,10 @@ class _Run:
         return Task(self.plan.specs[entry["index"]], entry["candidate"], entry["repair"], dialogue)
 
     def use_batches(self, work: Path) -> None:
-        """Let teachers answer in batch jobs, which are kept in `work`: those that may, or have begun to."""
+        """Let teachers answer in batch jobs, which are kept in `work`: those that are to, or have begun to."""
         for lane in self.lanes:
             lane.batches = batches = batches_for(lane.teacher.provider, self.cache, work)
-            lane.buying = batches is not None and lane.teacher.batch == "always"
-            lane.divert = batches is not None and lane.teacher.batch == "after quota" and batches.possible
+            lane.buying = batches is not None and lane.teacher.in_batch
 
     def jobs_left(self) -> str:
         """What runs on without us."""
@@ -376,7 +370,7 @@ class _Run:
                 GenesisError(f"{outcome.problem} What was answered is saved: run the same again to send the rest.")
             )
         elif not outcome.jobs and not settled:
-            lane.buying = lane.divert = False  # too few for a job
+            lane.buying = False  # too few for a job
 
     def _try(self, lane: Lane, task: Task) -> Completion | BaseException:
         try:
@@ -390,10 +384,6 @@ class _Run:
         if isinstance(completion, Rejected):
             lane.charge(entry)
             self._drop(lane, task, entry, (f"rejected by the provider: {completion}",), None)
-            return
-        if isinstance(completion, QuotaExhausted) and lane.divert:
-            lane.put_back(task)
-            lane.buying = True
             return
         if isinstance(completion, GenesisError):
             lane.end(completion)

@@ -101,7 +101,7 @@ def estimate(
             usage.completion_tokens,
             teacher.provider.cost_usd(usage),
             _quota_s(teacher, n, usage),
-            teacher.batch == "always",
+            teacher.in_batch,
         )
 
     return {teacher.name: part(teacher) for teacher in teachers}
@@ -124,7 +124,7 @@ def in_all(estimates: Iterable[Estimate], *, in_turn: bool = False) -> Estimate:
 
 def _quota_s(teacher: Teacher, requests: int, usage: Usage) -> float | None:
     """The time that a teacher's quota takes for `requests` with `usage`; None where no quota is given."""
-    if teacher.scheduler is None or teacher.batch == "always":
+    if teacher.scheduler is None or teacher.in_batch:
         return None
     limits = teacher.scheduler.ledger.limits
     tokens = usage.prompt_tokens + usage.completion_tokens * limits.burndown

@@ -2,68 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.files import output_root
 from genesis_lab.generation.batch import Shard, read_shards
-from genesis_lab.providers.bedrock_batch import BatchService, Job
+from genesis_lab.providers.bedrock_batch import BatchService
 
 
-@dataclass(frozen=True)
-class KnownJob:
-    """A job as far as it is known: by an unfinished run here (`dataset`, `shard`), by AWS (`job`), or both."""
-
-    name: str
-    dataset: str = ""
-    shard: Shard | None = None
-    job: Job | None = None
-
-    @property
-    def status(self) -> str:
-        """What AWS says, else what the run last knew."""
-        if self.job:
-            return self.job.status
-        return (self.shard and (self.shard.status or ("sent" if self.shard.arn else "not sent yet"))) or "unknown"
-
-    @property
-    def line(self) -> str:
-        """``genesis-support-1f… InProgress 34,000 of 50,000 records, for support, joined``."""
-        total = (self.job and self.job.records) or (self.shard.records if self.shard else 0)
-        done = f"{self.job.processed:,} of {total:,} records" if self.job else f"{total:,} records"
-        run = f", for {self.dataset}" if self.dataset else ""
-        return f"{self.name}  {self.status}  {done}{run}" + (", joined" if self.shard and self.shard.status else "")
-
-
-def recorded() -> dict[str, KnownJob]:
-    """The jobs of unfinished runs under the output root, by name."""
+def recorded() -> dict[str, tuple[str, Shard]]:
+    """Dataset and shard of the jobs of unfinished runs under the output root, by name."""
     return {
-        shard.name: KnownJob(shard.name, journal.parents[1].name.removesuffix(".run"), shard)
+        shard.name: (journal.parents[1].name.removesuffix(".run"), shard)
         for journal in sorted((output_root() / "datasets").glob("*.run/batch-*/jobs.jsonl"))
         for shard in read_shards(journal.parent)
     }
 
 
-def known_jobs(service: BatchService) -> tuple[list[KnownJob], str]:
-    """All jobs, the newest of AWS first; and why AWS could not be asked, empty if it could."""
-    ours = recorded()
+def known_jobs(service: BatchService) -> tuple[list[str], str]:
+    """A line for each job, those that AWS does not know first, then its newest; and why AWS could not be asked, if so."""
+    ours, told, problem = recorded(), {}, ""
     try:
-        told = list(service.jobs())
+        told = {job.name: job for job in service.jobs()}
     except GenesisError as error:
-        return list(ours.values()), str(error)
-    there = [replace(ours.pop(job.name, KnownJob(job.name)), job=job) for job in told]
-    return [*ours.values(), *there], ""
+        problem = str(error)
+    lines = []
+    for name in [*(name for name in ours if name not in told), *told]:
+        dataset, shard = ours.get(name, ("", None))
+        job = told.get(name)
+        status = job.status if job else shard and (shard.status or ("sent" if shard.arn else "not sent yet"))
+        total = (job and job.records) or (shard.records if shard else 0)
+        done = f"{job.processed:,} of {total:,} records" if job else f"{total:,} records"
+        joined = ", joined" if shard and shard.status else ""
+        lines.append(f"{name}  {status}  {done}" + (f", for {dataset}" if dataset else "") + joined)
+    return lines, problem
 
 
-def find_job(service: BatchService, name: str) -> KnownJob:
-    """The job of that name or ARN. Raises `InvalidInput` if nobody knows it."""
-    ours = recorded()
+def stop_job(service: BatchService, name: str) -> str:
+    """Stop a job by name or ARN; what it has answered is kept. Returns its name.
+
+    Raises
+    ------
+    InvalidInput : nobody knows it, it is not at AWS yet, or it has ended.
+    """
+    shard = recorded().get(name, ("", None))[1]
     if name.startswith("arn:"):
-        job: Job | None = service.get(name)
+        job = service.get(name)
+    elif shard and shard.arn:
+        job = service.get(shard.arn)
     else:
-        shard = ours[name].shard if name in ours else None
-        job = service.get(shard.arn) if shard and shard.arn else service.find(name)
-        if job is None and shard is None:
-            raise InvalidInput(f"There is no batch job {name}: `genesis jobs list` shows those there are.")
-    name = job.name if job else name
-    return replace(ours.get(name, KnownJob(name)), job=job)
+        found = service.find(name)
+        if found is None:
+            why = f"{name} is not at AWS yet" if shard else f"There is no batch job {name}"
+            raise InvalidInput(f"{why}: `genesis jobs list` shows those there are.")
+        job = found
+    service.stop(job.arn)
+    return job.name

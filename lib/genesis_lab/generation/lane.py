@@ -128,7 +128,7 @@ class Lane:
 
     `fruitless` counts why each request since the last record came to nothing, `said` has the words. `later` holds
     fresh candidates for records that failed. `batches` is how it answers in batch jobs, `buying` whether what is next
-    goes into them, `divert` whether that is to begin when the daily quota is used up, `note` what the jobs are at. `uncounted` are answers without token counts,
+    goes into them, `note` what the jobs are at. `uncounted` are answers without token counts,
     `not_sent` what the service does not take, `notes` what is wrong with answers, each with how often.
     """
 
@@ -152,7 +152,6 @@ class Lane:
     in_a_row: int = 0
     batches: Batches | None = None
     buying: bool = False
-    divert: bool = False
     note: str = ""
 
     def charge(self, entry: Mapping[str, Any]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Literal
 
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.generation.limiter import Limits, shared_ledger
@@ -21,8 +20,6 @@ from genesis_lab.providers.identity import identity
 from genesis_lab.providers.models import model_info
 from genesis_lab.settings import get_settings
 
-BatchUse = Literal["never", "after quota", "always"]
-
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
@@ -33,14 +30,14 @@ class Teacher:
     name : how manifests and messages name it; unique in a run.
     share : its part of the plan; shares are normalised.
     scheduler : waits, retries and gives up; None where there is nothing to wait for.
-    batch : what goes through batch jobs of Bedrock: nothing, what is left when the daily quota is used up, or everything.
+    in_batch : whether it answers in batch jobs of Bedrock.
     """
 
     provider: Provider
     name: str = ""
     share: float = 1.0
     scheduler: Scheduler | None = None
-    batch: BatchUse = "never"
+    in_batch: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or f"{self.provider.name}:{self.provider.model}")
@@ -70,7 +67,6 @@ def connect(
     share: float = 1.0,
     tokens_per_minute: int = 0,
     requests_per_minute: int = 0,
-    divert_to_batch: bool = False,
 ) -> Teacher:
     """The teacher that a line such as ``bedrock:amazon.nova-lite-v1:0@eu-west-1`` names; nothing is called yet.
 
@@ -78,7 +74,6 @@ def connect(
     ----------
     tokens_per_minute, requests_per_minute : its quota; 0 is not known. Teachers on the same quota share its ledger,
         and models on this machine have none.
-    divert_to_batch : of provider ``bedrock``: what is left when the daily quota is used up goes through batch jobs.
 
     Raises
     ------
@@ -93,10 +88,7 @@ def connect(
     settings = get_settings()
     place = (settings.aws_profile, named.region or settings.aws_region, *named.base_urls)
     ledger = shared_ledger((provider.name, provider.model, *place), limits)
-    batch: BatchUse = "after quota" if divert_to_batch else "never"
-    if named.provider == "bedrock_batch":
-        batch = "always"
-    return Teacher(provider, named.label, share, Scheduler(provider, ledger), batch)
+    return Teacher(provider, named.label, share, Scheduler(provider, ledger), named.provider == "bedrock_batch")
 
 
 def quota(named: ModelSpec, provider: Provider, tokens_per_minute: int, requests_per_minute: int) -> Limits:

@@ -507,7 +507,7 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
     if code in ("ThrottlingException", "TooManyRequestsException"):
         if "per day" in words:
             return QuotaExhausted(
-                f"The daily quota of {model} is used up: run the same again tomorrow, or now with provider bedrock_batch.",
+                f"The daily quota of {model} is used up: run the same again tomorrow, or now with provider: bedrock_batch.",
                 **details,
             )
         scope: Literal["tokens", "requests", "unknown"] = "tokens" if "tokens" in words else "unknown"

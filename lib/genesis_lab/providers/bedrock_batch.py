@@ -19,7 +19,9 @@ NAMED = "genesis-"
 """How the names of our jobs begin."""
 ENDED = frozenset({"Completed", "PartiallyCompleted", "Failed", "Expired", "Stopped"})
 _ATTEMPTS = 5
-_POLICY = "`genesis jobs policy` prints the policies"
+POLICIES = Path(__file__).with_name("batch_policies.yaml")
+"""The IAM policies, with placeholders for bucket, account, region and role."""
+_POLICY = "batch_policies.yaml (`genesis jobs list` says where it is) has the policies"
 
 
 @dataclass(frozen=True)
@@ -233,14 +235,6 @@ def read_lines(
                 told = provider.read(output, created_at, batch=True)
                 answer = told if told.text or told.usage else answer
         yield number, answer
-
-
-def policies(bucket: str) -> list[tuple[str, str]]:
-    """What each IAM policy is for, and its JSON, with placeholders for account, region and role."""
-    import yaml
-
-    text = Path(__file__).with_name("batch_policies.yaml").read_text(encoding="utf-8").replace("<BUCKET>", bucket)
-    return [(entry["title"], json.dumps(entry["policy"], indent=2)) for entry in yaml.safe_load(text)]
 
 
 def _transfer() -> Any:

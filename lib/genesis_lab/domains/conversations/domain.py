@@ -51,7 +51,7 @@ class ConversationsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
-    total: int = Field(154, ge=1, le=1_000_000, description="conversations to generate, 10 or more (of cells: theirs)")
+    total: int = Field(770, ge=1, le=1_000_000, description="conversations to generate, 10 or more (of cells: theirs)")
     english_share: float = Field(0.5, ge=0, le=1, description="share in English; the rest is in Spanish")
     categories: tuple[str, ...] = Field((), description="categories to cover (none chosen: all)")
     intents: tuple[str, ...] = Field((), description="single intents to cover, besides the categories (none: all)")
