@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 
 from genesis_lab.errors import GenesisError, Throttled, Transient
-from genesis_lab.generation.limiter import Ledger, Limits
-from genesis_lab.generation.neighbours import Neighbours
+from genesis_lab.generation.limiter import Ledger, Limits, Neighbours
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
 
@@ -116,7 +115,7 @@ class VirtualCondition:
             self._clock._wake(sleeper)
 
 
-Kind = Literal["continuous", "burst_1s", "fixed_window"]
+Kind = Literal["continuous", "fixed_window"]
 
 
 class SimulatedService:
@@ -125,7 +124,7 @@ class SimulatedService:
     Parameters
     ----------
     tokens_per_minute, requests_per_minute : quotas; inf for none.
-    kind : a bucket of a minute, a bucket of one second, or a count per clock minute.
+    kind : a bucket of a minute, or a count per clock minute.
     burndown : tokens of quota per output token.
     fault_rate : share of requests that fail with a 503.
     latency_s : of the first token; an answer goes on at 80 tokens/s.
@@ -167,12 +166,6 @@ class SimulatedService:
         self._refill()
         self._quotas |= per_minute
 
-    def _capacity(self, what: str) -> float:
-        quota = self._quotas[what]
-        if self.kind == "burst_1s":
-            return quota / 60
-        return quota
-
     def _refill(self) -> None:
         now = self.clock.now()
         for what, quota in self._quotas.items():
@@ -182,7 +175,7 @@ class SimulatedService:
                 if now >= self._window:
                     self._levels[what] = quota + min(self._levels[what], 0.0)
             else:
-                self._levels[what] = min(self._capacity(what), self._levels[what] + quota / 60 * (now - self._at))
+                self._levels[what] = min(quota, self._levels[what] + quota / 60 * (now - self._at))
         while now >= self._window:
             self._window += 60.0
         self._at = now
@@ -194,7 +187,7 @@ class SimulatedService:
         prompt = sum(len(text) for _, text in request.messages) // 4
         needs = {"tokens": prompt + request.max_tokens, "requests": 1}
         for what, cost in needs.items():
-            if self._levels[what] < min(cost, self._capacity(what)):  # a bucket that is full lets in any request
+            if self._levels[what] < min(cost, self._quotas[what]):  # a bucket that is full lets in any request
                 self.throttled += 1
                 self.clock.sleep(0.02)
                 raise Throttled(f"Too many {what}, please wait", scope="unknown", status=429)
@@ -316,8 +309,6 @@ SCENARIOS: dict[str, dict[str, object]] = {
     "four processes": {"tokens_per_minute": 200_000.0, "processes": 4},
     "1 % faults": {"tokens_per_minute": 200_000.0, "fault_rate": 0.01},
     "fixed window": {"tokens_per_minute": 200_000.0, "kind": "fixed_window"},
-    "burst of 1 s": {"tokens_per_minute": 200_000.0, "kind": "burst_1s"},
-    "burst of 1 s, 2M": {"tokens_per_minute": 2_000_000.0, "kind": "burst_1s"},
     "unknown quota": {"tokens_per_minute": 200_000.0, "told": Limits(None)},
 }
 """The scenarios of the benchmark, as options of `simulate`."""

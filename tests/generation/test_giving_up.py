@@ -197,7 +197,7 @@ def test_a_server_that_was_there_a_moment_ago_is_given_time_to_come_back() -> No
     provider = ScriptedProvider(lambda request, _: down if 10 < clock.now() < 60 else "fine")
     ours = Scheduler(provider, Ledger(Limits(60_000), clock=clock), rng=np.random.default_rng(1))
     clock.run([lambda: [ours.complete(REQUEST) for _ in range(40)] and None] * 8)
-    assert ours.state().answered == 320
+    assert ours.answered == 320
 
 
 def test_a_server_that_lets_the_first_requests_time_out_is_not_asked_again_and_again() -> None:

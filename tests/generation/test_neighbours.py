@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genesis_lab.generation.neighbours import ALIVE_S, LOOK_S, Neighbours
+from genesis_lab.generation.limiter import ALIVE_S, LOOK_S, Neighbours
 
 
 def test_a_process_counts_as_long_as_it_shows_itself(tmp_path: Path) -> None:

@@ -11,17 +11,17 @@ import pytest
 from generation.simulation import SimulatedService, VirtualClock
 from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.generation.limiter import Ledger, Limits
-from genesis_lab.generation.scheduler import Patience, Scheduler
+from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.providers.base import Completion, Request, Usage
 from scripted import ScriptedProvider
 
 REQUEST = Request("key", messages=(("user", "x" * 4000),))
 
 
-def scheduler(script: Sequence[str | Completion | ProviderError], **options: object) -> tuple[Scheduler, VirtualClock]:
+def scheduler(script: Sequence[str | Completion | ProviderError]) -> tuple[Scheduler, VirtualClock]:
     clock = VirtualClock()
     ledger = Ledger(Limits(math.inf), clock=clock)
-    return Scheduler(ScriptedProvider(script), ledger, rng=np.random.default_rng(0), **options), clock  # type: ignore[arg-type]
+    return Scheduler(ScriptedProvider(script), ledger, rng=np.random.default_rng(0)), clock
 
 
 def run(clock: VirtualClock, *jobs: Callable[[], object]) -> None:
@@ -29,10 +29,10 @@ def run(clock: VirtualClock, *jobs: Callable[[], object]) -> None:
 
 
 def test_throttling_costs_no_attempt() -> None:
-    ours, clock = scheduler([Throttled("slow down")] * 12 + ["fine"], patience=Patience(attempts=2))
+    ours, clock = scheduler([Throttled("slow down")] * 12 + ["fine"])
     run(clock, lambda: ours.complete(REQUEST))
-    assert ours.state().ledger.refused == 12
-    assert ours.state().answered == 1
+    assert ours.ledger.state()["refused"] == 12
+    assert ours.answered == 1
 
 
 def test_transient_failures_are_retried_after_growing_waits() -> None:
@@ -63,11 +63,11 @@ def test_a_request_that_always_fails_is_given_up_alone() -> None:
 
     run(clock, try_bad, *[lambda: [ours.complete(REQUEST) for _ in range(100)]] * 3)
     assert "6 times" in str(bad[0])
-    assert ours.state().answered == 300
+    assert ours.answered == 300
 
 
 def test_a_dead_service_pauses_then_stops_the_run_with_the_command_to_resume() -> None:
-    ours, clock = scheduler([Transient("down", status=503)], resume="genesis run params/demo.yaml")
+    ours, clock = scheduler([Transient("down", status=503)])
     errors: list[GenesisError] = []
 
     def work() -> None:
@@ -78,9 +78,9 @@ def test_a_dead_service_pauses_then_stops_the_run_with_the_command_to_resume() -
 
     run(clock, *[work] * 16)
     assert len(errors) == 16
-    assert any("genesis run params/demo.yaml" in str(error) for error in errors)
+    assert any("run the same again" in str(error) for error in errors)
     assert 100 < clock.now() < 400
-    assert ours.state().ledger.sent < 60
+    assert ours.ledger.state()["sent"] < 60
 
 
 def test_an_outage_that_ends_loses_nothing() -> None:
@@ -91,7 +91,7 @@ def test_an_outage_that_ends_loses_nothing() -> None:
 
     ours = Scheduler(ScriptedProvider(script), Ledger(Limits(60_000), clock=clock), rng=np.random.default_rng(1))
     run(clock, *[lambda: [ours.complete(REQUEST) for _ in range(10)]] * 8)
-    assert ours.state().answered == 80
+    assert ours.answered == 80
 
 
 @pytest.mark.parametrize("error", [Fatal("access denied"), QuotaExhausted("too many tokens per day")])
@@ -108,12 +108,12 @@ def test_what_no_retry_can_help_stops_every_thread_with_the_same_error(error: Pr
 
     run(clock, *[work] * 5)
     assert raised == [error] * 5
-    assert ours.state().ledger.sent == 1
+    assert ours.ledger.state()["sent"] == 1
 
 
 def test_stopping_frees_those_who_wait() -> None:
     clock = VirtualClock()
-    ours = Scheduler(ScriptedProvider(["fine"]), Ledger(Limits(6_000), clock=clock), resume="genesis run demo")
+    ours = Scheduler(ScriptedProvider(["fine"]), Ledger(Limits(6_000), clock=clock))
     waiting: list[str] = []
 
     def work() -> None:
@@ -124,11 +124,11 @@ def test_stopping_frees_those_who_wait() -> None:
 
     run(clock, work, work, lambda: (clock.sleep(1), ours.stop()))
     assert len(waiting) == 2
-    assert "genesis run demo" in waiting[0]
+    assert "run the same again" in waiting[0]
 
 
 def test_service_that_only_refuses_stops_the_run_in_the_end() -> None:
-    ours, clock = scheduler([Throttled("slow down")], patience=Patience(refused_for_s=120.0))
+    ours, clock = scheduler([Throttled("slow down")])
     with pytest.raises(GenesisError, match="refused every request for"):
         run(clock, lambda: ours.complete(REQUEST))
 
@@ -138,7 +138,7 @@ def test_answer_cap_follows_what_answers_need() -> None:
     service = SimulatedService(clock)
     ours = Scheduler(service, Ledger(Limits(math.inf), clock=clock))
     run(clock, lambda: [ours.complete(REQUEST) for _ in range(300)])
-    cap = ours.state().max_tokens
+    cap = ours.cap
     assert cap is not None and 900 < cap < 1800
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from genesis_lab.domains.base import Message, Spec
 from genesis_lab.errors import GenesisError, Incomplete
 from genesis_lab.generation.batch import Batches
-from genesis_lab.generation.limiter import LedgerState
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.providers.base import Usage, total_cost
 
@@ -34,7 +33,7 @@ class TeacherProgress:
     rate: float
     eta_s: float | None
     cost_usd: float | None
-    ledger: LedgerState | None
+    ledger: dict[str, Any] | None
     tokens_per_minute: float | None = None
     ended: bool = False
     note: str = ""
@@ -48,13 +47,15 @@ class TeacherProgress:
             return self.note
         said, state = [], self.ledger
         if self.tokens_per_minute and self.tokens_per_minute < math.inf:
-            used = state.used_last_minute / self.tokens_per_minute
+            used = state["used"] / self.tokens_per_minute
             said.append(f"{used:.0%} of {self.tokens_per_minute:,.0f} tokens used in the last minute")
-        elif 0 < state.tokens_per_minute < math.inf:
-            said.append(f"learning the quota: {state.tokens_per_minute:,.0f} tokens/min so far")
-        if state.refused:
-            said.append(f"{state.refused:,} throttled")
-        said.append(f"{state.in_flight:,} in flight" + (f", {state.waiting:,} waiting" if state.waiting else ""))
+        elif 0 < state["tokens_per_minute"] < math.inf:
+            said.append(f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far")
+        if state["refused"]:
+            said.append(f"{state['refused']:,} throttled")
+        said.append(
+            f"{state['in_flight']:,} in flight" + (f", {state['waiting']:,} waiting" if state["waiting"] else "")
+        )
         return " · ".join([*said, *filter(None, [self.waits])])
 
     @property

@@ -7,20 +7,22 @@ and a moment later on the way back, at a hair under the service's rate: what the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import itertools
 import math
+import os
 import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
 from genesis_lab.files import output_root
-from genesis_lab.generation.buckets import INSTANT, Bucket
-from genesis_lab.generation.neighbours import LOOK_S, Neighbours
 
 HOLD_S, LONGEST_HOLD_S = 1.0, 15.0
 """Nothing is sent this long after a refusal; doubled with each further refusal in a row."""
@@ -29,32 +31,32 @@ FEEL_S = 1.0
 WAITING = 32
 """Requests that wait for quota are enough to have the next one ready at any rate."""
 
+SHARE = 0.995
+"""Part of a known quota that is used."""
+BURST_S = 1.0
+"""Seconds of rate that may be saved up and sent at once (always at least 1.05 times the largest request)."""
+DEEPEST_CUT = 0.7
+"""The rate is cut to no less than this share of itself, and at most once a second."""
+SLOWEST_S = 60.0
+"""However much is refused, a request is tried this often."""
+FIRST_S, DOUBLING_S = 1.0, 4.0
+"""An unknown quota is felt for with one request in so many seconds, doubled this often until the first refusal."""
+INSTANT = 1e-6
+LOOK_S = 0.5
+"""A process that sends shows itself, and looks for others, this often."""
+ALIVE_S = 5.0
+"""One that did not show itself for so long is not counted."""
+_FORGOTTEN_S = 3600.0
+_ME = uuid.uuid4().hex
+
 Scope = Literal["requests", "tokens", "unknown"]
 
 
-class Condition(Protocol):
-    def wait(self, timeout: float | None = None) -> bool: ...
+class Clock:
+    """The real time. Tests bring one whose seconds cost nothing."""
 
-    def notify(self) -> None: ...
-
-
-class Clock(Protocol):
-    """Where time comes from. Tests bring one whose seconds cost nothing."""
-
-    def now(self) -> float:
-        """Seconds since some fixed moment; never goes back."""
-
-    def condition(self, lock: threading.Lock) -> Condition: ...
-
-
-class SystemClock:
-    """The real time."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def condition(self, lock: threading.Lock) -> Condition:
-        return threading.Condition(lock)
+    now = staticmethod(time.monotonic)
+    condition = staticmethod(threading.Condition)
 
 
 @dataclass(frozen=True)
@@ -73,24 +75,158 @@ class Limits:
     burndown: float = 1.0
 
 
-@dataclass(frozen=True)
-class LedgerState:
-    """Where a ledger stands. Rates are per minute; `quota_use` is None while the quota is unknown.
+class Bucket:
+    """One limit as the service might keep it, mirrored and never led: filled at `rate` units/s, emptied by requests.
 
-    `held_s` : seconds until anything is sent again, where all wait for that; `silent_s` : since when nothing was
-        answered although something is in flight.
+    Where the quota is not what we were told (cut in mid-run, shared with others, unknown) only refusals tell. Each is a
+    fact: the service's bucket held less than that request. Between two such moments it took in what was delivered, give
+    or take one request, so ``rate = (delivered ± one request) ÷ time``; several refusals give several such intervals, and
+    those that agree are intersected, newest first. One that disagrees is from before the quota changed and is forgotten.
     """
 
-    tokens_per_minute: float
-    requests_per_minute: float
-    used_last_minute: float
-    quota_use: float | None
-    sent: int
-    refused: int
-    waiting: int
-    in_flight: int
-    held_s: float = 0.0
-    silent_s: float = 0.0
+    def __init__(self, per_minute: float | None, now: float) -> None:
+        self.unknown = per_minute is None
+        self.ceiling = math.inf if per_minute is None else SHARE * per_minute / 60
+        self.rate = 0.0 if self.unknown else self.ceiling
+        self.level = self.spent = self.taken = self.largest = 0.0
+        self.started = self.filled_at = now
+        self.shared = 1.0
+        self.wanted = False
+        self.last_cut = -math.inf
+        self.highest = math.inf
+        self.quiet_requests = 0
+        self.marks: deque[tuple[float, float, float]] = deque(maxlen=12)
+        """Moments at which the service's bucket was empty: time, units spent until then, units taken until then
+        (which is more by what was given back)."""
+
+    @property
+    def burst(self) -> float:
+        return max(BURST_S * self.rate, 1.05 * self.largest)
+
+    def wait_s(self, cost: float, now: float) -> float:
+        """Seconds until `cost` may be taken at the present rate."""
+        if not self.largest:
+            self.filled_at = now  # nothing is saved up before the first request: perhaps the service was just emptied
+        self.largest = max(self.largest, cost)
+        if self.rate == math.inf:
+            return 0.0
+        if not self.rate:
+            self.rate = cost / FIRST_S
+        self._fill(now)
+        missing = cost - self.level
+        self.wanted = missing > 0
+        return missing / self.rate
+
+    def _fill(self, now: float) -> None:
+        elapsed, self.filled_at = now - self.filled_at, now
+        if self.rate == math.inf:
+            return
+        if self.unknown and self.wanted and self.last_cut == -math.inf:
+            self.rate *= 2 ** (elapsed / DOUBLING_S)
+        self.level = max(self.level, min(self.burst, self.level + self.rate * elapsed))
+
+    def share(self, factor: float, now: float) -> None:
+        """Go on with so much of the quota as others leave us; the refusals so far tell nothing about that."""
+        self._fill(now)
+        self.ceiling *= factor
+        self.rate *= factor
+        self.shared *= factor
+        self.highest = math.inf
+        self.marks.clear()
+        self.marks.append((now, self.spent, self.taken))
+
+    def take(self, cost: float, now: float) -> None:
+        if not self.marks:
+            self.marks.append((now, 0.0, 0.0))
+        self.level -= cost
+        self.spent += cost
+        self.taken += cost
+
+    def give_back(self, amount: float, now: float) -> None:
+        """`amount` may be negative: an answer cost more than was reserved for it."""
+        self._fill(now)
+        self.level += amount
+        self.spent -= amount
+
+    def accepted(self, sent_at: float) -> None:
+        """A request got through: after a cut, go back up, fast to what the refusals leave possible, slowly beyond."""
+        if sent_at < self.last_cut or self.rate >= self.ceiling or not self.wanted or self.last_cut == -math.inf:
+            return
+        self.quiet_requests += 1
+        if self.rate < self.highest < math.inf:
+            self.rate += 0.04 * (self.highest - self.rate)
+        self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 70) ** 2)
+        self.rate = min(self.rate, self.ceiling)
+
+    def refused(self, cost: float, sent_at: float, now: float, *, again: bool) -> None:
+        """The service's bucket holds less than `cost`: so does ours, and perhaps our rate is too high.
+
+        `again`: nothing got through since the last refusal, so this one says nothing new about the rate.
+        """
+        self.level = min(self.level, 0.0)
+        if sent_at < self.last_cut or now - self.last_cut < 1.0 or again:
+            self.marks[-1] = (now, self.spent, self.taken)
+            return
+        rate = self.rate if self.rate < math.inf else self.spent / max(now - self.started, 1.0)
+        low, self.highest, bound = self._possible(cost, now)
+        delivered = (low + self.highest) / 2
+        self.rate = max(min(max(delivered, DEEPEST_CUT * rate), 0.98 * rate, bound), cost / SLOWEST_S)
+        self.marks.append((now, self.spent, self.taken))
+        self.last_cut, self.quiet_requests = now, 0
+
+    def _possible(self, cost: float, now: float) -> tuple[float, float, float]:
+        """The rates of the service, units/s, that agree with its latest refusals: lowest, highest, and a bound that
+        holds even if the service could not keep what was given back (its bucket was full)."""
+        low, high, bound = -math.inf, math.inf, math.inf
+        for age, (then, spent_then, taken_then) in enumerate(reversed(self.marks)):
+            seconds = max(now - then, 1e-3)
+            delivered = self.spent - spent_then
+            lowest, highest = (delivered - cost) / seconds, (max(delivered, 0.0) + cost) / seconds
+            if lowest > high or highest < low:
+                for _ in range(len(self.marks) - age):
+                    self.marks.popleft()
+                break
+            low, high = max(low, lowest), min(high, highest)
+            bound = min(bound, (self.taken - taken_then + cost) / seconds)
+        return low, high, bound
+
+
+class Neighbours:
+    """The processes of this machine that draw on the same quota, this one included: they share it evenly.
+
+    Each touches a file of its own while it sends. A file that was not touched for a few seconds belongs to one that ended,
+    died or has nothing to send, so nobody has to say goodbye.
+
+    Parameters
+    ----------
+    folder : one for each quota.
+    name : of this process.
+    now : seconds, the same clock for all of them.
+    """
+
+    def __init__(self, folder: Path, name: str = _ME, now: Callable[[], float] = time.time) -> None:
+        self._file, self._now = folder / name, now
+        self._looked_at, self._count = -ALIVE_S, 1
+        self.count()
+
+    def count(self) -> int:
+        """How many there are; says at the same time that this one is there."""
+        now = self._now()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            with contextlib.suppress(OSError):  # a folder that can't be written is everybody's own: alone
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                self._file.touch()
+                os.utime(self._file, (now, now))
+                self._count = sum(self._alive(file, now) for file in self._file.parent.iterdir())
+        return self._count
+
+    @staticmethod
+    def _alive(file: Path, now: float) -> bool:
+        silent_s = now - file.stat().st_mtime
+        if silent_s > _FORGOTTEN_S:
+            file.unlink()
+        return silent_s < ALIVE_S
 
 
 @dataclass(eq=False)
@@ -100,13 +236,12 @@ class Reservation:
     tokens: float
     place: int
     sent_at: float
-    doubtful: bool = False
 
 
 @dataclass(order=True)
 class _Waiter:
     place: int
-    changed: Condition = field(compare=False)
+    changed: Any = field(compare=False)
 
 
 class Ledger:
@@ -120,9 +255,9 @@ class Ledger:
     """
 
     def __init__(
-        self, limits: Limits = Limits(), *, clock: Clock | None = None, neighbours: Neighbours | None = None
+        self, limits: Limits = Limits(), *, clock: Any = Clock(), neighbours: Neighbours | None = None
     ) -> None:
-        self.clock = clock or SystemClock()
+        self.clock = clock
         self._neighbours, self._sharing = neighbours, 1
         self._lock = threading.Lock()
         self._queue: list[_Waiter] = []
@@ -130,7 +265,7 @@ class Ledger:
         self._in_flight: set[Reservation] = set()
         self._feeler: Reservation | None = None
         self._held_until = -math.inf
-        self._resting: dict[Condition, float] = {}
+        self._resting: dict[Any, float] = {}
         self._stopped: dict[object, Exception] = {}
         self._settled_at = self.clock.now()
         self._in_a_row = self._sent = self._refused = 0
@@ -175,7 +310,7 @@ class Ledger:
                 heapq.heapify(self._queue)
                 self._wake()
             reservation = Reservation(tokens, waiter.place, self.clock.now())
-            reservation.doubtful = self._tokens.take(tokens, reservation.sent_at)
+            self._tokens.take(tokens, reservation.sent_at)
             self._requests.take(1, reservation.sent_at)
             self._in_flight.add(reservation)
             self._sent += 1
@@ -201,8 +336,8 @@ class Ledger:
         with self._lock:
             self._settled_at = self.clock.now()
             self._return(reservation, tokens)
-            self._tokens.accepted(reservation.sent_at, doubtful=reservation.doubtful)
-            self._requests.accepted(reservation.sent_at, doubtful=False)
+            self._tokens.accepted(reservation.sent_at)
+            self._requests.accepted(reservation.sent_at)
             second = int(self.clock.now())
             if self._minute and self._minute[-1][0] == second:
                 self._minute[-1] = (second, self._minute[-1][1] + tokens)
@@ -229,9 +364,7 @@ class Ledger:
             about_requests = self._about_requests(scope)
             bucket, cost = (self._requests, 1.0) if about_requests else (self._tokens, reservation.tokens)
             bucket.taken -= cost
-            doubtful = reservation.doubtful and not about_requests
-            again = bool(self._in_a_row and self._minute)
-            bucket.refused(cost, reservation.sent_at, now, again=again, doubtful=doubtful)
+            bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
             if now >= self._held_until:
                 self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
                 self._in_a_row += 1
@@ -261,25 +394,34 @@ class Ledger:
         unlimited = self._tokens.rate == self._requests.rate == math.inf
         return unlimited or started - len(self._in_flight) < WAITING
 
-    def state(self) -> LedgerState:
+    def state(self) -> dict[str, Any]:
+        """Where it stands: rates per minute, what was ``used`` in the last one, requests ``sent`` and ``refused``.
+
+        ``held_s`` are seconds until anything is sent again, where all wait for that; ``silent_s`` since when nothing was
+        answered although something is in flight.
+        """
         with self._lock:
             now = self.clock.now()
             used = sum(tokens for second, tokens in self._minute if second > now - 60)
-            quota = self.limits.tokens_per_minute
             oldest = min((each.sent_at for each in self._in_flight), default=now)
             again = max(self._held_until, now) if self._queue else min(self._resting.values(), default=now)
-            return LedgerState(
-                tokens_per_minute=60 * self._tokens.rate,
-                requests_per_minute=60 * self._requests.rate,
-                used_last_minute=used,
-                quota_use=used / quota if quota and quota < math.inf else None,
-                sent=self._sent,
-                refused=self._refused,
-                waiting=len(self._queue),
-                in_flight=len(self._in_flight),
-                held_s=0.0 if self._in_flight else max(again - now, 0.0),
-                silent_s=now - max(oldest, self._settled_at),
-            )
+            return {
+                "tokens_per_minute": 60 * self._tokens.rate,
+                "requests_per_minute": 60 * self._requests.rate,
+                "used": used,
+                "sent": self._sent,
+                "refused": self._refused,
+                "waiting": len(self._queue),
+                "in_flight": len(self._in_flight),
+                "held_s": 0.0 if self._in_flight else max(again - now, 0.0),
+                "silent_s": now - max(oldest, self._settled_at),
+            }
+
+    def learned(self) -> dict[str, float]:
+        """The quotas that nobody told and refusals did, by the names of `Limits`."""
+        buckets = {"tokens_per_minute": self._tokens, "requests_per_minute": self._requests}
+        untold = {name: bucket for name, bucket in buckets.items() if getattr(self.limits, name) in (None, math.inf)}
+        return {name: round(60 * b.rate / b.shared) for name, b in untold.items() if b.last_cut > -math.inf}
 
     def _refuse_stopped(self, who: object) -> None:
         if error := self._stopped.get(None) or self._stopped.get(who):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from genesis_lab.errors import (
     Transient,
     Unreachable,
 )
-from genesis_lab.generation.limiter import Ledger, LedgerState
+from genesis_lab.generation.limiter import Ledger
 from genesis_lab.providers.base import Completion, Provider, Request, Usage, total_cost
 
 CHARACTERS_PER_TOKEN = 3.0
@@ -32,46 +32,18 @@ SILENT_S = 15.0
 """No answer for this long is worth a word."""
 
 
-@dataclass(frozen=True)
-class Patience:
-    """How much failure is put up with.
-
-    Parameters
-    ----------
-    attempts : transient failures of one request before it is given up as `Rejected`.
-    backoff_s, longest_backoff_s : first wait after a transient failure, doubled each time, and its cap; seconds.
-    failures_in_a_row : failures without any success, over all threads, that pause the run.
-    pause_s : first pause, doubled each time; seconds.
-    pauses : pauses without a success between them before the run is stopped.
-    refused_for_s : the run is stopped when the service refused everything for this long; seconds.
-    longest_wait_s : the run is stopped when the service asks for a longer wait (``Retry-After``); seconds.
-    unreached : times in a row that a request finds nobody at the address, where nobody ever answered.
-    rejected : different requests that were rejected, without one success, before the run is stopped.
-    silent_s : a request that failed only after this long stops the run, where nobody ever answered; seconds.
-    """
-
-    attempts: int = 6
-    backoff_s: float = 0.5
-    longest_backoff_s: float = 30.0
-    failures_in_a_row: int = 10
-    pause_s: float = 5.0
-    pauses: int = 5
-    refused_for_s: float = 900.0
-    longest_wait_s: float = 300.0
-    unreached: int = 3
-    rejected: int = 20
-    silent_s: float = 300.0
-
-
-@dataclass(frozen=True)
-class SchedulerState:
-    """Counts of this scheduler, and the ledger's state."""
-
-    answered: int
-    transient_failures: int
-    resent_longer: int
-    max_tokens: int | None
-    ledger: LedgerState
+ATTEMPTS = 6
+"""Transient failures of one request before it is given up as `Rejected`."""
+BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
+"""First wait after a transient failure, doubled each time, and its cap."""
+FAILURES_IN_A_ROW, PAUSE_S, PAUSES = 10, 5.0, 5
+"""So many failures without a success, over all threads, pause the run, longer each time, and so many pauses stop it."""
+REFUSED_FOR_S, LONGEST_WAIT_S = 900.0, 300.0
+"""The run is stopped when the service refused everything for this long, or asks for a longer wait (``Retry-After``)."""
+UNREACHED, REJECTED, UNANSWERED_S = 3, 20, 300.0
+"""Where nobody ever answered, the run is stopped after this: times in a row that a request finds nobody at the address,
+different requests that were rejected, seconds after which a request failed."""
+AGAIN = "run the same again to go on"
 
 
 class Scheduler:
@@ -81,32 +53,24 @@ class Scheduler:
     ----------
     provider : who answers.
     ledger : the quota's ledger; share one between all schedulers of the same quota.
-    patience : budgets for failures.
-    resume : the command or action that goes on with a stopped run, for the message.
-    fit_max_tokens : lower a request's `max_tokens` towards what answers need (it is reserved, so it costs quota).
     rng : for the jitter of waits.
+
+    Attributes
+    ----------
+    answered : requests so far.
+    cap : `max_tokens` of requests, lowered towards what answers need (it is reserved, so it costs quota); None at first.
     """
 
-    def __init__(
-        self,
-        provider: Provider,
-        ledger: Ledger,
-        *,
-        patience: Patience = Patience(),
-        resume: str = "run the same again",
-        fit_max_tokens: bool = True,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        self.provider, self.ledger, self.patience = provider, ledger, patience
-        self._resume, self._fit = resume, fit_max_tokens
+    def __init__(self, provider: Provider, ledger: Ledger, *, rng: np.random.Generator | None = None) -> None:
+        self.provider, self.ledger = provider, ledger
         self._rng = rng or np.random.default_rng()
         self._clock = ledger.clock
         self._lock = threading.Lock()
         self._outputs: deque[int] = deque(maxlen=1000)
-        self._cap: int | None = None
+        self.cap: int | None = None
         self._expected_output: float | None = None
         self._per_token = CHARACTERS_PER_TOKEN
-        self._answered = self._rejected = self._transient = self._resent = 0
+        self.answered = self._rejected = 0
         self._failed_in_a_row = self._pauses = 0
         self._paused_until = -math.inf
         self._last_success = self._clock.now()
@@ -126,29 +90,23 @@ class Scheduler:
         completion = self._answer(capped)
         if completion.stop_reason != "max_tokens" or capped.max_tokens >= request.max_tokens:
             return completion
-        with self._lock:  # our cap cut it short, not the caller's
-            self._resent += 1
-        longer = self._answer(request)
+        longer = self._answer(request)  # our cap cut it short, not the caller's
         cost_usd = total_cost([completion.cost_usd, longer.cost_usd])
         usage = completion.usage + longer.usage if completion.usage and longer.usage else None
         return replace(longer, usage=usage, cost_usd=cost_usd)
 
     def stop(self) -> None:
         """Let what is in flight finish; what waits raises, others on the same quota do not."""
-        self.ledger.stop(GenesisError(f"Stopped; everything so far is saved: {self._resume} to go on."), self._who)
-
-    def state(self) -> SchedulerState:
-        with self._lock:
-            return SchedulerState(self._answered, self._transient, self._resent, self._cap, self.ledger.state())
+        self.ledger.stop(GenesisError(f"Stopped; everything so far is saved: {AGAIN}."), self._who)
 
     @property
     def waits(self) -> str:
         """What it waits for: ``waiting 0:40 (503 Service Unavailable)``, ``no answer for 1:20``, or nothing."""
         state = self.ledger.state()
-        if state.held_s > 1:
-            return f"waiting {_minutes(state.held_s)}" + (f" ({self._last_error[:120]})" if self._last_error else "")
-        if state.silent_s > SILENT_S:
-            return f"no answer for {_minutes(state.silent_s)}"
+        if state["held_s"] > 1:
+            return f"waiting {_minutes(state['held_s'])}" + (f" ({self._last_error[:120]})" if self._last_error else "")
+        if state["silent_s"] > SILENT_S:
+            return f"no answer for {_minutes(state['silent_s'])}"
         return ""
 
     def _answer(self, request: Request) -> Completion:
@@ -168,24 +126,24 @@ class Scheduler:
                 self.ledger.release(reservation, 0.0 if error.status else self._expected(request))
                 place, self._last_error = reservation.place, str(error)
                 self._check_wait(error)
-                if not self._answered:
+                if not self.answered:
                     unreached += isinstance(error, Unreachable)
-                    if unreached >= self.patience.unreached:
+                    if unreached >= UNREACHED:
                         self._give_up("can't be reached", error)
-                    if (waited_s := self._clock.now() - reservation.sent_at) > self.patience.silent_s:
+                    if (waited_s := self._clock.now() - reservation.sent_at) > UNANSWERED_S:
                         self._give_up(f"has answered nothing in {waited_s / 60:.0f} minutes", error)
                     if isinstance(error, Unreachable):
                         self._back_off(unreached, None)
                         continue
                 failures += self._failed(error, reservation.sent_at)
-                if failures >= self.patience.attempts:
+                if failures >= ATTEMPTS:
                     raise Rejected(f"the service failed {failures} times on this request ({error})") from error
                 self._back_off(failures, error.retry_after_s)
             except Rejected as error:
                 self.ledger.release(reservation)
                 with self._lock:
                     self._rejected += 1
-                if not self._answered and self._rejected >= self.patience.rejected:
+                if not self.answered and self._rejected >= REJECTED:
                     self._give_up(f"rejected each of the first {self._rejected} requests", error)
                 raise
             except (QuotaExhausted, Fatal) as error:
@@ -200,7 +158,7 @@ class Scheduler:
                 return completion
 
     def _capped(self, request: Request) -> Request:
-        cap = self._cap
+        cap = self.cap
         return request if cap is None or cap >= request.max_tokens else replace(request, max_tokens=cap)
 
     def _prompt(self, request: Request) -> float:
@@ -221,7 +179,7 @@ class Scheduler:
         expected = self._expected(request)
         prompt = usage.prompt_tokens + usage.cache_write_tokens if usage else 0
         with self._lock:
-            self._answered += 1
+            self.answered += 1
             self._failed_in_a_row = self._pauses = 0
             self._last_success = self._clock.now()
             self._last_error = ""
@@ -234,50 +192,46 @@ class Scheduler:
                 weight = 0.5 if ratio < self._per_token else 0.02
                 self._per_token += weight * (ratio - self._per_token)
             self._outputs.append(usage.completion_tokens)
-            if len(self._outputs) >= ENOUGH and (self._cap is None or self._answered % 25 == 0):
+            if len(self._outputs) >= ENOUGH and (self.cap is None or self.answered % 25 == 0):
                 ninetieth, last = np.quantile(self._outputs, (0.9, 0.99))
                 self._expected_output = float(ninetieth)
-                if self._fit:
-                    self._cap = math.ceil(HEADROOM * last) + 16
+                self.cap = math.ceil(HEADROOM * last) + 16
         return prompt + usage.completion_tokens * self.ledger.limits.burndown
 
     def _check_wait(self, error: Throttled | Transient) -> None:
-        if (wait_s := error.retry_after_s or 0.0) > self.patience.longest_wait_s:
+        if (wait_s := error.retry_after_s or 0.0) > LONGEST_WAIT_S:
             self._give_up(f"asks for a wait of {wait_s / 60:,.0f} minutes", error)
 
     def _refused(self, error: Throttled) -> None:
         with self._lock:
             silent_s = self._clock.now() - self._last_success
-        if silent_s > self.patience.refused_for_s:
+        if silent_s > REFUSED_FOR_S:
             self._give_up(f"refused every request for {silent_s / 60:.0f} minutes", error)
 
     def _failed(self, error: ProviderError, sent_at: float) -> int:
         """Count a failure towards the circuit breaker; returns 1 if the request itself is to be charged for it."""
         with self._lock:
-            self._transient += 1
             if sent_at < self._paused_until:
                 return 0
             self._failed_in_a_row += 1
-            if self._failed_in_a_row < self.patience.failures_in_a_row and not self._pauses:
+            if self._failed_in_a_row < FAILURES_IN_A_ROW and not self._pauses:
                 return 1
             self._pauses += 1
             pauses = self._pauses
-            pause_s = self.patience.pause_s * 2 ** (pauses - 1)
+            pause_s = PAUSE_S * 2 ** (pauses - 1)
             self._paused_until = self._clock.now() + pause_s
-        if pauses > self.patience.pauses:
+        if pauses > PAUSES:
             self._give_up("failed on every request, pauses or not", error)
         self.ledger.pause(pause_s)
         return 0
 
     def _give_up(self, what: str, error: ProviderError) -> None:
-        stopped = GenesisError(
-            f"{self.provider.model} {what} (last: {error}); everything so far is saved: {self._resume} to go on."
-        )
+        stopped = GenesisError(f"{self.provider.model} {what} (last: {error}); everything so far is saved: {AGAIN}.")
         self.ledger.stop(stopped)
         raise stopped from error
 
     def _back_off(self, failures: int, retry_after_s: float | None) -> None:
-        longest = min(self.patience.longest_backoff_s, self.patience.backoff_s * 2 ** max(failures - 1, 0))
+        longest = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** max(failures - 1, 0))
         with self._lock:
             jittered = longest * self._rng.uniform(0.5, 1.0)
         self.ledger.rest(max(jittered, retry_after_s or 0.0), self._who)
