@@ -30,9 +30,7 @@ TOKENS_PER_MINUTE = 20_000_000
 _STUCK_S = 60.0
 _KEY = re.compile(rb'"request_key": ?"(\w+)"')
 _spawn = get_context("forkserver")
-_spawn.set_forkserver_preload(
-    ["genesis_lab.generation.conversations", "genesis_lab.providers.bedrock", "boto3", "pandas"]
-)
+_spawn.set_forkserver_preload(["genesis_lab.generation", "genesis_lab.providers.bedrock", "boto3", "pandas"])
 
 
 @dataclass(frozen=True)
