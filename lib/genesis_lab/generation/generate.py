@@ -147,7 +147,7 @@ def config_for(domain: str = "conversations") -> type[Any]:
         dataset=(str, Field(chosen.facets.dataset or domain, min_length=1, description="name of the dataset, or a folder")),
     )  # fmt: skip
     config.domain_name = domain
-    return cast(type[Any], config)
+    return config  # type: ignore[no-any-return]
 
 
 def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None] | None = None) -> Dataset:
