@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,32 @@ def read_yaml(path: Path) -> Any:
         raise InvalidInput(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def dump_yaml(value: Any) -> str:
-    """`value` as YAML in the order it has, one line a text, as people write it."""
-    from yaml import safe_dump
+@cache
+def shipped(path: Path) -> Any:
+    """The content of a YAML file of the package, read once and not to be changed."""
+    return read_yaml(path)
 
-    return str(safe_dump(value, sort_keys=False, allow_unicode=True, width=10**6))
+
+def dump_yaml(value: Any) -> str:
+    """`value` as YAML in the order it has, one line a text, as people write it: plain, or in double quotes."""
+    from yaml import dump
+
+    return str(dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=10**6))
+
+
+@cache
+def _dumper() -> Any:
+    from yaml import SafeDumper
+
+    class Dumper(SafeDumper):  # type: ignore[misc]  # untyped
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+        def choose_scalar_style(self) -> str:
+            style = super().choose_scalar_style()  # type: ignore[no-untyped-call]
+            return '"' if style in ("'", "|", ">") else style
+
+    return Dumper
 
 
 _digests: dict[Path, str] = {}

@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesis_lab.domains import get_domain
-from genesis_lab.domains.answers import blocks, chosen, written
+from genesis_lab.domains.answers import blocks, chosen
 from genesis_lab.domains.base import Example, Provenance
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import ParseFailure
 from genesis_lab.finetuning.tasks import IntentTask
 from genesis_lab.texts import normal
 from genesis_lab.validation.rubric import load_rubric, read_scores
+from genesis_lab.yamls import dump_yaml
 
 PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")
 TURNS = {
@@ -245,7 +246,7 @@ ROUND = [
 def test_any_yaml_in_any_stack_of_prose_comes_back_equal(said, fence, round_) -> None:
     items = [{"id": "FR001", "description": said[1], "priority": "High"}, {"id": "FR002", "description": said[0]}]
     answer = {"title": said[0], "description": said[1], "functional_requirements": items}
-    text = written(answer)
+    text = dump_yaml(answer)
     text = f"{fence}\n{text}{fence[:3]}" if fence else text
     for wrap in round_:
         text = wrap(text)

@@ -8,10 +8,11 @@ import pytest
 
 from genesis_lab.dataset import DatasetWriter, import_dataset, open_dataset
 from genesis_lab.domains import get_domain
-from genesis_lab.domains.answers import load, written
+from genesis_lab.domains.answers import load
 from genesis_lab.domains.base import Provenance
 from genesis_lab.errors import InvalidInput
 from genesis_lab.validation.audit import audit, fix
+from genesis_lab.yamls import dump_yaml
 
 PROVENANCE = Provenance(provider="offline", model="grammar", prompt_version="1")
 
@@ -45,7 +46,7 @@ def in_yaml(change):
 
     def on_text(answer: str) -> str:
         data = load(answer)
-        return written(change(data) or data)
+        return dump_yaml(change(data) or data)
 
     return on_text
 

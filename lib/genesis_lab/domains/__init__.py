@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DOMAINS = {
     "conversations": ("conversations.domain", "Conversations"),
-    "requirements": ("requirements.domain", "Requirements"),
-    "vision": ("vision.domain", "Vision"),
+    "requirements": ("requirements", "Requirements"),
+    "vision": ("vision", "Vision"),
 }
 """Name to module and class; `config_type` of the class are its options."""
 

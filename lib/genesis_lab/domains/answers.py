@@ -1,15 +1,14 @@
-"""Answers in YAML: reading them safely out of whatever a model sent, and writing them in one plain form."""
+"""Answers in YAML: reading them safely out of whatever a model sent, and what they say."""
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from genesis_lab.domains.form import Fault
 from genesis_lab.domains.language import detect, function_words
 from genesis_lab.domains.reading import spoken
 from genesis_lab.texts import normal, unaccented
@@ -17,30 +16,13 @@ from genesis_lab.yamls import parse_yaml
 
 LONGEST = 20_000
 """Characters of an answer that are looked at."""
-_PLAIN = re.compile(r"[^\W\d_][\w ,.()%/'€$+-]*[\w.)%]")
-_UNPLAIN = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
-"""Characters that YAML refuses, or takes for a line break."""
-_RESERVED = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 _FENCE = re.compile(
     r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)"
     r"(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|\Z)",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _OWN_KEY = re.compile(r"[a-z_][\w-]*\s*:(\s|$)")
-_PLACEHOLDER = re.compile(
-    r"\b(?:TODO|TBD|FIXME|XXX+)\b|(?i:\blorem ipsum\b|\bpor (?:definir|determinar)\b|<[a-z_ ]+>"
-    r"|\[[a-z_ ]*(?:insert|here|aquí)[a-z_ ]*\]|^\s*(?:\.{3}|…|n/a|none|string|text|texto)\s*$)"
-)
 _WORD = re.compile(r"[^\W\d_]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong with an answer or a record: a stable kind, where it is, and one sentence."""
-
-    kind: str
-    path: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,75 +126,6 @@ def load(text: str) -> Any:
         return normal(parse_yaml(text))
     except (YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"the YAML is broken or cut off: {' '.join(str(error).split())[:160]}") from None
-
-
-def written(data: Mapping[str, Any], indent: str = "") -> str:
-    """`data` (texts, lists and objects of them) as block YAML, always in the same form.
-
-    Examples
-    --------
-    >>> print(written({"title": "Booking app", "ids": [], "items": [{"id": "FR001", "priority": "High"}]}))
-    title: Booking app
-    ids: []
-    items:
-    - id: FR001
-      priority: High
-    <BLANKLINE>
-    """
-    lines = []
-    for key, value in data.items():
-        if isinstance(value, Mapping) and value:
-            lines.append(f"{indent}{key}:\n{written(value, indent + '  ')}")
-        elif isinstance(value, list) and value:
-            lines.append(f"{indent}{key}:\n")
-            for item in value:
-                nested = isinstance(item, Mapping) and item
-                inner = written(item, indent + "  ") if nested else f"{indent}  {_leaf(item)}\n"
-                lines.append(f"{indent}- {inner[len(indent) + 2 :]}")
-        else:
-            lines.append(f"{indent}{key}: {_leaf(value)}\n")
-    return "".join(lines)
-
-
-def _leaf(value: Any) -> str:
-    return scalar(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def as_text(value: Any) -> Any:
-    """A date or a number as the text it was written as; anything else as it is."""
-    return str(value) if isinstance(value, dt.date | int | float) and not isinstance(value, bool) else value
-
-
-def scalar(text: str) -> str:
-    """A text as a YAML scalar that every reader takes for a text: plain where that is safe, else in double quotes."""
-    safe = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED and " -" not in text
-    return text if safe else _UNPLAIN.sub(lambda m: f"\\u{ord(m[0]):04x}", json.dumps(text, ensure_ascii=False))
-
-
-def text_faults(path: str, value: Any, *, shortest: int = 1, longest: int = 2_000) -> list[Fault]:
-    """What is wrong with a value that must be a text."""
-    if isinstance(value, dt.date):
-        return [Fault("date_object", path, f"{path} is an unquoted date, which YAML reads as a date: put it in quotes")]
-    if value is None:
-        return [Fault("missing_field", path, f"{path} is missing")]
-    if not isinstance(value, str):
-        return [Fault("not_text", path, f"{path} must be a text, got {type(value).__name__}")]
-    if _PLACEHOLDER.search(value):
-        return [Fault("placeholder", path, f"{path} is a placeholder: {value.strip()[:40]!r}")]
-    if not shortest <= len(value.strip()) <= longest:
-        return [Fault("length", path, f"{path} must have {shortest} to {longest} characters, has {len(value.strip())}")]
-    return []
-
-
-def field_faults(data: Any, fields: Sequence[str], where: str = "") -> list[Fault]:
-    """Fields of an object that are missing, or there and unknown."""
-    name = where or "the answer"
-    if not isinstance(data, Mapping):
-        return [Fault("no_object", where, f"{name} must be an object with {', '.join(fields)}")]
-    at = f"{where}." if where else ""
-    missing = [Fault("missing_field", at + f, f"{at}{f} is missing") for f in fields if data.get(f) is None]
-    known = set(fields)
-    return missing + [Fault("unknown_field", f"{at}{k}", f"{at}{k} is no known field") for k in data if k not in known]
 
 
 def language_faults(texts: Sequence[str], language: str | None, path: str = "") -> list[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,13 +13,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains import concepts
-from genesis_lab.domains.answers import Fault
+from genesis_lab.domains.answers import language_faults
 from genesis_lab.domains.base import Answer, Domain, Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
+from genesis_lab.domains.form import Fault, Object
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, normal, same_words
-from genesis_lab.yamls import file_digests
+from genesis_lab.yamls import dump_yaml, file_digests, shipped
 
 SCHEMA = frozenset(
     (
@@ -29,6 +31,7 @@ SCHEMA = frozenset(
 """Kinds of faults with which an answer does not meet its role's schema."""
 
 
+HERE = Path(__file__).parent
 FEWEST = 2
 """Requirements in a list at least."""
 
@@ -107,11 +110,12 @@ class YamlRole(Domain):
     record_type: ClassVar[type[BaseModel]] = RoleRecord
     config_type = RoleConfig
     config: RoleConfig
+    form: Object
+    """The form of an answer."""
 
     def knowledge(self) -> dict[str, str]:
         """Digests of the role's prompts and words and of the concepts."""
-        domains = Path(concepts.__file__).parent
-        return file_digests(*domains.glob("*.yaml"), *(domains / self.name).glob("*.yaml"))
+        return file_digests(*HERE.glob("*.yaml"), *(HERE / self.name).glob("*.yaml"))
 
     @property
     def needs(self) -> str:
@@ -166,8 +170,9 @@ class YamlRole(Domain):
         draft = self.draft(spec)
         example = self.example(draft | {"record_id": "", "answer": ""})
         answer = self.tidied(text)
-        score = self.score(answer, example)
-        rejected = [f.message for f in self.faults(answer, example) if f.kind in ("wrong_language", "broken_yaml")]
+        faults = self.faults(answer, example)
+        score = self.scored(self.read(answer)[0], faults, example)
+        rejected = [f.message for f in faults if f.kind in ("wrong_language", "broken_yaml")]
         if score.total < self.config.min_score:
             rejected = [f"score {score.total:.2f} is below {self.config.min_score:g}", *(rejected or score.problems)]
         if rejected:
@@ -221,34 +226,65 @@ class YamlRole(Domain):
             stable=2,
         )
 
+    @abstractmethod
+    def offline_text(self, spec: Spec, attempt: int) -> str:
+        """What a grammar answers."""
+
     def answer_characters(self, spec: Spec) -> int:
         return len(self.offline_text(spec, 0))
 
-    def offline_text(self, spec: Spec, attempt: int) -> str:
-        raise NotImplementedError
-
-    def texts(self) -> Mapping[str, Any]:
-        """The role's prompts per language."""
-        raise NotImplementedError
-
     def schema(self) -> dict[str, Any]:
         """JSON schema of a teacher's answer."""
-        raise NotImplementedError
+        return self.form.schema()
+
+    def texts(self) -> Any:
+        """The role's prompts per language."""
+        return shipped(HERE / self.name / "prompt.yaml")
+
+    def wording(self) -> Any:
+        """What the offline teacher says, per language."""
+        return shipped(HERE / self.name / "wording.yaml")
+
+    def written(self, data: Mapping[str, Any]) -> str:
+        """An answer in its one plain form."""
+        return dump_yaml(data)
 
     def tidied(self, text: str) -> str:
         """The answer in the one plain form, if it can be read as what it must be; else as it is."""
-        raise NotImplementedError
+        data = self.meant(text)
+        if any(fault.kind in SCHEMA for fault in self.form.faults(data)):
+            return text.strip()
+        return self.written(self.form.arranged(data))
 
     def mended(self, text: str, example: Example) -> str:
         """The answer with everything repaired that needs no judgement: form, numbering, spelling of fixed words."""
-        raise NotImplementedError
+        data = self.meant(text)
+        return self.written(self.form.mended(data)) if isinstance(data, Mapping) else text
 
     def faults(self, text: str, example: Example) -> list[Fault]:
         """Everything that is wrong with an answer, with its place."""
-        raise NotImplementedError
+        data, faults = self.read(text)
+        texts = list(self.form.texts(data))
+        return [*faults, *self.wrong(data, example), *language_faults(texts, example.language)]
 
     def score(self, text: str, example: Example) -> Score:
-        raise NotImplementedError
+        return self.scored(self.read(text)[0], self.faults(text, example), example)
+
+    @abstractmethod
+    def read(self, text: str) -> tuple[Any, Sequence[Fault]]:
+        """What a text says, and what is wrong with how it says it. Kept for the next call: not to be changed."""
+
+    def meant(self, text: str) -> Any:
+        """What a teacher's text says, in whatever way."""
+        return self.read(text)[0]
+
+    def wrong(self, data: Any, example: Example) -> list[Fault]:
+        """What is wrong with what an answer says."""
+        return self.form.faults(data)
+
+    @abstractmethod
+    def scored(self, data: Any, faults: Sequence[Fault], example: Example) -> Score:
+        """How good an answer with these faults is."""
 
 
 def draws(rng: np.random.Generator) -> dict[str, int]:
@@ -264,14 +300,4 @@ def draws(rng: np.random.Generator) -> dict[str, int]:
         "crowd": int(rng.choice([300, 500, 800, 1500, 3000, 5000, 12000])),
         "nines": int(rng.choice([5, 8, 9])),
         "months": int(rng.integers(3, 13)),
-    }
-
-
-def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object with exactly these properties."""
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
     }

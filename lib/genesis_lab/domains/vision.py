@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genesis_lab.domains.answers import (
-    Fault,
-    as_text,
-    blocks,
-    coverage,
-    field_faults,
-    language_faults,
-    load,
-    terms,
-    text_faults,
-    written,
-)
+from genesis_lab.domains.answers import blocks, coverage, load, terms
 from genesis_lab.domains.base import Example, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept, concept_terms, filled
-from genesis_lab.domains.grammars import vision_grammar
+from genesis_lab.domains.form import Date, Fault, Field, ListOf, Object, OneOf, Text
 from genesis_lab.domains.reading import read_json
-from genesis_lab.domains.requirements.domain import LISTS as REQUIREMENT_LISTS
-from genesis_lab.domains.requirements.domain import Requirements
-from genesis_lab.domains.requirements.domain import as_yaml as requirements_yaml
-from genesis_lab.domains.requirements.domain import offline as offline_requirements
-from genesis_lab.domains.roles import SCHEMA, RoleConfig, RoleRecord, YamlRole, draws, object_schema
+from genesis_lab.domains.requirements import LISTS as REQUIREMENT_LISTS
+from genesis_lab.domains.requirements import Requirements
+from genesis_lab.domains.requirements import offline as offline_requirements
+from genesis_lab.domains.roles import HERE, SCHEMA, RoleConfig, RoleRecord, YamlRole, draws
 from genesis_lab.errors import InvalidInput, ParseFailure
-from genesis_lab.texts import indented, same_words, unaccented
-from genesis_lab.yamls import read_yaml
+from genesis_lab.texts import indented, same_words
+from genesis_lab.yamls import dump_yaml, shipped
 
-LABELS = ("VISION", "REVIEW")
-VISION_FIELDS = (
-    "product_name", "product_summary", "target_users", "value_proposition", "key_capabilities", "non_goals",
-    "success_metrics", "last_updated",
-)  # fmt: skip
-REVIEW_FIELDS = ("status", "summary", "requirements_alignment", "recommended_actions", "narrative")
-LISTS = {"target_users": 2, "key_capabilities": 3, "non_goals": 2, "success_metrics": 2}
-"""Lists of the vision and how many entries a deep one has at least."""
 STATUSES = ("aligned", "needs_adjustment", "misaligned")
 PLACES = ("aligned", "gaps", "conflicts")
 MOST_WORDS, FEWEST_WORDS = 120, 20
@@ -55,7 +33,30 @@ OVERLAP = 0.3
 """Share of a requirement's words from which an entry without an id addresses it (the closest, if it is near several)."""
 _ID = re.compile(r"\b(?:N?FR|C)-?\d{1,4}\b")
 _INFINITIVE = re.compile(r"\w+[aeií]r(?:se|l[aeo]s?)?")
-_HERE = Path(__file__).parent
+_ENTRY = Text(usual=(10, 180))
+VISION: Mapping[str, Field] = {
+    "product_name": Text(usual=(3, 90)),
+    "product_summary": Text(usual=(60, 280)),
+    "target_users": ListOf(of=_ENTRY, fewest=2, usual=4),
+    "value_proposition": Text(usual=(40, 240)),
+    "key_capabilities": ListOf(of=_ENTRY, fewest=3, usual=5),
+    "non_goals": ListOf(of=_ENTRY, fewest=2, usual=4),
+    "success_metrics": ListOf(of=_ENTRY, fewest=2, usual=4),
+    "last_updated": Date(),
+}
+REVIEW: Mapping[str, Field] = {
+    "status": OneOf(words=STATUSES, kind="bad_status"),
+    "summary": Text(usual=(30, 240)),
+    "requirements_alignment": Object(
+        fields=dict.fromkeys(PLACES, ListOf(of=Field(pattern="(FR|NFR|C)00[1-6]"), usual=18))
+    ),
+    "recommended_actions": ListOf(of=_ENTRY, fewest=2, usual=3),
+    "narrative": Text(usual=(130, 700)),
+}
+LISTS = {name: field.fewest for name, field in VISION.items() if isinstance(field, ListOf)}
+"""Lists of the vision and how many entries a deep one has at least."""
+_PARTS = (("VISION", Object(fields=VISION)), ("REVIEW", Object(fields=REVIEW)))
+LABELS = tuple(label for label, _ in _PARTS)
 
 
 class VisionRecord(RoleRecord):
@@ -71,6 +72,7 @@ class Vision(YamlRole):
     concepts are planned and the offline grammar writes their requirements.
     """
 
+    form = Object(fields={label.lower(): part for label, part in _PARTS})
     name = "vision"
     record_type = VisionRecord
     given: Sequence[Mapping[str, Any]] = ()
@@ -95,9 +97,6 @@ class Vision(YamlRole):
         told = {"requirements": hashlib.sha256(given).hexdigest()[:16]} if self.given else {}
         return super().knowledge() | told
 
-    def texts(self) -> Mapping[str, Any]:
-        return _prompts()
-
     def targets(self) -> Sequence[Target]:
         return () if self.config.requirements else super().targets()  # what is given has the shares that it has
 
@@ -121,7 +120,7 @@ class Vision(YamlRole):
 
     def draft(self, spec: Spec) -> dict[str, Any]:
         if not self.given:
-            return super().draft(spec) | {"requirements": requirements_yaml(self._requirements(spec))}
+            return super().draft(spec) | {"requirements": dump_yaml(self._requirements(spec))}
         one, names = self.given[spec.index], ("concept", "language", "group", "industry", "region", "emphasis")
         return {name: one[name] for name in names} | {"requirements": one["answer"]}
 
@@ -136,17 +135,6 @@ class Vision(YamlRole):
         source = str(record.get("requirements") or record.get("concept") or "")
         return super().facts(record) | {"requirements": _texts_by_id(source)}
 
-    def schema(self) -> dict[str, Any]:
-        text: dict[str, Any] = {"type": "string"}
-        texts = {"type": "array", "items": text}
-        vision = {name: texts | {"minItems": LISTS[name]} if name in LISTS else text for name in VISION_FIELDS}
-        review = dict.fromkeys(REVIEW_FIELDS, text) | {
-            "status": text | {"enum": list(STATUSES)},
-            "requirements_alignment": object_schema(dict.fromkeys(PLACES, texts)),
-            "recommended_actions": texts | {"minItems": 2},
-        }
-        return object_schema({"vision": object_schema(vision), "review": object_schema(review)})
-
     def offline_text(self, spec: Spec, attempt: int) -> str:
         rng = np.random.default_rng([spec.seed, attempt, 1])
         try:
@@ -156,7 +144,7 @@ class Vision(YamlRole):
                 "The offline teacher knows the products of its own concepts only: choose a model as provider to answer "
                 f"{self.config.requirements}."
             ) from None
-        return as_blocks(*offline(concept, self._requirements(spec), rng))
+        return self.written(offline(concept, self._requirements(spec), rng))
 
     def answer_characters(self, spec: Spec) -> int:
         try:
@@ -169,89 +157,70 @@ class Vision(YamlRole):
             return dict(load(self.given[spec.index]["answer"]))
         return offline_requirements(self.concept(spec), np.random.default_rng([spec.seed, 0]), self.config.max_items)
 
-    def tidied(self, text: str) -> str:
-        vision, review, _ = _read(text)
-        if vision is None or review is None:
-            return text.strip()
-        if any(f.kind in SCHEMA for f in _vision_faults(vision) + _review_faults(review, {})):
-            return text.strip()
-        return as_blocks(vision, review)
-
-    def faults(self, text: str, example: Example) -> list[Fault]:
-        vision, review, faults = _read(text)
-        faults = list(faults)
-        for label, data in zip(LABELS, (vision, review), strict=True):
-            if data is None and not any(f.path == label for f in faults):
-                faults.append(Fault("missing_block", label, f"the {label} block is missing"))
-        if vision is not None:
-            faults += _vision_faults(vision)
-        if review is not None:
-            faults += _review_faults(review, example.facts.get("requirements", {}))
-        return faults + language_faults(list(_texts(vision)) + list(_texts(review)), example.language)
-
-    def score(self, text: str, example: Example) -> Score:
-        """Mean of schema, depth of the vision, alignment with the requirements, and specificity; content is beside it."""
-        faults = self.faults(text, example)
-        vision, review, _ = _read(text)
-        wrong = {
-            ".".join(f.path.split(".")[:2]) for f in faults if f.kind in SCHEMA | {"narrative_long", "placeholder"}
-        }
-        due = [f"{label}.{name}" for label, names in _DUE if label not in wrong for name in names]
-        parts = {
-            "schema": sum(path not in wrong for path in due) / len(VISION_FIELDS + REVIEW_FIELDS),
-            "depth": _depth(vision or {}),
-            "alignment": _alignment(review or {}, example.facts.get("requirements", {})),
-            "specificity": _specificity(review or {}, example.language),
-        }
-        total = sum(parts.values()) / len(parts)
-        said = [s for s in [*_texts(vision), *_texts(review)] if " " in s]
-        wanted = concept_terms(_concept_only(str(example.facts.get("concept", ""))))
-        entries = [s for name in LISTS for s in _strings((vision or {}).get(name))]
-        parts["content"] = coverage(wanted, " ".join(said))
-        parts["on_topic"] = float(np.mean([bool(wanted & terms(one)) for one in entries])) if entries else 0.0
-        valid = vision is not None and review is not None and not any(f.kind in SCHEMA for f in faults)
-        return Score(min(1.0, round(total, 12)), valid, parts, tuple(f.message for f in faults))
-
-    def mended(self, text: str, example: Example) -> str:
-        vision, review, _ = _read(text)
-        if vision is None or review is None:
-            return text
-        known = {_number(i): i for i in example.facts.get("requirements", {})}
-        alignment = review.get("requirements_alignment")
-        if isinstance(alignment, Mapping):
-            places = {p: [_renamed(e, known) for e in v] if isinstance(v, list) else v for p, v in alignment.items()}
-            review = {**review, "requirements_alignment": places}
-        status = str(review.get("status") or "").strip().lower().replace(" ", "_").replace("-", "_")
-        review = {**review, "status": status} if status in STATUSES else review
-        ordered = [
-            {name: as_text(data[name]) for name in names if data.get(name) is not None}
-            for data, names in ((vision, VISION_FIELDS), (review, REVIEW_FIELDS))
-        ]
-        return "".join(f"```yaml {label}\n{written(data)}```\n" for label, data in zip(LABELS, ordered, strict=True))
+    def written(self, data: Mapping[str, Any]) -> str:
+        return "".join(f"```yaml {label}\n{dump_yaml(data[label.lower()])}```\n" for label in LABELS)
 
     def answer_grammar(self) -> str:
         """The two blocks with their fields in order and texts of bounded length."""
-        return vision_grammar(LISTS, STATUSES, PLACES)
+        rules = [f'"```yaml {label}\\n" {part.body()} "```\\n"' for label, part in _PARTS]
+        return f"start: {' '.join(rules)}\n"
+
+    def read(self, text: str) -> tuple[Any, Sequence[Fault]]:
+        return _read(text)
+
+    def mended(self, text: str, example: Example) -> str:
+        data = self.meant(text)
+        if len(data) < len(LABELS):
+            return text
+        known = {_number(i): i for i in example.facts.get("requirements", {})}
+        whole = self.form.mended(data)
+        if isinstance(alignment := whole["review"].get("requirements_alignment"), dict):
+            for place, entries in alignment.items():
+                alignment[place] = [_renamed(e, known) for e in entries] if isinstance(entries, list) else entries
+        return self.written(whole)
+
+    def wrong(self, data: Any, example: Example) -> list[Fault]:
+        faults = [f for label, part in _PARTS if (d := data.get(label.lower())) for f in part.faults(d, label)]
+        review = data.get("review") or {}
+        words = len(str(review.get("narrative") or "").split())
+        if words > MOST_WORDS:
+            said = f"REVIEW.narrative has {words} words, at most {MOST_WORDS} are wanted"
+            faults.append(Fault("narrative_long", "REVIEW.narrative", said))
+        alignment, at = review.get("requirements_alignment"), "REVIEW.requirements_alignment"
+        if isinstance(alignment, Mapping):
+            where, unknown = _sorted_ids(alignment, example.facts.get("requirements", {}))
+            faults += [Fault("unknown_requirement", at, f"{at} names {i}, which is no requirement") for i in unknown]
+            faults += [Fault("unaddressed", at, f"{at} leaves out {i}") for i, places in where.items() if not places]
+            twice = {i: " and ".join(sorted(places)) for i, places in where.items() if len(places) > 1}
+            faults += [Fault("two_places", at, f"{at} lists {i} under {places}") for i, places in twice.items()]
+        return faults
+
+    def scored(self, data: Any, faults: Sequence[Fault], example: Example) -> Score:
+        """Mean of schema, depth of the vision, alignment with the requirements, and specificity; content is beside it."""
+        vision, review = data.get("vision", {}), data.get("review", {})
+        wrong = {
+            ".".join(f.path.split(".")[:2]) for f in faults if f.kind in SCHEMA | {"narrative_long", "placeholder"}
+        }
+        due = [f"{label}.{name}" for label, part in _PARTS if label not in wrong for name in part.fields]
+        parts = {
+            "schema": sum(path not in wrong for path in due) / len([*VISION, *REVIEW]),
+            "depth": _depth(vision),
+            "alignment": _alignment(review, example.facts.get("requirements", {})),
+            "specificity": _specificity(review, example.language),
+        }
+        total = sum(parts.values()) / len(parts)
+        said = [s for s in self.form.texts(data) if " " in s]
+        wanted = concept_terms(_concept_only(str(example.facts.get("concept", ""))))
+        entries = [s for name in LISTS for s in _strings(vision.get(name))]
+        parts["content"] = coverage(wanted, " ".join(said))
+        parts["on_topic"] = float(np.mean([bool(wanted & terms(one)) for one in entries])) if entries else 0.0
+        valid = len(data) == 2 and not any(f.kind in SCHEMA for f in faults)
+        return Score(min(1.0, round(total, 12)), valid, parts, tuple(f.message for f in faults))
 
 
-_DUE = ((LABELS[0], VISION_FIELDS), (LABELS[1], REVIEW_FIELDS))
-
-
-def as_blocks(vision: Mapping[str, Any], review: Mapping[str, Any]) -> str:
-    """Vision and review in their plain form."""
-    ordered = (
-        {name: vision[name] for name in VISION_FIELDS},
-        {name: review[name] for name in REVIEW_FIELDS}
-        | {"requirements_alignment": {place: review["requirements_alignment"][place] for place in PLACES}},
-    )
-    return "".join(f"```yaml {label}\n{written(data)}```\n" for label, data in zip(LABELS, ordered, strict=True))
-
-
-def offline(
-    concept: Concept, requirements: Mapping[str, Any], rng: np.random.Generator
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def offline(concept: Concept, requirements: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """The vision and the review that the offline teacher writes: requirements are taken up, left out or ruled out."""
-    patterns, words = _wording()[concept.language], concept.words
+    patterns, words = shipped(HERE / "vision" / "wording.yaml")[concept.language], concept.words
     items = {item["id"]: item["description"] for name in REQUIREMENT_LISTS for item in requirements[name]}
 
     def write(pattern: str, **more: Any) -> str:
@@ -292,15 +261,16 @@ def offline(
         "recommended_actions": actions + [write(p) for p in some(patterns["action"], 2 - len(actions))],
         "narrative": " ".join(write(some(told[part], 1)[0], ids=named) for part in ("opening", status, "closing")),
     }
-    return vision, review
+    return {"vision": vision, "review": review}
 
 
-def _read(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None, list[Fault]]:
-    """Vision, review, and what is wrong with the form they came in."""
-    found, faults = blocks(text, LABELS, (*VISION_FIELDS, *REVIEW_FIELDS, "vision", "review"))
+@lru_cache(maxsize=64)
+def _read(text: str) -> tuple[dict[str, Any], tuple[Fault, ...]]:
+    """Vision and review, and what is wrong with the form they came in."""
+    found, faults = blocks(text, LABELS, (*VISION, *REVIEW, "vision", "review"))
     pair = _json_pair(text) if not any(block.label for block in found) else None
     if pair is not None:
-        return *pair, [*faults, Fault("json_answer", "", "JSON where YAML is due")]
+        return pair, (*faults, Fault("json_answer", "", "JSON where YAML is due"))
     read: dict[str, Mapping[str, Any]] = {}
     for block in found:
         if block.data is not None and not isinstance(block.data, Mapping) and block.label:
@@ -311,7 +281,10 @@ def _read(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None
         if parts:
             faults += [fault for fault in block.faults if fault not in faults]
         read |= {label: data for label, data in parts.items() if isinstance(data, Mapping)}  # the last is the answer
-    return read.get("VISION"), read.get("REVIEW"), faults
+    for label in LABELS:
+        if label not in read and not any(fault.path == label for fault in faults):
+            faults.append(Fault("missing_block", label, f"the {label} block is missing"))
+    return {label.lower(): data for label, data in read.items()}, tuple(faults)
 
 
 def _unlabelled(data: Any) -> dict[str, Any]:
@@ -322,83 +295,20 @@ def _unlabelled(data: Any) -> dict[str, Any]:
     if both:
         return both
     if "product_name" in data and "status" in data:
-        review = {name: value for name, value in data.items() if name in REVIEW_FIELDS}
+        review = {name: value for name, value in data.items() if name in REVIEW}
         return {"VISION": {n: v for n, v in data.items() if n not in review}, "REVIEW": review}
     return {"VISION": data} if "product_name" in data else {"REVIEW": data} if "status" in data else {}
 
 
-def _json_pair(text: str) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] | None:
+def _json_pair(text: str) -> dict[str, Any] | None:
     fields = {name: {"type": "object"} for name in ("vision", "review")}
     for due in (["vision", "review"], ["vision"], ["review"]):
         try:
             pair = read_json(text, {"type": "object", "properties": fields, "required": due})
         except ParseFailure:
             continue
-        return pair.get("vision"), pair.get("review")
+        return {name: pair[name] for name in fields if pair.get(name) is not None}
     return None
-
-
-def _vision_faults(data: Any) -> list[Fault]:
-    faults = field_faults(data, VISION_FIELDS, "VISION")
-    if not isinstance(data, Mapping):
-        return faults
-    for name in VISION_FIELDS:
-        value, path = data.get(name), f"VISION.{name}"
-        if value is None:
-            continue
-        faults += _list_faults(path, value, LISTS[name]) if name in LISTS else text_faults(path, value)
-    date = data.get("last_updated")
-    if isinstance(date, str) and not _is_date(date):
-        message = f"VISION.last_updated must be a date like 2025-03-14, got {date[:20]!r}"
-        faults.append(Fault("bad_date", "VISION.last_updated", message))
-    return faults
-
-
-def _review_faults(data: Any, requirements: Mapping[str, str]) -> list[Fault]:
-    faults = field_faults(data, REVIEW_FIELDS, "REVIEW")
-    if not isinstance(data, Mapping):
-        return faults
-    for name in ("summary", "narrative"):
-        if data.get(name) is not None:
-            faults += text_faults(f"REVIEW.{name}", data[name])
-    status = data.get("status")
-    if status is not None and status not in STATUSES:
-        message = f"REVIEW.status must be {', '.join(STATUSES)}, got {str(status)[:30]!r}"
-        faults.append(Fault("bad_status", "REVIEW.status", message))
-    words = len(str(data.get("narrative") or "").split())
-    if words > MOST_WORDS:
-        message = f"REVIEW.narrative has {words} words, at most {MOST_WORDS} are wanted"
-        faults.append(Fault("narrative_long", "REVIEW.narrative", message))
-    if data.get("recommended_actions") is not None:
-        faults += _list_faults("REVIEW.recommended_actions", data["recommended_actions"], 2)
-    alignment, at = data.get("requirements_alignment"), "REVIEW.requirements_alignment"
-    if alignment is None:
-        return faults
-    faults += field_faults(alignment, PLACES, at)
-    if isinstance(alignment, Mapping):
-        for place in PLACES:
-            if not isinstance(alignment.get(place, []), list):
-                faults.append(Fault("not_text", f"{at}.{place}", f"{at}.{place} must be a list"))
-        where, unknown = _sorted_ids(alignment, requirements)
-        faults += [Fault("unknown_requirement", at, f"{at} names {i}, which is no requirement") for i in unknown]
-        faults += [Fault("unaddressed", at, f"{at} leaves out {i}") for i, places in where.items() if not places]
-        twice = [i for i, places in where.items() if len(places) > 1]
-        faults += [Fault("two_places", at, f"{at} lists {i} under {' and '.join(sorted(where[i]))}") for i in twice]
-    return faults
-
-
-def _list_faults(path: str, value: Any, fewest: int) -> list[Fault]:
-    if not isinstance(value, list):
-        return [Fault("not_text", path, f"{path} must be a list of texts")]
-    if not value:
-        return [Fault("empty_list", path, f"{path} is empty")]
-    faults = [fault for i, one in enumerate(value, 1) for fault in text_faults(f"{path}.{i}", one)]
-    if len(value) < fewest:
-        faults.append(Fault("too_few", path, f"{path} must have at least {fewest} entries, has {len(value)}"))
-    texts = [same_words(one) for one in _strings(value)]
-    if len(set(texts)) < len(texts):
-        faults.append(Fault("repeated_text", path, f"{path} says the same twice"))
-    return faults
 
 
 def _sorted_ids(alignment: Mapping[str, Any], requirements: Mapping[str, str]) -> tuple[dict[str, set[str]], list[str]]:
@@ -459,7 +369,7 @@ def _begins_with_verb(text: str, language: str) -> bool:
     first = text.split()[0].strip(".,-").lower()
     if language == "es":
         return _INFINITIVE.fullmatch(first) is not None
-    return first in _wording()["first_verbs"]
+    return first in shipped(HERE / "vision" / "wording.yaml")["first_verbs"]
 
 
 def _number(requirement: str) -> str:
@@ -489,36 +399,9 @@ def _concept_only(prompt: str) -> str:
     return re.split(r"\n\s*(?:requirements|requisitos|title)\b", prompt, maxsplit=1, flags=re.IGNORECASE)[0]
 
 
-def _texts(data: Any) -> list[str]:
-    """Every text that people read."""
-    if isinstance(data, Mapping):
-        return [text for key, value in data.items() if key != "status" for text in _texts(value)]
-    if isinstance(data, list):
-        return [text for value in data for text in _texts(value)]
-    return [data] if isinstance(data, str) and not _ID.fullmatch(data) else []
-
-
 def _digest(concept: Any) -> str:
     return hashlib.md5(concept.encode(), usedforsecurity=False).hexdigest() if isinstance(concept, str) else "~"
 
 
 def _strings(value: Any) -> list[str]:
     return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
-
-
-def _is_date(text: str) -> bool:
-    try:
-        dt.date.fromisoformat(unaccented(text).strip())
-    except ValueError:
-        return False
-    return True
-
-
-@lru_cache(maxsize=1)
-def _prompts() -> dict[str, Any]:
-    return dict(read_yaml(_HERE / "prompt.yaml"))
-
-
-@lru_cache(maxsize=1)
-def _wording() -> dict[str, Any]:
-    return dict(read_yaml(_HERE / "wording.yaml"))

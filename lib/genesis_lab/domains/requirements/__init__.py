@@ -1,1 +1,0 @@
-"""Role ``requirements``: a business analyst who turns a product concept into requirements."""

@@ -1,1 +1,0 @@
-"""Role ``vision``: a product owner who writes a product vision and reviews it against the requirements."""
