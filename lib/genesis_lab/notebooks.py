@@ -71,11 +71,14 @@ def kernel_config() -> Iterator[Any]:
     from traitlets.config import Config
 
     with tempfile.TemporaryDirectory(prefix="genesis-") as folder:
-        yield (
-            Config()
-            if sys.platform == "win32"
-            else Config(KernelManager={"transport": "ipc", "ip": f"{folder}/kernel"})
+        # Stopped by Ctrl-C a kernel has a second to end, and keeps its own troubles to itself: we say what happened.
+        config = Config(
+            KernelManager={"shutdown_wait_time": 2.0},
+            NotebookClient={"extra_arguments": ["--Application.log_level=50"]},
         )
+        if sys.platform != "win32":
+            config.merge({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+        yield config
 
 
 def failure(notebook: str, cell: Any, name: str, value: str) -> str:
