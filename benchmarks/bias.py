@@ -79,13 +79,13 @@ def _measure(path: Path) -> dict[str, Any]:
     report = _report(path, "inline")
     seconds = time.perf_counter() - start
     used = resource.getrusage(resource.RUSAGE_SELF)
-    worst = report.findings[0]
+    worst = report["findings"][0]
     return {
         "seconds": seconds,
         "cpu_s": used.ru_utime + used.ru_stime,
         "peak_gb": used.ru_maxrss / 2**20,
-        "severity": worst.severity,
-        "worst": worst.name,
+        "severity": worst["severity"],
+        "worst": worst["name"],
     }
 
 
@@ -102,7 +102,7 @@ def _same(path: Path) -> None:
     """Print whether every way of cutting and counting gives the very same report."""
     ways: list[tuple[str, Any, int]] = [(f"{n} partition(s), inline", "inline", n) for n in (1, 3, 17)]
     ways += [("5 partitions, processes", "processes", 5), ("5 partitions, local Dask", "dask", 5)]
-    reports = {name: json.dumps(_report(path, how, n).to_dict(), sort_keys=True) for name, how, n in ways}
+    reports = {name: json.dumps(_report(path, how, n), sort_keys=True) for name, how, n in ways}
     first = next(iter(reports.values()))
     for name, report in reports.items():
         print(f"{name}: {'same' if report == first else 'DIFFERENT'}")

@@ -111,7 +111,7 @@ def test_conversations_need_their_own_reports(tmp_path) -> None:
 
 def test_bias_of_teacher_examples_is_drawn_as_far_as_it_is_known() -> None:
     data = open_or_generate(generate(config_for("requirements")(total=60)).name, others=True)
-    report = check_bias(data).to_dict()
+    report = check_bias(data)
     titles = [figure.layout.title.text for figure in sections.bias_targets(report)]
     assert [title.split()[0] for title in titles] == ["Language", "Industry", "Emphasis"]
     for nothing in (sections.bias_appearances(report), sections.bias_coverage(report)):

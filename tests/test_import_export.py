@@ -319,8 +319,8 @@ def test_an_edited_copy_keeps_the_plan_it_came_from(tmp_path, own_output_root, p
     assert other.total == 30 and copy.total == 22 and copy.manifest["config"] == dataset.manifest["config"]
     assert copy.manifest["parent"] == {"name": dataset.name, "content_hash": dataset.content_hash}
     assert any("its plan is kept" in note for note in report.notes)
-    targets = {fit.attribute for fit in check_bias(copy).fits}
-    assert "language" in targets and targets == {fit.attribute for fit in check_bias(dataset).fits}
+    targets = {fit["attribute"] for fit in check_bias(copy)["fits"]}
+    assert "language" in targets and targets == {fit["attribute"] for fit in check_bias(dataset)["fits"]}
 
 
 def test_foreign_records_get_nobodys_plan(tmp_path):

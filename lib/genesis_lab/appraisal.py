@@ -53,7 +53,7 @@ def complete(
     from genesis_lab.validation.teaching import teaching_report
 
     _keep(dataset, reports, "teaching", "Scores and audit", lambda: teaching_report(dataset))
-    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
+    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed))
     return reports | students_of(dataset, reports)
 
 
@@ -182,7 +182,7 @@ def _complete_chats(
         del reports["scorecard"]
     _keep(dataset, reports, "quality", "Quality", quality)
     _keep(dataset, reports, "scorecard", "Worth", worth)
-    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed).to_dict())
+    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed))
     if not (dataset.path / "reports" / "training.json").exists():
         _keep(dataset, reports, "training", "Classifier", training)
     reports["verdict"] = verdict_on(reports)

@@ -33,7 +33,7 @@ def test_offline_examples_come_in_splits_that_share_no_concept_group(role) -> No
     assert recorded_domain(data.manifest).config == config.domain.config
     assert generation.generate(config).content_hash == data.content_hash
     assert Counter(data.frame()["language"]) == {"en": 30, "es": 30}
-    assert check_bias(data).severity == "none"
+    assert check_bias(data)["severity"] == "none"
 
 
 def test_a_longer_run_fills_the_splits_as_nearly_as_whole_groups_allow() -> None:
@@ -48,7 +48,7 @@ def test_a_product_owner_answers_the_requirements_of_a_dataset() -> None:
     data, columns = generation.generate(config), "SELECT concept, split, {} AS said FROM data ORDER BY concept"
     assert data.sql(columns.format("requirements")).equals(source.sql(columns.format("answer")))
     report = teaching_report(data)
-    assert report["scores"]["mean"] == 1.0 and not report["audit"]["kinds"] and check_bias(data).severity == "none"
+    assert report["scores"]["mean"] == 1.0 and not report["audit"]["kinds"] and check_bias(data)["severity"] == "none"
     assert generation.generate(config).content_hash == data.content_hash
     part = config_for("vision")(dataset="owner", requirements="analyst", total=20).plan
     assert [s.seed for s in part.specs] == [s.seed for s in config.plan.specs[:20]]
@@ -156,7 +156,7 @@ def test_an_empty_or_foreign_set_is_reported_too(tmp_path) -> None:
     assert "missing field" in repr(teaching.audit_issues(report["audit"]))
     assert "of 1 answers" in teaching.threshold_curve(report).layout.title.text
     assert "Mean score" in teaching.score_parts(report).layout.title.text
-    assert check_bias(data).not_measured["industry"] == "no target"
+    assert check_bias(data)["not_measured"]["industry"] == "no target"
 
 
 def test_what_reads_conversations_says_so_of_teacher_data() -> None:

@@ -37,7 +37,7 @@ def examples(n: int) -> list[Example]:
 def taught(tmp_path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Manifest and reports of a small set by the offline teacher."""
     data = generate(config_for("requirements")(dataset="analyst", total=20))
-    return data.manifest, {"teaching": teaching_report(data), "bias": check_bias(data).to_dict()}
+    return data.manifest, {"teaching": teaching_report(data), "bias": check_bias(data)}
 
 
 def examined(folder: Any, *, n: int = 60, student: str = "openai:good", **options: Any) -> dict[str, Any]:

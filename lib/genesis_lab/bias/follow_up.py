@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genesis_lab.bias.counts import RECORDS
-from genesis_lab.bias.report import Addition, BiasReport, listed
+from genesis_lab.bias.sentences import Row, listed, more
 from genesis_lab.bias.significance import ENOUGH
 from genesis_lab.domains import get_domain
-from genesis_lab.domains.conversations.domain import ConversationsConfig
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.files import write_atomically
+from genesis_lab.yamls import dump_yaml
 
 MOST_RECORDS = 1_000_000
 """Most records that are asked for."""
 
-_NOTEBOOK = 10
+RECORDS = "records"
+"""Column of a frame of counts."""
 _STEPS = 2_000
 """A follow-up of more records than this is laid in blocks of several."""
 
@@ -40,7 +40,7 @@ def additions(
     empty: Mapping[Table, Sequence[Table]] = {},
     besides: Sequence[str] = (),
     derived: Mapping[str, str] = {},
-) -> tuple[Addition, ...]:
+) -> list[Row]:
     """The fewest records that bring every table in `off` to its plan and fill every cell in `empty`, all at once.
 
     A table is planned as the product of its attributes' targets (their observed shares, where there is no target),
@@ -97,10 +97,10 @@ def _laid(
     lacking: Mapping[Table, Counts],
     wanted: Mapping[Table, Mapping[Table, int]],
     records: int,
-) -> tuple[Addition, ...]:
+) -> list[Row]:
     """`records` put into cells of all `names`, one by one into the cell that most tables lack, and lack most."""
     if not records:
-        return ()
+        return []
     values = {name: list(shares[name]) for name in names}
     grid = np.indices([len(values[name]) for name in names]).reshape(len(names), -1)
     at: dict[Table, Counts] = {}
@@ -139,11 +139,10 @@ def _laid(
             for table, lack in part.items():
                 lack[at[table][spot]] -= take
         filled[spot] += take
-    found = [
-        Addition(n, {name: values[name][grid[place][spot]] for place, name in enumerate(names)})
-        for spot, n in sorted(filled.items())
+    return [
+        {"records": n, "values": {name: values[name][grid[place][spot]] for place, name in enumerate(names)}}
+        for spot, n in sorted(filled.items(), key=lambda one: (-one[1], one[0]))
     ]
-    return tuple(sorted(found, key=lambda addition: -addition.records))
 
 
 def _lacking(counts: Counts, planned: NDArray[np.float64], fewest: int) -> Counts:
@@ -197,80 +196,63 @@ def _expected(joint: pd.DataFrame, pair: Table, cell: Table, shares: Mapping[str
     return chance * float(_counts(joint, pair, shares).sum())
 
 
-def follow_up_plan(report: BiasReport) -> dict[str, Any]:
+def follow_up_plan(report: Row) -> dict[str, Any] | None:
     """All fields of the domain's options, with `cells` for the records that `report` asks for; run it, check again.
 
-    Raises
-    ------
-    InvalidInput : nothing is to be generated, or nothing that the domain can make.
+    None where nothing is to be generated, or nothing that the domain can make.
     """
-    plan, refused = _plan(report)
-    if not plan:
-        why = f": {_named(refused)} can't be generated here" if refused else ""
-        raise InvalidInput(
-            f"The bias report asks for no records that could be generated{why}: there is no follow-up plan."
-        )
-    return plan
+    return _plan(report)[0]
 
 
-def follow_up_plans(report: BiasReport) -> list[dict[str, Any]]:
-    """`follow_up_plan` in a list, empty where there is none."""
-    plan, _ = _plan(report)
-    return [plan] if plan else []
-
-
-def write_follow_up(report: BiasReport, path: Path, *, dataset: str | None = None) -> Path:
+def write_follow_up(report: Row, path: Path, *, stage: int | str, dataset: str | None = None) -> Path:
     """Write the follow-up as a params file, which ``genesis run`` and plain papermill run as it is.
 
     Its description names the records that can't be generated here, if there are any.
 
     Parameters
     ----------
+    stage : the notebook that generates.
     dataset : name for the new dataset; None: what the notebook chooses.
 
     Raises
     ------
-    InvalidInput : there is nothing to generate (`follow_up_plan`).
+    InvalidInput : there is nothing to generate, or nothing that the domain can make.
     GenesisError : `path` can't be written.
     """
-    import yaml
-
-    plan = follow_up_plan(report)
-    _, refused = _plan(report)
-    description = f"Records that the bias report of {report.records:,} conversations asks for"
+    plan, refused = _plan(report)
+    named = listed([more(addition) for addition in refused])
+    if not plan:
+        why = f": {named} can't be generated here" if refused else ""
+        raise InvalidInput(
+            f"The bias report asks for no records that could be generated{why}: there is no follow-up plan."
+        )
+    description = f"Records that the bias report of {report['records']:,} records asks for"
     if refused:
-        description += f"; not among them, as they can't be generated here: {_named(refused)}"
-    content = {"name": path.stem, "description": description, "stages": [_NOTEBOOK]}
+        description += f"; not among them, as they can't be generated here: {named}"
+    content = {"name": path.stem, "description": description, "stages": [stage]}
     content |= ({"dataset": dataset} if dataset is not None else {}) | plan
-    write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_atomically(path, dump_yaml(content))
     return path
 
 
-def _plan(report: BiasReport) -> tuple[dict[str, Any] | None, list[Addition]]:
+def _plan(report: Row) -> tuple[dict[str, Any] | None, list[Row]]:
     """The options that have all additions made, and the additions that the domain refuses."""
-    refused = [] if _makes(report, report.additions) else [one for one in report.additions if not _makes(report, [one])]
-    accepted = [addition for addition in report.additions if addition not in refused]
-    if not accepted:
-        return None, refused
-    fields = report.config | {"cells": _cells(accepted), "seed": (report.config["seed"] + 1) % 2**31}
-    return ConversationsConfig.model_validate(fields).model_dump(mode="json", exclude_none=True), refused
+    wanted = report["additions"]
+    refused = [] if _made(report, wanted) else [one for one in wanted if not _made(report, [one])]
+    accepted = [addition for addition in wanted if addition not in refused]
+    return _made(report, accepted) if accepted else None, refused
 
 
-def _makes(report: BiasReport, additions: Sequence[Addition]) -> bool:
-    """Whether the domain has a record for each of `additions`."""
+def _made(report: Row, additions: Sequence[Row]) -> dict[str, Any] | None:
+    """The options that have `additions` made; None if the domain has no record for one of them."""
+    cells = [{"n": addition["records"], **addition["values"]} for addition in additions]
+    options = report["config"] | {"seed": (report["config"].get("seed", 0) + 1) % 2**31}
     try:
-        config = ConversationsConfig.model_validate(
-            report.config | {"cells": [c | {"n": 1} for c in _cells(additions)]}
-        )
-        get_domain("conversations", **config.model_dump()).specs(config.total, 0)
-    except (ValueError, GenesisError):
-        return False
-    return True
-
-
-def _cells(additions: Sequence[Addition]) -> list[dict[str, Any]]:
-    return [{"n": addition.records, **addition.values} for addition in additions]
-
-
-def _named(refused: Sequence[Addition]) -> str:
-    return listed([str(addition) for addition in refused])
+        for given in ([cell | {"n": 1} for cell in cells], cells):
+            domain = get_domain(report["domain"], **options | {"cells": given})
+            if given != cells:
+                domain.specs(len(given), 0)
+    except GenesisError:
+        return None
+    config = domain.config.model_dump(mode="json", exclude_none=True)
+    return config if config.get("cells") else None

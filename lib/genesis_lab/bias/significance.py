@@ -6,7 +6,6 @@ Effects are put on one scale, Cohen's w (Cohen 1988, section 7.2), so that one s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -20,17 +19,16 @@ OUTCOMES = 100_000
 """Most outcomes that the exact multinomial test lists."""
 DRAWS = 4_999
 """Random tables of a Monte Carlo test."""
-_BLOCK_CELLS = 5_000_000
 
 Counts = NDArray[np.int64]
-Shares = NDArray[np.float64]
 
 
-def fit_p(observed: Counts, target: Shares, rng: np.random.Generator) -> tuple[float, str]:
+def fit_p(observed: Counts, target: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, str]:
     """P-value that `observed` (k,) was drawn with the shares `target` (k,), all positive; and the test's name.
 
     Exact for two values or few outcomes (sum of the probabilities of all outcomes no likelier than this one), Pearson's
-    chi-square where every expected count is at least `ENOUGH`, else Monte Carlo on the chi-square statistic.
+    chi-square where every expected count is at least `ENOUGH`, else Monte Carlo on the chi-square statistic, the
+    observed table counted in (Phipson and Smyth 2010).
     """
     from scipy.stats import binomtest, chi2, multinomial
 
@@ -40,17 +38,16 @@ def fit_p(observed: Counts, target: Shares, rng: np.random.Generator) -> tuple[f
     if k == 2:
         return float(binomtest(int(observed[0]), n, float(target[0])).pvalue), "exact binomial"
     if math.comb(n + k - 1, k - 1) <= OUTCOMES:
-        log_p = multinomial.logpmf(_outcomes(n, k), n, target)
+        bars = np.array(list(combinations(range(n + k - 1), k - 1)), dtype=np.int64)  # n stars between k - 1 bars
+        edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), n + k - 1)])
+        log_p = multinomial.logpmf(np.diff(edges, axis=1) - 1, n, target)
         own = multinomial.logpmf(observed, n, target)
         return min(1.0, float(np.exp(log_p[log_p <= own + 1e-9]).sum())), "exact multinomial"
-    statistic = chi_square(observed, n * target)
+    statistic = _chi_square(observed, n * target)
     if n * target.min() >= ENOUGH:
         return float(chi2.sf(statistic, k - 1)), "chi-square"
-
-    def draw(size: int) -> NDArray[np.int64]:
-        return rng.multinomial(n, target, size=size)
-
-    return _monte_carlo(statistic, n * target, draw), "Monte Carlo multinomial"
+    off = _chi_square(rng.multinomial(n, target, size=DRAWS), n * target)
+    return float((1 + np.sum(off >= statistic - 1e-9)) / (1 + DRAWS)), "Monte Carlo multinomial"
 
 
 def independence_p(table: Counts, rng: np.random.Generator) -> tuple[float, str]:
@@ -59,30 +56,19 @@ def independence_p(table: Counts, rng: np.random.Generator) -> tuple[float, str]
     Chi-square where every expected count is at least `ENOUGH`, else Fisher's exact test for 2 × 2 and Monte Carlo over
     tables with the same margins (Patefield 1981) for larger ones.
     """
-    from scipy.stats import chi2, fisher_exact, random_table
+    from scipy.stats import MonteCarloMethod, chi2_contingency, fisher_exact
+    from scipy.stats.contingency import expected_freq
 
-    expected = expected_counts(table)
-    statistic = chi_square(table, expected)
-    if expected.min() >= ENOUGH:
-        return float(chi2.sf(statistic, (table.shape[0] - 1) * (table.shape[1] - 1))), "chi-square"
+    if expected_freq(table).min() >= ENOUGH:
+        return float(chi2_contingency(table, correction=False).pvalue), "chi-square"
     if table.shape == (2, 2):
-        return float(fisher_exact(table)[1]), "Fisher's exact"
-    margins = random_table(table.sum(axis=1), table.sum(axis=0), seed=rng)
-    return _monte_carlo(statistic, expected, lambda size: margins.rvs(size=size)), "Monte Carlo with these margins"
+        return float(fisher_exact(table).pvalue), "Fisher's exact"
+    method = MonteCarloMethod(n_resamples=DRAWS, batch=max(1, 5_000_000 // table.size), rng=rng)
+    found = chi2_contingency(table, correction=False, method=method)
+    return float(found.pvalue), "Monte Carlo with these margins"
 
 
-def expected_counts(table: Counts) -> NDArray[np.float64]:
-    """Counts if rows and columns had nothing to do with each other."""
-    expected: NDArray[np.float64] = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    return expected
-
-
-def chi_square(observed: Counts, expected: NDArray[np.float64]) -> float:
-    """Pearson's statistic."""
-    return float(((observed - expected) ** 2 / expected).sum())
-
-
-def cohens_w(observed: Counts, target: Shares) -> Interval:
+def cohens_w(observed: Counts, target: NDArray[np.float64]) -> Interval:
     """Cohen's w of counts against shares, less what chance alone adds, with its 95 % interval.
 
     √(max(0, χ² − df) / n): the correction Bergsma (2013) makes to Cramér's V. Interval: `_noncentrality`.
@@ -90,7 +76,7 @@ def cohens_w(observed: Counts, target: Shares) -> Interval:
     n, df = int(observed.sum()), len(observed) - 1
     if not df or not n:
         return Interval(0.0, 0.0, 0.0, n)
-    statistic = chi_square(observed, n * target)
+    statistic = float(_chi_square(observed, n * target))
     low, high = (math.sqrt(value / n) for value in _noncentrality(statistic, df))
     return Interval(math.sqrt(max(0.0, statistic - df) / n), low, high, n)
 
@@ -100,12 +86,18 @@ def association(table: Counts) -> tuple[Interval, float]:
 
     w = V · √(min(r, c) − 1) (Cohen 1988, section 7.2.3).
     """
+    from scipy.stats import chi2_contingency
+
     n, rank = int(table.sum()), min(table.shape) - 1
-    df = (table.shape[0] - 1) * (table.shape[1] - 1)
-    bounds = _noncentrality(chi_square(table, expected_counts(table)), df)
-    low, high = (min(1.0, math.sqrt(value / (n * rank))) for value in bounds)
+    found = chi2_contingency(table, correction=False)
+    low, high = (min(1.0, math.sqrt(value / (n * rank))) for value in _noncentrality(found.statistic, found.dof))
     v = cramers_v(table) or 0.0
     return Interval(v, min(low, v), max(high, v), n), v * math.sqrt(rank)
+
+
+def _chi_square(observed: Counts, expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pearson's statistic of counts (…, k)."""
+    return np.asarray(((observed - expected) ** 2 / expected).sum(axis=-1))
 
 
 def _noncentrality(statistic: float, df: int) -> tuple[float, float]:
@@ -124,21 +116,3 @@ def _noncentrality(statistic: float, df: int) -> tuple[float, float]:
         return float(brentq(excess, 1e-9, top)) if excess(1e-9) > 0 > excess(top) else 0.0
 
     return solve((1 + LEVEL) / 2), solve((1 - LEVEL) / 2)
-
-
-def _outcomes(n: int, k: int) -> NDArray[np.int64]:
-    """All ways to put `n` records under `k` values, shape (outcomes, k): stars and bars."""
-    bars = np.array(list(combinations(range(n + k - 1), k - 1)), dtype=np.int64)
-    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), n + k - 1)])
-    return np.diff(edges, axis=1) - 1
-
-
-def _monte_carlo(statistic: float, expected: NDArray[np.float64], draw: Callable[[int], NDArray[np.int64]]) -> float:
-    """Share of random tables at least as far off, the observed one counted in (Phipson and Smyth 2010)."""
-    extreme, left = 0, DRAWS
-    while left:
-        size = min(left, max(1, _BLOCK_CELLS // expected.size))
-        off = ((draw(size) - expected) ** 2 / expected).reshape(size, -1).sum(axis=1)
-        extreme += int(np.sum(off >= statistic - 1e-9))
-        left -= size
-    return (1 + extreme) / (1 + DRAWS)

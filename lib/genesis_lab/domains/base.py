@@ -83,6 +83,8 @@ class Facets:
     label : what a classifier learns; None: nothing.
     group : the column of what must not straddle splits; None: each record stands for itself.
     text : SQL over a record's columns that gives its one text (a conversation's opening); None: it has none.
+    texts : SQL that gives the list of all its texts, in which people and places are looked for; None: it has none.
+    language : the column of a record's language; None: it has none.
     attributes : columns that are planned and counted.
     derived : columns that follow from another, which they are therefore not held against.
     covered : pairs of columns whose every cell should be filled.
@@ -101,6 +103,8 @@ class Facets:
     text: str | None
     attributes: tuple[str, ...]
     preview: Literal["chat", "dialogue", "series"]
+    texts: str | None = None
+    language: str | None = "language"
     derived: Mapping[str, str] = field(default_factory=dict)
     covered: tuple[tuple[str, str], ...] = ()
     outcomes: tuple[str, ...] = ()

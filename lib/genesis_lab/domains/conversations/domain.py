@@ -145,6 +145,7 @@ class Conversations(Domain):
         label="intent",
         group=None,
         text="list_filter(turns, lambda turn: turn.speaker = 'customer')[1].text",
+        texts="list_transform(turns, lambda turn: turn.text)",
         attributes=(
             "intent", "category", "language", "sentiment", "complexity", "resolution_status", "resolution_time",
         ),

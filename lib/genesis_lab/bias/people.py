@@ -1,0 +1,111 @@
+"""Who and where: the names, gendered words and places that records mention."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from genesis_lab.texts import unaccented
+from genesis_lab.yamls import read_yaml
+
+KINDS = {
+    "name_gender": "gender of given names",
+    "name_origin": "origin of given names",
+    "gendered_word": "gendered words",
+    "place": "region of places",
+}
+SEVERAL = "several"
+"""Group of a record that mentions more than one group of a kind."""
+
+Groups = Counter[tuple[str | None, ...]]
+"""Kind, group, language and outcomes of the records that mention a group, to their number."""
+Words = Counter[tuple[str, str | None, str, str]]
+"""Kind, language, group and word, to the records that mention it."""
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+
+
+def mentions(rows: Iterable[Sequence[str | None]], texts: Iterable[Sequence[str]]) -> tuple[Groups, Words]:
+    """What records mention, once each.
+
+    Parameters
+    ----------
+    rows : language and outcomes of each record.
+    texts : of each record those that `pattern` finds something in, in lower case.
+    """
+    groups: Groups = Counter()
+    words: Words = Counter()
+    meanings = _lexicon()[0]
+    for (language, *outcomes), said in zip(rows, texts, strict=True):
+        found: dict[str, set[str]] = {}
+        for word in {word for text in said for word in _entries(text)}:
+            for kind, group, only_in in meanings[word]:
+                if only_in in (None, language):
+                    words[kind, language, group, word] += 1
+                    found.setdefault(kind, set()).add(group)
+        for kind, these in found.items():
+            groups[kind, these.pop() if len(these) == 1 else SEVERAL, language, *outcomes] += 1
+    return groups, words
+
+
+def pattern() -> str:
+    """RE2 pattern that finds texts in lower case with at least one entry.
+
+    First words only: far fewer states than all entries, and only a phrase's first word can lead on in vain.
+    """
+    words = "|".join(re.escape(word).replace("'", "['’]") for word in sorted(_lexicon()[1]))
+    return rf"(?:^|[^\pL])(?:{words})(?:[^\pL]|$)"
+
+
+@lru_cache(maxsize=1)
+def _lexicon() -> tuple[dict[str, list[tuple[str, str, str | None]]], dict[str, int]]:
+    """The word lists in ``words.yaml``.
+
+    Word or phrase (lower case, words apart by one space) to each ``(kind, group, language)`` it stands for (None: in
+    any language); and the first word of an entry to the words of the longest one that starts with it.
+    """
+    lists = read_yaml(Path(__file__).with_name("words.yaml"))
+    meanings: dict[str, list[tuple[str, str, str | None]]] = {}
+
+    def add(entries: Iterable[str], *meant: tuple[str, str, str | None], plain: bool = True) -> None:
+        for entry in entries:
+            for spelling in {entry, _without_accents(entry)} if plain else {entry}:
+                known = meanings.setdefault(spelling, [])
+                known += [meaning for meaning in meant if meaning not in known]
+
+    for origin, genders in lists["names"].items():
+        for gender, names in genders.items():
+            add(names, ("name_gender", gender, None), *(() if origin == "shared" else (("name_origin", origin, None),)))
+    for language, genders in lists["gendered"].items():
+        for gender, words in genders.items():
+            add(words, ("gendered_word", gender, language), plain=False)
+    for region, places in lists["places"].items():
+        add(places, ("place", region, None))
+    longest: dict[str, int] = {}
+    for entry in meanings:
+        first, *rest = entry.split()
+        longest[first] = max(longest.get(first, 1), 1 + len(rest))
+    return meanings, longest
+
+
+def _entries(text: str) -> Iterator[str]:
+    meanings, longest = _lexicon()
+    words = [word.replace("’", "'") for word in _WORD.findall(text)]
+    i = 0
+    while i < len(words):
+        word = words[i] if words[i] in longest else words[i].split("'")[0]
+        for length in range(longest.get(word, 0), 0, -1):
+            entry = " ".join([word, *words[i + 1 : i + length]])
+            if entry in meanings:
+                yield entry
+                i += length - 1
+                break
+        i += 1
+
+
+def _without_accents(text: str) -> str:
+    """`text` without accents; ñ is a letter of its own."""
+    return "ñ".join(map(unaccented, text.split("ñ")))
