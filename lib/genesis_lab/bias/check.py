@@ -444,9 +444,7 @@ def _appearance(
             parity = Interval(female / n, *proportion_interval(female, n), n).to_dict()
             p = float(binomtest(female, n).pvalue)
         for outcome in facets.outcomes:
-            differences += _association(
-                single, kind, outcome, language, rng, gaps, f"{name} × {outcome}"
-            )
+            differences += _association(single, kind, outcome, language, rng, gaps, f"{name} × {outcome}")
     top = said.sort_values(["group", RECORDS, "word"], ascending=[True, False, True], kind="stable")
     words = {
         str(group): {word: int(n) for word, n in zip(some["word"].head(_SHOWN), some[RECORDS], strict=False)}
