@@ -70,8 +70,9 @@ def _vocabulary() -> tuple[dict[str, Any], Any]:
     from genesis_lab.domains.conversations import prompt
     from genesis_lab.domains.conversations.domain import Conversations
     from genesis_lab.domains.conversations.grammar import Grammar
+    from genesis_lab.yamls import shipped
 
-    return prompt._scaffold(), Grammar(Conversations().taxonomy)
+    return shipped(prompt.SCAFFOLD), Grammar(Conversations().taxonomy)
 
 
 def is_broken(share: float, seed: int, turn: int) -> bool:

@@ -17,6 +17,7 @@ from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.errors import InvalidInput
+from genesis_lab.yamls import read_yaml
 
 PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")
 
@@ -124,7 +125,7 @@ def test_every_offline_conversation_is_valid_whatever_the_shape():
 
 def test_a_cell_goes_through_its_patterns_before_repeating_one():
     domain = Conversations(ConversationsConfig(total=200, intents=("card_arrival",), english_share=1.0))
-    patterns = len(domain.taxonomy.script("card_arrival").examples.en)
+    patterns = len(domain.taxonomy.script("card_arrival").examples["en"])
     openings = {json.loads(domain.offline_text(s, 0))["turns"][0]["text"].casefold() for s in domain.specs(200, 1)}
     assert patterns >= 60 and len(openings) >= 198
 
@@ -143,9 +144,9 @@ def test_prompt_speaks_the_records_language_and_holds_the_spec(language):
 
 
 def test_few_shot_examples_are_themselves_valid_conversations():
-    from genesis_lab.domains.conversations.prompt import _few_shot
+    from genesis_lab.domains.conversations.prompt import FEW_SHOT
 
-    for example in _few_shot():
+    for example in read_yaml(FEW_SHOT):
         speakers = [speaker for speaker, _ in example["turns"]]
         assert r.turn_problems(speakers) == []
         low, high = r.TURN_RANGES[example["complexity"]]

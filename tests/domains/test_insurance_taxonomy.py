@@ -41,16 +41,16 @@ def conversations():
 
 def test_it_has_at_least_twelve_intents_in_five_categories(taxonomy):
     assert len(taxonomy.names) >= 12 and len(taxonomy.categories) == 5
-    assert taxonomy.title.en == "an insurance company" and taxonomy.title.es == "una aseguradora"
+    assert taxonomy.title == {"en": "an insurance company", "es": "una aseguradora"}
 
 
 def test_every_intent_says_enough_in_both_languages(taxonomy):
     needs = {"exchanges": 3, "follow_ups": 2, "resolved": 2, "pending": 2, "escalated": 2}
     for intent in taxonomy.intents:
         for language, openings in (("en", 16), ("es", 14)):
-            assert len(set(getattr(intent.script.examples, language))) >= openings, (intent.name, language)
+            assert len(set(intent.examples[language])) >= openings, (intent.name, language)
             for move, least in needs.items():
-                assert len(set(getattr(getattr(intent.script, move), language))) >= least, (intent.name, language, move)
+                assert len(set(getattr(intent, move)[language])) >= least, (intent.name, language, move)
 
 
 def test_a_plan_of_280_is_written_offline_without_one_invalid_conversation(conversations):
@@ -83,8 +83,8 @@ def test_nothing_said_belongs_to_a_bank(conversations):
 def test_spanish_agents_say_tu_throughout(name):
     taxonomy = load_taxonomy(name)
     for script in map(taxonomy.script, taxonomy.names):
-        said = [question for question, _ in script.exchanges.es] + [answer for _, answer in script.follow_ups.es]
-        said += [*script.resolved.es, *script.pending.es, *script.escalated.es]
+        said = [question for question, _ in script.exchanges["es"]] + [answer for _, answer in script.follow_ups["es"]]
+        said += [*script.resolved["es"], *script.pending["es"], *script.escalated["es"]]
         assert [line for line in said if USTED.search(line)] == []
 
 
@@ -96,6 +96,6 @@ def test_the_least_that_the_header_names_is_a_taxonomy(tmp_path):
     path = tmp_path / "bakery.yaml"
     path.write_text("\n".join(lines[start:end]), encoding="utf-8")
     taxonomy = load_taxonomy(path)
-    assert taxonomy.names == ("order_cake",) and len(taxonomy.script("order_cake").examples.es) == 3
+    assert taxonomy.names == ("order_cake",) and len(taxonomy.script("order_cake").examples["es"]) == 3
     domain = Conversations(ConversationsConfig(total=10, taxonomy=str(path)))
     assert len([domain.parse(domain.offline_text(s, 0), s) for s in domain.specs(10, 42)]) == 10

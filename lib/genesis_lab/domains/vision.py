@@ -180,7 +180,9 @@ class Vision(YamlRole):
         return self.written(whole)
 
     def wrong(self, data: Any, example: Example) -> list[Fault]:
-        faults = [f for label, part in _PARTS if (d := data.get(label.lower())) for f in part.faults(d, label)]
+        faults = [
+            f for label, part in _PARTS if (d := data.get(label.lower())) is not None for f in part.faults(d, label)
+        ]
         review = data.get("review") or {}
         words = len(str(review.get("narrative") or "").split())
         if words > MOST_WORDS:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -16,6 +16,7 @@ from genesis_lab.domains.base import Answer, Domain, Facets, Prompt, Provenance,
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.prompt import build_prompt, schema
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder, spread
@@ -28,6 +29,9 @@ Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 Tone = Literal["neobank", "formal", "casual"]
 
 _TURNS: TypeAdapter[list[r.Turn]] = TypeAdapter(r.Turns)
+_LABELS = (
+    "intent", "sentiment", "complexity", "language", "emotion_arc", "resolution_time", "resolution_status",
+)  # fmt: skip
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
@@ -78,31 +82,19 @@ class ConversationsConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_normal_form(cls, given: Any) -> Any:
-        return normal(given)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _total_of_cells(cls, given: Any) -> Any:
+        given = normal(given)
         cells = given.get("cells") if isinstance(given, dict) else None
         try:
             return given | {"total": sum(Cell.model_validate(cell).n for cell in cells)} if cells else given
         except (TypeError, ValidationError):
             return given  # the field says what is wrong
 
-    @model_validator(mode="after")
-    def _enough(self) -> ConversationsConfig:
-        if not self.cells and self.total < 10:
-            raise ValueError(f"total: Input should be greater than or equal to 10, got {self.total}")
-        return self
-
     @field_validator("sentiment_shares", "complexity_shares", "resolution_shares")
     @classmethod
     def _adds_up(cls, shares: dict[str, float], info: Any) -> dict[str, float]:
-        allowed = get_args(
-            {"sentiment_shares": r.Sentiment, "complexity_shares": r.Complexity, "resolution_shares": r.Resolution}[
-                info.field_name
-            ]
-        )
+        allowed = {"sentiment": r.SENTIMENTS, "complexity": tuple(r.TURN_RANGES), "resolution": r.RESOLUTIONS}[
+            info.field_name.removesuffix("_shares")
+        ]
         unknown = [value for value in shares if value not in allowed]
         if unknown:
             raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
@@ -111,28 +103,26 @@ class ConversationsConfig(BaseModel):
         return {value: shares.get(value, 0.0) for value in allowed}
 
     @model_validator(mode="after")
-    def _turns_fit(self) -> ConversationsConfig:
+    def _fits(self) -> ConversationsConfig:
+        if not self.cells and self.total < 10:
+            raise ValueError(f"total: Input should be greater than or equal to 10, got {self.total}")
         if self.min_turns > self.max_turns:
             raise ValueError(f"min_turns ({self.min_turns}) must not exceed max_turns ({self.max_turns})")
-        for complexity, share in self.complexity_shares.items():
-            if share and not _turn_choices(complexity, self.min_turns, self.max_turns):
-                low, high = r.TURN_RANGES[complexity]
+        wanted = [name for name, share in self.complexity_shares.items() if share]
+        for complexity in [*wanted, *(cell.complexity for cell in self.cells if cell.complexity)]:
+            low, high = r.TURN_RANGES[complexity]
+            if not self.turn_choices(complexity):
                 raise ValueError(
                     f"{complexity} conversations have {low}–{high} turns, which min_turns={self.min_turns} and "
-                    f"max_turns={self.max_turns} rule out: set complexity_shares[{complexity!r}] to 0 or widen the range"
-                )
-        for cell in self.cells:
-            if cell.complexity and not _turn_choices(cell.complexity, self.min_turns, self.max_turns):
-                raise ValueError(
-                    f"cells ask for {cell.complexity} conversations, which min_turns={self.min_turns} and "
-                    f"max_turns={self.max_turns} rule out: widen the range"
+                    f"max_turns={self.max_turns} rule out: set complexity_shares[{complexity!r}] to 0, ask for no such "
+                    "cell, or widen the range"
                 )
         return self
 
-
-def _turn_choices(complexity: str, min_turns: int, max_turns: int) -> list[int]:
-    low, high = r.TURN_RANGES[complexity]
-    return list(range(max(low, min_turns), min(high, max_turns) + 1))
+    def turn_choices(self, complexity: str) -> range:
+        """How many turns a conversation of this complexity may have."""
+        low, high = r.TURN_RANGES[complexity]
+        return range(max(low, self.min_turns), min(high, self.max_turns) + 1)
 
 
 class Conversations(Domain):
@@ -183,12 +173,10 @@ class Conversations(Domain):
         return tuple(Target(name, {v: n / len(planned) for v, n in c.items()}) for name, c in counts.items())
 
     def _shares(self) -> Sequence[Target]:
-        c = self.config
-        intents = self.taxonomy.names
-        categories = {k: len(v) / len(intents) for k, v in self.taxonomy.categories.items()}
+        c, intents = self.config, self.taxonomy.names
         return (
             Target("intent", dict.fromkeys(intents, 1 / len(intents))),
-            Target("category", categories),
+            Target("category", {k: len(v) / len(intents) for k, v in self.taxonomy.categories.items()}),
             Target("language", {"en": c.english_share, "es": 1 - c.english_share}),
             Target("sentiment", c.sentiment_shares),
             Target("complexity", c.complexity_shares),
@@ -201,12 +189,10 @@ class Conversations(Domain):
         given = {name: np.full(total, -1) for name in values}
         start = 0
         for cell in self.config.cells:
-            for name, known in values.items():
-                value = getattr(cell, name)
-                if value is not None and value not in known:
+            for name, value in cell.model_dump(include=set(values), exclude_none=True).items():
+                if value not in values[name]:
                     raise InvalidInput(f"cells ask for {name} {value!r}, which is not among those planned.")
-                if value is not None:
-                    given[name][start : start + cell.n] = known.index(value)
+                given[name][start : start + cell.n] = values[name].index(value)
             start += cell.n
         return given
 
@@ -218,27 +204,21 @@ class Conversations(Domain):
         rng = np.random.default_rng(seed)
         shares = {target.name: target.shares for target in self._shares()}
         given = self._given(total, {name: list(values) for name, values in shares.items()})
-        category_names = list(self.taxonomy.categories)
-        category_of = np.array([category_names.index(self.taxonomy.category_of[i]) for i in self.taxonomy.names])
         fixed = [places + 1 for places in given.values() if (places >= 0).any()]
+        intents, categories = self.taxonomy.names, list(self.taxonomy.categories)
+        category_of = np.array([categories.index(self.taxonomy.category_of[intent]) for intent in intents])
         codes = {"intent": given["intent"].copy()}
         for category in np.unique(given["category"]):
-            among = np.flatnonzero(category_of == category) if category >= 0 else np.arange(len(category_of))
+            among = np.flatnonzero(category_of == category) if category >= 0 else np.arange(len(intents))
             rows = np.flatnonzero((codes["intent"] < 0) & (given["category"] == category))
             even = largest_remainder({str(intent): 1.0 for intent in among}, len(rows))
-            laid = (
-                spread(even, [g[rows] for g in fixed], rng)
-                if fixed
-                else np.repeat(np.arange(len(among)), list(even.values()))
-            )
-            codes["intent"][rows] = among[laid]
+            if fixed:
+                codes["intent"][rows] = among[spread(even, [g[rows] for g in fixed], rng)]
+            else:
+                codes["intent"][rows] = np.repeat(among, list(even.values()))
         codes["category"] = category_of[codes["intent"]]
-        wrong = np.flatnonzero((given["category"] >= 0) & (given["category"] != codes["category"]))
-        if len(wrong):
-            intent, category = (
-                self.taxonomy.names[codes["intent"][wrong[0]]],
-                category_names[given["category"][wrong[0]]],
-            )
+        for i in np.flatnonzero((given["category"] >= 0) & (given["category"] != codes["category"])):
+            intent, category = intents[codes["intent"][i]], categories[given["category"][i]]
             raise InvalidInput(f"cells ask for intent {intent} in category {category}, where it does not belong.")
         for name, strata in (
             ("language", ("intent",)),
@@ -248,46 +228,29 @@ class Conversations(Domain):
             ("resolution_time", ("complexity", "language", "resolution_status")),
         ):
             codes[name], rows = given[name], np.flatnonzero(given[name] < 0)
-            counts = largest_remainder(shares[name], len(rows))
-            codes[name][rows] = spread(
-                counts, [*(codes[stratum][rows] for stratum in strata), *(places[rows] for places in fixed)], rng
-            )
+            over = [*(codes[stratum][rows] for stratum in strata), *(places[rows] for places in fixed)]
+            codes[name][rows] = spread(largest_remainder(shares[name], len(rows)), over, rng)
         labels = {name: np.array(list(shares[name]))[codes[name]] for name in shares if name != "category"}
-        arcs = self._arcs(labels["sentiment"], labels["resolution_status"], rng)
-        turns = self._turns(labels["complexity"], rng)
+        pairs = {
+            (sentiment, resolution): [arc for arc in r.ARC_FITS if r.arc_fits(arc, sentiment, resolution)]
+            for sentiment in r.SENTIMENTS
+            for resolution in r.RESOLUTIONS
+        }
+        arcs = _dealt(list(zip(labels["sentiment"], labels["resolution_status"], strict=True)), pairs, rng)
+        choices = {complexity: self.config.turn_choices(complexity) for complexity in r.TURN_RANGES}
+        turns = _dealt(labels["complexity"], choices, rng)
         seeds = rng.integers(2**31, size=total)
-        ordinals: dict[tuple[str, str], int] = {}
+        ordinals: Counter[tuple[str, str]] = Counter()
         specs: list[Spec] = []
         for index in rng.permutation(total):
             attributes: dict[str, Any] = {name: str(labels[name][index]) for name in labels}
-            attributes |= {"emotion_arc": arcs[index], "turns": int(turns[index])}
+            attributes |= {"emotion_arc": arcs[index], "turns": turns[index]}
             cell = (attributes["intent"], attributes["language"])
-            ordinal = ordinals[cell] = ordinals.get(cell, -1) + 1
-            specs.append(Spec(len(specs), ordinal, int(seeds[index]), attributes))
+            specs.append(Spec(len(specs), ordinals[cell], int(seeds[index]), attributes))
+            ordinals[cell] += 1
         return specs
 
-    def _arcs(self, sentiments: np.ndarray, resolutions: np.ndarray, rng: np.random.Generator) -> list[str]:
-        arcs = [""] * len(sentiments)
-        for sentiment in get_args(r.Sentiment):
-            for resolution in get_args(r.Resolution):
-                members = rng.permutation(np.flatnonzero((sentiments == sentiment) & (resolutions == resolution)))
-                fitting = [arc for arc in r.ARC_FITS if r.arc_fits(arc, sentiment, resolution)]
-                for i, member in enumerate(members):
-                    arcs[member] = fitting[i % len(fitting)]
-        return arcs
-
-    def _turns(self, complexities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        turns = np.zeros(len(complexities), dtype=int)
-        for complexity in get_args(r.Complexity):
-            members = rng.permutation(np.flatnonzero(complexities == complexity))
-            choices = _turn_choices(complexity, self.config.min_turns, self.config.max_turns)
-            if len(members):
-                turns[members] = np.resize(choices, len(members))
-        return turns
-
     def prompt(self, spec: Spec) -> Prompt:
-        from genesis_lab.domains.conversations.prompt import build_prompt
-
         return build_prompt(spec, self.taxonomy, tone=self.config.tone, few_shot=self.config.few_shot)
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
@@ -311,12 +274,12 @@ class Conversations(Domain):
         ------
         ParseFailure : no JSON, wrong turns, wrong language …, with every reason found.
         """
-        turns = _answered_turns(text, spec.attributes["turns"])
+        sent = read_json(text, schema(spec.attributes["turns"]))["turns"]
+        turns = [{"speaker": role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in sent]
         complexity = spec.attributes["complexity"]
-        low, high = r.TURN_RANGES[complexity]
-        low, high = max(low, self.config.min_turns), min(high, self.config.max_turns)
-        if not low <= len(turns) <= high:
-            raise ParseFailure(f"a {complexity} conversation has {low} to {high} turns, got {len(turns)}")
+        if len(turns) not in (fitting := self.config.turn_choices(complexity)):
+            span = f"{fitting[0]} to {fitting[-1]} turns"
+            raise ParseFailure(f"a {complexity} conversation has {span}, got {len(turns)}")
         try:
             said = _TURNS.validate_python(turns)
         except ValidationError as error:
@@ -328,29 +291,27 @@ class Conversations(Domain):
 
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Conversation:
         """The conversation of these turns; its labels are the spec's."""
-        wanted, turns = spec.attributes, answer["turns"]
+        a, turns = spec.attributes, answer["turns"]
         return r.Conversation(
-            conversation_id=r.conversation_id(wanted["intent"], wanted["language"], turns, spec.seed),
-            intent=wanted["intent"],
-            category=self.taxonomy.category_of[wanted["intent"]],
-            sentiment=wanted["sentiment"],
-            complexity=wanted["complexity"],
-            language=wanted["language"],
+            conversation_id=r.conversation_id(a["intent"], a["language"], turns, spec.seed),
+            category=self.taxonomy.category_of[a["intent"]],
             turn_count=len(turns),
-            emotion_arc=wanted["emotion_arc"],
-            resolution_time=wanted["resolution_time"],
-            resolution_status=wanted["resolution_status"],
             turns=turns,
             provenance=provenance,
+            **{name: a[name] for name in _LABELS},
         )
 
 
-def _answered_turns(text: str, planned: int) -> list[dict[str, Any]]:
-    """The ``turns`` of the JSON object in `text`, their speakers by our names."""
-    from genesis_lab.domains.conversations.prompt import schema
-
-    turns = read_json(text, schema(planned))["turns"]
-    return [{"speaker": role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in turns]
+def _dealt(values: Any, choices: Mapping[Any, Sequence[Any]], rng: np.random.Generator) -> list[Any]:
+    """For each of `values` one of its choices, all of them equally often."""
+    places: dict[Any, list[int]] = {value: [] for value in choices}
+    for place, value in enumerate(values):
+        places[value].append(place)
+    dealt: list[Any] = [None] * len(values)
+    for value, members in places.items():
+        for i, member in enumerate(rng.permutation(members)):
+            dealt[int(member)] = choices[value][i % len(choices[value])]
+    return dealt
 
 
 def _reason(error: Any) -> str:

@@ -13,8 +13,9 @@ import numpy as np
 
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations.taxonomy import Script, Taxonomy
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
+_MOVES, _SLOTS = (Path(__file__).with_name(f"{name}.yaml") for name in ("moves", "slots"))
 _START_MOOD = {"stable_positive": "positive", "frustrated_to_satisfied": "frustrated",
                "frustrated_to_neutral": "frustrated", "stable_frustrated": "frustrated"}  # fmt: skip
 _END_MOOD = {"stable_positive": "satisfied", "frustrated_to_satisfied": "satisfied", "neutral_to_satisfied": "satisfied",
@@ -65,7 +66,7 @@ class Grammar:
         """The JSON text of one conversation with exactly ``spec.attributes["turns"]`` turns."""
         a = spec.attributes
         draw = _Draw(spec.seed, attempt)
-        script, moves = self._taxonomy.script(a["intent"]), _moves()[a["language"]]
+        script, moves = self._taxonomy.script(a["intent"]), shipped(_MOVES)[a["language"]]
         start = _START_MOOD.get(a["emotion_arc"], "neutral")
         end = _END_MOOD.get(a["emotion_arc"], "neutral")
         language, status = a["language"], a["resolution_status"]
@@ -74,15 +75,15 @@ class Grammar:
             return _expand(pattern, language, draw)
 
         exchanges, follow_ups, reaction, closing = _shape(a["turns"])
-        asked = draw.shuffled(getattr(script.exchanges, language), exchanges)
+        asked = draw.shuffled(script.exchanges.get(language, ()), exchanges)
         asked += draw.shuffled(moves["exchanges"], exchanges - len(asked))
-        further = draw.shuffled(getattr(script.follow_ups, language), follow_ups)
+        further = draw.shuffled(script.follow_ups.get(language, ()), follow_ups)
         further += draw.shuffled(moves["follow_ups"], follow_ups - len(further))
         hello = f"{say(draw.pick(moves['hello'][self._tone]))} {say(draw.pick(moves['empathy'][start]))}"
         turns = [self._opening(spec, script, start, draw, attempt)]
         for question, answer in asked:
             turns += [f"{hello} {say(question)}" if len(turns) == 1 else say(question), say(answer)]
-        outcome = say(draw.pick(getattr(getattr(script, status), language) or moves[status]))
+        outcome = say(draw.pick(getattr(script, status).get(language) or moves[status]))
         turns.append(f"{hello} {outcome}" if len(turns) == 1 else outcome)
         for question, answer in further:
             turns += [say(question), say(answer)]
@@ -97,11 +98,11 @@ class Grammar:
 
     def _opening(self, spec: Spec, script: Script, mood: str, draw: _Draw, attempt: int) -> str:
         intent, language = spec.attributes["intent"], spec.attributes["language"]
-        patterns = getattr(script.examples, language)
+        patterns = script.examples[language]
         order = self._order(intent, language, len(patterns))
         round_, place = divmod(spec.ordinal + 7 * attempt, len(patterns))
         text = _expand(patterns[order[place]], language, draw)
-        moves = _moves()[language]
+        moves = shipped(_MOVES)[language]
         if round_ or draw.chance(_WRAPPED[mood]):
             where = draw.pick(("before", "after", "both") if round_ else ("before", "after"))
             if where != "after":
@@ -129,16 +130,6 @@ def _shape(turns: int) -> tuple[int, int, bool, bool]:
     return pairs - follow_ups, follow_ups, reaction, closing
 
 
-@lru_cache(maxsize=1)
-def _moves() -> dict[str, Any]:
-    return dict(read_yaml(Path(__file__).with_name("moves.yaml")))
-
-
-@lru_cache(maxsize=1)
-def _slots() -> dict[str, dict[str, list[str]]]:
-    return dict(read_yaml(Path(__file__).with_name("slots.yaml")))
-
-
 @lru_cache(maxsize=65_536)
 def _compile(pattern: str, language: str) -> Pattern:
     parts: list[str | tuple[str, ...]] = []
@@ -147,7 +138,9 @@ def _compile(pattern: str, language: str) -> Pattern:
         parts.append(pattern[at : match.start()])
         choices, slot = match.groups()
         # An unknown slot stays as it is written: a user's own text may hold braces.
-        parts.append(tuple(choices.split("|")) if slot is None else tuple(_slots()[language].get(slot, [match[0]])))
+        parts.append(
+            tuple(choices.split("|")) if slot is None else tuple(shipped(_SLOTS)[language].get(slot, [match[0]]))
+        )
         at = match.end()
     parts.append(pattern[at:])
     return tuple(part for part in parts if part)

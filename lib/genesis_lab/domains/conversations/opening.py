@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from genesis_lab.domains.conversations.record import Speaker
 from genesis_lab.texts import normal, same_words
@@ -42,7 +42,7 @@ def opening(turns: Iterable[Mapping[str, Any] | None] | None) -> str | None:
     return first
 
 
-@lru_cache(maxsize=1)
+@cache
 def _roles() -> dict[str, Speaker]:
     found = read_yaml(Path(__file__).with_name("speakers.yaml"))
-    return {name: role for role in ("customer", "agent") for name in found[role]}
+    return {name: role for role in get_args(Speaker) for name in found[role]}

@@ -10,19 +10,15 @@ from typing import Any
 from genesis_lab.domains.base import Message, Prompt, Spec
 from genesis_lab.domains.conversations.record import MAX_TEXT
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
-_HERE = Path(__file__).parent
+SCAFFOLD = Path(__file__).with_name("prompt.yaml")
+FEW_SHOT = Path(__file__).with_name("few_shot.yaml")
 _EXAMPLE_UTTERANCES = 3
 
 
-def _turn(speaker: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {"speaker": speaker, "text": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}},
-        "required": ["speaker", "text"],
-        "additionalProperties": False,
-    }
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def schema(turns: int) -> dict[str, Any]:
@@ -30,21 +26,12 @@ def schema(turns: int) -> dict[str, Any]:
 
     Services that know no ``prefixItems`` or counts leave them out and are left with the shape of a turn.
     """
-    speakers = [{"const": ("customer", "agent")[i % 2]} for i in range(turns)]
-    return {
-        "type": "object",
-        "properties": {
-            "turns": {
-                "type": "array",
-                "items": _turn({"type": "string", "enum": ["customer", "agent"]}),
-                "prefixItems": [_turn(speaker) for speaker in speakers],
-                "minItems": turns,
-                "maxItems": turns,
-            }
-        },
-        "required": ["turns"],
-        "additionalProperties": False,
-    }
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    turn = [_object({"speaker": {"const": ("customer", "agent")[i % 2]}, "text": text}) for i in range(turns)]
+    either = _object({"speaker": {"type": "string", "enum": ["customer", "agent"]}, "text": text})
+    return _object(
+        {"turns": {"type": "array", "items": either, "prefixItems": turn, "minItems": turns, "maxItems": turns}}
+    )
 
 
 def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) -> Prompt:
@@ -56,10 +43,8 @@ def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) ->
     few_shot : number of worked examples.
     """
     a = spec.attributes
-    words = _scaffold()[a["language"]]
-    system = words["system"].format(
-        company=getattr(taxonomy.title, a["language"]), tone=words["tone"][tone], max_text=MAX_TEXT
-    )
+    words = shipped(SCAFFOLD)[a["language"]]
+    system = words["system"].format(company=taxonomy.title[a["language"]], tone=words["tone"][tone], max_text=MAX_TEXT)
     examples = _examples(a["language"], a["sentiment"], a["complexity"], few_shot)
     return Prompt(
         system=system,
@@ -73,12 +58,12 @@ def build_prompt(spec: Spec, taxonomy: Taxonomy, *, tone: str, few_shot: int) ->
 def _task(spec: Spec, taxonomy: Taxonomy, words: dict[str, Any]) -> str:
     a = spec.attributes
     intent = next(i for i in taxonomy.intents if i.name == a["intent"])
-    lines = getattr(taxonomy.script(a["intent"]).examples, a["language"])
+    lines = taxonomy.script(a["intent"]).examples[a["language"]]
     start = spec.seed % len(lines)
     plain = [line for line in (*lines[start:], *lines[:start]) if "[" not in line and "{" not in line]
     return str(words["task"]).format(
         intent=intent.name,
-        description=getattr(intent.description, a["language"]),
+        description=intent.description[a["language"]],
         utterances="\n".join(f"- {line}" for line in plain[:_EXAMPLE_UTTERANCES]),
         turns=a["turns"],
         sentiment=words["sentiment"][a["sentiment"]],
@@ -93,8 +78,8 @@ def _task(spec: Spec, taxonomy: Taxonomy, words: dict[str, Any]) -> str:
 @lru_cache
 def _examples(language: str, sentiment: str, complexity: str, few_shot: int) -> tuple[Message, ...]:
     """The worked examples of a language, closest in sentiment and complexity first."""
-    words = _scaffold()[language]
-    found = [e for e in _few_shot() if e["language"] == language]
+    words = shipped(SCAFFOLD)[language]
+    found = [e for e in shipped(FEW_SHOT) if e["language"] == language]
     found.sort(key=lambda e: (e["sentiment"] != sentiment) + (e["complexity"] != complexity))
     messages: list[Message] = []
     for example in found[:few_shot]:
@@ -102,13 +87,3 @@ def _examples(language: str, sentiment: str, complexity: str, few_shot: int) -> 
         ask = words["example"].format(turns=len(turns), sentiment=words["sentiment"][example["sentiment"]])
         messages += [("user", ask), ("assistant", json.dumps({"turns": turns}, ensure_ascii=False))]
     return tuple(messages)
-
-
-@lru_cache(maxsize=1)
-def _scaffold() -> dict[str, Any]:
-    return dict(read_yaml(_HERE / "prompt.yaml"))
-
-
-@lru_cache(maxsize=1)
-def _few_shot() -> list[dict[str, Any]]:
-    return list(read_yaml(_HERE / "few_shot.yaml"))

@@ -33,14 +33,16 @@ MAX_RUN = 2
 """Most turns in a row by one speaker."""
 TURN_RANGES: dict[str, tuple[int, int]] = {"simple": (2, 4), "medium": (4, 8), "complex": (8, 12)}
 
+SENTIMENTS: tuple[str, ...] = get_args(Sentiment)
+RESOLUTIONS: tuple[str, ...] = get_args(Resolution)
 ARC_FITS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "stable_positive": (("positive",), get_args(Resolution)),
+    "stable_positive": (("positive",), RESOLUTIONS),
     "neutral_to_satisfied": (("positive",), ("resolved",)),
     "frustrated_to_satisfied": (("positive", "negative"), ("resolved",)),
-    "stable_neutral": (("neutral",), get_args(Resolution)),
-    "frustrated_to_neutral": (("neutral", "negative"), get_args(Resolution)),
+    "stable_neutral": (("neutral",), RESOLUTIONS),
+    "frustrated_to_neutral": (("neutral", "negative"), RESOLUTIONS),
     "neutral_to_frustrated": (("negative",), ("escalated", "pending")),
-    "stable_frustrated": (("negative",), get_args(Resolution)),
+    "stable_frustrated": (("negative",), RESOLUTIONS),
 }
 """Emotion arc: the sentiments and the resolutions it can go with."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,30 +15,14 @@ from genesis_lab.files import resolve
 from genesis_lab.texts import same_words
 from genesis_lab.yamls import file_digests, read_yaml
 
-LANGUAGES = ("en", "es")
+LANGUAGES: tuple[Literal["en", "es"], ...] = ("en", "es")
 BANKING77 = "banking77"
 _SHIPPED = Path(__file__).parent
 
 Text = Annotated[str, Field(min_length=1)]
-Pair = tuple[Text, Text]
-
-
-class Bilingual(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    en: Text
-    es: Text
-
-
-class Lines(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    en: tuple[Text, ...] = ()
-    es: tuple[Text, ...] = ()
-
-
-class Pairs(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    en: tuple[Pair, ...] = ()
-    es: tuple[Pair, ...] = ()
+Bilingual = Annotated[dict[Literal["en", "es"], Text], Field(min_length=2)]
+Lines = dict[Literal["en", "es"], tuple[Text, ...]]
+Pairs = dict[Literal["en", "es"], tuple[tuple[Text, Text], ...]]
 
 
 class Script(BaseModel):
@@ -46,35 +30,23 @@ class Script(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    examples: Lines
+    examples: Lines = {}
     """How customers open."""
-    exchanges: Pairs = Pairs()
+    exchanges: Pairs = {}
     """Agent's clarifying question, customer's answer."""
-    follow_ups: Pairs = Pairs()
+    follow_ups: Pairs = {}
     """Customer's further question, agent's answer."""
-    resolved: Lines = Lines()
-    pending: Lines = Lines()
-    escalated: Lines = Lines()
+    resolved: Lines = {}
+    pending: Lines = {}
+    escalated: Lines = {}
 
 
-class Intent(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Intent(Script):
+    """An intent with its script; those of Banking77's are in one file per category, read when needed."""
 
     name: Text
     category: Text
     description: Bilingual
-    script: Script | None = None
-    """Given inline in a user's taxonomy; Banking77's is in one file per category, read when needed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _inline_script(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and "examples" in data:
-            fields = set(Script.model_fields)
-            return {k: v for k, v in data.items() if k not in fields} | {
-                "script": {k: v for k, v in data.items() if k in fields}
-            }
-        return data
 
 
 class Taxonomy(BaseModel):
@@ -91,19 +63,16 @@ class Taxonomy(BaseModel):
 
     @model_validator(mode="after")
     def _unique_names(self) -> Taxonomy:
-        seen: dict[str, str] = {}
+        seen: dict[str, Intent] = {}
         for intent in self.intents:
-            twin = seen.setdefault(same_words(intent.name) or intent.name, intent.name)
-            if twin == intent.name and any(other.name == twin for other in self.intents if other is not intent):
+            twin = seen.setdefault(same_words(intent.name) or intent.name, intent)
+            if twin is not intent and twin.name == intent.name:
                 raise ValueError(f"intent {intent.name!r} is listed twice")
-            if twin != intent.name:
-                raise ValueError(f"intents {twin!r} and {intent.name!r} read alike: give one another name")
-            if intent.script is None and self.scripts_dir is None:
-                raise ValueError(f"intent {intent.name!r} has no examples")
-            if intent.script is not None:
-                for language in LANGUAGES:
-                    if not getattr(intent.script.examples, language):
-                        raise ValueError(f"intent {intent.name!r} has no examples in {language!r}")
+            if twin is not intent:
+                raise ValueError(f"intents {twin.name!r} and {intent.name!r} read alike: give one another name")
+            lacking = [language for language in LANGUAGES if not intent.examples.get(language)]
+            if lacking and self.scripts_dir is None:
+                raise ValueError(f"intent {intent.name!r} has no examples in {lacking[0]!r}")
         return self
 
     @cached_property
@@ -126,9 +95,7 @@ class Taxonomy(BaseModel):
     def script(self, intent: str) -> Script:
         """What customers and agents say about `intent`."""
         found = self.intents[self.names.index(intent)]
-        if found.script is not None:
-            return found.script
-        return _category_scripts(self.scripts_dir, found.category)[intent]
+        return _category_scripts(self.scripts_dir, found.category)[intent] if self.scripts_dir else found
 
     def digest(self) -> str:
         """What changes whenever something in it does."""
@@ -169,19 +136,16 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
         raise InvalidInput(f"{path.name}: {_first_problem(error, data)}") from None
 
 
-@lru_cache(maxsize=1)
+@cache
 def _shipped() -> Taxonomy:
     folder = _SHIPPED / BANKING77
-    return Taxonomy.model_validate(read_yaml(folder / "taxonomy.yaml") | {"scripts_dir": folder})
+    return Taxonomy(**read_yaml(folder / "taxonomy.yaml"), scripts_dir=folder)
 
 
-@lru_cache(maxsize=32)
+@cache
 def _category_scripts(folder: Path, category: str) -> dict[str, Script]:
-    data = read_yaml(folder / f"{category}.yaml")
-    return {
-        name: Script.model_validate({k: v for k, v in entry.items() if k != "description"})
-        for name, entry in data.items()
-    }
+    scripts = read_yaml(folder / f"{category}.yaml")
+    return {name: Script(**{k: v for k, v in one.items() if k != "description"}) for name, one in scripts.items()}
 
 
 def _first_problem(error: ValidationError, data: Mapping[str, Any]) -> str:
