@@ -41,7 +41,7 @@ def questions(task: str, total: int, seed: int):
 def ours(arguments: argparse.Namespace) -> dict[str, object]:
     from genesis_lab.finetuning.benchmark import as_examined
     from genesis_lab.finetuning.prompt_search import SearchConfig, search_prompt
-    from genesis_lab.providers import provider_of
+    from genesis_lab.providers import parse_spec
 
     task, examples = questions(arguments.task, arguments.total, arguments.seed)
     shown = 2 if arguments.task == "requirements" else 4  # a demonstration of the role has 450 tokens
@@ -50,7 +50,7 @@ def ours(arguments: argparse.Namespace) -> dict[str, object]:
         validation_items=arguments.validation, test_items=arguments.test, grammar=arguments.grammar,
         max_tokens=arguments.max_tokens, seed=arguments.seed,
     )  # fmt: skip
-    provider = as_examined(provider_of(arguments.model), arguments.batch)
+    provider = as_examined(parse_spec(arguments.model).open(), arguments.batch)
     started, used = time.perf_counter(), time.process_time()
     report = search_prompt(
         provider.complete, examples, config, role=task, model=arguments.model, concurrency=arguments.batch
@@ -78,11 +78,11 @@ def theirs(arguments: argparse.Namespace, log: Path) -> None:
     from genesis_lab.finetuning.answers import ask
     from genesis_lab.finetuning.benchmark import as_examined
     from genesis_lab.finetuning.prompts import from_dspy
-    from genesis_lab.providers import provider_of
+    from genesis_lab.providers import parse_spec
     from genesis_lab.providers.base import Request, request_key
 
     task, examples = questions(arguments.task, arguments.total, arguments.seed)
-    provider = as_examined(provider_of(arguments.model), arguments.batch)
+    provider = as_examined(parse_spec(arguments.model).open(), arguments.batch)
     logging.disable(logging.WARNING)
 
     def note(**facts: object) -> None:

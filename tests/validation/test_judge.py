@@ -231,11 +231,11 @@ def test_a_rubric_of_ones_own_in_one_language(dataset: Dataset, tmp_path: Path) 
 
 
 def test_a_server_judges_end_to_end(dataset: Dataset) -> None:
-    from genesis_lab.providers import provider_of
+    from genesis_lab.providers import parse_spec
 
     with running() as server:
         server.text = answer(3)
-        provider = provider_of(f"openai:judge@{server.url}")
+        provider = parse_spec(f"openai:judge@{server.url}").open()
         report = judge(dataset, provider.complete, name="openai:judge", sample=6, controls=2)
         provider.close()
     assert report.judged == 6 and report.overall.estimate == 3.0 and report.cost_usd is None

@@ -31,7 +31,7 @@ from genesis_lab.finetuning.gguf import (
 )
 from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
-from genesis_lab.providers import provider_of
+from genesis_lab.providers import parse_spec
 from genesis_lab.providers.identity import identity, weights_digest
 from genesis_lab.providers.local_models import (
     BUNDLED,
@@ -395,7 +395,7 @@ def _gate(
         tell(f"score of {form}")
         unpacked = "transformers, weights unpacked from the GGUF file"
         asked_by = unpacked if spec.endswith(".gguf") else spec.partition(":")[0]
-        provider = provider_of(spec)
+        provider = parse_spec(spec).open()
         try:
             answers = ask(
                 provider.complete, examples, role=role, model=identity(spec), runs=1, temperature=0.0,

@@ -20,7 +20,7 @@ from genesis_lab.files import output_root, shown, write_atomically
 from genesis_lab.health.machine import Check
 from genesis_lab.providers import OLLAMA_URL, ModelSpec, parse_spec
 from genesis_lab.providers.base import Request
-from genesis_lab.providers.bedrock import Account
+from genesis_lab.providers.bedrock import Account, as_provider_error
 from genesis_lab.providers.models import default_model
 from genesis_lab.settings import get_settings
 
@@ -223,7 +223,10 @@ def masked(text: str) -> str:
 
 def _identity(account: Account) -> Check:
     try:
-        arn = account.identity()
+        try:
+            arn = str(account.client("sts").get_caller_identity()["Arn"])
+        except Exception as error:
+            raise as_provider_error(error) from error
     except Transient as error:
         return Check("aws", "WARN", masked(str(error)), "AWS can't be reached: check network, proxy and firewall")
     except (GenesisError, ValueError) as error:

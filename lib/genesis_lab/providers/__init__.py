@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -59,8 +58,37 @@ class ModelSpec:
         return self.provider + (f":{model}" if model else "") + (f"@{self.region}" if self.region else "")
 
     def open(self) -> Provider:
-        """The provider, see `get_provider`; nothing is called or loaded yet."""
-        return get_provider(self.provider, model=self.model, base_urls=self.base_urls, region=self.region)
+        """The provider; nothing is called or loaded yet.
+
+        Raises
+        ------
+        InvalidInput : there is no such provider, or it needs a model.
+        MissingDependency : a package it needs is not installed.
+        """
+        from genesis_lab.settings import get_settings
+
+        settings = get_settings()
+        if self.provider == "offline":
+            from genesis_lab.providers.offline import OfflineProvider
+
+            return OfflineProvider()
+        if self.provider in ("bedrock", "bedrock_batch"):
+            from genesis_lab.providers.bedrock import BedrockProvider
+
+            settings = settings.model_copy(update={"aws_region": self.region} if self.region else {})
+            return BedrockProvider(self.model, settings=settings, in_batch=self.provider == "bedrock_batch")
+        if self.provider == "openai":
+            from genesis_lab.providers.openai import OPENAI_URL, OpenAIProvider
+
+            if not self.model:
+                raise InvalidInput("Provider openai needs a model, for example llama3.1:8b on an Ollama server.")
+            urls, key = self.base_urls or (OPENAI_URL,), settings.openai_api_key
+            return OpenAIProvider(self.model, urls, api_key=key, key_host=settings.openai_key_host)
+        if self.provider == "local":
+            from genesis_lab.providers.local import LocalProvider
+
+            return LocalProvider(self.model or "smollm2")
+        raise InvalidInput(f"Unknown provider {self.provider!r}: there are {', '.join(get_args(ProviderName))}.")
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -105,55 +133,3 @@ def _no_model(text: str, hint: str = "") -> InvalidInput:
     shown = re.sub(r"(//|@).*@", r"\1…@", text, flags=re.DOTALL)  # what may be user and password
     shown = re.sub(r"[?#].*", "?…", shown, flags=re.DOTALL)
     return InvalidInput(f"{shown!r} names no model: the forms are {', '.join(FORMS)}{hint}.")
-
-
-def provider_of(spec: str) -> Provider:
-    """The provider that a line of `FORMS` names; raises as `parse_spec` and `get_provider` do."""
-    return parse_spec(spec).open()
-
-
-def get_provider(
-    name: str = "offline", *, model: str = "", base_urls: Sequence[str] = (), region: str = ""
-) -> Provider:
-    """The provider of that name.
-
-    Parameters
-    ----------
-    model : which model answers; empty: the provider's default (``openai`` has none).
-    base_urls : addresses of OpenAI-compatible servers of the same model; empty: OpenAI's own.
-    region : AWS region; empty: that of the settings.
-
-    Raises
-    ------
-    InvalidInput : there is no such provider, or it needs a model.
-    MissingDependency : a package it needs is not installed.
-    """
-    if name == "offline":
-        from genesis_lab.providers.offline import OfflineProvider
-
-        return OfflineProvider()
-    if name in ("bedrock", "bedrock_batch"):
-        from genesis_lab.providers.bedrock import BedrockProvider
-        from genesis_lab.settings import get_settings
-
-        settings = get_settings().model_copy(update={"aws_region": region} if region else {})
-        return BedrockProvider(model or None, settings=settings, in_batch=name == "bedrock_batch")
-    if name == "openai":
-        from genesis_lab.providers.openai import OPENAI_URL, OpenAIProvider
-        from genesis_lab.settings import get_settings
-
-        if not model:
-            raise InvalidInput("Provider openai needs a model, for example llama3.1:8b on an Ollama server.")
-        settings = get_settings()
-        return OpenAIProvider(
-            model,
-            tuple(base_urls) or (OPENAI_URL,),
-            api_key=settings.openai_api_key,
-            key_host=settings.openai_key_host,
-        )
-    if name == "local":
-        from genesis_lab.providers.local import LocalProvider
-        from genesis_lab.providers.local_models import BUNDLED
-
-        return LocalProvider(model or BUNDLED)
-    raise InvalidInput(f"Unknown provider {name!r}: there are {', '.join(get_args(ProviderName))}.")

@@ -312,13 +312,6 @@ class Account:
             )
         return self.session.client(service, region_name=self.region, endpoint_url=url, config=config)
 
-    def identity(self) -> str:
-        """The ARN of who calls. Raises `Fatal` with what is wrong with the credentials."""
-        try:
-            return str(self.client("sts").get_caller_identity()["Arn"])
-        except Exception as error:
-            raise as_provider_error(error) from error
-
     def find(self, model: str, *, need_profile: bool = False) -> Target:
         """Which id to call for `model` here.
 

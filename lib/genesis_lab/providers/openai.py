@@ -24,8 +24,6 @@ from genesis_lab.providers.schemas import stated, without_bounds
 OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_S = 10.0
 """How long a server may take to accept a connection."""
-REST_S = 30.0
-"""How long a server that could not be reached is passed over while others answer."""
 
 _NO_KEY = "no-key-needed"
 """Sent where there is no key: the package insists on one, and must not take it from the environment by itself."""
@@ -93,7 +91,7 @@ class OpenAIProvider(Provider):
         self._timeout_s = timeout_s
         self._clients = [self._client(url, key_host) for url in self.base_urls]
         self._turn = itertools.count()
-        self._resting: dict[Any, float] = {}
+        self._down: set[Any] = set()
         self._without: frozenset[str] = frozenset()
         self._worked: set[str] = set()
         self._refusals: Counter[str] = Counter()
@@ -214,12 +212,9 @@ class OpenAIProvider(Provider):
         return client
 
     def _next_client(self) -> Any:
-        """The next server in turn that is not resting; the next one anyway when all are."""
-        with self._lock:
-            first = next(self._turn)
-        in_turn = [self._clients[(first + i) % len(self._clients)] for i in range(len(self._clients))]
-        now = time.monotonic()
-        return next((client for client in in_turn if self._resting.get(client, 0.0) <= now), in_turn[0])
+        """Servers take turns; one that can't be reached is passed over while another can."""
+        up = [client for client in self._clients if client not in self._down] or self._clients
+        return up[next(self._turn) % len(up)]
 
     def _body(self, request: Request, without: Container[str]) -> dict[str, Any]:
         system = request.system
@@ -271,7 +266,7 @@ class OpenAIProvider(Provider):
                 raise Transient(
                     f"{client.base_url} did not answer within {self._timeout_s:g} s.", model=self.model
                 ) from None
-            self._resting[client] = time.monotonic() + REST_S
+            self._down = {client} if len(self._down) + 1 >= len(self._clients) else self._down | {client}
             raise (Unreachable if nobody else Transient)(
                 f"{client.base_url} can't be reached ({reason}): is it running?", model=self.model
             ) from None
