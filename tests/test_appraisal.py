@@ -16,7 +16,7 @@ from genesis_lab.notebooks import find_notebook, read_notebook
 from genesis_lab.reporting import sections
 from genesis_lab.reporting.pages import report_html
 from genesis_lab.training.config import train_config
-from genesis_lab.training.saving import save_model
+from genesis_lab.training.models import save_model
 from genesis_lab.training.train import train
 from records import conversation, write
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from urllib.request import urlopen
 
 import psutil
@@ -14,10 +15,9 @@ import pytest
 from genesis_lab import registry
 from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.finetuning.lora import FinetuneReport
 from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
-from genesis_lab.training.saving import save_model
+from genesis_lab.training.models import save_model
 from genesis_lab.training.train import train
 from labelled_texts import labelled, write_dataset
 
@@ -32,7 +32,7 @@ def world(tmp_path_factory):
         dataset = write_dataset(root / "datasets" / "small", labelled())
         run_id = registry.register_dataset(dataset, reports={"quality": {"score": 93.5, "verdict": "PASS"}})
         reports = [train(dataset, train_config(preset)) for preset in ("quick_test", "fast")]
-        models = [registry.log_training(report) for report in reports]
+        models = [registry.log_run("training", registry.MODEL, **report.logged()) for report in reports]
     get_settings.cache_clear()
     return root, dataset, run_id, reports, models
 
@@ -43,20 +43,34 @@ def same_root(world, monkeypatch, own_output_root):
     get_settings.cache_clear()
 
 
+def store():
+    from mlflow import MlflowClient  # not earlier: the registry has switched its reporting of use off by now
+
+    return MlflowClient(registry.tracking_uri())
+
+
+def files_of(name, version):
+    from mlflow.artifacts import download_artifacts
+
+    place = store().get_model_version_download_uri(name, version)
+    return Path(download_artifacts(artifact_uri=place, tracking_uri=registry.tracking_uri()))
+
+
 def test_a_dataset_is_registered_once_per_content(world):
     _, dataset, run_id, _, _ = world
     assert registry.register_dataset(dataset) == run_id
-    row = registry.search("dataset").iloc[0]
-    assert (row["dataset"], row["content_hash"]) == ("small", dataset.content_hash)
-    assert row["metrics.quality.score"] == 93.5
+    run = store().get_run(run_id)
+    assert (run.data.tags["genesis.dataset"], run.data.tags["genesis.content_hash"]) == ("small", dataset.content_hash)
+    assert run.data.metrics["quality.score"] == 93.5
 
 
 def test_lineage_runs_from_dataset_to_model_to_reports(world):
     _, dataset, run_id, reports, models = world
     found = registry.lineage(version=models[1].version)
-    assert found.datasets == (registry.DatasetLink("small", dataset.content_hash, run_id, ("reports/quality.json",)),)
-    assert found.reports == ("reports/training.json",)
-    assert found.metrics["accuracy"] == pytest.approx(reports[1].evaluation.accuracy.estimate)
+    learned = {"name": "small", "content_hash": dataset.content_hash, "run_id": run_id}
+    assert found["datasets"] == [learned | {"reports": ["reports/quality.json"]}]
+    assert found["reports"] == ["reports/training.json"]
+    assert found["metrics"]["accuracy"] == pytest.approx(reports[1].rows["evaluation"]["accuracy"]["estimate"])
 
 
 def test_the_champion_predicts_as_the_model_that_was_logged(world):
@@ -66,7 +80,8 @@ def test_the_champion_predicts_as_the_model_that_was_logged(world):
     champion = registry.load_registered()
     texts = ["my card has not arrived", "cambiar el pin"]
     assert champion.predict(texts) == reports[1].model.predict(texts)
-    assert [(v.version, v.aliases) for v in registry.versions()] == [("2", ("champion",)), ("1", ())]
+    aliases = [registry.lineage(version=version)["model"]["aliases"] for version in ("1", "2")]
+    assert aliases == [[], ["champion"]]
 
 
 def test_the_champion_is_asked_else_the_folder_and_which_one_is_said(world, capsys):
@@ -75,7 +90,7 @@ def test_the_champion_is_asked_else_the_folder_and_which_one_is_said(world, caps
     save_model(first, "asked")
     assert registry.load_in_use("asked")[1] == "outputs/models/asked, the registry has no champion of that name"
     for report in reports:
-        version = registry.log_training(report, name="asked").version
+        version = registry.log_run("training", "asked", **report.logged()).version
     assert registry.load_in_use("asked")[0].card.metrics == first.card.metrics, "a version is no champion by itself"
     registry.promote("asked", version)
     with pytest.raises(SystemExit, match="0"):
@@ -90,46 +105,57 @@ def test_the_champion_is_asked_else_the_folder_and_which_one_is_said(world, caps
         registry.load_in_use("never trained")
 
 
-def test_a_student_is_registered_with_its_curves_and_its_adapter(world, tmp_path):
+def test_a_student_is_registered_with_its_curves_and_its_files(world):
     _, dataset, run_id, _, _ = world
-    folder = tmp_path / "student"
-    folder.mkdir()
-    for name in ("adapter_model.safetensors", "adapter_config.json", "training_info.json"):
-        (folder / name).write_text("{}")
-    steps = [{"step": n, "loss": 1 / n, "learning_rate": 0.001} for n in range(1, 1_200)]
-    epochs = [{"step": n, "validation_loss": 0.5, "score": None, "valid": None} for n in (0, 1_199)]
-    made = {"data_hash": dataset.content_hash, "base": "smollm2", "settings": {"rank": 8, "targets": "attention"}}
-    info = {"dataset": "small", "smoke": True, "tokens_seen": 99, "made_with": made, "steps": steps, "epochs": epochs}
-    made_version = registry.log_finetuning(FinetuneReport(folder, info))
-    found = registry.lineage("student", version=made_version.version)
-    assert found.datasets[0].run_id == run_id
-    assert found.metrics["loss"] == pytest.approx(1 / 1_199) and found.metrics["tokens_seen"] == 99
-    row = registry.search(where="tags.\"genesis.kind\" = 'finetuning'").iloc[0]
-    assert (row["params.rank"], row["run_id"]) == (8, made_version.run_id)
+
+    def save(folder):
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text("{}")
+
+    registered = registry.log_run(
+        "finetuning",
+        "student",
+        params={"rank": 8, "targets": "attention"},
+        metrics={"tokens_seen": 99, "smoke": True, "dataset": "small"},
+        sources=[("small", dataset.content_hash)],
+        save=save,
+        curves={"loss": [(n, 1 / n) for n in range(1, 1_200)]},
+    )
+    found = registry.lineage("student", version=registered.version)
+    assert found["datasets"][0]["run_id"] == run_id
+    assert found["metrics"]["loss"] == pytest.approx(1 / 1_199) and found["metrics"]["tokens_seen"] == 99
+    run = store().get_run(registered.run_id)
+    assert (run.data.tags["genesis.kind"], run.data.params["rank"], run.info.status) == ("finetuning", "8", "FINISHED")
+    files = files_of("student", registered.version).rglob("*")
+    assert [file.name for file in files if file.is_file()] == ["adapter_config.json"]
+
+
+def test_a_run_that_something_stops_is_marked_as_failed(world):
+    def save(folder):
+        raise InvalidInput("the disk is full")
+
+    with pytest.raises(InvalidInput, match="the disk is full"):
+        registry.log_run("training", "half", params={}, metrics={}, sources=[("small", "0" * 64)], save=save)
+    experiment = store().get_experiment_by_name("genesis-training").experiment_id
+    assert [run.info.status for run in store().search_runs([experiment], "attributes.run_name = 'half 00000000'")] == [
+        "FAILED"
+    ]
+    with pytest.raises(InvalidInput, match="half"):
+        registry.lineage("half", version="1")
 
 
 def test_mlflow_serves_the_registered_model_by_itself(world):
-    import mlflow
+    from mlflow import pyfunc
 
-    model = mlflow.pyfunc.load_model(
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=registry._client(registry.tracking_uri()).get_model_version_download_uri(registry.MODEL, "2"),
-            tracking_uri=registry.tracking_uri(),
-        )
-    )
+    model = pyfunc.load_model(str(files_of(registry.MODEL, "2")))
     assert model.predict(["my card has not arrived"])[0]["intent"] == "card_arrival"
 
 
-def test_runs_are_searched_by_figures_and_settings(world):
-    found = registry.search(where="metrics.accuracy > 0 and tags.\"genesis.candidate\" = 'tfidf+logistic_regression'")
-    assert list(found["params.chosen"]) == ["tfidf+logistic_regression"]
-    assert registry.search(where="metrics.accuracy > 2").empty
-
-
-def test_a_comparison_shows_what_differs(world):
-    table = registry.compare([model.run_id for model in world[4]])
-    assert "params.max_records" in table.index and "metrics.accuracy" in table.index
-    assert "params.seed" not in table.index
+def test_mlflow_finds_runs_by_figures_and_settings(world):
+    experiment = store().get_experiment_by_name("genesis-training").experiment_id
+    where = "metrics.accuracy > 0 and tags.\"genesis.candidate\" = 'tfidf+logistic_regression'"
+    found = store().search_runs([experiment], where)
+    assert found and {run.data.params["chosen"] for run in found} == {'"tfidf+logistic_regression"'}
 
 
 def test_what_is_not_there_is_one_sentence():
@@ -139,17 +165,15 @@ def test_what_is_not_there_is_one_sentence():
         registry.load_registered("another")
     with pytest.raises(InvalidInput, match="no version 7 of model 'another' to promote"):
         registry.promote("another", "7")
-    with pytest.raises(InvalidInput, match="filter 'accuracy >'"):
-        registry.search(where="accuracy >")
-    with pytest.raises(InvalidInput, match="runs to compare"):
-        registry.compare(["nothing"])
+    with pytest.raises(InvalidInput, match="There is no version 99 of model 'another'"):
+        registry.lineage("another", version="99")
 
 
 def test_a_dead_server_is_one_sentence(monkeypatch):
     monkeypatch.setenv("GENESIS_MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     get_settings.cache_clear()
     with pytest.raises(Unavailable, match="can't be reached") as caught:
-        registry.search()
+        registry.lineage("any")
     assert "secret" not in str(caught.value)
 
 
@@ -201,6 +225,7 @@ def test_a_dataset_may_have_any_name(world, name):
     dataset = write_dataset(world[0] / "datasets" / name, labelled())
     run_id = registry.register_dataset(dataset)
     assert registry.register_dataset(dataset) == run_id
-    registered = registry.log_training(train(dataset, train_config("quick_test")), name="any-name")
+    report = train(dataset, train_config("quick_test"))
+    registered = registry.log_run("training", "any-name", **report.logged())
     found = registry.lineage("any-name", version=registered.version)
-    assert [(link.name, link.run_id) for link in found.datasets] == [(name, run_id)]
+    assert [(link["name"], link["run_id"]) for link in found["datasets"]] == [(name, run_id)]

@@ -151,11 +151,11 @@ def _complete_chats(
     from genesis_lab.domains.conversations.taxonomy import load_taxonomy
     from genesis_lab.training.config import train_config
     from genesis_lab.training.train import train
+    from genesis_lab.training.worth import worth
     from genesis_lab.validation.embeddings import embed
     from genesis_lab.validation.gates import verdict_on
     from genesis_lab.validation.quality import validate
     from genesis_lab.validation.reference import load_reference
-    from genesis_lab.validation.scorecard import scorecard
 
     domain: Any = recorded_domain(dataset.manifest)
     intents, targets = (domain.taxonomy, domain.targets()) if domain else (load_taxonomy(taxonomy), ())
@@ -166,11 +166,11 @@ def _complete_chats(
         found = validate(dataset, taxonomy=intents, targets=targets, reference=real, embed=vectors, seed=seed)
         return found.to_dict()
 
-    def worth() -> dict[str, Any]:
+    def worth_report() -> dict[str, Any]:
         pool = load_reference(reference, split="train") if real else None
         part = intents.names if real and len(intents.names) < len(real.intents) else None
         rng = np.random.default_rng(seed)
-        return scorecard(dataset, real, pool=pool, intents=part, embeddings=embeddings, rng=rng).to_dict()
+        return worth(dataset, real, pool=pool, intents=part, embeddings=embeddings, rng=rng)
 
     def training() -> dict[str, Any]:
         return train(dataset, train_config("fast"), reference=real).to_dict()
@@ -181,7 +181,7 @@ def _complete_chats(
     if not all("above_floor" in student for student in reports.get("scorecard", {"students": ()})["students"]):
         del reports["scorecard"]
     _keep(dataset, reports, "quality", "Quality", quality)
-    _keep(dataset, reports, "scorecard", "Worth", worth)
+    _keep(dataset, reports, "scorecard", "Worth", worth_report)
     _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed))
     if not (dataset.path / "reports" / "training.json").exists():
         _keep(dataset, reports, "training", "Classifier", training)
@@ -225,7 +225,7 @@ def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
     from genesis_lab.errors import InvalidInput
     from genesis_lab.reporting import sections
     from genesis_lab.reporting.tables import NotMeasured
-    from genesis_lab.training.saving import load_model
+    from genesis_lab.training.models import load_model
 
     try:
         saved = load_model(model)

@@ -1,7 +1,7 @@
 """Datasets, training runs and models in MLflow, and how they hang together.
 
 By default MLflow keeps its tables in SQLite under the output root (look at them with ``genesis mlflow``);
-``GENESIS_MLFLOW_TRACKING_URI`` names any server.
+``GENESIS_MLFLOW_TRACKING_URI`` names any server. Search and comparison are MLflow's own: `tracking_uri` is what they need.
 """
 
 from __future__ import annotations
@@ -13,36 +13,29 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
 from genesis_lab.settings import get_settings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from genesis_lab.dataset import Dataset
-    from genesis_lab.finetuning.lora import FinetuneReport
-    from genesis_lab.training.saving import IntentModel
-    from genesis_lab.training.train import TrainingReport
-
-Kind = Literal["dataset", "training"]
+    from genesis_lab.training.models import IntentModel
 
 MODEL = "intent-classifier"
 CHAMPION = "champion"
 
-_EXPERIMENTS: dict[Kind, str] = {"dataset": "genesis-datasets", "training": "genesis-training"}
 _DIGEST = 36
 """Characters of a content hash that MLflow shows as a dataset's digest; the whole hash is a tag."""
-_REPORTS = "reports"
+_REPORTS, _FILES = "reports", "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +45,6 @@ class RegisteredModel:
     name: str
     version: str
     run_id: str
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetLink:
-    """A dataset that a model learned from; `run_id` is None when it was never registered."""
-
-    name: str
-    content_hash: str
-    run_id: str | None
-    reports: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """From the datasets over the training run to the model and the reports on each."""
-
-    datasets: tuple[DatasetLink, ...]
-    model: RegisteredModel
-    reports: tuple[str, ...]
-    metrics: dict[str, float]
-
-    def __str__(self) -> str:
-        data = " + ".join(f"{link.name}@{link.content_hash[:12]}" for link in self.datasets)
-        alias = f" ({', '.join(self.model.aliases)})" if self.model.aliases else ""
-        headline = ("accuracy", "macro_f1", "reference_accuracy")
-        found = ", ".join(f"{name} {self.metrics[name]:.3f}" for name in headline if name in self.metrics)
-        return f"{data} → run {self.model.run_id[:8]} → {self.model.name} v{self.model.version}{alias}: {found}"
 
 
 def tracking_uri() -> str:
@@ -153,30 +118,19 @@ def _end(process: Popen[bytes]) -> None:
 def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """The run id of `dataset`, registered under its name with its content hash as version.
 
-    Registering the same content again adds `reports` (kind → ``to_dict()``) to the run that is there.
+    Registering the same content again adds `reports` (kind → JSON-safe fields) to the run that is there.
     """
     from mlflow.entities import RunTag
 
+    source = (dataset.name, dataset.content_hash)
     with _mlflow() as client:
-        run_id = _dataset_run(client, dataset.name, dataset.content_hash)
+        run_id = _dataset_run(client, *source)
         if run_id is None:
-            run = client.create_run(
-                _experiment(client, "dataset"),
-                run_name=f"{dataset.name}@{dataset.content_hash[:12]}",
-                tags={
-                    "genesis.kind": "dataset",
-                    "genesis.dataset": dataset.name,
-                    "genesis.content_hash": dataset.content_hash,
-                    "genesis.domain": dataset.domain,
-                    "genesis.path": shown(dataset.path),
-                },
-            )
-            run_id = str(run.info.run_id)
-            _log_inputs(client, run_id, [(dataset.name, dataset.content_hash, shown(dataset.path))])
-            counts = {f"records_{split}": n for split, n in dataset.counts.items()}
-            _log_metrics(client, run_id, counts | {"records": dataset.total})
-            client.log_dict(run_id, dict(dataset.manifest), "manifest.json")
-            client.set_terminated(run_id)
+            tags = {"genesis.domain": dataset.domain, "genesis.path": shown(dataset.path)}
+            with _run(client, "dataset", "@".join(source)[: len(dataset.name) + 13], [source], tags) as run_id:
+                counts = {f"records_{split}": n for split, n in dataset.counts.items()}
+                _log_metrics(client, run_id, counts | {"records": dataset.total})
+                client.log_dict(run_id, dict(dataset.manifest), "manifest.json")
         for kind, report in (reports or {}).items():
             client.log_dict(run_id, dict(report), f"{_REPORTS}/{kind}.json")
             _log_metrics(client, run_id, {f"{kind}.{name}": value for name, value in report.items()})
@@ -184,88 +138,70 @@ def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any
     return run_id
 
 
-def log_training(report: TrainingReport, *, name: str = MODEL, files: Sequence[Path] = ()) -> RegisteredModel:
-    """A training run with its settings, figures and report, and its model as a new version of `name`.
+def log_run(
+    kind: str,
+    name: str,
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    sources: Sequence[tuple[str, str]],
+    save: Callable[[Path], object],
+    curves: Mapping[str, Sequence[tuple[int, float]]] | None = None,
+    reports: Mapping[str, Mapping[str, Any]] | None = None,
+    tags: Mapping[str, str] | None = None,
+    loader: str = "",
+) -> RegisteredModel:
+    """A run with its settings, figures and reports, and what it trained as a new version of model `name`.
 
     Parameters
     ----------
-    files : further reports (HTML, PDF) to keep with the run.
+    kind : of run, for example ``training``.
+    metrics : the numbers among them are kept.
+    sources : name and content hash of each dataset learned from.
+    save : writes the model's files into a new folder at the path it is given.
+    curves : figure to its values, each with its step.
+    reports : kind → JSON-safe fields.
+    loader : the module whose ``_load_pyfunc`` MLflow may call with those files, so that it serves the model by itself;
+        never a pickle.
     """
-    from mlflow.entities import Param
+    from mlflow import pyfunc
+    from mlflow.entities import LoggedModelOutput, Metric, Param
+    from mlflow.exceptions import MlflowException
 
     check_name(name)
-    with _mlflow() as client:
-        experiment = _experiment(client, "training")
-        hashes = ",".join(source.content_hash for source in report.sources)
-        tags = {
-            "genesis.kind": "training",
-            "genesis.dataset": "+".join(source.name for source in report.sources),
-            "genesis.content_hash": hashes,
-            "genesis.candidate": report.chosen,
-        }
-        run_id = str(client.create_run(experiment, run_name=f"{report.chosen} {hashes[:8]}", tags=tags).info.run_id)
+    with _mlflow() as client, _run(client, kind, f"{name} {sources[0][1][:8]}", sources, tags or {}) as run_id:
+        client.log_batch(run_id, params=[Param(key, json.dumps(value)) for key, value in params.items()])
+        _log_metrics(client, run_id, metrics)
+        points = [
+            Metric(key, float(value), _now(), step) for key, curve in (curves or {}).items() for step, value in curve
+        ]
+        for start in range(0, len(points), 1000):  # MLflow takes no more at once
+            client.log_batch(run_id, metrics=points[start : start + 1000])
+        for report, fields in (reports or {}).items():
+            client.log_dict(run_id, dict(fields), f"{_REPORTS}/{report}.json")
+        run_tags = {key: value for key, value in client.get_run(run_id).data.tags.items() if "genesis." in key}
+        logged = client.create_logged_model(
+            _experiment(client, kind), name, source_run_id=run_id, tags=run_tags, model_type=kind
+        )
+        with TemporaryDirectory() as folder:
+            ours, theirs = Path(folder).resolve() / _FILES, Path(folder).resolve() / "mlflow"
+            save(ours)
+            if loader:
+                requirements = ["genesis-lab"]
+                pyfunc.save_model(str(theirs), loader, str(ours), pip_requirements=requirements)
+            client.log_model_artifacts(logged.model_id, str(theirs if loader else ours))
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
         try:
-            settings = report.config.model_dump(mode="json") | {"chosen": report.chosen}
-            settings |= {f"chosen.{key}": value for key, value in report.params.items()}
-            client.log_batch(run_id, params=[Param(key, json.dumps(value)) for key, value in settings.items()])
-            _log_inputs(client, run_id, [(s.name, s.content_hash, s.name) for s in report.sources])
-            counts = {"n_train": report.n_train, "n_test": report.n_test, "intents": report.intents}
-            languages = {f"accuracy_{k}": v.estimate for k, v in report.evaluation.per_language.items()}
-            seconds = {f"seconds_{step}": value for step, value in report.timings_s.items()}
-            _log_metrics(client, run_id, report.metrics() | counts | languages | seconds)
-            for point in report.learning_curve:
-                client.log_metric(run_id, "learning_curve_accuracy", point.accuracy.estimate, step=point.records)
-            client.log_dict(run_id, report.to_dict(), f"{_REPORTS}/training.json")
-            for file in files:
-                client.log_artifact(run_id, str(file), _REPORTS)
-            version = _log_model(client, experiment, run_id, report, name, tags)
-        except BaseException:
-            client.set_terminated(run_id, "FAILED")
-            raise
-        client.set_terminated(run_id)
-    return RegisteredModel(name, version, run_id)
-
-
-def log_finetuning(report: FinetuneReport) -> RegisteredModel:
-    """A fine-tuning run with its settings and curves, and its adapter as a new version of the student's name."""
-    from mlflow.entities import Metric, Param
-
-    info, name, now = report.info, report.folder.name, time.time_ns() // 1_000_000
-    check_name(name)
-    made = info["made_with"]
-    with _mlflow() as client:
-        tags = {
-            "genesis.kind": "finetuning",
-            "genesis.dataset": info["dataset"],
-            "genesis.content_hash": made["data_hash"],
-            "genesis.base": made["base"],
-            "genesis.smoke": str(info["smoke"]),
-        }
-        run_name = f"{name} {made['data_hash'][:8]}"
-        run_id = str(client.create_run(_experiment(client, "training"), run_name=run_name, tags=tags).info.run_id)
-        try:
-            client.log_batch(run_id, params=[Param(key, json.dumps(value)) for key, value in made["settings"].items()])
-            _log_inputs(client, run_id, [(info["dataset"], made["data_hash"], info["dataset"])])
-            _log_metrics(client, run_id, info)
-            curves: list[tuple[Any, tuple[str, ...]]] = [(row, ("loss", "learning_rate")) for row in info["steps"]]
-            curves += [(row, ("validation_loss", "score", "valid")) for row in info["epochs"]]
-            points = [
-                Metric(key, float(row[key]), now, row["step"])
-                for row, keys in curves
-                for key in keys
-                if row[key] is not None
-            ]
-            for start in range(0, len(points), 1000):  # MLflow takes no more at once
-                client.log_batch(run_id, metrics=points[start : start + 1000])
-            for file in ("adapter_model.safetensors", "adapter_config.json", "training_info.json"):
-                client.log_artifact(run_id, str(report.folder / file), "student")
-            source = f"{client.get_run(run_id).info.artifact_uri}/student"
-            version = _new_version(client, name, source, run_id, tags)
-        except BaseException:
-            client.set_terminated(run_id, "FAILED")
-            raise
-        client.set_terminated(run_id)
-    return RegisteredModel(name, version, run_id)
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Not models:/<id>: MLflow looks that up in the process-wide store, which may be another one.
+        version = client.create_model_version(
+            name, logged.artifact_location, run_id, run_tags, model_id=logged.model_id
+        ).version
+    return RegisteredModel(name, str(version), run_id)
 
 
 def check_name(name: str) -> None:
@@ -287,7 +223,7 @@ def promote(name: str, version: str, alias: str = CHAMPION) -> None:
 
 def load_registered(name: str = MODEL, *, version: str | None = None, alias: str = CHAMPION) -> IntentModel:
     """The model at `version`, or at `alias` when no version is given."""
-    from genesis_lab.training.saving import CARD, load_model
+    from genesis_lab.training.models import CARD, load_model
 
     with _mlflow(_no_model(name, version, alias)) as client:
         found = _version(client, name, version, alias)
@@ -309,7 +245,7 @@ def load_in_use(name: str) -> tuple[IntentModel, str]:
     InvalidInput : there is neither.
     Unavailable : the MLflow server of the settings can't be reached.
     """
-    from genesis_lab.training.saving import load_model, model_path
+    from genesis_lab.training.models import load_model, model_path
 
     folder = model_path(name)
     if Path(name).name != name:
@@ -323,63 +259,35 @@ def load_in_use(name: str) -> tuple[IntentModel, str]:
     return load_model(name), f"{shown(folder)}, the registry has no champion of that name"
 
 
-def search(kind: Kind = "training", where: str = "", *, order_by: str = "", limit: int = 100) -> pd.DataFrame:
-    """Runs as a table, a row each: ``run_id, name, dataset, content_hash``, then settings and figures.
+def lineage(name: str = MODEL, *, version: str | None = None, alias: str = CHAMPION) -> dict[str, Any]:
+    """What a model was made of.
 
-    Parameters
-    ----------
-    where : MLflow's filter, for example ``metrics.accuracy > 0.8 and tags."genesis.dataset" = 'demo'``.
-    order_by : for example ``metrics.accuracy DESC``; by default the newest first.
+    ``datasets`` (name, content_hash, run_id or None where it was never registered, reports), ``model`` (name, version,
+    run_id, aliases), and its run's ``reports`` and ``metrics``.
     """
-    with _mlflow(f"The filter {where!r} or the order {order_by!r} is not one that MLflow understands.") as client:
-        experiment = _experiment(client, kind)
-        runs = client.search_runs([experiment], where, max_results=limit, order_by=[order_by] if order_by else None)
-    return _table(runs)
-
-
-def compare(run_ids: Sequence[str]) -> pd.DataFrame:
-    """Runs side by side, a column each: only settings that differ, and all figures."""
-    with _mlflow("One of the runs to compare does not exist.") as client:
-        table = _table([client.get_run(run_id) for run_id in run_ids])
-    fixed = [
-        column
-        for column in table
-        if column.startswith("params.") and table[column].astype(str).nunique(dropna=False) == 1
-    ]
-    return table.drop(columns=fixed).set_index("run_id").T
-
-
-def versions(name: str = MODEL) -> list[RegisteredModel]:
-    """Every version of a model, the newest first."""
-    with _mlflow(f"There is no model {name!r}.") as client:
-        aliases = client.get_registered_model(name).aliases
-        found = client.search_model_versions(f"name = '{name}'")
-    return [
-        RegisteredModel(
-            name, str(v.version), v.run_id, tuple(a for a, of in aliases.items() if str(of) == str(v.version))
-        )
-        for v in sorted(found, key=lambda v: -int(v.version))
-    ]
-
-
-def lineage(name: str = MODEL, *, version: str | None = None, alias: str = CHAMPION) -> Lineage:
-    """What a model was made of: datasets, training run, reports."""
     with _mlflow(_no_model(name, version, alias)) as client:
         found = _version(client, name, version, alias)
         run = client.get_run(found.run_id)
-        links = []
-        hashes = run.data.tags["genesis.content_hash"].split(",")
-        learned = {
-            tag.value: one.dataset.name
-            for one in run.inputs.dataset_inputs
-            for tag in one.tags
-            if tag.key == "genesis.content_hash"
+        datasets = []
+        for one in run.inputs.dataset_inputs:
+            content_hash = next(tag.value for tag in one.tags if tag.key == "genesis.content_hash")
+            run_id = _dataset_run(client, one.dataset.name, content_hash)
+            reports = _reports(client, run_id) if run_id else []
+            datasets.append(
+                {"name": one.dataset.name, "content_hash": content_hash, "run_id": run_id, "reports": reports}
+            )
+        order = run.data.tags["genesis.content_hash"].split(",")
+        return {
+            "datasets": sorted(datasets, key=lambda one: order.index(one["content_hash"])),
+            "model": {
+                "name": name,
+                "version": str(found.version),
+                "run_id": found.run_id,
+                "aliases": list(found.aliases),
+            },
+            "reports": _reports(client, found.run_id),
+            "metrics": dict(run.data.metrics),
         }
-        for dataset, content_hash in ((learned[content_hash], content_hash) for content_hash in hashes):
-            run_id = _dataset_run(client, dataset, content_hash)
-            links.append(DatasetLink(dataset, content_hash, run_id, _reports(client, run_id) if run_id else ()))
-        model = RegisteredModel(name, str(found.version), found.run_id, tuple(found.aliases))
-        return Lineage(tuple(links), model, _reports(client, found.run_id), dict(run.data.metrics))
 
 
 @contextmanager
@@ -448,17 +356,40 @@ def _public(uri: str) -> str:
     return "sqlite" if uri.startswith("sqlite") else re.sub(r"//[^/@]*@", "//", uri)
 
 
-def _experiment(client: Any, kind: Kind) -> str:
-    name = _EXPERIMENTS[kind]
-    found = client.get_experiment_by_name(name)
-    if found is not None:
+@contextmanager
+def _run(
+    client: Any, kind: str, title: str, sources: Sequence[tuple[str, str]], tags: Mapping[str, str]
+) -> Iterator[str]:
+    """A new run of this kind and what it read, marked as failed where something stops it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    names, hashes = zip(*sources, strict=True)
+    own = {"genesis.kind": kind, "genesis.dataset": "+".join(names), "genesis.content_hash": ",".join(hashes)}
+    run_id = str(client.create_run(_experiment(client, kind), run_name=title, tags=own | dict(tags)).info.run_id)
+    try:
+        inputs = [
+            DatasetInput(
+                Dataset(name, content_hash[:_DIGEST], "local", json.dumps({"uri": name})),
+                [InputTag("mlflow.data.context", "training"), InputTag("genesis.content_hash", content_hash)],
+            )
+            for name, content_hash in sources
+        ]
+        client.log_inputs(run_id, inputs)
+        yield run_id
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
+
+
+def _experiment(client: Any, kind: str) -> str:
+    kind = "dataset" if kind == "dataset" else "training"
+    name = "genesis-datasets" if kind == "dataset" else "genesis-training"
+    if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
     local = not get_settings().mlflow_tracking_uri
-    return str(
-        client.create_experiment(
-            name, artifact_location=(_home() / "artifacts" / kind).resolve().as_uri() if local else None
-        )
-    )
+    location = (_home() / "artifacts" / kind).resolve().as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=location))
 
 
 def _dataset_run(client: Any, name: str, content_hash: str) -> str | None:
@@ -467,66 +398,17 @@ def _dataset_run(client: Any, name: str, content_hash: str) -> str | None:
     return next((str(run.info.run_id) for run in runs if run.data.tags["genesis.dataset"] == name), None)
 
 
-def _log_inputs(client: Any, run_id: str, datasets: Sequence[tuple[str, str, str]]) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    client.log_inputs(
-        run_id,
-        [
-            DatasetInput(
-                Dataset(name, content_hash[:_DIGEST], "local", json.dumps({"uri": where})),
-                [InputTag("mlflow.data.context", "training"), InputTag("genesis.content_hash", content_hash)],
-            )
-            for name, content_hash, where in datasets
-        ],
-    )
-
-
 def _log_metrics(client: Any, run_id: str, values: Mapping[str, Any]) -> None:
     """The numbers among `values`."""
     from mlflow.entities import Metric
 
-    now = time.time_ns() // 1_000_000
     numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
-    metrics = [Metric(re.sub(r"[^\w./ -]", "_", name), float(value), now, 0) for name, value in numbers.items()]
+    metrics = [Metric(re.sub(r"[^\w./ -]", "_", name), float(value), _now(), 0) for name, value in numbers.items()]
     client.log_batch(run_id, metrics=metrics)
 
 
-def _log_model(
-    client: Any, experiment: str, run_id: str, report: TrainingReport, name: str, tags: dict[str, str]
-) -> str:
-    """A version of `name`: an MLflow model that loads itself by `genesis_lab.training.saving`, never by pickle."""
-    from mlflow import pyfunc
-    from mlflow.entities import LoggedModelOutput
-
-    from genesis_lab.training.saving import save_model
-
-    with TemporaryDirectory() as folder:
-        ours, theirs = Path(folder).resolve() / "model", Path(folder).resolve() / "mlflow"
-        save_model(report.model, ours)
-        pyfunc.save_model(
-            path=str(theirs),
-            loader_module="genesis_lab.training.saving",
-            data_path=str(ours),
-            pip_requirements=["genesis-lab"],
-        )
-        logged = client.create_logged_model(experiment, name, source_run_id=run_id, tags=tags, model_type=report.chosen)
-        client.log_model_artifacts(logged.model_id, str(theirs))
-        client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
-    # Not models:/<id>: MLflow looks that up in the process-wide store, which may be another one.
-    return _new_version(client, name, logged.artifact_location, run_id, tags, model_id=logged.model_id)
-
-
-def _new_version(client: Any, name: str, source: str, run_id: str, tags: dict[str, str], **more: Any) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return str(client.create_model_version(name, source=source, run_id=run_id, tags=tags, **more).version)
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _version(client: Any, name: str, version: str | None, alias: str) -> Any:
@@ -539,24 +421,5 @@ def _no_model(name: str, version: str | None, alias: str) -> str:
     return f"Model {name!r} has no {alias}: train and register one, then promote a version."
 
 
-def _reports(client: Any, run_id: str) -> tuple[str, ...]:
-    return tuple(item.path for item in client.list_artifacts(run_id, _REPORTS))
-
-
-def _table(runs: Sequence[Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            {
-                "run_id": run.info.run_id,
-                "name": run.info.run_name,
-                "dataset": run.data.tags.get("genesis.dataset"),
-                "content_hash": run.data.tags.get("genesis.content_hash"),
-            }
-            | {f"params.{key}": json.loads(value) for key, value in sorted(run.data.params.items())}
-            | {f"metrics.{key}": value for key, value in sorted(run.data.metrics.items())}
-            for run in runs
-        ],
-        columns=None if runs else ["run_id", "name", "dataset", "content_hash"],
-    )
+def _reports(client: Any, run_id: str) -> list[str]:
+    return [item.path for item in client.list_artifacts(run_id, _REPORTS)]

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from genesis_lab.dataset import split_dataset
 from genesis_lab.domains.conversations.opening import opening, role_of
 from genesis_lab.texts import fence, normal, same_words, unaccented
-from genesis_lab.training.examples import read_examples, same_wording
+from genesis_lab.training.examples import labelled, read_examples, same_wording
 from genesis_lab.validation import view
-from genesis_lab.validation.scorecard import openings
 from records import conversation, write
 
 
@@ -43,7 +42,7 @@ def test_every_room_takes_the_customers_first_words_for_the_opening(tmp_path, sp
     data = write(tmp_path / "d", [conversation(i, turns=turns, language="en") for i in range(3)])
     assert opening(turns) == expected
     assert view.read(data.frame().pipe(pa.Table.from_pandas)).opening.to_pylist() == [expected] * 3
-    assert openings(data, "en")[0] == [expected] * 3 * (expected is not None)
+    assert labelled(data)["text"].tolist() == [expected] * 3
     assert read_examples(data)[0].texts.tolist() == [expected] * 3 * (expected is not None)
 
 
@@ -80,7 +79,7 @@ def test_one_label_in_two_unicode_forms_is_one_intent(tmp_path) -> None:
     data = write(tmp_path / "d", records)
     assert set(read_examples(data)[0].labels.tolist()) == {label}
     assert set(view.read(pa.Table.from_pandas(data.frame())).fields["intent"].to_pylist()) == {label}
-    assert set(openings(data, "en")[1]) == {label}
+    assert set(labelled(data)["label"]) == {label}
 
 
 @given(st.text())

@@ -24,20 +24,21 @@ def examples(rows=None, **options):
 def test_a_dataset_is_learned_and_measured_by_language_and_intent(tmp_path):
     dataset = write_dataset(tmp_path / "small", labelled())
     report = train(dataset, train_config("fast", learning_curve=(0.3, 1.0)))
-    assert report.n_train + report.n_test == dataset.total
-    assert report.sources[0].content_hash == dataset.content_hash
-    assert set(report.evaluation.per_language) == {"en", "es"}
-    assert sum(result.recall.n for result in report.evaluation.per_intent) == report.n_test
-    assert report.evaluation.accuracy.low <= report.evaluation.accuracy.estimate <= report.evaluation.accuracy.high
-    assert report.evaluation.accuracy.estimate > 0.8
-    assert report.learning_curve[-1].accuracy == report.evaluation.accuracy
-    assert report.not_measured == {"reference": "no reference was given"}
-    json.dumps(report.to_dict(), allow_nan=False)
+    rows, found = report.rows, report.rows["evaluation"]
+    assert rows["n_train"] + rows["n_test"] == dataset.total
+    assert rows["sources"][0]["content_hash"] == dataset.content_hash
+    assert set(found["per_language"]) == {"en", "es"}
+    assert sum(row["recall"]["n"] for row in found["per_intent"]) == rows["n_test"]
+    assert found["accuracy"]["low"] <= found["accuracy"]["estimate"] <= found["accuracy"]["high"]
+    assert found["accuracy"]["estimate"] > 0.8
+    assert rows["learning_curve"][-1]["accuracy"] == found["accuracy"]
+    assert rows["not_measured"] == {"reference": "no reference was given"}
+    json.dumps(rows, allow_nan=False)
 
 
 def test_the_same_seed_gives_the_same_report():
     config = train_config("fast", candidates=["tfidf+linear_svm"], learning_curve=(0.5,))
-    assert train(examples(), config).to_dict() == train(examples(), config).to_dict()
+    assert train(examples(), config).rows == train(examples(), config).rows
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -54,7 +55,7 @@ def test_every_algorithm_learns(algorithm):
         pytest.importorskip("xgboost")
     few = {"random_forest": {"n_estimators": 20}, "xgboost": {"n_estimators": 5}}.get(algorithm, {})
     report = train(examples(), train_config(candidates=[f"tfidf_words+{algorithm}"], params={algorithm: few}))
-    assert report.evaluation.accuracy.estimate > 0.6
+    assert report.rows["evaluation"]["accuracy"]["estimate"] > 0.6
     chances = report.model.probabilities(["my card has not arrived"])
     assert chances.sum() == pytest.approx(1, abs=1e-5)
 
@@ -65,7 +66,7 @@ def test_without_xgboost_the_message_says_how_to_install_it(monkeypatch):
         train(examples(), train_config(candidates=["tfidf+xgboost"]))
 
 
-@pytest.mark.parametrize("how", ["grid", "random", "halving"])
+@pytest.mark.parametrize("how", ["random", "halving"])
 def test_a_search_reports_its_trials_and_never_sees_the_test_split(how, monkeypatch):
     seen = set()
     original = classifiers.Pipeline.fit
@@ -80,33 +81,36 @@ def test_a_search_reports_its_trials_and_never_sees_the_test_split(how, monkeypa
     monkeypatch.setattr(classifiers.Pipeline, "fit", spy)
     config = train_config(candidates=["tfidf_words+linear_svm"], search=how, search_trials=4, folds=2)
     report = train(examples(rows + held, split=split), config)
-    assert report.n_test == len(held)
+    assert report.rows["n_test"] == len(held)
     assert not any(text.startswith("hidden") for text in seen)
-    best = report.candidates[0]
-    assert best.params == report.params and best.measured_on == "search folds"
-    assert len(best.trials) >= 4
-    assert "C" in best.params
+    best = report.rows["candidates"][0]
+    assert best["params"] == report.rows["params"] and best["measured_on"] == "search folds"
+    assert len(best["trials"]) >= 4
+    assert "C" in best["params"]
 
 
 def test_several_candidates_are_compared_on_validation_records():
     poor = {"random_forest": {"n_estimators": 1, "max_depth": 1}}
     report = train(examples(), train_config(candidates=["tfidf_words+random_forest", "tfidf+linear_svm"], params=poor))
-    assert [result.measured_on for result in report.candidates] == ["validation"] * 2
-    assert report.chosen == report.candidates[0].candidate
-    assert report.chosen == "tfidf+linear_svm" and report.candidates[0].score > report.candidates[1].score
+    assert [result["measured_on"] for result in report.rows["candidates"]] == ["validation"] * 2
+    assert report.rows["chosen"] == report.rows["candidates"][0]["candidate"]
+    assert (
+        report.rows["chosen"] == "tfidf+linear_svm"
+        and report.rows["candidates"][0]["score"] > report.rows["candidates"][1]["score"]
+    )
 
 
 def test_cross_validation_tests_every_record_once():
     data = examples()
     report = train(data, train_config("cross_validation", folds=3))
-    assert report.evaluation.n == len(data) == report.n_train
-    assert len(report.fold_accuracy) == 3
+    assert report.rows["evaluation"]["accuracy"]["n"] == len(data) == report.rows["n_train"]
+    assert len(report.rows["fold_accuracy"]) == 3
 
 
 def test_groups_never_straddle_a_fold():
     rows = labelled()
     groups = np.arange(len(rows)) // 4
-    for kept, held in make_folds(examples(rows, groups=groups), 3, 1)[0]:
+    for kept, held in make_folds(examples(rows, groups=groups), 3, 1, []):
         assert not set(groups[kept]) & set(groups[held])
 
 
@@ -115,8 +119,8 @@ def test_equal_wording_is_one_group_even_across_given_splits():
     copies = [(text.upper() + "!", intent, language) for text, intent, language in rows[:30:3]]
     split = ["train"] * len(rows) + ["test"] * len(copies)
     report = train(examples(rows + copies, split=split), train_config("quick_test"))
-    assert report.n_train == len(rows) - len(copies)
-    assert any("repeat a test record" in message for message in report.messages)
+    assert report.rows["n_train"] == len(rows) - len(copies)
+    assert any("repeat a test record" in message for message in report.rows["messages"])
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4, 0.5])
@@ -126,21 +130,25 @@ def test_the_test_split_is_as_large_as_asked_for(share, per_group):
     report = train(
         examples(rows, groups=np.arange(len(rows)) // per_group), train_config("quick_test", test_share=share)
     )
-    assert abs(report.n_test - share * len(rows)) <= per_group
-    assert len({result.intent for result in report.evaluation.per_intent}) == 3
+    assert abs(report.rows["n_test"] - share * len(rows)) <= per_group
+    assert len({result["intent"] for result in report.rows["evaluation"]["per_intent"]}) == 3
 
 
 def test_many_intents_with_one_wording_leave_the_split_of_the_others_as_it_was():
     single = [(f"note {number}{mark}", f"note_{number}", "en") for number in range(40) for mark in ("", "!")]
     report = train(examples([*labelled(), *single]), train_config("fast", test_share=0.5))
-    assert report.n_test == pytest.approx(108, abs=1)
+    assert report.rows["n_test"] == pytest.approx(108, abs=1)
 
 
 @pytest.mark.parametrize("openings", [["close it"], ["close it", "shut my account"]])
 def test_a_scarce_intent_leaves_the_split_of_the_others_as_it_was(openings):
     scarce = [(text, "close_account", "en") for text in openings] + [(f"{openings[0].upper()}!", "close_account", "en")]
     report = train(examples([*labelled(), *scarce]), train_config("quick_test", test_share=0.2))
-    others = [result.recall.n for result in report.evaluation.per_intent if result.intent != "close_account"]
+    others = [
+        result["recall"]["n"]
+        for result in report.rows["evaluation"]["per_intent"]
+        if result["intent"] != "close_account"
+    ]
     assert len(others) == 3 and sum(others) == pytest.approx(0.2 * 216, abs=1)
     assert "close_account" in report.model.card.labels
 
@@ -149,8 +157,10 @@ def test_an_intent_that_can_not_be_tested_is_learned_and_named():
     rows = [*labelled(), ("close it", "close_account", "en"), ("Close it!", "close_account", "en")]
     report = train(examples(rows), train_config("quick_test"))
     assert "close_account" in report.model.card.labels
-    assert [result.intent for result in report.evaluation.per_intent if result.intent == "close_account"] == []
-    assert "Learned but not tested, for want of distinct openings: close_account." in report.messages
+    assert [
+        result["intent"] for result in report.rows["evaluation"]["per_intent"] if result["intent"] == "close_account"
+    ] == []
+    assert "Learned but not tested, for want of distinct openings: close_account." in report.rows["messages"]
 
 
 def test_no_intent_is_only_in_the_test_split():
@@ -159,7 +169,7 @@ def test_no_intent_is_only_in_the_test_split():
     rows = [(f"buy {name} {'now' if number < 7 else 'later'}", name, "en") for name in names for number in range(14)]
     for seed in range(5):
         report = train(examples(rows), train_config("quick_test", test_share=0.5, seed=seed))
-        assert report.model.card.labels == names and report.n_test == 35
+        assert report.model.card.labels == names and report.rows["n_test"] == 35
 
 
 @pytest.mark.parametrize("options", [{"evaluation": "cross_validation"}, {"search": "random"}])
@@ -167,8 +177,8 @@ def test_a_scarce_intent_costs_the_others_no_fold(options):
     scarce = [("close it", "close_account", "en"), ("shut my account", "close_account", "en")]
     config = train_config("fast", candidates=["tfidf+linear_svm"], folds=5, search_trials=2, **options)
     report = train(examples([*labelled(), *scarce]), config)
-    assert len(report.fold_accuracy) in (0, 5)
-    assert any("close_account" in message for message in report.messages)
+    assert len(report.rows["fold_accuracy"]) in (0, 5)
+    assert any("close_account" in message for message in report.rows["messages"])
     assert "close_account" in report.model.card.labels
 
 
@@ -178,7 +188,7 @@ def test_an_intent_with_one_wording_spoils_no_calibration(intents):
     rows = [row for row in labelled() if row[1] in known]
     rows += [("close it", "close_account", "en"), ("Close it!", "close_account", "en")]
     report = train(examples(rows), train_config(candidates=["tfidf+linear_svm"], test_share=0.4))
-    assert report.evaluation.accuracy.estimate > 0.9 and report.evaluation.ece < 0.1
+    assert report.rows["evaluation"]["accuracy"]["estimate"] > 0.9 and report.rows["evaluation"]["ece"] < 0.1
 
 
 def test_too_few_openings_to_hold_any_out_is_one_sentence():
@@ -200,23 +210,27 @@ def test_a_real_reference_is_measured_beside_the_test_split():
         labels=["card_arrival", "change_pin", "x"],
     )
     report = train(examples(), reference=reference)
-    assert report.reference is not None and report.reference.n == 2
-    assert any("1 of 3 reference texts" in message for message in report.messages)
+    assert report.rows["reference"]["accuracy"]["n"] == 2
+    assert any("1 of 3 reference texts" in message for message in report.rows["messages"])
 
 
 def test_calibration_lowers_the_error_of_an_underconfident_model():
     rows = labelled()
     plain = train(examples(rows), train_config(params={"logistic_regression": {"C": 0.05}}))
     scaled = train(examples(rows), train_config(params={"logistic_regression": {"C": 0.05}}, calibration="temperature"))
-    assert scaled.evaluation.ece < plain.evaluation.ece
-    assert sum(b.accuracy.n for b in scaled.evaluation.reliability) == scaled.n_test
+    assert scaled.rows["evaluation"]["ece"] < plain.rows["evaluation"]["ece"]
+    bins = scaled.rows["evaluation"]["reliability"]
+    assert sum(b["accuracy"]["n"] for b in bins) == scaled.rows["n_test"]
 
 
-def test_the_confusion_matrix_counts_every_record():
-    evaluation = train(examples(), train_config("cross_validation", candidates=["tfidf_words+sgd"], folds=2)).evaluation
-    table = evaluation.confusion_matrix()
-    assert table.to_numpy().sum() == evaluation.n
-    assert np.trace(table.to_numpy()) == round(evaluation.accuracy.estimate * evaluation.n)
+def test_results_and_confusions_count_every_record():
+    found = train(examples(), train_config("cross_validation", candidates=["tfidf_words+sgd"], folds=2)).rows[
+        "evaluation"
+    ]
+    right = sum(row["recall"]["estimate"] * row["recall"]["n"] for row in found["per_intent"])
+    wrong = sum(row["count"] for row in found["confusions"])
+    assert right == pytest.approx(found["accuracy"]["estimate"] * found["accuracy"]["n"])
+    assert right + wrong == pytest.approx(216)
 
 
 def test_a_subset_keeps_two_of_each_intent():
@@ -233,19 +247,19 @@ def test_figures_are_those_of_scikit_learn():
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=["a", "b", "c"], zero_division=0
     )
-    by_intent = {result.intent: result for result in found.per_intent}
-    assert [by_intent[name].f1 for name in "abc"] == pytest.approx(list(f1))
-    assert [by_intent[name].precision for name in "abc"] == pytest.approx(list(precision))
-    assert [by_intent[name].recall.estimate for name in "abc"] == pytest.approx(list(recall))
-    assert found.macro_f1.estimate == pytest.approx(f1.mean()) and found.accuracy.estimate == 0.5
-    assert {name: share.estimate for name, share in found.per_language.items()} == {"en": 0.75, "es": 0.0}
-    assert found.ece == pytest.approx(0.25)
-    assert [(c.intent, c.predicted, c.count) for c in found.confusions] == [("a", "b", 1), ("b", "c", 1), ("c", "d", 1)]
+    by_intent = {row["intent"]: row for row in found["per_intent"]}
+    assert [by_intent[name]["f1"] for name in "abc"] == pytest.approx(list(f1))
+    assert [by_intent[name]["precision"] for name in "abc"] == pytest.approx(list(precision))
+    assert [by_intent[name]["recall"]["estimate"] for name in "abc"] == pytest.approx(list(recall))
+    assert found["macro_f1"]["estimate"] == pytest.approx(f1.mean()) and found["accuracy"]["estimate"] == 0.5
+    assert {name: one["estimate"] for name, one in found["per_language"].items()} == {"en": 0.75, "es": 0.0}
+    assert found["ece"] == pytest.approx(0.25)
+    assert [tuple(row.values()) for row in found["confusions"]] == [("a", "b", 1), ("b", "c", 1), ("c", "d", 1)]
 
 
 def test_another_seed_is_another_split():
     reports = [train(examples(), train_config("quick_test", seed=seed)) for seed in (1, 2, 3)]
-    assert len({str(report.evaluation) for report in reports}) > 1
+    assert len({str(report.rows["evaluation"]) for report in reports}) > 1
 
 
 def test_records_without_text_or_intent_are_left_out_and_counted(tmp_path):

@@ -10,11 +10,11 @@ import pytest
 
 from genesis_lab.dataset import Dataset
 from genesis_lab.errors import InvalidInput
+from genesis_lab.training.worth import worth_of
 from genesis_lab.validation.compare import compare
-from genesis_lab.validation.scorecard import score_openings
 from validation.real_and_synthetic import INTENTS, dataset, reference, utterances
 
-STUDENTS = ("tfidf", "tfidf_words")
+CLASSIFIERS = ("tfidf", "tfidf_words")
 
 
 def made(
@@ -22,8 +22,8 @@ def made(
 ) -> tuple[Dataset, dict]:
     """A dataset and its scorecard."""
     texts, labels = utterances(intents, each, np.random.default_rng(seed), clear)
-    card = score_openings(texts, labels, reference(each=25), students=STUDENTS, embeddings=False)
-    return dataset(path, texts, labels), card.to_dict()
+    card = worth_of(texts, labels, reference(each=25), classifiers=CLASSIFIERS, embeddings=False)
+    return dataset(path, texts, labels), card
 
 
 def test_the_dataset_that_teaches_better_is_named_with_its_corrected_p(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_what_can_not_be_compared_says_why(tmp_path: Path) -> None:
     assert found.not_measured["quality"] == "no quality report of one"
     assert found.not_measured["sentiment"] == "no values on one side"
     assert found.verdict == "Worth not compared: no scorecard of one."
-    other = score_openings(*utterances(INTENTS, 3, np.random.default_rng(0)), reference(seed=9), embeddings=False)
-    assert "different reference items" in compare(one, one, scorecards=(card, other.to_dict())).not_measured["worth"]
+    other = worth_of(*utterances(INTENTS, 3, np.random.default_rng(0)), reference(seed=9), embeddings=False)
+    assert "different reference items" in compare(one, one, scorecards=(card, other)).not_measured["worth"]
 
 
 def test_datasets_of_different_domains_are_refused(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def confused_pairs(evaluation: Report, *, limit: int = 10) -> Html | str:
 
 
 def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
-    """What a model makes of sentences (`training.saving.Prediction`), with its second choice."""
+    """What a model makes of sentences (`training.models.Prediction`), with its second choice."""
     rows = [
         {
             "sentence": text,

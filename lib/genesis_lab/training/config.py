@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.yamls import read_yaml
 
 Features = Literal["tfidf", "tfidf_words", "embeddings"]
 """TF-IDF of words (1–2) and characters (3–5); TF-IDF of words only; sentence embeddings (all-MiniLM-L6-v2)."""
 Algorithm = Literal["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"]
-"""`sgd` is logistic regression fitted record by record: the one that continues on new data alone."""
+"""`sgd` is logistic regression fitted record by record."""
 Value = float | int | str | bool | None
 
 
@@ -40,7 +41,7 @@ class TrainConfig(BaseModel):
         0.15, gt=0, le=0.5, description="share of the rest on which candidates are compared"
     )
     folds: int = Field(5, ge=2, le=20, description="folds of cross-validation, search and calibration")
-    search: Literal["none", "grid", "random", "halving"] = Field(
+    search: Literal["none", "random", "halving"] = Field(
         "none", description="how settings are searched, by cross-validation within the training records"
     )
     search_trials: int = Field(16, ge=2, le=500, description="settings that random and halving search try")
@@ -74,7 +75,7 @@ class TrainConfig(BaseModel):
 
 def presets() -> dict[str, dict[str, Any]]:
     """The fields that each preset sets, by preset name; ``presets.yaml`` says why."""
-    return read_yaml("presets.yaml")
+    return _knowledge("presets.yaml")
 
 
 def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
@@ -96,14 +97,13 @@ def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
     try:
         return TrainConfig(**known[preset] | fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{where}: {message}, got {first['input']!r}.") from None
+        raise InvalidInput(f"{sentence(error).rstrip('.')}, got {error.errors()[0]['input']!r}.") from None
 
 
-def read_yaml(name: str) -> dict[str, Any]:
-    """A YAML file that lies next to this module."""
-    from ruamel.yaml import YAML
+def _knowledge(name: str) -> dict[str, Any]:
+    return dict(read_yaml(Path(__file__).with_name(name)))
 
-    return dict(YAML(typ="safe").load(Path(__file__).with_name(name)))
+
+def search_space(algorithm: str) -> dict[str, Any]:
+    """What a search tries for each setting of `algorithm`: ``search_spaces.yaml`` says why."""
+    return dict(_knowledge("search_spaces.yaml")[algorithm])

@@ -1,165 +1,98 @@
-"""What a classifier got right: per language and intent, with intervals, confusions and calibration."""
+"""What a classifier got right: per language and label, with intervals, confusions and calibration, as JSON-safe rows."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genesis_lab.stats import Interval, percentile_interval, proportion_interval
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Strings = NDArray[Any]
+Row = dict[str, Any]
 
 BINS = 10
-_REPLICATES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class IntentResult:
-    """One intent: how many of its records were found, and how many of its predictions were right."""
-
-    intent: str
-    recall: Interval
-    precision: float | None
-    """None when the intent was never predicted."""
-    f1: float
-
-
-@dataclass(frozen=True, slots=True)
-class Confusion:
-    """`count` records of `intent` were taken for `predicted`."""
-
-    intent: str
-    predicted: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
-    """Predictions whose probability lies in [low, high): their mean probability, and how many were right."""
-
-    low: float
-    high: float
-    confidence: float
-    accuracy: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """A classifier's results on one set of records."""
-
-    name: str
-    accuracy: Interval
-    macro_f1: Interval
-    per_language: dict[str, Interval]
-    per_intent: tuple[IntentResult, ...]
-    """From the lowest recall to the highest."""
-    confusions: tuple[Confusion, ...]
-    """The most frequent first; every pair that occurred."""
-    ece: float
-    """Expected calibration error in [0, 1] (Guo et al. 2017, section 2), over ten bins of equal width."""
-    reliability: tuple[ReliabilityBin, ...]
-
-    @property
-    def n(self) -> int:
-        """Records tested."""
-        return self.accuracy.n
-
-    def confusion_matrix(self) -> pd.DataFrame:
-        """Counts with the true intents as rows and the predicted ones as columns."""
-        import pandas as pd
-
-        missed = Counter({(c.intent, c.predicted): c.count for c in self.confusions})
-        names = sorted({result.intent for result in self.per_intent} | {c.predicted for c in self.confusions})
-        table = pd.DataFrame(0, index=names, columns=names)
-        for result in self.per_intent:
-            table.loc[result.intent, result.intent] = round(result.recall.estimate * result.recall.n)
-        for (intent, predicted), count in missed.items():
-            table.loc[intent, predicted] = count
-        return table
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe fields."""
-        return asdict(self)
+_REPLICATES = 2000
 
 
 def evaluate(
     name: str, labels: Strings, predicted: Strings, confidence: NDArray[Any], languages: Strings, *, seed: int
-) -> Evaluation:
-    """Results of `predicted` intents, given with their probability, against `labels`.
+) -> Row:
+    """Results of `predicted` labels, given with their probability, against `labels`: `compared`, by language, calibration.
 
-    Accuracies carry Wilson intervals, macro-F1 a percentile bootstrap over records.
+    ``ece`` is the expected calibration error in [0, 1] (Guo et al. 2017, section 2) over ten bins of equal width.
 
     Parameters
     ----------
     labels, predicted, languages : strings, shape ``(n,)``, n ≥ 1.
-    confidence : probability of the predicted intent, shape ``(n,)``.
+    confidence : probability of the predicted label, shape ``(n,)``.
     """
     right = labels == predicted
-    names, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
-    true, guess = codes[: len(labels)], codes[len(labels) :]
-    size = len(names)
-    present = np.flatnonzero(np.bincount(true, minlength=size))
-    f1 = _f1(true, guess, size)
-    rng = np.random.default_rng(seed)
-    replicates = []
-    for _ in range(_REPLICATES):
-        rows = rng.integers(len(true), size=len(true))
-        there = np.bincount(true[rows], minlength=size) > 0
-        replicates.append(_f1(true[rows], guess[rows], size)[there].mean())
-    said = np.bincount(guess, minlength=size)
-    hits = np.bincount(true[right], minlength=size)
-    per_intent = [
-        IntentResult(
-            intent=str(names[code]),
-            recall=share(right[true == code]),
-            precision=float(hits[code] / said[code]) if said[code] else None,
-            f1=float(f1[code]),
-        )
-        for code in present
+    number = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
+    reliability = [
+        {
+            "low": code / BINS,
+            "high": (code + 1) / BINS,
+            "confidence": float(confidence[number == code].mean()),
+            "accuracy": share(right[number == code]).to_dict(),
+        }
+        for code in np.unique(number).tolist()
     ]
-    missed = Counter(zip(labels[~right].tolist(), predicted[~right].tolist(), strict=True))
-    bins = _reliability(confidence, right)
-    return Evaluation(
-        name=name,
-        accuracy=share(right),
-        macro_f1=percentile_interval(float(f1[present].mean()), replicates, len(labels)),
-        per_language={str(language): share(right[languages == language]) for language in np.unique(languages)},
-        per_intent=tuple(sorted(per_intent, key=lambda result: (result.recall.estimate, result.intent))),
-        confusions=tuple(
-            Confusion(*pair, count) for pair, count in sorted(missed.items(), key=lambda i: (-i[1], i[0]))
-        ),
-        ece=sum(b.accuracy.n * abs(b.accuracy.estimate - b.confidence) for b in bins) / len(labels),
-        reliability=bins,
-    )
+    gaps = [one["accuracy"]["n"] * abs(one["accuracy"]["estimate"] - one["confidence"]) for one in reliability]
+    return {
+        "name": name,
+        **compared(labels, predicted, seed=seed),
+        "per_language": {str(one): share(right[languages == one]).to_dict() for one in np.unique(languages)},
+        "ece": sum(gaps) / len(labels),
+        "reliability": reliability,
+    }
 
 
-def share(right: NDArray[np.bool_]) -> Interval:
-    """Share of records that are right, with its Wilson interval."""
-    hits, n = int(right.sum()), len(right)
+def compared(labels: Strings, predicted: Strings, *, seed: int = 0) -> Row:
+    """Accuracy and macro-F1 over the labels that occur, results per label (lowest recall first), most frequent confusions first.
+
+    Accuracies carry Wilson intervals, macro-F1 a percentile bootstrap over records. The precision of a label that was
+    never predicted is None.
+    """
+    names, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
+    table = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(table, (codes[: len(labels)], codes[len(labels) :]), 1)
+    hits, n, said = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
+    f1, present = 2 * hits / (n + said), np.flatnonzero(n)
+    per_intent = [
+        {
+            "intent": str(names[i]),
+            "recall": share(hits[i], n[i]).to_dict(),
+            "precision": float(hits[i] / said[i]) if said[i] else None,
+            "f1": float(f1[i]),
+        }
+        for i in present
+    ]
+    wrong = [(i, j) for i, j in np.argwhere(table) if i != j]
+    return {
+        "accuracy": share(labels == predicted).to_dict(),
+        "macro_f1": _macro_f1(table, float(f1[present].mean()), seed).to_dict(),
+        "per_intent": sorted(per_intent, key=lambda row: (row["recall"]["estimate"], row["intent"])),
+        "confusions": [
+            {"intent": str(names[i]), "predicted": str(names[j]), "count": int(table[i, j])}
+            for i, j in sorted(wrong, key=lambda cell: (-table[*cell], *cell))
+        ],
+    }
+
+
+def share(right: NDArray[Any] | int, n: int | None = None) -> Interval:
+    """Share of records that are right, with Wilson's interval; `right` says it of each, or counts them of `n`."""
+    hits, n = int(np.sum(right)), int(n) if n is not None else len(np.atleast_1d(right))
     return Interval(hits / n, *proportion_interval(hits, n), n)
 
 
-def _f1(true: NDArray[Any], guess: NDArray[Any], size: int) -> NDArray[np.float64]:
-    hits = np.bincount(true[true == guess], minlength=size)
-    either = np.bincount(true, minlength=size) + np.bincount(guess, minlength=size)
-    return np.asarray(2 * hits / np.maximum(either, 1))
-
-
-def _reliability(confidence: NDArray[Any], right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
-    number = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
-    return tuple(
-        ReliabilityBin(
-            low=code / BINS,
-            high=(code + 1) / BINS,
-            confidence=float(confidence[number == code].mean()),
-            accuracy=share(right[number == code]),
-        )
-        for code in np.unique(number).tolist()
-    )
+def _macro_f1(table: NDArray[Any], estimate: float, seed: int) -> Interval:
+    """Mean F1 over the labels that occur among the records (or the resampled records), from the confusion matrix."""
+    n, (true, said) = int(table.sum()), np.nonzero(table)
+    drawn = np.random.default_rng(seed).multinomial(n, table[true, said] / n, size=_REPLICATES)
+    real, answers = (np.eye(len(table), dtype=np.float32)[codes] for codes in (true, said))
+    occurs = drawn @ real
+    f1 = 2 * (drawn @ (real * answers)) / np.maximum(occurs + drawn @ answers, 1)
+    present = occurs > 0
+    return percentile_interval(estimate, (f1 * present).sum(axis=1) / present.sum(axis=1), n)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from genesis_lab.domains.conversations.opening import opening
+from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words
 
@@ -48,14 +50,8 @@ class Examples:
 
     def take(self, index: NDArray[Any]) -> Examples:
         """The records at `index` (positions, or a boolean mask)."""
-        return replace(
-            self,
-            texts=self.texts[index],
-            labels=self.labels[index],
-            languages=self.languages[index],
-            groups=self.groups[index],
-            split=self.split[index],
-        )
+        columns = ("texts", "labels", "languages", "groups", "split")
+        return replace(self, **{name: getattr(self, name)[index] for name in columns})
 
 
 def make_examples(
@@ -75,6 +71,8 @@ def make_examples(
     InvalidInput : the lists are not equally long, or a text or label is not a non-empty string.
     """
     n = len(texts)
+    languages = ["unknown"] * n if languages is None else [language or "unknown" for language in languages]
+    split = ["train"] * n if split is None else split
     for what, values in (("labels", labels), ("languages", languages), ("groups", groups), ("split", split)):
         if values is not None and len(values) != n:
             raise InvalidInput(f"There must be as many {what} as texts ({n}), got {len(values)}.")
@@ -91,17 +89,40 @@ def make_examples(
     return Examples(
         texts=array,
         labels=np.asarray(labels, dtype=str),
-        languages=np.asarray(
-            [language or "unknown" for language in languages] if languages is not None else ["unknown"] * n
-        ),
+        languages=np.asarray(languages),
         groups=np.asarray(groups, dtype=np.int64) if groups is not None else same_wording(texts),
-        split=np.asarray(split if split is not None else ["train"] * n, dtype=object),
+        split=np.asarray(split, dtype=object),
         sources=(Source(name, content_hash, n),),
     )
 
 
+def labelled(dataset: Any) -> pd.DataFrame:
+    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none.
+
+    Text, label and group are what the facets of the dataset's domain say.
+
+    Raises
+    ------
+    InvalidInput : its records have no text or no label.
+    """
+    facets = get_domain(dataset.domain).facets
+    if facets.text is None or facets.label is None:
+        raise InvalidInput(
+            f"A classifier learns a label from a text, and {dataset.domain} have none: give another dataset."
+        )
+    language = "language" if "language" in dataset.schema.names else "NULL"
+    rows = dataset.sql(
+        f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
+        f"{language} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
+    )
+    rows = rows.astype(object).where(rows.notna(), None)
+    for name in ("text", "label"):
+        rows[name] = pd.Series(normal(rows[name].tolist()), dtype=object)
+    return rows
+
+
 def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple[Examples, list[str]]:
-    """The `opening` of each conversation, and what was left out.
+    """The text of each record (a conversation's opening) with its label, and what was left out.
 
     Parameters
     ----------
@@ -110,35 +131,23 @@ def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple
 
     Raises
     ------
-    InvalidInput : the dataset is not one of conversations, or `groups` has another length.
+    InvalidInput : the records have no text or no label, or `groups` has another length.
     """
-    if dataset.domain != "conversations":
-        raise InvalidInput(f"Intent classifiers learn from conversations, got a dataset of {dataset.domain}.")
-    if groups is not None and len(groups) != dataset.total:
-        raise InvalidInput(f"There must be one group per record ({dataset.total}), got {len(groups)}.")
-    texts: list[str] = []
-    labels, languages, splits = [], [], []
-    for split in dataset.counts:
-        frame = dataset.frame(split, columns=["intent", "language", "turns"])
-        texts += [opening(turns) or "" for turns in frame["turns"]]
-        labels += list(frame["intent"])
-        languages += [language if isinstance(language, str) else None for language in frame["language"]]
-        splits += [split] * len(frame)
-    usable = [
-        row
-        for row, (text, label) in enumerate(zip(texts, labels, strict=True))
-        if text and isinstance(label, str) and label.strip()
-    ]
-    messages = []
-    if len(usable) < len(texts):
-        left = len(texts) - len(usable)
-        messages.append(f"{left} of {len(texts)} records have no opening text or no intent and were left out.")
+    rows = labelled(dataset)
+    if groups is not None and len(groups) != len(rows):
+        raise InvalidInput(f"There must be one group per record ({len(rows)}), got {len(groups)}.")
+    if groups is None and rows["group_by"].notna().any():
+        groups = rows["group_by"].factorize()[0].tolist()
+    usable = np.flatnonzero(rows["text"].notna() & rows["label"].notna())
+    kept = rows.iloc[usable]
+    left = len(rows) - len(kept)
+    messages = [f"{left} of {len(rows)} records have no opening text or no intent and were left out."] if left else []
     examples = make_examples(
-        [texts[row] for row in usable],
-        [labels[row] for row in usable],
-        [languages[row] for row in usable],
+        kept["text"].tolist(),
+        kept["label"].tolist(),
+        kept["language"].tolist(),
         groups=[groups[row] for row in usable] if groups is not None else None,
-        split=[splits[row] for row in usable] if len(dataset.counts) > 1 else None,
+        split=kept["split"].tolist() if len(dataset.counts) > 1 else None,
         name=dataset.path.name,
         content_hash=dataset.content_hash,
     )
@@ -148,10 +157,7 @@ def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple
 def same_wording(texts: Sequence[str]) -> Index:
     """A group number per text; texts that say the `same_words` share one."""
     numbers: dict[str, int] = {}
-    return np.array(
-        [numbers.setdefault(same_words(text) or text, len(numbers)) for text in texts],
-        dtype=np.int64,
-    )
+    return np.array([numbers.setdefault(same_words(text) or text, len(numbers)) for text in texts], dtype=np.int64)
 
 
 def join(first: Examples, second: Examples) -> Examples:
@@ -180,14 +186,14 @@ def _connected(a: Index, b: Index) -> Index:
     return np.asarray(connected_components(graph, directed=False)[1][a], dtype=np.int64)
 
 
-def check_learnable(examples: Examples, *, drop_rare: bool = False) -> tuple[Examples, list[str]]:
+def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool = False) -> Examples:
     """`examples` when there is something to learn: two intents or more, with two records each.
 
     Raises
     ------
     InvalidInput : fewer than two intents, or an intent with a single record and `drop_rare` is not set.
     """
-    counts, messages = Counter(examples.labels.tolist()), []
+    counts = Counter(examples.labels.tolist())
     rare = sorted(label for label, n in counts.items() if n < 2)
     if rare and len(counts) > 1:
         if not drop_rare:
@@ -201,11 +207,11 @@ def check_learnable(examples: Examples, *, drop_rare: bool = False) -> tuple[Exa
     if len(counts) < 2:
         found = f"only {next(iter(counts))!r}" if counts else "none"
         raise InvalidInput(f"A classifier needs at least 2 intents, got {found} in {len(examples)} records.")
-    return examples, messages
+    return examples
 
 
-def make_folds(examples: Examples, n: int, seed: int) -> tuple[list[tuple[Index, Index]], list[str]]:
-    """Stratified folds (train, test) in which no group is on both sides, and what is to be said about scarce intents.
+def make_folds(examples: Examples, n: int, seed: int, messages: list[str]) -> list[tuple[Index, Index]]:
+    """Stratified folds (train, test) in which no group is on both sides; `messages` gets what is to be said of scarce intents.
 
     There are `n` folds, or as many as the most varied intent has distinct wordings, but not below two; an intent with
     fewer than that is absent from some of the test sides and costs the others nothing.
@@ -213,7 +219,7 @@ def make_folds(examples: Examples, n: int, seed: int) -> tuple[list[tuple[Index,
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     distinct = _distinct(examples)
-    used, messages = min(n, max(2, *distinct.values())), []
+    used = min(n, max(2, *distinct.values()))
     if used < n:
         messages.append(f"{used} folds instead of {n}: no intent has more than {used} distinct openings.")
     for count in sorted(set(distinct.values())):
@@ -226,15 +232,17 @@ def make_folds(examples: Examples, n: int, seed: int) -> tuple[list[tuple[Index,
             messages.append(f"With {count} distinct openings for {used} folds, absent from some: {named(scarce)}.")
     grouped = len(set(examples.groups.tolist())) < len(examples)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(used, shuffle=True, random_state=seed)
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):  # of scarce intents: worded above
         folds = list(splitter.split(examples.texts, examples.labels, examples.groups))
-    return [(kept, held) for kept, held in folds if len(kept) and len(held)], messages
+    return [(kept, held) for kept, held in folds if len(kept) and len(held)]
 
 
-def hold_out(examples: Examples, share: float, seed: int, name: str = "test") -> tuple[Index, Index, list[str]]:
+def hold_out(
+    examples: Examples, share: float, seed: int, messages: list[str], name: str = "test"
+) -> tuple[Index, Index]:
     """Positions to keep and to hold out (`share` of the records, within one group), by intent and in whole groups.
 
-    Every intent is among the kept; those that are not among the held out are named in a message.
+    Every intent is among the kept; those that are not among the held out are named in `messages`.
 
     Raises
     ------
@@ -262,8 +270,9 @@ def hold_out(examples: Examples, share: float, seed: int, name: str = "test") ->
         own = examples.groups[held & (examples.labels == label)]
         held &= examples.groups != min(own.tolist(), key=lambda group: int((examples.groups == group).sum()))
     untested = sorted(set(examples.labels.tolist()) - set(examples.labels[held].tolist()))
-    messages = [f"Learned but not tested, for want of distinct openings: {named(untested)}."] if untested else []
-    return np.flatnonzero(~held), np.flatnonzero(held), messages
+    if untested:
+        messages.append(f"Learned but not tested, for want of distinct openings: {named(untested)}.")
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def _distinct(examples: Examples) -> Counter[str]:
@@ -286,11 +295,3 @@ def named(labels: Sequence[str], most: int = 5) -> str:
     """The first few labels and how many more there are."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(labels[:most]) + more
-
-
-def quiet() -> Any:
-    """A context without scikit-learn's warnings on scarce classes, which `make_folds` words for the user."""
-    import warnings
-
-    context = warnings.catch_warnings(action="ignore")
-    return context

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from genesis_lab.domains.base import Answer, Domain, Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.grammar import Grammar
-from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.opening import opening_sql, role_of
 from genesis_lab.domains.conversations.prompt import build_prompt, schema
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect
@@ -134,7 +134,7 @@ class Conversations(Domain):
         id="conversation_id",
         label="intent",
         group=None,
-        text="list_filter(turns, lambda turn: turn.speaker = 'customer')[1].text",
+        text=opening_sql(),
         texts="list_transform(turns, lambda turn: turn.text)",
         attributes=(
             "intent", "category", "language", "sentiment", "complexity", "resolution_status", "resolution_time",

@@ -42,6 +42,16 @@ def opening(turns: Iterable[Mapping[str, Any] | None] | None) -> str | None:
     return first
 
 
+def opening_sql() -> str:
+    """`opening` as SQL over the column ``turns``."""
+    found = read_yaml(Path(__file__).with_name("speakers.yaml"))
+    customer, agent = (", ".join(f"'{name}'" for name in found[role]) for role in ("customer", "agent"))
+    role = r"trim(regexp_replace(lower(strip_accents(turn.speaker)), '[^a-z]+', ' ', 'g'))"
+    first = f"list_filter(turns, lambda turn: {role} IN ({customer}))"
+    other = f"list_filter(turns, lambda turn: coalesce({role} NOT IN ({agent}), true) AND trim(turn.text) <> '')"
+    return f"nullif(trim(CASE WHEN len({first}) > 0 THEN {first}[1].text ELSE {other}[1].text END), '')"
+
+
 @cache
 def _roles() -> dict[str, Speaker]:
     found = read_yaml(Path(__file__).with_name("speakers.yaml"))

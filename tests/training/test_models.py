@@ -8,7 +8,7 @@ import pytest
 from genesis_lab.errors import InvalidInput
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
-from genesis_lab.training.saving import check_place, load_model, save_model
+from genesis_lab.training.models import check_place, load_model, save_model
 from genesis_lab.training.train import train
 from labelled_texts import labelled
 

@@ -6,7 +6,6 @@ A model folder holds ``model.skops`` (weights; no code runs when it is read) and
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from zipfile import ZIP_DEFLATED
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from genesis_lab import files
 from genesis_lab.errors import InvalidInput
@@ -108,6 +107,35 @@ class IntentModel:
         return np.asarray(self.estimator.predict_proba(array), dtype=float)
 
 
+def model_of(
+    estimator: Any,
+    candidate: str,
+    params: dict[str, Value],
+    sources: Sequence[Source],
+    seed: int,
+    metrics: dict[str, float],
+) -> IntentModel:
+    """A fitted classifier with its card."""
+    embedder = None
+    if candidate.startswith("embeddings+"):
+        from genesis_lab.validation.embeddings import embedder_name
+
+        embedder = embedder_name()
+    return IntentModel(
+        estimator,
+        ModelCard(
+            candidate=candidate,
+            params=params,
+            labels=[str(label) for label in estimator.classes_],
+            sources=list(sources),
+            embedder=embedder,
+            seed=seed,
+            metrics=metrics,
+            versions=_installed(),
+        ),
+    )
+
+
 def model_path(name: str | Path) -> Path:
     """The folder of a model given by bare name (under ``outputs/models``) or by path."""
     return recovered(files.named("models", name))
@@ -197,10 +225,10 @@ def load_model(name: str | Path) -> IntentModel:
 
     folder = model_path(name)
     try:
-        card = ModelCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
+        card = ModelCard.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
     except OSError:
         raise InvalidInput(f"{files.shown(folder)} holds no model ({CARD}): train one, or check the name.") from None
-    except (ValueError, ValidationError):
+    except ValueError:
         raise InvalidInput(f"{CARD} in {files.shown(folder)} is not a model's card: save the model anew.") from None
     weights = folder / WEIGHTS
     if not weights.is_file() or _sha256(weights) != card.weights_sha256:
@@ -229,7 +257,7 @@ def load_model(name: str | Path) -> IntentModel:
         ) from None
 
 
-def installed_versions() -> dict[str, str]:
+def _installed() -> dict[str, str]:
     """Versions of the packages that a saved model depends on."""
     found = {}
     for package in ("genesis-lab", "scikit-learn", "skops", "numpy", "xgboost", "xgboost-cpu", "sentence-transformers"):

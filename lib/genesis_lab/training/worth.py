@@ -1,0 +1,444 @@
+"""The dataset's worth: how well does a model trained only on it do on real data, and how much real data equals that?
+
+The classifiers end in multinomial logistic regression. Measured on 5,005 openings of 77 intents, tested on 1,309 real
+ones: on sparse TF-IDF, `saga` with a loose tolerance is as accurate as a converged `lbfgs` (0.785 both) in a fifth of its
+processor time, and C between 5 and 30 moves accuracy by less than a point; on dense embeddings `lbfgs` takes half a
+second, and C = 10 is as good as any from 3 to 30.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genesis_lab.domains.language import NAMES
+from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.stats import Interval, paired, percentile_interval
+from genesis_lab.training.classifiers import build, fitted
+from genesis_lab.training.config import Value
+from genesis_lab.training.evaluation import Row, compared, share
+from genesis_lab.training.examples import labelled, named
+from genesis_lab.validation.embeddings import embed, embedder_name
+from genesis_lab.validation.reference import Reference
+
+if TYPE_CHECKING:
+    from genesis_lab.dataset import Dataset
+
+OnProgress = Callable[[int, int, str], None]
+Labels = NDArray[np.str_]
+Correct = NDArray[np.bool_]
+Weights = NDArray[np.float32]
+
+K_SHOTS = (1, 2, 5, 10, 20)
+CLASSIFIERS = ("tfidf", "embedding")
+_SPARSE: Mapping[str, Value] = {"solver": "saga", "tol": 1e-2, "max_iter": 200}
+_CANDIDATES: Mapping[str, tuple[str, str, Mapping[str, Value]]] = {
+    "tfidf": ("TF-IDF words + characters, logistic regression", "tfidf+logistic_regression", _SPARSE),
+    "tfidf_words": ("TF-IDF words, logistic regression", "tfidf_words+logistic_regression", _SPARSE),
+    "embedding": ("{} embeddings, logistic regression", "embeddings+logistic_regression", {"max_iter": 500}),
+}
+"""Name in reports to title, candidate (see `classifiers.build`) and settings."""
+_REPLICATES = 2000
+_CONFUSIONS = 20
+
+
+class _Shots(NamedTuple):
+    """`k` real examples per label: for each draw, the rows of the pool. `is_all` marks the whole pool, with its mean k."""
+
+    k: float
+    is_all: bool
+    draws: list[NDArray[np.int_]]
+
+
+def worth(
+    dataset: Dataset,
+    reference: Reference | None,
+    *,
+    pool: Reference | None = None,
+    max_records: int = 20_000,
+    rng: np.random.Generator | None = None,
+    **options: Any,
+) -> Row:
+    """What a dataset is worth: `worth_of` its texts in the reference's language, with their labels.
+
+    Records that declare no language are taken to be in the reference's.
+
+    Parameters
+    ----------
+    reference : real items to test on; None gives a report that says it was not measured.
+    pool : real items to train on, for the k-shot curve, label equivalence and gain.
+    max_records : texts to train on at most, drawn at random; a note says so.
+    rng : for every draw and bootstrap (default: seeded with 0).
+    options : `classifiers`, `embeddings`, `k_shots`, `draws`, `gain_draws`, `intents`, `on_progress` of `worth_of`.
+    """
+    rng = rng or np.random.default_rng(0)
+    if reference is None:
+        return _report(None, not_measured={"scorecard": "no reference"})
+    rows, language = labelled(dataset), reference.language
+    mine = rows[rows["language"].isna() | (rows["language"] == language)]
+    usable = mine[mine["text"].notna() & mine["label"].notna()]
+    notes = []
+    if len(usable) < len(mine):
+        notes.append(f"{len(mine) - len(usable):,} records without an opening or an intent were left out.")
+    for other, number in rows["language"].dropna().value_counts().items():
+        if other != language:
+            notes.append(
+                f"{number:,} records in {_spelt(str(other))} were left out: the reference is in {_spelt(language)}."
+            )
+    if len(usable) > max_records:
+        notes.append(f"Trained on {max_records:,} of {len(usable):,} openings, drawn at random.")
+        usable = usable.iloc[np.sort(rng.choice(len(usable), max_records, replace=False))]
+    texts, labels = usable["text"].tolist(), usable["label"].tolist()
+    return worth_of(texts, labels, reference, pool=pool, rng=rng, notes=notes, **options)
+
+
+def worth_of(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    reference: Reference,
+    *,
+    pool: Reference | None = None,
+    classifiers: Sequence[str] = CLASSIFIERS,
+    embeddings: bool = True,
+    k_shots: Sequence[int] = K_SHOTS,
+    draws: int = 5,
+    gain_draws: int = 2,
+    intents: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+    rng: np.random.Generator | None = None,
+    on_progress: OnProgress | None = None,
+) -> Row:
+    """What labelled texts are worth, JSON-safe. What could not be measured is in ``not_measured``, with why.
+
+    Under ``students`` one row per classifier, see `_examined`; ``verdict`` and ``worth`` are the sentences that reports show.
+
+    Parameters
+    ----------
+    texts, labels : the synthetic texts and their labels.
+    classifiers : of ``tfidf``, ``tfidf_words``, ``embedding``.
+    embeddings : False leaves out the classifier that needs the embedding model, to be quick.
+    k_shots : real examples per label for the k-shot curve; the whole pool is added as the last point.
+    draws, gain_draws : random draws of k real examples, for the curve and for the gain.
+    intents : score these labels only, for a dataset that is meant to cover a part (default: all of the reference's).
+    on_progress : called with models trained, models to train, and what was just done.
+
+    Raises
+    ------
+    InvalidInput : texts and labels differ in number, a classifier is unknown, or nothing can be learned from the texts.
+    """
+    rng = rng or np.random.default_rng(0)
+    if len(texts) != len(labels):
+        raise InvalidInput(f"Every text needs a label, got {len(texts)} texts and {len(labels)} labels.")
+    if unknown := [name for name in classifiers if name not in _CANDIDATES]:
+        raise InvalidInput(f"Unknown classifier {unknown[0]!r}, expected one of {', '.join(_CANDIDATES)}.")
+    remarks, not_measured = list(notes), dict[str, str]()
+    if intents is not None:
+        reference = reference.select(intents)
+        remarks.append(f"Scored on {len(reference.intents)} chosen intents of {reference.name} only.")
+    known = set(reference.intents)
+    kept = [i for i, label in enumerate(labels) if label in known]
+    if strangers := sorted(set(labels) - known):
+        left = f"{len(labels) - len(kept):,} records of {len(strangers)} intents"
+        remarks.append(f"{left} unknown to the reference were left out: {named(list(map(repr, strangers)), 3)}.")
+    if missing := len(known.difference(labels)):
+        remarks.append(
+            f"{missing} of the reference's {len(known)} intents have no record: their items count as errors."
+        )
+    if not kept:
+        why = f"no record in {_spelt(reference.language)} has an intent of {reference.name}"
+        return _report(reference, notes=remarks, not_measured={"scorecard": why})
+    order = _balanced_order([labels[i] for i in kept], rng)
+    texts, labels = [texts[kept[i]] for i in order], [labels[kept[i]] for i in order]
+    pool = (pool and pool.select(tuple(known))) or None
+    if pool is None:
+        why = "no real training data beside the test items"
+        not_measured |= dict.fromkeys(("k_shots", "equivalence", "gains"), why)
+    if "embedding" in classifiers and (why := _no_embedder(texts, reference, pool, embeddings, on_progress)):
+        not_measured["embedding"] = why
+        classifiers = [name for name in classifiers if name != "embedding"]
+    n = len(reference)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=_REPLICATES).astype(np.float32)
+    shots = _real_draws(np.asarray(pool.labels), k_shots, draws, rng) if pool else []
+    sizes = sorted({max(1, len(texts) // 2**power) for power in range(7)})
+    trainings = len(sizes) + sum(len(s.draws) + min(gain_draws, len(s.draws)) for s in shots)
+    done = count(1)
+
+    def tick(what: str) -> None:
+        if on_progress:
+            on_progress(next(done), trainings * len(classifiers), what)
+
+    students = [
+        _examined(name, texts, labels, reference, pool, shots, gain_draws, sizes, weights, rng, tick)
+        for name in classifiers
+    ]
+    embedder = embedder_name() if "embedding" in classifiers else None
+    return _report(reference, pool, embedder, len(texts), students, remarks, not_measured)
+
+
+def _examined(
+    name: str,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    reference: Reference,
+    pool: Reference | None,
+    shots: Sequence[_Shots],
+    gain_draws: int,
+    sizes: Sequence[int],
+    weights: Weights,
+    rng: np.random.Generator,
+    tick: Callable[[str], None],
+) -> Row:
+    """One classifier's results, trained on the synthetic texts, on real ones, on both and on parts, on the real items.
+
+    ``correct`` holds a ``1`` or ``0`` per item, for paired comparison. ``floor`` is what the same kind of classifier reaches
+    with the label names alone, ``above_floor`` the paired difference to it; ``beats_floor`` is None where that difference
+    can't be told. A dataset that is proven to be no better (worse, or the same within 5 points) is worth nothing to it.
+
+    Parameters
+    ----------
+    texts, labels : in an order whose every prefix is balanced.
+    weights : how often each bootstrap replicate holds each item; shape (replicates, items).
+    tick : called after each training with what was trained on.
+    """
+    truth = np.asarray(reference.labels)
+
+    def answers(given: Sequence[str], taught: Sequence[str], what: str) -> Labels:
+        predicted = _taught(name, given, taught, reference.texts)
+        tick(f"{name}: {what}")
+        return predicted
+
+    predicted = answers(texts, labels, "all synthetic records")
+    correct, real, k_shots, gains = predicted == truth, dict[float, Correct](), list[Row](), list[Row]()
+    for k, is_all, draws in shots:
+        alone, both = list[Correct](), list[Correct]()
+        what = "all real examples" if is_all else f"{k:g} real examples per intent"
+        for draw, rows in enumerate(draws):
+            given, taught = [pool.texts[i] for i in rows], [pool.labels[i] for i in rows]  # type: ignore[union-attr]
+            alone.append(answers(given, taught, what) == truth)
+            if draw < gain_draws:
+                both.append(answers([*texts, *given], [*labels, *taught], f"synthetic and {what}") == truth)
+        real[k] = np.array(alone)
+        accuracy = share(alone[0]) if len(alone) == 1 else _mean(real[k], weights, rng)
+        k_shots.append({"k": k, "is_all": is_all, "draws": len(alone), "accuracy": accuracy.to_dict()})
+        if both:
+            only, added = real[k][: len(both)], np.array(both)
+            difference = _mean(added.astype(np.float32) - only, weights, rng, (-1.0, 1.0)).to_dict()
+            means = {"real_only": float(only.mean()), "with_synthetic": float(added.mean())}
+            gains.append({"k": k, "is_all": is_all, **means, "difference": difference})
+    parts = [answers(texts[:size], labels[:size], f"{size:,} synthetic records") == truth for size in sizes[:-1]]
+    found = compared(truth, predicted)
+    n_of = Counter(reference.labels)
+    by_names = _by_names(name, reference.intents, reference.texts) == truth
+    against_names = paired(correct, by_names)
+    return {
+        "student": name,
+        "title": _CANDIDATES[name][0].format(embedder_name()),
+        "accuracy": found["accuracy"],
+        "macro_f1": found["macro_f1"],
+        "intents": [
+            {"intent": row["intent"], "recall": row["recall"]["estimate"]}
+            | {end: row["recall"][end] for end in ("low", "high", "n")}
+            for row in found["per_intent"]
+        ],
+        "confusions": [
+            {"intent": row["intent"], "taken_for": row["predicted"], "count": row["count"], "n": n_of[row["intent"]]}
+            for row in found["confusions"][:_CONFUSIONS]
+        ],
+        "k_shots": k_shots,
+        "equivalence": label_equivalence(correct, real, weights, rng) if real else None,
+        "gains": gains,
+        "learning_curve": [
+            {"records": size, "accuracy": share(part).to_dict()}
+            for size, part in zip(sizes, [*parts, correct], strict=True)
+        ],
+        "floor": share(by_names).to_dict(),
+        "above_floor": against_names.difference.to_dict(),
+        "beats_floor": {"better": True, "better but small": True, "can't be told": None}.get(
+            against_names.verdict, False
+        ),
+        "correct": "".join("1" if one else "0" for one in correct),
+    }
+
+
+def _report(
+    reference: Reference | None,
+    pool: Reference | None = None,
+    embedder: str | None = None,
+    records: int = 0,
+    students: Sequence[Row] = (),
+    notes: Sequence[str] = (),
+    not_measured: Mapping[str, str] | None = None,
+) -> Row:
+    """The whole, with its sentences. `records` counts the texts trained on."""
+    why_not = dict(not_measured or {})
+    worth = {
+        s["student"]: "worth nothing" if s["beats_floor"] is False else equivalence_sentence(s["equivalence"])
+        for s in students
+        if s["equivalence"] or s["beats_floor"] is False
+    }
+    verdict = f"not measured: {why_not.get('scorecard', 'no classifier could be trained')}"
+    if students and reference:
+        best = max(students, key=lambda s: s["accuracy"]["estimate"])
+        accuracy, floor = Interval(**best["accuracy"]), Interval(**best["floor"])
+        if best["beats_floor"] is False:
+            verdict = (
+                f"Worth nothing: on {reference} the best classifier, {best['title']}, reaches {accuracy}, "
+                f"and with the label names alone {floor}."
+            )
+        else:
+            equal = f": {worth[best['student']]}" if best["student"] in worth else ""
+            verdict = f"Accuracy {accuracy} on {reference} with {best['title']}{equal}."
+            if best["beats_floor"] is None:
+                verdict += f" Whether that is more than its label names alone ({floor}) can't be told."
+    return {
+        "reference": reference.to_dict() if reference else None,
+        "pool": pool.to_dict() if pool else None,
+        "embedder": embedder,
+        "records": records,
+        "students": list(students),
+        "notes": list(notes),
+        "not_measured": why_not,
+        "verdict": verdict,
+        "worth": worth,
+    }
+
+
+def label_equivalence(
+    synthetic: Correct, real: Mapping[float, Correct], weights: Weights, rng: np.random.Generator
+) -> Row:
+    """How many real examples per label give the same accuracy: the k-shot curve, interpolated linearly on log k.
+
+    ``k``, ``low`` and ``high`` are None where they lie outside the k that were tried: above ``largest_k``, or, when
+    ``below`` / ``low_below`` / ``high_below``, under ``smallest_k``. The interval is a percentile bootstrap over test items,
+    the same for both sides, and over the draws of each k.
+
+    Parameters
+    ----------
+    synthetic : whether each test item is answered correctly after training on the synthetic set; shape (items,).
+    real : for each k, the same after training on real examples; shape (draws, items).
+    weights : how often each replicate holds each item; shape (replicates, items).
+    """
+    ks = np.array(sorted(real))
+    curves = np.array([_replicates(real[k], weights, rng) for k in ks]).T
+    own = weights @ synthetic.astype(np.float32) / len(synthetic)
+    k = _inverse(float(synthetic.mean()), np.array([real[k].mean() for k in ks]), ks)
+    bootstrap = [_inverse(float(a), c, ks) for a, c in zip(own, curves, strict=True)]
+    low, high = np.quantile(bootstrap, [0.025, 0.975], method="inverted_cdf")
+    found: Row = {"smallest_k": float(ks[0]), "largest_k": float(ks[-1])}
+    for name, below, value in (("k", "below", k), ("low", "low_below", low), ("high", "high_below", high)):
+        found |= {name: float(value) if 0 < value < np.inf else None, below: bool(value == 0)}
+    return found
+
+
+def equivalence_sentence(found: Row) -> str:
+    """What `label_equivalence` found, for example "worth 2.0 [1.5–2.6] real labelled examples per intent"."""
+
+    def shown(k: float | None, below: bool) -> str:
+        if k is not None:
+            return f"{k:.1f}"
+        return f"fewer than {found['smallest_k']:g}" if below else f"more than {found['largest_k']:g}"
+
+    low, high = shown(found["low"], found["low_below"]), shown(found["high"], found["high_below"])
+    return f"worth {shown(found['k'], found['below'])} [{low}–{high}] real labelled examples per intent"
+
+
+def _inverse(accuracy: float, curve: NDArray[np.floating], ks: NDArray[np.floating]) -> float:
+    """The k at which the curve reaches `accuracy`: 0 when its first point is above, infinity when it never does.
+
+    A dip in the curve is noise (more real data does not teach less), so its running maximum is used.
+    """
+    rising = np.maximum.accumulate(curve)
+    if accuracy < rising[0]:
+        return 0.0
+    if accuracy > rising[-1]:
+        return float("inf")
+    after = int(np.searchsorted(rising, accuracy))
+    if rising[after] == accuracy or after == 0:
+        return float(ks[after])
+    part = (accuracy - rising[after - 1]) / (rising[after] - rising[after - 1])
+    return float(np.exp(np.log(ks[after - 1]) + part * np.log(ks[after] / ks[after - 1])))
+
+
+def _taught(name: str, texts: Sequence[str], labels: Sequence[str], items: Sequence[str]) -> Labels:
+    """What a classifier of that name, taught these texts, answers to `items`; a single label needs no learning."""
+    if len(set(labels)) == 1:
+        return np.full(len(items), labels[0])
+    _, candidate, settings = _CANDIDATES[name]
+    model = fitted(build(candidate, settings, 0, min_df=1), texts, np.asarray(labels, dtype=str))
+    return np.asarray(model.predict(items), dtype=str)
+
+
+def _by_names(name: str, labels: Sequence[str], items: Sequence[str]) -> Labels:
+    """What this kind of classifier answers when it knows nothing but the label names: what one gets for no data at all."""
+    readable = [label.replace("_", " ").strip("? ") for label in labels]
+    if name != "embedding":
+        return _taught(name, readable, labels, items)
+    nearest: Labels = np.asarray(labels, dtype=str)[(embed(items) @ embed(readable).T).argmax(axis=1)]
+    return nearest
+
+
+def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.random.Generator) -> list[_Shots]:
+    """For each k, `draws` random draws of k rows per label; then the whole pool.
+
+    A k beyond the smallest label of the pool is left out: the draw would not be k per label.
+    """
+    rows_of = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    smallest, everything = min(map(len, rows_of)), np.concatenate(rows_of)
+    mean = len(everything) / len(rows_of)
+
+    def draw(k: int) -> NDArray[np.int_]:
+        return np.concatenate([rng.choice(rows, k, replace=False) for rows in rows_of])
+
+    ks = [k for k in sorted(set(k_shots)) if 1 <= k <= smallest and k < mean]
+    return [*(_Shots(float(k), False, [draw(k) for _ in range(draws)]) for k in ks), _Shots(mean, True, [everything])]
+
+
+def _balanced_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """A random order whose every prefix holds about as many records of each label as it can."""
+    seen: Counter[str] = Counter()
+    ranked: list[tuple[int, int, int]] = []
+    for i in rng.permutation(len(labels)):
+        ranked.append((seen[labels[i]], len(ranked), int(i)))
+        seen[labels[i]] += 1
+    return [i for _, _, i in sorted(ranked)]
+
+
+def _mean(
+    rows: Correct | Weights, weights: Weights, rng: np.random.Generator, scale: tuple[float, float] = (0.0, 1.0)
+) -> Interval:
+    """Mean of `rows` (draws, items) on `scale` with a bootstrap over items and draws."""
+    return percentile_interval(float(rows.mean()), _replicates(rows, weights, rng), rows.shape[1], scale=scale)
+
+
+def _replicates(rows: Correct | Weights, weights: Weights, rng: np.random.Generator) -> NDArray[np.floating]:
+    """The mean of `rows` (draws, items) in each bootstrap replicate of items and draws."""
+    per_draw = weights @ rows.astype(np.float32).T
+    chosen = rng.integers(len(rows), size=per_draw.shape)
+    return np.asarray(np.take_along_axis(per_draw, chosen, axis=1).mean(axis=1) / rows.shape[1])
+
+
+def _no_embedder(
+    texts: Sequence[str], reference: Reference, pool: Reference | None, wanted: bool, on_progress: OnProgress | None
+) -> str | None:
+    """Why there are no embeddings, or None; fills their cache on the way."""
+    if not wanted:
+        return "embeddings were switched off"
+
+    def report(done: int, todo: int) -> None:
+        if on_progress:
+            on_progress(0, 0, f"embedded {done:,} of {todo:,} texts")
+
+    try:
+        embed([*reference.texts, *texts, *(pool.texts if pool else ())], on_progress=report)
+    except (MissingDependency, Unavailable) as error:
+        return str(error)
+    return None
+
+
+def _spelt(language: str) -> str:
+    return NAMES.get(language, language)
