@@ -15,6 +15,7 @@ import pytest
 from genesis_lab import registry
 from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.finetuning.lora import FinetuneReport
 from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
 from genesis_lab.training.models import save_model
@@ -105,29 +106,22 @@ def test_the_champion_is_asked_else_the_folder_and_which_one_is_said(world, caps
         registry.load_in_use("never trained")
 
 
-def test_a_student_is_registered_with_its_curves_and_its_files(world):
+def test_a_student_is_registered_with_its_curves_and_its_adapter(world, tmp_path):
     _, dataset, run_id, _, _ = world
-
-    def save(folder):
-        folder.mkdir()
-        (folder / "adapter_config.json").write_text("{}")
-
-    registered = registry.log_run(
-        "finetuning",
-        "student",
-        params={"rank": 8, "targets": "attention"},
-        metrics={"tokens_seen": 99, "smoke": True, "dataset": "small"},
-        sources=[("small", dataset.content_hash)],
-        save=save,
-        curves={"loss": [(n, 1 / n) for n in range(1, 1_200)]},
-    )
+    files = {"adapter_model.safetensors", "adapter_config.json", "training_info.json"}
+    for name in (*files, "checkpoint.bin"):
+        (tmp_path / name).write_text("{}")
+    steps = [{"step": n, "loss": 1 / n, "learning_rate": 0.001} for n in range(1, 1_200)]
+    epochs = [{"step": n, "validation_loss": 0.5, "score": None, "valid": None} for n in (0, 1_199)]
+    made = {"data_hash": dataset.content_hash, "base": "smollm2", "settings": {"rank": 8, "targets": "attention"}}
+    info = {"dataset": "small", "smoke": True, "tokens_seen": 99, "made_with": made, "steps": steps, "epochs": epochs}
+    registered = registry.log_run("finetuning", "student", **FinetuneReport(tmp_path, info).logged())
     found = registry.lineage("student", version=registered.version)
     assert found["datasets"][0]["run_id"] == run_id
     assert found["metrics"]["loss"] == pytest.approx(1 / 1_199) and found["metrics"]["tokens_seen"] == 99
     run = store().get_run(registered.run_id)
     assert (run.data.tags["genesis.kind"], run.data.params["rank"], run.info.status) == ("finetuning", "8", "FINISHED")
-    files = files_of("student", registered.version).rglob("*")
-    assert [file.name for file in files if file.is_file()] == ["adapter_config.json"]
+    assert {file.name for file in files_of("student", registered.version).rglob("*") if file.is_file()} == files
 
 
 def test_a_run_that_something_stops_is_marked_as_failed(world):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import signal
 import threading
 import time
@@ -118,6 +119,29 @@ class FinetuneReport:
 
     folder: Path
     info: dict[str, Any]
+
+    def logged(self) -> dict[str, Any]:
+        """What `registry.log_run` keeps of it: settings, curves, and the adapter's files."""
+        info, made = self.info, self.info["made_with"]
+        measured = {"steps": ("loss", "learning_rate"), "epochs": ("validation_loss", "score", "valid")}
+
+        def save(folder: Path) -> None:
+            folder.mkdir()
+            for name in ("adapter_model.safetensors", "adapter_config.json", checkpoints.INFO):
+                shutil.copy2(self.folder / name, folder)
+
+        return {
+            "params": made["settings"],
+            "metrics": info,
+            "sources": [(info["dataset"], made["data_hash"])],
+            "save": save,
+            "curves": {
+                key: [(row["step"], row[key]) for row in info[part] if row[key] is not None]
+                for part, keys in measured.items()
+                for key in keys
+            },
+            "tags": {"genesis.base": made["base"], "genesis.smoke": str(info["smoke"])},
+        }
 
 
 def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:

@@ -90,7 +90,7 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
     return Pipeline([("features", _features(features, min_df)), ("classifier", classifier.set_params(**params))])
 
 
-def fitted(estimator: Any, texts: Sequence[str], labels: Sequence[str]) -> Any:
+def fitted(estimator: Any, texts: Sequence[str] | NDArray[Any], labels: NDArray[Any]) -> Any:
     """`estimator`, fitted; without scikit-learn's warnings on scarce labels, which are worded for the user elsewhere.
 
     Raises

@@ -146,7 +146,7 @@ def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple
         kept["text"].tolist(),
         kept["label"].tolist(),
         kept["language"].tolist(),
-        groups=[groups[row] for row in usable] if groups is not None else None,
+        groups=[groups[row] for row in usable.tolist()] if groups is not None else None,
         split=kept["split"].tolist() if len(dataset.counts) > 1 else None,
         name=dataset.path.name,
         content_hash=dataset.content_hash,

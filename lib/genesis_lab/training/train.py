@@ -252,7 +252,7 @@ def _search(
             searcher = HalvingRandomSearchCV(pipeline, draws, n_candidates=trials, min_resources="exhaust", **settings)
         found = fitted(searcher, examples.texts, examples.labels).cv_results_
     used = found.get("n_resources", [len(examples)] * len(found["params"]))
-    rows = [
+    rows: list[Row] = [
         {"params": _plain(params), "score": float(score), "spread": float(spread), "records": int(records)}
         for params, score, spread, records in zip(
             found["params"], found["mean_test_score"], found["std_test_score"], used, strict=True

@@ -158,8 +158,8 @@ def worth_of(
     if pool is None:
         why = "no real training data beside the test items"
         not_measured |= dict.fromkeys(("k_shots", "equivalence", "gains"), why)
-    if "embedding" in classifiers and (why := _no_embedder(texts, reference, pool, embeddings, on_progress)):
-        not_measured["embedding"] = why
+    if "embedding" in classifiers and (no_embedder := _no_embedder(texts, reference, pool, embeddings, on_progress)):
+        not_measured["embedding"] = no_embedder
         classifiers = [name for name in classifiers if name != "embedding"]
     n = len(reference)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=_REPLICATES).astype(np.float32)
