@@ -18,7 +18,6 @@ from genesis_lab.dataset import (
     assign_splits,
     open_dataset,
     schema_of,
-    split_dataset,
     writing,
 )
 from genesis_lab.errors import GenesisError, InvalidInput
@@ -283,34 +282,19 @@ def test_a_domain_of_ones_own_gets_its_columns_from_its_model():
         arrow_schema(Odd)
 
 
-def test_a_split_keeps_groups_whole_and_labels_even(tmp_path):
-    dataset = write(tmp_path / "d", conversations(200))
+THIRDS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def test_a_split_keeps_groups_whole_and_labels_even():
     groups = np.arange(200) // 4 * 4 + np.arange(200) % 2  # pairs
-    result = split_dataset(
-        dataset, tmp_path / "s", {"train": 0.8, "validation": 0.1, "test": 0.1}, groups=groups, seed=1
+    labels = np.arange(200) % 4
+    assigned, again, other = (
+        assign_splits(groups, THIRDS, labels=labels, rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
-    assert result.counts == {"train": 160, "validation": 20, "test": 20}
-    frame = result.sql("SELECT split, intent, conversation_id FROM data")
-    assert frame["conversation_id"].nunique() == 200
-    group = frame["conversation_id"].str[-8:].astype(int).map(lambda i: groups[i])
-    assert (frame.groupby(group)["split"].nunique() == 1).all()
-    assert frame[frame["split"] == "train"]["intent"].value_counts().between(38, 42).all()
-    assert result.manifest["parent"]["content_hash"] == dataset.content_hash
-    again = split_dataset(
-        dataset, tmp_path / "t", {"train": 0.8, "validation": 0.1, "test": 0.1}, groups=groups, seed=1
-    )
-    assert again.content_hash == result.content_hash
-    other = split_dataset(
-        dataset, tmp_path / "u", {"train": 0.8, "validation": 0.1, "test": 0.1}, groups=groups, seed=2
-    )
-    assert other.content_hash != result.content_hash
-
-
-def test_without_groups_the_same_opening_never_straddles_a_split(tmp_path):
-    same = [conversation(i, turns=[{"speaker": "customer", "text": f"HELLO  {i % 9}"}]) for i in range(90)]
-    result = split_dataset(write(tmp_path / "d", same), tmp_path / "s", {"train": 0.7, "test": 0.3}, stratify_by=None)
-    found = result.sql("SELECT turns[1].text AS text, count(DISTINCT split) AS n FROM data GROUP BY text")
-    assert len(found) == 9 and (found["n"] == 1).all()
+    assert np.bincount(assigned).tolist() == [160, 20, 20]
+    assert all(len(set(assigned[groups == group])) == 1 for group in set(groups))
+    assert all(38 <= n <= 42 for n in np.bincount(labels[assigned == 0]))
+    assert (assigned == again).all() and (assigned != other).any()
 
 
 @pytest.mark.parametrize("per_label", [1, 3, 7, 10])
@@ -339,18 +323,9 @@ def test_totals_come_out_right_even_where_a_label_is_too_rare_for_every_split(pe
         (3, {"train": 0.99, "test": 0.01}, "'test' would stay empty"),
     ],
 )
-def test_a_split_that_can_not_be_is_one_sentence(tmp_path, n, fractions, sentence):
-    dataset = write(tmp_path / "d", conversations(n))
+def test_a_split_that_can_not_be_is_one_sentence(n, fractions, sentence):
     with pytest.raises(InvalidInput, match=sentence):
-        split_dataset(dataset, tmp_path / "s", fractions)
-    assert leftovers(tmp_path) == ["d"]
-
-
-def test_groups_of_the_wrong_length_are_refused(tmp_path):
-    with pytest.raises(InvalidInput, match=r"one value per record \(4\), got 3"):
-        split_dataset(
-            write(tmp_path / "d", conversations(4)), tmp_path / "s", {"train": 0.5, "test": 0.5}, groups=[1, 2, 3]
-        )
+        assign_splits(np.arange(n), fractions, rng=np.random.default_rng(0))
 
 
 def test_a_report_is_made_again_only_when_its_settings_change(tmp_path):

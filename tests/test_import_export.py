@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from genesis_lab.bias import check_bias
 from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
-from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell, text_as_turns, turns_as_text
+from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell
+from genesis_lab.domains.conversations.foreign import text_as_turns, turns_as_text
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
@@ -486,7 +487,7 @@ def test_an_existing_file_is_only_replaced_on_demand(tmp_path):
     [
         ("out.xlsx", None, "can't be told from its ending"),
         ("out.csv", "xlsx", "Unknown format 'xlsx': expected jsonl, csv"),
-        ("out", "folder", "S3 addresses"),
+        ("out", "folder", "Unknown format 'folder': expected jsonl, csv"),
         ("s3:///key", None, "names no bucket"),
         ("just-a-name", "hub", "expected owner/name"),
     ],

@@ -4,7 +4,7 @@ from genesis_lab.dataset.exporting import export_dataset
 from genesis_lab.dataset.folder import Dataset, open_dataset, open_filled, read_reports, remembered, write_report
 from genesis_lab.dataset.importing import ImportReport, Problem, import_dataset
 from genesis_lab.dataset.schema import arrow_schema, schema_of
-from genesis_lab.dataset.splitting import assign_splits, split_dataset
+from genesis_lab.dataset.splitting import assign_splits
 from genesis_lab.dataset.writing import DatasetWriter
 
 __all__ = [
@@ -21,6 +21,5 @@ __all__ = [
     "read_reports",
     "remembered",
     "schema_of",
-    "split_dataset",
     "write_report",
 ]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from genesis_lab.domains import get_domain
+
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_TASKS = {"conversations": ["text-classification"], "timeseries": ["time-series-forecasting"]}
-_OTHER_TASK = ["text-generation"]
 
 
 def dataset_card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[str]) -> str:
@@ -23,82 +22,54 @@ def dataset_card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequ
     manifest : as in ``manifest.json``; ``generation`` says who made the records, ``import`` where they come from.
     languages : ISO codes found in the records.
     """
+    from huggingface_hub import DatasetCardData
+
     counts: Mapping[str, int] = manifest["counts"]
-    title = f"{manifest['domain']}: {sum(counts.values()):,} records"
-    generated = isinstance(manifest.get("generation"), Mapping)
-    header: dict[str, Any] = {
-        "pretty_name": _plain(title),
-        "task_categories": _TASKS.get(manifest["domain"], _OTHER_TASK),
-        "size_categories": [_size(sum(counts.values()))],
-        "tags": ["genesis-lab", *(["synthetic"] if generated else [])],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts],
-            }
-        ],
-    }
-    if languages:
-        header["language"] = list(languages)
-    if generated:
-        header["annotations_creators"] = ["machine-generated"]
-    lines = ["---", _yaml(header).rstrip(), "---", "", f"# {_escaped(title)}", "", _origin(manifest), ""]
-    lines += ["| split | records |", "|---|---|", *(f"| {_escaped(s)} | {n:,} |" for s, n in counts.items()), ""]
-    lines += ["| column | type |", "|---|---|", *(f"| {f.name} | `{_type(f.type)}` |" for f in schema), ""]
-    drops = manifest.get("drop_reasons") or {}
-    if drops:
-        lines += ["Answers that were not used:", ""]
-        lines += ["| reason | times |", "|---|---|", *(f"| {_escaped(r)} | {n} |" for r, n in drops.items()), ""]
-    lines += [f"{_escaped(note)} ({n:,} answers)\n" for note, n in (manifest.get("notes") or {}).items()]
-    if not_sent := manifest.get("not_sent"):
-        lines += [f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent.", ""]
-    lines += [f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`.", ""]
-    return "\n".join(lines)
-
-
-def _origin(manifest: Mapping[str, Any]) -> str:
-    generation, imported = manifest.get("generation"), manifest.get("import")
-    sentences = []
-    if isinstance(generation, Mapping):
-        provider, model = _escaped(generation.get("provider")), _escaped(generation.get("model"))
-        sentences.append(f"Synthetic records of domain {_escaped(manifest['domain'])}, made with Genesis Lab by")
-        sentences.append(f"provider {provider}, model {model}.")
+    total, domain, made = sum(counts.values()), manifest["domain"], manifest.get("generation")
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts]
+    header = DatasetCardData(
+        pretty_name=f"{domain}: {total:,} records",
+        task_categories=list(get_domain(domain).facets.task_categories) or None,
+        size_categories=[next((label for bound, label in _SIZES if total < bound), "1M<n<10M")],
+        tags=["genesis-lab", *(["synthetic"] if made else [])],
+        configs=[{"config_name": "default", "data_files": files}],
+        language=list(languages) or None,
+        annotations_creators=["machine-generated"] if made else None,
+    )
+    if made:
+        origin = (
+            f"Synthetic records of domain {_escaped(domain)}, made with Genesis Lab by provider "
+            f"{_escaped(made.get('provider'))}, model {_escaped(made.get('model'))}."
+        )
         if manifest.get("missing"):
-            sentences.append(f"Incomplete: {manifest['missing']:,} planned records are missing.")
-    elif isinstance(imported, Mapping):
-        sentences.append(f"Imported into Genesis Lab from {_escaped(imported.get('source'))}.")
+            origin += f" Incomplete: {manifest['missing']:,} planned records are missing."
+    elif source := manifest.get("import"):
+        origin = f"Imported into Genesis Lab from {_escaped(source.get('source'))}."
     else:
-        sentences.append(f"Records of domain {_escaped(manifest['domain'])}, written with Genesis Lab.")
-    return " ".join(sentences)
+        origin = f"Records of domain {_escaped(domain)}, written with Genesis Lab."
+    parts = ["---", header.to_yaml(), "---", "", f"# {_escaped(header.pretty_name)}", "", origin, ""]
+    parts += _table("split", "records", {split: f"{n:,}" for split, n in counts.items()})
+    parts += _table("column", "type", {field.name: f"`{_type(field.type)}`" for field in schema})
+    if drops := manifest.get("drop_reasons"):
+        parts += ["Answers that were not used:", "", *_table("reason", "times", drops)]
+    parts += [f"{_escaped(note)} ({n:,} answers)\n" for note, n in (manifest.get("notes") or {}).items()]
+    if not_sent := manifest.get("not_sent"):
+        parts += [f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent.", ""]
+    parts += [f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`.", ""]
+    return "\n".join(parts)
 
 
-def _yaml(data: Mapping[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.width = 10_000
-    yaml.dump(dict(data), stream)
-    return stream.getvalue()
-
-
-def _plain(value: object) -> str:
-    """One line without control characters."""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", str(value)).split())[:200]
+def _table(first: str, second: str, rows: Mapping[str, Any]) -> list[str]:
+    return [f"| {first} | {second} |", "|---|---|", *(f"| {_escaped(k)} | {v} |" for k, v in rows.items()), ""]
 
 
 def _escaped(value: object) -> str:
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(_plain(value), quote=False))
-
-
-def _size(n: int) -> str:
-    return next((label for bound, label in _SIZES if n < bound), "1M<n<10M")
+    """One line of text without control characters and without a meaning in Markdown or HTML."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", str(value)).split())[:200]
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(line, quote=False))
 
 
 def _type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"list<{_type(kind.value_type)}>"
-    if pa.types.is_struct(kind):
-        return f"{{{', '.join(field.name for field in kind)}}}"
-    return str(kind)
+    return f"{{{', '.join(field.name for field in kind)}}}" if pa.types.is_struct(kind) else str(kind)

@@ -1,4 +1,4 @@
-"""Values of foreign records: found by path, brought to the column's type; what does not fit is named."""
+"""Values of foreign records brought to the column's type; what does not fit is named."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ import pyarrow as pa
 from genesis_lab.texts import normal
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-
-
-def lookup(record: Any, path: str) -> Any:
-    """The value at ``a.b.0.c`` of nested objects and lists, or of the column of exactly that name, else None."""
-    if isinstance(record, Mapping) and path in record:
-        return record[path]
-    for step in path.split("."):
-        if isinstance(record, Mapping):
-            record = record.get(step)
-        elif isinstance(record, list | tuple) and step.isdecimal() and int(step) < len(record):
-            record = record[int(step)]
-        else:
-            return None
-    return record
 
 
 def fitted(value: Any, kind: pa.DataType, name: str, reasons: list[str]) -> Any:

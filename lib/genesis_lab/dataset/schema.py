@@ -7,15 +7,14 @@ import types
 from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel
 
 from genesis_lab.domains import get_domain
+from genesis_lab.domains.base import Arrow
 
-_SMALL_COUNTS = ("turn_count", "attempts")
-"""Integers that never need more than 32 bits."""
 _PLAIN: tuple[tuple[Any, pa.DataType], ...] = (
     (bool, pa.bool_()),
     (int, pa.int64()),
@@ -26,24 +25,16 @@ _PLAIN: tuple[tuple[Any, pa.DataType], ...] = (
 )
 
 
-def record_type(domain: str) -> type[BaseModel]:
-    """The pydantic model of a domain's records.
-
-    Raises
-    ------
-    InvalidInput : there is no such domain.
-    """
-    return get_domain(domain).record_type
-
-
 def schema_of(domain: str) -> pa.Schema:
-    """The columns of a domain's datasets."""
-    return arrow_schema(record_type(domain))
+    """The columns of a domain's datasets; `InvalidInput` if there is no such domain."""
+    return arrow_schema(get_domain(domain).record_type)
 
 
 @lru_cache
 def arrow_schema(record_type: type[BaseModel]) -> pa.Schema:
     """One nullable column per field; nested models become structs, lists lists, datetimes microseconds in UTC.
+
+    A field's own type is said by `Arrow` in its annotation.
 
     Raises
     ------
@@ -53,33 +44,31 @@ def arrow_schema(record_type: type[BaseModel]) -> pa.Schema:
 
 
 def _fields(model: type[BaseModel]) -> list[pa.Field]:
-    return [pa.field(name, _arrow_type(field.annotation, name)) for name, field in model.model_fields.items()]
+    fields = []
+    for name, field in model.model_fields.items():
+        said = next((part.type for part in field.metadata if isinstance(part, Arrow)), None)
+        kind = pa.type_for_alias(said) if said else _arrow_type(field.annotation)
+        if kind is None:
+            raise TypeError(f"field {name!r} of type {field.annotation!r} has no column type")
+        fields.append(pa.field(name, kind))
+    return fields
 
 
-def _arrow_type(annotation: Any, name: str) -> pa.DataType:
+def _arrow_type(annotation: Any) -> pa.DataType | None:
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _arrow_type(args[0], name)
-    if origin in (Union, types.UnionType):
-        kinds = {_arrow_type(arg, name) for arg in args if arg is not type(None)}
-        if len(kinds) == 1:
-            return kinds.pop()
-    elif origin is Literal:
-        kinds = {_arrow_type(type(arg), name) for arg in args if arg is not None}
-        if len(kinds) == 1:
-            return kinds.pop()
-    elif isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):
-        return pa.list_(_arrow_type(args[0], name))
-    elif annotation is AwareDatetime:
+    if origin in (Union, types.UnionType, Literal):
+        kinds = {_arrow_type(type(arg) if origin is Literal else arg) for arg in args if arg not in (None, type(None))}
+        return kinds.pop() if len(kinds) == 1 else None
+    if hasattr(annotation, "__metadata__"):
+        return _arrow_type(args[0])
+    if isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):
+        return pa.list_(item) if (item := _arrow_type(args[0])) else None
+    if annotation is AwareDatetime:
         return pa.timestamp("us", tz="UTC")
-    elif isinstance(annotation, type):
+    if isinstance(annotation, type):
         if issubclass(annotation, BaseModel):
             return pa.struct(_fields(annotation))
-        if annotation is int and name in _SMALL_COUNTS:
-            return pa.int32()
         if issubclass(annotation, Enum):
             return pa.string()
-        for python_type, arrow_type in _PLAIN:
-            if issubclass(annotation, python_type):
-                return arrow_type
-    raise TypeError(f"field {name!r} of type {annotation!r} has no column type")
+        return next((arrow for python, arrow in _PLAIN if issubclass(annotation, python)), None)
+    return None

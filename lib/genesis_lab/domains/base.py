@@ -5,9 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from genesis_lab.domains.foreign import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """In the annotation of a field: its column type, where Python's does not say it (``Annotated[int, Arrow("int32")]``)."""
+
+    type: str
 
 
 class Provenance(BaseModel):
@@ -21,7 +30,7 @@ class Provenance(BaseModel):
     spec_index: int | None = None
     spec_seed: int | None = None
     request_key: str | None = None
-    attempts: int = 1
+    attempts: Annotated[int, Arrow("int32")] = 1
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     generated_at: AwareDatetime | None = None
@@ -211,6 +220,16 @@ class Domain(ABC):
     def checks(self) -> Sequence[Check]:
         """What is looked at in a dataset's records."""
         return ()
+
+    def reader(self, field_map: Mapping[str, str], taxonomy: Any = None) -> Reader:
+        """Who finds the fields of a record in other people's data.
+
+        Parameters
+        ----------
+        field_map : our field to theirs.
+        taxonomy : the labels that records shall have, where the domain has such a list.
+        """
+        return Reader(tuple(self.record_type.model_fields), self.facets.aliases, field_map)
 
     def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """A record as the cells of a flat table."""

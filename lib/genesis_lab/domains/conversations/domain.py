@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from genesis_lab.domains.base import Answer, Domain, Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.foreign import ChatReader, turns_as_text
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import opening_sql, role_of
 from genesis_lab.domains.conversations.prompt import build_prompt, schema
@@ -162,6 +163,16 @@ class Conversations(Domain):
         return {"taxonomy": self.taxonomy.digest()} | file_digests(
             *Path(__file__).parent.glob("*.yaml"), *Path(__file__).parents[1].glob("function_words.yaml")
         )
+
+    def reader(self, field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None = None) -> ChatReader:
+        """Chats by role, labelled sentences, dialogues as text; None for `taxonomy`: Banking77, but others are welcome."""
+        return ChatReader(tuple(self.record_type.model_fields), field_map, taxonomy)
+
+    def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The turns as lines of text."""
+        turns = record["turns"]
+        readable = turns is not None and all(isinstance(turn, dict) for turn in turns)
+        return dict(record) | ({"turns": turns_as_text(turns)} if readable else {})
 
     def targets(self) -> Sequence[Target]:
         """Shares of language, intent, category, sentiment, complexity, resolution_status and resolution_time."""

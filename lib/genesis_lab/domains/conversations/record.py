@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.base import Arrow, Provenance
 
 Sentiment = Literal["positive", "neutral", "negative"]
 Complexity = Literal["simple", "medium", "complex"]
@@ -88,7 +88,7 @@ class Conversation(BaseModel):
     sentiment: Sentiment
     complexity: Complexity
     language: Language
-    turn_count: int
+    turn_count: Annotated[int, Arrow("int32")]
     emotion_arc: EmotionArc
     resolution_time: ResolutionTime
     resolution_status: Resolution

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.dataset.fields import lookup
-from genesis_lab.dataset.spreadsheet import text_as_turns
 from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
+from genesis_lab.domains.foreign import Reader, lookup
 from genesis_lab.texts import same_words
 
 TURNS = ("turns", "messages", "dialogue", "dialog", "conversation", "conversations")
@@ -20,20 +21,69 @@ TURN_SPEAKER = ("speaker", "role", "from", "sender")
 TURN_TEXT = ("text", "content", "value", "message", "utterance", "parts")
 
 
-class ChatReader:
+_INDENT = "    "
+_SPEAKER = re.compile(r"\w[\w .'’-]*")
+_LINE = re.compile(rf"({_SPEAKER.pattern}):(?: (.*)|(.*))")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def turns_as_text(turns: Sequence[Mapping[str, Any]]) -> str:
+    """One ``speaker: text`` per turn, further lines of a text indented; JSON where that could not be read back."""
+    lines = []
+    for turn in turns:
+        speaker, text = turn["speaker"], turn["text"]
+        if speaker is None or text is None or not _SPEAKER.fullmatch(speaker) or _CONTROL.search(text):
+            return json.dumps(list(turns), ensure_ascii=False)
+        lines.append(f"{speaker}: " + text.replace("\n", "\n" + _INDENT))
+    return "\n".join(lines) if lines else "[]"
+
+
+def text_as_turns(cell: str) -> list[Any]:
+    """The turns in a cell that `turns_as_text` wrote, or anyone else in the same form.
+
+    Raises
+    ------
+    ValueError : a line has no speaker.
+    """
+    if cell.lstrip().startswith("["):
+        found = json.loads(cell)
+        return found if isinstance(found, list) else [found]
+    turns: list[dict[str, str]] = []
+    for number, line in enumerate(cell.split("\n"), 1):
+        line = line.removesuffix("\r")
+        begun = _LINE.fullmatch(line)
+        if turns and line.startswith(_INDENT):
+            turns[-1]["text"] += "\n" + line.removeprefix(_INDENT)
+        elif begun:
+            turns.append({"speaker": begun[1], "text": begun[2] or begun[3] or ""})
+        else:
+            raise ValueError(f'line {number} of the turns is not "speaker: text"')
+    return turns
+
+
+class ChatReader(Reader):
     """Finds turns and labels in foreign records, and derives what follows from them."""
 
-    extra_fields = ("text", "turns.speaker", "turns.text")
+    extra_fields = ("turns.speaker", "turns.text", "text")
+    essential = ("turns",)
 
-    def __init__(self, field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None) -> None:
-        self._map = field_map
+    def __init__(
+        self, fields: Sequence[str], field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None
+    ) -> None:
+        super().__init__(fields, {}, field_map)
         self._strict = taxonomy is not None
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy or BANKING77)
         self._spelling = {same_words(name): name for name in self.taxonomy.names}
-        self.used: set[str] = set()
+        self.about = {"taxonomy": self.taxonomy.name}
         self._done: Counter[str] = Counter()
 
-    def turns(self, raw: Mapping[str, Any], reasons: list[str]) -> list[Any] | None:
+    def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values of our fields; the turns as speaker and text, the label as the intent."""
+        raw, reasons = self._labelled(raw), list[str]()
+        record = {name: self.value(raw, name) for name in self.fields if name != "turns"}
+        return record | {"turns": self._turns(raw, reasons)}, reasons
+
+    def _turns(self, raw: Mapping[str, Any], reasons: list[str]) -> list[Any] | None:
         """The turns in a record: its messages, or its text as the only one."""
         value = self._first(raw, "turns", TURNS)
         if isinstance(value, str) and value.strip():
@@ -54,15 +104,15 @@ class ChatReader:
         self._done["sentences became conversations of one turn"] += 1
         return [{"speaker": "customer", "text": self._text(text)}]
 
-    def labelled(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _labelled(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """The record with its label as its intent; Banking77's own files call it ``category``."""
-        if "intent" in self._map or raw.get("intent") is not None:
+        if "intent" in self.field_map or raw.get("intent") is not None:
             return raw
         label = self._first(raw, "intent", LABEL)
         if label is not None:
             return {**raw, "intent": label}
         category = raw.get("category")
-        if "category" not in self._map and isinstance(category, str) and category in self.taxonomy.category_of:
+        if "category" not in self.field_map and isinstance(category, str) and category in self.taxonomy.category_of:
             self._done["intents found in column 'category'"] += 1
             return {**raw, "intent": category, "category": None}
         return raw
@@ -117,14 +167,14 @@ class ChatReader:
         return "\n".join(texts) or None
 
     def _part(self, item: Mapping[str, Any], name: str, usual: tuple[str, ...]) -> Any:
-        if name in self._map:
-            return lookup(item, self._map[name])
+        if name in self.field_map:
+            return lookup(item, self.field_map[name])
         return next((item[key] for key in usual if item.get(key) is not None), None)
 
     def _first(self, raw: Mapping[str, Any], name: str, usual: tuple[str, ...]) -> Any:
         """The value at the mapped path, else under the first of the usual names that has one."""
-        if name in self._map:
-            return lookup(raw, self._map[name])
+        if name in self.field_map:
+            return lookup(raw, self.field_map[name])
         for key in usual:
             value = raw.get(key)
             if value is not None:
