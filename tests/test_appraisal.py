@@ -13,8 +13,8 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.files import output_root, write_atomically
 from genesis_lab.generation import config_for, generate, open_or_generate
 from genesis_lab.notebooks import find_notebook, read_notebook
-from genesis_lab.reporting import sections
-from genesis_lab.reporting.pages import report_html
+from genesis_lab.reporting.page import page_html
+from genesis_lab.reporting.views import view
 from genesis_lab.training.config import train_config
 from genesis_lab.training.models import save_model
 from genesis_lab.training.train import train
@@ -36,7 +36,7 @@ def test_what_is_missing_of_teacher_examples_is_made_and_kept(role) -> None:
     reports = appraisal.complete(data)
     assert set(read_reports(data)) == {"teaching", "bias"} == set(reports)
     page = appraisal.page(data, reports, title="Mine")
-    assert page.title == "Mine" and page.figures["examples"][0] == 12
+    assert page.title == "Mine" and page.subtitle.startswith("12 examples")
     assert appraisal.metrics(page, reports) == {"score": 1.0, "issues": 0, "bias": "none", "verdict": None}
 
 
@@ -73,7 +73,7 @@ def test_records_of_others_that_cannot_be_read_are_named_and_stop_no_report() ->
     assert reports["student"] == mine
     page = appraisal.page(data, reports)
     assert all(name in str(page.provenance["left out"]) for name in broken)
-    assert "not measured: the record that is kept of it is not whole" in report_html(page)
+    assert "not measured: the record that is kept of it is not whole" in page_html(page)
 
 
 def test_a_report_of_the_dataset_that_cannot_be_read_is_named() -> None:
@@ -89,7 +89,7 @@ def test_a_classifier_of_other_data_has_no_say_in_the_verdict() -> None:
     write_report(data, "training", foreign)
     reports = appraisal.complete(data, reference="none", embeddings=False)
     assert "training" not in reports and read_reports(data)["training"] == foreign
-    assert "not measured: no classifier was trained" in report_html(appraisal.page(data, reports))
+    assert "not measured: no classifier was trained" in page_html(appraisal.page(data, reports))
 
 
 def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
@@ -99,7 +99,7 @@ def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
     reports = appraisal.complete(data, reference="none", embeddings=False)
     page = appraisal.page(data, reports, sentences=["where is my card?"])
     assert {path: path.read_bytes() for path in (output_root() / "models").rglob("*") if path.is_file()} == models
-    assert "learned from other data" in report_html(page)
+    assert "learned from other data" in page_html(page)
     assert page.status == "FAIL" and "enough examples per label" in page.summary and "classifier" in page.summary
     assert appraisal.metrics(page, reports)["verdict"] == "FAIL"
 
@@ -112,9 +112,9 @@ def test_conversations_need_their_own_reports(tmp_path) -> None:
 def test_bias_of_teacher_examples_is_drawn_as_far_as_it_is_known() -> None:
     data = open_or_generate(generate(config_for("requirements")(total=60)).name, others=True)
     report = check_bias(data)
-    titles = [figure.layout.title.text for figure in sections.bias_targets(report)]
-    assert [title.split()[0] for title in titles] == ["Language", "Industry", "Emphasis"]
-    for nothing in (sections.bias_appearances(report), sections.bias_coverage(report)):
+    titles = [figure.layout.title.text for figure in view("bias", "targets", report)]
+    assert [title.split(":")[0] for title in titles] == ["Language", "Industry", "Emphasis"]
+    for nothing in (view("bias", name, report) for name in ("appearances", "coverage")):
         assert str(nothing).startswith("not measured: examples have no ")
 
 

@@ -10,7 +10,7 @@ from genesis_lab.dataset import Dataset, read_reports, write_report
 from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:
-    from genesis_lab.reporting.pages import Report
+    from genesis_lab.reporting.page import Page
 
 Reports = dict[str, dict[str, Any]]
 
@@ -73,7 +73,7 @@ def page(
     sentences: Sequence[str] = (),
     title: str = "",
     seed: int = 0,
-) -> Report:
+) -> Page:
     """The page about a dataset, from the reports that `complete` gives.
 
     Parameters
@@ -85,30 +85,28 @@ def page(
     made = {"dataset": dataset.path, "made with": f"Genesis Lab {__version__}"}
     if left_out := reports.get("left_out"):
         made["left out"] = "; ".join(f"{path}: {why}" for path, why in left_out.items())
-    if _holds_chats(dataset):
-        return _page_of_chats(dataset, reports, model, sentences, title, seed, made)
-    from genesis_lab.reporting.role_report import role_report
-    from genesis_lab.validation.audit import role_of
+    from genesis_lab.domains import get_domain
+    from genesis_lab.reporting.story import dataset_page
 
-    role = role_of(dataset)
-    picked = dataset.sql(
-        "SELECT * EXCLUDE split FROM data "
-        f"QUALIFY row_number() OVER (PARTITION BY language ORDER BY hash(concept || '{seed}')) = 1 ORDER BY language"
-    )
-    examples = [role.example(record) for record in picked.to_dict("records")]
-    return role_report(
+    facets = get_domain(dataset.domain).facets
+    frame = dataset.frame(columns=[name for name in facets.attributes if name in dataset.schema.names])
+    return dataset_page(
         dataset.name,
-        dataset.manifest,
-        reports,
-        samples=[(example.question, example.answer) for example in examples],
+        reports | {"manifest": dataset.manifest},
+        unit=facets.unit,
+        kinds=(*needed(dataset), "verdict" if _holds_chats(dataset) else "evaluation"),
+        counts={name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in frame},
+        samples=_picked(dataset, seed),
+        facets=facets,
+        sentences=_understood(dataset, model, sentences) if _holds_chats(dataset) else None,
         title=title,
         provenance=made,
     )
 
 
-def metrics(page: Report, reports: Reports) -> dict[str, float | int | str | None]:
+def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]:
     """The few values that pipelines and sweeps keep of a page."""
-    from genesis_lab.reporting.students import headline
+    from genesis_lab.reporting.views import headline
 
     bias = reports["bias"]["severity"]
     if "quality" in reports:
@@ -193,38 +191,26 @@ def _of_this(hashes: Iterable[str], dataset: Dataset) -> bool:
     return list(hashes) == [dataset.content_hash]
 
 
-def _page_of_chats(
-    dataset: Dataset,
-    reports: Reports,
-    model: str,
-    sentences: Sequence[str],
-    title: str,
-    seed: int,
-    made: dict[str, object],
-) -> Report:
-    from genesis_lab.reporting.dataset_report import dataset_report
+def _picked(dataset: Dataset, seed: int) -> list[Any]:
+    """Records to show: short conversations, or a question and its answer in each language."""
+    if _holds_chats(dataset):
+        few = f"SELECT * FROM data WHERE len(turns) <= 6 ORDER BY hash(conversation_id || '{seed}') LIMIT 2"
+        return dataset.sql(few).to_dict("records")
+    from genesis_lab.validation.audit import role_of
 
-    columns = ["language", "sentiment", "complexity", "resolution_status", "category", "intent"]
-    frame = dataset.frame(columns=columns)
-    counts = {name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in columns}
-    picked = dataset.sql(f"SELECT * FROM data WHERE len(turns) <= 6 ORDER BY hash(conversation_id || '{seed}') LIMIT 2")
-    return dataset_report(
-        dataset.name,
-        dataset.manifest,
-        reports,
-        counts=counts,
-        samples=picked.to_dict("records"),
-        examples=_understood(dataset, model, sentences),
-        title=title,
-        provenance=made,
+    picked = dataset.sql(
+        "SELECT * EXCLUDE split FROM data "
+        f"QUALIFY row_number() OVER (PARTITION BY language ORDER BY hash(concept || '{seed}')) = 1 ORDER BY language"
     )
+    examples = [role_of(dataset).example(record) for record in picked.to_dict("records")]
+    return [(example.question, example.answer) for example in examples]
 
 
 def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
     """What the saved classifier of this name makes of sentences, if it learned from this dataset."""
     from genesis_lab.errors import InvalidInput
-    from genesis_lab.reporting import sections
-    from genesis_lab.reporting.tables import NotMeasured
+    from genesis_lab.reporting.html import NotMeasured
+    from genesis_lab.reporting.views import predictions
     from genesis_lab.training.models import load_model
 
     try:
@@ -233,4 +219,4 @@ def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
         return NotMeasured(f"sentences were not read ({error})")
     if not _of_this((source.content_hash for source in saved.card.sources), dataset):
         return NotMeasured(f"model {model!r} learned from other data")
-    return sections.predictions(saved.predict(sentences), sentences)
+    return predictions(saved.predict(sentences), sentences)

@@ -24,7 +24,7 @@ from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.providers.base import Usage
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.reporting import evaluation as shown
+from genesis_lab.reporting.views import VIEWS, view
 from genesis_lab.stats import CANT_TELL, Interval, Paired, paired
 from scripted import ScriptedProvider
 from share_role import Share
@@ -73,8 +73,8 @@ def test_the_benchmark_picks_by_its_rule_and_goes_on_where_a_model_is_missing(tm
     assert "pip install x" in report.not_measured["missing"] and "too long" in report.not_measured["refusing"]
     strict = replace(report, threshold=1.1)
     assert strict.picked is None and "None is good enough" in strict.verdict
-    for draw in (shown.scores, shown.quality_and_speed, shown.cards, shown.costs, shown.parts):
-        assert {"good", "poor"} <= named(draw(report.to_dict())), draw.__name__
+    for each in VIEWS["benchmark"]:
+        assert {"good", "poor"} <= named(view("benchmark", each.name, report.to_dict())), each.name
 
 
 def test_from_three_questions_nothing_is_picked(tmp_path) -> None:
@@ -125,8 +125,8 @@ def test_a_gain_on_enough_concepts_is_called_better_and_shown(tmp_path) -> None:
     assert report.headline.difference.estimate == pytest.approx(0.75) and report.teacher.estimate == 1
     assert (report.headline.wins, report.headline.ties, report.headline.losses) == (30, 0, 0)
     assert "better (+75 points" in report.verdict
-    for draw in (shown.forest, shown.verdicts, shown.scores, shown.cards, shown.parts, shown.worst, shown.costs):
-        assert {FINE_TUNED, "fair"} <= named(draw(report.to_dict())), draw.__name__
+    for each in VIEWS["evaluation"]:
+        assert {FINE_TUNED, "fair"} <= named(view("evaluation", each.name, report.to_dict())), each.name
 
 
 def test_under_50_concepts_nothing_is_significant_and_a_smoke_run_says_so(tmp_path) -> None:

@@ -27,7 +27,7 @@ from genesis_lab.finetuning.tasks import encode, question_of, role_of
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.local import LocalProvider, chat_tokens
 from genesis_lab.providers.local_models import load_model
-from genesis_lab.reporting import lessons
+from genesis_lab.reporting.views import view
 from tiny_models import FORGETFUL, tiny_llama, tiny_model
 
 SMALL = {
@@ -472,7 +472,7 @@ def test_a_template_that_drops_the_instruction_teaches_it_all_the_same_and_the_r
     assert instruction[:40] in prepared.loaded.tokenizer.decode(prepared.train[0].prompt)
     info = train(prepared).info
     assert "head of the first question" in info["notes"][0]
-    said = lessons.facts(info).html
+    said = view("student", "run", info).html
     assert "head of the first question" in said and "2 q_proj" in said
 
 

@@ -16,7 +16,8 @@ from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.reporting import teaching
+from genesis_lab.reporting.html import dialogue
+from genesis_lab.reporting.views import view
 from genesis_lab.validation.quality import validate
 from genesis_lab.validation.teaching import teaching_report
 from providers.openai_server import running
@@ -139,11 +140,11 @@ def test_several_teachers_write_one_dataset_and_each_record_says_whose_it_is(tmp
 def test_the_pictures_and_tables_say_what_the_report_says(tmp_path) -> None:
     data = generation.generate(config_for("requirements")(total=20))
     report = teaching_report(data)
-    assert "20 of 20 answers" in teaching.threshold_curve(report).layout.title.text
-    assert "Mean score 1.00" in teaching.score_parts(report).layout.title.text
-    assert "no issue" in repr(teaching.audit_issues(report["audit"])) and "train" in repr(teaching.splits(report))
+    assert "20 of 20 answers" in view("teaching", "thresholds", report).layout.title.text
+    assert "Mean score 1.00" in view("teaching", "parts", report).layout.title.text
+    assert "no issue" in repr(view("teaching", "audit", report)) and "train" in repr(view("teaching", "splits", report))
     example = get_domain("requirements").example(data.frame().iloc[0].to_dict())
-    shown = teaching.dialogue([(example.question, "<script>")])
+    shown = dialogue([(example.question, "<script>")])
     assert "&lt;script&gt;" in shown.html and example.question in repr(shown)
 
 
@@ -153,9 +154,9 @@ def test_an_empty_or_foreign_set_is_reported_too(tmp_path) -> None:
     data, _ = import_dataset(source, "theirs", domain="requirements")
     report = teaching_report(data)
     assert report["records"] == 1 and report["min_score"] is None and report["scores"]["valid"] == 0
-    assert "missing field" in repr(teaching.audit_issues(report["audit"]))
-    assert "of 1 answers" in teaching.threshold_curve(report).layout.title.text
-    assert "Mean score" in teaching.score_parts(report).layout.title.text
+    assert "missing field" in repr(view("teaching", "audit", report))
+    assert "of 1 answers" in view("teaching", "thresholds", report).layout.title.text
+    assert "Mean score" in view("teaching", "parts", report).layout.title.text
     assert check_bias(data)["not_measured"]["industry"] == "no target"
 
 

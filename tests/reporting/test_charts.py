@@ -1,47 +1,49 @@
 """Charts are small, the same every time, and safe to open."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.reporting import charts, figures
-from genesis_lab.reporting.tables import NotMeasured
+from genesis_lab.reporting.html import NotMeasured
+from genesis_lab.reporting.views import shares, view
 
-INTENTS = [f"an_intent_with_a_rather_long_name_{i}" for i in range(77)]
-CURVE = pd.DataFrame({"k": [1, 5, 20], "score": [0.5, 0.7, 0.8], "low": [0.4, 0.6, 0.7], "high": [0.6, 0.8, 0.9]})
-SHARES = {"positive": 0.3, "neutral": 0.5, "negative": 0.2}
+NAMES = [f"a_label_with_a_rather_long_name_{i}" for i in range(77)]
+
+
+def within(value: float) -> dict[str, float]:
+    return {"estimate": value, "low": value - 0.1, "high": value + 0.1, "n": 50}
+
+
+CURVE = [(k, within(score)) for k, score in ((1, 0.5), (5, 0.7), (20, 0.8))]
 needs_chrome = pytest.mark.skipif(figures.find_chrome() is None, reason="no Chrome on this machine")
 
 
 def all_charts() -> dict[str, go.Figure]:
-    matrix = pd.DataFrame(np.eye(77) * 30 + 1, INTENTS, INTENTS)
-    long = pd.DataFrame(
-        {"metric": ["a", "a"], "dataset": ["x", "y"], "value": [0.4, 0.9], "low": 0.3, "high": [0.5, 1]}
-    )
+    cells = {(a, b): 0.5 for a in NAMES[:25] for b in NAMES[:25]}
+    rows = [{"name": name, "value": within(0.4)} for name in NAMES]
+    aims = [{"name": v, "value": within(s), "target": s} for v, s in (("positive", 0.3), ("neutral", 0.7))]
+    differences = [{"name": "a − b", "value": {"estimate": 5.0, "low": -1.0, "high": 11.0}}]
+    pairs = [{"name": name, "of": of, "value": 0.5} for name in "pq" for of in ("x", "y")]
     return {
-        "intents": charts.intent_distribution(
-            pd.DataFrame({"en": 5, "es": 5}, index=INTENTS), dict.fromkeys(INTENTS, "c")
+        "many dots": charts.dots(rows, title="Recall", axis="recall"),
+        "targets": charts.dots(aims, title="As planned", axis="share", spec=".1%"),
+        "differences": charts.dots(differences, title="Can't be told", axis="points", span=None, band=3),
+        "two series": charts.dots(pairs, title="Side by side", axis="score"),
+        "lines": charts.lines(
+            {"s": CURVE}, title="Worth 9.4", x="k", y="accuracy", log=True, marks={"here": (within(9.4), within(0.75))},
+            levels={"names alone": 0.6},
         ),
-        "distribution": charts.distribution({"positive": 30, "neutral": 50, "negative": 20}, "sentiment"),
-        "composition": charts.composition({"language": {"en": 5, "es": 5}}),
-        "target": charts.target_vs_observed(SHARES, SHARES, "sentiment", intervals={"positive": (0.2, 0.4)}),
-        "association": charts.association_heatmap(matrix.iloc[:5, :5] / 40),
-        "radar": charts.quality_radar({"a": {"p": 0.4, "q": 0.5, "r": None}, "b": {"p": 0.4, "q": 0.9, "r": 1.0}}),
-        "scores": charts.score_list(pd.DataFrame({"intent": INTENTS, "score": 0.4}), label="intent"),
-        "confusion": charts.confusion_heatmap(matrix),
-        "calibration": charts.calibration(pd.DataFrame({"confidence": [0.5], "accuracy": [0.4], "n": [9]})),
-        "k-shot": charts.k_shot_curve(
-            {"s": CURVE}, {"s": charts.Mark(0.75, 0.7, 0.8, 9.4, 8.1, 10.9)}, floors={"s": 0.6}
-        ),
-        "learning": charts.learning_curve({"s": CURVE.rename(columns={"k": "n"})}),
-        "scores side by side": charts.compare_scores(long),
-        "shares side by side": charts.compare_distributions({"x": SHARES, "y": SHARES}, "sentiment"),
-    }
+        "bars": charts.bars(dict.fromkeys(NAMES, 20), title="77 labels", axis="conversations"),
+        "bars side by side": charts.bars({"x": {"en": 0.5}, "y": {"en": 0.4}}, title="Share", axis="share", spec=".0%"),
+        "stack": charts.stack({"language": {"en": 5, "es": 5}}, title="Made of", unit="records"),
+        "heat": charts.heat(cells, title="Together", measure="V"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(all_charts()))
@@ -53,33 +55,31 @@ def test_a_chart_is_small_plain_json_and_the_same_twice(name: str) -> None:
     assert figures.summary(all_charts()[name]).startswith("[chart] ")
 
 
-def test_a_title_says_what_is_seen() -> None:
-    found = all_charts()
-    assert "Worth 9.4 [8.1–10.9] real labelled examples per intent" in figures.summary(found["k-shot"])
-    assert figures.summary(found["target"]) == "[chart] Sentiment meets its target"
-
-
 def test_what_was_not_measured_is_named_and_not_drawn_as_zero() -> None:
-    fig = charts.quality_radar({"completeness": 1.0, "judge": None})
+    rows = [{"name": "completeness", "value": 1.0}, {"name": "judge", "value": None}]
+    fig = charts.dots(rows, title="Quality", axis="score")
     assert "not measured: judge" in fig.layout.title.subtitle.text
-    assert not any("judge" in axis for trace in fig.data for axis in trace.theta)
+    assert [list(trace.x) for trace in fig.data] == [[1.0]]
 
 
-def test_labels_from_data_are_not_read_as_markup() -> None:
+def test_labels_and_titles_from_data_are_not_read_as_markup() -> None:
     evil = '<a href="https://evil.example">click</a>'
-    drawn = json.dumps(figures.lean(charts.distribution({evil: 3, "b": 1}, evil)))
-    assert "<a href" not in drawn
+    interval = within(0.5)
+    drawn = [
+        charts.bars({evil: 3, "b": 1}, title=evil, axis=evil, subtitle=evil),
+        charts.dots([{"name": evil, "value": interval, "of": evil, "note": evil}], title=evil, axis=evil),
+        charts.lines({evil: CURVE}, title=evil, x=evil, y=evil, levels={evil: 0.5}, marks={evil: (1, interval)}),
+        charts.stack({evil: {evil: 1}}, title=evil, unit=evil),
+        charts.heat({(evil, "b"): 0.1}, title=evil, measure=evil, x=evil, y=evil),
+    ]
+    assert not [fig for fig in drawn if "<a href" in json.dumps(figures.lean(fig))]
 
 
 @pytest.mark.parametrize("empty", [{}, {"en": 0}])
 def test_an_empty_dataset_still_has_a_chart(empty: dict[str, int]) -> None:
-    drawn = [charts.distribution(empty, "language"), charts.composition({"language": empty})]
+    drawn = [shares(empty, "language", unit="records"), charts.stack({"language": empty}, title="t", unit="records")]
     assert not any(value for fig in drawn for trace in fig.data for value in trace.x or ())
-    said = figures.summary(drawn[0])
-    assert said == ("[chart] Language: most often en (–)" if empty else "[chart] Language: no data")
-    assert (
-        figures.summary(charts.intent_distribution(empty)) == f"[chart] {len(empty)} intents with 0 conversations each"
-    )
+    assert figures.summary(drawn[0]) == "[chart] Language: no data (n = 0)"
 
 
 def test_numpy_arrays_and_nan_become_plain_lists() -> None:
@@ -90,7 +90,7 @@ def test_numpy_arrays_and_nan_become_plain_lists() -> None:
 
 @needs_chrome
 def test_a_picture_is_the_same_bytes_twice() -> None:
-    fig = all_charts()["k-shot"]
+    fig = all_charts()["lines"]
     assert figures.image(fig, "svg") == figures.image(fig, "svg")
     png = figures.image(fig)
     assert png == figures.image(fig) and png.startswith(b"\x89PNG") and len(png) < figures.MAX_BYTES
@@ -99,7 +99,7 @@ def test_a_picture_is_the_same_bytes_twice() -> None:
 def test_without_chrome_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "find_chrome", lambda: None)
     with pytest.raises(MissingDependency, match="needs Chrome or Chromium, which is not installed: install chromium"):
-        figures.image(all_charts()["target"])
+        figures.image(all_charts()["targets"])
 
 
 def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pictures(
@@ -110,11 +110,11 @@ def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pi
     monkeypatch.setattr(figures, "display", lambda data, **_: shown.append(data))
     figures._can_draw.cache_clear()
     with pytest.raises(Unavailable, match="false did not draw a figure"):
-        figures.image(all_charts()["target"])
-    figures.show(all_charts()["target"])
+        figures.image(all_charts()["targets"])
+    figures.show(all_charts()["targets"])
     figures._can_draw.cache_clear()
     assert "image/png" not in shown[0]
-    assert shown[0]["text/plain"] == "[chart] Sentiment meets its target"
+    assert shown[0]["text/plain"] == "[chart] As planned"
 
 
 def test_what_stands_in_for_a_chart_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,12 +122,11 @@ def test_what_stands_in_for_a_chart_is_shown_as_it_is(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "not measured: no reference\n"
 
 
-def test_a_heat_map_of_many_classes_shows_the_pair_that_its_title_names() -> None:
-    names = [f"intent_{i:02d}" for i in range(40)]
-    matrix = pd.DataFrame(0, index=names, columns=names)
-    for i, name in enumerate(names):
-        matrix.loc[name, names[(i + 1) % 40]] = matrix.loc[name, names[(i + 2) % 40]] = 1
-    matrix.loc["intent_30", "intent_39"] = 3
-    heat = charts.confusion_heatmap(matrix, limit=10)
-    assert "intent_30 taken for intent_39" in heat.layout.title.text
-    assert {"intent_30", "intent_39"} <= set(heat.data[0].x)
+def test_a_heat_map_of_many_labels_shows_the_pair_that_its_title_names() -> None:
+    names = [f"label_{i:02d}" for i in range(40)]
+    recalls = [{"label": name, "recall": within(0.5)} for name in names]
+    often = [{"label": a, "predicted": b, "count": 1} for a, b in pairwise(names)]
+    exam = {"per_label": recalls, "confusions": [*often, {"label": "label_30", "predicted": "label_39", "count": 3}]}
+    heat = view("training", "heat", {"reference": exam})
+    assert "label_30 taken for label_39 (3 of 50)" in heat.layout.title.text
+    assert {"label_30", "label_39"} <= set(heat.data[0].x) and len(heat.data[0].x) == 20

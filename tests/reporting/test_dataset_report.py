@@ -4,11 +4,22 @@ from typing import Any
 
 import pytest
 
-from genesis_lab.reporting import pages
-from genesis_lab.reporting.dataset_report import dataset_report, key_figures, next_steps, summary
-from genesis_lab.reporting.markup import Html
+from genesis_lab.domains import get_domain
+from genesis_lab.reporting.html import Html
+from genesis_lab.reporting.page import page_html
+from genesis_lab.reporting.story import dataset_page, key_figures, next_steps
+from genesis_lab.reporting.views import view, views
 
 COUNTS = {"language": {"es": 5, "en": 5}, "intent": {"refund": 10}, "category": {"refunds": 10}, "sentiment": {}}
+
+
+KINDS = ("verdict", "quality", "scorecard", "bias", "training")
+FACETS = get_domain("conversations").facets
+
+
+def page(given: dict[str, Any], made: dict[str, Any] | None = None, **options: Any) -> Any:
+    reports = given | {"manifest": made or manifest()}
+    return dataset_page("mine", reports, unit="conversations", kinds=KINDS, counts=COUNTS, facets=FACETS, **options)
 
 
 def manifest(**facts: Any) -> dict[str, Any]:
@@ -51,47 +62,52 @@ def bias(severity: str = "none") -> dict[str, Any]:
     return {"severity": severity, "findings": [finding], "associations": [], "not_measured": {}}
 
 
-def test_the_key_figures_are_those_of_the_best_student_with_their_intervals() -> None:
-    found = key_figures(manifest(), {"scorecard": card(), "bias": bias("low")})
-    assert found["worth"] == ("3.7", "real labelled examples per intent [2.6–over 10]")
+def test_the_key_figures_are_those_of_the_best_learner_with_their_intervals() -> None:
+    found = key_figures({"scorecard": card(), "bias": bias("low")})
+    assert found["worth"] == ("3.7", "real labelled examples per label [2.6–over 10]")
     assert found["accuracy on real data"] == ("75%", "[70%–80%] of 100 real messages")
     assert found["imbalance"] == ("low", "1 of 1 checks found something")
 
 
 def test_what_has_no_report_is_not_measured_and_the_page_still_comes() -> None:
-    page = dataset_report("mine", manifest(generation=None, cost_usd=None), {}, counts=COUNTS)
-    html = pages.report_html(page)
-    for why in (
-        "no scorecard",
-        "no quality report",
-        "no bias report",
-        "no classifier was trained",
-        "no price is known",
-    ):
-        assert f"not measured: {why}" in html
-    assert "not generated here" in page.summary
-    assert page.status == ""
+    found = page({}, manifest(generation=None, cost_usd=None))
+    html = page_html(found)
+    why = ("no scorecard", "no quality report", "no bias report", "no classifier was trained", "no price is known")
+    assert not [each for each in why if f"not measured: {each}" not in html]
+    assert "not generated here" in str(found.provenance["written by"])
+    assert found.status == ""
 
 
-def test_a_scorecard_without_students_says_why() -> None:
+def test_a_report_that_lacks_something_says_so_and_the_page_still_comes() -> None:
+    whole = {"scorecard": card(), "bias": bias("low"), "training": {"chosen": "x"}, "quality": {"records": 3}}
+    html = page_html(page(whole, {"counts": {"train": 3}}))
+    assert "not measured: the record that is kept of it is not whole" in html
+    for kind, report in whole.items():
+        for key in report:
+            views(kind, {name: value for name, value in report.items() if name != key})
+
+
+def test_a_scorecard_without_learners_says_why() -> None:
     empty = {"students": [], "not_measured": {"scorecard": "no reference"}, "worth": {}}
-    assert "not measured: no reference" in str(key_figures(manifest(), {"scorecard": empty})["worth"])
-    assert "was not measured" in summary("mine", manifest(), {"scorecard": empty})
+    assert "not measured: no reference" in str(key_figures({"scorecard": empty})["worth"])
+    names = ("real examples", "worth", "growth", "gains", "hardest", "mixed up")
+    assert {str(view("scorecard", name, empty)) for name in names} == {"not measured: no reference"}
 
 
 def test_a_check_that_had_nothing_to_check_does_not_say_balanced() -> None:
-    reports = {"bias": bias() | {"findings": []}}
-    assert "not measured: nothing to hold against a plan" in str(key_figures(manifest(), reports)["imbalance"])
-    assert "balanced" not in summary("mine", manifest(), reports)
+    nothing = bias() | {"findings": []}
+    assert "not measured: nothing to hold against a plan" in str(key_figures({"bias": nothing})["imbalance"])
+    assert str(view("bias", "findings", nothing)) == "not measured: nothing to hold against a plan"
 
 
 def test_data_that_does_not_beat_its_label_names_is_not_praised() -> None:
-    reports = {"scorecard": card(beats_floor=False)}
-    said = summary("mine", manifest(), reports)
-    assert "no more than the names of the intents alone" in said
-    assert "labelled examples" not in said
-    assert key_figures(manifest(), reports)["worth"] == ("nothing", "the label names alone reach 50%")
-    assert "can't be told" in summary("mine", manifest(), {"scorecard": card(beats_floor=None)})
+    shots = [{"k": 1.0, "accuracy": interval(0.5)}, {"k": 10.0, "accuracy": interval(0.9)}]
+    found = card(beats_floor=False, k_shots=shots)
+    assert key_figures({"scorecard": found})["worth"] == ("nothing", "the label names alone reach 50%")
+    title = view("scorecard", "real examples", found).layout.title.text
+    assert "no more than the label names alone" in title and "Worth" not in title
+    assert "can't be told" in str(key_figures({"scorecard": card(beats_floor=None)})["worth"])
+    assert "Worth 3.7" in view("scorecard", "real examples", card(k_shots=shots)).layout.title.text
 
 
 @pytest.mark.parametrize(
@@ -127,16 +143,16 @@ def test_the_page_leads_with_the_verdict_and_its_gates() -> None:
         gate("worth", "not measured"),
     ]
     verdict = {"verdict": "FAIL", "sentence": "FAIL: unique ids (unique ids says).", "gates": gates}
-    page = dataset_report("mine", manifest(), {"verdict": verdict}, counts=COUNTS)
-    assert page.status == "FAIL" and page.summary.startswith("The verdict is FAIL: unique ids")
-    assert page.figures["verdict"] == ("FAIL", "1 of 4 gates hold")
-    assert page.sections[0].title == "The verdict"
-    shown = page.sections[0].parts[0].text
+    found = page({"verdict": verdict})
+    assert found.status == "FAIL" and found.summary.startswith("The verdict is FAIL: unique ids")
+    assert next(iter(found.figures.items())) == ("verdict", ("FAIL", "1 of 4 gates hold"))
+    assert [section.title for section in found.sections[:2]] == ["The verdict", "What to do next"]
+    shown = found.sections[0].parts[0].text
     assert [shown.index(name) for name in ("unique ids", "fidelity", "worth", "language")] == sorted(
         shown.index(name) for name in ("unique ids", "fidelity", "worth", "language")
     )
     assert next_steps({"verdict": verdict}) == ["Mend unique ids: unique ids says.", "Mend fidelity: fidelity says."]
-    assert '<b class="status fail">FAIL</b>' in pages.report_html(page)
+    assert '<b class="status fail">FAIL</b>' in page_html(found)
 
 
 def test_the_next_steps_name_intents_pairs_and_records_to_add() -> None:
@@ -149,9 +165,26 @@ def test_the_next_steps_name_intents_pairs_and_records_to_add() -> None:
 
 def test_the_footer_says_who_wrote_the_data_and_its_text_is_never_html() -> None:
     conversation = {"intent": "refund", "turns": [{"speaker": "customer", "text": "<script>alert(1)</script>"}]}
-    page = dataset_report(
-        "mine", manifest(), {"scorecard": card()}, counts=COUNTS, samples=[conversation], examples=Html("<p>ok</p>")
-    )
-    assert page.provenance["written by"] == "provider offline, model grammar"
-    assert page.provenance["content hash"] == "f" * 64
-    assert "<script>alert(1)" not in pages.report_html(page)
+    found = page({"scorecard": card()}, samples=[conversation], sentences=Html("<p>ok</p>"))
+    assert found.provenance["written by"] == "provider offline, model grammar"
+    assert found.provenance["content hash"] == "f" * 64
+    html = page_html(found)
+    assert "&lt;script&gt;alert(1)" in html and "<script>alert(1)" not in html
+
+
+def test_a_learning_curve_says_that_it_rises_only_where_that_is_proven() -> None:
+    def title(gain: dict[str, float]) -> str:
+        curve = [{"records": n, "accuracy": interval(0.6), "gain": gain} for n in (100, 200)]
+        return str(view("scorecard", "growth", card(learning_curve=curve)).layout.title.text)
+
+    assert "rises: +10.0 [+5.0 to +15.0] points" in title(interval(0.1))
+    assert "can't be told" in title(interval(0.01))
+
+
+def test_a_classifier_is_called_too_sure_only_where_the_interval_shows_it() -> None:
+    def title(confidence: float) -> str:
+        exam = {"accuracy": interval(0.6), "reliability": [{"confidence": confidence, "accuracy": interval(0.6)}]}
+        return str(view("training", "calibration", {"reference": exam}).layout.title.text)
+
+    assert "surer than it is right" in title(0.7)
+    assert "as far as can be told" in title(0.63)

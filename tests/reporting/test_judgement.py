@@ -7,9 +7,9 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from genesis_lab.reporting import judgement
-from genesis_lab.reporting.dataset_report import dataset_report
-from genesis_lab.reporting.tables import NotMeasured
+from genesis_lab.reporting.html import NotMeasured
+from genesis_lab.reporting.story import dataset_page
+from genesis_lab.reporting.views import view
 from genesis_lab.validation.judge import judge
 from records import conversation, write
 from scripted import ScriptedProvider
@@ -26,21 +26,21 @@ def report(tmp_path: Path) -> dict:
 
 
 def test_scores_means_trust_and_worst_records_are_shown_escaped(report: dict) -> None:
-    figure = judgement.scores(report)
+    figure = view("judge", "scores", report)
     assert isinstance(figure, go.Figure) and "3.50 [2.61–4.03] of 5" in figure.layout.title.text
-    means, trust, worst = (str(show(report)) for show in (judgement.means, judgement.trust, judgement.worst))
+    means, trust, worst = (str(view("judge", name, report)) for name in ("means", "trust", "worst"))
     assert "7 of 8 records" in means and "2.00 [1.65–3.06]" in means and "not measured" in means
     assert "could not be read: 1" in trust and "people, natural (n = 1)" in trust and "lenient" in trust
-    assert "stiff" in worst and "&lt;b&gt;stiff" in judgement.worst(report).html
+    assert "stiff" in worst and "&lt;b&gt;stiff" in view("judge", "worst", report).html
 
 
 def test_nobody_asked_is_not_measured() -> None:
-    for show in (judgement.scores, judgement.means, judgement.trust, judgement.worst):
-        assert show(None) == NotMeasured("no judge chosen")
+    for name in ("scores", "means", "trust", "worst"):
+        assert view("judge", name, None) == NotMeasured("no judge chosen")
 
 
 def test_the_report_page_has_the_section_only_with_a_judge(report: dict) -> None:
     manifest = {"counts": {"train": 8}, "content_hash": "x"}
-    titles = [s.title for s in dataset_report("d", manifest, {"judge": report}, counts={}).sections]
+    titles = [s.title for s in dataset_page("d", {"manifest": manifest, "judge": report}, unit="records").sections]
     assert "What a judge says" in titles
-    assert "What a judge says" not in [s.title for s in dataset_report("d", manifest, {}, counts={}).sections]
+    assert "What a judge says" not in [s.title for s in dataset_page("d", {"manifest": manifest}, unit="x").sections]

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from genesis_lab.reporting import chat as chat_module
-from genesis_lab.reporting import tables
+from genesis_lab.domains import get_domain
+from genesis_lab.reporting import html as tables
 from genesis_lab.stats import Interval
 
 SCRIPT = "<script>alert('x')</script>"
@@ -17,20 +17,22 @@ def test_a_table_escapes_cells_headings_and_caption() -> None:
 
 def test_chat_bubbles_escape_every_part_of_a_conversation() -> None:
     turn = {"speaker": SCRIPT, "text": SCRIPT + "\x00\u202e"}
-    html = chat_module.chat([{"intent": SCRIPT, "language": '"><img>', "sentiment": SCRIPT, "turns": [turn]}]).html
+    record = {"intent": SCRIPT, "language": '"><img>', "sentiment": SCRIPT, "turns": [turn]}
+    html = tables.chat([record], get_domain("conversations").facets).html
+    assert html.count("&lt;script&gt;") == 4
     assert "<script" not in html and "<img" not in html
     assert "\x00" not in html and "\u202e" not in html
 
 
 def test_chat_bubbles_name_the_speakers_in_the_conversation_s_language() -> None:
     turns = [{"speaker": "customer", "text": "Hola"}, {"speaker": "agent", "text": "Buenas"}]
-    html = chat_module.chat([{"intent": "x", "language": "es", "turns": turns}]).html
+    html = tables.chat([{"intent": "x", "language": "es", "turns": turns}]).html
     assert "Cliente" in html and "Agente" in html and 'lang="es"' in html
 
 
 def test_chat_bubbles_survive_a_broken_record() -> None:
     broken = [{}, {"turns": None, "intent": None}, {"turns": [{}]}]
-    assert chat_module.chat(broken).html.count("<section") == 3
+    assert tables.chat(broken).html.count("<section") == 3
 
 
 def test_what_is_not_measured_says_why() -> None:
@@ -39,9 +41,12 @@ def test_what_is_not_measured_says_why() -> None:
 
 
 def test_numbers_are_shown_with_their_interval() -> None:
-    assert tables.interval_text(0.81234, 0.78, 0.84) == "0.81 [0.78–0.84]"
+    assert tables.interval_text({"estimate": 0.81234, "low": 0.78, "high": 0.84}) == "0.81 [0.78–0.84]"
     assert tables.cell_text(Interval(0.81234, 0.78, 0.84, 100)) == "0.81 [0.78–0.84]"
     assert tables.interval_text(None) == "–"
+    row = {"who": {"score": {"estimate": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}
+    shown = tables.table([row, {}], {"score": "who.score", "of": "who.score.n"}, formats={"score": ".0%"})
+    assert "50% [40%–60%]  9" in shown.text and 'class="n"' in shown.html and "–" in shown.text.splitlines()[-1]
 
 
 def test_a_long_table_says_how_much_it_leaves_out() -> None:

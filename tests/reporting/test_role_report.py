@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 
 from genesis_lab.bias import check_bias
+from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Example
 from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark
 from genesis_lab.finetuning.evaluation import BASELINE, FINE_TUNED, evaluate
 from genesis_lab.finetuning.export import Exported, ExportReport, Gate
 from genesis_lab.generation import config_for, generate
-from genesis_lab.reporting import pages
-from genesis_lab.reporting.role_report import key_figures, next_steps, role_report, summary
+from genesis_lab.reporting.page import page_html
+from genesis_lab.reporting.story import dataset_page, key_figures
+from genesis_lab.reporting.story import next_steps as steps_of
 from genesis_lab.stats import Interval
 from genesis_lab.validation.teaching import teaching_report
 from scripted import ScriptedProvider
@@ -79,31 +81,40 @@ def exported(*, passed: bool = True) -> dict[str, Any]:
     ).to_dict()  # fmt: skip
 
 
+def drawn(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst", **options: Any) -> Any:
+    facets = get_domain("requirements").facets
+    kinds = ("teaching", "bias", "evaluation")
+    return dataset_page(name, reports | {"manifest": manifest}, unit="examples", kinds=kinds, facets=facets, **options)
+
+
+def next_steps(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst") -> list[str]:
+    return steps_of(reports | {"manifest": manifest, "name": {"name": name}})
+
+
 def test_without_a_student_the_page_says_what_is_kept_and_that_its_worth_is_unknown(taught) -> None:
     manifest, reports = taught
-    page = role_report("analyst", manifest, reports, samples=[("<b>What?</b>", "title: This")])
-    assert "20 examples of how a business analyst" in page.summary and "20 of 20 answers" in page.summary
-    assert "was not measured" in page.summary and "not measured: no student was examined" in str(page.figures["gain"])
+    page = drawn(manifest, reports, samples=[("<b>What?</b>", "title: This")])
+    assert page.subtitle.startswith("20 examples") and "20 of 20" in page_html(page)
+    assert "not measured: no student was examined" in str(page.figures["gain"])
     assert page.figures["accepted"] == ("100%", "of 20 answers") and page.figures["audit"][0] == 0
-    assert page.figures["languages"] == (2, "English 10, Spanish 10")
     assert "20 of 20 answers reach the full score" in page.first_figure.layout.title.text
-    html = pages.report_html(page)
+    html = page_html(page)
     assert "&lt;b&gt;What?" in html and "<b>What?" not in html and "Observed against planned" in html
-    steps = next_steps("analyst", manifest, reports)
-    assert "notebook 52" in steps[0] and "Hold out more: with 3 groups" in steps[1]
-    later = next_steps("analyst", manifest, reports | {"student": lessons()})
+    steps = next_steps(manifest, reports)
+    assert steps[0].startswith("Teach a student") and "Hold out more: with 3 groups" in steps[1]
+    later = next_steps(manifest, reports | {"student": lessons()})
     assert later[0].startswith("Examine the student")
 
 
 def test_a_real_gain_comes_first_in_figures_and_words(taught, tmp_path) -> None:
     manifest, reports = taught
     reports |= {"evaluation": examined(tmp_path), "student": lessons()}
-    page = role_report("analyst", manifest, reports)
+    page = drawn(manifest, reports)
     assert page.figures["gain"] == ("+100 points", "[+83 to +100] fine-tuned against baseline: better")
-    assert "fine-tuned scores 1.00 and baseline 0.00" in page.summary and "The verdict: better." in page.summary
+    assert "better (+100 points" in page.summary
     assert "better (+100 points" in page.first_figure.layout.title.text
     assert "genesis export-student outputs/models/analyst FOLDER --dataset analyst" in page.sections[0].parts[0].text
-    html = pages.report_html(page)
+    html = page_html(page)
     assert "How the student learned" in html and "&lt;i&gt;title&lt;/i&gt;: x" in html and "<b>z" not in html
     assert "A smoke run" not in html
 
@@ -112,10 +123,10 @@ def test_a_smoke_run_is_no_result_anywhere(taught, tmp_path) -> None:
     manifest, reports = taught
     reports |= {"evaluation": examined(tmp_path, n=6, limits={"test_limit": 6})}
     reports |= {"student": lessons(smoke=True, limits={"train_limit": 8})}
-    assert "only a smoke run" in str(key_figures(manifest, reports)["gain"])
-    assert "shows nothing" in summary("analyst", manifest, reports)
-    assert "without test_limit" in next_steps("analyst", manifest, reports)[0]
-    page = role_report("analyst", manifest, reports)
+    assert "only a smoke run" in str(key_figures(reports)["gain"])
+    page = drawn(manifest, reports)
+    assert "Smoke run, no result" in page.summary
+    assert "without test_limit" in next_steps(manifest, reports)[0]
     said = [section.parts[0] for section in page.sections if "student" in section.title]
     assert said == [
         "A smoke run (test_limit 6): nothing in this section is a result.",
@@ -130,18 +141,18 @@ def test_a_smoke_run_is_no_result_anywhere(taught, tmp_path) -> None:
 def test_a_student_that_is_not_proven_better_is_not_recommended(taught, tmp_path, n, student, advice) -> None:
     manifest, reports = taught
     reports |= {"evaluation": examined(tmp_path, n=n, student=student), "student": lessons()}
-    steps = next_steps("analyst", manifest, reports)
+    steps = next_steps(manifest, reports)
     assert advice in steps[0] and not [step for step in steps if "export-student" in step]
 
 
 def test_the_page_shows_what_an_export_costs_and_warns_of_one_that_lost_too_much(taught, tmp_path) -> None:
     manifest, reports = taught
     reports |= {"evaluation": examined(tmp_path), "student": lessons(), "export": exported()}
-    section = next(s for s in role_report("analyst", manifest, reports).sections if "export" in s.title)
+    section = next(s for s in drawn(manifest, reports).sections if "export" in s.title)
     assert "q8_0" in section.parts[1].text and "145" in section.parts[1].text
-    assert "export" not in " ".join(next_steps("analyst", manifest, reports))
+    assert "export" not in " ".join(next_steps(manifest, reports))
     reports["export"] = exported(passed=False)
-    assert "Don't use what was exported as q8_0" in next_steps("analyst", manifest, reports)[0]
+    assert "Don't use what was exported as q8_0" in " ".join(next_steps(manifest, reports)[:2])
 
 
 def test_a_benchmark_has_its_section(taught, tmp_path) -> None:
@@ -149,8 +160,8 @@ def test_a_benchmark_has_its_section(taught, tmp_path) -> None:
     candidates = [Candidate("good", "openai:good"), Candidate("poor", "openai:poor")]
     found = benchmark(candidates, examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=Sampling(runs=1))
     reports["benchmark"] = found.to_dict() | {"limits": {"limit": 6}}
-    section = next(s for s in role_report("analyst", manifest, reports).sections if "Which model" in s.title)
-    assert "A smoke run (limit 6)" in section.parts[0] and "good" in section.parts[1]
+    section = next(s for s in drawn(manifest, reports).sections if "Which model" in s.title)
+    assert "A smoke run (limit 6)" in section.parts[0] and "good" in section.parts[1].layout.title.text
 
 
 def test_foreign_examples_have_a_page_too_and_their_faults_are_the_next_step(tmp_path) -> None:
@@ -160,7 +171,7 @@ def test_foreign_examples_have_a_page_too_and_their_faults_are_the_next_step(tmp
     source.write_text('{"prompt": "A map of wells for farmers in Mali.", "response": "title: Map"}\n')
     data, _ = import_dataset(source, "theirs", domain="requirements")
     reports = {"teaching": teaching_report(data)}
-    page = role_report("theirs", data.manifest, reports)
+    page = drawn(data.manifest, reports, name="theirs")
     assert "not measured: not generated here" in str(page.figures["accepted"])
-    assert [step for step in next_steps("theirs", data.manifest, reports) if "genesis audit theirs --fix" in step]
-    assert "not measured: no bias report" in pages.report_html(page)
+    assert [step for step in next_steps(data.manifest, reports, "theirs") if "genesis audit theirs --fix" in step]
+    assert "not measured: no bias report" in page_html(page)

@@ -17,7 +17,7 @@ from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import Fatal, InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request
 from genesis_lab.providers.cache import CompletionCache
-from genesis_lab.reporting import judgement
+from genesis_lab.reporting.views import view
 from genesis_lab.validation.agreement import read_labels
 from genesis_lab.validation.judge import judge
 from genesis_lab.validation.rubric import load_rubric, question, read_scores
@@ -189,7 +189,7 @@ def test_each_person_is_held_against_the_judge_alone(dataset: Dataset, tmp_path:
     ann, bob = report.agreement
     assert (ann.rater, bob.rater, ann.n, bob.n) == ("ann", "bob", 60, 60)
     assert (ann.kappa.estimate, bob.kappa.estimate) == pytest.approx((1, -1)) and 0.8 < ann.kappa.low < 1
-    text = judgement.means(report.to_dict()).text
+    text = view("judge", "means", report.to_dict()).text
     assert "ann: 1.00" in text and "bob: -1.00" in text
 
 

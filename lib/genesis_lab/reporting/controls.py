@@ -14,8 +14,7 @@ from pydantic.fields import FieldInfo
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.reporting.frontend import display, viewer
-from genesis_lab.reporting.markup import Html, escape
-from genesis_lab.reporting.tables import cell_text, table
+from genesis_lab.reporting.html import cell_text, escape, facts
 
 if TYPE_CHECKING:
     import ipywidgets as w
@@ -111,17 +110,12 @@ def build(shown: Form[Model], *, choices: Mapping[str, Choices], hide: set[str],
         except InvalidInput as error:
             status.value = f'<div role="alert" style="color:#b3243a;padding:6px 0">{escape(error)}</div>'
             return
-        status.value = plan_panel(preview(value)).page if preview else ""
+        status.value = facts(preview(value), caption="Before anything runs").page if preview else ""
 
     for field in shown._fields.values():
         field.on_change(refresh)
     refresh()
     shown.widget = w.VBox([*rows, status], layout={"max_width": "720px"})
-
-
-def plan_panel(facts: Mapping[str, object], *, caption: str = "Before anything runs") -> Html:
-    """What a plan will do: counts, time, cost."""
-    return table([{"": name, " ": value} for name, value in facts.items()], caption=caption)
 
 
 def sentence(error: ValidationError) -> str:

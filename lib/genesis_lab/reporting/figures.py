@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.reporting import style
 from genesis_lab.reporting.frontend import display, in_colab, viewer
-from genesis_lab.reporting.markup import Html
-from genesis_lab.reporting.tables import NotMeasured
+from genesis_lab.reporting.html import Html, NotMeasured, plain
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -40,12 +39,12 @@ def figure(
 ) -> go.Figure:
     """A figure in house style. `title` says what is seen (wrapped where long); `height` in pixels, title included.
 
-    `title` and `subtitle` are plotly text: escape what comes from data with `markup.figure_text`.
+    `title` and `subtitle` are plain text, other text in `traces` and `layout` is plotly's: see `figure_text`.
     """
     import plotly.graph_objects as go
 
-    lines = textwrap.wrap(title, _TITLE_CHARACTERS) or [""]
-    below = textwrap.wrap(subtitle, _TITLE_CHARACTERS + 18)
+    lines = [figure_text(line, 300) for line in textwrap.wrap(plain(title), _TITLE_CHARACTERS)] or [""]
+    below = [figure_text(line, 300) for line in textwrap.wrap(plain(subtitle), _TITLE_CHARACTERS + 18)]
     top = 22 + 19 * len(lines) + 16 * len(below) + (26 if legend else 4)
     heading: dict[str, Any] = {"text": "<br>".join(lines)}
     if len(lines) > 1:
@@ -59,14 +58,24 @@ def figure(
     )
 
 
-def show(fig: go.Figure | Html | NotMeasured | str, *, picture: bool | None = None) -> None:
-    """Display a figure in a notebook: plotly, a PNG, and its title as text; what stands in for one as it is.
+def figure_text(value: object, limit: int = 60) -> str:
+    """`value` for plotly, which reads a little HTML (links too) in labels; cut to `limit` characters."""
+    text = plain(value).replace("\n", " ")
+    return html.escape(text if len(text) <= limit else text[: limit - 1] + "…", quote=False)
+
+
+def show(fig: Any, *, picture: bool | None = None) -> None:
+    """Display a figure in a notebook: plotly, a PNG, and its title as text; what stands in for one as it is; a list one by one.
 
     Parameters
     ----------
     picture : whether to add the PNG, which GitHub and plain viewers show. None: when nobody is watching (papermill,
         ``make render``) and a Chrome is found that starts.
     """
+    if isinstance(fig, list):
+        for each in fig:
+            show(each, picture=picture)
+        return
     if isinstance(fig, Html):
         display(fig)
         return

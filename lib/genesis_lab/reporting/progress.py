@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, overload
 
 from genesis_lab.reporting.frontend import display, in_kernel, viewer
-from genesis_lab.reporting.markup import Html, escape
+from genesis_lab.reporting.html import Html, escape
 from genesis_lab.reporting.style import BLUE, LINE, MUTED
 
 _REDRAW_S = 0.2

@@ -1,0 +1,340 @@
+"""What the reports on a dataset come to: the cards on top of its page, what to do next, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from genesis_lab.reporting import charts
+from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue
+from genesis_lab.reporting.page import Page, Part, Section
+from genesis_lab.reporting.views import MISSING, Report, best, headline, named, points, shares, views
+from genesis_lab.stats import proportion_interval
+
+Reports = Mapping[str, Report]
+"""Kind (``quality``, ``scorecard``, ``bias``, ``verdict`` …) to the report as a dict; the manifest is one of them."""
+
+RISING = 0.01
+"""Accuracy gained by the last step of a learning curve below which more data is not worth its price."""
+UNDERSTOOD = 0.5
+"""Recall on real messages that a label must be proven to miss before its openings are called weak."""
+MIXED_UP = 0.1
+"""Share of a label's real messages that must be proven to be taken for another before the pair is named."""
+FEW = 0.05
+"""Share of answers that may miss the schema without a word about it."""
+ENOUGH = 50
+"""Groups of concepts held out for the test from which an examination can come to a verdict."""
+ORDER = (
+    "verdict", "evaluation", "student", "export", "benchmark", "scorecard", "training", "teaching", "quality", "judge",
+    "bias", "manifest",
+)  # fmt: skip
+"""The kinds of reports in the order of the page."""
+_MOST_STEPS = 7
+
+
+class Rule(NamedTuple):
+    """What a report of this `kind` puts on the page: cards (label to what is on it), and steps. Both see all reports too."""
+
+    kind: str
+    cards: Mapping[str, Callable[[Report], object]] = {}
+    steps: Callable[[Report, Reports], Iterable[str]] = lambda report, reports: ()
+
+
+def key_figures(reports: Reports, kinds: Collection[str] = ()) -> dict[str, object]:
+    """The cards of the reports that there are, and of those of `kinds`, which say why they are empty."""
+    found: dict[str, object] = {}
+    for rule in (rule for rule in RULES if rule.kind in reports or rule.kind in kinds):
+        report = reports.get(rule.kind)
+        for label, card in rule.cards.items():
+            found[label] = card(report) if report else NotMeasured(MISSING.get(rule.kind, f"no {rule.kind} report"))
+    return found
+
+
+def next_steps(reports: Reports) -> list[str]:
+    """What the reports recommend, the most useful first."""
+    steps = [step for rule in RULES if reports.get(rule.kind) for step in rule.steps(reports[rule.kind], reports)]
+    return steps[:_MOST_STEPS]
+
+
+def dataset_page(
+    name: str,
+    reports: Reports,
+    *,
+    unit: str,
+    kinds: Collection[str] = (),
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+    samples: Iterable[Any] = (),
+    facets: Any = None,
+    sentences: Part | None = None,
+    title: str = "",
+    provenance: Mapping[str, object] | None = None,
+) -> Page:
+    """The page: the verdict, key figures, what to do next, then what stands behind it.
+
+    Parameters
+    ----------
+    reports : kind to report, with the dataset's ``manifest``.
+    unit : what its records are called.
+    kinds : reports that the page rests on: of one that is missing it says so.
+    counts : attribute to records of each value.
+    samples : records to show: of `facets` with preview ``chat`` as they are, else pairs of question and answer.
+    sentences : what a trained classifier makes of a few sentences (`views.predictions`).
+    provenance : further lines of the footer: versions, command, date.
+    """
+    manifest, verdict, exam = (reports.get(kind) or {} for kind in ("manifest", "verdict", "evaluation"))
+    steps = next_steps(reports | {"name": {"name": name}})
+    sections: list[Section] = []
+    for kind in (kind for kind in ORDER if kind in kinds or reports.get(kind)):
+        extra = [sentences] if kind == "training" and sentences and reports.get(kind) else []
+        sections += views(kind, reports.get(kind), extra=extra)
+    todo: list[Part] = [bullets(steps) if steps else f"Nothing stands out: the {unit} can be used as they are."]
+    lead = sum(section.title == "The verdict" for section in sections[:1])
+    sections.insert(lead, Section("What to do next", todo))
+    sections.append(Section("What it holds", _content(counts or {}, samples, facets, unit)))
+    total = sum(manifest.get("counts", {}).values())
+    said = f"The verdict is {verdict['sentence']}" if verdict.get("sentence") else exam.get("verdict") or ""
+    return Page(
+        title=title or f"Dataset report: {name}",
+        subtitle=" · ".join([f"{total:,} {unit}", *(f"{len(v):,} {_plural(n, len(v))}" for n, v in list((counts or {}).items())[:3] if v)]),
+        summary=said,
+        status=verdict.get("verdict") or "",
+        figures=key_figures(reports, kinds),
+        sections=sections,
+        provenance=_made_by(manifest) | dict(provenance or {}),
+    )  # fmt: skip
+
+
+def _plural(name: str, n: int) -> str:
+    word = name.replace("_", " ")
+    return (
+        word
+        if n == 1
+        else f"{word[:-1]}ies"
+        if word.endswith("y")
+        else f"{word}es"
+        if word.endswith("s")
+        else f"{word}s"
+    )
+
+
+def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], facets: Any, unit: str) -> list[Part]:
+    few = {name: values for name, values in counts.items() if 0 < len(values) <= 6}
+    parts: list[Part] = [charts.stack(few, title="What the dataset is made of", unit=unit)] if few else []
+    parts += [
+        shares(dict(sorted(v.items(), key=lambda i: -i[1])), n, unit=unit)
+        for n, v in counts.items()
+        if 6 < len(v) <= 30
+    ]
+    shown = list(samples)
+    chats = shown and getattr(facets, "preview", "dialogue") == "chat"
+    return [*parts, "Picked at random:", chat(shown, facets) if chats else dialogue(shown)] if shown else parts
+
+
+def _made_by(manifest: Report) -> dict[str, object]:
+    """The footer: which records these are, who wrote them."""
+    made, facts = manifest.get("generation") or {}, {"content hash": manifest.get("content_hash", "unknown")}
+    if not made:
+        return facts | {"written by": "unknown: the dataset was not generated here"}
+    return facts | {
+        "written by": f"provider {made.get('provider')}, model {made.get('model')}",
+        "plan": f"{made.get('plan_hash')}, seed {made.get('seed')}",
+    }
+
+
+# the verdict, and what it is worth
+
+
+def _held(verdict: Report) -> object:
+    held = sum(gate["outcome"] == "pass" for gate in verdict["gates"])
+    told = verdict["verdict"]
+    return (told, f"{held} of {len(verdict['gates'])} gates hold") if told else NotMeasured("no quality report")
+
+
+def _mend(verdict: Report, _: Reports) -> Iterator[str]:
+    for outcome in ("fail", "warn"):
+        yield from (f"{g['todo'].capitalize()}: {g['says']}." for g in verdict["gates"] if g["outcome"] == outcome)
+
+
+def _of_best(say: Callable[[Report], object]) -> Callable[[Report], object]:
+    def said(card: Report) -> object:
+        found = best(card)
+        return (
+            say(found) if found else NotMeasured(str(card["not_measured"].get("scorecard", "no learner was trained")))
+        )
+
+    return said
+
+
+def _worth(learner: Report) -> object:
+    if learner["beats_floor"] is False:
+        return "nothing", f"the label names alone reach {learner['floor']['estimate']:.0%}"
+    if not (worth := learner["equivalence"]):
+        return NotMeasured("no real training data")
+
+    def text(k: float | None, below: bool) -> str:
+        return (
+            f"{k:.1f}"
+            if k is not None
+            else f"under {worth['smallest_k']:g}"
+            if below
+            else f"over {worth['largest_k']:g}"
+        )
+
+    reach = f"[{text(worth['low'], worth['low_below'])}–{text(worth['high'], worth['high_below'])}]"
+    doubt = "" if learner["beats_floor"] else "; whether that is more than the label names alone reach can't be told"
+    return text(worth["k"], worth["below"]), f"real labelled examples per label {reach}{doubt}"
+
+
+def _accuracy(learner: Report) -> object:
+    a = learner["accuracy"]
+    return f"{a['estimate']:.0%}", f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} real messages"
+
+
+def _teach_better(card: Report, _: Reports) -> Iterator[str]:
+    if not (learner := best(card)):
+        return
+    curve = learner["learning_curve"]
+    if step := curve[-1].get("gain") if len(curve) > 1 else None:
+        grown = f"from {curve[-2]['records']:,} to {curve[-1]['records']:,} records accuracy on real messages changed by {points(step)} points"
+        if step["low"] > 0:
+            yield f"Generate more: {grown}, so the next ones are likely to pay as well."
+        elif step["high"] < RISING:
+            yield f"Write new ways of asking rather than more records: {grown}."
+        else:
+            yield f"Whether more records would pay can't be told: {grown}."
+    labels = learner.get("labels") or learner.get("intents") or ()
+    weak = [named(row)[0] for row in sorted(labels, key=lambda row: row["recall"]) if row["high"] < UNDERSTOOD]
+    if weak:
+        more = f" and {len(weak) - 4} more" if len(weak) > 4 else ""
+        yield f"Write better openings for {', '.join(weak[:4])}{more}: real messages about them are understood least."
+    proven = (pair for pair in learner["confusions"] if proportion_interval(pair["count"], pair["n"])[0] > MIXED_UP)
+    if pair := next(proven, None):
+        one, other = named(pair)[:2]
+        yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} real messages of the first are taken for the second."
+
+
+# the student
+
+
+def _gain(report: Report) -> object:
+    if report["limits"]:
+        return NotMeasured("only a smoke run")
+    pair = headline(report)
+    d = pair["difference"]
+    reach = f"[{100 * d['low']:+.0f} to {100 * d['high']:+.0f}]"
+    return f"{100 * d['estimate']:+.0f} points", f"{reach} {pair['a']} against {pair['b']}: {pair['verdict']}"
+
+
+def _use(report: Report, reports: Reports) -> Iterator[str]:
+    if report["limits"]:
+        yield f"Examine a student without {', '.join(report['limits'])}: a smoke run shows nothing."
+        return
+    pair = headline(report)
+    said = f"{pair['a']} against {pair['b']}: {pair['verdict']}"
+    if pair["verdict"].startswith("can't be told"):
+        yield f"Hold out more concepts before deciding ({said})."
+    elif not pair["verdict"].startswith("better"):
+        yield f"Don't use it yet ({said}). Teach on more examples or for longer, or take a larger base."
+    else:
+        if reports.get("student") and not reports.get("export"):
+            command = (
+                f"genesis export-student {reports['student']['student']} FOLDER --dataset {reports['name']['name']}"
+            )
+            yield f"Use the student ({said}). {command} writes it for Ollama."
+        of = next(c for c in report["cards"] if c["name"] == pair["a"])
+        if of["validity"]["high"] < 1 - FEW:
+            broken = 1 - of["validity"]["estimate"]
+            yield f"Hold its answers to the role's grammar: {broken:.0%} do not meet the schema, {of['cut_off']:.0%} reach the length limit."
+
+
+def _exported(export: Report, _: Reports) -> Iterator[str]:
+    gates = export.get("gates") or ()
+    if export.get("passed") is False:
+        failed = ", ".join(gate["form"] for gate in gates if gate["passed"] is False)
+        yield f"Don't use what was exported as {failed or 'GGUF'}: it differs from what was taught."
+    elif open_ := [f"{gate['form']} {gate['said']}" for gate in gates if gate["passed"] is None]:
+        yield f"Export again with more items before relying on what was exported ({'; '.join(open_)})."
+
+
+def _teach(teaching: Report, reports: Reports) -> Iterator[str]:
+    name, audit = reports["name"]["name"], teaching["audit"]
+    if not reports.get("evaluation"):
+        taught = not (reports.get("student") or {}).get("smoke", True)
+        what = "Examine the student" if taught else "Teach a student and examine it"
+        yield f"{what}: until then nobody knows what the data is worth."
+    held = sum(row["concept groups"] for row in teaching["splits"] if row["split"] == "test")
+    if held < ENOUGH:
+        yield f"Hold out more: with {held} groups of concepts in the split test, and under {ENOUGH}, verdicts are weak or impossible."
+    if audit["kinds"]:
+        n = f"{sum(audit['kinds'].values()):,} issues it repairs {audit['mechanical']:,}; {audit['for_a_person']:,}"
+        yield f"Run genesis audit {name} --fix NEW: of {n} need a person."
+    if all(who.startswith("offline") for who in teaching["teachers"]):
+        yield "Let a language model write as well (teachers): the grammar teaches form, but repeats its sentence patterns."
+
+
+# balance, quality, origin
+
+
+def _imbalance(bias: Report) -> object:
+    found, checks = sum(f["severity"] != "none" for f in bias["findings"]), len(bias["findings"])
+    return (bias["severity"], f"{found or 'none'} of {checks} checks found something") if checks else NotMeasured("nothing to hold against a plan")  # fmt: skip
+
+
+def _balance(bias: Report, _: Reports) -> Iterator[str]:
+    for finding in bias["findings"]:
+        if finding["severity"] != "none" and finding["recommendation"]:
+            yield f"Balance {finding['name']} ({finding['severity']}): {finding['recommendation']}"
+
+
+def _private(quality: Report, _: Reports) -> Iterator[str]:
+    if n := sum(part["failed"] or 0 for part in (quality.get("personal_data") or {}).values()):
+        yield f"Decide on {n:,} turns that look like personal data before anyone trains on them."
+
+
+def _accepted(manifest: Report) -> object:
+    total, attempts = sum(manifest["counts"].values()), manifest.get("attempts")
+    return (f"{total / attempts:.0%}", f"of {attempts:,} answers") if attempts else NotMeasured("not generated here")
+
+
+def _cost(manifest: Report) -> object:
+    usd = manifest.get("cost_usd")
+    return NotMeasured("no price is known") if usd is None else (f"${usd:,.2f}", "to generate")
+
+
+def _go_on(manifest: Report, _: Reports) -> Iterator[str]:
+    if missing := manifest.get("missing"):
+        yield f"Go on generating: {missing:,} planned records are missing (generate again with the same parameters)."
+
+
+def _score(teaching: Report) -> object:
+    scores = teaching["scores"]
+    return NotMeasured("no examples") if scores["mean"] is None else (f"{scores['mean']:.2f}", f"of 1; {scores['valid']:.0%} meet the schema")  # fmt: skip
+
+
+def _groups(teaching: Report) -> object:
+    return sum(row["concept groups"] for row in teaching["splits"]), "of like products, kept together"
+
+
+def _teachers(teaching: Report) -> object:
+    return len(teaching["teachers"]), ", ".join(f"{who} {n:,}" for who, n in teaching["teachers"].items())
+
+
+def _audit(teaching: Report) -> object:
+    return sum(teaching["audit"]["kinds"].values()), f"issues, in {teaching['audit']['records_with_issues']:,} examples"
+
+
+RULES = (
+    Rule("verdict", {"verdict": _held}, _mend),
+    Rule("scorecard", {"worth": _of_best(_worth), "accuracy on real data": _of_best(_accuracy)}, _teach_better),
+    Rule("evaluation", {"gain": _gain}, _use),
+    Rule("export", steps=_exported),
+    Rule(
+        "teaching",
+        {"mean score": _score, "concept groups": _groups, "teachers": _teachers, "audit": _audit},
+        _teach,
+    ),
+    Rule("bias", {"imbalance": _imbalance}, _balance),
+    Rule("quality", steps=_private),
+    Rule("manifest", {"accepted": _accepted, "cost": _cost}, _go_on),
+)
+"""What each kind of report puts on the page, the most useful first."""
