@@ -106,7 +106,7 @@ def cell_text(value: object, spec: str = "") -> str:
     if isinstance(value, Real):
         if spec or isinstance(value, Integral):
             return format(value if isinstance(value, Integral) else float(value), spec or ",")
-        return f"{float(value):,.0f}" if abs(value) >= 1000 else f"{float(value):.3g}"
+        return f"{float(value):,.0f}" if abs(float(value)) >= 1000 else f"{float(value):.3g}"
     if isinstance(value, Path):
         return shown(value)
     if isinstance(value, Mapping):

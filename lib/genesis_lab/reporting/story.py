@@ -82,7 +82,7 @@ def dataset_page(
     provenance : further lines of the footer: versions, command, date.
     """
     manifest, verdict, exam = (reports.get(kind) or {} for kind in ("manifest", "verdict", "evaluation"))
-    steps = next_steps(reports | {"name": {"name": name}})
+    steps = next_steps({**reports, "name": {"name": name}})
     sections: list[Section] = []
     for kind in (kind for kind in ORDER if kind in kinds or reports.get(kind)):
         extra = [sentences] if kind == "training" and sentences and reports.get(kind) else []

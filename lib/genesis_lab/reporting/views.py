@@ -71,7 +71,7 @@ def smoke(report: Report) -> list[Part]:
 
 
 def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
-    """What a model makes of sentences (`training.saving.Prediction`), with its second choice."""
+    """What a model makes of sentences (`training.models.Prediction`), with its second choice."""
     rows = [
         {"sentence": text, "understood as": p.intent, "sure": f"{p.probability:.0%}",
          "else": f"{p.alternatives[0][0]} ({p.alternatives[0][1]:.0%})" if p.alternatives else "–"}
@@ -181,7 +181,11 @@ def _quality(report: Report) -> Part:
 
 def _offences(report: Report) -> Part:
     rows = [offence | {"part": part["name"]} for part in _parts(report) for offence in (part.get("offences") or ())[:5]]
-    columns = {"part": "part", "record": lambda o: o["record_id"] or f"row {o['row'] + 1}", "what is wrong": "reason"}
+    columns: dict[str, Any] = {
+        "part": "part",
+        "record": lambda o: o["record_id"] or f"row {o['row'] + 1}",
+        "what is wrong": "reason",
+    }
     return table(rows, columns, caption="Records to look at", limit=15) if rows else "No single record stands out."
 
 
@@ -429,7 +433,11 @@ def _worst_judged(report: Report) -> Part:
 def _findings(report: Report) -> Part:
     rows = [f for f in report["findings"] if f["severity"] != "none"]
     none = len(report["findings"]) - len(rows)
-    columns = {"severity": "severity", "what": "sentence", "what to do": lambda f: f["recommendation"] or "nothing"}
+    columns: dict[str, Any] = {
+        "severity": "severity",
+        "what": "sentence",
+        "what to do": lambda f: f["recommendation"] or "nothing",
+    }
     if not rows:
         return (
             f"All {none} checks are within what chance allows."
@@ -472,7 +480,7 @@ def _fits(report: Report) -> Part:
 def _coverage(report: Report) -> Part:
     if not (covered := report["coverage"]):
         return NotMeasured(str(report["not_measured"].get("coverage", "the dataset has no targets")))
-    columns = {"combinations planned": "planned", "covered": lambda c: percent(c["covered"]),
+    columns: dict[str, Any] = {"combinations planned": "planned", "covered": lambda c: percent(c["covered"]),
                "missing": lambda c: len(c["missing"]), "thin": lambda c: len(c["thin"])}  # fmt: skip
     return table([covered], columns, caption="Coverage")
 
