@@ -32,7 +32,7 @@ EVERYTHING_ABOVE = {
     "review",
     "reporting",
 }
-EDGE = {"appraisal", "pipeline", "sweep", "notebooks", "cli", "health"}
+EDGE = {"reports", "pipeline", "sweep", "notebooks", "cli", "health"}
 FORBIDDEN = {
     "domains": {"providers", *EVERYTHING_ABOVE, *EDGE},
     "providers": {"domains", *EVERYTHING_ABOVE, *EDGE},

@@ -328,9 +328,9 @@ def dataset_show(
     """Show the verdict on a dataset (notebook 20), what it holds and where it comes from."""
     import json
 
-    from genesis_lab.appraisal import kept
     from genesis_lab.dataset import open_dataset
     from genesis_lab.files import shown
+    from genesis_lab.reports import kept
     from genesis_lab.validation.gates import verdict_on
 
     dataset = open_dataset(name)

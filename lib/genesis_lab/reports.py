@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from genesis_lab import __version__
-from genesis_lab.dataset import Dataset, read_reports, write_report
+from genesis_lab.dataset import Dataset, read_reports, remembered
+from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:
@@ -16,8 +17,16 @@ Reports = dict[str, dict[str, Any]]
 
 
 def needed(dataset: Dataset) -> tuple[str, ...]:
-    """The kinds of reports that the page about this dataset rests on."""
-    return ("quality", "scorecard", "bias", "training") if _holds_chats(dataset) else ("teaching", "bias")
+    """The kinds of reports that the page about this dataset rests on, by what its records are."""
+    facets = get_domain(dataset.domain).facets
+    asked = {
+        "quality": facets.text,
+        "teaching": facets.preview == "dialogue",
+        "scorecard": facets.worth,
+        "bias": facets.attributes,
+        "training": facets.worth,
+    }
+    return tuple(kind for kind, wanted in asked.items() if wanted)
 
 
 def complete(
@@ -44,17 +53,23 @@ def complete(
     ------
     InvalidInput : the dataset holds neither conversations nor examples of a role, or a name is unknown.
     """
-    reports = kept(dataset)
-    if _holds_chats(dataset):
-        _complete_chats(dataset, reports, reference, taxonomy, embeddings, seed)
-        return reports
-    from genesis_lab.bias import check_bias
-    from genesis_lab.finetuning.checkpoints import students_of
-    from genesis_lab.validation.teaching import teaching_report
+    reports, wanted = kept(dataset), needed(dataset)
+    makers = _makers(dataset, reference, taxonomy, embeddings, seed)
+    settings = {"reference": reference, "taxonomy": taxonomy, "embeddings": embeddings, "seed": seed}
+    for kind in wanted:
+        if kind not in reports and not (dataset.path / "reports" / f"{kind}.json").exists():
+            label, make = makers[kind]
+            with progress(None, label):
+                reports[kind] = remembered(dataset, kind, settings, make)
+    if "quality" in wanted:
+        from genesis_lab.validation.gates import verdict_on
 
-    _keep(dataset, reports, "teaching", "Scores and audit", lambda: teaching_report(dataset))
-    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed))
-    return reports | students_of(dataset, reports)
+        reports["verdict"] = verdict_on(reports)
+    if "teaching" in wanted:
+        from genesis_lab.finetuning.checkpoints import students_of
+
+        reports |= students_of(dataset, reports)
+    return reports
 
 
 def kept(dataset: Dataset) -> Reports:
@@ -128,62 +143,48 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
 
 
 def _holds_chats(dataset: Dataset) -> bool:
-    return dataset.domain == "conversations"
+    return get_domain(dataset.domain).facets.preview == "chat"
 
 
-def _keep(dataset: Dataset, reports: Reports, kind: str, label: str, make: Callable[[], dict[str, Any]]) -> None:
-    """Make the report of this kind if there is none, and keep it with the dataset."""
-    if kind not in reports:
-        with progress(None, label):
-            reports[kind] = make()
-        write_report(dataset, kind, reports[kind])
-
-
-def _complete_chats(
-    dataset: Dataset, reports: Reports, reference: str, taxonomy: str, embeddings: bool, seed: int
-) -> None:
+def _makers(
+    dataset: Dataset, reference: str, taxonomy: str, embeddings: bool, seed: int
+) -> dict[str, tuple[str, Callable[[], dict[str, Any]]]]:
+    """Kind of report to its title while it is made, and who makes it."""
     import numpy as np
 
     from genesis_lab.bias import check_bias
-    from genesis_lab.domains import recorded_domain
-    from genesis_lab.domains.conversations.taxonomy import load_taxonomy
     from genesis_lab.training.config import train_config
     from genesis_lab.training.train import train
     from genesis_lab.training.worth import worth
     from genesis_lab.validation.embeddings import embed
-    from genesis_lab.validation.gates import verdict_on
     from genesis_lab.validation.quality import validate
-    from genesis_lab.validation.reference import load_reference
+    from genesis_lab.validation.reference import Reference, load_reference
+    from genesis_lab.validation.teaching import teaching_report
 
     domain: Any = recorded_domain(dataset.manifest)
-    intents, targets = (domain.taxonomy, domain.targets()) if domain else (load_taxonomy(taxonomy), ())
-    real = load_reference(reference) if reference != "none" else None
+    whose: Any = domain or get_domain(dataset.domain, taxonomy=taxonomy)
+
+    def real(split: Literal["train"] | None = None) -> Reference | None:
+        return load_reference(reference, split=split) if reference != "none" else None
 
     def quality() -> dict[str, Any]:
-        vectors = embed if embeddings else None
-        found = validate(dataset, taxonomy=intents, targets=targets, reference=real, embed=vectors, seed=seed)
+        vectors, targets = embed if embeddings else None, domain.targets() if domain else ()
+        found = validate(dataset, taxonomy=whose.taxonomy, targets=targets, reference=real(), embed=vectors, seed=seed)
         return found.to_dict()
 
     def worth_report() -> dict[str, Any]:
-        pool = load_reference(reference, split="train") if real else None
-        part = intents.names if real and len(intents.names) < len(real.intents) else None
+        items, labels = real(), whose.taxonomy.names
+        part = labels if items and len(labels) < len(items.intents) else None
         rng = np.random.default_rng(seed)
-        return worth(dataset, real, pool=pool, intents=part, embeddings=embeddings, rng=rng)
+        return worth(dataset, items, pool=real("train"), intents=part, embeddings=embeddings, rng=rng)
 
-    def training() -> dict[str, Any]:
-        return train(dataset, train_config("fast"), reference=real).rows
-
-    # Made by a version that did not decide by gates and intervals: measured anew
-    if "gates" not in reports.get("quality", {"gates": ()}):
-        del reports["quality"]
-    if not all("above_floor" in student for student in reports.get("scorecard", {"students": ()})["students"]):
-        del reports["scorecard"]
-    _keep(dataset, reports, "quality", "Quality", quality)
-    _keep(dataset, reports, "scorecard", "Worth", worth_report)
-    _keep(dataset, reports, "bias", "Balance", lambda: check_bias(dataset, seed=seed))
-    if not (dataset.path / "reports" / "training.json").exists():
-        _keep(dataset, reports, "training", "Classifier", training)
-    reports["verdict"] = verdict_on(reports)
+    return {
+        "quality": ("Quality", quality),
+        "scorecard": ("Worth", worth_report),
+        "bias": ("Balance", lambda: check_bias(dataset, seed=seed)),
+        "training": ("Classifier", lambda: train(dataset, train_config("fast"), reference=real()).rows),
+        "teaching": ("Scores and audit", lambda: teaching_report(dataset)),
+    }
 
 
 def _of_this(hashes: Iterable[str], dataset: Dataset) -> bool:
