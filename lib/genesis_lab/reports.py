@@ -11,6 +11,7 @@ from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:
+    from genesis_lab.domains.base import Facets
     from genesis_lab.reporting.page import Page
 
 Reports = dict[str, dict[str, Any]]
@@ -100,20 +101,19 @@ def page(
     made = {"dataset": dataset.path, "made with": f"Genesis Lab {__version__}"}
     if left_out := reports.get("left_out"):
         made["left out"] = "; ".join(f"{path}: {why}" for path, why in left_out.items())
-    from genesis_lab.domains import get_domain
     from genesis_lab.reporting.story import dataset_page
 
-    facets = get_domain(dataset.domain).facets
+    facets, kinds = get_domain(dataset.domain).facets, needed(dataset)
     frame = dataset.frame(columns=[name for name in facets.attributes if name in dataset.schema.names])
     return dataset_page(
         dataset.name,
         reports | {"manifest": dataset.manifest},
         unit=facets.unit,
-        kinds=(*needed(dataset), "verdict" if _holds_chats(dataset) else "evaluation"),
+        kinds=(*kinds, "verdict" if "quality" in kinds else "evaluation"),
         counts={name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in frame},
-        samples=_picked(dataset, seed),
+        samples=_picked(dataset, facets, seed),
         facets=facets,
-        sentences=_understood(dataset, model, sentences) if _holds_chats(dataset) else None,
+        sentences=_understood(dataset, model, sentences) if facets.worth else None,
         title=title,
         provenance=made,
     )
@@ -140,10 +140,6 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
         "bias": bias,
         "verdict": headline(found)["verdict"] if found and not found["limits"] else None,
     }
-
-
-def _holds_chats(dataset: Dataset) -> bool:
-    return get_domain(dataset.domain).facets.preview == "chat"
 
 
 def _makers(
@@ -192,18 +188,17 @@ def _of_this(hashes: Iterable[str], dataset: Dataset) -> bool:
     return list(hashes) == [dataset.content_hash]
 
 
-def _picked(dataset: Dataset, seed: int) -> list[Any]:
+def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
     """Records to show: short conversations, or a question and its answer in each language."""
-    if _holds_chats(dataset):
-        few = f"SELECT * FROM data WHERE len(turns) <= 6 ORDER BY hash(conversation_id || '{seed}') LIMIT 2"
-        return dataset.sql(few).to_dict("records")
+    order = f"ORDER BY hash({facets.id} || '{seed}')"
+    if facets.preview == "chat":
+        chats = dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 2")
+        return list(chats.to_dict("records"))
     from genesis_lab.validation.audit import role_of
 
-    picked = dataset.sql(
-        "SELECT * EXCLUDE split FROM data "
-        f"QUALIFY row_number() OVER (PARTITION BY language ORDER BY hash(concept || '{seed}')) = 1 ORDER BY language"
-    )
-    examples = [role_of(dataset).example(record) for record in picked.to_dict("records")]
+    one_each = f"QUALIFY row_number() OVER (PARTITION BY language {order}) = 1 ORDER BY language"
+    picked = dataset.sql(f"SELECT * EXCLUDE split FROM data {one_each}").to_dict("records")
+    examples = [role_of(dataset).example(record) for record in picked]
     return [(example.question, example.answer) for example in examples]
 
 
