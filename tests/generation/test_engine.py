@@ -239,11 +239,11 @@ def test_a_changed_plan_on_resume_is_named(tmp_path):
 def test_a_full_disk_is_one_sentence_and_the_journal_stays_good(tmp_path, monkeypatch):
     real, left = Journal.append, [20]
 
-    def full(self, entry, record_json=None):
+    def full(self, entry):
         left[0] -= 1
         if left[0] < 0:
             raise journal_module.write_error(OSError(errno.ENOSPC, "No space left on device"), self.path)
-        return real(self, entry, record_json)
+        return real(self, entry)
 
     monkeypatch.setattr(Journal, "append", full)
     with pytest.raises(GenesisError, match="disk is full"):

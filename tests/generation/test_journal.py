@@ -27,8 +27,9 @@ def test_cutting_the_file_anywhere_loses_at_most_the_torn_line(tmp_path_factory,
 
 def test_offsets_lead_back_to_the_entries(tmp_path):
     with Journal(tmp_path / "j" / "journal.jsonl", {"plan": "x"}) as journal:
-        offsets = [journal.append({"n": n}, record_json='{"text":"ñ"}') for n in range(5)]
+        offsets = [journal.append({"n": n, "text": "ñ"}) for n in range(5)]
         assert [offset for offset, _ in journal.entries()] == offsets
+        assert [entry["n"] for entry in journal.read(offsets[::-1])] == [4, 3, 2, 1, 0]
 
 
 def test_another_header_is_refused_by_name(tmp_path):

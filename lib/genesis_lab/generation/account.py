@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +49,14 @@ def run_header(plan: Plan, domain: Domain, teachers: Sequence[Teacher], sampling
 
 
 def run_manifest(
-    header: dict[str, Any], config: dict[str, Any], plan: Plan, lanes: Sequence[Lane], drops: Counter[str]
+    header: dict[str, Any],
+    config: dict[str, Any],
+    plan: Plan,
+    lanes: Sequence[Lane],
+    drops: Counter[str],
+    scores: Counter[float],
 ) -> dict[str, Any]:
-    """The account of a run, all in all and by teacher."""
+    """The account of a run, all in all and by teacher. ``learned``: what refusals told of quotas that nobody did."""
     missing = sum(lane.total - lane.accepted for lane in lanes)
     manifest = {
         "generation": header,
@@ -65,7 +68,6 @@ def run_manifest(
         "attempts": sum(lane.attempts for lane in lanes),
         "drop_reasons": dict(sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))),
         **_counts(lanes),
-        "cost_usd": total_cost(lane.cost_usd for lane in lanes),
     }
     if len(lanes) > 1:
         manifest["teachers"] = [
@@ -76,23 +78,31 @@ def run_manifest(
                 "missing": lane.total - lane.accepted,
                 "attempts": lane.attempts,
                 **_counts([lane]),
-                "cost_usd": lane.cost_usd,
             }
             for lane in lanes
         ]
+    ledgers = {lane.teacher.name: lane.teacher.scheduler.ledger for lane in lanes if lane.teacher.scheduler}
+    if learned := {name: found for name, ledger in ledgers.items() if (found := ledger.learned())}:
+        manifest["learned"] = learned
+    if scores:
+        manifest["rejected_scores"] = {f"{score:g}": n for score, n in sorted(scores.items())}
     return manifest
 
 
 def _counts(lanes: Sequence[Lane]) -> dict[str, Any]:
-    """Tokens of the answers that were counted; what was not sent as asked, and what was wrong, with how often."""
+    """Tokens of the answers that were counted; what was not sent as asked, and what was wrong, with how often; the cost."""
     uncounted = sum(lane.uncounted for lane in lanes)
-    usage = sum((lane.usage for lane in lanes), Usage())
+    usage = [sum(each) for each in zip(*(lane.usage for lane in lanes), strict=True)]
     said = {
         "answers_without_usage": uncounted,
         "not_sent": dict(sum((lane.not_sent for lane in lanes), Counter())),
         "notes": dict(sum((lane.notes for lane in lanes), Counter())),
     }
-    return {"usage": None if uncounted and usage == Usage() else asdict(usage)} | {k: v for k, v in said.items() if v}
+    return {
+        "usage": None if uncounted and not any(usage) else dict(zip(Usage.__dataclass_fields__, usage, strict=True)),
+        **{name: value for name, value in said.items() if value},
+        "cost_usd": total_cost(lane.cost_usd for lane in lanes),
+    }
 
 
 def stopped(lanes: Sequence[Lane]) -> GenesisError:
@@ -116,17 +126,17 @@ def existing(target: Path, header: dict[str, Any], *, replace: bool) -> Dataset 
     ------
     InvalidInput : a dataset of other settings is there and not to be replaced, or something that is no dataset.
     """
-    if not (recovered(target) / MANIFEST).exists():
-        check_free(target, replace=False, ours=is_dataset)
+    there = (recovered(target) / MANIFEST).exists()
+    check_free(target, replace=there, ours=is_dataset)
+    if not there:
         return None
-    check_free(target, replace=True, ours=is_dataset)
     try:
         dataset = open_dataset(target)
     except InvalidInput:  # damaged
         if replace:
             return None
         raise
-    changed = what_changed(dataset.manifest.get("generation") or {}, json.loads(json.dumps(header)))
+    changed = what_changed(dataset.manifest.get("generation") or {}, header)
     if changed and not replace:
         raise InvalidInput(
             f"{shown(target)} already holds a dataset made with other settings ({changed}): "
@@ -147,7 +157,7 @@ def make_room(work: Path, header: dict[str, Any], *, replace: bool) -> None:
     if not is_run(work):
         raise InvalidInput(f"{shown(work)}, where the run is kept, holds other things: choose another name.")
     begun = read_header(work / JOURNAL)
-    if not is_begun(work) or (replace and begun and what_changed(begun, json.loads(json.dumps(header)))):
+    if not is_begun(work) or (replace and begun and what_changed(begun, header)):
         shutil.rmtree(work)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput, ProviderError, QuotaExhausted
 from genesis_lab.generation.journal import Journal
-from genesis_lab.providers.base import Provider, Request
-from genesis_lab.providers.bedrock import BedrockProvider
+from genesis_lab.generation.teachers import Teacher
+from genesis_lab.providers.base import Request
 from genesis_lab.providers.bedrock_batch import NAMED, BatchService, Failure, Job, read_lines, record_line
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.models import base_model_id
@@ -40,14 +40,6 @@ class Shard:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class Round:
-    """What came of one round of jobs. `problem` says why no further round can help as things are; empty: go on."""
-
-    jobs: int
-    problem: str = ""
-
-
 class Batches:
     """Answers many requests at once through batch jobs. What is bought goes into `cache`, under the request's key.
 
@@ -56,23 +48,16 @@ class Batches:
 
     Parameters
     ----------
-    provider : the model.
+    provider, service : the model, and where its jobs run.
     folder : where shards and ``jobs.jsonl`` are kept while the run is unfinished.
     label : goes into the names of the jobs.
     """
 
     def __init__(
-        self,
-        provider: BedrockProvider,
-        cache: CompletionCache,
-        folder: Path,
-        *,
-        label: str = "",
-        service: BatchService | None = None,
+        self, provider: Any, service: BatchService, cache: CompletionCache, folder: Path, *, label: str
     ) -> None:
-        self.provider, self.cache, self.folder = provider, cache, folder
-        self.service = service or BatchService(provider.account)
-        self.settings = self.service.settings
+        self.provider, self.service, self.cache, self.folder = provider, service, cache, folder
+        self.settings = service.settings
         self._label = re.sub(r"[^a-zA-Z0-9]+", "-", label)[:30].strip("-")
         self._stop = threading.Event()
         self._running = [shard for shard in read_shards(folder) if not shard.status]
@@ -88,15 +73,15 @@ class Batches:
         """``3 batch jobs of 120,000 records run on at AWS …``"""
         return f"{_jobs(self._running)} run on at AWS (`genesis jobs list` shows them)."
 
-    def fill(self, requests: Iterable[Request], tell: Callable[[str], None] = lambda text: None) -> Round:
-        """Buy the answers that are not in the cache yet, and wait for them.
+    def fill(self, requests: Iterable[Request], tell: Callable[[str], None] = lambda text: None) -> int:
+        """Buy the answers that are not in the cache yet, and wait for them; returns the number of jobs.
 
         What is left over is fewer requests than a job must have, or was answered with an error.
 
         Raises
         ------
-        GenesisError : the service can't be reached or refuses, or `stop` was called. Jobs run on; the same call again
-            takes them up where they are.
+        GenesisError : the service can't be reached or refuses, or `stop` was called: jobs run on, and the same call again
+            takes them up where they are. Or what is wrong with a job would be with another one too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with Journal(self.folder / "jobs.jsonl", {}) as self._journal:
@@ -109,7 +94,7 @@ class Batches:
                 tell(f"{_jobs(running)} sent, sending more")
                 if self._stop.is_set():
                     break
-            return self._wait(running, tell) if running else Round(0)
+            return self._wait(running, tell) if running else 0
 
     def stop(self) -> None:
         """Make `fill` raise instead of waiting on. The jobs run on."""
@@ -179,7 +164,7 @@ class Batches:
 
     # --- waiting and joining ---------------------------------------------------------------------------------------
 
-    def _wait(self, running: list[Shard], tell: Callable[[str], None]) -> Round:
+    def _wait(self, running: list[Shard], tell: Callable[[str], None]) -> int:
         started, failed_looks, number = time.monotonic(), 0, len(running)
         problems: list[str] = []
         answered = 0
@@ -207,7 +192,9 @@ class Batches:
         if not problems and not answered:
             states = ", ".join(sorted({job.status for job in seen.values()}))
             problems.append(f"No record of the batch jobs was answered ({states}).")
-        return Round(number, problems[0] if problems else "")
+        if problems:
+            raise GenesisError(f"{problems[0]} What was answered is saved: run the same again to send the rest.")
+        return number
 
     def _join(self, shard: Shard, job: Job) -> str:
         """Take a job's answers into the cache. Returns what is wrong with it that another job would run into as well."""
@@ -239,20 +226,23 @@ class Batches:
         return self.folder / f"{name}.{ending}"
 
 
-def batches_for(provider: Provider, cache: CompletionCache | None, work: Path) -> Batches | None:
-    """How `provider` answers in batch jobs that are kept in the work folder of a run; None if it can't."""
-    if not isinstance(provider, BedrockProvider) or cache is None:
+def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> Batches | None:
+    """How `teacher` answers in batch jobs that are kept in the work folder of a run; None if it is not to, and has not
+    begun to."""
+    service = getattr(teacher.provider, "batch", None)
+    if service is None or cache is None:
         return None
-    place = f"{base_model_id(provider.model)} {provider.account.settings.aws_region or ''}".strip()
+    place = f"{base_model_id(teacher.provider.model)} {service.settings.aws_region or ''}".strip()
     folder = work / f"batch-{re.sub(r'[^a-zA-Z0-9.-]+', '-', place)}"
-    return Batches(provider, cache, folder, label=work.stem)
+    batches = Batches(teacher.provider, service, cache, folder, label=work.stem)
+    return batches if teacher.in_batch or batches.unfinished else None
 
 
-def check_batch(provider: Provider, records: int) -> None:
+def check_batch(teacher: Teacher, records: int) -> None:
     """Refuse what can't work before anything is paid for. Raises `InvalidInput` or `Fatal` with what to do."""
-    if not isinstance(provider, BedrockProvider):
-        raise InvalidInput(f"Only models of Bedrock answer in batch jobs, not {provider.name}.")
-    service = BatchService(provider.account)
+    if not teacher.in_batch:
+        return
+    service: BatchService = teacher.provider.batch  # type: ignore[attr-defined]
     if records < (minimum := service.settings.batch_min_records):
         raise InvalidInput(
             f"A batch job takes {minimum:,} records or more, and this run has {records:,}: ask on demand instead, with "

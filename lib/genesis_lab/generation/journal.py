@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,8 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.files import write_error
 
 JOURNAL = "journal.jsonl"
+KIND = "header 2"
+"""Of the first line: it says what is in the others."""
 
 
 class Journal:
@@ -33,34 +35,30 @@ class Journal:
         self.damaged = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            existing = self._repair(header) if path.exists() else False
+            existing = path.exists() and self._repair(header)
             self._file = path.open("ab", buffering=0)
             self._end = self._file.tell()
         except OSError as error:
             raise write_error(error, path) from None
         if not existing:
-            self.append({"kind": "header", **header})
+            self.append({"kind": KIND, **header})
 
-    def append(self, entry: dict[str, Any], record_json: str | None = None) -> int:
-        """Write one line and return its byte offset; `record_json` is put in as it is under ``"record"``.
+    def append(self, entry: dict[str, Any]) -> int:
+        """Write one line and return its byte offset.
 
         Raises
         ------
         GenesisError : the disk is full or can't be written; what was written before stays good.
         """
-        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
-        if record_json is not None:
-            line = f'{line[:-1]},"record":{record_json}}}'
-        data = (line + "\n").encode("utf-8", "surrogatepass")
+        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
+        data = line.encode("utf-8", "surrogatepass")
         try:
-            written = self._file.write(data)
-            if written != len(data):
+            if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
         except OSError as error:
             raise write_error(error, self.path) from None
-        offset = self._end
         self._end += len(data)
-        return offset
+        return self._end - len(data)
 
     def entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Each entry after the header with its byte offset. Damaged lines are skipped and counted in `damaged`."""
@@ -74,12 +72,12 @@ class Journal:
                     self.damaged += 1
                 offset += len(line)
 
-    def at(self, offset: int) -> dict[str, Any]:
-        """The entry whose line begins at `offset`."""
+    def read(self, offsets: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The entries whose lines begin at `offsets`."""
         with self.path.open("rb") as file:
-            file.seek(offset)
-            entry: dict[str, Any] = json.loads(file.readline())
-        return entry
+            for offset in offsets:
+                file.seek(offset)
+                yield json.loads(file.readline())
 
     def close(self) -> None:
         self._file.close()
@@ -95,19 +93,12 @@ class Journal:
     def _repair(self, header: dict[str, Any]) -> bool:
         """Cut a torn last line, check the header; False when nothing whole was written yet."""
         with self.path.open("r+b") as file:
-            size = file.seek(0, 2)
-            step, end = 65_536, size
-            while end > 0:
-                start = max(0, end - step)
-                file.seek(start)
-                newline = file.read(end - start).rfind(b"\n")
-                if newline >= 0:
-                    end = start + newline + 1
-                    break
-                end = start
-            if end < size:
-                file.truncate(end)
-            if end == 0:
+            whole = last = 0
+            for line in file:
+                last += len(line)
+                whole = last if line.endswith(b"\n") else whole
+            file.truncate(whole)
+            if not whole:
                 return False
             file.seek(0)
             try:
@@ -116,9 +107,8 @@ class Journal:
                 raise InvalidInput(
                     f"{self.path.name} is no journal: its first line is damaged; delete {self.path.parent.name}."
                 ) from None
-        wanted = json.loads(json.dumps(header))
-        found.pop("kind", None)
-        if changed := what_changed(found, wanted):
+        changed = "the version of genesis-lab" if found.pop("kind", None) != KIND else what_changed(found, header)
+        if changed:
             run = self.path.parent.name
             raise InvalidInput(
                 f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
@@ -137,8 +127,9 @@ def read_header(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def what_changed(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between two headers: ``tone was 'neobank', now 'formal', taxonomy was edited``; empty if nothing."""
+def what_changed(found: Mapping[str, Any], header: Mapping[str, Any]) -> str:
+    """What `header` has otherwise than one that was `found`: ``tone was 'neobank', now 'formal', taxonomy was edited``."""
+    wanted = json.loads(json.dumps(header))
     if "options" in wanted and "options" not in found:
         return "they were not recorded in full"
     said = [

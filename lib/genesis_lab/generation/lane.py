@@ -24,83 +24,53 @@ HOPELESS_LATER = 60
 
 
 @dataclass(frozen=True)
-class TeacherProgress:
-    """Where one teacher stands. `eta_s` and `cost_usd` are None if unknown, `ledger` where there is no quota to wait for."""
-
-    name: str
-    done: int
-    total: int
-    rate: float
-    eta_s: float | None
-    cost_usd: float | None
-    ledger: dict[str, Any] | None
-    tokens_per_minute: float | None = None
-    ended: bool = False
-    note: str = ""
-    waits: str = ""
-
-    @property
-    def quota(self) -> str:
-        """``97% of 200,000 tokens/min · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``; of batch jobs what
-        they are at."""
-        if self.ledger is None or self.note:
-            return self.note
-        said, state = [], self.ledger
-        if self.tokens_per_minute and self.tokens_per_minute < math.inf:
-            used = state["used"] / self.tokens_per_minute
-            said.append(f"{used:.0%} of {self.tokens_per_minute:,.0f} tokens used in the last minute")
-        elif 0 < state["tokens_per_minute"] < math.inf:
-            said.append(f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far")
-        if state["refused"]:
-            said.append(f"{state['refused']:,} throttled")
-        said.append(
-            f"{state['in_flight']:,} in flight" + (f", {state['waiting']:,} waiting" if state["waiting"] else "")
-        )
-        return " · ".join([*said, *filter(None, [self.waits])])
-
-    @property
-    def line(self) -> str:
-        """``bedrock:…@eu-west-1: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
-        cost = "cost unknown" if self.cost_usd is None else f"${self.cost_usd:,.2f}" if self.cost_usd >= 0.005 else ""
-        left = "stopped" if self.ended else f"{math.ceil(self.eta_s / 60):,} min left" if self.eta_s else ""
-        return " · ".join(filter(None, (f"{self.name}: {self.done:,} of {self.total:,}", self.quota, cost, left)))
-
-
-@dataclass(frozen=True)
 class Progress:
-    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown."""
+    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown.
 
-    teachers: tuple[TeacherProgress, ...]
+    Parameters
+    ----------
+    teachers : a row of each, see `Lane.standing`.
+    """
+
+    teachers: tuple[Mapping[str, Any], ...]
     rejected: int
 
     @property
     def done(self) -> int:
-        return sum(t.done for t in self.teachers)
+        return sum(row["done"] for row in self.teachers)
 
     @property
     def total(self) -> int:
-        return sum(t.total for t in self.teachers)
+        return sum(row["total"] for row in self.teachers)
 
     @property
     def rate(self) -> float:
-        return sum(t.rate for t in self.teachers)
+        return sum(row["rate"] for row in self.teachers)
 
     @property
     def eta_s(self) -> float | None:
-        left = [t.eta_s for t in self.teachers if not t.ended]
-        return max((s for s in left if s is not None), default=None) if None not in left else None
+        left = [row["eta_s"] for row in self.teachers if not row["ended"]]
+        return None if None in left else max(left, default=None)
 
     @property
     def cost_usd(self) -> float | None:
-        return total_cost(t.cost_usd for t in self.teachers)
+        return total_cost(row["cost_usd"] for row in self.teachers)
 
     @property
     def details(self) -> tuple[str, ...]:
         """What a person with a quota wants to see: a line for each teacher; of a single one only its quota."""
         if len(self.teachers) > 1:
-            return tuple(t.line for t in self.teachers)
-        one = " · ".join(filter(None, (self.teachers[0].quota, "" if self.cost_usd is not None else "cost unknown")))
+            return tuple(map(_line, self.teachers))
+        one = " · ".join(filter(None, (self.teachers[0]["quota"], "" if self.cost_usd is not None else "cost unknown")))
         return (one,) if one else ()
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """``bedrock:…@eu-west-1: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
+    usd, eta_s = row["cost_usd"], row["eta_s"]
+    cost = "cost unknown" if usd is None else f"${usd:,.2f}" if usd >= 0.005 else ""
+    left = "stopped" if row["ended"] else f"{math.ceil(eta_s / 60):,} min left" if eta_s else ""
+    return " · ".join(filter(None, (f"{row['name']}: {row['done']:,} of {row['total']:,}", row["quota"], cost, left)))
 
 
 @dataclass
@@ -128,9 +98,9 @@ class Lane:
     """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
 
     `fruitless` counts why each request since the last record came to nothing, `said` has the words. `later` holds
-    fresh candidates for records that failed. `batches` is how it answers in batch jobs, `buying` whether what is next
-    goes into them, `note` what the jobs are at. `uncounted` are answers without token counts,
-    `not_sent` what the service does not take, `notes` what is wrong with answers, each with how often.
+    fresh candidates for records that failed. `batches` is there while it answers in batch jobs, `note` what those are at.
+    `uncounted` are answers without token counts, `not_sent` what the service does not take, `notes` what is wrong with
+    answers, each with how often.
     """
 
     teacher: Teacher
@@ -142,7 +112,7 @@ class Lane:
     accepted: int = 0
     resumed: int = 0
     attempts: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: list[int] = field(default_factory=lambda: [0] * len(Usage.__dataclass_fields__))
     uncounted: int = 0
     cost_usd: float | None = 0.0
     not_sent: Counter[str] = field(default_factory=Counter)
@@ -152,16 +122,16 @@ class Lane:
     said: dict[str, str] = field(default_factory=dict)
     in_a_row: int = 0
     batches: Batches | None = None
-    buying: bool = False
     note: str = ""
 
     def charge(self, entry: Mapping[str, Any]) -> None:
         """One more answer, as the journal keeps it."""
         self.attempts += 1
-        usage = entry.get("usage", ())
+        if usage := entry.get("usage", ()):
+            self.usage = [sum(pair) for pair in zip(self.usage, usage, strict=True)]
         self.uncounted += usage is None
-        self.usage += Usage(*usage or ())
-        self.cost_usd = total_cost([self.cost_usd, entry.get("cost_usd", 0.0)])
+        cost_usd = entry.get("cost_usd", 0.0)
+        self.cost_usd = None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd
         self.not_sent.update(entry.get("not_sent", ()))
         if note := entry.get("note"):
             self.notes[re.sub(r"\d[\d,]*", "#", note)] += 1
@@ -173,6 +143,11 @@ class Lane:
         task = self.todo.popleft()
         self.candidates_left -= not task.repair
         return task
+
+    def put_back(self, task: Task) -> None:
+        """The task was not answered, through no fault of its own."""
+        self.todo.append(task)
+        self.candidates_left += not task.repair
 
     def refill(self) -> bool:
         """Begin with the fresh candidates that waited till all others were done; whether there are any."""
@@ -186,20 +161,6 @@ class Lane:
         scheduler = self.teacher.scheduler
         width = self.teacher.provider.capabilities.concurrency
         return self.in_flight < width and (scheduler is None or scheduler.ledger.wants_more(self.in_flight))
-
-    def put_back(self, task: Task) -> None:
-        """The task was not answered, through no fault of its own."""
-        self.todo.append(task)
-        self.candidates_left += not task.repair
-
-    @property
-    def awaits_jobs(self) -> bool:
-        """What is next goes into batch jobs, or jobs of an earlier session are not joined yet."""
-        return self.batches is not None and (self.buying or self.batches.unfinished)
-
-    def next_batch(self) -> list[Task]:
-        """All tasks there are, if batch jobs are their turn."""
-        return list(iter(self.next, None)) if self.awaits_jobs and not self.in_flight else []
 
     def stop(self) -> None:
         """Let what is in flight finish; batch jobs run on."""
@@ -239,21 +200,33 @@ class Lane:
         """It can't go on, and has nothing to show."""
         return self.ended is not None and not (isinstance(self.ended, Incomplete) and self.accepted)
 
-    def progress(self, elapsed_s: float) -> TeacherProgress:
-        """Where it stands after `elapsed_s` seconds of this session."""
-        rate = (self.accepted - self.resumed) / max(elapsed_s, 1e-9)
-        left = self.total - self.accepted
-        scheduler = self.teacher.scheduler
-        return TeacherProgress(
-            name=self.teacher.name,
-            done=self.accepted,
-            total=self.total,
-            rate=rate,
-            eta_s=left / rate if rate and not self.note else None if left else 0.0,
-            cost_usd=self.cost_usd,
-            ledger=scheduler.ledger.state() if scheduler else None,
-            tokens_per_minute=scheduler.ledger.limits.tokens_per_minute if scheduler else None,
-            ended=self.ended is not None,
-            note=self.note or next(iter(self.notes), ""),
-            waits=scheduler.waits if scheduler and not self.ended else "",
+    def standing(self, elapsed_s: float) -> dict[str, Any]:
+        """Where it stands after `elapsed_s` seconds of this session; `eta_s` and `cost_usd` are None if unknown."""
+        rate, left = (self.accepted - self.resumed) / max(elapsed_s, 1e-9), self.total - self.accepted
+        return {
+            "name": self.teacher.name,
+            "done": self.accepted,
+            "total": self.total,
+            "rate": rate,
+            "eta_s": left / rate if rate and not self.note else None if left else 0.0,
+            "cost_usd": self.cost_usd,
+            "quota": self.note or self._quota(),
+            "ended": self.ended is not None,
+        }
+
+    def _quota(self) -> str:
+        """``97% of 200,000 tokens/min · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``."""
+        scheduler, noticed = self.teacher.scheduler, next(iter(self.notes), "")
+        if scheduler is None or noticed:
+            return noticed
+        said, state, quota = [], scheduler.ledger.state(), scheduler.ledger.limits.tokens_per_minute
+        if quota and quota < math.inf:
+            said.append(f"{state['used'] / quota:.0%} of {quota:,.0f} tokens used in the last minute")
+        elif 0 < state["tokens_per_minute"] < math.inf:
+            said.append(f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far")
+        if state["refused"]:
+            said.append(f"{state['refused']:,} throttled")
+        said.append(
+            f"{state['in_flight']:,} in flight" + (f", {state['waiting']:,} waiting" if state["waiting"] else "")
         )
+        return " · ".join(filter(None, (*said, "" if self.ended else scheduler.waits)))

@@ -74,9 +74,12 @@ class ModelSpec:
             return OfflineProvider()
         if self.provider in ("bedrock", "bedrock_batch"):
             from genesis_lab.providers.bedrock import BedrockProvider
+            from genesis_lab.providers.bedrock_batch import BatchService
 
             settings = settings.model_copy(update={"aws_region": self.region} if self.region else {})
-            return BedrockProvider(self.model, settings=settings, in_batch=self.provider == "bedrock_batch")
+            provider = BedrockProvider(self.model, settings=settings, in_batch=self.provider == "bedrock_batch")
+            provider.batch = BatchService(provider.account)
+            return provider
         if self.provider == "openai":
             from genesis_lab.providers.openai import OPENAI_URL, OpenAIProvider
 

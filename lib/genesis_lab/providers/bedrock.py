@@ -141,6 +141,8 @@ class BedrockProvider(Provider):
     """
 
     name = "bedrock"
+    batch: Any = None
+    """The `BatchService` through which it answers in batch jobs as well."""
 
     def __init__(
         self,
