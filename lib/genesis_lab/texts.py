@@ -12,6 +12,17 @@ _UNSEEN = frozenset(("Mn", "Mc", "Me", "Cf"))
 """Unicode categories that a comparison leaves out: accents and other marks, and characters without a width."""
 
 
+class _Seen(dict[int, int | None]):
+    """What a comparison sees of a character, found out once: the character, or nothing."""
+
+    def __missing__(self, character: int) -> int | None:
+        self[character] = None if unicodedata.category(chr(character)) in _UNSEEN else character
+        return self[character]
+
+
+_SEEN = _Seen()
+
+
 def normal(value: Any) -> Any:
     """A text in NFC; in lists and mappings every text and key. Everything that comes in is brought to this form.
 
@@ -22,10 +33,10 @@ def normal(value: Any) -> Any:
     """
     if isinstance(value, str):
         return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([normal(each) for each in value])
     if isinstance(value, Mapping):
         return {normal(key): normal(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(normal(each) for each in value)
     return value
 
 
@@ -40,7 +51,7 @@ def unaccented(text: str) -> str:
     if text.isascii():
         return text.lower()
     spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(c for c in spread if unicodedata.category(c) not in _UNSEEN)
+    return spread.translate(_SEEN)
 
 
 def same_words(text: str) -> str:

@@ -17,10 +17,10 @@ from genesis_lab.domains.base import Domain
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.files import check_free, recovered, shown, write_error
 from genesis_lab.generation.journal import JOURNAL, read_header, what_changed
-from genesis_lab.generation.lane import Lane
+from genesis_lab.generation.lane import TOKENS, Lane
 from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher
-from genesis_lab.providers.base import Usage, request_key, total_cost
+from genesis_lab.providers.base import request_key, total_cost
 
 
 def run_header(plan: Plan, domain: Domain, teachers: Sequence[Teacher], sampling: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _counts(lanes: Sequence[Lane]) -> dict[str, Any]:
         "notes": dict(sum((lane.notes for lane in lanes), Counter())),
     }
     return {
-        "usage": None if uncounted and not any(usage) else dict(zip(Usage.__dataclass_fields__, usage, strict=True)),
+        "usage": None if uncounted and not any(usage) else dict(zip(TOKENS, usage, strict=True)),
         **{name: value for name, value in said.items() if value},
         "cost_usd": total_cost(lane.cost_usd for lane in lanes),
     }

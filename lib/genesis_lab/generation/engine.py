@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -36,7 +36,7 @@ from genesis_lab.generation.account import (
 )
 from genesis_lab.generation.batch import batches_for, check_batch
 from genesis_lab.generation.journal import JOURNAL, Journal, read_header
-from genesis_lab.generation.lane import REPAIRS, Lane, Progress, Task
+from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Progress, Task
 from genesis_lab.generation.plan import Plan, split_of
 from genesis_lab.generation.teachers import Teacher, divide, parts
 from genesis_lab.providers.base import Completion, Message, Provider, Request, request_key
@@ -346,7 +346,7 @@ class _Run:
         if isinstance(completion, BaseException):
             raise completion
         usage = completion.usage
-        entry |= {"usage": usage and astuple(usage), "cost_usd": completion.cost_usd}
+        entry |= {"usage": usage and [getattr(usage, name) for name in TOKENS], "cost_usd": completion.cost_usd}
         entry |= {"not_sent": completion.not_sent} if completion.not_sent else {}
         entry |= {"note": completion.note} if completion.note else {}
         lane.charge(entry)
@@ -371,9 +371,10 @@ class _Run:
         if (
             holder is not None
         ):  # a record earlier in the plan came later and says the same: that one is worded differently
-            old = self._take_back(holder)
-            revoked = {"kind": "revoked", "index": holder}
-            self._drop(self._lane_of[holder], self._task(old), revoked, (_SAME,), old["text"])
+            old, before = self._take_back(holder), self._lane_of[holder]
+            again = self._task(old)
+            text = old.get("text") or self._request(before.teacher, again).offline_text
+            self._drop(before, again, {"kind": "revoked", "index": holder}, (_SAME,), text)
         if self.cache and task.number > 1 and (key := self._request(lane.teacher, Task(task.spec)).key):
             # In the cache is what was accepted, under the first request for its record: it is not asked for in vain again.
             self._forget(lane.teacher, task)
@@ -385,7 +386,8 @@ class _Run:
             "attempts": completion.attempts or task.number,
             "generated_at": completion.created_at and completion.created_at.isoformat(),
         }
-        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex(), "text": completion.text, **task.place}
+        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex(), **task.place}
+        entry |= {"text": completion.text} if completion.request_key else {}  # else it can be had again for nothing
         self.accepted[task.spec.index] = self.journal.append(entry | {"made": made, "answer": answer})
         self.fingerprints[fingerprint] = task.spec.index
         lane.succeeded()

@@ -15,6 +15,8 @@ from genesis_lab.generation.batch import Batches
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.providers.base import Usage, total_cost
 
+TOKENS = tuple(Usage.__dataclass_fields__)
+"""What is counted of an answer, in the order in which the journal keeps it."""
 REPAIRS = 2
 """Times a model is told what was wrong with its answer before a fresh candidate is tried."""
 HOPELESS = 20
@@ -112,7 +114,7 @@ class Lane:
     accepted: int = 0
     resumed: int = 0
     attempts: int = 0
-    usage: list[int] = field(default_factory=lambda: [0] * len(Usage.__dataclass_fields__))
+    usage: list[int] = field(default_factory=lambda: [0] * len(TOKENS))
     uncounted: int = 0
     cost_usd: float | None = 0.0
     not_sent: Counter[str] = field(default_factory=Counter)
