@@ -146,7 +146,7 @@ def config_for(domain: str = "conversations") -> type[Any]:
         __doc__=GenerationConfig.__doc__,
         dataset=(str, Field(chosen.facets.dataset or domain, min_length=1, description="name of the dataset, or a folder")),
     )  # fmt: skip
-    config.domain_name = domain
+    config.domain_name = domain  # type: ignore[attr-defined]  # the plugin does not see the base
     return config  # type: ignore[no-any-return]
 
 

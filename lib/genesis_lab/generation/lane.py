@@ -47,7 +47,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        return sum(row["rate"] for row in self.teachers)
+        return float(sum(row["rate"] for row in self.teachers))
 
     @property
     def eta_s(self) -> float | None:
