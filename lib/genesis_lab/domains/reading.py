@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ _MARK = re.compile(f'(?P<closing>{_CLOSING.pattern})|(?P<opening>{_OPENING.patte
 _STARTS = 2_000
 """Places where JSON may begin that are tried; prose full of brackets can't take longer than that."""
 _MENDED = 200
-"""Trailing commas that are taken out of one object."""
+"""Trailing commas that are overlooked in one object."""
+_CLOSES = re.compile(r",\s*[}\]]")
 _DEEP = 5
 """How often JSON may stand in JSON as a text, or an object in another one."""
 _DECODER = json.JSONDecoder(strict=False)  # raw line breaks and tabs in texts are read as what they are
@@ -118,37 +119,26 @@ def _take(text: str, start: int, found: _Found, depth: int) -> int:
 
 
 def _decoded(text: str, start: int, found: _Found) -> tuple[Any, int]:
-    """The value that begins at `start` and where it ends, 0 if there is none; trailing commas are left out."""
-    removed = 0
+    """The value that begins at `start` and where it ends, 0 if there is none; trailing commas count as blanks."""
     for _ in range(_MENDED):
         try:
-            value, end = _DECODER.raw_decode(text, start)
-            return value, end + removed
+            return _DECODER.raw_decode(text, start)
         except RecursionError:
             found.error = "it is nested too deeply"
-            return None, 0
+            break
         except json.JSONDecodeError as error:
-            comma = _trailing_comma(text, start, error.pos)
-            if comma is None:
-                found.error = str(error)
-                if error.msg.startswith("Unterminated string") or not text[error.pos :].strip("` \r\n"):
-                    found.cut.append(start)
-                return None, 0
-            text, removed = text[:comma] + text[comma + 1 :], removed + 1
+            comma = error.pos if text[error.pos : error.pos + 1] == "," else text.rfind(",", start, error.pos)
+            if comma >= start and _CLOSES.match(text, comma):
+                text = text[:comma] + " " + text[comma + 1 :]
+                continue
+            found.error = str(error)
+            if error.msg.startswith("Unterminated string") or not text[error.pos :].strip("` \r\n"):
+                found.cut.append(start)
+            break
     return None, 0
 
 
-def _trailing_comma(text: str, start: int, place: int) -> int | None:
-    """Where the comma is that stands before a closing bracket at or after `place`."""
-    if text[place : place + 1] == ",":
-        return place if re.match(r",\s*[}\]]", text[place:]) else None
-    if not re.match(r"\s*[}\]]", text[place:]):
-        return None
-    before = len(text[start:place].rstrip()) + start - 1
-    return before if text[before] == "," else None
-
-
-def _fitted(value: Any, schema: Mapping[str, Any], depth: int) -> Any:
+def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 1) -> Any:
     """`value` in the form of `schema`, the wrappings undone; None if it has not that form."""
     wanted = _TYPES.get(str(schema.get("type")))
     if wanted is None:
@@ -156,30 +146,19 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int) -> Any:
     if depth > 2 * _DEEP:
         return None
     if isinstance(value, str):
-        inside = _look(value, depth).values
-        fits = [fit for _, _, each in inside if (fit := _fitted(each, schema, depth + 1)) is not None]
-        return fits[-1] if fits else None
+        return _last_fit((each for _, _, each in _look(value, depth).values), schema, depth)
     if wanted is list:
-        return _fitted_list(value, schema, depth)
-    return _fitted_object(value, schema, depth)
-
-
-def _fitted_list(value: Any, schema: Mapping[str, Any], depth: int) -> list[Any] | None:
-    if not isinstance(value, list) or (not value and schema.get("minItems")):
-        return None
-    of = schema.get("items") or {}
-    items = [_fitted(item, of, depth + 1) for item in value]
-    return None if any(item is None for item in items) else items
-
-
-def _fitted_object(value: Any, schema: Mapping[str, Any], depth: int) -> dict[str, Any] | None:
+        if not isinstance(value, list) or (not value and schema.get("minItems")):
+            return None
+        items = [_fitted(item, schema.get("items") or {}, depth + 1) for item in value]
+        return None if any(item is None for item in items) else items
     fields, required = schema.get("properties") or {}, list(schema.get("required") or ())
     if isinstance(value, list):
-        if len(value) == 1 and (fit := _fitted_object(value[0], schema, depth + 1)) is not None:
+        if len(value) == 1 and (fit := _fitted(value[0], schema, depth + 1)) is not None:
             return fit
-        if len(required) == 1 and depth == 0 and (items := _fitted(value, fields[required[0]], 1)) is not None:
-            return {required[0]: items} if fields[required[0]].get("type") == "array" else None
-        return None
+        alone = depth == 0 and len(required) == 1 and fields[required[0]].get("type") == "array"
+        items = _fitted(value, fields[required[0]]) if alone else None
+        return None if items is None else {required[0]: items}
     if not isinstance(value, dict):
         return None
     if not all(name in value for name in required):  # ``Label Fit`` is label_fit
@@ -190,13 +169,13 @@ def _fitted_object(value: Any, schema: Mapping[str, Any], depth: int) -> dict[st
         due = [name for name in required if fields.get(name, {}).get("type") in _TYPES]
         if all(found[name] is not None or (value[name] is None and name not in due) for name in value):
             return found
-    within = [fit for each in _inside(value) if (fit := _fitted(each, schema, depth + 1)) is not None]
-    return within[-1] if within and required else None
+    inside = (each for each in value.values() if isinstance(each, dict | str | list))  # ``{"answer": {…}}``
+    return _last_fit(inside, schema, depth) if required else None
 
 
-def _inside(value: Mapping[str, Any]) -> Iterator[Any]:
-    """What may be the answer in an object that only wraps it: ``{"answer": {…}}``, a tool's arguments."""
-    yield from (each for each in value.values() if isinstance(each, dict | str | list))
+def _last_fit(values: Iterable[Any], schema: Mapping[str, Any], depth: int) -> Any:
+    fits = [fit for each in values if (fit := _fitted(each, schema, depth + 1)) is not None]
+    return fits[-1] if fits else None
 
 
 def _reason(text: str, found: _Found, required: list[str], schema: Mapping[str, Any]) -> str:
@@ -210,7 +189,7 @@ def _reason(text: str, found: _Found, required: list[str], schema: Mapping[str, 
         if missing:
             return f"the JSON object has no {missing[0]}, it has {', '.join(list(objects[-1])[:8]) or 'no fields'}"
         for name, due in schema.get("properties", {}).items():
-            if name in objects[-1] and due.get("type") in _TYPES and _fitted(objects[-1][name], due, 1) is None:
+            if name in objects[-1] and due.get("type") in _TYPES and _fitted(objects[-1][name], due) is None:
                 return _unfit(name, objects[-1][name], due)
     if found.error:
         return f"the JSON is broken: {found.error}"
@@ -219,15 +198,14 @@ def _reason(text: str, found: _Found, required: list[str], schema: Mapping[str, 
 
 def _unfit(name: str, value: Any, due: Mapping[str, Any]) -> str:
     """What is wrong with a field that must be a list or an object."""
-    kind = _TYPES[due["type"]]
-    if not isinstance(value, kind):
-        due_form = "a list" if kind is list else "an object"
-        return f"{name} must be {due_form}, got {json.dumps(value, ensure_ascii=False)[:60]}"
+    wanted = "a list" if due["type"] == "array" else "an object"
+    if not isinstance(value, _TYPES[due["type"]]):
+        return f"{name} must be {wanted}, got {json.dumps(value, ensure_ascii=False)[:60]}"
     if not value:
         return f"{name} is empty"
     items = due.get("items") or {}
     for number, item in enumerate(value if isinstance(value, list) else (), 1):
-        if _fitted(item, items, 1) is None:
-            fields = " and ".join(items.get("required", ()))
-            return f"{name} {number} must be an object with {fields}, got {json.dumps(item, ensure_ascii=False)[:60]}"
+        if _fitted(item, items) is None:
+            fields, got = " and ".join(items.get("required", ())), json.dumps(item, ensure_ascii=False)[:60]
+            return f"{name} {number} must be an object with {fields}, got {got}"
     return f"{name} has not the form that is due"
