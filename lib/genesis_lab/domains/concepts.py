@@ -15,9 +15,10 @@ from genesis_lab.domains.base import Spec
 from genesis_lab.domains.quotas import largest_remainder, spread, whole_groups
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import unaccented
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
 LANGUAGES = ("en", "es")
+_FILE = Path(__file__).with_name("concepts.yaml")
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,5 @@ def _generic() -> frozenset[str]:
     return frozenset(unaccented(word) for words in _knowledge()["generic_words"].values() for word in words)
 
 
-@lru_cache(maxsize=1)
-def _knowledge() -> dict[str, Any]:
-    return dict(read_yaml(Path(__file__).with_name("concepts.yaml")))
+def _knowledge() -> Any:
+    return shipped(_FILE)

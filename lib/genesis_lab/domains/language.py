@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from genesis_lab.yamls import read_yaml
+
 NAMES = {"en": "English", "es": "Spanish"}
 _WORD = re.compile(r"[a-záéíóúüñ']+")
 _DECISIVE = 3
@@ -56,7 +58,5 @@ def _detector() -> Any:
 @lru_cache(maxsize=1)
 def function_words() -> tuple[frozenset[str], frozenset[str]]:
     """Words without content that only one of the languages has: English, Spanish."""
-    from ruamel.yaml import YAML
-
-    words = YAML(typ="safe").load(Path(__file__).with_name("function_words.yaml").read_text(encoding="utf-8"))
+    words = read_yaml(Path(__file__).with_name("function_words.yaml"))
     return frozenset(words["en"]), frozenset(words["es"])

@@ -157,8 +157,8 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 1) -> Any:
         if len(value) == 1 and (fit := _fitted(value[0], schema, depth + 1)) is not None:
             return fit
         alone = depth == 0 and len(required) == 1 and fields[required[0]].get("type") == "array"
-        items = _fitted(value, fields[required[0]]) if alone else None
-        return None if items is None else {required[0]: items}
+        whole = _fitted(value, fields[required[0]]) if alone else None
+        return None if whole is None else {required[0]: whole}
     if not isinstance(value, dict):
         return None
     if not all(name in value for name in required):  # ``Label Fit`` is label_fit

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.domains.answers import blocks, chosen, coverage, terms
+from genesis_lab.domains.answers import blocks, chosen
 from genesis_lab.domains.base import Example, Score, Spec
-from genesis_lab.domains.concepts import Concept, concept_terms, filled
+from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.form import Fault, Field, ListOf, Object, OneOf, Text
 from genesis_lab.domains.reading import read_json
-from genesis_lab.domains.roles import FEWEST, HERE, SCHEMA, YamlRole, draws
+from genesis_lab.domains.roles import FEWEST, HERE, SCHEMA, YamlRole, pen
 from genesis_lab.errors import ParseFailure
 from genesis_lab.texts import same_words
 from genesis_lab.yamls import shipped
@@ -81,9 +81,7 @@ class Requirements(YamlRole):
         total = (parts["fields"] + parts["title"] / 2 + parts["description"] / 2) / 7
         total += sum(parts[name] for name in LISTS) * 5 / 21
         said = [d for name in LISTS for item in _items(data.get(name)) if isinstance(d := item.get("description"), str)]
-        wanted = concept_terms(str(example.facts.get("concept", "")))
-        parts["content"] = coverage(wanted, " ".join(said))
-        parts["on_topic"] = float(np.mean([bool(wanted & terms(one)) for one in said])) if said else 0.0
+        parts |= self.told(str(example.facts.get("concept", "")), said, said)
         valid = bool(data) and not any(fault.kind in SCHEMA for fault in faults)
         return Score(min(1.0, round(total, 12)), valid, parts, tuple(f.message for f in faults))
 
@@ -100,15 +98,9 @@ def _read(text: str) -> tuple[Any, tuple[Fault, ...]]:
 
 def offline(concept: Concept, rng: np.random.Generator, most: int) -> dict[str, Any]:
     """Requirements that the offline teacher writes for a concept."""
-    patterns, words = shipped(HERE / "requirements" / "wording.yaml")[concept.language], concept.words
-
-    def write(pattern: str, **more: Any) -> str:
-        return filled(pattern, words | draws(rng) | more)
-
-    def some(choices: list[str] | tuple[str, ...], n: int) -> list[str]:
-        return [choices[i] for i in rng.permutation(len(choices))[:n]]
-
-    asked = words["do"]  # what the concept may name comes first
+    patterns = shipped(HERE / "requirements" / "wording.yaml")[concept.language]
+    write, some = pen(concept, rng)
+    asked = concept.words["do"]  # what the concept may name comes first
     features = [asked, *(one for one in some(concept.features, len(concept.features)) if one != asked)]
     sizes = rng.integers(FEWEST, most + 1, size=3)
     n = int(sizes[0])

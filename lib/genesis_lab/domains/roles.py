@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains import concepts
-from genesis_lab.domains.answers import language_faults
+from genesis_lab.domains.answers import coverage, language_faults, terms
 from genesis_lab.domains.base import Answer, Domain, Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.form import Fault, Object
@@ -286,8 +286,28 @@ class YamlRole(Domain):
     def scored(self, data: Any, faults: Sequence[Fault], example: Example) -> Score:
         """How good an answer with these faults is."""
 
+    def told(self, concept: str, said: Sequence[str], entries: Sequence[str]) -> dict[str, float]:
+        """How much of the concept occurs in what is said, and the share of entries that speak of it."""
+        wanted = concepts.concept_terms(concept)
+        speak = [bool(wanted & terms(one)) for one in entries]
+        return {"content": coverage(wanted, " ".join(said)), "on_topic": float(np.mean(speak)) if speak else 0.0}
 
-def draws(rng: np.random.Generator) -> dict[str, int]:
+
+def pen(
+    concept: Concept, rng: np.random.Generator
+) -> tuple[Callable[..., str], Callable[[Sequence[str], int], list[str]]]:
+    """What the offline teacher writes with: a pattern filled with the concept's words, and some patterns of many."""
+
+    def write(pattern: str, **more: Any) -> str:
+        return concepts.filled(pattern, concept.words | _draws(rng) | more)
+
+    def some(choices: Sequence[str], n: int) -> list[str]:
+        return [choices[i] for i in rng.permutation(len(choices))[:n]]
+
+    return write, some
+
+
+def _draws(rng: np.random.Generator) -> dict[str, int]:
     """The numbers that offline texts hold."""
     return {
         "short": int(rng.integers(2, 10)),

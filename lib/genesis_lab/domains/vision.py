@@ -14,13 +14,13 @@ import numpy as np
 
 from genesis_lab.domains.answers import blocks, coverage, load, terms
 from genesis_lab.domains.base import Example, Score, Spec, Target
-from genesis_lab.domains.concepts import Concept, concept_terms, filled
+from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.form import Date, Fault, Field, ListOf, Object, OneOf, Text
 from genesis_lab.domains.reading import read_json
 from genesis_lab.domains.requirements import LISTS as REQUIREMENT_LISTS
 from genesis_lab.domains.requirements import Requirements
 from genesis_lab.domains.requirements import offline as offline_requirements
-from genesis_lab.domains.roles import HERE, SCHEMA, RoleConfig, RoleRecord, YamlRole, draws
+from genesis_lab.domains.roles import HERE, SCHEMA, RoleConfig, RoleRecord, YamlRole, pen
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, same_words
 from genesis_lab.yamls import dump_yaml, shipped
@@ -32,6 +32,8 @@ MOST_WORDS, FEWEST_WORDS = 120, 20
 OVERLAP = 0.3
 """Share of a requirement's words from which an entry without an id addresses it (the closest, if it is near several)."""
 _ID = re.compile(r"\b(?:N?FR|C)-?\d{1,4}\b")
+_AFTER_CONCEPT = re.compile(r"\n\s*(?:requirements|requisitos|title)\b", re.IGNORECASE)
+"""Where the requirements begin in a prompt that holds them too."""
 _INFINITIVE = re.compile(r"\w+[aeií]r(?:se|l[aeo]s?)?")
 _ENTRY = Text(usual=(10, 180))
 VISION: Mapping[str, Field] = {
@@ -83,7 +85,7 @@ class Vision(YamlRole):
         if domain != role.name:
             super().feed(records, domain)
         given = []
-        for one in sorted(records, key=lambda r: (_digest(r.get("concept")), str(r.get("record_id")))):
+        for one in sorted(records, key=lambda r: (_shuffled(r.get("concept")), str(r.get("record_id")))):
             example, text = role.example(one), str(one.get("answer") or "")
             if role.score(text, example).valid:  # what other people's data does not say is told from its text
                 told = {name: one.get(name) or "" for name in ("concept", "industry", "region", "emphasis", "split")}
@@ -108,15 +110,8 @@ class Vision(YamlRole):
                 f"total: {self.config.requirements} holds {len(self.given):,} valid examples of requirements, got {total:,}."
             )
         names = ("language", "emphasis", "industry", "group", "region", "split")
-        return [
-            Spec(
-                i,
-                0,
-                zlib.crc32(f"{seed}/{one['concept']}/{one['answer']}".encode()),
-                {name: one[name] for name in names},
-            )
-            for i, one in enumerate(self.given[:total])
-        ]
+        seeds = [zlib.crc32(f"{seed}/{one['concept']}/{one['answer']}".encode()) for one in self.given[:total]]
+        return [Spec(i, 0, own, {name: self.given[i][name] for name in names}) for i, own in enumerate(seeds)]
 
     def draft(self, spec: Spec) -> dict[str, Any]:
         if not self.given:
@@ -200,9 +195,8 @@ class Vision(YamlRole):
     def scored(self, data: Any, faults: Sequence[Fault], example: Example) -> Score:
         """Mean of schema, depth of the vision, alignment with the requirements, and specificity; content is beside it."""
         vision, review = data.get("vision", {}), data.get("review", {})
-        wrong = {
-            ".".join(f.path.split(".")[:2]) for f in faults if f.kind in SCHEMA | {"narrative_long", "placeholder"}
-        }
+        counted = SCHEMA | {"narrative_long", "placeholder"}
+        wrong = {".".join(f.path.split(".")[:2]) for f in faults if f.kind in counted}
         due = [f"{label}.{name}" for label, part in _PARTS if label not in wrong for name in part.fields]
         parts = {
             "schema": sum(path not in wrong for path in due) / len([*VISION, *REVIEW]),
@@ -211,26 +205,18 @@ class Vision(YamlRole):
             "specificity": _specificity(review, example.language),
         }
         total = sum(parts.values()) / len(parts)
-        said = [s for s in self.form.texts(data) if " " in s]
-        wanted = concept_terms(_concept_only(str(example.facts.get("concept", ""))))
         entries = [s for name in LISTS for s in _strings(vision.get(name))]
-        parts["content"] = coverage(wanted, " ".join(said))
-        parts["on_topic"] = float(np.mean([bool(wanted & terms(one)) for one in entries])) if entries else 0.0
+        concept = _AFTER_CONCEPT.split(str(example.facts.get("concept", "")), maxsplit=1)[0]
+        parts |= self.told(concept, [s for s in self.form.texts(data) if " " in s], entries)
         valid = len(data) == 2 and not any(f.kind in SCHEMA for f in faults)
         return Score(min(1.0, round(total, 12)), valid, parts, tuple(f.message for f in faults))
 
 
 def offline(concept: Concept, requirements: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """The vision and the review that the offline teacher writes: requirements are taken up, left out or ruled out."""
-    patterns, words = shipped(HERE / "vision" / "wording.yaml")[concept.language], concept.words
+    patterns = shipped(HERE / "vision" / "wording.yaml")[concept.language]
     items = {item["id"]: item["description"] for name in REQUIREMENT_LISTS for item in requirements[name]}
-
-    def write(pattern: str, **more: Any) -> str:
-        return filled(pattern, words | draws(rng) | more)
-
-    def some(choices: Sequence[str], n: int) -> list[str]:
-        return [choices[i] for i in rng.permutation(len(choices))[:n]]
-
+    write, some = pen(concept, rng)
     status = str(rng.choice(STATUSES, p=(0.5, 0.35, 0.15)))
     ids = list(items)
     apart = sorted(some(ids, {"aligned": 0, "needs_adjustment": 1, "misaligned": 1}[status]), key=ids.index)
@@ -338,10 +324,7 @@ def _depth(vision: Mapping[str, Any]) -> float:
     checks = (
         len(str(vision.get("product_summary") or "")) >= 60,
         len(str(vision.get("value_proposition") or "")) >= 40,
-        enough["target_users"],
-        enough["key_capabilities"],
-        enough["non_goals"],
-        enough["success_metrics"] and measurable,
+        *(enough | {"success_metrics": enough["success_metrics"] and measurable}).values(),
     )
     return sum(checks) / len(checks)
 
@@ -362,16 +345,11 @@ def _alignment(review: Mapping[str, Any], requirements: Mapping[str, str]) -> fl
 def _specificity(review: Mapping[str, Any], language: str) -> float:
     """Mean of: share of actions (of at least two) that begin with a verb and say what; a narrative of fitting length."""
     actions = _strings(review.get("recommended_actions"))
-    concrete = [a for a in actions if len(a.split()) >= 4 and _begins_with_verb(a, language)]
+    verbs = shipped(HERE / "vision" / "wording.yaml")["first_verbs"]
+    firsts = [a.split()[0].strip(".,-").lower() for a in actions if len(a.split()) >= 4]
+    concrete = [one for one in firsts if (_INFINITIVE.fullmatch(one) if language == "es" else one in verbs)]
     words = len(str(review.get("narrative") or "").split())
     return (len(concrete) / max(2, len(actions)) + (FEWEST_WORDS <= words <= MOST_WORDS)) / 2
-
-
-def _begins_with_verb(text: str, language: str) -> bool:
-    first = text.split()[0].strip(".,-").lower()
-    if language == "es":
-        return _INFINITIVE.fullmatch(first) is not None
-    return first in shipped(HERE / "vision" / "wording.yaml")["first_verbs"]
 
 
 def _number(requirement: str) -> str:
@@ -396,12 +374,8 @@ def _texts_by_id(source: str) -> dict[str, str]:
     return dict(re.findall(stated, source))
 
 
-def _concept_only(prompt: str) -> str:
-    """The concept of a prompt that may hold the requirements too."""
-    return re.split(r"\n\s*(?:requirements|requisitos|title)\b", prompt, maxsplit=1, flags=re.IGNORECASE)[0]
-
-
-def _digest(concept: Any) -> str:
+def _shuffled(concept: Any) -> str:
+    """What to sort by, so that the first few are mixed."""
     return hashlib.md5(concept.encode(), usedforsecurity=False).hexdigest() if isinstance(concept, str) else "~"
 
 
