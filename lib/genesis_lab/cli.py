@@ -238,7 +238,7 @@ def export_student_command(
     """Merge a student, write it as GGUF for llama.cpp and Ollama, and measure what that cost."""
     from genesis_lab.dataset import open_dataset
     from genesis_lab.finetuning.checkpoints import student_path
-    from genesis_lab.finetuning.export import export_student, push_student
+    from genesis_lab.finetuning.export import export_student, push_student, said
     from genesis_lab.finetuning.tasks import role_of
     from genesis_lab.reporting.progress import progress
 
@@ -254,20 +254,10 @@ def export_student_command(
             student_path(student), target, cast(Any, format), role=role, examples=examples,
             max_tokens=max_tokens, llama_cpp=llama_cpp, on_step=step, on_progress=bar,
         )  # fmt: skip
-    for file in report.files:
-        typer.echo(f"{file.path}  {file.bytes / 1e6:,.1f} MB  {file.note or ''}".rstrip())
-    for gate in report.gates:
-        kept = "" if gate.difference is None else f", {gate.difference.estimate:+.3f}: {gate.said}"
-        typer.echo(f"  score of {gate.form}: {gate.score}, valid {gate.valid:.0%}{kept}")
-    if report.parity:
-        typer.echo(
-            f"  tokenizer: {len(report.parity.differing)} of {report.parity.n:,} texts differ ({report.parity.by})"
-        )
-    for what_not, why in report.not_measured.items():
-        typer.echo(f"  {what_not} not measured: {why}")
+    typer.echo(said(report))
     if push:
         typer.echo(push_student(target, push, cast(Any, what)))
-    if report.passed is False:
+    if report["passed"] is False:
         raise typer.Exit(1)
 
 

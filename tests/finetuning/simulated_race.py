@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from genesis_lab.domains.base import Example
-from genesis_lab.finetuning.prompt_search import proven_best, race_prompts
+from genesis_lab.finetuning.prompts import proven_best, race_prompts
 from genesis_lab.stats import Interval, Paired, mean_interval, paired
 
 Kind = Literal["all or nothing", "graded", "skewed"]

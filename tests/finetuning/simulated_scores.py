@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from genesis_lab.finetuning.evaluation import FEWEST, compare
+from genesis_lab.finetuning.exam import FEWEST, compare
 from genesis_lab.stats import mean_interval, paired, percentile_interval
 
 Kind = Literal["graded", "all or nothing", "nearly perfect", "lopsided"]
@@ -68,12 +68,12 @@ def verdicts(
         difference = sides[0] - sides[1]
         resampled = difference[rng.integers(groups, size=(draws, groups))].mean(axis=1)
         bootstrap = percentile_interval(float(difference.mean()), resampled, groups)
-        words[pair.verdict.split(":")[0]] += 1
-        real["protocol"] += pair.verdict in ("better", "better but small", "worse")
-        real["interval"] += not pair.difference.low <= 0 <= pair.difference.high
-        real["above 0"] += pair.difference.low > 0
+        words[pair["verdict"].split(":")[0]] += 1
+        real["protocol"] += pair["verdict"] in ("better", "better but small", "worse")
+        real["interval"] += not pair["difference"]["low"] <= 0 <= pair["difference"]["high"]
+        real["above 0"] += pair["difference"]["low"] > 0
         real["percentile bootstrap"] += not bootstrap.low <= 0 <= bootstrap.high
-        real["sign flip"] += pair.p < 0.05
+        real["sign flip"] += pair["p"] < 0.05
         real["questions pooled"] += _off_zero((a - b).mean(axis=1))
         real["runs pooled"] += _off_zero((a - b).ravel())
         means = a.mean(axis=0) - b.mean(axis=0)

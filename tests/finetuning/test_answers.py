@@ -6,8 +6,7 @@ import pytest
 
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import Fatal, InvalidInput, Rejected
-from genesis_lab.finetuning.answers import ask
-from genesis_lab.finetuning.prompts import PromptProgram
+from genesis_lab.finetuning.ask import PromptProgram, Sampling, ask
 from genesis_lab.providers.base import Completion
 from genesis_lab.providers.offline import OfflineProvider
 from scripted import ScriptedProvider
@@ -31,7 +30,10 @@ def examples(n: int) -> list[Example]:
 
 
 def asked(call: Any, n: int = 4, **options: Any):
-    return ask(call, examples(n), role=Echo(), **{"model": "m", "runs": 2, **options})
+    sampling = {name: options.pop(name) for name in list(options) if name in Sampling.__dataclass_fields__}
+    return ask(
+        call, examples(n), role=Echo(), sampling=Sampling(**{"runs": 2, **sampling}), **{"model": "m", **options}
+    )
 
 
 def test_every_example_is_asked_in_every_run_with_a_seed_of_its_own():
@@ -46,16 +48,15 @@ def test_the_offline_provider_gives_the_teachers_answers():
 
 
 def test_a_question_that_is_refused_has_no_score_is_counted_and_is_asked_again_next_time(tmp_path):
-    file = tmp_path / "a.jsonl"
 
     def picky(request, _):
         return Rejected("too long") if "3" in request.messages[-1][1] else "Answer 0"
 
-    first = asked(ScriptedProvider(picky).complete, path=file)
+    first = asked(ScriptedProvider(picky).complete, folder=tmp_path)
     assert first.unanswered == 2 and set(first.frame["example"]) == {"e0", "e1", "e2"}
     assert first.score.estimate == pytest.approx(0.25)  # group g0 half, g1 none: e3 is no failure of the model
     patient = ScriptedProvider(["Answer 3"])
-    again = asked(patient.complete, path=file)
+    again = asked(patient.complete, folder=tmp_path)
     assert (
         len(patient.requests) == 2
         and again.unanswered == 0
@@ -64,18 +65,15 @@ def test_a_question_that_is_refused_has_no_score_is_counted_and_is_asked_again_n
 
 
 def test_a_run_that_was_stopped_goes_on_and_one_that_ended_is_only_read(tmp_path):
-    file = tmp_path / "a.jsonl"
     with pytest.raises(Fatal):
         asked(
-            ScriptedProvider(["Answer 0", "Answer 1", "Answer 2", Fatal("bad key")]).complete, path=file, concurrency=1
+            ScriptedProvider(["Answer 0", "Answer 1", "Answer 2", Fatal("bad key")]).complete, folder=tmp_path, batch=1
         )
-    with file.open("a") as torn:
-        torn.write('{"key": "half a li')
     provider = ScriptedProvider(["x"])
-    whole = asked(provider.complete, path=file)
+    whole = asked(provider.complete, folder=tmp_path)
     assert len(provider.requests) == 8 - 3
     provider.requests.clear()
-    assert asked(provider.complete, path=file).frame.equals(whole.frame) and not provider.requests
+    assert asked(provider.complete, folder=tmp_path).frame.equals(whole.frame) and not provider.requests
 
 
 @pytest.mark.parametrize(
@@ -84,11 +82,10 @@ def test_a_run_that_was_stopped_goes_on_and_one_that_ended_is_only_read(tmp_path
     ids=lambda change: next(iter(change)),
 )
 def test_answers_to_anything_else_are_not_mixed_in(tmp_path, change):
-    file = tmp_path / "a.jsonl"
-    asked(ScriptedProvider(["old"]).complete, path=file)
-    answers = asked(ScriptedProvider(["new"]).complete, path=file, **change)
+    asked(ScriptedProvider(["old"]).complete, folder=tmp_path)
+    answers = asked(ScriptedProvider(["new"]).complete, folder=tmp_path, **change)
     assert answers.frame["text"].eq("new").all()
-    assert asked(ScriptedProvider(["newest"]).complete, path=file).frame["text"].eq("old").all()
+    assert asked(ScriptedProvider(["newest"]).complete, folder=tmp_path).frame["text"].eq("old").all()
 
 
 def test_demonstrations_of_a_program_come_before_the_question():
@@ -100,14 +97,13 @@ def test_demonstrations_of_a_program_come_before_the_question():
 
 
 def test_validity_counts_each_group_once_and_speed_counts_all_sessions(tmp_path):
-    file = tmp_path / "a.jsonl"
     provider = ScriptedProvider(lambda request, _: "Answer 0" if "0" in request.messages[-1][1] else "")
-    answers = asked(provider.complete, path=file)
+    answers = asked(provider.complete, folder=tmp_path)
     assert answers.validity.n == 2 and answers.validity.estimate == 0.25  # groups g0 (half) and g1 (none)
     assert answers.validity.low <= 0.25 <= answers.validity.high
-    busy = [json.loads(line)["busy_s"] for line in file.read_text().split("\n") if "busy_s" in line]
-    assert answers.busy_s == pytest.approx(sum(busy)) and answers.tokens_per_s == pytest.approx(4 / sum(busy))
-    fewer = asked(ScriptedProvider([]).complete, n=2, path=file)
+    ((tokens, busy_s),) = json.loads((tmp_path / "speeds.json").read_text()).values()
+    assert answers.busy_s == busy_s and answers.tokens_per_s == pytest.approx(tokens / busy_s) and tokens == 4
+    fewer = asked(ScriptedProvider([]).complete, n=2, folder=tmp_path)
     assert fewer.tokens_per_s == answers.tokens_per_s
     assert answers.cost_usd == 0 and answers.parts() == {"same": 0.25}
 
@@ -115,7 +111,7 @@ def test_validity_counts_each_group_once_and_speed_counts_all_sessions(tmp_path)
 def test_what_can_not_be_asked_is_refused():
     call = ScriptedProvider(["a"]).complete
     with pytest.raises(InvalidInput, match="no grammar"):
-        asked(call, grammar=True)
+        asked(call, constrained=True)
     with pytest.raises(InvalidInput, match="got 0"):
         asked(call, n=0)
     with pytest.raises(InvalidInput, match="double"):
@@ -145,13 +141,13 @@ def test_a_part_that_an_answer_does_not_have_is_not_0():
         def score(self, text: str, example: Example) -> Score:
             return Score(1.0, True, {"same": 1.0} if example.id == "e0" else {})
 
-    answers = ask(ScriptedProvider(["a"]).complete, examples(4), role=Sometimes(), model="m", runs=1)
+    answers = ask(ScriptedProvider(["a"]).complete, examples(4), role=Sometimes(), model="m", sampling=Sampling(runs=1))
     assert answers.parts() == {"same": 1.0}
 
 
 def test_what_is_wrong_with_answers_is_named_and_tokens_that_nobody_counts_are_unknown(tmp_path):
     cut = Completion("", "m", None, stop_reason="max_tokens", note="Thinking used it up: raise max_tokens.")
     for _ in range(2):  # the second time from the file
-        answers = asked(ScriptedProvider([cut]).complete, path=tmp_path / "a.jsonl")
+        answers = asked(ScriptedProvider([cut]).complete, folder=tmp_path)
         assert all("raise max_tokens" in problems[0] for problems in answers.frame["problems"])
         assert answers.tokens_per_s is None and answers.frame["completion_tokens"].isna().all()

@@ -8,19 +8,20 @@ import pytest
 from finetuning.simulated_scores import verdicts
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput, MissingDependency, Rejected
-from genesis_lab.finetuning.benchmark import Candidate, Sampling, as_examined, benchmark, examine
-from genesis_lab.finetuning.evaluation import (
-    BASELINE,
-    FINE_TUNED,
+from genesis_lab.finetuning.ask import PromptProgram, Sampling
+from genesis_lab.finetuning.exam import (
+    Arm,
     arms,
+    as_examined,
+    benchmark,
     compare,
-    evaluate,
     fingerprint,
+    headline,
+    hold,
     pairs_of,
     power_table,
     verdict,
 )
-from genesis_lab.finetuning.prompts import PromptProgram
 from genesis_lab.providers.base import Usage
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
@@ -53,86 +54,89 @@ class Asked:
 def named(view: Any) -> set[str]:
     """The candidates that a figure or table names."""
     text = view.to_json() if hasattr(view, "to_json") else str(view)
-    return {name for name in ("good", "poor", "fair", BASELINE, FINE_TUNED) if name in text}
+    return {name for name in ("good", "poor", "fair", "baseline", "fine-tuned") if name in text}
 
 
 def examples(n: int) -> list[Example]:
     return [Example(f"e{i}", f"g{i // 2}", "en", "Say.", f"Question {i}", "a b c d") for i in range(n)]
 
 
-GOOD, POOR, FAIR = (Candidate(name, f"openai:{name}") for name in ("good", "poor", "fair"))
+GOOD, POOR, FAIR = (Arm(name, name, f"openai:{name}") for name in ("good", "poor", "fair"))
 ONCE = Sampling(runs=1)
 
 
 def test_the_benchmark_picks_by_its_rule_and_goes_on_where_a_model_is_missing(tmp_path) -> None:
-    missing, refusing = Candidate("missing", "openai:missing"), Candidate("refusing", "openai:refusing")
-    candidates = [POOR, missing, refusing, GOOD, Candidate("teacher", "offline")]
+    missing, refusing = (Arm(name, name, f"openai:{name}") for name in ("missing", "refusing"))
+    candidates = [POOR, missing, refusing, GOOD, Arm("teacher", "teacher", "offline")]
     report = benchmark(candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert report.picked and report.picked.name == "good" and "good" in report.verdict
-    assert [card.yardstick for card in report.cards] == [False, False, True]
-    assert "pip install x" in report.not_measured["missing"] and "too long" in report.not_measured["refusing"]
-    strict = replace(report, threshold=1.1)
-    assert strict.picked is None and "None is good enough" in strict.verdict
+    assert report["picked"] == "good" and "good" in report["verdict"]
+    assert [card["yardstick"] for card in report["cards"]] == [False, False, True]
+    assert "pip install x" in report["not_measured"]["missing"] and "too long" in report["not_measured"]["refusing"]
+    strict = benchmark(
+        candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE, threshold=1.1
+    )
+    assert strict["picked"] is None and "None is good enough" in strict["verdict"]
     for each in VIEWS["benchmark"]:
-        assert {"good", "poor"} <= named(view("benchmark", each.name, report.to_dict())), each.name
+        assert {"good", "poor"} <= named(view("benchmark", each.name, report)), each.name
 
 
 def test_from_three_questions_nothing_is_picked(tmp_path) -> None:
     report = benchmark([POOR, GOOD], examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert report.picked is None and report.best and report.best.name == "good"
-    assert "can't be told" in report.verdict and report.to_dict()["as_good"] == ["poor"]
+    assert report["picked"] is None and report["best"] == "good"
+    assert "can't be told" in report["verdict"] and report["as_good"] == ["poor"]
 
 
 def test_models_that_can_not_be_told_from_the_best_are_named_and_one_without_speed_is_not_the_quickest(
     tmp_path,
 ) -> None:
-    uncounted, counted = Candidate("uncounted", "openai:uncounted"), Candidate("counted", "openai:good")
+    uncounted, counted = Arm("u", "uncounted", "openai:uncounted"), Arm("c", "counted", "openai:good")
     candidates = [uncounted, POOR, counted]
     report = benchmark(candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert report.picked and report.picked.name == "counted"
-    assert [card.name for card in report.as_good] == ["counted"] and "can't be told from counted" in report.verdict
+    assert report["picked"] == "counted"
+    assert report["as_good"] == ["counted"] and "can't be told from counted" in report["verdict"]
     alone = benchmark([uncounted, POOR], examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert alone.picked and alone.picked.name == "uncounted" and "speed not known" in alone.verdict
-    assert "quickest" not in alone.verdict
-    assert alone.cards[0].seconds_per_answer is None
+    assert alone["picked"] == "uncounted" and "speed not known" in alone["verdict"]
+    assert "quickest" not in alone["verdict"]
+    assert alone["cards"][0]["seconds_per_answer"] is None
 
 
 def test_a_model_is_loaded_once_and_not_at_all_when_its_answers_are_there(tmp_path) -> None:
     Asked.opened.clear()
-    both = [POOR, replace(POOR, name="told", program=PromptProgram("Do."))]
-    examine(both, examples(4), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    examine(both, examples(4), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    both = [POOR, replace(POOR, id="told", name="told", program=PromptProgram("Do."))]
+    benchmark(both, examples(4), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    benchmark(both, examples(4), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
     assert Asked.opened["openai:poor"] == 1
 
 
 def test_what_can_not_be_held_to_a_grammar_is_refused(tmp_path) -> None:
     with pytest.raises(InvalidInput, match="held to a grammar"):
-        examine([replace(POOR, constrained=True)], examples(2), role=Share(), connect=Asked, folder=tmp_path)
+        benchmark([replace(POOR, constrained=True)], examples(2), role=Share(), connect=Asked, folder=tmp_path)
     with pytest.raises(InvalidInput, match="names of their own"):
-        examine([POOR, POOR], examples(2), role=Share(), connect=Asked, folder=tmp_path)
+        benchmark([POOR, POOR], examples(2), role=Share(), connect=Asked, folder=tmp_path)
 
 
 def judged(n: int, folder: Any, **options: Any):
-    candidates = [replace(POOR, name=BASELINE), replace(GOOD, name=FINE_TUNED), FAIR]
-    return evaluate(
+    candidates = [Arm("base", "baseline", "openai:poor"), Arm("student", "fine-tuned", "openai:good"), FAIR]
+    return hold(
         candidates, examples(n), role=Share(), connect=Asked, folder=folder, dataset="d", sampling=ONCE, **options
     )
 
 
 def test_a_gain_on_enough_concepts_is_called_better_and_shown(tmp_path) -> None:
     report = judged(60, tmp_path)
-    assert report.headline.verdict == "better" and (report.concepts, report.groups) == (60, 30)
-    assert report.headline.difference.estimate == pytest.approx(0.75) and report.teacher.estimate == 1
-    assert (report.headline.wins, report.headline.ties, report.headline.losses) == (30, 0, 0)
-    assert "better (+75 points" in report.verdict
+    pair = headline(report)
+    assert pair["verdict"] == "better" and (report["concepts"], report["groups"]) == (60, 30)
+    assert pair["difference"]["estimate"] == pytest.approx(0.75) and report["teacher"]["estimate"] == 1
+    assert (pair["wins"], pair["ties"], pair["losses"]) == (30, 0, 0)
+    assert "better (+75 points" in report["verdict"]
     for each in VIEWS["evaluation"]:
-        assert {FINE_TUNED, "fair"} <= named(view("evaluation", each.name, report.to_dict())), each.name
+        assert {"fine-tuned", "fair"} <= named(view("evaluation", each.name, report)), each.name
 
 
 def test_under_50_concepts_nothing_is_significant_and_a_smoke_run_says_so(tmp_path) -> None:
     report = judged(48, tmp_path, limits={"test_limit": 48})
-    assert {pair.verdict for pair in report.pairs} == {"can't be told: needs about 50 items"}
-    assert report.verdict.startswith("Smoke run, no result")
+    assert {pair["verdict"] for pair in report["pairs"]} == {"can't be told: needs about 50 items"}
+    assert report["verdict"].startswith("Smoke run, no result")
 
 
 def test_a_concept_that_was_taught_is_not_examined(tmp_path) -> None:
@@ -172,8 +176,8 @@ def test_what_is_held_against_what() -> None:
     found = arms("local:smollm2", student="local:student", program=PromptProgram("Do."))
     assert [c.name for c in found if c.constrained] == ["baseline (constrained)", "fine-tuned (constrained)"]
     pairs = pairs_of(found)
-    assert len(pairs) == len(set(pairs)) and (FINE_TUNED, BASELINE) in pairs
-    assert pairs_of(arms("openai:x", student="openai:y")) == [(FINE_TUNED, BASELINE)]
+    assert len(pairs) == len(set(pairs)) and ("student", "base") in pairs
+    assert pairs_of(arms("openai:x", student="openai:y")) == [("student", "base")]
 
 
 def test_more_pairs_make_each_harder_to_show() -> None:
@@ -182,7 +186,7 @@ def test_more_pairs_make_each_harder_to_show() -> None:
     pairs = {("a", name): paired(scores["a"], scores[name]) for name in "bcd"}
     alone = compare({("a", "b"): pairs["a", "b"]}, concepts=60)[0]
     among = compare(pairs, concepts=60)[0]
-    assert among.p_holm >= alone.p_holm and alone.difference == among.difference
+    assert among["p_holm"] >= alone["p_holm"] and alone["difference"] == among["difference"]
 
 
 def test_the_power_table_marks_this_examination() -> None:

@@ -14,10 +14,9 @@ import yaml
 from finetuning.ollama_formats import parse_modelfile
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
-from genesis_lab.finetuning.answers import Answers
-from genesis_lab.finetuning.card import model_card
-from genesis_lab.finetuning.export import ExportReport, _copied, export_student, gate_of, push_student
-from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, parity_texts, tokenizer_parity, weight_formats
+from genesis_lab.finetuning.ask import Answers
+from genesis_lab.finetuning.export import _copied, export_student, gate, model_card, passed, push_student
+from genesis_lab.finetuning.gguf import CONVERTER, llama_cpp_sources, tokenizer_parity, weight_formats
 from genesis_lab.providers.local_models import bundled_gguf, load_model
 from genesis_lab.settings import get_settings
 from hub_server import running_hub
@@ -38,6 +37,8 @@ class Length:
         return None
 
 
+EXPORT = {"base": "b", "folder": "outputs/students/s", "gates": [], "parity": None, "not_measured": {}}
+"""As much of an export's record as a card is made of."""
 EXAMPLES = [Example(f"e{i}", f"g{i}", "en", "Be brief.", f"Question {i}?", "a: 1\nb: ñ") for i in range(4)]
 
 
@@ -47,11 +48,11 @@ def told(n: int, valid: int, score: float = 1.0) -> Answers:
         {"example": f"e{i}", "group": f"g{i}", "total": score - 0.1 * (i >= valid), "valid": i < valid}
         for i in range(n)
     ]
-    return Answers(pd.DataFrame(rows), None)
+    return Answers(pd.DataFrame(rows))
 
 
 @pytest.mark.parametrize(
-    ("n", "valid", "score", "passed", "said"),
+    ("n", "valid", "score", "keeps_up", "said"),
     [
         (24, 21, 1.0, None, "can't be told: needs about 100 items"),
         (24, 24, 1.0, None, "can't be told: needs about 70 items"),
@@ -60,12 +61,11 @@ def told(n: int, valid: int, score: float = 1.0) -> Answers:
         (300, 300, 0.99, True, "passes"),
     ],
 )
-def test_a_form_passes_only_where_score_and_validity_keep_up_beyond_doubt(n, valid, score, passed, said):
-    found = gate_of("q8_0", "llama.cpp", told(n, valid, score), told(n, n), margin=0.03)
-    assert (found.passed, found.said) == (passed, said)
-    gates = (gate_of("student", "local", told(n, n), None), found)
-    report = ExportReport("s", "b", "f", (), gates, 0.03, None, True, None, {})
-    assert report.passed is passed
+def test_a_form_passes_only_where_score_and_validity_keep_up_beyond_doubt(n, valid, score, keeps_up, said):
+    found = gate("q8_0", "llama.cpp", told(n, valid, score), told(n, n), margin=0.03)
+    assert (found["passed"], found["said"]) == (keeps_up, said)
+    report = EXPORT | {"gates": [gate("student", "local", told(n, n), None), found]}
+    assert passed(report) is keeps_up
     assert said in model_card(report, Path("nowhere"), None).replace("\\_", "_")
 
 
@@ -114,16 +114,16 @@ def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
     from safetensors.torch import load_file
 
     report = export_student(student, tmp_path / "out", (), role=Length(), examples=EXAMPLES, max_tokens=8)
-    assert report.base == "base"
-    assert report.passed is None and "can't be told: needs about 70 items" in report.gates[1].said  # four agree
-    trained, merged = report.gates
-    assert (trained.form, merged.form) == ("student", "merged") and merged.difference.estimate == 0.0
+    assert report["base"] == "base"
+    trained, merged = report["gates"]
+    assert report["passed"] is None and "can't be told: needs about 70 items" in merged["said"]  # four agree
+    assert (trained["form"], merged["form"]) == ("student", "merged") and merged["difference"]["estimate"] == 0.0
     name = "model.layers.0.self_attn.q_proj.weight"
     before, after = (
         load_file(p / "model.safetensors")[name] for p in (student.parent / "base", tmp_path / "out/merged")
     )
     assert after.dtype == before.dtype == torch.bfloat16 and not torch.equal(before, after)
-    assert report.not_measured == {"parity": "no GGUF file was asked for"}
+    assert report["not_measured"] == {"parity": "no GGUF file was asked for"}
     card = (tmp_path / "out/merged/README.md").read_text()
     assert "A smoke run" in card and "max\\_steps" in card and "| merged | local |" in card
 
@@ -162,7 +162,7 @@ OPTIONS = {"role": Length(), "examples": EXAMPLES, "max_tokens": 8, "margin": 1.
 
 
 @pytest.fixture(scope="module")
-def exported(student, converter, tmp_path_factory) -> tuple[Path, ExportReport, list]:
+def exported(student, converter, tmp_path_factory) -> tuple[Path, dict, list]:
     folder, asked = tmp_path_factory.mktemp("exports") / "s", []
     return folder, export_student(student, folder, llama_cpp=converter, on_progress=asked.append, **OPTIONS), asked
 
@@ -170,9 +170,9 @@ def exported(student, converter, tmp_path_factory) -> tuple[Path, ExportReport, 
 @bundled
 def test_every_form_is_written_measured_and_described(exported):
     folder, report, _ = exported
-    assert [file.form for file in report.files] == ["merged", "q8_0", "q4_k_m"]
-    assert [gate.form for gate in report.gates] == ["student", "merged", "q8_0", "q4_k_m"]
-    assert report.parity.n == 1000 and report.parity.differing == () and report.passed is not False
+    assert [file["form"] for file in report["files"]] == ["merged", "q8_0", "q4_k_m"]
+    assert [row["form"] for row in report["gates"]] == ["student", "merged", "q8_0", "q4_k_m"]
+    assert report["parity"]["n"] >= 20 and report["parity"]["differing"] == [] and report["passed"] is not False
     found = dict(parse_modelfile((folder / "Modelfile").read_text()))
     assert (
         found["FROM"] == "./s-q4_k_m.gguf"
@@ -187,11 +187,11 @@ def test_every_form_is_written_measured_and_described(exported):
 @bundled
 def test_a_run_that_was_stopped_goes_on_where_it_was(student, exported):
     stopped, report, asked = exported
-    for name in ("export.json", "README.md", "Modelfile", "answers/q4_k_m.jsonl"):
+    for name in ("export.json", "README.md", "Modelfile", "answers/q4_k_m/answers.sqlite"):
         (stopped / name).unlink()
     steps, again = [], []
     finished = export_student(student, stopped, on_step=steps.append, on_progress=again.append, **OPTIONS)
-    assert [gate.score for gate in finished.gates] == [gate.score for gate in report.gates]
+    assert [row["score"] for row in finished["gates"]] == [row["score"] for row in report["gates"]]
     assert "q8_0" not in steps and len(asked) == 4 * len(EXAMPLES) and len(again) == len(EXAMPLES)
 
 
@@ -205,8 +205,8 @@ def test_without_llama_cpp_the_gguf_file_is_read_back_by_transformers(student, e
     for module in (export, gguf):
         monkeypatch.setattr(module, "find_spec", lambda name: None if name == "llama_cpp" else find_spec(name))
     report = export_student(student, copy, ["q8_0"], **OPTIONS)
-    assert report.gates[-1].asked_by.startswith("transformers") and report.parity.by == "transformers"
-    assert report.parity.differing == ()
+    assert report["gates"][-1]["asked_by"].startswith("transformers") and report["parity"]["by"] == "transformers"
+    assert report["parity"]["differing"] == []
     with pytest.raises(MissingDependency, match="pip install llama-cpp-python"):
         export_student(student, copy, ["q4_k_m"])
 
@@ -215,7 +215,8 @@ def test_without_llama_cpp_the_gguf_file_is_read_back_by_transformers(student, e
 @bundled
 def test_the_tokenizer_read_back_from_a_gguf_file_is_the_models_own():
     tokenizer = load_model("smollm2", device="cpu").tokenizer
-    assert tokenizer_parity(tokenizer, bundled_gguf(), parity_texts([])).differing == ()
+    found = tokenizer_parity(tokenizer, bundled_gguf(), ["¿Qué?", "¿Qué?"])
+    assert (found["n"], found["differing"]) == (21, [])
 
 
 @pytest.mark.slow
@@ -291,18 +292,8 @@ def test_where_the_converter_can_not_be_fetched_the_way_out_is_named(tmp_path, m
         llama_cpp_sources()
 
 
-def test_the_texts_for_the_tokenizers_are_a_thousand_of_many_kinds():
-    texts = parity_texts(["¿Qué?", "¿Qué?"])
-    assert len(set(texts)) == 1000 and texts[0] == "¿Qué?" and texts == parity_texts(["¿Qué?"])
-    assert any("def " in text for text in texts) and any("ñ" in text for text in texts)
-    assert sum(not text.isascii() for text in texts) > 200
-    assert all(text.encode() for text in texts)
-
-
 def finished(tmp_path) -> Path:
-    report = ExportReport(
-        "adapter", "org/base", "outputs/students/s", (), (), 0.03, None, True, None, {}, {"gate": "[x](y)"}
-    )
+    report = EXPORT | {"base": "org/base", "not_measured": {"gate": "[x](y)"}}
     (tmp_path / "merged").mkdir()
     (tmp_path / "adapter").mkdir()
     for name in ("export.json", "s.gguf", "Modelfile", "merged/model.safetensors", "adapter/adapter_model.safetensors"):
@@ -318,8 +309,7 @@ def test_an_adapter_of_the_model_that_comes_along_names_it_as_the_hub_does(tmp_p
     target = _copied(tmp_path, tmp_path / "adapter", "{{ messages }}")
     told = json.loads((target / "adapter_config.json").read_text())
     assert told == {"base_model_name_or_path": "HuggingFaceTB/SmolLM2-135M-Instruct", "r": 8}
-    report = ExportReport("s", "smollm2", "outputs/students/s", (), (), 0.03, None, True, None, {})
-    card = model_card(report, tmp_path)
+    card = model_card(EXPORT | {"base": "smollm2"}, tmp_path)
     assert yaml.safe_load(card.split("---")[1])["base_model"] == told["base_model_name_or_path"] and "Q4_1" in card
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from finetuning.ollama_formats import parse_modelfile, render_go
 from genesis_lab.errors import InvalidInput
-from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create
+from genesis_lab.finetuning.gguf import modelfile, ollama_create, ollama_template
 
 TEMPLATES = {
     "chatml": "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n'}}"
@@ -52,32 +52,32 @@ def tokenizer():
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_ollama_asks_in_the_very_words_of_the_models_own_template(tokenizer, family):
     tokenizer.chat_template = TEMPLATES[family]
-    form = chat_form(tokenizer)
+    template = ollama_template(tokenizer)
     for chat in CHATS:
         if family in ("gemma", "phi3") and chat[0] is SYSTEM:
             folded = {"role": "user", "content": f"{SYSTEM['content']}\n\n{USER['content']}"}
             wanted = tokenizer.apply_chat_template([folded, *chat[2:]], tokenize=False, add_generation_prompt=True)
         else:
             wanted = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        assert render_go(form.go_template(), chat) == wanted.removeprefix("<s>")
+        assert render_go(template, chat) == wanted.removeprefix("<s>")
 
 
 def test_a_template_of_another_shape_is_left_to_ollama(tokenizer):
     tokenizer.chat_template = "{% for m in messages %}{{ loop.index }}. {{ m['content'] }}\n{% endfor %}"
-    assert chat_form(tokenizer) is None
-    assert parse_modelfile(modelfile("a.gguf", form=None, stop=[]))[0] == ("FROM", "./a.gguf")
+    assert ollama_template(tokenizer) is None
+    assert parse_modelfile(modelfile("a.gguf", template=None, stop=[]))[0] == ("FROM", "./a.gguf")
 
 
 def test_the_modelfile_parses_as_documented_and_sets_what_the_evaluation_used(tokenizer):
     tokenizer.chat_template = TEMPLATES["smollm2"]
-    form = chat_form(tokenizer)
+    template = ollama_template(tokenizer)
     system = 'Eres analista: "YAML", sin más.\n# no comment\nPARAMETER no'
     found = parse_modelfile(
-        modelfile("s-q8_0.gguf", form=form, stop=["<|im_end|>"], system=system, context_tokens=2048)
+        modelfile("s-q8_0.gguf", template=template, stop=["<|im_end|>"], system=system, context_tokens=2048)
     )
     assert found == [
         ("FROM", "./s-q8_0.gguf"),
-        ("TEMPLATE", form.go_template()),
+        ("TEMPLATE", template),
         ("SYSTEM", system),
         ("PARAMETER stop", "<|im_end|>"),
         ("PARAMETER temperature", "0"),
@@ -88,7 +88,7 @@ def test_the_modelfile_parses_as_documented_and_sets_what_the_evaluation_used(to
 
 def test_what_a_modelfile_can_not_hold_is_refused():
     with pytest.raises(InvalidInput, match="three double quotes"):
-        modelfile("a.gguf", form=None, stop=[], system='say """this"""')
+        modelfile("a.gguf", template=None, stop=[], system='say """this"""')
 
 
 @pytest.mark.parametrize(

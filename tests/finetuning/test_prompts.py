@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput
-from genesis_lab.finetuning.prompts import PromptProgram, from_dspy, load_program
+from genesis_lab.finetuning.ask import PromptProgram, load_program
 
 EXAMPLE = Example("r1", "g1", "es", "Eres analista.", "Concepto: riego", "title: Riego")
 
@@ -44,19 +42,3 @@ def test_a_file_that_is_no_program_is_refused_in_one_sentence(tmp_path, text):
 def test_a_missing_program_is_named(tmp_path):
     with pytest.raises(InvalidInput, match="There is no prompt"):
         load_program(tmp_path)
-
-
-def test_a_program_that_dspy_saved_is_taken_over():
-    saved = Path(__file__).parent / "data" / "dspy_chain_of_thought.json"
-    program = from_dspy(saved)
-    assert program.instruction == "Name the intent of the customer's message."
-    assert program.demonstrations == (("Where is my card?", "card_arrival", ""),)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[1]", "{}", '{"a": {"signature": {}, "demos": []}, "b": {"signature": {}, "demos": []}}']
-)
-def test_what_dspy_did_not_save_is_refused(tmp_path, text):
-    (tmp_path / "p.json").write_text(text)
-    with pytest.raises(InvalidInput, match="can't be taken over"):
-        from_dspy(tmp_path / "p.json")

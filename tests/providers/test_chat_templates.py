@@ -6,10 +6,9 @@ import datetime
 
 import pytest
 
-from finetuning.ollama_formats import render_go
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput
-from genesis_lab.finetuning.ollama import chat_form
+from genesis_lab.finetuning.gguf import ollama_template
 from genesis_lab.finetuning.tasks import encode
 from genesis_lab.providers.base import Request
 from genesis_lab.providers.chat_templates import mend
@@ -47,9 +46,7 @@ def test_teaching_serving_an_export_and_ollama_read_the_same_words(template, tmp
     raw = AutoTokenizer.from_pretrained(tmp_path / "exported")
     text = raw.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert raw(text, add_special_tokens=False)["input_ids"] == served and mend(raw) == ()
-    form = chat_form(tiny_tokenizer(template=FORGETFUL[template]))
-    assert form is None or render_go(form.go_template(), chat) == text
-    assert form or template == "drops it in a longer chat"
+    assert ollama_template(tiny_tokenizer(template=FORGETFUL[template])) is None  # no family's: left to Ollama
 
 
 def test_a_template_that_says_everything_stays_as_it_is(tmp_path):
@@ -71,9 +68,8 @@ def test_a_student_reads_the_same_on_every_day(tmp_path, monkeypatch):
 
             patch.setattr(chat_template_utils, "datetime", Clock)
             loaded = load_model(str(tiny_llama(tmp_path / "m", template=DATED)), device="cpu")
-            form = chat_form(loaded.tokenizer)
             asked = chat_tokens(loaded.tokenizer, Request("", messages=(("user", "What?"),)))
-            read.append((asked, form and form.go_template(), loaded.notes, loaded.tokenizer.chat_template))
+            read.append((asked, loaded.notes, loaded.tokenizer.chat_template))
     assert read[0] == read[1]
     text = loaded.tokenizer.decode(read[0][0])
     assert "Today is Friday, 26 Jul 2024." in text and "2031" not in str(read)
@@ -104,7 +100,7 @@ def test_a_template_without_earlier_turns_is_refused_for_those_only():
         chat_tokens(tokenizer, SHOWN)
     with pytest.raises(InvalidInput, match="leaves out the assistant's words"):
         encode(tokenizer, [1], [EXAMPLE], 700)
-    assert chat_form(tokenizer) is None
+    assert ollama_template(tokenizer) is None
 
 
 def test_an_empty_answer_teaches_nothing_and_is_named():

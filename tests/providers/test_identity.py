@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.finetuning.benchmark import Candidate, Sampling, examine
+from genesis_lab.finetuning.ask import Sampling
+from genesis_lab.finetuning.exam import Arm, benchmark
 from genesis_lab.generation.account import run_header
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.plan import make_plan
@@ -53,6 +56,14 @@ def student(tmp_path: Path) -> Path:
     return tmp_path / "student"
 
 
+def kept(folder: Path) -> int:
+    """How many answers are kept there."""
+    if not (folder / "answers.sqlite").exists():
+        return 0
+    with closing(sqlite3.connect(folder / "answers.sqlite")) as base:
+        return int(base.execute("SELECT count(*) FROM completions").fetchone()[0])
+
+
 def questions_asked(model: Path, folder: Path) -> int:
     """How many questions an examination of the model asks it, beyond what it finds answered."""
     loaded: list[Any] = []
@@ -61,14 +72,13 @@ def questions_asked(model: Path, folder: Path) -> int:
         loaded.append(connect(spec))
         return loaded[-1]
 
-    file = next(iter(folder.glob("*.jsonl")), None)
-    before = file.read_text().count('"key"') if file else 0
+    before = kept(folder)
     examples = [Example(f"e{i}", f"g{i}", "en", "Be brief.", f"Question {i}", "Answer") for i in range(3)]
-    examine(
-        [Candidate("it", f"local:{model}")], examples, role=Said(), connect=counting, folder=folder,
+    benchmark(
+        [Arm("it", "it", f"local:{model}")], examples, role=Said(), connect=counting, folder=folder,
         sampling=Sampling(runs=1, max_tokens=4),
     )  # fmt: skip
-    asked = sum(path.read_text().count('"key"') for path in folder.glob("*.jsonl")) - before
+    asked = kept(folder) - before
     assert bool(asked) == bool(loaded)  # a model with nothing to answer is not even loaded
     return asked
 

@@ -7,14 +7,12 @@ import pytest
 from genesis_lab.bias import check_bias
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Example
-from genesis_lab.finetuning.benchmark import Candidate, Sampling, benchmark
-from genesis_lab.finetuning.evaluation import BASELINE, FINE_TUNED, evaluate
-from genesis_lab.finetuning.export import Exported, ExportReport, Gate
+from genesis_lab.finetuning.ask import Sampling
+from genesis_lab.finetuning.exam import Arm, benchmark, hold
 from genesis_lab.generation import config_for, generate
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures
 from genesis_lab.reporting.story import next_steps as steps_of
-from genesis_lab.stats import Interval
 from genesis_lab.validation.teaching import teaching_report
 from scripted import ScriptedProvider
 from share_role import Share
@@ -43,12 +41,11 @@ def taught(tmp_path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def examined(folder: Any, *, n: int = 60, student: str = "openai:good", **options: Any) -> dict[str, Any]:
-    candidates = [Candidate(BASELINE, "openai:poor"), Candidate(FINE_TUNED, student)]
-    report = evaluate(
+    candidates = [Arm("base", "baseline", "openai:poor"), Arm("student", "fine-tuned", student)]
+    return hold(
         candidates, examples(n), role=Share(), connect=Asked, folder=folder, dataset="analyst",
         sampling=Sampling(runs=1), **options,
     )  # fmt: skip
-    return report.to_dict()
 
 
 def lessons(**changes: Any) -> dict[str, Any]:
@@ -67,18 +64,23 @@ def lessons(**changes: Any) -> dict[str, Any]:
 
 
 def exported(*, passed: bool = True) -> dict[str, Any]:
-    score = Interval(0.9, 0.8, 1.0, 30)
-    lost = Interval(0.0 if passed else -0.2, -0.3, 0.1, 30)
-    files = (Exported("merged", "outputs/x/merged", 270_000_000), Exported("q8_0", "outputs/x/x.gguf", 145_000_000))
-    gates = (
-        Gate("student", "local", score, 0.9),
-        Gate("merged", "local", score, 0.9, Interval(0.0, 0.0, 0.0, 30)),
-        Gate("q8_0", "transformers", score, 0.9, lost, passed),
-    )
-    return ExportReport(
-        student="outputs/models/analyst", base="smollm2", folder="outputs/x", files=files, gates=gates, margin=0.03,
-        parity=None, template=True, ollama=None, specs={},
-    ).to_dict()  # fmt: skip
+    same = {"estimate": 0.0, "low": 0.0, "high": 0.0, "n": 30}
+    lost = {"estimate": 0.0 if passed else -0.2, "low": -0.3, "high": 0.1, "n": 30}
+    row = {"score": {"estimate": 0.9, "low": 0.8, "high": 1.0, "n": 30}, "valid": 0.9, "said": "", "passed": True}
+    gates = [
+        row | {"form": "student", "asked_by": "local", "difference": None},
+        row | {"form": "merged", "asked_by": "local", "difference": same},
+        row | {"form": "q8_0", "asked_by": "transformers", "difference": lost, "passed": passed},
+    ]
+    files = [
+        {"form": "merged", "path": "outputs/x/merged", "bytes": 270_000_000},
+        {"form": "q8_0", "path": "outputs/x/x.gguf", "bytes": 145_000_000},
+    ]
+    return {
+        "student": "outputs/models/analyst", "base": "smollm2", "folder": "outputs/x", "files": files, "gates": gates,
+        "margin": 0.03, "parity": None, "template": True, "ollama": None, "specs": {}, "not_measured": {},
+        "passed": passed,
+    }  # fmt: skip
 
 
 def drawn(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst", **options: Any) -> Any:
@@ -157,9 +159,9 @@ def test_the_page_shows_what_an_export_costs_and_warns_of_one_that_lost_too_much
 
 def test_a_benchmark_has_its_section(taught, tmp_path) -> None:
     manifest, reports = taught
-    candidates = [Candidate("good", "openai:good"), Candidate("poor", "openai:poor")]
+    candidates = [Arm("good", "good", "openai:good"), Arm("poor", "poor", "openai:poor")]
     found = benchmark(candidates, examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=Sampling(runs=1))
-    reports["benchmark"] = found.to_dict() | {"limits": {"limit": 6}}
+    reports["benchmark"] = found | {"limits": {"limit": 6}}
     section = next(s for s in drawn(manifest, reports).sections if "Which model" in s.title)
     assert "A smoke run (limit 6)" in section.parts[0] and "good" in section.parts[1].layout.title.text
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,20 +16,19 @@ from typing import Any, Literal, get_args
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import findable, placed, resolve, shown, write_atomically
-from genesis_lab.finetuning.answers import Answers, Asking, ask
-from genesis_lab.finetuning.card import model_card
+from genesis_lab.finetuning.ask import Answers, OnAsking, Sampling, ask, shifted
 from genesis_lab.finetuning.checkpoints import base_name
 from genesis_lab.finetuning.gguf import (
-    Parity,
     Quantisation,
     convert,
     llama_cpp_sources,
-    parity_texts,
+    modelfile,
+    ollama_create,
+    ollama_template,
     quantise,
     tokenizer_parity,
     weight_formats,
 )
-from genesis_lab.finetuning.ollama import chat_form, modelfile, ollama_create, stops
 from genesis_lab.hub import push_folder
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.identity import identity, weights_digest
@@ -43,82 +42,12 @@ from genesis_lab.providers.local_models import (
     share_weights,
 )
 from genesis_lab.stats import CANT_TELL, Interval
+from genesis_lab.yamls import dump_yaml
 
 What = Literal["adapter", "merged", "gguf"]
 MARGIN = 0.03
 """How much of the task score an export may cost."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """One file or folder that was written."""
-
-    form: str
-    path: str
-    bytes: int
-    note: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """The task score of one form of the student on the test items.
-
-    Parameters
-    ----------
-    asked_by : the program that ran it.
-    valid : share of valid answers; `unanswered` items got none.
-    difference, valid_difference : to the student as it was trained, over the same items; None for that one.
-    passed : whether score and validity keep up within the margin beyond doubt; None where so few items can't tell.
-    said : the result in words; where it can't be told, with how many items it would need.
-    """
-
-    form: str
-    asked_by: str
-    score: Interval
-    valid: float
-    difference: Interval | None = None
-    passed: bool | None = True
-    valid_difference: Interval | None = None
-    said: str = ""
-    unanswered: int = 0
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export wrote, and what the student still knows in each form.
-
-    Parameters
-    ----------
-    student : as it is shown in reports.
-    base : the model it was taught from: the bundled one, a hub id, or a folder as reports show it.
-    ollama : the name it has in Ollama; None where it was not created.
-    specs : the student's name as a provider, by form: any notebook that takes a model takes one of these.
-    not_measured : what was not measured or done, with the reason.
-    """
-
-    student: str
-    base: str
-    folder: str
-    files: tuple[Exported, ...]
-    gates: tuple[Gate, ...]
-    margin: float
-    parity: Parity | None
-    template: bool
-    ollama: str | None
-    specs: Mapping[str, str]
-    not_measured: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether every form keeps up and the tokenizer came through; None where that can't be told or was not measured."""
-        if (self.parity and self.parity.differing) or any(gate.passed is False for gate in self.gates):
-            return False
-        measured = self.gates and not any(name.startswith("score of ") for name in self.not_measured)
-        return True if measured and all(gate.passed for gate in self.gates) else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe fields."""
-        return asdict(self) | {"parity": self.parity.to_dict() if self.parity else None, "passed": self.passed}
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def export_student(
@@ -130,28 +59,29 @@ def export_student(
     examples: Sequence[Example] = (),
     max_tokens: int = 1024,
     margin: float = MARGIN,
-    name: str | None = None,
-    system: str | None = None,
     evaluation: Mapping[str, Any] | None = None,
     llama_cpp: str | Path | None = None,
-    create: bool = True,
-    on_step: Callable[[str], None] | None = None,
-    on_progress: Callable[[Asking], None] | None = None,
-) -> ExportReport:
+    on_step: Callable[[str], None] = lambda step: None,
+    on_progress: OnAsking | None = None,
+) -> dict[str, Any]:
     """Merge, convert, quantise, measure and describe a student. What a run that was stopped has finished stays.
 
     Parameters
     ----------
     student : folder of a LoRA adapter, or of a whole model.
-    target : folder to write to; one that holds an export of another student is refused.
+    target : folder to write to, whose name is the student's in Ollama; one with an export of another student is refused.
     formats : GGUF files to write besides the merged safetensors.
     role, examples : the gate, each form answers these test items once at temperature 0; without them it is not measured.
     margin : how far score and validity may fall.
-    name : in Ollama; None takes the target's.
-    system : the Modelfile's system text; None takes the one that all `examples` share, if they do.
     evaluation : figures for the model card, for example the report of notebook 53.
     llama_cpp : see `gguf.llama_cpp_sources`.
-    create : whether to call ``ollama create`` where ollama is installed.
+
+    Returns
+    -------
+    What ``export.json`` holds: ``student``, its ``base`` and ``folder`` as reports show them; ``files`` written and
+    ``gates`` (see `gate`) by form; ``parity`` of the tokenizers; whether a ``template`` for Ollama is known; its name in
+    ``ollama``; ``specs``, the student as a provider by form; what was ``not_measured``, with why; and ``passed``,
+    whether every form keeps up and the tokenizer came through: None where that can't be told or was not measured.
 
     Raises
     ------
@@ -159,69 +89,72 @@ def export_student(
     MissingDependency : a package that an export needs is not installed.
     """
     source, folder = resolve(student), resolve(target)
-    tell = on_step or (lambda _: None)
     _check(source, folder, formats)
     if "q4_k_m" in formats and find_spec("llama_cpp") is None:
         raise MissingDependency("llama-cpp-python", "Format q4_k_m", "pip install llama-cpp-python")
-    name = name or folder.name
-    not_measured: dict[str, str] = {}
-    tell("merge")
-    merged = folder / "merged"
+    name, merged, missing = folder.name, folder / "merged", dict[str, str]()
+    on_step("merge")
     loaded = _merge(source, merged)
-    files = [Exported("merged", shown(merged), sum(file.stat().st_size for file in merged.rglob("*")))]
     specs = {"student": f"local:{source}", "merged": f"local:{findable(merged)}"}
+    size = sum(file.stat().st_size for file in merged.rglob("*"))
+    files = [{"form": "merged", "path": shown(merged), "bytes": size, "note": None}]
     paths = {kind: folder / f"{name}-{kind}.gguf" for kind in formats}
-    _write_gguf(merged, paths, llama_cpp, tell)
+    _write_gguf(merged, paths, llama_cpp, on_step)
     for kind, path in paths.items():
         note = ", ".join(f"{name} {share:.0%}" for name, share in weight_formats(path).items())
-        files.append(Exported(kind, shown(path), path.stat().st_size, note))
+        files.append({"form": kind, "path": shown(path), "bytes": path.stat().st_size, "note": note})
         specs[kind] = f"local:{findable(path)}"
-    form, template, parity, created = chat_form(loaded.tokenizer), loaded.tokenizer.get_chat_template(), None, None
-    if formats:
-        tell("tokenizer")
-        own = [text for e in examples for text in (e.system, e.question, *e.answer.splitlines()) if text]
+    form, template, parity = ollama_template(loaded.tokenizer), loaded.tokenizer.get_chat_template(), None
+    if paths:
+        on_step("tokenizer")
         try:
-            parity = tokenizer_parity(loaded.tokenizer, path, parity_texts(own))
+            parity = tokenizer_parity(
+                loaded.tokenizer, path, [t for e in examples for t in (e.system, e.question, e.answer) if t]
+            )
         except InvalidInput as error:
-            not_measured["parity"] = str(error)
+            missing["parity"] = str(error)
         shared = {example.system for example in examples}
-        if system is None and len(shared) > 1:
-            not_measured["system"] = "the examples have several instructions: the Modelfile has none until you give one"
-        told = system if system is not None else (shared.pop() if len(shared) == 1 else "")
-        stop, context = stops(loaded.tokenizer, loaded.eos_ids), min(loaded.context_tokens, 8192)
-        write_atomically(
-            folder / "Modelfile", modelfile(path.name, form=form, stop=stop, system=told, context_tokens=context)
-        )
-        reason = ollama_create(name, folder / "Modelfile") if create else "not asked for"
-        if reason:
-            not_measured["ollama"] = reason
+        if len(shared) > 1:
+            missing["system"] = "the examples have several instructions: the Modelfile has none"
+        stop = list(dict.fromkeys(loaded.tokenizer.convert_ids_to_tokens(list(loaded.eos_ids))))
+        told = modelfile(
+            path.name, template=form, stop=stop, system=shared.pop() if len(shared) == 1 else "",
+            context_tokens=min(loaded.context_tokens, 8192),
+        )  # fmt: skip
+        write_atomically(folder / "Modelfile", told)
+        if reason := ollama_create(name, folder / "Modelfile"):
+            missing["ollama"] = reason
         else:
-            created, specs["ollama"] = name, f"ollama:{name}"
+            specs["ollama"] = f"ollama:{name}"
     else:
-        not_measured["parity"] = "no GGUF file was asked for"
+        missing["parity"] = "no GGUF file was asked for"
     del loaded
 
-    gates: list[Gate] = []
+    gates: list[dict[str, Any]] = []
     if role is None or not examples:
-        not_measured["gate"] = "no role and test items were given"
+        missing["gate"] = "no role and test items were given"
     else:
-        gates, unread = _gate(specs, folder, role, examples, max_tokens, margin, tell, on_progress)
-        not_measured |= unread
-    report = ExportReport(
-        student=shown(source),
-        base=_base_of(str(source)),
-        folder=shown(folder),
-        files=tuple(files),
-        gates=tuple(gates),
-        margin=margin,
-        parity=parity,
-        template=form is not None,
-        ollama=created,
-        specs={form: spec for form, spec in specs.items() if form != "student"},
-        not_measured=not_measured,
+        gates = _gates(specs, folder, role, examples, max_tokens, margin, missing, on_step, on_progress)
+    report: dict[str, Any] = {
+        "student": shown(source),
+        "base": _base_of(str(source)),
+        "folder": shown(folder),
+        "files": files,
+        "gates": gates,
+        "margin": margin,
+        "parity": parity,
+        "template": form is not None,
+        "ollama": name if "ollama" in specs else None,
+        "specs": {form: spec for form, spec in specs.items() if form != "student"},
+        "not_measured": missing,
+    }
+    report["passed"] = passed(report)
+    head = (
+        "# The student as a model for other notebooks and params files: copy one line into `models` of\n"
+        "# the benchmark of models, or into `teachers` of a generation.\n"
     )
-    write_atomically(folder / "export.json", json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
-    write_atomically(folder / "model.yaml", _model_yaml(report))
+    write_atomically(folder / "export.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "model.yaml", head + dump_yaml({"name": name, "models": report["specs"]}))
     places: dict[What, Path] = {"gguf": folder, "merged": merged}
     if adapter_base(str(source)):
         places["adapter"] = _copied(source, folder / "adapter", template)
@@ -230,31 +163,61 @@ def export_student(
     return report
 
 
-def gate_of(form: str, asked_by: str, answers: Answers, student: Answers | None, *, margin: float = MARGIN) -> Gate:
-    """What the answers of one form show against the `student`'s own to the same items; None is the student itself."""
-    gate = Gate(form, asked_by, answers.score, answers.validity.estimate, unanswered=answers.unanswered)
+def passed(report: Mapping[str, Any]) -> bool | None:
+    """Whether every form keeps up and the tokenizer came through; None where that can't be told or was not measured."""
+    gates, parity = report["gates"], report["parity"]
+    if (parity and parity["differing_count"]) or any(each["passed"] is False for each in gates):
+        return False
+    measured = gates and not any(name.startswith("score of ") for name in report["not_measured"])
+    return True if measured and all(each["passed"] for each in gates) else None
+
+
+def gate(
+    form: str, asked_by: str, answers: Answers, student: Answers | None, *, margin: float = MARGIN
+) -> dict[str, Any]:
+    """What the answers of one form show against the `student`'s own to the same items; None is the student itself.
+
+    ``passed`` says whether score and validity keep up within the margin beyond doubt, None where so few items can't tell;
+    ``said`` the same in words, with how many items it would need.
+    """
+    row: dict[str, Any] = {
+        "form": form,
+        "asked_by": asked_by,
+        "score": answers.score.to_dict(),
+        "valid": answers.validity.estimate,
+        "unanswered": answers.unanswered,
+        "difference": None,
+        "valid_difference": None,
+        "passed": True,
+        "said": "",
+    }
     if student is None:
-        return gate
+        return row
     found = {
         "score": answers.against(student, margin=margin),
         "validity": answers.against(student, "valid", margin=margin),
     }
-    lost = [name for name, each in found.items() if each.keeps_up is False]
-    needed = [each.needed(to_keep_up=True) for each in found.values() if each.keeps_up is None]
-    if lost:
-        passed, said = False, f"fails: {' and '.join(lost)} lower by more than {margin:g}"
-    elif needed:
+    row |= {
+        "difference": found["score"].difference.to_dict(),
+        "valid_difference": found["validity"].difference.to_dict(),
+    }
+    if lost := [name for name, each in found.items() if each.keeps_up is False]:
+        return row | {"passed": False, "said": f"fails: {' and '.join(lost)} lower by more than {margin:g}"}
+    if needed := [each.needed(to_keep_up=True) for each in found.values() if each.keeps_up is None]:
         enough = 10 * math.ceil(max(needed) * len(set(answers.frame["example"])) / found["score"].difference.n / 10)
-        passed, said = None, f"{CANT_TELL}: needs about {enough:,} items"
-    else:
-        passed, said = True, "passes"
-    return replace(
-        gate,
-        difference=found["score"].difference,
-        valid_difference=found["validity"].difference,
-        passed=passed,
-        said=said,
-    )
+        return row | {"passed": None, "said": f"{CANT_TELL}: needs about {enough:,} items"}
+    return row | {"said": "passes"}
+
+
+def said(report: Mapping[str, Any]) -> str:
+    """An export in lines for a terminal."""
+    lines = [f"{f['path']}  {f['bytes'] / 1e6:,.1f} MB  {f['note'] or ''}".rstrip() for f in report["files"]]
+    for row in report["gates"]:
+        kept = f", {row['difference']['estimate']:+.3f}: {row['said']}" if row["difference"] else ""
+        lines.append(f"  score of {row['form']}: {Interval(**row['score'])}, valid {row['valid']:.0%}{kept}")
+    if parity := report["parity"]:
+        lines.append(f"  tokenizer: {parity['differing_count']} of {parity['n']:,} texts differ ({parity['by']})")
+    return "\n".join([*lines, *(f"  {what} not measured: {why}" for what, why in report["not_measured"].items())])
 
 
 def push_student(report_folder: str | Path, repository: str, what: What = "merged", *, private: bool = True) -> str:
@@ -281,6 +244,56 @@ def push_student(report_folder: str | Path, repository: str, what: What = "merge
     allow = ["*.gguf", "Modelfile", "README.md"] if what == "gguf" else ["*"]
     message = f"Student {folder.name}, exported with Genesis Lab"
     return push_folder(place, repository, "model", allow=allow, message=message, private=private)
+
+
+def model_card(
+    report: Mapping[str, Any], student: Path, evaluation: Mapping[str, Any] | None = None, *, what: What = "merged"
+) -> str:
+    """The README of the student: where it comes from, what it scored in each form, and how it was taught.
+
+    Parameters
+    ----------
+    what : what lies beside it and is pushed with it; decides by which library the hub says to load it.
+    """
+    base, name = report["base"], Path(report["folder"]).name
+    library = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[what]
+    header = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
+    if base == BUNDLED or (_HUB_ID.fullmatch(base) and not resolve(base).exists()):
+        header["base_model"] = BUNDLED_HUB if base == BUNDLED else base
+    of = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else _cell(base)
+    info = student / "training_info.json"
+    trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
+    parts = [f"---\n{dump_yaml(header).rstrip()}\n---", f"# {_cell(name)}"]
+    parts.append(f"A student of {of} trained and exported with Genesis Lab.")
+    if limits := trained.get("limits"):
+        parts.append(f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.")
+    parts += ["\n".join(_cell(note) for note in trained["notes"])] if trained.get("notes") else []
+    if report["gates"]:
+        rows = [
+            (
+                row["form"], row["asked_by"], Interval(**row["score"]), f"{row['valid']:.0%}",
+                f"{row['difference']['estimate']:+.3f}" if row["difference"] else "", row["said"],
+            )
+            for row in report["gates"]
+        ]  # fmt: skip
+        parts.append("Task score on the test items after export (95 % interval; difference to the student as trained):")
+        parts.append(_table(("form", "run by", "score", "valid", "difference", "verdict"), rows))
+    for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
+        if plain := [(key, value) for key, value in facts.items() if isinstance(value, str | int | float)]:
+            parts += [f"## {title}", _table(("", ""), plain)]
+    if missing := report["not_measured"]:
+        parts.append("Not measured or done: " + "; ".join(f"{_cell(k)}: {_cell(v)}" for k, v in missing.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    text = re.sub(r"([\\`*_|\[\]#])", r"\\\1", " ".join(str(value).split())[:200])
+    return html.escape(text, quote=False)
 
 
 def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
@@ -326,7 +339,7 @@ def _base_of(source: str) -> str:
     if source == BUNDLED or not config.is_file():
         return source
     told = json.loads(config.read_text(encoding="utf-8")).get("_name_or_path") or ""
-    return told if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", told) else shown(resolve(source))
+    return told if _HUB_ID.fullmatch(told) else shown(resolve(source))
 
 
 def _copied(adapter: Path, target: Path, template: str) -> Path:
@@ -345,81 +358,59 @@ def _copied(adapter: Path, target: Path, template: str) -> Path:
 
 
 def _write_gguf(
-    merged: Path, paths: Mapping[Quantisation, Path], llama_cpp: str | Path | None, tell: Callable[[str], None]
+    merged: Path, paths: Mapping[Quantisation, Path], llama_cpp: str | Path | None, on_step: Callable[[str], None]
 ) -> None:
     """Write the files that are not there yet; one conversion serves all quantised ones."""
     missing = {kind: path for kind, path in paths.items() if not path.is_file()}
-    quantised = {kind: path for kind, path in missing.items() if kind != "f16"}
     if not missing:
         return
     sources = llama_cpp_sources(llama_cpp)
-    if find_spec("llama_cpp") is None and quantised.keys() <= {"q8_0"}:
-        direct, quantised = missing, {}  # the converter itself writes q8_0
-    else:
-        direct = {kind: path for kind, path in missing.items() if kind == "f16"}
-    for kind, path in direct.items():
-        tell(kind)
-        convert(merged, path, sources=sources, outtype=kind)
-    if quantised:
+    alone = find_spec("llama_cpp") is None  # then the converter itself writes q8_0
+    for kind in [kind for kind in missing if kind == "f16" or alone]:
+        on_step(kind)
+        convert(merged, missing.pop(kind), sources=sources, outtype=kind)
+    if missing:
         with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
             whole = Path(scratch) / "whole.gguf"
-            tell("convert")
+            on_step("convert")
             convert(merged, whole, sources=sources, outtype="auto")
-            for kind, path in quantised.items():
-                tell(kind)
+            for kind, path in missing.items():
+                on_step(kind)
                 quantise(whole, path, kind)
 
 
-def _gate(
+def _gates(
     specs: Mapping[str, str],
     folder: Path,
     role: Role,
     examples: Sequence[Example],
     max_tokens: int,
     margin: float,
-    tell: Callable[[str], None],
-    on_progress: Callable[[Asking], None] | None,
-) -> tuple[list[Gate], dict[str, str]]:
-    """The gate of each form, and why a GGUF file that transformers does not read back has none."""
-    gates: list[Gate] = []
-    unread: dict[str, str] = {}
-    reference: Answers | None = None
-
-    def standing(this: Asking) -> None:
-        if on_progress:
-            done, total = len(gates) * len(examples) + this.done, len(specs) * len(examples)
-            eta_s = (total - done) / this.rate if this.rate else None
-            on_progress(replace(this, done=done, total=total, eta_s=eta_s))
-
+    missing: dict[str, str],
+    on_step: Callable[[str], None],
+    on_progress: OnAsking | None,
+) -> list[dict[str, Any]]:
+    """The gate of each form; `missing` gets why a GGUF file that transformers does not read back has none."""
+    gates: list[dict[str, Any]] = []
+    trained: Answers | None = None
     for form, spec in specs.items():
-        tell(f"score of {form}")
-        unpacked = "transformers, weights unpacked from the GGUF file"
-        asked_by = unpacked if spec.endswith(".gguf") else spec.partition(":")[0]
+        on_step(f"score of {form}")
+        unpacked = spec.endswith(".gguf")
+        asked_by = "transformers, weights unpacked from the GGUF file" if unpacked else spec.partition(":")[0]
         provider = parse_spec(spec).open()
+        sampling = Sampling(1, 0.0, max_tokens, -(-provider.capabilities.concurrency // 2))
         try:
             answers = ask(
-                provider.complete, examples, role=role, model=identity(spec), runs=1, temperature=0.0,
-                max_tokens=max_tokens, path=folder / "answers" / f"{form}.jsonl",
-                concurrency=provider.capabilities.concurrency, on_progress=standing,
+                provider.complete, examples, role=role, model=identity(spec), sampling=sampling,
+                folder=folder / "answers" / form, on_progress=shifted(on_progress, len(gates), len(specs)),
             )  # fmt: skip
         except InvalidInput as error:
-            if not spec.endswith(".gguf"):
+            if not unpacked:
                 raise
-            unread[f"score of {form}"] = str(error)
-            continue
+            missing[f"score of {form}"] = str(error)
+        else:
+            gates.append(gate(form, asked_by, answers, trained, margin=margin))
+            trained = trained or answers
         finally:
             provider.close()
-        gates.append(gate_of(form, asked_by, answers, reference, margin=margin))
-        reference = reference or answers
-    return gates, unread
-
-
-def _model_yaml(report: ExportReport) -> str:
-    import yaml
-
-    head = (
-        "# The student as a model for other notebooks and params files: copy one line into `models` of\n"
-        "# the benchmark of models, or into `teachers` of a generation.\n"
-    )
-    listed: str = yaml.safe_dump({"name": Path(report.folder).name, "models": dict(report.specs)}, sort_keys=False)
-    return head + listed
+    return gates

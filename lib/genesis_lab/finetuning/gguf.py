@@ -1,26 +1,27 @@
-"""From safetensors to GGUF: llama.cpp's own converter, its quantiser, and whether the tokenizer came through."""
+"""From safetensors to GGUF for llama.cpp and Ollama: converter, quantiser, whether the tokenizer came through, Modelfile."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, placed, resolve, shown
+from genesis_lab.providers.chat_templates import chat_text
 from genesis_lab.providers.local_models import unpacked
 from genesis_lab.settings import get_settings, project_root
+from genesis_lab.yamls import read_yaml
 
 Quantisation = Literal["f16", "q8_0", "q4_k_m"]
 
@@ -37,24 +38,6 @@ options = llama_cpp.llama_model_quantize_default_params()
 options.ftype = int(sys.argv[3])
 sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(options)))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """Whether two tokenizers agree: `n` texts compared, and those that differ."""
-
-    n: int
-    differing: tuple[str, ...]
-    by: str
-    """What read the GGUF file's tokenizer."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "n": self.n,
-            "differing": list(self.differing[:20]),
-            "differing_count": len(self.differing),
-            "by": self.by,
-        }
 
 
 def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
@@ -123,15 +106,20 @@ def weight_formats(gguf: Path) -> dict[str, float]:
     return {name: count / counts.total() for name, count in counts.most_common()}
 
 
-def tokenizer_parity(tokenizer: Any, gguf: Path, texts: Sequence[str]) -> Parity:
-    """Compare the ids that `tokenizer` (Hugging Face) and the GGUF file's own tokenizer give to `texts`.
+def tokenizer_parity(tokenizer: Any, gguf: Path, own: Iterable[str] = ()) -> dict[str, Any]:
+    """Whether the GGUF file's tokenizer gives the ids of `tokenizer` (Hugging Face) to `own` texts and 20 of many kinds.
 
     llama.cpp reads the file where its bindings are installed, else transformers does.
+
+    Returns
+    -------
+    ``n`` texts compared, ``differing_count`` and up to 20 of the ``differing``, and ``by``, what read the file.
 
     Raises
     ------
     InvalidInput : transformers can't read it.
     """
+    texts = list(dict.fromkeys([*own, *_known()["texts"]]))
     if find_spec("llama_cpp"):
         from llama_cpp import Llama
 
@@ -139,52 +127,82 @@ def tokenizer_parity(tokenizer: Any, gguf: Path, texts: Sequence[str]) -> Parity
             vocabulary = Llama(str(gguf), vocab_only=True, verbose=False)
         theirs = [vocabulary.tokenize(text.encode(), add_bos=False, special=True) for text in texts]
         vocabulary.close()
-        by = "llama.cpp"
     else:
         from transformers import AutoTokenizer
 
         other = AutoTokenizer.from_pretrained(unpacked(gguf, gguf.stem))
         theirs = [other(text, add_special_tokens=False)["input_ids"] for text in texts]
-        by = "transformers"
     ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    return Parity(len(texts), tuple(t for t, a, b in zip(texts, ours, theirs, strict=True) if a != b), by)
+    differing = [text for text, a, b in zip(texts, ours, theirs, strict=True) if a != b]
+    by = "llama.cpp" if find_spec("llama_cpp") else "transformers"
+    return {"n": len(texts), "differing_count": len(differing), "differing": differing[:20], "by": by}
 
 
-def parity_texts(own: Sequence[str], n: int = 1000, seed: int = 42) -> list[str]:
-    """`n` different texts to try a tokenizer on: `own`, English and Spanish, code, and characters from all over Unicode.
+def ollama_template(tokenizer: Any) -> str | None:
+    """The template of ``ollama.yaml`` that writes five chats as `tokenizer`'s own does; None where none does.
 
-    English, Spanish and code are lines of this package's own files.
+    A template that drops or refuses a system message gets its text at the head of the first question, and one with
+    today's date a fixed one, as in teaching (see `providers.chat_templates`).
     """
-    rng = np.random.default_rng(seed)
-    package = Path(__file__).parents[1]
-    lines = {ending: sorted(set(_lines(package, ending))) for ending in ("yaml", "py")}
-    found = dict.fromkeys(own[: n // 4])
-    for each in lines.values():
-        found |= dict.fromkeys(str(line) for line in rng.choice(each, min(n // 3, len(each)), replace=False))
-    while len(found) < n:
-        found[_any_characters(rng)] = None
-    return list(found)[:n]
+    from jinja2 import Environment
+
+    system, user, answer, again = (
+        {"role": role, "content": text}
+        for role, text in (("system", "Be brief."), ("user", "What?"), ("assistant", "That."), ("user", "And now?"))
+    )
+    asked = [user, answer, again]
+    chats = [[user], [system, user], asked, [system, *asked], [system, *asked, answer, user]]
+    try:
+        wanted = [chat_text(tokenizer, chat) for chat in chats]
+    except InvalidInput:
+        return None
+    if tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
+        wanted = [text.removeprefix(tokenizer.bos_token) for text in wanted]  # llama.cpp adds it, as the tokenizer does
+    for form in _known()["templates"]:
+        found = re.match(form["default"], wanted[0], re.S) if "default" in form else None
+        default = found[1] if found else ""
+        render = Environment(keep_trailing_newline=True).from_string(form["jinja"]).render
+        if ("default" not in form or default) and [render(messages=chat, default=default) for chat in chats] == wanted:
+            return str(form["go"]).replace("{default}", default)
+    return None
 
 
-def _lines(package: Path, ending: str) -> Iterator[str]:
-    for path in sorted(package.rglob(f"*.{ending}")):
-        yield from (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+def modelfile(
+    gguf: str, *, template: str | None, stop: Sequence[str], system: str = "", context_tokens: int = 4096
+) -> str:
+    """A Modelfile (https://docs.ollama.com/modelfile) for the file `gguf` beside it that asks as the student was taught.
+
+    Ollama's own temperature (0.8) and repetition penalty (1.1) are set to what the evaluation used: 0 and none.
+
+    Parameters
+    ----------
+    template : None leaves it to Ollama, which knows many by the GGUF file's own.
+
+    Raises
+    ------
+    InvalidInput : a text holds three double quotes, which the format can't carry.
+    """
+    texts = [("TEMPLATE", template), ("SYSTEM", system), *(("PARAMETER stop", each) for each in stop)]
+    if any('"""' in (text or "") for _, text in texts):
+        raise InvalidInput('A Modelfile can\'t hold a text with three double quotes (""") in it: leave them out.')
+    lines = [f"FROM ./{gguf}", *(f'{name} """{text}"""' for name, text in texts if text)]
+    lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {context_tokens}"]
+    return "\n".join(lines) + "\n"
 
 
-_BLOCKS = (
-    (0x20, 0x7E), (0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0x97F),
-    (0x2000, 0x206F), (0x20A0, 0x23FF), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x1F300, 0x1FAFF),
-)  # fmt: skip
+def ollama_create(name: str, file: Path) -> str | None:
+    """Make the model known to the Ollama server on this machine; the reason where that did not work."""
+    program = shutil.which("ollama")
+    if program is None:
+        return f"ollama is not installed here; where it is: ollama create {name} -f {file.name}"
+    done = subprocess.run([program, "create", name, "-f", file.name], cwd=file.parent, capture_output=True, text=True)
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return f"ollama create failed: {said[-1][:200] if said else 'no reason given'}" if done.returncode else None
 
 
-def _any_characters(rng: np.random.Generator) -> str:
-    """A few runs of characters, each from one block of Unicode, with white space of many kinds between."""
-    parts = []
-    for _ in range(rng.integers(1, 6)):
-        low, high = _BLOCKS[rng.integers(len(_BLOCKS))]
-        parts.append("".join(chr(c) for c in rng.integers(low, high + 1, rng.integers(1, 9))))
-        parts.append(str(rng.choice([" ", "  ", "\n", "\t", "", "\r\n", "\n\n "])))
-    return "".join(parts)
+def _known() -> dict[str, Any]:
+    found: dict[str, Any] = read_yaml(Path(__file__).parent / "ollama.yaml")
+    return found
 
 
 def _fetch(target: Path) -> None:

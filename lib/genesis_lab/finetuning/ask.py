@@ -1,0 +1,297 @@
+"""Ask a model every held-out question, several times each, and score what it answers. What was asked is not asked again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from genesis_lab.domains.base import Example, Role
+from genesis_lab.errors import InvalidInput, Rejected
+from genesis_lab.files import resolve, shown, write_atomically
+from genesis_lab.providers.asking import Asking, Call, ask_all
+from genesis_lab.providers.base import Message, Request, request_key, total_cost
+from genesis_lab.providers.cache import CompletionCache
+from genesis_lab.stats import Interval, Paired, mean_interval, paired, proportion_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OnAsking = Callable[[Asking], object]
+
+
+class Demonstration(NamedTuple):
+    """A solved question; shown to examples of its language, or to all when that is empty."""
+
+    question: str
+    answer: str
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgram:
+    """How to ask one task.
+
+    Parameters
+    ----------
+    instruction : the system text; empty keeps the example's own, the one it was taught with.
+    demonstrations : solved questions that come first, each as a question and the answer that should be copied in form.
+    translations : the instruction for a language that has its own, by language code.
+    trace : file with the search that found it, relative to the program's own folder.
+    """
+
+    instruction: str = ""
+    demonstrations: tuple[Demonstration, ...] = ()
+    translations: Mapping[str, str] = field(default_factory=dict)
+    trace: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "demonstrations", tuple(Demonstration(*each) for each in self.demonstrations))
+
+    def system(self, example: Example) -> str:
+        """The system text for `example`."""
+        return self.translations.get(example.language) or self.instruction or example.system
+
+    def messages(self, example: Example) -> tuple[Message, ...]:
+        """The demonstrations, then `example`'s question; the question itself is never among its demonstrations."""
+        shown_before = [
+            each
+            for each in self.demonstrations
+            if each.language in ("", example.language) and each.question != example.question
+        ]
+        solved: list[Message] = []
+        for each in shown_before:
+            solved += [("user", each.question), ("assistant", each.answer)]
+        return (*solved, ("user", example.question))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe fields."""
+        return {
+            "kind": "prompt_program",
+            "instruction": self.instruction,
+            "translations": dict(self.translations),
+            "demonstrations": [each._asdict() for each in self.demonstrations],
+            "trace": self.trace,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the program as JSON; raises `GenesisError` where the disk does not take it."""
+        write_atomically(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
+
+
+def load_program(path: str | Path) -> PromptProgram:
+    """Read what `PromptProgram.save` wrote, or ``prompt.json`` of a search's folder.
+
+    Raises
+    ------
+    InvalidInput : there is no such file, or it holds something else.
+    """
+    file = resolve(path)
+    if file.is_dir():
+        file /= "prompt.json"
+    if not file.is_file():
+        raise InvalidInput(f"There is no prompt {shown(file)}: write one with notebook 51.")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found.pop("kind", None) != "prompt_program":
+            raise ValueError
+        demonstrations = [Demonstration(**each) for each in found.pop("demonstrations")]
+        return TypeAdapter(PromptProgram).validate_python({**found, "demonstrations": demonstrations})
+    except (ValueError, TypeError, AttributeError, KeyError, ValidationError):
+        raise InvalidInput(
+            f"{shown(file)} is no prompt: it must be a JSON file that PromptProgram.save wrote."
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How questions are asked, the same for all who answer them.
+
+    Parameters
+    ----------
+    runs : answers per question, each with its own seed.
+    temperature : None leaves each model's own; at 0 a model on this machine says the same in every run.
+    max_tokens : an answer is cut off there, and scored as it is.
+    batch : questions that a model on this machine answers at once; twice as many are in flight, so that the next are
+        waiting when some are done.
+    """
+
+    runs: int = 3
+    temperature: float | None = 0.7
+    max_tokens: int = 512
+    batch: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Every answer of one model, scored.
+
+    Parameters
+    ----------
+    frame : one row per example and run: ``example``, ``group``, ``language``, ``run``, ``text``, ``total`` and
+        ``valid`` and ``parts`` and ``problems`` (the score), ``prompt_tokens``, ``completion_tokens``, ``latency_s``,
+        ``cost_usd``, ``stop_reason``. A question that the provider refused has no row.
+    tokens_per_s : tokens written per second, all questions in flight together; None where the model counts none.
+    unanswered : questions (times runs) that the provider refused.
+    busy_s : seconds that asking took, in all sessions.
+    """
+
+    frame: pd.DataFrame
+    tokens_per_s: float | None = None
+    unanswered: int = 0
+    busy_s: float = 0.0
+
+    @property
+    def score(self) -> Interval:
+        """Mean score with Student's interval over the groups."""
+        return mean_interval(self.by_group(self.frame["total"]))
+
+    @property
+    def validity(self) -> Interval:
+        """Share of valid answers with Wilson's interval; see `by_group` for what counts as one."""
+        shares = self.by_group(self.frame["valid"].astype(float))
+        low, high = proportion_interval(round(float(shares.sum())), len(shares))
+        estimate = float(shares.mean())
+        return Interval(estimate, min(low, estimate), max(high, estimate), len(shares))
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the answers cost; None where a price is not known."""
+        return total_cost(None if cost != cost else cost for cost in self.frame["cost_usd"])
+
+    def parts(self) -> dict[str, float]:
+        """Mean of each named part of the score."""
+        import pandas as pd
+
+        named = pd.DataFrame(self.frame["parts"].tolist(), index=self.frame.index)
+        return {str(name): float(self.by_group(named[name]).mean()) for name in named}
+
+    def against(self, other: Answers, column: str = "total", *, margin: float = 0.05) -> Paired:
+        """These answers against another's to the same questions, group by group; what one of them left open is left out."""
+        mine, theirs = (each.frame.groupby("example", sort=False)[column].mean() for each in (self, other))
+        both = [example for example in mine.index if example in theirs.index]
+        group = self.frame.groupby("example")["group"].first()
+        return paired(mine[both], theirs[both], group[both].tolist(), margin=margin)
+
+    def by_group(self, values: pd.Series[float]) -> pd.Series[float]:
+        """Mean of `values` (one per row) for each group: runs are averaged, then the group's examples."""
+        means = values.groupby([self.frame["group"], self.frame["example"]], sort=False).mean()
+        return means.groupby(level=0, sort=False).mean()
+
+
+def ask(
+    call: Call,
+    examples: Sequence[Example],
+    *,
+    role: Role,
+    model: str,
+    sampling: Sampling = Sampling(),
+    constrained: bool = False,
+    program: PromptProgram | None = None,
+    folder: Path | None = None,
+    before: Callable[[], object] | None = None,
+    on_progress: OnAsking | None = None,
+) -> Answers:
+    """Ask every example, and score the answers.
+
+    Parameters
+    ----------
+    model : who answers, as precisely as it is known (see `providers.identity`); answers of another are never mixed in.
+    constrained : hold the answers to the role's grammar; the provider must be one that enforces it.
+    program : instruction and demonstrations to ask with; None asks as the examples are taught.
+    folder : keeps the answers: a run that was stopped goes on, and one that ended is only read. An answer given to
+        another prompt, model or sampling stays there and is not used.
+    before : called once if there is anything to ask, outside what is timed; for example to load the model.
+
+    Raises
+    ------
+    InvalidInput : there are no examples, or two with the same id, or the role has no grammar.
+    ProviderError : no question can be answered; a single one that can't is left out and asked again next time.
+    """
+    import pandas as pd
+
+    form = role.answer_grammar() if constrained else None
+    if constrained and form is None:
+        raise InvalidInput(f"Answers of role {role.name} can't be held to a form: it has no grammar.")
+    if not examples or len({example.id for example in examples}) < len(examples):
+        raise InvalidInput(
+            f"Asking needs examples with ids of their own, got {len(examples)} with some missing or double."
+        )
+    program = program or PromptProgram()
+    wanted = [(example, run) for run in range(sampling.runs) for example in examples]
+    requests = [_request(example, run, program, model, sampling, form) for example, run in wanted]
+    cache = CompletionCache(folder / "answers.sqlite") if folder else None
+    try:
+        new = [cache is None or request.key not in cache for request in requests]
+        asked = ask_all(
+            call, requests, cache, on_progress, width=2 * sampling.batch if sampling.batch > 1 else 1, before=before
+        )
+    finally:
+        if cache:
+            cache.close()
+    rows, refused = [], []
+    for (example, run), answer in zip(wanted, asked.answers, strict=True):
+        if isinstance(answer, Rejected):
+            refused.append(answer)
+            continue
+        score, usage = role.score(answer.text, example), answer.usage
+        rows.append({
+            "example": example.id, "group": example.group, "language": example.language, "run": run,
+            "text": answer.text, "prompt_tokens": usage and usage.prompt_tokens,
+            "completion_tokens": usage and usage.completion_tokens, "latency_s": answer.latency_s,
+            "cost_usd": answer.cost_usd, "stop_reason": answer.stop_reason, "total": score.total, "valid": score.valid,
+            "parts": dict(score.parts), "problems": (*([answer.note] if answer.note else ()), *score.problems),
+        })  # fmt: skip
+    if not rows:
+        raise Rejected(f"{model} answered none of {len(refused):,} questions: {refused[0]}", model=model)
+    written = [a for a, n in zip(asked.answers, new, strict=True) if n and not isinstance(a, Rejected)]
+    tokens = sum(a.usage.completion_tokens for a in written if a.usage)
+    settings = request_key(model, role.name, sampling.temperature, sampling.max_tokens, form, program.to_dict())
+    tokens, busy_s = _spent(folder, settings, tokens, asked.busy_s if asked.asked else 0.0)
+    return Answers(pd.DataFrame(rows), tokens / busy_s if tokens and busy_s else None, len(refused), busy_s)
+
+
+def shifted(on_progress: OnAsking | None, place: int, of: int) -> OnAsking | None:
+    """Report one asking as part of `of` equal ones of which `place` are done."""
+    if on_progress is None:
+        return None
+
+    def tell(this: Asking) -> None:
+        done, total = this.total * place + this.done, this.total * of
+        on_progress(replace(this, done=done, total=total, eta_s=(total - done) / this.rate if this.rate else None))
+
+    return tell
+
+
+def _request(
+    example: Example, run: int, program: PromptProgram, model: str, sampling: Sampling, grammar: str | None
+) -> Request:
+    system, messages = program.system(example), program.messages(example)
+    temperature, max_tokens, seed = sampling.temperature, sampling.max_tokens, sampling.seed
+    return Request(
+        key=request_key(model, system, messages, temperature, max_tokens, grammar, seed, run, example.id),
+        system=system,
+        messages=messages,
+        stable_messages=len(messages) - 1,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=int(request_key(seed, run, example.id)[:8], 16) >> 1,  # the same for every model: draws are paired too
+        offline_text=example.answer,
+        grammar=grammar,
+    )
+
+
+def _spent(folder: Path | None, settings: str, tokens: int, busy_s: float) -> tuple[int, float]:
+    """Tokens written with these settings and the seconds that took, in this session and those before it."""
+    file = folder / "speeds.json" if folder else None
+    spent = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
+    before = spent.get(settings, [0, 0.0])
+    spent[settings] = [before[0] + tokens, before[1] + busy_s]
+    if file and busy_s:
+        write_atomically(file, json.dumps(spent) + "\n")
+    return spent[settings][0], spent[settings][1]
