@@ -46,15 +46,17 @@ def check_python() -> Check:
 
 
 def check_packages() -> Check:
-    found = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
-    detail = ", ".join(f"{name} {number}" for name, number in found.items() if number)
-    missing = [name for name in _NEEDED if found[name] is None]
-    if missing:
-        return Check("packages", "FAIL", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
-    absent = [f"{name} ({what})" for name, what in _OPTIONAL.items() if found[name] is None]
-    if absent:
-        return Check("packages", "WARN", detail, f"optional, not installed: {'; '.join(absent)}")
-    return Check("packages", "OK", detail)
+    found, missing = [], []
+    for name in (*_NEEDED, *_OPTIONAL):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if needed := [name for name in missing if name in _NEEDED]:
+        return Check("packages", "FAIL", f"missing: {', '.join(needed)}", f"pip install {' '.join(needed)}")
+    absent = "; ".join(f"{name} ({_OPTIONAL[name]})" for name in missing)
+    status: Literal["OK", "WARN"] = "WARN" if absent else "OK"
+    return Check("packages", status, ", ".join(found), f"optional, not installed: {absent}" if absent else "")
 
 
 def check_outputs() -> Check:
@@ -70,21 +72,19 @@ def check_outputs() -> Check:
 
 
 def check_disk() -> Check:
-    root = output_root()
-    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(existing).free / GIB
-    todo = "free some space or set GENESIS_OUTPUT_ROOT to another disk"
-    if free < 1:
-        return Check("disk", "FAIL", f"{free:.1f} GiB free", todo)
-    if free < 5:
-        return Check("disk", "WARN", f"{free:.1f} GiB free, large datasets and models need more", todo)
-    return Check("disk", "OK", f"{free:.0f} GiB free")
+    root = output_root().absolute()
+    free = shutil.disk_usage(next(folder for folder in (root, *root.parents) if folder.exists())).free / GIB
+    if free >= 5:
+        return Check("disk", "OK", f"{free:.0f} GiB free")
+    todo = "large datasets and models need more: free some space or set GENESIS_OUTPUT_ROOT to another disk"
+    return Check("disk", "FAIL" if free < 1 else "WARN", f"{free:.1f} GiB free", todo)
 
 
 def check_memory() -> Check:
-    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    except (AttributeError, ValueError, OSError):
         return Check("memory", "WARN", "not measured: this system does not say", "have 4 GiB or more")
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     detail = f"{total:.0f} GiB, {os.cpu_count()} cores"
     if total < 3.5:
         return Check("memory", "WARN", detail, "keep datasets under 10,000 records and leave out fine-tuning")
@@ -93,18 +93,16 @@ def check_memory() -> Check:
 
 def check_gpu() -> Check:
     if find_spec("torch") is None:
-        return Check(
-            "gpu", "WARN", "not measured: torch is not installed", "pip install torch, for embeddings and fine-tuning"
-        )
+        todo = "pip install torch, for embeddings and fine-tuning"
+        return Check("gpu", "WARN", "not measured: torch is not installed", todo)
     import torch
 
     if torch.cuda.is_available():
         facts = torch.cuda.get_device_properties(0)
         bf16 = "bf16" if torch.cuda.get_device_capability(0) >= (8, 0) else "no bf16"
         return Check("gpu", "OK", f"{facts.name}, {facts.total_memory / GIB:.0f} GiB, {bf16}")
-    if torch.backends.mps.is_available():
-        return Check("gpu", "OK", "Apple GPU")
-    return Check("gpu", "OK", "none; only fine-tuning larger students needs one (a Colab T4 is enough)")
+    none = "none; only fine-tuning larger students needs one (a Colab T4 is enough)"
+    return Check("gpu", "OK", "Apple GPU" if torch.backends.mps.is_available() else none)
 
 
 def check_reference() -> Check:
@@ -128,22 +126,21 @@ def check_embedder() -> Check:
 
 
 def check_chrome() -> Check:
-    if find_spec("choreographer") is None:
+    try:
+        from choreographer.browsers.chromium import Chromium
+    except ImportError:
         return Check("chrome", "WARN", "kaleido is not installed: figures get no picture", "pip install kaleido")
-    from choreographer.browsers.chromium import Chromium
-
-    found = Chromium.find_browser(skip_local=False)
-    if not found:
-        todo = "apt-get install chromium (or: plotly_get_chrome)"
-        return Check("chrome", "WARN", "none found: figures get no picture and PDF reports no charts", todo)
-    return Check("chrome", "OK", Path(found).name)
+    if found := Chromium.find_browser(skip_local=False):
+        return Check("chrome", "OK", Path(found).name)
+    todo = "apt-get install chromium (or: plotly_get_chrome)"
+    return Check("chrome", "WARN", "none found: figures get no picture and PDF reports no charts", todo)
 
 
 def check_pango() -> Check:
-    if find_spec("weasyprint") is None:
-        return Check("pango", "WARN", "weasyprint is not installed: no PDF reports", "pip install weasyprint")
     try:
         import weasyprint
+    except ImportError:
+        return Check("pango", "WARN", "weasyprint is not installed: no PDF reports", "pip install weasyprint")
     except OSError:
         todo = "apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
         return Check("pango", "WARN", "not found: no PDF reports, HTML ones work", todo)
@@ -151,21 +148,6 @@ def check_pango() -> Check:
 
 
 MACHINE: tuple[Callable[[], Check], ...] = (
-    check_python,
-    check_packages,
-    check_outputs,
-    check_disk,
-    check_memory,
-    check_gpu,
-    check_reference,
-    check_embedder,
-    check_chrome,
-    check_pango,
-)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    check_python, check_packages, check_outputs, check_disk, check_memory, check_gpu, check_reference, check_embedder,
+    check_chrome, check_pango,
+)  # fmt: skip

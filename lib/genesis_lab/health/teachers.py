@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, MissingDependency, Transient
 from genesis_lab.files import output_root, shown, write_atomically
@@ -31,7 +29,6 @@ LOCAL_SERVERS = {
     "llama.cpp": "http://localhost:8080/v1",
 }
 """Where OpenAI-compatible servers listen unless told otherwise."""
-CONNECT_S = 0.3
 ANSWER_S = 5.0
 
 _SECRETS = {
@@ -85,11 +82,8 @@ def check_bedrock(model: str = "", region: str = "") -> list[Check]:
         return [*found, Check("model", "FAIL", masked(str(error)), "choose another model or region, or allow it")]
     name, called = masked(target.model_id), f"none needed, it is called in {account.region}"
     legacy = (target.lifecycle or "").casefold() == "legacy"
-    found.append(
-        Check("model", "WARN", f"{name} is a legacy model, which AWS will switch off", "choose a newer one")
-        if legacy
-        else Check("model", "OK", name)
-    )
+    old = Check("model", "WARN", f"{name} is a legacy model, which AWS will switch off", "choose a newer one")
+    found.append(old if legacy else Check("model", "OK", name))
     if target.call_id != target.model_id:
         keeps = "data stay in its geography" if target.regional else "data may go to any region"
         called = f"{masked(target.call_id)}, {keeps}"
@@ -122,11 +116,8 @@ def check_servers(servers: dict[str, str] | None = None, model: str = "") -> lis
             found.append(Check("server", "FAIL", f"{name} has no {model}, but {listed}", f"ollama pull {model}"))
         else:
             found.append(Check("server", "OK", f"{name}: {listed}"))
-    if found or servers:
-        return found
-    names = ", ".join(LOCAL_SERVERS)
-    detail = f"not set up: no {names} on this machine, only needed for provider openai"
-    return [Check("server", "WARN", detail, "install Ollama, then ollama pull llama3.1:8b")]
+    detail = f"not set up: no {', '.join(LOCAL_SERVERS)} on this machine, only needed for provider openai"
+    return found or [Check("server", "WARN", detail, "install Ollama, then ollama pull llama3.1:8b")]
 
 
 def check_bundled_model() -> Check:
@@ -157,9 +148,9 @@ def check_answer(spec: ModelSpec) -> Check:
     except GenesisError as error:
         return Check("answer", "FAIL", masked(str(error)), "mend what the lines above say, then ask again")
     cost = "price not known" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
-    used = "tokens not counted"
-    if answer.usage:
-        used = f"{answer.usage.prompt_tokens} + {answer.usage.completion_tokens} tokens"
+    used, counts = "tokens not counted", answer.usage
+    if counts:
+        used = f"{counts.prompt_tokens} + {counts.completion_tokens} tokens"
     if not answer.text.strip():
         return Check("answer", "WARN", "it answered without a word", answer.note or "try a larger or another model")
     return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({used}, {cost})")
@@ -223,22 +214,20 @@ def masked(text: str) -> str:
 
 def _identity(account: Account) -> Check:
     try:
-        try:
-            arn = str(account.client("sts").get_caller_identity()["Arn"])
-        except Exception as error:
-            raise as_provider_error(error) from error
-    except Transient as error:
-        return Check("aws", "WARN", masked(str(error)), "AWS can't be reached: check network, proxy and firewall")
-    except (GenesisError, ValueError) as error:
+        arn = str(account.client("sts").get_caller_identity()["Arn"])
+    except Exception as raised:
+        error = as_provider_error(raised)
+        if isinstance(error, Transient):
+            return Check("aws", "WARN", masked(str(error)), "AWS can't be reached: check network, proxy and firewall")
+        if not isinstance(error, GenesisError | ValueError):
+            raise
         found, _, todo = masked(str(error)).partition(": ")
         return Check("aws", "FAIL", found, todo or "check the credentials")
-    kinds = {"user": "an IAM user", "assumed-role": "an IAM role", "root": "the root user", "federated-user": "a user"}
-    _, number, kind = re.split(r"::(\d+):", arn, maxsplit=1) if re.search(r"::\d+:", arn) else ("", "", "")
-    who = kinds.get(kind.split("/")[0], "an identity")
+    number, kind = re.search(r"::(\d*):(\w+[\w-]*)", arn + "::0:identity").groups()  # type: ignore[union-attr]
     if kind == "root":
-        return Check(
-            "aws", "WARN", "signed in as the root user", "make an IAM role for this work: root may do anything"
-        )
+        todo = "make an IAM role for this work: root may do anything"
+        return Check("aws", "WARN", "signed in as the root user", todo)
+    who = {"user": "an IAM user", "assumed-role": "an IAM role"}.get(kind, "an identity")
     return Check("aws", "OK", f"signed in as {who} of the account that ends in {number[-4:]}")
 
 
@@ -269,12 +258,6 @@ def _batch(account: Account) -> Check:
 
 def _models(url: str, *, named: bool) -> list[str]:
     """The models of the server at `url`, which gets a key only where the user `named` it. Raises `ProviderError` if none."""
-    place = urlsplit(url)
-    try:
-        port = place.port or (443 if place.scheme == "https" else 80)
-        socket.create_connection((place.hostname or "", port), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise Transient(f"{url} can't be reached ({error.strerror or error}).") from None
     from genesis_lab.providers.openai import OpenAIProvider
 
     settings = get_settings()

@@ -83,7 +83,7 @@ class LocalProvider(Provider):
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
         self._grammar_tokenizer: Any = None
-        self._busy, self._turn = threading.RLock(), threading.Lock()
+        self._busy, self._turn, self._leading = threading.RLock(), threading.Condition(), False
         self._waiting: deque[_Waiting] = deque()
 
     def load(self) -> LoadedModel:
@@ -97,18 +97,20 @@ class LocalProvider(Provider):
         """Answer one request, together with those that other threads are asking for meanwhile."""
         mine = _Waiting(request)
         self._waiting.append(mine)
-        with self._turn:  # one thread answers for all that wait
+        with self._turn:  # one thread answers for all that wait; the others sleep until theirs is done or none is at it
+            self._turn.wait_for(lambda: mine.answer is not None or not self._leading)
+            leads = mine.answer is None
+            self._leading = self._leading or leads
+        try:
             while mine.answer is None:
                 if len(self._waiting) < self.batch_size:
                     time.sleep(_GATHER_S)
-                taken = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
-                answers: Sequence[Completion | BaseException]
-                try:
-                    answers = self.complete_many([each.request for each in taken])
-                except BaseException as error:
-                    answers = [error] * len(taken)
-                for each, answer in zip(taken, answers, strict=True):
-                    each.answer = answer
+                self._answer([self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))])
+        finally:
+            if leads:
+                with self._turn:
+                    self._leading = False
+                    self._turn.notify_all()
         if isinstance(mine.answer, BaseException):
             raise mine.answer
         return mine.answer
@@ -151,6 +153,14 @@ class LocalProvider(Provider):
         self._loaded = self._grammar_tokenizer = None
         while self._waiting:
             self._waiting.popleft().answer = Fatal(f"{self.model} was closed.")
+
+    def _answer(self, taken: Sequence[_Waiting]) -> None:
+        try:
+            for each, answer in zip(taken, self.complete_many([each.request for each in taken]), strict=True):
+                each.answer = answer
+        except BaseException as error:
+            for each in taken:
+                each.answer = error
 
     def _row(self, loaded: LoadedModel, request: Request) -> _Row:
         prompt = chat_tokens(loaded.tokenizer, request)
