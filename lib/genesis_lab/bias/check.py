@@ -180,7 +180,7 @@ def tally(table: pa.Table, *, facets: Facets) -> Counted:
         texts = facets.texts if _has_texts(table, facets) else "[]"
         data = f"SELECT {', '.join([*known, f'{texts} AS _texts'])} FROM data"
         rows = connection.execute(f"SELECT {', '.join(value.values())}, count(*) FROM ({data}) GROUP BY ALL").fetchall()
-        outcomes = ", ".join(value.get(name, "NULL") for name in (facets.language, *facets.outcomes))
+        outcomes = ", ".join(value.get(name or "", "NULL") for name in (facets.language, *facets.outcomes))
         said = connection.execute(
             f"SELECT list_filter(list_transform(_texts, lambda t: nfc_normalize(lower(t))), "
             f"lambda t: regexp_matches(t, $${people.pattern()}$$)) AS said, {outcomes} FROM ({data}) WHERE len(said) > 0"
@@ -303,7 +303,7 @@ def _coverage(
 ) -> tuple[Row | None, dict[tuple[str, ...], list[tuple[str, ...]]]]:
     """Every planned cell of the pairs that should be filled, and the empty ones by pair."""
     missing: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    thin: list[tuple[str, str, int]] = []
+    thin: list[tuple[str | int, ...]] = []
     planned = 0
     if not facets.covered:
         gaps["coverage"] = f"{facets.unit} have no attributes of which every pair of values should occur"
@@ -314,7 +314,9 @@ def _coverage(
         elif counts.empty:
             gaps["coverage"] = f"no record has an {a} and a {b}"
         else:
-            shares = {(x, y): s * t for x, s in targets[a].items() for y, t in targets[b].items() if s and t}
+            shares: dict[tuple[str, ...], float] = {
+                (x, y): s * t for x, s in targets[a].items() for y, t in targets[b].items() if s and t
+            }
             seen = {cell: int(counts.get(cell, 0)) for cell in shares}
             planned += len(shares)
             if lacking := [cell for cell, n in seen.items() if not n]:
@@ -392,7 +394,7 @@ def _appearances(
     words = _frame(counted[2], ["kind", "language", "group", "word"])
     spoken = (
         joint.groupby(facets.language, dropna=False)[RECORDS].sum()
-        if facets.language
+        if facets.language in joint
         else pd.Series({None: joint[RECORDS].sum()})
     )
     if len(spoken) > MOST_VALUES:
@@ -414,10 +416,8 @@ def _appearances(
                 gaps[name] = "none is mentioned"
                 continue
             rng = np.random.default_rng([seed, 200 + place])
-            found.append(
-                {"kind": kind, "language": language, "records": int(total)}
-                | _appearance(kind, language, here, said, rng, name, facets, gaps)
-            )
+            row: Row = {"kind": kind, "language": language, "records": int(total)}
+            found.append(row | _appearance(kind, language, here, said, rng, name, facets, gaps))
     with_p = [row for row in found if row["p"] is not None]
     for row, p in zip(with_p, holm([row["p"] for row in with_p]), strict=True):
         row["p_holm"] = p

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -61,88 +62,88 @@ def additions(
         if name in names and base in names:  # the one follows from the other: its tables are the other's
             off = [tuple(base if part == name else part for part in table) for table in off]
             names.remove(name)
+    if not names:
+        return []
     off = list(dict.fromkeys(off))
-    names += [name for name in besides if names and name not in names]
+    names += [name for name in besides if name not in names]
     shares = {name: _shares(joint, name, targets) for name in names}
+    values = {name: list(shares[name]) for name in names}
+    cube = np.zeros([len(values[name]) + 1 for name in names], np.int64)
+    places = [
+        joint[name].map({value: i for i, value in enumerate(values[name])}).fillna(-1).astype(int) for name in names
+    ]
+    np.add.at(cube, tuple(places), joint[RECORDS].to_numpy())  # the last place of each axis: none or another value
+
+    def counts(table: Table) -> Counts:
+        kept = np.einsum(cube, list(range(len(names))), [names.index(name) for name in table])
+        return np.asarray(kept[(slice(-1),) * len(table)])
+
+    def product(table: Table) -> NDArray[np.float64]:
+        return np.asarray(reduce(np.multiply.outer, [np.array(list(shares[name].values())) for name in table]))
+
     # Attributes that are each off must not be tied together by what is added, as far as their cells are no mere chance.
-    pairs = [pair for pair in combinations([table[0] for table in off if len(table) == 1], 2)
-             if _counts(joint, pair, shares).sum() * _product(pair, shares).min() >= ENOUGH]  # fmt: skip
-    off = [*off, *pairs]
+    pairs = list(combinations([table[0] for table in off if len(table) == 1], 2))
+    off = [*off, *(pair for pair in pairs if counts(pair).sum() * product(pair).min() >= ENOUGH)]
     tables = [table for table in off if not any(set(table) < set(other) for other in off)]
-    wanted = {
-        pair: {
-            cell: max(1, round(_expected(joint, pair, cell, shares))) for cell in cells if _possible(pair, cell, shares)
-        }
-        for pair, cells in empty.items()
-    }
-    fewest = max((sum(cells.values()) for cells in wanted.values()), default=0)
+    first: dict[Table, Counts] = {}
+    for pair, cells in empty.items():
+        first[pair], expected = np.zeros_like(counts(pair)), product(pair) * counts(pair).sum()
+        for cell in cells:
+            if all(value in values[name] for name, value in zip(pair, cell, strict=True)):
+                spot = tuple(values[name].index(value) for name, value in zip(pair, cell, strict=True))
+                first[pair][spot] = max(1, round(expected[spot]))
+    fewest = max((int(lack.sum()) for lack in first.values()), default=0)
     lacking: dict[Table, Counts] = {}
     for _ in range(20):  # each table's rounding may ask for a record more, until all ask for as many
-        lacking = {table: _lacking(_counts(joint, table, shares), _product(table, shares), fewest) for table in tables}
+        lacking = {table: _lacking(counts(table), product(table), fewest) for table in tables}
         most = max((int(lack.sum()) for lack in lacking.values()), default=fewest)
         if most == fewest and all(lack.sum() == most for lack in lacking.values()):
             break
         fewest = most
     records = min(fewest, MOST_RECORDS)
+    if not records:
+        return []
     for name in besides:
-        if name in names and (name,) not in lacking:
-            lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), _product((name,), shares), records)
-    return _laid(joint, names, shares, lacking, wanted, records)
+        if (name,) not in lacking:
+            lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), product((name,)), records)
+    even: dict[Table, NDArray[np.float64]] = {pair: product(pair) * (counts(pair).sum() + records) - counts(pair)
+            for pair in combinations(names, 2) if pair not in lacking}  # fmt: skip
+    return [
+        {"records": n, "values": {name: values[name][place] for name, place in zip(names, cell, strict=True)}}
+        for cell, n in _laid(names, [len(values[name]) for name in names], first, lacking, even, records)
+    ]
 
 
 def _laid(
-    joint: pd.DataFrame,
     names: list[str],
-    shares: Mapping[str, dict[str, float]],
-    lacking: Mapping[Table, Counts],
-    wanted: Mapping[Table, Mapping[Table, int]],
+    shape: list[int],
+    first: Mapping[Table, Counts],
+    asked: Mapping[Table, Counts],
+    even: Mapping[Table, NDArray[np.float64]],
     records: int,
-) -> list[Row]:
-    """`records` put into cells of all `names`, one by one into the cell that most tables lack, and lack most."""
-    if not records:
-        return []
-    values = {name: list(shares[name]) for name in names}
-    grid = np.indices([len(values[name]) for name in names]).reshape(len(names), -1)
-    at: dict[Table, Counts] = {}
-    """Cell of the grid to cell of the table."""
+) -> list[tuple[list[int], int]]:
+    """`records` put into cells of all `names`, one by one into the cell that most tables lack, and lack most.
 
-    def left(table: Table, lack: NDArray[Any]) -> NDArray[np.float64]:
-        at[table] = np.ravel_multi_index([grid[names.index(name)] for name in table], lack.shape)
-        return lack.astype(float).ravel()
-
-    asked = {table: left(table, lack) for table, lack in lacking.items()}
-    even: dict[Table, NDArray[np.float64]] = {}
-    for pair in combinations(names, 2):  # not asked for, but not to be tied together by the new records either
-        if pair not in asked:
-            counts = _counts(joint, pair, shares)
-            even[pair] = left(pair, _product(pair, shares) * (counts.sum() + records) - counts)
-    first: dict[Table, NDArray[np.float64]] = {}
-    for table, cells in wanted.items():
-        empty = np.zeros([len(values[name]) for name in table])
-        for cell, n in cells.items():
-            empty[tuple(values[name].index(value) for name, value in zip(table, cell, strict=True))] = n
-        first[table] = left(table, empty)
+    What `first` lacks comes first, then what is `asked`; `even` is not asked for, but should not be tied together by the
+    new records either.
+    """
+    grid = np.indices(shape).reshape(len(names), -1)
+    parts = [
+        (lack.astype(float).ravel(), np.ravel_multi_index([grid[names.index(name)] for name in table], lack.shape), weight, slight)
+        for group, weight, slight in ((first, 1000.0, 0.0), (asked, 1.0, 1e-3), (even, 0.0, 1e-3))
+        for table, lack in group.items()
+    ]  # fmt: skip
     filled: Counter[int] = Counter()
     step = max(1, records // _STEPS)
     while filled.total() < records:
-        score = np.zeros(grid.shape[1])
-        for parts, weight in ((first, 1000.0), (asked, 1.0)):
-            for table, lack in parts.items():
-                score += weight * (lack > 0)[at[table]]
-        for table, lack in (asked | even).items():
-            score += 1e-3 * (lack / records)[at[table]]
+        score = sum((weight * (lack > 0) + slight * lack / records)[at] for lack, at, weight, slight in parts)
         spot = int(np.argmax(score))
-        parts = {**asked, **first}
-        limits = [lack[at[table][spot]] for table, lack in parts.items() if lack[at[table][spot]] > 0]
+        limits = [lack[at[spot]] for lack, at, weight, _ in parts if weight and lack[at[spot]] > 0]
         take = max(1, int(min(step, records - filled.total(), *limits)))
-        for part in (asked, even, first):
-            for table, lack in part.items():
-                lack[at[table][spot]] -= take
+        for lack, at, _, _ in parts:
+            lack[at[spot]] -= take
         filled[spot] += take
-    return [
-        {"records": n, "values": {name: values[name][grid[place][spot]] for place, name in enumerate(names)}}
-        for spot, n in sorted(filled.items(), key=lambda one: (-one[1], one[0]))
-    ]
+    return [(grid[:, spot].tolist(), n) for spot, n in sorted(filled.items(), key=lambda one: (-one[1], one[0]))]
 
 
 def _lacking(counts: Counts, planned: NDArray[np.float64], fewest: int) -> Counts:
@@ -172,28 +173,6 @@ def _shares(joint: pd.DataFrame, name: str, targets: Shares) -> dict[str, float]
         return {value: share for value, share in targets[name].items() if share}
     counts = joint.groupby(name)[RECORDS].sum()
     return {str(value): float(n) / float(counts.sum()) for value, n in counts.items()}
-
-
-def _counts(joint: pd.DataFrame, table: Table, shares: Mapping[str, dict[str, float]]) -> Counts:
-    index = pd.MultiIndex.from_product([list(shares[name]) for name in table], names=list(table))
-    counts = joint.groupby(list(table))[RECORDS].sum()
-    counts.index = pd.MultiIndex.from_arrays([counts.index.get_level_values(name).astype(str) for name in table])
-    found = counts.reindex(pd.MultiIndex.from_tuples(index.to_list()), fill_value=0).to_numpy(dtype=np.int64)
-    return np.asarray(found.reshape([len(shares[name]) for name in table]))
-
-
-def _product(table: Table, shares: Mapping[str, dict[str, float]]) -> NDArray[np.float64]:
-    parts = [np.array(list(shares[name].values())) for name in table]
-    return np.asarray(np.multiply.outer(parts[0], parts[1]) if len(parts) == 2 else parts[0])
-
-
-def _possible(pair: Table, cell: Table, shares: Mapping[str, dict[str, float]]) -> bool:
-    return all(value in shares[name] for name, value in zip(pair, cell, strict=True))
-
-
-def _expected(joint: pd.DataFrame, pair: Table, cell: Table, shares: Mapping[str, dict[str, float]]) -> float:
-    chance = float(np.prod([shares[name][value] for name, value in zip(pair, cell, strict=True)]))
-    return chance * float(_counts(joint, pair, shares).sum())
 
 
 def follow_up_plan(report: Row) -> dict[str, Any] | None:

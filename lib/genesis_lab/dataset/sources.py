@@ -7,21 +7,21 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genesis_lab.dataset.folder import MANIFEST, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell
+from genesis_lab.domains import DOMAINS, get_domain
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import dataset_path, resolve, shown
 from genesis_lab.settings import get_settings
 
 HUB = "hf:"
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f\ufeff]")
-_RECORD_LISTS = ("conversations", "data", "records", "dialogues", "examples", "rows", "items")
+_RECORD_LISTS = ("data", "records", "dialogues", "rows", "items")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,12 @@ def read_rows(source: str | Path) -> Iterator[Row]:
         yield from _hub_rows(str(source).removeprefix(HUB))
         return
     path = locate(source)
+    read = _folder_rows if path.is_dir() else _READERS.get(path.suffix.lower())
+    if read is None:
+        known = ", ".join(_READERS)
+        raise InvalidInput(f"{path.name} has an unknown ending: expected a dataset folder or one of {known}.")
     try:
-        if path.is_dir():
-            yield from _folder_rows(path)
-        elif path.suffix.lower() == ".json":
-            yield from _checked(_json_values(path))
-        elif path.suffix.lower() in (".jsonl", ".ndjson"):
-            yield from _json_lines(path)
-        elif path.suffix.lower() in (".csv", ".tsv"):
-            yield from _csv_rows(path)
-        elif path.suffix.lower() == ".parquet":
-            yield from _checked(_parquet_values(path))
-        else:
-            raise InvalidInput(
-                f"{path.name} has an unknown ending: expected a dataset folder or one of {', '.join(SUFFIXES)}."
-            )
+        yield from read(path)
     except OSError as error:
         raise InvalidInput(f"{path.name} can't be read: {error.strerror or error}.") from None
 
@@ -81,77 +72,66 @@ def locate(source: str | Path) -> Path:
     )
 
 
-def _checked(values: Iterable[Any], split: str = "train") -> Iterator[Row]:
-    for number, value in enumerate(values, 1):
-        if isinstance(value, dict):
-            yield Row(split, number, value)
-        else:
-            yield Row(split, number, None, f"expected an object with fields, got {str(value)[:60]!r}")
+def _row(number: int, value: Any) -> Row:
+    if isinstance(value, dict):
+        return Row("train", number, value)
+    return Row("train", number, None, f"expected an object with fields, got {str(value)[:60]!r}")
 
 
-def _json_values(path: Path) -> list[Any]:
-    text = path.read_bytes().decode(_encoding(path), "surrogateescape")
+def _json_rows(path: Path) -> Iterator[Row]:
     try:
-        data = json.loads(text)
+        data = json.loads(path.read_bytes().decode(_encoding(path), "surrogateescape"))
     except (ValueError, RecursionError) as error:
         if "Extra data" in str(error):
             raise InvalidInput(f"{path.name} holds one JSON value per line: rename it to .jsonl.") from None
         raise InvalidInput(f"{path.name} is no JSON: {error}.") from None
     if isinstance(data, dict):
-        lists = [data[name] for name in _RECORD_LISTS if isinstance(data.get(name), list)]
-        return lists[0] if lists else [data]
+        names = [*(get_domain(domain).facets.unit for domain in DOMAINS), *_RECORD_LISTS]
+        data = next((data[name] for name in names if isinstance(data.get(name), list)), [data])
     if not isinstance(data, list):
         raise InvalidInput(f"{path.name} must hold a list of records, got {type(data).__name__}.")
-    return data
+    return itertools.starmap(_row, enumerate(data, 1))
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    encoding = _encoding(path)
-    with path.open(encoding=encoding, errors="surrogateescape", newline="\n") as file:
+    with path.open(encoding=_encoding(path), errors="surrogateescape", newline="\n") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
             try:
-                value = json.loads(line)
+                if line.strip():
+                    yield _row(number, json.loads(line))
             except (ValueError, RecursionError) as error:
                 yield Row("train", number, None, f"the line is no JSON: {str(error)[:120]}")
-                continue
-            for row in _checked([value]):
-                yield Row("train", number, row.value, row.problem)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     with path.open(encoding=_encoding(path), errors="surrogateescape", newline="") as file:
         first = file.readline()
-        delimiter = max(",;\t", key=first.count)
-        reader = csv.reader(itertools.chain([first], file), delimiter=delimiter)
+        reader = csv.reader(itertools.chain([first], file), delimiter=max(",;\t", key=first.count))
         header = [name.strip() for name in next(reader, [])]
         for number in itertools.count(1):
             try:
-                cells = next(reader, None)
+                cells = next(reader)
+            except StopIteration:
+                return
             except csv.Error as error:
                 yield Row("train", number, None, f"the row is no CSV: {error}")
                 continue
-            if cells is None:
-                return
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                problem = f"the row has {len(cells)} cells, the header {len(header)}"
-                yield Row("train", number, None, problem)
-            else:
-                yield Row("train", number, {k: plain_cell(v) or None for k, v in zip(header, cells, strict=True)})
+            if cells and len(cells) != len(header):
+                yield Row("train", number, None, f"the row has {len(cells)} cells, the header {len(header)}")
+            elif cells:
+                values = (plain_cell(cell) or None for cell in cells)
+                yield Row("train", number, dict(zip(header, values, strict=True)))
 
 
-def _parquet_values(path: Path) -> Iterator[Any]:
+def _parquet_rows(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=5_000):
-                yield from batch.to_pylist()
+            values = (value for batch in file.iter_batches(batch_size=5_000) for value in batch.to_pylist())
+            yield from itertools.starmap(_row, enumerate(values, 1))
     except pa.ArrowException as error:
         raise InvalidInput(f"{path.name} is no readable Parquet file: {' '.join(str(error).split())[:160]}") from None
 
@@ -159,11 +139,8 @@ def _parquet_values(path: Path) -> Iterator[Any]:
 def _folder_rows(path: Path) -> Iterator[Row]:
     if (path / MANIFEST).exists():
         dataset = open_dataset(path)
-        numbers = itertools.count(1)
-        for split in dataset.counts:
-            for batch in dataset.batches(split=split):
-                for record in batch.to_pylist():
-                    yield Row(split, next(numbers), record)
+        records = ((s, r) for s in dataset.counts for batch in dataset.batches(split=s) for r in batch.to_pylist())
+        yield from (Row(split, number, record) for number, (split, record) in enumerate(records, 1))
         return
     datasets = _datasets()
     try:
@@ -182,10 +159,9 @@ def _hub_rows(name: str) -> Iterator[Row]:
             f"{HUB}{name} is no dataset of the Hugging Face hub: expected hf:owner/name or hf:owner/name:split."
         )
     token = get_settings().hf_token
+    secret = token.get_secret_value() if token else None
     try:
-        found = datasets.load_dataset(
-            repository, split=split or None, token=token.get_secret_value() if token else None
-        )
+        found = datasets.load_dataset(repository, split=split or None, token=secret)
     except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
         raise InvalidInput(f"The hub's dataset {repository} can't be used: {_one_line(error)}") from None
     except RuntimeError as error:
@@ -198,14 +174,14 @@ def _hub_rows(name: str) -> Iterator[Row]:
 
 
 def _hf_rows(found: Any, split: str) -> Iterator[Row]:
+    """Rows of a dataset of `datasets`; numbers that stand for a class become its name."""
     parts = found if isinstance(found, dict) else {(re.match(r"\w+", split) or ["train"])[0]: found}
     numbers = itertools.count(1)
     for name, part in parts.items():
         class_names = {column: f.names for column, f in part.features.items() if hasattr(f, "int2str")}
         for record in part:
             for column, names in class_names.items():
-                value = record[column]
-                if isinstance(value, int) and 0 <= value < len(names):
+                if isinstance(value := record[column], int) and 0 <= value < len(names):
                     record[column] = names[value]
             yield Row(re.sub(r"\W+", "_", str(name)), next(numbers), record)
 
@@ -241,3 +217,9 @@ def _encoding(path: Path) -> str:
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+_READERS = {
+    ".json": _json_rows, ".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _csv_rows, ".tsv": _csv_rows,
+    ".parquet": _parquet_rows,
+}  # fmt: skip

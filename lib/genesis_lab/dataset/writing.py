@@ -6,7 +6,6 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from genesis_lab.dataset.card import dataset_card
 from genesis_lab.dataset.folder import FORMAT, MANIFEST, is_dataset, is_split_name
 from genesis_lab.dataset.schema import schema_of
+from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
 
@@ -55,7 +55,8 @@ class DatasetWriter:
         self._pending: list[dict[str, Any]] = []
         self._counts: dict[str, int] = {}
         self._parts: list[tuple[str, Path]] = []
-        self._languages: Counter[str] = Counter()
+        self._language = get_domain(domain).facets.language
+        self._languages: set[str | None] = set()
         self._hash = hashlib.sha256()
         self._split = ""
         self._file: pq.ParquetWriter | None = None
@@ -98,9 +99,8 @@ class DatasetWriter:
             ) from None
         self._pending = []
         hash_records(self._hash, table)
-        if "language" in table.column_names:
-            for entry in table["language"].value_counts().to_pylist():
-                self._languages[entry["values"] or ""] += entry["counts"]
+        if self._language:
+            self._languages |= set(table[self._language].unique().to_pylist())
         if self._counts[self._split] % PART_ROWS == 0:
             self._open_part()
         assert self._file is not None
@@ -148,7 +148,7 @@ class DatasetWriter:
         manifest = ours | {key: value for key, value in self._manifest.items() if key not in ours}
         text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
         (self._folder / MANIFEST).write_text(text + "\n", encoding="utf-8", errors="replace")
-        languages = sorted(code for code in self._languages if re.fullmatch("[a-z]{2,3}", code))
+        languages = sorted(code for code in self._languages if code and re.fullmatch("[a-z]{2,3}", code))
         card = dataset_card(manifest, self._schema, languages)
         (self._folder / "README.md").write_text(card, encoding="utf-8", errors="replace")
 

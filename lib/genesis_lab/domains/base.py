@@ -113,7 +113,7 @@ class Facets:
     attributes: tuple[str, ...]
     preview: Literal["chat", "dialogue", "series"]
     texts: str | None = None
-    language: str | None = "language"
+    language: str | None = None
     derived: Mapping[str, str] = field(default_factory=dict)
     covered: tuple[tuple[str, str], ...] = ()
     outcomes: tuple[str, ...] = ()

@@ -101,6 +101,7 @@ class YamlRole(Domain):
         label=None,
         group="group",
         text=None,
+        language="language",
         attributes=("language", "industry", "emphasis"),
         preview="dialogue",
         task_categories=("text-generation",),

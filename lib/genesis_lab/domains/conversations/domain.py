@@ -137,6 +137,7 @@ class Conversations(Domain):
         group=None,
         text=opening_sql(),
         texts="list_transform(turns, lambda turn: turn.text)",
+        language="language",
         attributes=(
             "intent", "category", "language", "sentiment", "complexity", "resolution_status", "resolution_time",
         ),
