@@ -109,7 +109,7 @@ def page(
         dataset.name,
         reports | {"manifest": dataset.manifest},
         unit=facets.unit,
-        kinds=(*kinds, "verdict" if "quality" in kinds else "evaluation"),
+        needed=(*kinds, "verdict" if "quality" in kinds else "evaluation"),
         counts={name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in frame},
         samples=_picked(dataset, facets, seed),
         facets=facets,

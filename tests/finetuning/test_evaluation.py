@@ -25,7 +25,7 @@ from genesis_lab.finetuning.exam import (
 from genesis_lab.providers.base import Usage
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.reporting.views import VIEWS, view
+from genesis_lab.reporting.views import kinds, view
 from genesis_lab.stats import CANT_TELL, Interval, Paired, paired
 from scripted import ScriptedProvider
 from share_role import Share
@@ -76,8 +76,8 @@ def test_the_benchmark_picks_by_its_rule_and_goes_on_where_a_model_is_missing(tm
         candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE, threshold=1.1
     )
     assert strict["picked"] is None and "None is good enough" in strict["verdict"]
-    for each in VIEWS["benchmark"]:
-        assert {"good", "poor"} <= named(view("benchmark", each.name, report)), each.name
+    for each in kinds()["benchmark"]["views"]:
+        assert {"good", "poor"} <= named(view("benchmark", each, report)), each
 
 
 def test_from_three_questions_nothing_is_picked(tmp_path) -> None:
@@ -129,8 +129,8 @@ def test_a_gain_on_enough_concepts_is_called_better_and_shown(tmp_path) -> None:
     assert pair["difference"]["estimate"] == pytest.approx(0.75) and report["teacher"]["estimate"] == 1
     assert (pair["wins"], pair["ties"], pair["losses"]) == (30, 0, 0)
     assert "better (+75 points" in report["verdict"]
-    for each in VIEWS["evaluation"]:
-        assert {"fine-tuned", "fair"} <= named(view("evaluation", each.name, report)), each.name
+    for each in kinds()["evaluation"]["views"]:
+        assert {"fine-tuned", "fair"} <= named(view("evaluation", each, report)), each
 
 
 def test_under_50_concepts_nothing_is_significant_and_a_smoke_run_says_so(tmp_path) -> None:

@@ -19,7 +19,7 @@ FACETS = get_domain("conversations").facets
 
 def page(given: dict[str, Any], made: dict[str, Any] | None = None, **options: Any) -> Any:
     reports = given | {"manifest": made or manifest()}
-    return dataset_page("mine", reports, unit="conversations", kinds=KINDS, counts=COUNTS, facets=FACETS, **options)
+    return dataset_page("mine", reports, unit="conversations", needed=KINDS, counts=COUNTS, facets=FACETS, **options)
 
 
 def manifest(**facts: Any) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def exported(*, passed: bool = True) -> dict[str, Any]:
 def drawn(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst", **options: Any) -> Any:
     facets = get_domain("requirements").facets
     kinds = ("teaching", "bias", "evaluation")
-    return dataset_page(name, reports | {"manifest": manifest}, unit="examples", kinds=kinds, facets=facets, **options)
+    return dataset_page(name, reports | {"manifest": manifest}, unit="examples", needed=kinds, facets=facets, **options)
 
 
 def next_steps(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst") -> list[str]:

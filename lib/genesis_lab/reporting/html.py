@@ -26,7 +26,7 @@ Columns: TypeAlias = Mapping[str, str | Callable[[Row], Any]]
 
 # Control characters, lone surrogates, and marks that turn the direction of the text around them.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_FIGURE = re.compile(r"[+-]?\d[\d,.]*(%| \[.+\]|)")
+_FIGURE = re.compile(r"[+-]?\d[\d,.]*%?( \[.+\])?")
 """A number that is written out: with its interval, in percent, to a fixed digit."""
 _SPEAKERS = {"es": {"customer": "Cliente", "agent": "Agente"}}
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue
 from genesis_lab.reporting.page import Page, Part, Section
-from genesis_lab.reporting.views import MISSING, Report, best, headline, named, points, shares, views
+from genesis_lab.reporting.views import Report, best, headline, kinds, named, points, shares, views
 from genesis_lab.stats import proportion_interval
 
 Reports = Mapping[str, Report]
@@ -40,13 +40,14 @@ class Rule(NamedTuple):
     steps: Callable[[Report, Reports], Iterable[str]] = lambda report, reports: ()
 
 
-def key_figures(reports: Reports, kinds: Collection[str] = ()) -> dict[str, object]:
-    """The cards of the reports that there are, and of those of `kinds`, which say why they are empty."""
+def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, object]:
+    """The cards of the reports that there are, and of those of `shown`, which say why they are empty."""
     found: dict[str, object] = {}
-    for rule in (rule for rule in RULES if rule.kind in reports or rule.kind in kinds):
+    every = kinds()
+    for rule in (rule for rule in RULES if rule.kind in reports or rule.kind in shown):
         report = reports.get(rule.kind)
         for label, card in rule.cards.items():
-            found[label] = card(report) if report else NotMeasured(MISSING.get(rule.kind, f"no {rule.kind} report"))
+            found[label] = card(report) if report else NotMeasured(every[rule.kind]["missing"])
     return found
 
 
@@ -61,7 +62,7 @@ def dataset_page(
     reports: Reports,
     *,
     unit: str,
-    kinds: Collection[str] = (),
+    needed: Collection[str] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
     samples: Iterable[Any] = (),
     facets: Any = None,
@@ -75,7 +76,7 @@ def dataset_page(
     ----------
     reports : kind to report, with the dataset's ``manifest``.
     unit : what its records are called.
-    kinds : reports that the page rests on: of one that is missing it says so.
+    needed : reports that the page rests on: of one that is missing it says so.
     counts : attribute to records of each value.
     samples : records to show: of `facets` with preview ``chat`` as they are, else pairs of question and answer.
     sentences : what a trained classifier makes of a few sentences (`views.predictions`).
@@ -84,7 +85,7 @@ def dataset_page(
     manifest, verdict, exam = (reports.get(kind) or {} for kind in ("manifest", "verdict", "evaluation"))
     steps = next_steps({**reports, "name": {"name": name}})
     sections: list[Section] = []
-    for kind in (kind for kind in ORDER if kind in kinds or reports.get(kind)):
+    for kind in (kind for kind in ORDER if kind in needed or reports.get(kind)):
         extra = [sentences] if kind == "training" and sentences and reports.get(kind) else []
         sections += views(kind, reports.get(kind), extra=extra)
     todo: list[Part] = [bullets(steps) if steps else f"Nothing stands out: the {unit} can be used as they are."]
@@ -98,7 +99,7 @@ def dataset_page(
         subtitle=" · ".join([f"{total:,} {unit}", *(f"{len(v):,} {_plural(n, len(v))}" for n, v in list((counts or {}).items())[:3] if v)]),
         summary=said,
         status=verdict.get("verdict") or "",
-        figures=key_figures(reports, kinds),
+        figures=key_figures(reports, needed),
         sections=sections,
         provenance=_made_by(manifest) | dict(provenance or {}),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kind of report → what is shown of it: the one list that notebook cells, the HTML page and the PDF take their tables and charts from.
+"""What is shown of a report: by the one list in ``views.yaml``, for notebook cells, the HTML page and the PDF alike.
 
 A report is the dict that whoever measured it wrote. What one lacks is shown as not measured, and why.
 """
@@ -6,14 +6,28 @@ A report is the dict that whoever measured it wrote. What one lacks is shown as 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from genesis_lab.reporting import charts
-from genesis_lab.reporting.html import Html, NotMeasured, at, bullets, ends, facts, interval_text, side_by_side, table
+from genesis_lab.reporting.html import (
+    Html,
+    NotMeasured,
+    at,
+    bullets,
+    cell_text,
+    ends,
+    facts,
+    interval_text,
+    side_by_side,
+    table,
+)
 from genesis_lab.reporting.page import Part, Section
 from genesis_lab.reporting.progress import duration
 from genesis_lab.reporting.style import BLUE, GREEN, GREY, INK, LINE, MUTED, RED
+from genesis_lab.yamls import shipped
 
 Report = Mapping[str, Any]
 
@@ -21,27 +35,25 @@ OUTCOMES = {"fail": "FAIL", "warn": "WARN", "not measured": "–", "pass": "PASS
 """What a gate came to, as it is shown; worst first."""
 
 
-class View(NamedTuple):
-    """One thing that is shown of a report: by its `name` in a notebook; on the page, where `page`, below what it `says`.
-
-    A `title` begins a new section of the page. `draw` gives one part or several.
-    """
-
-    name: str
-    draw: Callable[[Report], Part | list[Part]]
-    says: str = ""
-    title: str = ""
-    page: bool = True
+def kinds() -> dict[str, Any]:
+    """Kind of report to what is said where there is none (``missing``) and to its ``views``: ``views.yaml``."""
+    return dict(shipped(Path(__file__).with_name("views.yaml")))
 
 
 def view(kind: str, name: str, report: Report | None) -> Any:
     """What is shown under this name of a report of this kind; why not, where there is none or it is not whole."""
     if not report:
-        return NotMeasured(MISSING.get(kind, f"no {kind} report"))
-    draw = next(each.draw for each in VIEWS[kind] if each.name == name)
+        return NotMeasured(kinds()[kind]["missing"])
+    how, draw = kinds()[kind]["views"][name], DRAW[kind].get(name)
     try:
-        return draw(report)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        drawn = draw(report) if draw else [row for row in at(report, how["rows"]) if not row.get(how.get("unless"))]
+        if "columns" not in how or isinstance(drawn, NotMeasured):
+            return drawn
+        if not drawn:
+            return _why(report, how["why"]) if "why" in how else how["empty"]
+        columns = {heading: partial(_cell, of) for heading, of in how["columns"].items()}
+        return table(drawn, columns, caption=how["caption"].format_map(report), limit=how.get("limit", 50))
+    except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as error:
         # A record that anyone may have written, or one of another version
         return NotMeasured(f"the record that is kept of it is not whole ({type(error).__name__}: {error})")
 
@@ -49,19 +61,30 @@ def view(kind: str, name: str, report: Report | None) -> Any:
 def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> list[Section]:
     """The sections of the page about a report of this kind; `extra` parts come at the end of the last one."""
     sections: list[Section] = []
-    for each in VIEWS[kind]:
-        if each.title:
-            sections.append(Section(each.title, smoke(report) if report else []))
+    for name, how in kinds()[kind]["views"].items():
+        if "title" in how:
+            sections.append(Section(how["title"], smoke(report) if report else []))
+        drawn = view(kind, name, report) if how.get("page", True) else []
+        parts = drawn if isinstance(drawn, list) else [drawn]
+        whole = [part for part in parts if not isinstance(part, NotMeasured)]
+        sections[-1].parts.extend([how["says"], *parts] if "says" in how and whole else parts)
         if not report:
-            sections[-1] = Section(each.title or sections[-1].title, [view(kind, each.name, None)])
             break
-        if each.page:
-            drawn = view(kind, each.name, report)
-            parts = drawn if isinstance(drawn, list) else [drawn]
-            whole = [part for part in parts if not isinstance(part, NotMeasured)]
-            sections[-1].parts.extend([each.says, *parts] if each.says and whole else parts)
     sections[-1].parts.extend(extra)
     return sections
+
+
+def _cell(of: str, row: Report) -> Any:
+    """The value of a column of ``views.yaml``."""
+    if "{" in of:
+        return of.format_map(row)
+    path, spec, why = (of + "||").split("|")[:3]
+    value = at(row, path)
+    if value is None:
+        return NotMeasured(why) if why else None
+    if not spec or isinstance(value, NotMeasured):
+        return value
+    return HOW[spec](value) if spec in HOW else cell_text(value, spec)
 
 
 def smoke(report: Report) -> list[Part]:
@@ -122,10 +145,6 @@ def named(row: Report) -> list[str]:
     return [value for value in row.values() if isinstance(value, str)]
 
 
-def percent(value: Report | None) -> str:
-    return interval_text(value, ".0%")
-
-
 def points(value: Report) -> str:
     """A difference in points of 100."""
     return interval_text({end: 100 * value[end] for end in ("estimate", "low", "high")}, "+.1f")
@@ -159,15 +178,13 @@ def _scores(report: Report) -> dict[str, Report]:
     return {name: one for name, one in report.items() if isinstance(one, Mapping) and "parts" in one}
 
 
-def _parts(report: Report) -> list[dict[str, Any]]:
-    return [part | {"score": name} for name, score in _scores(report).items() for part in score["parts"]]
-
-
-def _part_value(part: Report) -> object:
-    if part["value"] is None:
-        return NotMeasured(part.get("reason") or "it was not measured")
-    low, high = part.get("interval") or (None, None)
-    return {"estimate": part["value"], "low": low, "high": high}
+def _parts(report: Report) -> Any:
+    parts = [part | {"score": name} for name, score in _scores(report).items() for part in score["parts"]]
+    ends_of = [dict(zip(("low", "high"), part.get("interval") or (None, None), strict=True)) for part in parts]
+    return [
+        part | {"measured": NotMeasured(part.get("reason") or "?") if part["value"] is None else {"estimate": part["value"]} | e}
+        for part, e in zip(parts, ends_of, strict=True)
+    ]  # fmt: skip
 
 
 def _quality(report: Report) -> Part:
@@ -179,30 +196,27 @@ def _quality(report: Report) -> Part:
     )
 
 
-def _offences(report: Report) -> Part:
-    rows = [offence | {"part": part["name"]} for part in _parts(report) for offence in (part.get("offences") or ())[:5]]
-    columns: dict[str, Any] = {
-        "part": "part",
-        "record": lambda o: o["record_id"] or f"row {o['row'] + 1}",
-        "what is wrong": "reason",
-    }
-    return table(rows, columns, caption="Records to look at", limit=15) if rows else "No single record stands out."
+def _offences(report: Report) -> Any:
+    found = [
+        offence | {"part": part["name"]} for part in _parts(report) for offence in (part.get("offences") or ())[:5]
+    ]
+    return [o | {"record": o["record_id"] or f"row {o['row'] + 1}"} for o in found]
 
 
-def _private(report: Report) -> Part:
+def _private(report: Report) -> Any:
     rows = [{"kind": kind, "n": part["failed"], "of": part["n"]} for kind, part in report["personal_data"].items()]
     if copies := report.get("contamination"):
         n = NotMeasured(copies["reason"]) if copies["value"] is None else copies["failed"]
         rows.append({"kind": "near-copies of the reference", "n": n, "of": copies["n"]})
-    return table(rows, {"kind": "kind", "turns with it": "n", "of": "of"}, caption="Personal data and copies")
+    return rows
 
 
 # worth, and classifiers
 
 
-def _why(card: Report, key: str) -> NotMeasured:
-    missing = card.get("not_measured") or {}
-    return NotMeasured(str(missing.get(key) or missing.get("scorecard") or "there is nothing to measure"))
+def _why(report: Report, key: str, other: str = "there is nothing to measure") -> NotMeasured:
+    missing = report.get("not_measured") or {}
+    return NotMeasured(str(missing.get(key) or missing.get("scorecard") or other))
 
 
 def _equivalent(worth: Report | None) -> Report | None:
@@ -234,32 +248,15 @@ def _real_examples(card: Report) -> Part:
     )  # fmt: skip
 
 
-def _worth(card: Report) -> Part:
-    told = {True: "yes", False: "no", None: "can't be told"}
-    columns: dict[str, Any] = {
-        "learner": "title",
-        "accuracy": "accuracy",
-        "macro-F1": "macro_f1",
-        "label names alone": "floor",
-        "more than these": lambda s: told[s["beats_floor"]],
-        "the dataset is": lambda s: card["worth"].get(s["student"], _why(card, "equivalence")),
-    }
-    rows = card["students"]
-    caption = "Trained on this dataset only, tested on real utterances"
-    return table(rows, columns, caption=caption) if rows else _why(card, "scorecard")
+def _worth(card: Report) -> Any:
+    told, none = {True: "yes", False: "no", None: "can't be told"}, _why(card, "equivalence")
+    return [
+        s | {"more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)} for s in card["students"]
+    ]
 
 
-def _gains(card: Report) -> Part:
-    rows = [gain | {"title": s["title"]} for s in card["students"] for gain in s["gains"]]
-    columns: dict[str, Any] = {
-        "learner": "title",
-        "real examples per label": lambda g: round(g["k"], 1),
-        "real only": "real_only",
-        "with this dataset": "with_synthetic",
-        "difference": lambda g: interval_text(g["difference"], "+.2f"),
-    }
-    formats = {"real only": ".2f", "with this dataset": ".2f"}
-    return table(rows, columns, caption="Added to real examples", formats=formats) if rows else _why(card, "gains")
+def _gains(card: Report) -> Any:
+    return [gain | {"title": s["title"]} for s in card["students"] for gain in s["gains"]]
 
 
 def _growth(curves: Mapping[str, Sequence[Report]], unit: str) -> Part:
@@ -324,16 +321,18 @@ def _candidates(report: Report) -> Part:
     return charts.dots(rows, title=title, axis=f"{metric} ({first['measured_on']}{n})")
 
 
-def _results(report: Report) -> list[Part]:
+def _chosen(report: Report) -> Part:
+    many = f", chosen from {len(report['candidates'])} candidates," if report["candidates"] else ""
+    return f"{report['chosen']}{many} learned from {report['n_train']:,} messages."
+
+
+def _results(report: Report) -> Any:
     held_out, real = report["evaluation"], report["reference"]
-    rows = [held_out | {"on": "held out"}]
-    languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
-    rows += [{"on": f"held out, {name}", "accuracy": accuracy} for name, accuracy in languages.items()]
-    rows.append(real | {"on": f"real: {real['name']}"} if real else {"on": "real", "accuracy": NotMeasured(report["not_measured"]["reference"])})  # fmt: skip
-    columns = {"tested on": "on", "n": "accuracy.n", "accuracy": "accuracy", "macro-F1": "macro_f1", "ECE": "ece"}
-    many = len(report["candidates"])
-    chosen = f"{report['chosen']}{f', chosen from {many} candidates,' if many else ''} learned from {report['n_train']:,} messages."
-    return [chosen, table(rows, columns, caption=f"What {report['chosen']} gets right", formats={"ECE": ".2f"})]
+    by_language = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
+    rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in by_language.items()]
+    why = NotMeasured((report.get("not_measured") or {}).get("reference", "no reference"))
+    on_real = real | {"name": f"real: {real['name']}"} if real else {"name": "real", "accuracy": why}
+    return [held_out | {"name": "held out"}, *rows, on_real]
 
 
 def _heat(report: Report) -> Part:
@@ -361,7 +360,7 @@ def _calibration(report: Report) -> Part:
     how = "surer than it is right" if says > high else "less sure than it is right" if says < low else "as sure as it is right, as far as can be told"  # fmt: skip
     curves: dict[str, Any] = {"classifier": [(b["confidence"], b["accuracy"]) for b in bins], "as sure as right": [(0, 0), (1, 1)]}  # fmt: skip
     return charts.lines(
-        curves, title=f"The classifier is {how}: says {says:.0%}, is right in {percent(exam['accuracy'])} of {n:,}",
+        curves, title=f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}",
         x="confidence", y="accuracy", looks={"as sure as right": {"mode": "lines", "line": {"color": LINE, "dash": "dash"}}},
         xaxis={"range": [-0.02, 1.02], "tickformat": ".0%"}, yaxis={"range": [-0.02, 1.02], "tickformat": ".0%"},
     )  # fmt: skip
@@ -390,19 +389,13 @@ def _kappa(agreement: Report) -> str:
     return f"{agreement['rater']}: {said}" if agreement["rater"] else said
 
 
-def _means(report: Report) -> Part:
+def _means(report: Report) -> Any:
     none = NotMeasured(report["not_measured"].get("agreement", "no human labels for it"))
-    columns: dict[str, Any] = {
-        "criterion": lambda c: c["name"].replace("_", " "),
-        "question": "question",
-        "mean, 1 to 5": "mean",
-        "n": "mean.n",
-        "kappa with people": lambda c: (
-            "; ".join(_kappa(a) for a in report["agreement"] if a["name"] == c["name"]) or none
-        ),
+    told = {
+        c["name"]: "; ".join(_kappa(a) for a in report["agreement"] if a["name"] == c["name"])
+        for c in report["criteria"]
     }
-    caption = f"What {report['model']} gives {report['judged']:,} of {report['sample']:,} records"
-    return table(report["criteria"], columns, caption=caption) if report["criteria"] else _judged(report)
+    return [c | {"kappa": told[c["name"]] or none} for c in report["criteria"]]
 
 
 def _trust(report: Report) -> Part:
@@ -415,16 +408,6 @@ def _trust(report: Report) -> Part:
     rows |= {f"{a['rater'] or 'people'}, {a['name'].replace('_', ' ')} (n = {a['n']:,})": a["reading"] for a in report["agreement"]}  # fmt: skip
     rows |= {f"caveat {i}": caveat for i, caveat in enumerate(report["caveats"], 1)}
     return facts(rows, caption="How far to trust it")
-
-
-def _worst_judged(report: Report) -> Part:
-    columns: dict[str, Any] = {
-        "record": "record_id",
-        "scores": lambda r: " ".join(map(str, r["scores"].values())),
-        "why": "reason",
-    }
-    rows = report["worst"]
-    return table(rows, columns, caption="Records it gave least") if rows else "Every record has the full score."
 
 
 # balance
@@ -454,35 +437,15 @@ def _targets(report: Report) -> list[Part]:
             {"name": value, "target": fit["target"].get(value), "value": dict(zip(("low", "high"), fit["intervals"].get(value, (None, None)), strict=True)) | {"estimate": fit["observed"].get(value, 0) / (fit["n"] or 1)}}
             for value in dict.fromkeys([*fit["target"], *fit["observed"]])
         ]  # fmt: skip
+        reach = max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
         said = "no deviation proven" if fit["severity"] == "none" else f"{fit['severity']} deviation"
         title = f"{fit['attribute'].replace('_', ' ').capitalize()}: {said} from its target (n = {fit['n']:,})"
-        drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, _reach(rows)), spec=".1%"))
+        drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%"))
     return drawn
 
 
-def _reach(rows: Iterable[Report]) -> float:
-    return 1.1 * max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
-
-
-def _fits(report: Report) -> Part:
-    columns: dict[str, Any] = {
-        "attribute": "attribute",
-        "effect size w": "w",
-        "records to change": "total_variation",
-        "test": "test",
-        "p (Holm)": lambda fit: f"{fit['p_holm']:.2g}",
-        "severity": "severity",
-    }
-    shown = table(report["fits"], columns, caption="Observed against planned", formats={"records to change": ".1%"})
-    return shown if report["fits"] else NotMeasured("the dataset has no targets")
-
-
-def _coverage(report: Report) -> Part:
-    if not (covered := report["coverage"]):
-        return NotMeasured(str(report["not_measured"].get("coverage", "the dataset has no targets")))
-    columns: dict[str, Any] = {"combinations planned": "planned", "covered": lambda c: percent(c["covered"]),
-               "missing": lambda c: len(c["missing"]), "thin": lambda c: len(c["thin"])}  # fmt: skip
-    return table([covered], columns, caption="Coverage")
+def _coverage(report: Report) -> Any:
+    return [report["coverage"]] if report["coverage"] else _why(report, "coverage", "the dataset has no targets")
 
 
 def _associations(report: Report) -> Part:
@@ -495,18 +458,9 @@ def _associations(report: Report) -> Part:
     return charts.heat(cells, title=title, measure="Cramér's V")
 
 
-def _appearances(report: Report) -> Part:
-    if "appearance" in report["not_measured"]:
-        return NotMeasured(str(report["not_measured"]["appearance"]))
-    columns: dict[str, Any] = {
-        "mentioned": "kind",
-        "language": lambda a: a["language"] or "all",
-        "in records": lambda a: f"{a['n']:,} of {a['records']:,}",
-        "groups": "groups",
-        "most often": lambda a: [w for words in a["words"].values() for w in list(words)[:3]],
-        "severity": "severity",
-    }
-    return table(report["appearances"], columns, caption="Who appears")
+def _appearances(report: Report) -> Any:
+    missing = _why(report, "appearance") if "appearance" in report["not_measured"] else None
+    return missing or [a | {"language": a["language"] or "all"} for a in report["appearances"]]
 
 
 # how a dataset was made
@@ -602,58 +556,11 @@ def _forest(report: Report) -> Part:
     return charts.dots(rows, title=report["verdict"], axis="points", subtitle=below, span=None, band=margin)
 
 
-def _verdicts(report: Report) -> Part:
-    columns: dict[str, Any] = {
-        "compared": lambda p: f"{p['a']} − {p['b']}",
-        "points": lambda p: points(p["difference"]),
-        "p (Holm)": lambda p: f"{p['p_holm']:.2g}",
-        "win/tie/loss": lambda p: f"{p['wins']}/{p['ties']}/{p['losses']}",
-        "verdict": "verdict",
-    }
-    what = f"{report['concepts']} concepts in {report['groups']} groups, {report['sampling']['runs']} runs averaged"
-    return table(report["pairs"], columns, caption=f"Paired differences ({what})")
-
-
-def _cards(report: Report) -> Part:
-    teacher = at(report, "teacher.estimate")
-    columns: dict[str, Any] = {
-        "candidate": "name",
-        "model": "model",
-        "score": lambda c: _in_bounds(c["score"]),
-        "valid": lambda c: _in_bounds(c["validity"]),
-        **({} if teacher is None else {"to the teacher": lambda c: f"{c['score']['estimate'] - teacher:+.2f}"}),
-        "run SD": lambda c: NotMeasured("one run") if c["run_sd"] is None else c["run_sd"],
-        "cut off": "cut_off",
-        "no answer": "unanswered",
-    }
-    return table(report["cards"], columns, caption="What each achieved", formats={"run SD": ".2f", "cut off": ".0%"})
-
-
-def _costs(report: Report) -> Part:
-    def of(key: str, why: str, spec: str, per: float = 1) -> Callable[[Report], object]:
-        return lambda c: NotMeasured(why) if not c.get(key) and c.get(key) != 0 else format(c[key] / per, spec)
-
-    columns: dict[str, Any] = {
-        "candidate": "name",
-        "tokens/s": of("tokens_per_s", "it counts none", ",.0f"),
-        "tokens an answer": of("tokens", "not counted", ",.0f"),
-        "s an answer": of("seconds_per_answer", "not timed", ".2f"),
-        "latency s": of("latency_s", "not timed", ".1f"),
-        "load s": of("load_s", "runs elsewhere", ".1f"),
-        "memory MiB": of("memory_bytes", "runs elsewhere", ",.0f", 2**20),
-        "$ per 1,000": of("cost_usd", "price unknown", ",.2f"),
-    }
-    caption = "What an answer takes (many in flight at once; latency is what one of them waits)"
-    return table([c for c in report["cards"] if not c["yardstick"]], columns, caption=caption)
-
-
 def _arm_parts(report: Report) -> Part:
-    names = dict.fromkeys(name for c in report["cards"] for name in c["parts"])
-    none = NotMeasured("no answer has it")
-    rows = [
-        {"part": n.replace("_", " "), **{c["name"]: c["parts"].get(n, none) for c in report["cards"]}} for n in names
-    ]
-    formats = {c["name"]: ".2f" for c in report["cards"]}
+    none, cards = NotMeasured("no answer has it"), report["cards"]
+    names = dict.fromkeys(name for c in cards for name in c["parts"])
+    rows = [{"part": n.replace("_", " "), **{c["name"]: none if c["parts"].get(n) is None else c["parts"][n] for c in cards}} for n in names]  # fmt: skip
+    formats = {c["name"]: ".2f" for c in cards}
     return table(rows, caption="Mean of each part, and of what is measured beside it (1 is best)", formats=formats)
 
 
@@ -742,28 +649,17 @@ def _run(info: Report) -> Part:
     return facts(rows | ({"template": " ".join(info["notes"])} if info.get("notes") else {}), caption="The run")
 
 
-def _export(report: Report) -> list[Part]:
-    measured = {gate["form"]: gate for gate in report["gates"]}
-    files = {file["form"]: file for file in report["files"]}
-    why = NotMeasured(report["not_measured"].get("gate", "it was not asked"))
-    rows = [
-        {"form": form, "bytes": at(files.get(form), "bytes"), **measured.get(form, {"score": why})}
-        for form in dict.fromkeys([*measured, *files])
-    ]  # fmt: skip
-    columns: dict[str, Any] = {
-        "form": "form",
-        "MB": lambda r: r["bytes"] and f"{r['bytes'] / 1e6:,.0f}",
-        "run by": "asked_by",
-        "score": lambda r: r["score"] if r["score"] is why else _in_bounds(r["score"]),
-        "valid": "valid",
-        "change": lambda r: r.get("difference") and f"{r['difference']['estimate']:+.2f}",
-        "verdict": "said",
-    }
-    caption = f"After export (score and validity may fall by {report['margin']:g})"
-    parts: list[Part] = [table(rows, columns, caption=caption, formats={"valid": ".0%"})]
-    if parity := report.get("parity"):
-        parts.append(f"{parity['differing_count']:,} of {parity['n']:,} texts become other tokens than in training.")
-    return parts
+def _export(report: Report) -> Any:
+    measured, files = ({each["form"]: each for each in report[of]} for of in ("gates", "files"))
+    why = {"score": NotMeasured(report["not_measured"].get("gate", "it was not asked"))}
+    forms = dict.fromkeys([*measured, *files])
+    return [{"form": form, "bytes": at(files.get(form), "bytes"), **measured.get(form, why)} for form in forms]
+
+
+def _tokens(report: Report) -> Part:
+    if not (parity := report.get("parity")):
+        return NotMeasured("tokens were not compared")
+    return f"{parity['differing_count']:,} of {parity['n']:,} texts become other tokens than in training."
 
 
 # prompts
@@ -796,19 +692,6 @@ def _race(report: Report) -> Part:
     )  # fmt: skip
 
 
-def _prompts(report: Report) -> Part:
-    last = {name: rung for rung in report["rungs"] for name in rung["scores"]}
-    columns: dict[str, Any] = {
-        "prompt": "name",
-        "made of": "origin",
-        "questions": lambda c: last[c["name"]]["items"],
-        "score": lambda c: last[c["name"]]["scores"][c["name"]],
-        "difference": lambda c: last[c["name"]]["differences"].get(c["name"], ""),
-    }
-    rows = sorted((c for c in report["candidates"] if c["name"] in last), key=lambda c: -last[c["name"]]["items"])
-    return table(rows, columns, caption="All prompts of the race")
-
-
 def _on_test(report: Report) -> Part:
     labels = {report["chosen"]: "chosen prompt", "default": "task's own prompt", "difference": "gain"}
     rows = [
@@ -832,116 +715,54 @@ def _pair_sizes(report: Report) -> Part:
     return table([{"": n, report["name_a"]: a, report["name_b"]: b} for n, (a, b) in kept.items()], caption="Sizes")
 
 
-def _pair_attributes(report: Report) -> Part:
-    columns: dict[str, Any] = {
-        "attribute": "attribute",
-        "total variation": "total_variation",
-        "p (Holm)": lambda d: None if d["p_holm"] is None else f"{d['p_holm']:.2g}",
-        "differs": "differs",
-        "most different": "most_different",
-    }
-    return table(report["attributes"], columns, caption="Distributions", formats={"total variation": ".1%"})
-
-
-def _pair_worth(report: Report) -> Part:
+def _pair_worth(report: Report) -> Any:
     a, b = report["name_a"], report["name_b"]
-    columns: dict[str, Any] = {
-        "learner": "title",
-        a: "accuracy_a",
-        b: "accuracy_b",
-        "difference": lambda w: interval_text(w["difference"], "+.2f"),
-        "p (Holm)": lambda w: f"{w['p_holm']:.2g}",
-        "verdict": lambda w: w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is"),
-    }
-    if not report["worth"]:
-        return NotMeasured(report["not_measured"].get("worth", "no reference"))
-    return table(report["worth"], columns, caption="Worth on real utterances", formats={a: ".2f", b: ".2f"})
+    return [
+        w | {"verdict": w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is")} for w in report["worth"]
+    ]
 
 
-MISSING = {
-    "verdict": "no quality report", "quality": "no quality report", "scorecard": "no scorecard",
-    "training": "no classifier was trained", "judge": "no judge chosen", "bias": "no bias report",
-    "evaluation": "no student was examined on the split test", "export": "nothing was exported",
+def _prompts(report: Report) -> Any:
+    last = {name: rung for rung in report["rungs"] for name in rung["scores"]}
+    rows = [
+        c | {"items": rung["items"], "score": rung["scores"][c["name"]], "difference": rung["differences"].get(c["name"])}
+        for c in report["candidates"] if (rung := last.get(c["name"]))
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["items"])
+
+
+HOW: dict[str, Callable[[Any], Any]] = {
+    "points": points, "bounded": _in_bounds, "count": len, "words": lambda text: text.replace("_", " "),
+    "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}",
+    "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
 }  # fmt: skip
-"""Kind of report to what is said where there is none."""
+"""Formats of ``views.yaml`` besides Python's own."""
 
-VIEWS: dict[str, tuple[View, ...]] = {
-    "verdict": (View("gates", _gates, title="The verdict"),),
-    "scorecard": (
-        View("real examples", _real_examples, title="What it is worth", says="Standard models are trained on nothing but this dataset and tested on real messages. The same models trained on real labelled examples are the yardstick; the diamonds show where this dataset stands on it."),
-        View("worth", _worth),
-        View("growth", _learning),
-        View("gains", _gains, says="What the dataset adds where some real examples are at hand:"),
-        View("hardest", _of_best(_labels), page=False),
-        View("mixed up", _of_best(_mixed_up), page=False),
-    ),
-    "training": (
-        View("results", _results, title="The classifier trained on it"),
-        View("candidates", _candidates, page=False),
-        View("hardest", lambda r: _labels(_exam(r), r["chosen"])),
-        View("mixed up", lambda r: _mixed_up(_exam(r), r["chosen"])),
-        View("heat", _heat, page=False),
-        View("calibration", _calibration, page=False),
-        View("growth", _training_growth, page=False),
-    ),
-    "quality": (
-        View("scores", _quality, title="Quality", says="Scores, which decide nothing by themselves."),
-        View("parts", lambda r: table(_parts(r), {"score": "score", "part": "name", "value": _part_value, "n": "n", "of": "unit"}, caption="What the scores are made of (0 worst, 1 best)"), page=False),
-        View("offences", _offences),
-        View("personal data", _private),
-    ),
-    "judge": (
-        View("scores", _judged, title="What a judge says", says="A language model has read a sample and scored it from 1 to 5 on each criterion."),
-        View("means", _means),
-        View("trust", _trust),
-        View("worst", _worst_judged),
-    ),
-    "bias": (
-        View("findings", _findings, title="Balance", says="Every attribute is held against its plan, and attributes that have nothing to do with each other are checked for going together: 0 means independent, 1 that one tells the other."),
-        View("targets", _targets, page=False),
-        View("fits", _fits),
-        View("coverage", _coverage, page=False),
-        View("associations", _associations),
-        View("appearances", _appearances, page=False),
-    ),
-    "evaluation": (
-        View("forest", _forest, title="Is the student's gain real", says="All candidates answered the same questions about concepts that none of them was taught. Each dot is the score of one minus the score of another, in points of 100. Right of the grey band a gain matters; an interval that crosses zero shows nothing."),
-        View("verdicts", _verdicts, says="p says how often luck alone would show such a difference, corrected for the number of pairs. Win, tie and loss count groups of like concepts."),
-        View("scores", _arms, page=False),
-        View("cards", _cards, says="Score is between 0 and 1. Valid is the share of answers that meet the schema, cut off the share that reached the length limit. Run SD is how much one question's score moves from run to run."),
-        View("parts", _arm_parts),
-        View("costs", _costs),
-        View("worst", _worst_answers, says="The question that was answered worst, with everyone's answer:"),
-    ),
-    "student": (
-        View("score", _epochs, title="How the student learned", says="Loss is how surprised the student is by the teacher's words; on validation it is measured on concepts that it does not learn from. The score is the task's own, of answers to such concepts."),
-        View("loss", _losses),
-        View("before and after", _before_and_after, says="These questions, answered before training and after it, with the scores:"),
-        View("run", _run),
-    ),
-    "export": (
-        View("gates", _export, title="What is left of it after export", says="The student was merged with its base. Each form answered the same questions once; change is its mean score minus that of the student as it was trained."),
-    ),
-    "benchmark": (
-        View("scores", _arms, title="Which model is good enough"),
-        View("cards", _cards),
-        View("parts", _arm_parts, page=False),
-        View("costs", _costs, page=False),
-        View("speed", _speed, page=False),
-    ),
-    "teaching": (
-        View("thresholds", _thresholds, title="What was asked and kept", says="Every answer of a teacher is scored by the rules of the role, from 0 to 1; one below min_score is asked for again or left out. The curve says how many answers each bar would have kept, those that were turned away included."),
-        View("parts", _score_parts),
-        View("splits", lambda r: table(r["splits"], caption="Splits (like products stay together in one of them)")),
-        View("audit", _audit, title="Audit", says="Every fault with its place, within an example and between examples."),
-    ),
-    "manifest": (View("made", _made, title="How it was made"), View("teachers", _teachers, page=False)),
-    "search": (View("race", _race, title="The race"), View("prompts", _prompts), View("test", _on_test)),
-    "comparison": (
-        View("scores", _pair_scores, title="Two datasets"),
-        View("sizes", _pair_sizes),
-        View("attributes", _pair_attributes),
-        View("worth", _pair_worth),
-    ),
+DRAW: dict[str, dict[str, Callable[[Report], Any]]] = {
+    "verdict": {"gates": _gates},
+    "scorecard": {
+        "real examples": _real_examples, "worth": _worth, "growth": _learning, "gains": _gains,
+        "hardest": _of_best(_labels), "mixed up": _of_best(_mixed_up),
+    },
+    "training": {
+        "chosen": _chosen, "results": _results, "candidates": _candidates, "heat": _heat, "calibration": _calibration,
+        "hardest": lambda r: _labels(_exam(r), r["chosen"]), "mixed up": lambda r: _mixed_up(_exam(r), r["chosen"]),
+        "growth": _training_growth,
+    },
+    "quality": {"scores": _quality, "parts": _parts, "offences": _offences, "personal data": _private},
+    "judge": {"scores": _judged, "means": _means, "trust": _trust},
+    "bias": {
+        "findings": _findings, "targets": _targets, "coverage": _coverage, "associations": _associations,
+        "appearances": _appearances,
+    },
+    "evaluation": {"forest": _forest, "scores": _arms, "parts": _arm_parts, "worst": _worst_answers},
+    "student": {"score": _epochs, "loss": _losses, "before and after": _before_and_after, "run": _run},
+    "export": {"gates": _export, "tokens": _tokens},
+    "benchmark": {"scores": _arms, "parts": _arm_parts, "speed": _speed},
+    "teaching": {"thresholds": _thresholds, "parts": _score_parts, "audit": _audit,
+                 "splits": lambda r: table(r["splits"], caption="Splits (like products stay together in one of them)")},
+    "manifest": {"made": _made, "teachers": _teachers},
+    "search": {"race": _race, "prompts": _prompts, "test": _on_test},
+    "comparison": {"scores": _pair_scores, "sizes": _pair_sizes, "worth": _pair_worth},
 }  # fmt: skip
-"""Kind of report to what is shown of it, in the order of the page."""
+"""What draws the views that are more than a table of the report's own rows; a list of rows becomes the table of ``views.yaml``."""
