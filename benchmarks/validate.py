@@ -124,7 +124,7 @@ def _validate(path: Path, arguments: argparse.Namespace) -> str:
 
     reference = load_reference(arguments.reference) if arguments.reference else None
     report = _report(path, "inline" if arguments.workers == 1 else "processes", reference=reference)
-    return f"overall {report.overall:.2f} {report.verdict} ({report.turns:,} turns)"
+    return f"overall {report['overall']:.2f} {report['verdict']} ({report['turns']:,} turns)"
 
 
 def _report(path: Path, executor: Any, **options: Any) -> Any:
@@ -132,9 +132,7 @@ def _report(path: Path, executor: Any, **options: Any) -> Any:
     from genesis_lab.domains.conversations.domain import Conversations
     from genesis_lab.validation.quality import validate
 
-    domain = Conversations()
-    taxonomy, targets = domain.taxonomy, domain.targets()
-    return validate(open_dataset(path), taxonomy=taxonomy, targets=targets, executor=executor, **options)
+    return validate(open_dataset(path), domain=Conversations(), executor=executor, **options)
 
 
 def _texts(path: Path) -> Any:
@@ -194,7 +192,7 @@ def _same(path: Path) -> None:
     """Print whether every way of cutting and counting gives the very same report."""
     ways: list[tuple[str, Any, int | None]] = [(f"{n} partition(s), inline", "inline", n) for n in (1, 3, 17)]
     ways += [("5 partitions, processes", "processes", 5), ("5 partitions, local Dask", "dask", 5)]
-    reports = {name: json.dumps(_report(path, how, partitions=n).to_dict(), sort_keys=True) for name, how, n in ways}
+    reports = {name: json.dumps(_report(path, how, partitions=n), sort_keys=True) for name, how, n in ways}
     first = next(iter(reports.values()))
     for name, report in reports.items():
         print(f"{name}: {'same' if report == first else 'DIFFERENT'}")

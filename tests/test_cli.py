@@ -11,7 +11,7 @@ import pytest
 
 from genesis_lab.cli import main
 from genesis_lab.dataset import open_dataset, write_report
-from genesis_lab.domains.conversations.taxonomy import load_taxonomy
+from genesis_lab.domains import get_domain
 from genesis_lab.files import write_atomically
 from genesis_lab.health import MACHINE, TEACHERS, run_checks
 from genesis_lab.validation.quality import validate
@@ -159,7 +159,7 @@ def test_show_leads_with_the_verdict_where_a_dataset_was_validated(
     (tmp_path / "chats.jsonl").write_text('{"text": "Where is my card?", "label": "card_arrival"}\n' * 2)
     genesis("dataset", "import", str(tmp_path / "chats.jsonl"), "foreign")
     data = open_dataset("foreign")
-    write_report(data, "quality", validate(data, taxonomy=load_taxonomy("banking77")).to_dict())
+    write_report(data, "quality", validate(data, domain=get_domain(data.domain)))
     code, out, _ = genesis("dataset", "show", "foreign", "--records", "0")
     assert code == 0 and out.splitlines()[1].startswith(("WARN: ", "FAIL: "))
     assert "warn          enough examples per label" in out

@@ -157,16 +157,14 @@ def _makers(
     from genesis_lab.validation.reference import Reference, load_reference
     from genesis_lab.validation.teaching import teaching_report
 
-    domain: Any = recorded_domain(dataset.manifest)
-    whose: Any = domain or get_domain(dataset.domain, taxonomy=taxonomy)
+    whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
 
     def real(split: Literal["train"] | None = None) -> Reference | None:
         return load_reference(reference, split=split) if reference != "none" else None
 
     def quality() -> dict[str, Any]:
-        vectors, targets = embed if embeddings else None, domain.targets() if domain else ()
-        found = validate(dataset, taxonomy=whose.taxonomy, targets=targets, reference=real(), embed=vectors, seed=seed)
-        return found.to_dict()
+        vectors = embed if embeddings else None
+        return validate(dataset, domain=whose, reference=real(), embed=vectors, seed=seed)
 
     def worth_report() -> dict[str, Any]:
         items, labels = real(), whose.taxonomy.names

@@ -40,6 +40,12 @@ def normal(value: Any) -> Any:
     return value
 
 
+def normal_sql(text: str) -> str:
+    """`normal` and trimmed, NULL where nothing is left, as SQL of a SQL expression."""
+    plain = rf"CASE WHEN regexp_matches({text}, '\pM') THEN nfc_normalize({text}) ELSE {text} END"
+    return rf"nullif(regexp_replace({plain}, '^[\s\v\x1c-\x1f\x85\pZ]+|[\s\v\x1c-\x1f\x85\pZ]+$', '', 'g'), '')"
+
+
 def unaccented(text: str) -> str:
     """A text without case, accents and characters that have no width.
 

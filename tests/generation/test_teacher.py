@@ -163,7 +163,7 @@ def test_an_empty_or_foreign_set_is_reported_too(tmp_path) -> None:
 def test_what_reads_conversations_says_so_of_teacher_data() -> None:
     data = generation.generate(config_for("requirements")(total=10))
     with pytest.raises(InvalidInput, match="use genesis audit teacher"):
-        validate(data, taxonomy=None)
+        validate(data)
     with pytest.raises(InvalidInput, match="holds examples of requirements, this step reads conversations"):
         open_or_generate("teacher")
     assert open_or_generate("teacher", others=True).total == 10

@@ -16,10 +16,10 @@ import pytest
 from genesis_lab.dataset import DatasetWriter, open_dataset
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.validation import diversity
-from genesis_lab.validation.aggregate import merge
-from genesis_lab.validation.quality import QualityReport, aggregate, finish, validate
+from genesis_lab.validation import variety
+from genesis_lab.validation.quality import count, finish, merge, validate
 
+Report = dict[str, Any]
 DOMAIN = Conversations(ConversationsConfig(total=400, categories=("refunds", "transfers")))
 TARGETS = {target.name: target.shares for target in DOMAIN.targets()}
 
@@ -41,17 +41,17 @@ def records() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def good(records: list[dict[str, Any]]) -> QualityReport:
+def good(records: list[dict[str, Any]]) -> Report:
     return _report(records)
 
 
-def test_a_good_dataset_scores_high_and_the_report_says_what_the_mean_rests_on(good: QualityReport) -> None:
-    assert good.overall is not None and good.overall >= 90
-    assert good.completeness.value == 1.0
-    assert good.realism.value is None and good.not_measured["realism"] == "no reference was given"
-    assert good.overall_basis.startswith("mean of completeness, consistency, diversity × 100; left out: realism")
-    measured = [s.value for s in good.scores if s.value is not None]
-    assert good.overall == pytest.approx(100 * np.mean(measured))
+def test_a_good_dataset_scores_high_and_the_report_says_what_the_mean_rests_on(good: Report) -> None:
+    assert good["overall"] is not None and good["overall"] >= 90
+    assert good["completeness"]["value"] == 1.0
+    assert good["realism"]["value"] is None and good["not_measured"]["realism"] == "no reference was given"
+    assert good["overall_basis"].startswith("mean of completeness, consistency, diversity × 100; left out: realism")
+    measured = [s["value"] for s in _scores(good) if s["value"] is not None]
+    assert good["overall"] == pytest.approx(100 * np.mean(measured))
 
 
 def test_numbers_do_not_depend_on_how_the_data_is_cut(records: list[dict[str, Any]]) -> None:
@@ -60,19 +60,20 @@ def test_numbers_do_not_depend_on_how_the_data_is_cut(records: list[dict[str, An
         broken[i]["sentiment"] = "Positive"
         broken[i]["conversation_id"] = broken[0]["conversation_id"]
     reference = Real([r["turns"][0]["text"] for r in records[:60]], [r["intent"] for r in records[:60]])
-    whole = _report(broken, reference=reference).to_dict()
+    whole = _report(broken, reference=reference)
     for pieces in (3, 17):
-        assert _report(broken, reference=reference, pieces=pieces).to_dict() == whole
+        assert _report(broken, reference=reference, pieces=pieces) == whole
 
 
 def test_a_dataset_folder_gives_the_same_report_in_a_process_pool(
-    records: list[dict[str, Any]], good: QualityReport, tmp_path: Path
+    records: list[dict[str, Any]], good: Report, tmp_path: Path
 ) -> None:
-    with DatasetWriter(tmp_path / "data", "conversations", {}) as writer:
+    config = {"domain": "conversations"} | DOMAIN.config.model_dump(mode="json")
+    with DatasetWriter(tmp_path / "data", "conversations", {"config": config}) as writer:
         writer.write(records)
     dataset = open_dataset(tmp_path / "data")
-    report = validate(dataset, taxonomy=DOMAIN.taxonomy, targets=DOMAIN.targets(), partitions=2, executor="processes")
-    assert report.to_dict() == good.to_dict()
+    report = validate(dataset, partitions=2, executor="processes")
+    assert report == good
 
 
 def _first_speaker(record: dict[str, Any]) -> None:
@@ -109,10 +110,10 @@ def test_what_is_wrong_is_named_with_the_record(
     broken = copy.deepcopy(records[:40])
     place = next(i for i, r in enumerate(broken) if r["complexity"] == "simple" and len(r["turns"]) > 2)
     fault(broken[place])
-    found = getattr(_report(broken), score).part(part)
-    (offence,) = [o for o in found.offences if o.row == place]
-    assert says in offence.reason
-    assert offence.record_id == broken[place]["conversation_id"]
+    found = _part(_report(broken), score, part)
+    (offence,) = [o for o in found["offences"] if o["row"] == place]
+    assert says in offence["reason"]
+    assert offence["record_id"] == broken[place]["conversation_id"]
 
 
 def test_arc_and_resolution_that_contradict_the_other_labels_are_named(records: list[dict[str, Any]]) -> None:
@@ -121,15 +122,17 @@ def test_arc_and_resolution_that_contradict_the_other_labels_are_named(records: 
     broken[1] |= {"resolution_status": "resolved", "language": "en"}
     broken[1]["turns"][-1] = {"speaker": "agent", "text": "I'm transferring you to our disputes team now."}
     report = _report(broken)
-    assert "does not go with negative" in report.consistency.part("emotion_arc").offences[0].reason
-    assert report.consistency.part("resolution").offences[0].reason.endswith("the last turns read as escalated")
+    assert "does not go with negative" in _part(report, "consistency", "emotion_arc")["offences"][0]["reason"]
+    assert _part(report, "consistency", "resolution")["offences"][0]["reason"].endswith(
+        "the last turns read as escalated"
+    )
 
 
 def test_repeated_ids_count_as_seen_in_the_wild(records: list[dict[str, Any]]) -> None:
     broken = [r | {"conversation_id": f"conv_{i % 31}"} for i, r in enumerate(copy.deepcopy(records[:100]))]
-    part = _report(broken).completeness.part("unique_ids")
-    assert part.value == pytest.approx(0.31) and part.failed == 69
-    assert part.offences[0].record_id == "conv_0" and part.offences[0].reason == "the id of row 0 again"
+    part = _part(_report(broken), "completeness", "unique_ids")
+    assert part["value"] == pytest.approx(0.31) and part["failed"] == 69
+    assert part["offences"][0]["record_id"] == "conv_0" and part["offences"][0]["reason"] == "the id of row 0 again"
 
 
 def test_repeated_openings_are_found_exactly_and_nearly(records: list[dict[str, Any]]) -> None:
@@ -139,8 +142,10 @@ def test_repeated_openings_are_found_exactly_and_nearly(records: list[dict[str, 
         broken[i]["turns"][0]["text"] = said
         broken[i]["intent"] = "request_refund"
     report = _report(broken)
-    assert [(o.row, o.reason) for o in report.diversity.part("unique_openings").offences] == [(1, "opens like row 0")]
-    assert {o.row for o in report.diversity.part("near_duplicates").offences} == {1, 2}
+    assert [(o["row"], o["reason"]) for o in _part(report, "diversity", "unique_openings")["offences"]] == [
+        (1, "opens like row 0")
+    ]
+    assert {o["row"] for o in _part(report, "diversity", "near_duplicates")["offences"]} == {1, 2}
 
 
 def test_swapped_labels_are_listed_with_the_intent_they_read_like(records: list[dict[str, Any]]) -> None:
@@ -148,18 +153,18 @@ def test_swapped_labels_are_listed_with_the_intent_they_read_like(records: list[
     swapped = list(range(0, 400, 40))
     for i in swapped:
         broken[i]["intent"] = "cancel_transfer" if broken[i]["intent"] != "cancel_transfer" else "request_refund"
-    part = _report(broken).consistency.part("label_fidelity")
-    found = {o.row for o in part.offences}
+    part = _part(_report(broken), "consistency", "label_fidelity")
+    found = {o["row"] for o in part["offences"]}
     assert len(found & set(swapped)) >= 6 and len(found - set(swapped)) <= 4
-    assert part.offences[0].reason.startswith("labelled ")
+    assert part["offences"][0]["reason"].startswith("labelled ")
 
 
 def test_labels_as_good_as_random_get_no_credit(records: list[dict[str, Any]]) -> None:
     rng = np.random.default_rng(0)
     intents = rng.permutation([r["intent"] for r in records]).tolist()
     broken = [r | {"intent": intent} for r, intent in zip(records, intents, strict=True)]
-    part = _report(broken).consistency.part("label_fidelity")
-    assert part.value == 0.0 and "no better than guessing" in part.detail["finding"]
+    part = _part(_report(broken), "consistency", "label_fidelity")
+    assert part["value"] == 0.0 and "no better than guessing" in part["detail"]["finding"]
 
 
 @pytest.mark.parametrize("column", [*Conversations.record_type.model_fields])
@@ -173,38 +178,37 @@ def test_any_column_may_be_broken(records: list[dict[str, Any]], column: str, ki
         table = table.set_column(place, column, pa.nulls(30, table[column].type))
     else:
         table = table.set_column(place, column, pa.array([[i, 2.5] for i in range(30)]))
-    report = finish(aggregate(table, taxonomy=DOMAIN.taxonomy), targets=TARGETS)
-    json.dumps(report.to_dict(), allow_nan=False)
+    report = finish(count(table, DOMAIN), DOMAIN, targets=TARGETS)
+    json.dumps(report, allow_nan=False)
     if column != "provenance" or kind != "wrong type":
-        assert report.completeness.part("fields").detail["missing"][column] == 30
+        assert _part(report, "completeness", "fields")["detail"]["missing"][column] == 30
     if kind == "wrong type" and column != "provenance":
-        assert "expected" in report.unreadable_columns[column]
+        assert "expected" in report["unreadable_columns"][column]
 
 
 def test_no_record_is_not_a_zero(records: list[dict[str, Any]]) -> None:
-    report = finish(aggregate(pa.Table.from_pylist(records[:1]).slice(0, 0), taxonomy=DOMAIN.taxonomy))
-    assert report.records == 0 and report.overall is None and report.verdict is None
-    assert all(score.value is None and score.reason for score in report.scores)
+    report = finish(count(pa.Table.from_pylist(records[:1]).slice(0, 0), DOMAIN), DOMAIN)
+    assert report["records"] == 0 and report["overall"] is None and report["verdict"] is None
+    assert all(score["value"] is None and score["reason"] for score in _scores(report))
 
 
 def test_one_record_and_one_class_say_what_can_not_be_measured(records: list[dict[str, Any]]) -> None:
     one = _report(records[:1])
-    assert one.records == 1 and one.completeness.value == 1.0
-    assert one.diversity.part("self_similarity").value is None
+    assert one["records"] == 1 and one["completeness"]["value"] == 1.0
+    assert _part(one, "diversity", "self_similarity")["value"] is None
     single = [r for r in records if r["intent"] == "cancel_transfer"]
-    assert "two intents" in _report(single).not_measured["consistency.label_fidelity"]
+    assert "two intents" in _report(single)["not_measured"]["consistency.label_fidelity"]
 
 
 def test_realism_is_high_for_the_same_source_and_low_for_another(records: list[dict[str, Any]]) -> None:
     english = [r for r in _conversations(400, seed=7) if r["language"] == "en"]
     labels = [r["intent"] for r in english]
-    same = _report(records, reference=Real([r["turns"][0]["text"] for r in english], labels)).realism
+    same = _report(records, reference=Real([r["turns"][0]["text"] for r in english], labels))["realism"]
     strange = [f"lorem ipsum {i} dolor sit amet {i % 7} consectetur" for i in range(len(english))]
-    other = _report(records, reference=Real(strange, labels)).realism
-    assert same.value is not None and other.value is not None
-    assert same.value > 0.85 and other.value < 0.5
-    assert other.part("two_sample").value == pytest.approx(0, abs=0.02)
-    assert same.part("intents").value == pytest.approx(1, abs=1e-3)
+    other = _report(records, reference=Real(strange, labels))["realism"]
+    assert same["value"] is not None and other["value"] is not None
+    assert same["value"] > 0.85 and other["value"] < 0.5
+    assert _of(other, "two_sample")["value"] == pytest.approx(0, abs=0.02)
 
 
 def test_copies_of_the_reference_are_named_without_their_text(records: list[dict[str, Any]]) -> None:
@@ -215,41 +219,52 @@ def test_copies_of_the_reference_are_named_without_their_text(records: list[dict
     filler = [f"Sentence number {i} about something else entirely, {i * i}." for i in range(30)]
     reference = Real([*filler, secret], ["request_refund"] * 31)
     report = _report(broken, reference=reference)
-    assert [(o.row, o.reason) for o in report.contamination.offences] == [
+    assert [(o["row"], o["reason"]) for o in report["contamination"]["offences"]] == [
         (7, "is sentence 30 of the reference"),
         (9, "is nearly sentence 30 of the reference"),
     ]
-    assert "Lisbon" not in json.dumps(report.to_dict())
+    assert "Lisbon" not in json.dumps(report)
 
 
 def test_personal_data_is_counted_but_not_repeated(records: list[dict[str, Any]]) -> None:
     broken = copy.deepcopy(records[:10])
     broken[3]["turns"][0]["text"] = "My card 4111 1111 1111 1111 is lost, write to jane.doe@example.org please."
     report = _report(broken)
-    assert {k: p.failed for k, p in report.personal_data.items()} == {"card": 1, "iban": 0, "email": 1, "phone": 0}
-    assert report.personal_data["card"].offences[0].reason == "turn 1 holds a card number"
-    assert "4111" not in json.dumps(report.to_dict())
+    assert {k: p["failed"] for k, p in report["personal_data"].items()} == {
+        "card": 1,
+        "iban": 0,
+        "email": 1,
+        "phone": 0,
+    }
+    assert report["personal_data"]["card"]["offences"][0]["reason"] == "turn 1 holds a card number"
+    assert "4111" not in json.dumps(report)
 
 
 def test_openings_that_mean_the_same_count_when_there_is_an_embedder(records: list[dict[str, Any]]) -> None:
     def embed(texts: Any) -> np.ndarray:
         return np.array([[1.0, 0.0] if "refund" in t.lower() else [np.cos(i), np.sin(i)] for i, t in enumerate(texts)])
 
-    total = aggregate(pa.Table.from_pylist(records), taxonomy=DOMAIN.taxonomy)
-    part = finish(total, embed=embed).diversity.part("semantic_duplicates")
-    assert part.value is not None and part.failed and part.offences[0].reason.startswith("says the same as row")
+    total = count(pa.Table.from_pylist(records), DOMAIN)
+    part = _part(finish(total, DOMAIN, embed=embed), "diversity", "semantic_duplicates")
+    assert (
+        part["value"] is not None
+        and part["failed"]
+        and part["offences"][0]["reason"].startswith("says the same as row")
+    )
 
 
 def test_spanish_is_not_measured_against_english_people(records: list[dict[str, Any]]) -> None:
     spanish = [copy.deepcopy(record) for record in records if record["language"] == "es"]
     english = [copy.deepcopy(record) for record in records if record["language"] == "en"]
-    alone, both, other = (_report(some).diversity for some in (spanish, [*english, *spanish], english))
+    alone, both, other = (_report(some)["diversity"] for some in (spanish, [*english, *spanish], english))
     for name in ("distinct_2", "self_similarity", "opening_patterns"):
-        assert alone.part(name).value is None and alone.part(name).reason == "no human level for Spanish"
-        assert both.part(name).value == other.part(name).value is not None
-        assert "no human level for Spanish" in both.part(name).meaning
-        assert "Spanish" not in other.part(name).meaning
-    assert alone.value is not None and alone.value == np.mean([p.value for p in alone.parts if p.value is not None])
+        assert _of(alone, name)["value"] is None and _of(alone, name)["reason"] == "no human level for Spanish"
+        assert _of(both, name)["value"] == _of(other, name)["value"] is not None
+        assert "no human level for Spanish" in _of(both, name)["meaning"]
+        assert "Spanish" not in _of(other, name)["meaning"]
+    assert alone["value"] is not None and alone["value"] == np.mean(
+        [p["value"] for p in alone["parts"] if p["value"] is not None]
+    )
 
 
 def test_texts_without_a_word_in_common_are_no_proof_of_wrong_labels(records: list[dict[str, Any]]) -> None:
@@ -258,16 +273,16 @@ def test_texts_without_a_word_in_common_are_no_proof_of_wrong_labels(records: li
         record["intent"] = ("request_refund", "card_arrival")[i % 2]
         for turn in record["turns"]:
             turn["text"] = f"word{i}"
-    part = _report(broken).consistency.part("label_fidelity")
-    assert part.value is None and part.reason and "nothing to learn from" in part.reason
+    part = _part(_report(broken), "consistency", "label_fidelity")
+    assert part["value"] is None and part["reason"] and "nothing to learn from" in part["reason"]
 
 
 def test_levels_of_real_people_are_what_they_were_measured_to_be(real_banking77: Path) -> None:
     import pandas as pd
 
     pool = pd.read_csv(real_banking77 / "train_pool.csv")
-    measured = diversity.levels(pool["text"].tolist(), pool["category"].tolist())
-    assert measured == pytest.approx(diversity.human_levels()["en"], abs=1e-3)
+    measured = variety.levels(pool["text"].tolist(), pool["category"].tolist())
+    assert measured == pytest.approx(variety.human_levels()["en"], abs=1e-3)
 
 
 def _conversations(total: int, seed: int) -> list[dict[str, Any]]:
@@ -280,9 +295,22 @@ def _conversations(total: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _report(records: list[dict[str, Any]], *, reference: Real | None = None, pieces: int = 1) -> QualityReport:
+def _scores(report: Report) -> list[Report]:
+    return [report[name] for name in ("completeness", "consistency", "realism", "diversity")]
+
+
+def _of(score: Report, name: str) -> Report:
+    (found,) = [part for part in score["parts"] if part["name"] == name]
+    return found
+
+
+def _part(report: Report, score: str, name: str) -> Report:
+    return _of(report[score], name)
+
+
+def _report(records: list[dict[str, Any]], *, reference: Real | None = None, pieces: int = 1) -> Report:
     table = pa.Table.from_pylist(records)
     step = -(-len(records) // pieces)
     blocks = [table.slice(start, step) for start in range(0, len(records), step)]
-    total = reduce(merge, (aggregate(block, taxonomy=DOMAIN.taxonomy) for block in blocks))
-    return finish(total, targets=TARGETS, reference=reference)
+    total = reduce(merge, (count(block, DOMAIN) for block in blocks))
+    return finish(total, DOMAIN, targets=TARGETS, reference=reference)

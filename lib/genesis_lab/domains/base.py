@@ -103,6 +103,7 @@ class Facets:
     task_categories : as the Hugging Face hub names them.
     aliases : what other people's data calls our fields.
     dataset : the dataset that is made where none is named; empty: the domain's name.
+    language : the column of a record's language.
     """
 
     unit: str
@@ -121,30 +122,42 @@ class Facets:
     task_categories: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that is looked at in every record or turn of a dataset.
+    """One thing that may be wrong with a record, as data.
+
+    SQL sees every field of the record as text, trimmed, and NULL where it is blank, missing or can't be read; lists keep
+    their elements. `over` a list it sees the fields of one element besides, and its place ``position`` from 1.
 
     Parameters
     ----------
-    name : a stable kind, for counts.
-    score : which score of quality it counts for.
-    unit : what is counted, in the singular, as a report says it.
-    over : what it looks at.
-    applies : SQL over the columns of `over` that says where it can be told at all.
-    fails : SQL that is true where it is wrong; or, where SQL can't, a function of an Arrow table to a mask of its rows.
-    says : SQL for one sentence on a failing row.
+    name : checks of one name make one part of `score` together.
+    score : the score that the part belongs to; ``personal_data`` is counted, not scored.
+    unit : what is looked at, in the plural.
+    over : ``records``, or the column of a list.
+    applies, fails : SQL conditions: which are looked at, and which of these are wrong.
+    says : what is wrong, in SQL; or a function from the table of what fails to one sentence each: empty where nothing is
+        wrong after all, None where that can't be told.
+    meaning : what the share of what is right says.
+    empty : why there was nothing to look at.
+    gate : the condition of the verdict that it counts for.
+    planned : whether it needs the values that were planned (a taxonomy).
     """
 
     name: str
     score: str
     unit: str
-    over: Literal["records", "turns"]
+    over: str
     applies: str
-    fails: str | Callable[[Any], Any]
-    says: str
+    fails: str
+    says: str | Callable[[Any], Sequence[str | None]]
+    meaning: str = ""
+    empty: str = ""
+    gate: str = ""
+    planned: bool = False
 
 
 class Domain(ABC):

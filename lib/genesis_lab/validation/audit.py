@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
@@ -21,8 +20,7 @@ from genesis_lab.domains.roles import YamlRole
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path
 from genesis_lab.texts import same_words
-from genesis_lab.validation.duplicates import clusters, near_pairs, signatures
-from genesis_lab.validation.view import normalised
+from genesis_lab.validation.text import clusters, near_pairs, normalised, signatures
 
 LISTED = 10_000
 """Most issues that are listed; all are counted."""
@@ -224,7 +222,7 @@ def _straddling(rows: Sequence[_Row]) -> list[list[_Row]]:
     # What all prompts have in common (other people's instructions) says nothing about the concept.
     begin, end = (len(os.path.commonprefix(side)) for side in (texts, [t[::-1] for t in texts]))  # noqa: RUF071 - no paths
     cut = [text[begin : len(text) - end] for text in texts]
-    words = normalised(pa.array(cut, pa.string()))
+    words = normalised(cut)
     first, second = near_pairs(signatures(words), pc.not_equal(words, "").to_numpy(zero_copy_only=False))
     pairs = list(zip(first.tolist(), second.tolist(), strict=True))
     owner: dict[str, int] = {}

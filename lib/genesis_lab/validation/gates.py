@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from genesis_lab.domains.base import Check, Facets
 from genesis_lab.stats import Interval, above
-from genesis_lab.validation.aggregate import Aggregate
-from genesis_lab.validation.label_fidelity import LEARNABLE
-from genesis_lab.validation.realism import ReferenceTexts
-from genesis_lab.validation.scores import Part, Score
+from genesis_lab.validation.checks import Counted
+from genesis_lab.validation.variety import LEARNABLE, Part, ReferenceTexts
 from genesis_lab.yamls import read_yaml
 
 Outcome = Literal["pass", "warn", "fail", "not measured"]
 
 FEWEST = 30
 """Records below which nothing can be told of a dataset, whatever its labels have."""
-_OPTIONAL = (
-    "language",
-    "category",
-    "sentiment",
-    "complexity",
-    "turn_count",
-    "emotion_arc",
-    "resolution_time",
-    "resolution_status",
-    "provenance",
-)
 _LATER = ("worth", "classifier")
 """Gates that other reports than that of quality decide."""
-_STRUCTURE = ("spelling", "category", "turn_count", "turn_order", "turn_length", "complexity", "emotion_arc")
 
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """One condition of the verdict; `value`, `low` and `high` (95 %; equal where it was counted) are None if not measured."""
-
-    name: str
-    measures: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    threshold: str
-    why: str
-    outcome: Outcome
-    says: str
-    todo: str
+Gate = dict[str, Any]
+"""One condition of the verdict, see `decide`."""
 
 
 class Measured(NamedTuple):
@@ -70,7 +43,10 @@ def rules() -> dict[str, dict[str, Any]]:
 
 
 def decide(name: str, found: Measured, *, title: str = "") -> Gate:
-    """The gate `name` of `rules`, decided: failed or passed only where the whole interval is on one side."""
+    """The gate `name` of `rules`, decided: failed or passed only where the whole interval is on one side.
+
+    Its ``value``, ``low`` and ``high`` (95 %; equal where it was counted) are None if it was not measured.
+    """
     rule, value = rules()[name], found.value
     low, high = rule["at_least"], rule.get("at_most")
     threshold = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
@@ -86,45 +62,60 @@ def decide(name: str, found: Measured, *, title: str = "") -> Gate:
         else:
             outcome = "pass" if over is False and above(value, low - 1e-9) else "warn"
         says = f"can't be told: {found.says}" if outcome == "warn" and value.low < value.high else found.says
-    numbers = (value.estimate, value.low, value.high, value.n) if isinstance(value, Interval) else (None, None, None, 0)
-    estimate, lower, upper, n = numbers
-    return Gate(
-        title or name, rule["measures"], estimate, lower, upper, n, threshold, rule["why"], outcome, says, rule["todo"]
-    )
+    ends = value if isinstance(value, Interval) else None
+    return {
+        "name": title or name,
+        "measures": rule["measures"],
+        "value": ends and ends.estimate,
+        "low": ends and ends.low,
+        "high": ends and ends.high,
+        "n": ends.n if ends else 0,
+        "threshold": threshold,
+        "why": rule["why"],
+        "outcome": outcome,
+        "says": says,
+        "todo": rule["todo"],
+    }
 
 
 def form_gates(
-    total: Aggregate,
-    scores: Sequence[Score],
+    total: Counted,
+    checks: Sequence[Check],
+    facets: Facets,
+    scores: Mapping[str, Mapping[str, Any]],
     copies: Part,
     separation: Part,
     targets: Mapping[str, Mapping[str, float]],
     reference: ReferenceTexts | None,
-) -> tuple[Gate, ...]:
+) -> list[Gate]:
     """The gates that need no training on real data: see ``gates.yaml``."""
     if not total.n:
-        return tuple(decide(name, Measured("the dataset has no records")) for name in rules() if name not in _LATER)
-    completeness, consistency, _, diversity = scores
+        return [decide(name, Measured("the dataset has no records")) for name in rules() if name not in _LATER]
+    parts = {part["name"]: part for score in scores.values() for part in score["parts"]}
     found = {
-        "unique ids": _counted(completeness.part("unique_ids"), "records have no id of their own"),
-        "schema and structure": _structure(total, completeness, consistency),
-        "enough examples per label": _enough(total, targets.get("intent", {})),
-        "label fidelity": _fidelity(total, consistency.part("label_fidelity")),
-        "language": _share(consistency.part("language"), "read as another language than declared"),
-        "near-duplicates": _share(diversity.part("near_duplicates"), "nearly repeat an earlier opening"),
-        "contamination": _share(copies, "are nearly a sentence of the reference"),
-        "openings like people's": _length(total, reference),
-        "separation from neighbours": _apart(total, separation),
+        "unique ids": _counted(parts["unique_ids"], "records have no id of their own"),
+        "schema and structure": _structure(total, checks, facets, parts),
     }
-    return tuple(decide(name, measured) for name, measured in found.items())
+    if facets.label:
+        found["enough examples per label"] = _enough(total, targets.get(facets.label, {}))
+        found["label fidelity"] = _fidelity(total, parts["label_fidelity"])
+    for name in dict.fromkeys(check.name for check in checks if check.gate == "language"):
+        found["language"] = _share(parts[name], "read as another language than declared")
+    if facets.text:
+        found["near-duplicates"] = _share(parts["near_duplicates"], "nearly repeat an earlier opening")
+        found["contamination"] = _share(copies, "are nearly a sentence of the reference")
+        found["openings like people's"] = _length(total, reference)
+    if facets.label and facets.text:
+        found["separation from neighbours"] = _apart(total, separation)
+    return [decide(name, measured) for name, measured in found.items()]
 
 
-def worth_gates(card: Mapping[str, Any] | None) -> tuple[Gate, ...]:
+def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
     """One gate for each student of a scorecard (its ``to_dict``), against its own floor."""
     students = [s for s in (card or {"students": ()})["students"] if s["above_floor"]]
     if not students:
         why = card["not_measured"].get("scorecard", "no student could be trained") if card else "no scorecard"
-        return (decide("worth", Measured(why)),)
+        return [decide("worth", Measured(why))]
     gates = []
     for s in students:
         names, own = s["floor"]["estimate"], s["accuracy"]["estimate"]
@@ -132,39 +123,39 @@ def worth_gates(card: Mapping[str, Any] | None) -> tuple[Gate, ...]:
         outcome: Outcome = "warn" if s["beats_floor"] is None else "pass" if s["beats_floor"] else "fail"
         measured = Measured(Interval(**s["above_floor"]), says, outcome=outcome)
         gates.append(decide("worth", measured, title=f"worth ({s['student']})"))
-    return tuple(gates)
+    return gates
 
 
 def verdict_on(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The one verdict on a dataset, JSON-safe: ``verdict`` in a word or two, ``sentence`` and ``gates``; see `all_gates`."""
     found = all_gates(reports)
-    return {"verdict": verdict(found), "sentence": sentence(found), "gates": [asdict(gate) for gate in found]}
+    return {"verdict": verdict(found), "sentence": sentence(found), "gates": found}
 
 
-def all_gates(reports: Mapping[str, Mapping[str, Any]]) -> tuple[Gate, ...]:
+def all_gates(reports: Mapping[str, Mapping[str, Any]]) -> list[Gate]:
     """The gates of all that is known of a dataset: its reports ``quality``, ``scorecard`` and ``training``, as dicts."""
-    form = tuple(Gate(**gate) for gate in reports.get("quality", {}).get("gates", ()))
+    form = list(reports.get("quality", {}).get("gates", ()))
     training = reports.get("training")
     if not training:
-        return (*form, *worth_gates(reports.get("scorecard")))
+        return [*form, *worth_gates(reports.get("scorecard"))]
     exam = training["reference"] or training["evaluation"]
     says = f"{training['chosen']} gets {exam['accuracy']['estimate']:.0%} right"
     kept = decide("classifier", Measured(Interval(**exam["accuracy"]), says))
-    return (*form, *worth_gates(reports.get("scorecard")), kept)
+    return [*form, *worth_gates(reports.get("scorecard")), kept]
 
 
 def verdict(gates: Sequence[Gate]) -> str | None:
     """``FAIL``, ``WARN``, ``PASS``, or ``PASS on form; worth not measured``; None where nothing of the form was measured."""
-    worth = [gate for gate in gates if gate.name.startswith("worth")]
-    form = [gate for gate in gates if gate not in worth and gate.name not in _LATER]
-    if all(gate.outcome == "not measured" for gate in form):
+    worth = [gate for gate in gates if gate["name"].startswith("worth")]
+    form = [gate for gate in gates if gate not in worth and gate["name"] not in _LATER]
+    if all(gate["outcome"] == "not measured" for gate in form):
         return None
-    outcomes = {gate.outcome for gate in gates}
+    outcomes = {gate["outcome"] for gate in gates}
     if "fail" in outcomes:
         return "FAIL"
     if any(map(_open, gates)):
         return "WARN"
-    return "PASS" if any(gate.outcome == "pass" for gate in worth) else "PASS on form; worth not measured"
+    return "PASS" if any(gate["outcome"] == "pass" for gate in worth) else "PASS on form; worth not measured"
 
 
 def sentence(gates: Sequence[Gate]) -> str:
@@ -172,46 +163,50 @@ def sentence(gates: Sequence[Gate]) -> str:
     word = verdict(gates)
     if word is None:
         return "No verdict: nothing was measured."
-    named = [f"{g.name} ({g.says})" for g in gates if (g.outcome == "fail" if word == "FAIL" else _open(g))]
+    named = [f"{g['name']} ({g['says']})" for g in gates if (g["outcome"] == "fail" if word == "FAIL" else _open(g))]
     return f"{word}: {'; '.join(named)}." if named else f"{word}."
 
 
 def _open(gate: Gate) -> bool:
     """Whether the gate leaves the verdict open; what needs real data may be missing."""
-    needs_real = gate.name == "contamination" or gate.name.startswith("worth")
-    return gate.outcome == "warn" or (gate.outcome == "not measured" and not needs_real)
+    needs_real = gate["name"] == "contamination" or gate["name"].startswith("worth")
+    return gate["outcome"] == "warn" or (gate["outcome"] == "not measured" and not needs_real)
 
 
 def _counted(part: Part, what: str) -> Measured:
-    if part.value is None:
-        return Measured(part.reason or "")
-    return Measured(Interval(part.value, part.value, part.value, part.n), f"{part.failed:,} of {part.n:,} {what}")
+    if part["value"] is None:
+        return Measured(part["reason"] or "")
+    value, n = part["value"], part["n"]
+    return Measured(Interval(value, value, value, n), f"{part['failed']:,} of {n:,} {what}")
 
 
 def _share(part: Part, what: str) -> Measured:
-    if part.value is None or part.interval is None:
-        return Measured(part.reason or "")
-    return Measured(Interval(part.value, *part.interval, part.n), f"{part.failed:,} of {part.n:,} {part.unit} {what}")
+    if part["value"] is None or part["interval"] is None:
+        return Measured(part["reason"] or "")
+    says = f"{part['failed']:,} of {part['n']:,} {part['unit']} {what}"
+    return Measured(Interval(part["value"], part["interval"][0], part["interval"][1], part["n"]), says)
 
 
-def _structure(total: Aggregate, completeness: Score, consistency: Score) -> Measured:
-    if not total.n:
-        return Measured("the dataset has no records")
-    missing = completeness.part("fields").detail["missing"]
-    given = {k: v for k, v in missing.items() if k != "conversation_id" and not (v == total.n and k in _OPTIONAL)}
-    shares = [
-        (1 - gone / total.n, total.n, f"{gone:,} of {total.n:,} records have no {name}") for name, gone in given.items()
-    ]
-    for part in (completeness.part("turns"), *(consistency.part(name) for name in _STRUCTURE)):
-        if part.value is not None:
-            what = part.name.replace("_", " ")
-            shares.append((part.value, part.n, f"{part.failed:,} of {part.n:,} {part.unit} fail the check of {what}"))
-    value, n, says = min(shares, default=(1.0, total.n, ""))
-    return Measured(Interval(value, value, value, n), says)
+def _structure(total: Counted, checks: Sequence[Check], facets: Facets, parts: Mapping[str, Part]) -> Measured:
+    n = total.n
+
+    def needed(name: str) -> bool:
+        """What no record has was not there to be had, but for label and text."""
+        return name == facets.label or bool(re.search(rf"\b{name}\b", facets.text or ""))
+
+    missing = {k: v for k, v in parts["fields"]["detail"]["missing"].items() if k != facets.id and (v < n or needed(k))}
+    shares = [(1 - gone / n, n, f"{gone:,} of {n:,} records have no {name}") for name, gone in missing.items()]
+    for name in dict.fromkeys(check.name for check in checks if check.gate == "schema and structure"):
+        part = parts[name]
+        if part["value"] is not None:
+            failed = f"{part['failed']:,} of {part['n']:,} {part['unit']}"
+            shares.append((part["value"], part["n"], f"{failed} fail the check of {name.replace('_', ' ')}"))
+    value, of, says = min(shares, default=(1.0, n, ""))
+    return Measured(Interval(value, value, value, of), says)
 
 
-def _enough(total: Aggregate, planned: Mapping[str, float]) -> Measured:
-    counts = {name: 0 for name, share in planned.items() if share > 0} | dict(total.counts["intent"])
+def _enough(total: Counted, planned: Mapping[str, float]) -> Measured:
+    counts = {name: 0 for name, share in planned.items() if share > 0} | dict(total.labels)
     if not counts:
         return Measured("no record has a label")
     label = min(counts, key=lambda name: (counts[name], name))
@@ -222,36 +217,36 @@ def _enough(total: Aggregate, planned: Mapping[str, float]) -> Measured:
     return Measured(Interval(least, least, least, n), says)
 
 
-def _fidelity(total: Aggregate, part: Part) -> Measured:
-    if part.value is None:
-        return Measured(part.reason or "")
-    low, high = part.interval or (part.value, part.value)
-    right = part.detail["out_of_fold_accuracy"]
-    rule = rules()["label fidelity"]
-    says = part.detail.get("finding") or (
-        f"{part.failed:,} of {part.n:,} read like another label, to a classifier that gets {right:.0%} right"
+def _fidelity(total: Counted, part: Part) -> Measured:
+    if part["value"] is None:
+        return Measured(part["reason"] or "")
+    ends = part["interval"] or (part["value"], part["value"])
+    right, rule = part["detail"]["out_of_fold_accuracy"], rules()["label fidelity"]
+    says = part["detail"].get("finding") or (
+        f"{part['failed']:,} of {part['n']:,} read like another label, to a classifier that gets {right:.0%} right"
     )
     # A list by a classifier that errs a lot, or has little to learn from, holds its own errors
     believed = rule["at_least"] if right >= rule["reads_well"] else rule["fails_below"]
-    return Measured(Interval(part.value, low, high, part.n), says, believed if _learnable(total) else 0.0)
+    return Measured(Interval(part["value"], ends[0], ends[1], part["n"]), says, believed if _learnable(total) else 0.0)
 
 
-def _apart(total: Aggregate, part: Part) -> Measured:
-    found = _share(part, f"read more like the label's nearest neighbour; least apart: {part.detail.get('least_apart')}")
+def _apart(total: Counted, part: Part) -> Measured:
+    least = part["detail"].get("least_apart")
+    found = _share(part, f"read more like the label's nearest neighbour; least apart: {least}")
     return found if _learnable(total) else found._replace(fails_below=0.0)
 
 
-def _learnable(total: Aggregate) -> bool:
-    return len(total.counts["intent"]) * LEARNABLE <= total.counts["intent"].total()
+def _learnable(total: Counted) -> bool:
+    return len(total.labels) * LEARNABLE <= total.labels.total()
 
 
-def _length(total: Aggregate, reference: ReferenceTexts | None) -> Measured:
+def _length(total: Counted, reference: ReferenceTexts | None) -> Measured:
     sample, people = total.sample, float(rules()["openings like people's"]["words"])
     who = "people's in short chats"
     if reference is not None and (sample["language"] == reference.language).any():
         sample = sample[sample["language"] == reference.language]
         people, who = float(np.median([len(text.split()) for text in reference.texts])), f"those of {reference.name}"
-    words = sample.sort_values("row")["opening"].str.split().str.len().to_numpy(dtype=float)
+    words = sample.sort_values("row")["text"].str.split().str.len().to_numpy(dtype=float)
     if len(words) < FEWEST:
         return Measured(f"{len(words)} openings are too few")
     from scipy.stats import quantile_test

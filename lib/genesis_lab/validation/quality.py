@@ -1,249 +1,197 @@
-"""Is this set of conversations good? Gates and their verdict, four scores, and what is wrong with which record."""
+"""Is this dataset good? Gates and their verdict, four scores, and what is wrong with which record."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial, reduce
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from genesis_lab.domains.base import Target
-from genesis_lab.domains.conversations.record import MAX_TEXT
-from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy
+from genesis_lab.domains import get_domain, recorded_domain
+from genesis_lab.domains.base import Domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.parallel import map_reduce
-from genesis_lab.validation import (
-    completeness,
-    consistency,
-    contamination,
-    diversity,
-    gates,
-    label_fidelity,
-    personal_data,
-    realism,
-)
-from genesis_lab.validation.aggregate import Aggregate, merge, trimmed
-from genesis_lab.validation.duplicates import signatures
-from genesis_lab.validation.scores import Offence, Part, Score
-from genesis_lab.validation.view import View, hashed, present, read
+from genesis_lab.validation import gates, variety
+from genesis_lab.validation.checks import (
+    LISTED,
+    SAMPLE_PER_CELL,
+    UNKNOWN_CELL,
+    Counted,
+    count,
+    merge,
+    parts_of,
+    share,
+)  # fmt: skip
+from genesis_lab.validation.text import hashed
 
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
-__all__ = ["Offence", "Part", "QualityReport", "Score", "aggregate", "finish", "validate"]
-
-SAMPLE_PER_CELL = 40
-
-_BLOCK = 25_000
-"""Records flattened at a time: bounds memory whatever the partition's size."""
-_UNKNOWN_CELL = 2_000
-"""Records sampled of those without a known intent and language."""
-_SAMPLED_TURNS = 40
-"""Turns of a sampled conversation that are kept, so that one with ten thousand can't fill the memory."""
-
-
-@dataclass(frozen=True)
-class QualityReport:
-    """The quality of a dataset.
-
-    `gates` decide the `verdict` (`gates.verdict`); what a dataset is worth is not asked here. `overall` is the mean of the
-    scores that could be measured, times 100, and decides nothing; `overall_basis` says which those are.
-    `not_measured` maps each score or ``score.part`` without a value to the reason. `personal_data` counts turns.
-    """
-
-    records: int
-    turns: int
-    verdict: str | None
-    gates: tuple[gates.Gate, ...]
-    overall: float | None
-    overall_basis: str
-    completeness: Score
-    consistency: Score
-    realism: Score
-    diversity: Score
-    contamination: Part
-    personal_data: Mapping[str, Part]
-    unreadable_columns: Mapping[str, str]
-    sample_size: int
-    sample_note: str
-    not_measured: Mapping[str, str]
-
-    @property
-    def scores(self) -> tuple[Score, ...]:
-        """The four scores."""
-        return (self.completeness, self.consistency, self.realism, self.diversity)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-safe fields."""
-        return asdict(self)
+SCORES = ("completeness", "consistency", "realism", "diversity")
+_EMPTY = "the dataset has no records"
 
 
 def validate(
     dataset: Dataset,
     *,
-    taxonomy: Taxonomy | None,
-    targets: Sequence[Target] | Mapping[str, Mapping[str, float]] = (),
-    reference: realism.ReferenceTexts | None = None,
-    embed: diversity.Embed | None = None,
+    domain: Domain | None = None,
+    reference: variety.ReferenceTexts | None = None,
+    embed: variety.Embed | None = None,
     sample_per_cell: int = SAMPLE_PER_CELL,
     seed: int = 0,
     partitions: int | None = None,
     executor: Any = None,
-) -> QualityReport:
-    """Measure a dataset of conversations, anyone's and however broken. `InvalidInput` for any other dataset.
+) -> dict[str, Any]:
+    """Measure a dataset, anyone's and however broken; what the report holds is in `finish`.
 
     Parameters
     ----------
-    taxonomy : the intents that may occur, with their categories; None leaves those checks unmeasured.
-    targets : the plan's target shares; only those of ``intent`` are used here.
+    domain : whose values may occur (a taxonomy's intents). Default: the one the dataset was generated with; where there is
+        none, checks that need it are not measured.
     reference : real utterances; without them realism is not measured.
     embed : texts to vectors of shape (n, d), for duplicates in meaning and a better eye on labels; None does without.
-    sample_per_cell : records of each intent × language in the sample on which classifiers and pairwise comparisons run.
+    sample_per_cell : records of each label and language in the sample on which classifiers and pairwise comparisons run.
     partitions, executor : how the work is cut and who does it (`genesis_lab.parallel`); no number depends on it.
+
+    Raises
+    ------
+    InvalidInput : the dataset's records have no checks.
     """
-    if dataset.domain != "conversations":
+    made = recorded_domain(dataset.manifest)
+    whose = domain or made or get_domain(dataset.domain)
+    if not whose.checks():
         raise InvalidInput(
-            f"The four quality scores are of conversations, {dataset.name} is a dataset of {dataset.domain}: "
+            f"The four quality scores are not of {whose.facets.unit}, and {dataset.name} is a dataset of {dataset.domain}: "
             f"use genesis audit {dataset.name}."
         )
-    shares = targets if isinstance(targets, Mapping) else {target.name: target.shares for target in targets}
-    work = partial(aggregate, taxonomy=taxonomy, sample_per_cell=sample_per_cell, seed=seed)
-    total: Aggregate = map_reduce(dataset, work, merge, partitions=partitions, executor=executor)
-    return finish(total, targets=shares, reference=reference, embed=embed, sample_per_cell=sample_per_cell, seed=seed)
+    planned = bool(domain or made)
+    work = partial(count, domain=whose, planned=planned, sample_per_cell=sample_per_cell, seed=seed)
+    total: Counted = map_reduce(dataset, work, merge, partitions=partitions, executor=executor)
+    targets = {target.name: target.shares for target in made.targets()} if made else {}
+    return finish(
+        total, whose, targets=targets, reference=reference, embed=embed, sample_per_cell=sample_per_cell, seed=seed
+    )
 
 
 def finish(
-    total: Aggregate,
+    total: Counted,
+    domain: Domain,
     *,
     targets: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
-    reference: realism.ReferenceTexts | None = None,
-    embed: diversity.Embed | None = None,
+    reference: variety.ReferenceTexts | None = None,
+    embed: variety.Embed | None = None,
     sample_per_cell: int = SAMPLE_PER_CELL,
     seed: int = 0,
-) -> QualityReport:
-    """The report of a merged aggregate; parameters as for `validate`."""
-    scores = (
-        completeness.finish(total),
-        consistency.finish(total, label_fidelity.finish(total, seed, embed)),
-        realism.finish(total, targets, reference, seed),
-        diversity.finish(total, embed),
-    )
-    copies = contamination.finish(total, None if reference is None else reference.texts)
-    overall, basis = _overall(scores)
-    apart = label_fidelity.separation(total, seed)
-    decided = gates.form_gates(total, scores, copies, apart, targets, reference)
-    return QualityReport(
-        records=total.n,
-        turns=total.turns,
-        verdict=gates.verdict(decided),
-        gates=decided,
-        overall=overall,
-        overall_basis=basis,
-        completeness=scores[0],
-        consistency=scores[1],
-        realism=scores[2],
-        diversity=scores[3],
-        contamination=copies,
-        personal_data={kind: _personal(total, kind) for kind in personal_data.KINDS},
-        unreadable_columns={entry.split(": ")[0]: entry.split(": ", 1)[1] for entry in total.counts["problems"]},
-        sample_size=len(total.sample),
-        sample_note=f"the {sample_per_cell} of each known intent and language, and the {_UNKNOWN_CELL:,} others, whose "
-        f"id and opening have the smallest hash (seed {seed})",
-        not_measured=_not_measured(scores, copies),
-    )
+) -> dict[str, Any]:
+    """The report of what was counted, JSON-safe; parameters as for `validate`, `targets` are the plan's shares.
 
-
-def aggregate(
-    table: pa.Table, *, taxonomy: Taxonomy | None, sample_per_cell: int = SAMPLE_PER_CELL, seed: int = 0
-) -> Aggregate:
-    """What `validate` needs of one partition."""
-    starts = range(0, max(table.num_rows, 1), _BLOCK)
-    return reduce(merge, (_block(table.slice(s, _BLOCK), taxonomy, sample_per_cell, seed) for s in starts))
-
-
-def _block(table: pa.Table, taxonomy: Taxonomy | None, sample_per_cell: int, seed: int) -> Aggregate:
-    view = read(table)
-    consistent, spellings = consistency.checks(view, taxonomy)
-    words, intent, language = view.opening_words, view.fields["intent"], view.fields["language"]
-    ids = view.fields["conversation_id"]
-    spoken = np.asarray(pc.not_equal(words, ""))
-    opening = np.where(spoken, hashed(words) | np.uint64(1), np.uint64(0))
-    intents = np.where(present(intent), hashed(intent) | np.uint64(1), np.uint64(0))
-    columns = {
-        "opening": opening,
-        "intent": intents,
-        "cell": intents ^ (hashed(language) >> np.uint64(1)),
-        "language": hashed(language),
-        "prefix": diversity.first_words(words),
-        "signature": signatures(words),
+    Returns
+    -------
+    ``gates`` decide the ``verdict`` (`gates.verdict`); what a dataset is worth is not asked here. ``overall`` is the mean of
+    the scores that could be measured, times 100, and decides nothing; ``overall_basis`` says which those are.
+    ``not_measured`` maps each score or ``score.part`` without a value to the reason. ``personal_data`` counts turns.
+    """
+    checks, facets = domain.checks(), domain.facets
+    complete = [_fields(total), *parts_of(total, checks, "completeness"), _unique_ids(total)]
+    consistent = parts_of(total, checks, "consistency")
+    if facets.label:
+        consistent += [_one_label(total), variety.label_fidelity(total, facets.unit, seed, embed)]
+    real, compared, why = variety.realism(total, reference, seed)
+    scores = {
+        "completeness": _score("completeness", total.n, complete),
+        "consistency": _score("consistency", total.n, consistent, None if total.n else _EMPTY),
+        "realism": _score("realism", compared, real, why),
+        "diversity": _score(
+            "diversity", total.n, variety.diversity(total, embed) if total.n else [], None if total.n else _EMPTY
+        ),
     }
-    problems = Counter(dict.fromkeys((f"{name}: {what}" for name, what in view.problems.items()), 1))
-    return Aggregate(
-        n=view.n,
-        turns=len(view.turn_row),
-        ids=(ids,),
-        checks=completeness.checks(view) | consistent | personal_data.checks(view),
-        counts={
-            "spelling": spellings,
-            "problems": problems,
-            "intent": Counter({e["values"]: e["counts"] for e in intent.drop_null().value_counts().to_pylist()}),
+    copies = variety.copies(total, None if reference is None else reference.texts)
+    apart = variety.separation(total, seed)
+    decided = gates.form_gates(total, checks, facets, scores, copies, apart, targets, reference)
+    measured = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+    left_out = [f"{name} ({score['reason']})" for name, score in scores.items() if score["value"] is None]
+    basis = f"mean of {', '.join(measured)} × 100" + f"; left out: {', '.join(left_out)}" * bool(left_out)
+    reasons = {name: score["reason"] for name, score in scores.items() if score["reason"]}
+    reasons |= {f"{name}.{p['name']}": p["reason"] for name, s in scores.items() for p in s["parts"] if p["reason"]}
+    return {
+        "records": total.n,
+        **total.elements,
+        "verdict": gates.verdict(decided),
+        "gates": decided,
+        "overall": 100 * float(np.mean(list(measured.values()))) if measured else None,
+        "overall_basis": basis if measured else "none of the four scores could be measured",
+        **scores,
+        "contamination": copies,
+        "personal_data": {
+            p["name"]: p | {"value": None, "interval": None, "reason": "counted, not scored"}
+            for p in parts_of(total, checks, "personal_data")
         },
-        columns={name: (array,) for name, array in columns.items()},
-        sample=_sample(view, np.flatnonzero(spoken), taxonomy, sample_per_cell, seed),
+        "unreadable_columns": total.unreadable,
+        "sample_size": len(total.sample),
+        "sample_note": f"the {sample_per_cell} of each known intent and language, and the {UNKNOWN_CELL:,} others, whose "
+        f"id and opening have the smallest hash (seed {seed})",
+        "not_measured": reasons | ({"contamination": copies["reason"]} if copies["reason"] else {}),
+    }
+
+
+def _score(name: str, n: int, parts: Sequence[dict[str, Any]], reason: str | None = None) -> dict[str, Any]:
+    """The mean of the parts that could be measured, in [0, 1]; None when `reason` is given or none could."""
+    values = [one["value"] for one in parts if one["value"] is not None]
+    if reason is None and not values:
+        reasons = {one["reason"] for one in parts if one["reason"]}
+        reason = reasons.pop() if len(reasons) == 1 else "none of its parts could be measured"
+    value = None if reason else float(sum(values) / len(values))
+    return {"name": name, "value": value, "n": n, "parts": list(parts), "reason": reason}
+
+
+def _fields(total: Counted) -> dict[str, Any]:
+    fields = {name[4:]: found for name, found in total.found.items() if name.startswith("has.")}
+    first = sorted((offence for _, _, offences in fields.values() for offence in offences), key=lambda pair: pair[0])
+    checked, failed = sum(found[0] for found in fields.values()), sum(found[1] for found in fields.values())
+    meaning = f"share of the {len(fields)} fields of the schema that are there and not empty, over all records"
+    missing = {name: found[1] for name, found in fields.items() if found[1]}
+    return share(
+        "fields",
+        checked,
+        failed,
+        "fields",
+        meaning,
+        _EMPTY,
+        offences=total.offences(first),
+        detail={"missing": missing},
     )
 
 
-def _sample(view: View, rows: NDArray[np.int64], taxonomy: Taxonomy | None, per_cell: int, seed: int) -> pd.DataFrame:
-    at = pa.array(rows)
-    fields = {name: view.fields[name] for name in ("conversation_id", "intent", "language")}
-    fields |= {"opening": view.opening, "words": view.opening_words}
-    text = {name: array.take(at).fill_null("") for name, array in fields.items()}
-    key = hashed(pc.binary_join_element_wise(text["words"], text.pop("conversation_id"), str(seed), "|"))
-    columns = {name: pd.Series(array.to_pylist(), dtype=object) for name, array in text.items()}
-    frame = pd.DataFrame({"row": rows, "key": key} | columns)
-    known = frame["intent"].isin(taxonomy.names if taxonomy else ()) & frame["language"].isin(LANGUAGES)
-    frame["cell"] = (frame["intent"] + "/" + frame["language"]).where(known, "")
-    frame["limit"] = np.where(known, per_cell, _UNKNOWN_CELL)
-    kept = trimmed(frame)
-    return kept.assign(text=[_whole(view, row) for row in kept["row"]])
-
-
-def _whole(view: View, row: int) -> str:
-    turns = view.text.slice(int(view.starts[row]), int(view.lengths[row])).to_pylist()
-    return " ".join(text[:MAX_TEXT] for text in turns[:_SAMPLED_TURNS] if text)
-
-
-def _overall(scores: Sequence[Score]) -> tuple[float | None, str]:
-    measured = [score for score in scores if score.value is not None]
-    if not measured:
-        return None, "none of the four scores could be measured"
-    basis = f"mean of {', '.join(score.name for score in measured)} × 100"
-    left_out = [f"{score.name} ({score.reason})" for score in scores if score.value is None]
-    return 100 * float(np.mean([s.value for s in measured])), basis + (
-        f"; left out: {', '.join(left_out)}" * bool(left_out)
-    )
-
-
-def _personal(total: Aggregate, kind: str) -> Part:
-    check = total.checks[kind]
-    what = personal_data.KINDS[kind]
-    return Part(
-        kind, None, check.checked, "turns", f"turns that hold {what}; counted, not scored", failed=check.failed,
-        offences=total.offences(check.first), reason="counted, not scored",
+def _unique_ids(total: Counted) -> dict[str, Any]:
+    ids = pa.chunked_array(total.ids, pa.string()).combine_chunks()
+    has = ids.is_valid()
+    rows = np.flatnonzero(has)
+    distinct, first, inverse = np.unique(hashed(ids.filter(has)), return_index=True, return_inverse=True)
+    repeats = np.flatnonzero(first[inverse] != np.arange(len(rows)))
+    failures = [(int(rows[i]), f"the id of row {rows[first[inverse[i]]]} again") for i in repeats]
+    failures += [(int(row), "there is no id") for row in np.flatnonzero(pc.invert(has))]
+    return share(
+        "unique_ids", total.n, len(failures), "records", "share of records whose id is there and is no earlier record's",
+        _EMPTY, offences=total.offences(sorted(failures)), detail={"distinct": len(distinct), "missing": ids.null_count},
     )  # fmt: skip
 
 
-def _not_measured(scores: Sequence[Score], copies: Part) -> dict[str, str]:
-    reasons = {score.name: score.reason for score in scores if score.reason}
-    reasons |= {f"{s.name}.{p.name}": p.reason for s in scores for p in s.parts if p.reason}
-    if copies.reason:
-        reasons[copies.name] = copies.reason
-    return reasons
+def _one_label(total: Counted) -> dict[str, Any]:
+    """Records whose opening also occurs under another label."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": total.column("text"), "label": total.column("label")})
+    told = frame[(frame["text"] != 0) & (frame["label"] != 0)]
+    rows = told.index[told.groupby("text")["label"].transform("nunique") > 1]
+    failures = [(int(row), "the same opening has another intent elsewhere") for row in rows[:LISTED]]
+    return share(
+        "one_label", len(told), len(rows), "records", "share whose opening does not occur under another intent as well",
+        "no record has an intent and an opening", offences=total.offences(failures),
+    )  # fmt: skip
+
+
+__all__ = ["count", "finish", "merge", "validate"]

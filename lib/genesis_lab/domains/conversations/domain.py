@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from genesis_lab.domains.base import Answer, Domain, Facets, Prompt, Provenance, Spec, Target
+from genesis_lab.domains.base import Answer, Check, Domain, Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.checks import checks
 from genesis_lab.domains.conversations.foreign import ChatReader, turns_as_text
 from genesis_lab.domains.conversations.grammar import Grammar
 from genesis_lab.domains.conversations.opening import opening_sql, role_of
@@ -152,6 +153,10 @@ class Conversations(Domain):
     config_type = ConversationsConfig
 
     config: ConversationsConfig
+
+    def checks(self) -> list[Check]:
+        """What may be wrong with a conversation."""
+        return checks(self.taxonomy)
 
     @cached_property
     def taxonomy(self) -> Taxonomy:

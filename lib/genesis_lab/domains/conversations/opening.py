@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from genesis_lab.domains.conversations.record import Speaker
-from genesis_lab.texts import normal, same_words
+from genesis_lab.texts import normal, normal_sql, same_words
 from genesis_lab.yamls import read_yaml
 
 
@@ -44,12 +44,22 @@ def opening(turns: Iterable[Mapping[str, Any] | None] | None) -> str | None:
 
 def opening_sql() -> str:
     """`opening` as SQL over the column ``turns``."""
-    found = read_yaml(Path(__file__).with_name("speakers.yaml"))
-    customer, agent = (", ".join(f"'{name}'" for name in found[role]) for role in ("customer", "agent"))
-    role = r"trim(regexp_replace(lower(strip_accents(turn.speaker)), '[^a-z]+', ' ', 'g'))"
-    first = f"list_filter(turns, lambda turn: {role} IN ({customer}))"
-    other = f"list_filter(turns, lambda turn: coalesce({role} NOT IN ({agent}), true) AND trim(turn.text) <> '')"
-    return f"nullif(trim(CASE WHEN len({first}) > 0 THEN {first}[1].text ELSE {other}[1].text END), '')"
+    role, text = role_sql("turn.speaker"), normal_sql("turn.text")
+    own = f"list_filter(turns, lambda turn: {role} = 'customer')"
+    other = f"list_filter(turns, lambda turn: turn IS NOT NULL AND {role} IS NULL AND {text} IS NOT NULL)"
+    found = f"list_transform(CASE WHEN len({own}) > 0 THEN {own} ELSE {other} END, lambda turn: {text})[1]"
+    return f"CASE WHEN turns[1].speaker = 'customer' THEN {normal_sql('turns[1].text')} ELSE {found} END"
+
+
+def role_sql(speaker: str) -> str:
+    """`role_of` as SQL."""
+    plain = rf"regexp_replace(lower(strip_accents({speaker})), '[^\p{{L}}\p{{N}}]+', ' ', 'g')"
+    name = f"regexp_replace(trim({plain}), '[ 0-9]+$', '')"
+    known = ""
+    for role in get_args(Speaker):
+        names = ", ".join(f"'{said}'" for said, whose in _roles().items() if whose == role)
+        known += f" WHEN {name} IN ({names}) THEN '{role}'"
+    return f"(CASE WHEN {speaker} IN ('customer', 'agent') THEN {speaker}{known} END)"
 
 
 @cache

@@ -1,8 +1,8 @@
-"""Which texts are nearly the same: MinHash signatures, one per text and so made anywhere, and their clusters."""
+"""Which texts are the same, and which nearly: hashes and MinHash signatures, one per text and so made anywhere, and their groups."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from genesis_lab.validation.view import normalised
+from genesis_lab.texts import same_words
 
 THRESHOLD = 0.8
 """Jaccard similarity of character 5-grams from which two texts are near duplicates."""
@@ -28,9 +28,27 @@ def groups(texts: Sequence[str], threshold: float = THRESHOLD) -> NDArray[np.int
 
     Numbers count up in order of first appearance; every text without words is a cluster of its own.
     """
-    words = normalised(pa.array(texts, pa.string()))
+    words = normalised(texts)
     first, second = near_pairs(signatures(words), pc.not_equal(words, "").to_numpy(zero_copy_only=False), threshold)
     return clusters(first, second, len(words))
+
+
+def normalised(texts: Iterable[str | None]) -> pa.StringArray:
+    """`genesis_lab.texts.same_words` of each text; None becomes empty."""
+    return pa.array([same_words(text or "") for text in texts], pa.string())
+
+
+def hashed(texts: pa.Array) -> NDArray[np.uint64]:
+    """64-bit hash of each text (null as empty), the same in every process."""
+    from pandas.util import hash_array
+
+    values = np.array(texts.fill_null("").to_pylist(), dtype=object)
+    return hash_array(values, categorize=False) if len(values) else np.empty(0, np.uint64)
+
+
+def first_words(words: pa.StringArray) -> NDArray[np.uint64]:
+    """Hash of the first three words of each normalised text."""
+    return hashed(pc.extract_regex(words, r"^(?P<start>\S+(?: \S+){0,2})").field("start"))
 
 
 def signatures(words: pa.StringArray) -> NDArray[np.uint16]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from genesis_lab.validation.personal_data import kinds_in
+from genesis_lab.domains.conversations.checks import kinds_in
 
 
 @pytest.mark.parametrize(
