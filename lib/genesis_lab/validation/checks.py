@@ -208,7 +208,9 @@ def _block(table: pa.Table, domain: Domain, planned: bool, per_cell: int, seed: 
         key = (frame["words"] + "|" + frame.pop("id") + f"|{seed}").tolist()
         sample = _smallest(frame.assign(key=hashed(pa.array(key, pa.string())))[frame["words"] != ""])
         connection.register("wanted", sample[["row"]])
-        spoken = f"array_to_string(list_transform(({facets.texts or '[]'})[:{_HEARD}], lambda text: left(text, 1000)), ' ')"
+        spoken = (
+            f"array_to_string(list_transform(({facets.texts or '[]'})[:{_HEARD}], lambda text: left(text, 1000)), ' ')"
+        )
         body = f"SELECT row, {spoken if facets.texts else facets.text or 'NULL'} AS body FROM records JOIN wanted USING (row)"
         sample = sample.merge(connection.sql(body).df(), on="row", how="left")
     labels = Counter({e["values"]: e["counts"] for e in records["label"].drop_null().value_counts().to_pylist()})
