@@ -9,7 +9,9 @@ from genesis_lab.reporting.progress import progress
 
 
 def test_nobody_watching_means_one_line_per_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(progress(range(3), "Embedding", unit="texts")) == [0, 1, 2]
+    with progress(3, "Embedding", unit="texts") as bar:
+        for _ in range(3):
+            bar.advance()
     assert capsys.readouterr().err == "Embedding: 3 of 3 texts\n"
 
 
@@ -37,7 +39,9 @@ def test_a_terminal_gets_one_line_that_is_written_over(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "viewer", lambda: "terminal")
-    list(progress(range(100), "Embedding"))
+    with progress(100, "Embedding") as bar:
+        for _ in range(100):
+            bar.advance()
     written = capsys.readouterr().err
     assert written.count("\n") == 1 and "100 of 100" in written and "took 0:00" in written
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.errors import InvalidInput, MissingDependency, sentence
 from genesis_lab.reporting.frontend import display, viewer
 from genesis_lab.reporting.html import cell_text, escape, facts
 
@@ -116,17 +116,6 @@ def build(shown: Form[Model], *, choices: Mapping[str, Choices], hide: set[str],
         field.on_change(refresh)
     refresh()
     shown.widget = w.VBox([*rows, status], layout={"max_width": "720px"})
-
-
-def sentence(error: ValidationError) -> str:
-    """The first thing that is wrong, as one sentence."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:] if not where else message
-    got = "" if first["type"] == "value_error" else f", got {cell_text(first['input'])}"
-    more = len(error.errors()) - 1
-    return (f"{where}: {message}{got}" if where else message) + (f" (and {more} more)" if more else "") + "."
 
 
 def rebalance(percents: Mapping[str, int], changed: str) -> dict[str, int]:
@@ -244,69 +233,54 @@ def _picker(value: Iterable[str], choices: Choices) -> _Field:
     import ipywidgets as w
 
     groups = dict(choices) if isinstance(choices, Mapping) else {"": list(choices)}
-    chosen = {str(v) for v in value}
+    chosen, wide = {str(v) for v in value}, {"width": "330px", "margin": "0"}
     boxes = {
-        name: w.Checkbox(value=name in chosen, description=name, indent=False, layout={"width": "330px", "margin": "0"})
+        name: w.Checkbox(value=name in chosen, description=name, indent=False, layout=wide)
         for names in groups.values()
         for name in names
     }
-    search = w.Text(placeholder="search", continuous_update=True, layout={"width": "240px"})
-    all_, none = (w.Button(description=text, layout={"width": "110px"}) for text in ("choose all", "choose none"))
-    count = w.HTML()
+    search, count = w.Text(placeholder="search", layout={"width": "240px"}), w.HTML()
     field = _Field(w.VBox(), lambda: tuple(n for n, box in boxes.items() if box.value), list(boxes.values()))
 
-    def set_all(names: Iterable[str], on: bool) -> None:
-        field.quiet = True
-        for name in names:
-            boxes[name].value = on
-        field.quiet = False
-        field.changed(None)
+    def found(names: Iterable[str]) -> list[str]:
+        return [name for name in names if search.value.strip().lower().replace(" ", "_") in name.lower()]
 
-    def found() -> list[str]:
-        return [n for n in boxes if search.value.strip().lower().replace(" ", "_") in n.lower()]
+    def button(text: str, names: Iterable[str], on: Callable[[list[str]], bool]) -> Any:
+        def click(_: object) -> None:
+            hits = found(names)
+            state, field.quiet = on(hits), True
+            for name in hits:
+                boxes[name].value = state
+            field.quiet = False
+            field.changed(None)
 
-    def unfold(_: object) -> None:
-        arrange()
-        recount()
+        pressed = w.Button(description=text, layout={"width": "110px"})
+        pressed.on_click(click)
+        return pressed
 
-    panels, headings = [], []
+    panels = {}
     for group, names in groups.items():
-        grid = w.HBox([boxes[n] for n in names], layout={"flex_flow": "row wrap", "padding": "0 0 0 12px"})
-        if not group:
-            panels.append(grid)
-            continue
-        head = w.ToggleButton(description=group, icon="", layout={"width": "300px"}, tooltip="show or hide the intents")
-        whole = w.Button(description="all / none", layout={"width": "90px"})
-        whole.on_click(lambda _, names=names: set_all(names, not all(boxes[n].value for n in names)))
-        grid.layout.display = "none"
-        head.observe(unfold, names="value")
-        headings.append((head, grid, list(names)))
-        panels.append(w.VBox([w.HBox([head, whole]), grid]))
+        grid = w.HBox([boxes[n] for n in names], layout={"flex_flow": "row wrap"})
+        whole = button("all / none", names, lambda hits: not all(boxes[n].value for n in hits))
+        panels[group] = w.Accordion([w.VBox([whole, grid])]) if group else grid
 
-    def arrange(*_: object) -> None:
-        hits = set(found())
-        for name, box in boxes.items():
-            box.layout.display = None if name in hits else "none"
-        for (head, grid, names), panel in zip(headings, panels, strict=bool(headings)):
-            here = [n for n in names if n in hits]
-            grid.layout.display = None if here and (head.value or search.value.strip()) else "none"
-            panel.layout.display = None if here else "none"
-
-    def recount() -> None:
+    def refresh(*_: object) -> None:
+        for (group, panel), names in zip(panels.items(), groups.values(), strict=True):
+            hits = found(names)
+            for name in names:
+                boxes[name].layout.display = None if name in hits else "none"
+            panel.layout.display = None if hits else "none"
+            if group:
+                panel.titles = (f"{group} ({sum(boxes[n].value for n in names)}/{len(names)})",)
+                panel.selected_index = 0 if search.value.strip() else panel.selected_index
         picked = sum(box.value for box in boxes.values())
         count.value = f"{picked} of {len(boxes)} chosen" if picked else f"none chosen: all {len(boxes)}"
-        for head, _, names in headings:
-            head.description = (
-                f"{'▾' if head.value else '▸'} {names_of[head]} ({sum(boxes[n].value for n in names)}/{len(names)})"
-            )
 
-    names_of = {head: head.description for head, _, _ in headings}
-    search.observe(arrange, names="value")
-    all_.on_click(lambda _: set_all(found(), True))
-    none.on_click(lambda _: set_all(found(), False))
-    field.on_change(recount)
-    recount()
-    field.widget.children = [w.HBox([search, all_, none, count]), *panels]
+    search.observe(refresh, names="value")
+    field.on_change(refresh)
+    refresh()
+    every = (button("choose all", boxes, lambda _: True), button("choose none", boxes, lambda _: False))
+    field.widget.children = [w.HBox([search, *every, count]), *panels.values()]
     return field
 
 

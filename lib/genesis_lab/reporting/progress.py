@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
 from shutil import get_terminal_size
-from types import TracebackType
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any
 
 from genesis_lab.reporting.frontend import display, in_kernel, viewer
 from genesis_lab.reporting.html import Html, escape
@@ -15,28 +13,9 @@ from genesis_lab.reporting.style import BLUE, LINE, MUTED
 
 _REDRAW_S = 0.2
 
-T = TypeVar("T")
-
-
-class Standing(Protocol):
-    """Where some work stands, as the generation engine reports it. It may have `details`: lines to show below the bar."""
-
-    @property
-    def done(self) -> int: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def rejected(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def eta_s(self) -> float | None: ...
-    @property
-    def cost_usd(self) -> float | None: ...
-
 
 class Bar:
-    """Progress of one stage: a context manager. Call `advance` after each piece, or call the bar with a `Standing`."""
+    """Progress of one stage: a context manager. Call `advance` after each piece, or call the bar with what the engine reports."""
 
     def __init__(self, total: int | None, label: str, unit: str) -> None:
         self.label, self.unit, self.total = label, unit, total
@@ -67,16 +46,14 @@ class Bar:
         self.total = total or self.total
         self.advance(done - self.done)
 
-    def __call__(self, standing: Standing) -> None:
-        """Show `standing`: the bar is the engine's ``on_progress``."""
+    def __call__(self, standing: Any) -> None:
+        """Show where the generation engine stands, whose ``on_progress`` the bar is; its `details` are lines below the bar."""
         self.done, self.total, self.rejected = standing.done, standing.total, standing.rejected
         self.rate, self.eta_s, self.cost_usd = standing.rate, standing.eta_s, standing.cost_usd
         self.details = tuple(getattr(standing, "details", ()))
         self._draw()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         stopped = kind is not None
         if self._viewer == "nobody":
             # In a kernel this is part of the committed output, so it says nothing that differs between runs.
@@ -131,29 +108,18 @@ class Bar:
             self._handle.update(page)
 
 
-@overload
-def progress(work: int | None, label: str, *, unit: str = "") -> Bar: ...
-@overload
-def progress(work: Iterable[T], label: str, *, unit: str = "") -> Iterator[T]: ...
-def progress(work: Any, label: str, *, unit: str = "") -> Any:
-    """Show the progress of `work`: done of total, rate, time left, cost so far.
+def progress(total: int | None, label: str, *, unit: str = "") -> Bar:
+    """Show the progress of `total` pieces (None: unknown) of work: done of total, rate, time left, cost so far.
 
     Parameters
     ----------
-    work : what to go through, or the number of pieces (None: unknown) when the work reports by itself.
     label : what is being done, for example ``"Embedding"``.
-    unit : what is counted, for example ``"texts"``.
-
-    Returns
-    -------
-    For an iterable, the same items one by one. For a number, a `Bar`::
+    unit : what is counted, for example ``"texts"``::
 
         with progress(plan.total, "Generating", unit="conversations") as bar:
             generate(…, on_progress=bar)
     """
-    if work is None or isinstance(work, int):
-        return Bar(work, label, unit)
-    return _through(work, label, unit)
+    return Bar(total, label, unit)
 
 
 def duration(seconds: float) -> str:
@@ -161,10 +127,3 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
-
-
-def _through(items: Iterable[T], label: str, unit: str) -> Iterator[T]:
-    with Bar(len(items) if isinstance(items, Sized) else None, label, unit) as bar:
-        for item in items:
-            yield item
-            bar.advance()
