@@ -476,7 +476,7 @@ def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task
     seed = (spec.seed + task.candidate) % 2**31
     key = request_key(
         domain.name, domain.prompt_version, prompt.system, messages, teacher.identity,
-        asdict(sampling), prompt.schema, seed,
+        vars(sampling), prompt.schema, seed,
     )  # fmt: skip
     return Request(
         key=key,
