@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +53,8 @@ def read_json(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     last = fitting[-1][0] if fitting else 0
     cut = next((start for start in found.cut if start >= last), len(text))
     if fitting and not any(f'"{name}"' in text[cut:] for name in required):
-        return dict(normal(fitting[-1][1]))
+        as_it_is = text.isascii() or unicodedata.is_normalized("NFC", text)  # then only escapes can be otherwise
+        return dict(fitting[-1][1] if as_it_is and "\\u" not in text else normal(fitting[-1][1]))
     raise ParseFailure(_reason(text, found, required, schema))
 
 
@@ -152,7 +154,7 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 1) -> Any:
             return None
         items = [_fitted(item, schema.get("items") or {}, depth + 1) for item in value]
         return None if any(item is None for item in items) else items
-    fields, required = schema.get("properties") or {}, list(schema.get("required") or ())
+    fields, required = schema.get("properties") or {}, schema.get("required") or ()
     if isinstance(value, list):
         if len(value) == 1 and (fit := _fitted(value[0], schema, depth + 1)) is not None:
             return fit

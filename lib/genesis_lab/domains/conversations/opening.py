@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +20,12 @@ def role_of(speaker: Any) -> Speaker | None:
     >>> role_of("USER"), role_of("Agente 2"), role_of("Bob")
     ('customer', 'agent', None)
     """
-    return _roles().get(same_words(speaker).rstrip(" 0123456789")) if isinstance(speaker, str) else None
+    return _role(speaker) if isinstance(speaker, str) else None
+
+
+@lru_cache(4096)
+def _role(speaker: str) -> Speaker | None:
+    return _roles().get(same_words(speaker).rstrip(" 0123456789"))
 
 
 def opening(turns: Iterable[Mapping[str, Any] | None] | None) -> str | None:
