@@ -18,7 +18,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,16 +88,15 @@ class Bucket:
         self.unknown = per_minute is None
         self.ceiling = math.inf if per_minute is None else SHARE * per_minute / 60
         self.rate = 0.0 if self.unknown else self.ceiling
-        self.level = self.spent = self.taken = self.largest = 0.0
+        self.level = self.spent = self.largest = 0.0
         self.started = self.filled_at = now
         self.shared = 1.0
         self.wanted = False
         self.last_cut = -math.inf
         self.highest = math.inf
         self.quiet_requests = 0
-        self.marks: deque[tuple[float, float, float]] = deque(maxlen=12)
-        """Moments at which the service's bucket was empty: time, units spent until then, units taken until then
-        (which is more by what was given back)."""
+        self.marks: deque[tuple[float, float]] = deque(maxlen=12)
+        """Moments at which the service's bucket was empty: time, units spent until then."""
 
     @property
     def burst(self) -> float:
@@ -133,14 +132,13 @@ class Bucket:
         self.shared *= factor
         self.highest = math.inf
         self.marks.clear()
-        self.marks.append((now, self.spent, self.taken))
+        self.marks.append((now, self.spent))
 
     def take(self, cost: float, now: float) -> None:
         if not self.marks:
-            self.marks.append((now, 0.0, 0.0))
+            self.marks.append((now, 0.0))
         self.level -= cost
         self.spent += cost
-        self.taken += cost
 
     def give_back(self, amount: float, now: float) -> None:
         """`amount` may be negative: an answer cost more than was reserved for it."""
@@ -165,20 +163,19 @@ class Bucket:
         """
         self.level = min(self.level, 0.0)
         if sent_at < self.last_cut or now - self.last_cut < 1.0 or again:
-            self.marks[-1] = (now, self.spent, self.taken)
+            self.marks[-1] = (now, self.spent)
             return
         rate = self.rate if self.rate < math.inf else self.spent / max(now - self.started, 1.0)
-        low, self.highest, bound = self._possible(cost, now)
+        low, self.highest = self._possible(cost, now)
         delivered = (low + self.highest) / 2
-        self.rate = max(min(max(delivered, DEEPEST_CUT * rate), 0.98 * rate, bound), cost / SLOWEST_S)
-        self.marks.append((now, self.spent, self.taken))
+        self.rate = max(min(max(delivered, DEEPEST_CUT * rate), 0.98 * rate), cost / SLOWEST_S)
+        self.marks.append((now, self.spent))
         self.last_cut, self.quiet_requests = now, 0
 
-    def _possible(self, cost: float, now: float) -> tuple[float, float, float]:
-        """The rates of the service, units/s, that agree with its latest refusals: lowest, highest, and a bound that
-        holds even if the service could not keep what was given back (its bucket was full)."""
-        low, high, bound = -math.inf, math.inf, math.inf
-        for age, (then, spent_then, taken_then) in enumerate(reversed(self.marks)):
+    def _possible(self, cost: float, now: float) -> tuple[float, float]:
+        """The rates of the service, units/s, that agree with its latest refusals: lowest and highest."""
+        low, high = -math.inf, math.inf
+        for age, (then, spent_then) in enumerate(reversed(self.marks)):
             seconds = max(now - then, 1e-3)
             delivered = self.spent - spent_then
             lowest, highest = (delivered - cost) / seconds, (max(delivered, 0.0) + cost) / seconds
@@ -187,8 +184,7 @@ class Bucket:
                     self.marks.popleft()
                 break
             low, high = max(low, lowest), min(high, highest)
-            bound = min(bound, (self.taken - taken_then + cost) / seconds)
-        return low, high, bound
+        return low, high
 
 
 class Neighbours:
@@ -238,12 +234,6 @@ class Reservation:
     sent_at: float
 
 
-@dataclass(order=True)
-class _Waiter:
-    place: int
-    changed: Any = field(compare=False)
-
-
 class Ledger:
     """Lets requests out as fast as the quota allows, in order. One for each quota, shared by all threads.
 
@@ -260,7 +250,7 @@ class Ledger:
         self.clock = clock
         self._neighbours, self._sharing = neighbours, 1
         self._lock = threading.Lock()
-        self._queue: list[_Waiter] = []
+        self._queue: list[tuple[int, Any]] = []
         self._places = itertools.count()
         self._in_flight: set[Reservation] = set()
         self._feeler: Reservation | None = None
@@ -296,7 +286,7 @@ class Ledger:
         """
         with self._lock:
             condition = self.clock.condition(self._lock)
-            waiter = _Waiter(next(self._places) if place is None else place, condition)
+            waiter = (next(self._places) if place is None else place, condition)
             heapq.heappush(self._queue, waiter)
             try:
                 while True:
@@ -309,7 +299,7 @@ class Ledger:
                 self._queue.remove(waiter)
                 heapq.heapify(self._queue)
                 self._wake()
-            reservation = Reservation(tokens, waiter.place, self.clock.now())
+            reservation = Reservation(tokens, waiter[0], self.clock.now())
             self._tokens.take(tokens, reservation.sent_at)
             self._requests.take(1, reservation.sent_at)
             self._in_flight.add(reservation)
@@ -363,7 +353,6 @@ class Ledger:
             self._requests.give_back(1, now)
             about_requests = self._about_requests(scope)
             bucket, cost = (self._requests, 1.0) if about_requests else (self._tokens, reservation.tokens)
-            bucket.taken -= cost
             bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
             if now >= self._held_until:
                 self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
@@ -382,7 +371,7 @@ class Ledger:
         not touched."""
         with self._lock:
             self._stopped.setdefault(who, error)
-            for condition in (*(waiter.changed for waiter in self._queue), *self._resting):
+            for condition in (*(condition for _, condition in self._queue), *self._resting):
                 condition.notify()
 
     @property
@@ -464,7 +453,7 @@ class Ledger:
 
     def _wake(self) -> None:
         if self._queue:
-            self._queue[0].changed.notify()
+            self._queue[0][1].notify()
 
 
 _shared: dict[Hashable, Ledger] = {}
