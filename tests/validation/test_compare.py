@@ -29,37 +29,37 @@ def made(
 def test_the_dataset_that_teaches_better_is_named_with_its_corrected_p(tmp_path: Path) -> None:
     (good, card), (poor, poor_card) = made(tmp_path / "good", 20), made(tmp_path / "poor", 20, clear=0.02)
     found = compare(good, poor, scorecards=(card, poor_card))
-    assert [one.verdict for one in found.worth] == ["a is better", "a is better"]
-    first = found.worth[0]
-    assert first.difference.low > 0 and first.p <= first.p_holm < 0.05
-    assert first.difference.estimate == pytest.approx(first.accuracy_a - first.accuracy_b)
-    assert found.verdict.startswith("good teaches better on errands test (n = 100) (TF-IDF")
-    assert compare(poor, good, scorecards=(poor_card, card)).verdict.startswith("good teaches better")
+    assert [one["verdict"] for one in found["worth"]] == ["a is better", "a is better"]
+    first = found["worth"][0]
+    assert first["difference"]["low"] > 0 and first["p"] <= first["p_holm"] < 0.05
+    assert first["difference"]["estimate"] == pytest.approx(first["accuracy_a"] - first["accuracy_b"])
+    assert found["verdict"].startswith("good teaches better on errands test (n = 100) (TF-IDF")
+    assert compare(poor, good, scorecards=(poor_card, card))["verdict"].startswith("good teaches better")
 
 
 def test_a_dataset_does_not_differ_from_itself(tmp_path: Path) -> None:
     one, card = made(tmp_path / "one", 8)
     found = compare(one, one, scorecards=(card, card), names=("before", "after"))
-    assert [w.verdict for w in found.worth] == ["equivalent"] * 2
-    assert found.verdict.startswith("Both teach equally well")
-    intent = found.attributes[0]
-    assert (intent.total_variation, intent.differs, intent.p_holm) == (0.0, False, 1.0)
+    assert [w["verdict"] for w in found["worth"]] == ["equivalent"] * 2
+    assert found["verdict"].startswith("Both teach equally well")
+    intent = found["attributes"][0]
+    assert (intent["total_variation"], intent["differs"], intent["p_holm"]) == (0.0, False, 1.0)
 
 
 def test_distributions_that_differ_are_told_apart(tmp_path: Path) -> None:
     (all_four, _), (two, _) = made(tmp_path / "a", 30), made(tmp_path / "b", 30, intents=INTENTS[:2])
-    found = {one.attribute: one for one in compare(all_four, two).attributes}
-    assert found["intent"].differs and found["intent"].total_variation == pytest.approx(0.5)
-    assert found["intent"].cramers_v is not None and found["intent"].cramers_v > 0.3
-    assert (found["intent"].share_a, found["intent"].share_b) in ((0.25, 0.5), (0.25, 0.0))
-    assert found["language"].p is None and not found["language"].differs
+    found = {one["attribute"]: one for one in compare(all_four, two)["attributes"]}
+    assert found["intent"]["differs"] and found["intent"]["total_variation"] == pytest.approx(0.5)
+    assert found["intent"]["cramers_v"] is not None and found["intent"]["cramers_v"] > 0.3
+    assert (found["intent"]["share_a"], found["intent"]["share_b"]) in ((0.25, 0.5), (0.25, 0.0))
+    assert found["language"]["p"] is None and not found["language"]["differs"]
 
 
 def test_few_records_that_differ_by_chance_do_not_differ(tmp_path: Path) -> None:
     a = dataset(tmp_path / "a", [f"a {i}" for i in range(5)], [*INTENTS[:1] * 3, *INTENTS[1:2] * 2])
     b = dataset(tmp_path / "b", [f"b {i}" for i in range(5)], [*INTENTS[1:2] * 5])
-    (intent,) = compare(a, b, attributes=["intent"]).attributes
-    assert intent.p == pytest.approx(1 / 6) and not intent.differs  # Fisher's; chi-square would say 0.04
+    (intent,) = compare(a, b, attributes=["intent"])["attributes"]
+    assert intent["p"] == pytest.approx(1 / 6) and not intent["differs"]  # Fisher's; chi-square would say 0.04
 
 
 def test_sizes_and_quality_stand_side_by_side(tmp_path: Path) -> None:
@@ -69,20 +69,20 @@ def test_sizes_and_quality_stand_side_by_side(tmp_path: Path) -> None:
         {"overall": 84, "diversity": {"value": None}},
     )
     found = compare(a, b, quality=reports)
-    assert found.sizes == {"all": (12, 20), "train": (12, 20)}
-    assert found.quality == {"overall": (91.5, 84.0), "diversity.value": (0.8, None)}
-    json.dumps(found.to_dict())
+    assert found["sizes"] == {"all": (12, 20), "train": (12, 20)}
+    assert found["quality"] == {"overall": (91.5, 84.0), "diversity.value": (0.8, None)}
+    json.dumps(found)
 
 
 def test_what_can_not_be_compared_says_why(tmp_path: Path) -> None:
     one, card = made(tmp_path / "one", 3)
     found = compare(one, one, scorecards=(card, None))
-    assert found.not_measured["worth"] == "no scorecard of one"
-    assert found.not_measured["quality"] == "no quality report of one"
-    assert found.not_measured["sentiment"] == "no values on one side"
-    assert found.verdict == "Worth not compared: no scorecard of one."
+    assert found["not_measured"]["worth"] == "no scorecard of one"
+    assert found["not_measured"]["quality"] == "no quality report of one"
+    assert found["not_measured"]["sentiment"] == "no values on one side"
+    assert found["verdict"] == "Worth not compared: no scorecard of one."
     other = worth_of(*utterances(INTENTS, 3, np.random.default_rng(0)), reference(seed=9), embeddings=False)
-    assert "different reference items" in compare(one, one, scorecards=(card, other)).not_measured["worth"]
+    assert "different reference items" in compare(one, one, scorecards=(card, other))["not_measured"]["worth"]
 
 
 def test_datasets_of_different_domains_are_refused(tmp_path: Path) -> None:
