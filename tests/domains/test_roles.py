@@ -217,3 +217,11 @@ def test_the_grammar_is_one_that_llguidance_takes_and_every_offline_answer_is_in
 def test_a_manifest_brings_the_role_back_with_its_options() -> None:
     role = recorded_domain({"config": {"domain": "vision", "max_items": 3, "min_score": 0.5, "seed": 1}})
     assert (role.name, role.config.max_items, role.config.min_score) == ("vision", 3, 0.5)
+
+
+def test_an_empty_block_lacks_every_field() -> None:
+    role, _, example = made("vision", 12)
+    review = example.answer[example.answer.index("```yaml REVIEW") :]
+    score = role.score("```yaml VISION\n{}\n```\n" + review, example)
+    assert not score.valid and score.parts["schema"] == pytest.approx(5 / 13)
+    assert "VISION.product_name is missing" in score.problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,9 @@ def plan(
         product[members] = np.resize(rng.permutation(len(k["industries"][name]["products"])), len(members))
     language = spread(counts["language"], [industry, product], rng)
     emphasis = spread(counts["emphasis"], [language, industry, product], rng)
-    split = _split_by_group(industry * 1_000 + product, language, splits, rng)
+    used, kinds = [name for name, share in splits.items() if share > 0], industry * 1_000 + product
+    group = np.unique(kinds, return_inverse=True)[1]
+    split = whole_groups(group, language, [splits[name] for name in used], rng)[group]
     values = {"language": list(shares["language"]), "emphasis": list(shares["emphasis"])}
     regions, first = list(k["regions"]), rng.integers(len(k["regions"]), size=total)
     ordinals: Counter[tuple[int, ...]] = Counter()
@@ -152,37 +154,26 @@ def plan(
         place = (offsets.setdefault(cell, int(first[i])) + ordinal) % len(regions)
         attributes = {name: values[name][code] for name, code in zip(values, cell[2:], strict=True)}
         attributes |= {"industry": names[cell[0]], "group": _groups(names[cell[0]])[cell[1]], "region": regions[place]}
-        specs.append(Spec(len(specs), ordinal, int(seeds[i]), attributes | {"split": list(splits)[int(split[i])]}))
+        specs.append(Spec(len(specs), ordinal, int(seeds[i]), attributes | {"split": used[int(split[i])]}))
     return specs
 
 
-def _split_by_group(
-    group: np.ndarray, language: np.ndarray, splits: dict[str, float], rng: np.random.Generator
-) -> np.ndarray:
-    """The split of each record as its place in `splits`; those without a share stay empty."""
-    used = [i for i, share in enumerate(splits.values()) if share > 0]
-    codes = np.unique(group, return_inverse=True)[1]
-    chosen = whole_groups(codes, language, [list(splits.values())[i] for i in used], rng)
-    return np.array(used)[chosen][codes]
-
-
-@lru_cache(maxsize=64)
-def _groups(industry: str) -> tuple[str, ...]:
-    products = _knowledge()["industries"][industry]["products"]
-    return tuple(f"{industry}/{_slug(product['en']['name'])}" for product in products)
-
-
-def _slug(name: str) -> str:
-    return "-".join(unaccented(name).split()[1:])
-
-
-@lru_cache(maxsize=1)
+@cache
 def _products() -> dict[str, dict[str, Any]]:
-    k = _knowledge()["industries"]
-    return {group: product for name in k for group, product in zip(_groups(name), k[name]["products"], strict=True)}
+    """Group to product: ``finance/budget-planner``."""
+    return {
+        f"{name}/{'-'.join(unaccented(product['en']['name']).split()[1:])}": product
+        for name, industry in _knowledge()["industries"].items()
+        for product in industry["products"]
+    }
 
 
-@lru_cache(maxsize=1)
+@cache
+def _groups(industry: str) -> tuple[str, ...]:
+    return tuple(group for group in _products() if group.startswith(f"{industry}/"))
+
+
+@cache
 def _generic() -> frozenset[str]:
     return frozenset(unaccented(word) for words in _knowledge()["generic_words"].values() for word in words)
 

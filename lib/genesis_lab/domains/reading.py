@@ -176,8 +176,7 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 1) -> Any:
 
 
 def _last_fit(values: Iterable[Any], schema: Mapping[str, Any], depth: int) -> Any:
-    fits = [fit for each in values if (fit := _fitted(each, schema, depth + 1)) is not None]
-    return fits[-1] if fits else None
+    return next((fit for each in reversed([*values]) if (fit := _fitted(each, schema, depth + 1)) is not None), None)
 
 
 def _reason(text: str, found: _Found, required: list[str], schema: Mapping[str, Any]) -> str:

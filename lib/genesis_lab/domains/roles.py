@@ -69,10 +69,8 @@ class RoleConfig(BaseModel):
     @model_validator(mode="after")
     def _some_to_learn_from(self) -> RoleConfig:
         if self.validation_share + self.test_share > 0.9:
-            raise ValueError(
-                f"validation_share and test_share leave {1 - self.validation_share - self.test_share:.0%} to learn from, "
-                "at least 10% are needed"
-            )
+            left = f"{1 - self.validation_share - self.test_share:.0%}"
+            raise ValueError(f"validation_share and test_share leave {left} to learn from, at least 10% are needed")
         return self
 
 
@@ -140,12 +138,9 @@ class YamlRole(Domain):
     def specs(self, total: int, seed: int) -> Sequence[Spec]:
         """`total` specs with distinct concepts; ``split`` says where each belongs, group by group."""
         c = self.config
-        shares = {
-            "train": 1 - c.validation_share - c.test_share,
-            "validation": c.validation_share,
-            "test": c.test_share,
-        }
-        return concepts.plan(total, seed, english_share=c.english_share, chosen=c.industries, splits=shares)
+        train = 1 - c.validation_share - c.test_share
+        splits = {"train": train, "validation": c.validation_share, "test": c.test_share}
+        return concepts.plan(total, seed, english_share=c.english_share, chosen=c.industries, splits=splits)
 
     def concept(self, spec: Spec) -> Concept:
         """The concept that `spec` asks about."""
