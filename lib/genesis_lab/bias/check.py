@@ -250,12 +250,8 @@ def _frame(counts: Counter[Any], columns: Sequence[str]) -> pd.DataFrame:
 def _adjusted(rows: list[Row], thresholds: Thresholds) -> list[Row]:
     """The rows with their p-values adjusted for being so many, and how severe each is."""
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        effect = row["w"] if "v" in row else _fit_effect(row)
-        unplanned = row.get("unplanned")
-        row["p_holm"] = p
-        row["severity"] = thresholds.severity(max(effect, thresholds.low) if unplanned else effect, p)
-        if row.get("allowed"):
-            row["severity"] = "none"
+        effect = row["w"] if "v" in row else max(_fit_effect(row), thresholds.low if row["unplanned"] else 0)
+        row |= {"p_holm": p, "severity": "none" if row.get("allowed") else thresholds.severity(effect, p)}
     return rows
 
 
@@ -267,11 +263,8 @@ def _fits(
     for place, attribute in enumerate(facets.attributes):
         counts = joint.groupby(attribute)[RECORDS].sum()
         n = int(counts.sum())
-        if attribute not in targets:
-            gaps[attribute] = "no target"
-            continue
-        if not n:
-            gaps[attribute] = f"no record has a value in {attribute}"
+        if attribute not in targets or not n:
+            gaps[attribute] = f"no record has a value in {attribute}" if attribute in targets else "no target"
             continue
         target = targets[attribute]
         unplanned = {str(value): int(count) for value, count in counts.items() if not target.get(str(value))}
@@ -392,11 +385,8 @@ def _appearances(
         return []
     groups = _frame(counted[1], ["kind", "group", "language", *facets.outcomes])
     words = _frame(counted[2], ["kind", "language", "group", "word"])
-    spoken = (
-        joint.groupby(facets.language, dropna=False)[RECORDS].sum()
-        if facets.language in joint
-        else pd.Series({None: joint[RECORDS].sum()})
-    )
+    by = joint[facets.language] if facets.language in joint else pd.Series([None] * len(joint), dtype=object)
+    spoken = joint.groupby(by, dropna=False)[RECORDS].sum()
     if len(spoken) > MOST_VALUES:
         gaps["appearance"] = f"more than {MOST_VALUES} different languages"
         return []
@@ -405,10 +395,7 @@ def _appearances(
         language = None if pd.isna(spoken_in) else str(spoken_in)
         for place, kind in enumerate(people.KINDS):
             here, said = (
-                some[
-                    (some["kind"] == kind)
-                    & (some["language"].isna() if language is None else some["language"] == language)
-                ]
+                some[(some["kind"] == kind) & (some["language"].fillna("") == (language or ""))]
                 for some in (groups, words)
             )
             name = f"{kind} in {language or 'records without a language'}"
@@ -420,8 +407,7 @@ def _appearances(
             found.append(row | _appearance(kind, language, here, said, rng, name, facets, gaps))
     with_p = [row for row in found if row["p"] is not None]
     for row, p in zip(with_p, holm([row["p"] for row in with_p]), strict=True):
-        row["p_holm"] = p
-        row["severity"] = thresholds.severity(abs(2 * row["parity"]["estimate"] - 1), p)
+        row |= {"p_holm": p, "severity": thresholds.severity(abs(2 * row["parity"]["estimate"] - 1), p)}
     _adjusted([row for one in found for row in one["differences"]], thresholds)
     return found
 

@@ -143,15 +143,9 @@ def _without_paths(value: Any) -> Any:
 
 
 def _push(dataset: Dataset, folder: Path, repository: str, private: bool) -> str:
-    return push_folder(
-        folder,
-        repository,
-        "dataset",
-        allow=["README.md", MANIFEST, "data/*"],
-        replaces=["data/*"],
-        message=f"Dataset {dataset.name}, content {dataset.content_hash[:12]}",
-        private=private,
-    )
+    message, replaces = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
+    allow = ["README.md", MANIFEST, *replaces]
+    return push_folder(folder, repository, "dataset", allow=allow, replaces=replaces, message=message, private=private)
 
 
 def _to_s3(dataset: Dataset, url: str, format: str | None, split: str | None, folder: Path) -> list[str]:
