@@ -18,7 +18,7 @@ from genesis_lab.files import output_root, shown, write_atomically
 from genesis_lab.health.machine import Check
 from genesis_lab.providers import OLLAMA_URL, ModelSpec, parse_spec
 from genesis_lab.providers.base import Request
-from genesis_lab.providers.bedrock import Account, as_provider_error
+from genesis_lab.providers.bedrock import Account
 from genesis_lab.providers.models import default_model
 from genesis_lab.settings import get_settings
 
@@ -214,13 +214,10 @@ def masked(text: str) -> str:
 
 def _identity(account: Account) -> Check:
     try:
-        arn = str(account.client("sts").get_caller_identity()["Arn"])
-    except Exception as raised:
-        error = as_provider_error(raised)
-        if isinstance(error, Transient):
-            return Check("aws", "WARN", masked(str(error)), "AWS can't be reached: check network, proxy and firewall")
-        if not isinstance(error, GenesisError | ValueError):
-            raise
+        arn = account.identity()
+    except Transient as error:
+        return Check("aws", "WARN", masked(str(error)), "AWS can't be reached: check network, proxy and firewall")
+    except (GenesisError, ValueError) as error:
         found, _, todo = masked(str(error)).partition(": ")
         return Check("aws", "FAIL", found, todo or "check the credentials")
     number, kind = re.search(r"::(\d*):(\w+[\w-]*)", arn + "::0:identity").groups()  # type: ignore[union-attr]

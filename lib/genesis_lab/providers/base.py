@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal, Protocol
 
 from genesis_lab.errors import ProviderError
@@ -129,3 +132,16 @@ def request_key(*parts: Any) -> str:
     """A stable key of everything that shapes an answer (prompt version, messages, model, sampling, schema, seed)."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def retry_after_s(headers: Mapping[str, str], text: str = "") -> float | None:
+    """Seconds that a service asks to wait: a header in (milli)seconds or as a date, else what its message says."""
+    for header, unit_s in (("x-amz-retry-after", 0.001), ("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(KeyError, ValueError):
+            return max(0.0, float(headers[header]) * unit_s)
+    if "retry-after" in headers:
+        with suppress(TypeError, ValueError):
+            return max(0.0, (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds())
+        return None
+    said = re.search(r"(?:(?:retry|try again) in |retryDelay\W{1,4})(\d+(?:\.\d+)?) ?(ms|s)", text, re.I)
+    return float(said[1]) * (0.001 if said[2].lower() == "ms" else 1.0) if said else None

@@ -25,7 +25,16 @@ from genesis_lab.errors import (
     Unreachable,
 )
 from genesis_lab.providers.addresses import may_get_key
-from genesis_lab.providers.base import NO_ROOM, Capabilities, Completion, Provider, Request, StopReason, Usage
+from genesis_lab.providers.base import (
+    NO_ROOM,
+    Capabilities,
+    Completion,
+    Provider,
+    Request,
+    StopReason,
+    Usage,
+    retry_after_s,
+)
 from genesis_lab.providers.models import (
     GEOGRAPHY,
     ModelInfo,
@@ -34,7 +43,7 @@ from genesis_lab.providers.models import (
     default_model,
     model_info,
 )
-from genesis_lab.providers.schemas import stated, without_bounds
+from genesis_lab.providers.schemas import closed, stated
 from genesis_lab.settings import Settings, get_settings
 
 _STOP_REASONS: dict[str, StopReason] = {
@@ -314,6 +323,13 @@ class Account:
             )
         return self.session.client(service, region_name=self.region, endpoint_url=url, config=config)
 
+    def identity(self) -> str:
+        """The ARN of who calls. Raises `Fatal` with what is wrong with the credentials."""
+        try:
+            return str(self.client("sts").get_caller_identity()["Arn"])
+        except Exception as error:
+            raise as_provider_error(error) from error
+
     def find(self, model: str, *, need_profile: bool = False) -> Target:
         """Which id to call for `model` here.
 
@@ -418,15 +434,12 @@ def converse_body(request: Request, info: ModelInfo, dialect: Dialect) -> dict[s
     if dialect.extra and info.extra:
         body["additionalModelRequestFields"] = info.extra
     if request.schema is not None and mode == "json_schema":
-        schema = json.dumps(_closed(without_bounds(request.schema)), ensure_ascii=False)
+        schema = json.dumps(closed(request.schema), ensure_ascii=False)
         structure = {"jsonSchema": {"schema": schema, "name": request.schema_name}}
         body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": structure}}
     elif mode == "tool":
-        tool = {
-            "name": request.schema_name,
-            "description": "Give your answer.",
-            "inputSchema": {"json": request.schema},
-        }
+        shape = {"json": request.schema}
+        tool = {"name": request.schema_name, "description": "Give your answer.", "inputSchema": shape}
         body["toolConfig"] = {"tools": [{"toolSpec": tool}], "toolChoice": {"tool": {"name": request.schema_name}}}
     return body
 
@@ -458,16 +471,6 @@ def _cache_point(wanted: bool) -> list[dict[str, Any]]:
     return [{"cachePoint": {"type": "default"}}] if wanted else []
 
 
-def _closed(schema: Any) -> Any:
-    """`schema` with every object closed, as structured output wants it (Bedrock user guide, "structured outputs")."""
-    if isinstance(schema, list):
-        return [_closed(part) for part in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    closed = {key: _closed(value) for key, value in schema.items()}
-    return closed | {"additionalProperties": False} if schema.get("type") == "object" else closed
-
-
 def as_provider_error(error: Exception, model: str | None = None) -> Exception:
     """What an exception of boto3 means to us; anything that is not the service's or the network's comes back as it is."""
     import botocore.exceptions as aws
@@ -496,7 +499,7 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
         "code": code,
         "status": meta.get("HTTPStatusCode"),
         "model": model,
-        "retry_after_s": _retry_after_s(meta.get("HTTPHeaders", {})),
+        "retry_after_s": retry_after_s(meta.get("HTTPHeaders", {})),
     }
     words = said.casefold()
     if code in ("ThrottlingException", "TooManyRequestsException"):
@@ -521,13 +524,3 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
     if "model identifier is invalid" in words or "inference profile" in words or details["status"] == 403:
         return Fatal(f"Bedrock does not accept {model}: {said}", **details)
     return Rejected(said or code, **details)
-
-
-def _retry_after_s(headers: dict[str, str]) -> float | None:
-    """Seconds the service asked us to wait; botocore itself ignores ``Retry-After``."""
-    for name, unit in (("x-amz-retry-after", 0.001), ("retry-after", 1.0)):
-        try:
-            return float(headers[name]) * unit
-        except (KeyError, ValueError):
-            continue
-    return None

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
-from genesis_lab.providers.base import NO_ROOM, Completion, StopReason, Usage
+from genesis_lab.providers.base import NO_ROOM, Completion, StopReason, Usage, retry_after_s
 
 UNSUPPORTED = re.compile(
     r"(un|not |n't )(be )?support|only the default|deprecated|unknown|unrecogni|unexpected|extra|unavailable|"
@@ -160,7 +160,7 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
         if code == "insufficient_quota" or re.search(r"per.?day|daily|\b[RT]PD\b", whole, re.I):
             return QuotaExhausted(text, **details)
         tokens = re.search(r"tokens?.?per|\bTPM\b", whole, re.I) or headers.get("x-ratelimit-remaining-tokens") == "0"
-        wait = _retry_after_s(headers, whole)
+        wait = retry_after_s(headers, whole)
         return Throttled(text, scope="tokens" if tokens else "unknown", retry_after_s=wait, **details)
     named = re.search(r"response_format|json_schema|json_object|\b(temperature|seed)\b", whole)
     if status in (400, 422, 501) or (
@@ -168,7 +168,7 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
     ):
         return Refused(text, whole=whole, param=str(fields.get("param") or ""), **details)
     if status in (408, 409, 425) or status >= 500:
-        return Transient(text, retry_after_s=_retry_after_s(headers, text), **details)
+        return Transient(text, retry_after_s=retry_after_s(headers, text), **details)
     if status in (401, 403):
         return Fatal(f"The server refuses the key, or access to {model}: {text}", **details)
     if status == 404:
@@ -253,21 +253,3 @@ def _status(fields: Mapping[str, Any], text: str) -> int:
         f"({_STATUS_OF[0][0]})|(unexpected endpoint)", text, re.I
     )  # the second LM Studio's, with status 200
     return number or next(meant, (429 if told[1] else 404) if told else 500)
-
-
-def _retry_after_s(headers: Mapping[str, str], text: str) -> float | None:
-    """Seconds to wait: a header in (milli)seconds or as a date, else what the message says (Gemini, OpenAI)."""
-    for header, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[header]) * unit_s)
-        except (KeyError, ValueError):
-            continue
-    if "retry-after" in headers:
-        from email.utils import parsedate_to_datetime
-
-        try:
-            return max(0.0, (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds())
-        except (TypeError, ValueError):
-            return None
-    said = re.search(r"(?:(?:retry|try again) in |retryDelay\W{1,4})(\d+(?:\.\d+)?) ?(ms|s)", text, re.I)
-    return float(said[1]) * (0.001 if said[2].lower() == "ms" else 1.0) if said else None

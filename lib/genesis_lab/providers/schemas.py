@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 CHARACTERS_PER_TOKEN = 2.0
@@ -28,6 +28,12 @@ def stated(schema: Mapping[str, Any]) -> str:
 def without_bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema's bare shape: lengths, counts and patterns are left to the checks that follow."""
     return _mapped(schema, lambda node: {k: v for k, v in node.items() if k not in _BOUNDS})
+
+
+def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema's bare shape with every object closed, as strict structured output wants it."""
+    shut = {"additionalProperties": False}
+    return _mapped(without_bounds(schema), lambda node: node | shut if node.get("type") == "object" else node)
 
 
 def bounded(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
@@ -71,27 +77,22 @@ def _free_strings(node: Any) -> int:
     if node.get("type") == "array":
         first = [_free_strings(item) for item in node.get("prefixItems", ())]
         return sum(first) + max(0, _most_items(node) - len(first)) * _free_strings(node.get("items"))
-    return sum(_free_strings(child) for _, child in _children(node))
+    named = (child for keyword in _NAMED for child in node.get(keyword, {}).values())
+    listed = (child for keyword in _LISTED for child in node.get(keyword, ()))
+    return sum(map(_free_strings, (*named, *listed, node.get("items"))))
 
 
-def _children(node: Mapping[str, Any]) -> Iterator[tuple[tuple[str, Any], Mapping[str, Any]]]:
-    """Every schema right below `node`, with where it stands."""
-    for keyword in ("properties", "$defs"):
-        for name, child in node.get(keyword, {}).items():
-            yield (keyword, name), child
-    for keyword in ("anyOf", "oneOf", "allOf", "prefixItems"):
-        for position, child in enumerate(node.get(keyword, ())):
-            yield (keyword, position), child
-    if isinstance(node.get("items"), Mapping):
-        yield ("items", None), node["items"]
+_NAMED, _LISTED = ("properties", "$defs"), ("anyOf", "oneOf", "allOf", "prefixItems")
+"""Where schemas stand in a schema: under names, or in a list."""
 
 
-def _mapped(node: Mapping[str, Any], change: Any) -> dict[str, Any]:
+def _mapped(node: Mapping[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """A copy of the schema in which `change` has been applied to every schema below and to itself."""
-    copy = {k: dict(v) if isinstance(v, dict) else list(v) if isinstance(v, list) else v for k, v in node.items()}
-    for (keyword, place), child in _children(node):
-        if place is None:
-            copy[keyword] = _mapped(child, change)
-        else:
-            copy[keyword][place] = _mapped(child, change)
-    return dict(change(copy))
+    copy = dict(node)
+    for keyword in copy.keys() & set(_NAMED):
+        copy[keyword] = {name: _mapped(child, change) for name, child in node[keyword].items()}
+    for keyword in copy.keys() & set(_LISTED):
+        copy[keyword] = [_mapped(child, change) for child in node[keyword]]
+    if isinstance(node.get("items"), Mapping):
+        copy["items"] = _mapped(node["items"], change)
+    return change(copy)
