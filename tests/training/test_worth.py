@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,11 @@ def test_the_learning_curve_ends_at_the_accuracy_with_all_records(scored: dict) 
     one = scored["students"][0]
     assert [p["records"] for p in one["learning_curve"]] == [1, 3, 6, 12, 24, 48]
     assert one["learning_curve"][-1]["accuracy"] == one["accuracy"]
+    assert one["learning_curve"][0]["gain"] is None
+    for before, point in pairwise(one["learning_curve"]):
+        grown = point["accuracy"]["estimate"] - before["accuracy"]["estimate"]
+        assert point["gain"]["estimate"] == pytest.approx(grown)
+        assert point["gain"]["low"] <= grown <= point["gain"]["high"]
 
 
 def test_weak_intents_and_confused_pairs_are_named() -> None:

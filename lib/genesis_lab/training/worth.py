@@ -231,7 +231,7 @@ def _examined(
             means = {"real_only": float(only.mean()), "with_synthetic": float(added.mean())}
             gains.append({"k": k, "is_all": is_all, **means, "difference": difference})
     parts = [answers(texts[:size], labels[:size], f"{size:,} synthetic records") == truth for size in sizes[:-1]]
-    found = compared(truth, predicted)
+    grown, found = [*parts, correct], compared(truth, predicted)
     n_of = Counter(reference.labels)
     by_names = _by_names(name, reference.intents, reference.texts) == truth
     against_names = paired(correct, by_names)
@@ -253,8 +253,13 @@ def _examined(
         "equivalence": label_equivalence(correct, real, weights, rng) if real else None,
         "gains": gains,
         "learning_curve": [
-            {"records": size, "accuracy": share(part).to_dict()}
-            for size, part in zip(sizes, [*parts, correct], strict=True)
+            # What the last records gave, item by item: by it the page says whether more would pay
+            {
+                "records": size,
+                "accuracy": share(part).to_dict(),
+                "gain": paired(part, before).difference.to_dict() if i else None,
+            }
+            for i, (size, part, before) in enumerate(zip(sizes, grown, [grown[0], *grown], strict=False))
         ],
         "floor": share(by_names).to_dict(),
         "above_floor": against_names.difference.to_dict(),
