@@ -7,7 +7,7 @@ import pytest
 
 from genesis_lab.domains import concepts, get_domain
 from genesis_lab.domains.form import Text
-from genesis_lab.domains.language import detect_many
+from genesis_lab.domains.language import detect
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.errors import InvalidInput
 
@@ -35,7 +35,7 @@ def test_each_language_alone_has_a_hundred_thousand() -> None:
 def test_concepts_are_readable_sentences_of_their_language(many, language) -> None:
     sample = [c for _, c in many if c.language == language][:4000]
     texts = [c.text for c in sample]
-    assert set(detect_many(texts)) == {language}
+    assert set(map(detect, texts)) == {language}
     for text in texts:
         assert text[0].isupper() and text.endswith(".") and "  " not in text and "{" not in text
         assert not Text(shortest=40, longest=300).faults(text, "concept")

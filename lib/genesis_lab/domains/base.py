@@ -103,7 +103,6 @@ class Facets:
     task_categories : as the Hugging Face hub names them.
     aliases : what other people's data calls our fields.
     dataset : the dataset that is made where none is named; empty: the domain's name.
-    language : the column of a record's language.
     """
 
     unit: str
@@ -122,7 +121,6 @@ class Facets:
     task_categories: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     dataset: str = ""
-    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +31,12 @@ def detect(text: str) -> str | None:
         return "en" if english > spanish else "es"
     if sum(map(len, words)) < 8:
         return None
-    return _lingua(text)
-
-
-def detect_many(texts: Sequence[str]) -> list[str | None]:
-    """`detect` for each text."""
-    return [detect(text) for text in texts]
-
-
-def _lingua(text: str) -> str | None:
     found = _detector().detect_language_of(text)
     code = found.iso_code_639_1.name.lower() if found else None
-    return code if code in ("en", "es") else None
+    return code if code in NAMES else None
 
 
-@lru_cache(maxsize=1)
+@cache
 def _detector() -> Any:
     from lingua import Language, LanguageDetectorBuilder
 
@@ -55,7 +45,7 @@ def _detector() -> Any:
     ).build()
 
 
-@lru_cache(maxsize=1)
+@cache
 def function_words() -> tuple[frozenset[str], frozenset[str]]:
     """Words without content that only one of the languages has: English, Spanish."""
     words = read_yaml(Path(__file__).with_name("function_words.yaml"))

@@ -154,7 +154,7 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 1) -> Any:
             return None
         items = [_fitted(item, schema.get("items") or {}, depth + 1) for item in value]
         return None if any(item is None for item in items) else items
-    fields, required = schema.get("properties") or {}, schema.get("required") or ()
+    fields, required = schema.get("properties") or {}, list(schema.get("required") or ())
     if isinstance(value, list):
         if len(value) == 1 and (fit := _fitted(value[0], schema, depth + 1)) is not None:
             return fit

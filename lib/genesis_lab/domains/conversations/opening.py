@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
 from genesis_lab.domains.conversations.record import Speaker
-from genesis_lab.texts import normal, normal_sql, same_words
+from genesis_lab.texts import normal_sql, same_words
 from genesis_lab.yamls import read_yaml
 
 
@@ -28,27 +27,12 @@ def _role(speaker: str) -> Speaker | None:
     return _roles().get(same_words(speaker).rstrip(" 0123456789"))
 
 
-def opening(turns: Iterable[Mapping[str, Any] | None] | None) -> str | None:
-    """What the customer says first; None where that turn is blank.
+def opening_sql() -> str:
+    """What the customer says first, as SQL over the column ``turns``; NULL where that turn is blank.
 
-    Where nobody is known as the customer, the first words of somebody who isn't known as the agent, and None where
+    Where nobody is known as the customer, the first words of somebody who isn't known as the agent, and NULL where
     there are none: what an agent says never stands for what a customer wants.
     """
-    first: str | None = None
-    for turn in turns if turns is not None else ():
-        if not isinstance(turn, Mapping):
-            continue
-        text, role = turn.get("text"), role_of(turn.get("speaker"))
-        said = str(normal(text.strip())) if isinstance(text, str) else ""
-        if role == "customer":
-            return said or None
-        if role is None and first is None:
-            first = said or None
-    return first
-
-
-def opening_sql() -> str:
-    """`opening` as SQL over the column ``turns``."""
     role, text = role_sql("turn.speaker"), normal_sql("turn.text")
     own = f"list_filter(turns, lambda turn: {role} = 'customer')"
     other = f"list_filter(turns, lambda turn: turn IS NOT NULL AND {role} IS NULL AND {text} IS NOT NULL)"
