@@ -15,7 +15,7 @@ from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import ParseFailure
 from genesis_lab.finetuning.tasks import IntentTask
 from genesis_lab.texts import normal
-from genesis_lab.validation.rubric import load_rubric, read_scores
+from genesis_lab.validation.judge import load_rubric, read_scores
 from genesis_lab.yamls import dump_yaml
 
 PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")

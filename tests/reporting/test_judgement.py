@@ -22,7 +22,7 @@ def report(tmp_path: Path) -> dict:
     dataset = write(tmp_path / "made", [conversation(i) for i in range(8)])
     labels = {("conv_00000000", "natural", ""): 3}
     scripted = ScriptedProvider(ANSWERS[:1] * 7 + ANSWERS[1:])
-    return judge(dataset, scripted.complete, name="it", sample=8, human_labels=labels, concurrency=1).to_dict()
+    return judge(dataset, scripted.complete, name="it", sample=8, human_labels=labels, concurrency=1)
 
 
 def test_scores_means_trust_and_worst_records_are_shown_escaped(report: dict) -> None:

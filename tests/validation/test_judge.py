@@ -18,9 +18,8 @@ from genesis_lab.errors import Fatal, InvalidInput, ParseFailure, Rejected
 from genesis_lab.providers.base import Completion, Request
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.reporting.views import view
-from genesis_lab.validation.agreement import read_labels
-from genesis_lab.validation.judge import judge
-from genesis_lab.validation.rubric import load_rubric, question, read_scores
+from genesis_lab.stats import Interval
+from genesis_lab.validation.judge import judge, load_rubric, question, read_labels, read_scores
 from providers.openai_server import running
 from records import conversation, write
 from scripted import ScriptedProvider
@@ -47,13 +46,13 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_a_sample_is_scored_with_intervals_reasons_and_controls(dataset: Dataset) -> None:
     provider = ScriptedProvider(seeing)
     report = judge(dataset, provider.complete, name="scripted", sample=20, controls=5, taxonomy=load_taxonomy())
-    assert (report.sample, report.judged, len(provider.requests)) == (20, 20, 25)
-    assert [c.name for c in report.criteria] == NAMES and report.criteria[0].counts[4] == 20
-    assert str(report.overall) == "4.00 [3.52–4.16]" and report.overall.n == 20
-    assert report.control.lower.estimate == 1.0 and "sees what it judges" in report.control.reading
-    assert report.worst[0].reason.startswith("numbers") and report.cost_usd == 0.0
-    assert report.not_measured == {"agreement": "no human labels were given"}
-    assert json.loads(json.dumps(report.to_dict()))["criteria"][0]["mean"]["n"] == 20
+    assert (report["sample"], report["judged"], len(provider.requests)) == (20, 20, 25)
+    assert [c["name"] for c in report["criteria"]] == NAMES and report["criteria"][0]["counts"][4] == 20
+    assert str(Interval(**report["overall"])) == "4.00 [3.52–4.16]" and report["overall"]["n"] == 20
+    assert report["control"]["lower"]["estimate"] == 1.0 and "sees what it judges" in report["control"]["reading"]
+    assert report["worst"][0]["reason"].startswith("numbers") and report["cost_usd"] == 0.0
+    assert report["not_measured"] == {"agreement": "no human labels were given"}
+    assert json.loads(json.dumps(report))["criteria"][0]["mean"]["n"] == 20
 
 
 def test_the_judge_is_asked_in_the_records_language_in_both_orders_with_a_strict_schema(dataset: Dataset) -> None:
@@ -74,7 +73,7 @@ def test_an_answer_of_no_use_is_not_kept(dataset: Dataset, tmp_path: Path, usele
     for said in (useless, answer(), answer()):
         provider = ScriptedProvider([said])
         report = judge(dataset, provider.complete, name="scripted", sample=5, controls=0, cache=cache)
-        judged.append((report.judged, len(provider.requests)))
+        judged.append((report["judged"], len(provider.requests)))
     assert judged == [(0, 5), (5, 5), (5, 0)]
 
 
@@ -94,10 +93,14 @@ def test_an_answer_that_cannot_be_read_is_not_judged_and_never_zero(dataset: Dat
         read_scores(broken, RUBRIC)
     provider = ScriptedProvider([broken, answer(5)])
     report = judge(dataset, provider.complete, name="scripted", sample=10, controls=0, concurrency=1)
-    assert report.judged == 9 and report.not_judged == {"the answer could not be read": 1}
-    assert report.overall.estimate == 5.0 and report.overall.n == 9
+    assert report["judged"] == 9 and report["not_judged"] == {"the answer could not be read": 1}
+    assert report["overall"]["estimate"] == 5.0 and report["overall"]["n"] == 9
     nothing = judge(dataset, ScriptedProvider([broken]).complete, name="scripted", sample=3)
-    assert nothing.overall is None and nothing.criteria == () and {"criteria", "control"} <= nothing.not_measured.keys()
+    assert (
+        nothing["overall"] is None
+        and nothing["criteria"] == []
+        and {"criteria", "control"} <= nothing["not_measured"].keys()
+    )
 
 
 def test_scores_in_a_fence_after_prose_or_as_text_are_read() -> None:
@@ -107,14 +110,14 @@ def test_scores_in_a_fence_after_prose_or_as_text_are_read() -> None:
 
 def test_a_judge_that_sees_nothing_is_found_out(dataset: Dataset) -> None:
     report = judge(dataset, ScriptedProvider([answer(5)]).complete, name="scripted", sample=20)
-    assert report.control.lower.estimate == 0 and "don't rely on this judge" in report.control.reading
-    assert report.worst == ()
+    assert report["control"]["lower"]["estimate"] == 0 and "don't rely on this judge" in report["control"]["reading"]
+    assert report["worst"] == []
 
 
 def test_a_judge_of_its_own_texts_is_named(tmp_path: Path) -> None:
     own = write(tmp_path / "own", [conversation(i) for i in range(4)], generation={"model": "script"})
     report = judge(own, ScriptedProvider([answer()]).complete, name="scripted", sample=4)
-    assert any("its own texts" in caveat for caveat in report.caveats)
+    assert any("its own texts" in caveat for caveat in report["caveats"])
 
 
 def test_nothing_is_asked_twice(dataset: Dataset, tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_nothing_is_asked_twice(dataset: Dataset, tmp_path: Path) -> None:
     cache = CompletionCache(tmp_path / "judge.sqlite")
     first = judge(dataset, provider.complete, name="scripted", sample=10, cache=cache)
     again = judge(dataset, provider.complete, name="scripted", sample=10, cache=cache)
-    assert len(provider.requests) == 20 and again == first and first.cost_usd == pytest.approx(0.2)
+    assert len(provider.requests) == 20 and again == first and first["cost_usd"] == pytest.approx(0.2)
     judge(dataset, provider.complete, name="another", sample=10, cache=cache)
     assert len(provider.requests) == 40
     cache.close()
@@ -133,15 +136,15 @@ def test_another_judge_of_the_same_name_is_asked_itself(dataset: Dataset, tmp_pa
     kind, stern = ScriptedProvider([answer(5)]), ScriptedProvider([answer(1)])
     options = {"name": "openai:m", "sample": 4, "controls": 0, "cache": cache}
     judge(dataset, kind.complete, identity="openai:m 1", **options)
-    assert judge(dataset, stern.complete, identity="openai:m 2", **options).overall.estimate == 1
-    assert judge(dataset, stern.complete, identity="openai:m 1", **options).overall.estimate == 5
+    assert judge(dataset, stern.complete, identity="openai:m 2", **options)["overall"]["estimate"] == 1
+    assert judge(dataset, stern.complete, identity="openai:m 1", **options)["overall"]["estimate"] == 5
     cache.close()
 
 
 def test_a_refused_record_is_left_out_and_a_dead_judge_stops(dataset: Dataset) -> None:
     refusing = ScriptedProvider([Rejected("too long"), answer()])
     report = judge(dataset, refusing.complete, name="scripted", sample=5, controls=0, concurrency=1)
-    assert report.not_judged == {"the judge refused the request": 1}
+    assert report["not_judged"] == {"the judge refused the request": 1}
     with pytest.raises(Fatal):
         judge(dataset, ScriptedProvider([Fatal("no access")]).complete, name="scripted", sample=5)
 
@@ -167,11 +170,11 @@ def test_agreement_with_people_is_kappa_with_its_interval_and_a_plain_word(datas
 
     labels = read_labels(tmp_path / "labels.csv", RUBRIC)
     report = judge(dataset, ScriptedProvider(agreeing).complete, name="s", sample=5, human_labels=labels, controls=0)
-    (found,) = report.agreement
-    assert (found.name, found.n, report.sample) == ("natural", 60, 5)
-    assert found.kappa.estimate == pytest.approx(cohen_kappa_score(human, model, weights="quadratic"))
-    assert found.kappa.low < found.kappa.estimate < found.kappa.high
-    assert found.same == np.mean(np.array(human) == np.array(model)) and "agreement" in found.reading
+    (found,) = report["agreement"]
+    assert (found["name"], found["n"], report["sample"]) == ("natural", 60, 5)
+    assert found["kappa"]["estimate"] == pytest.approx(cohen_kappa_score(human, model, weights="quadratic"))
+    assert found["kappa"]["low"] < found["kappa"]["estimate"] < found["kappa"]["high"]
+    assert found["same"] == np.mean(np.array(human) == np.array(model)) and "agreement" in found["reading"]
 
 
 def test_each_person_is_held_against_the_judge_alone(dataset: Dataset, tmp_path: Path) -> None:
@@ -186,10 +189,12 @@ def test_each_person_is_held_against_the_judge_alone(dataset: Dataset, tmp_path:
 
     labels = read_labels(tmp_path / "labels.csv", RUBRIC)
     report = judge(dataset, ScriptedProvider(agreeing).complete, name="s", sample=5, human_labels=labels, controls=0)
-    ann, bob = report.agreement
-    assert (ann.rater, bob.rater, ann.n, bob.n) == ("ann", "bob", 60, 60)
-    assert (ann.kappa.estimate, bob.kappa.estimate) == pytest.approx((1, -1)) and 0.8 < ann.kappa.low < 1
-    text = view("judge", "means", report.to_dict()).text
+    ann, bob = report["agreement"]
+    assert (ann["rater"], bob["rater"], ann["n"], bob["n"]) == ("ann", "bob", 60, 60)
+    assert (ann["kappa"]["estimate"], bob["kappa"]["estimate"]) == pytest.approx((1, -1)) and 0.8 < ann["kappa"][
+        "low"
+    ] < 1
+    text = view("judge", "means", report).text
     assert "ann: 1.00" in text and "bob: -1.00" in text
 
 
@@ -201,11 +206,11 @@ def test_few_labels_that_agree_prove_little(dataset: Dataset, scores: list[int],
         return answer(natural=scores[int(re.findall(r"\d+", request.messages[0][1])[0]) % len(scores)])
 
     call = ScriptedProvider(agreeing).complete
-    (found,) = judge(dataset, call, name="s", sample=1, human_labels=labels, controls=0).agreement
+    (found,) = judge(dataset, call, name="s", sample=1, human_labels=labels, controls=0)["agreement"]
     if defined:
-        assert found.kappa.estimate == 1 and found.kappa.low < 0.3 and "too few" in found.reading
+        assert found["kappa"]["estimate"] == 1 and found["kappa"]["low"] < 0.3 and "too few" in found["reading"]
     else:
-        assert found.kappa is None and "not defined" in found.reading
+        assert found["kappa"] is None and "not defined" in found["reading"]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +229,7 @@ def test_a_rubric_of_ones_own_in_one_language(dataset: Dataset, tmp_path: Path) 
     )
     mine = load_rubric(tmp_path / "mine.yaml")
     report = judge(dataset, ScriptedProvider(['{"kind": 3}']).complete, name="s", sample=4, rubric=mine, controls=0)
-    assert [c.name for c in report.criteria] == ["kind"] and report.rubric_digest != RUBRIC.digest
+    assert [c["name"] for c in report["criteria"]] == ["kind"] and report["rubric_digest"] != RUBRIC.digest
     (tmp_path / "mine.yaml").write_text("name: mine\n")
     with pytest.raises(InvalidInput, match="instructions"):
         load_rubric(tmp_path / "mine.yaml")
@@ -238,8 +243,8 @@ def test_a_server_judges_end_to_end(dataset: Dataset) -> None:
         provider = parse_spec(f"openai:judge@{server.url}").open()
         report = judge(dataset, provider.complete, name="openai:judge", sample=6, controls=2)
         provider.close()
-    assert report.judged == 6 and report.overall.estimate == 3.0 and report.cost_usd is None
-    assert report.prompt_tokens > 0
+    assert report["judged"] == 6 and report["overall"]["estimate"] == 3.0 and report["cost_usd"] is None
+    assert report["prompt_tokens"] > 0
 
 
 def test_material_cant_end_its_own_fence_nor_pretend_to_be_another_turn_or_label() -> None:
