@@ -87,23 +87,13 @@ def served(port: int) -> Iterator[tuple[str, Popen[bytes] | None]]:
         # A group of its own: MLflow's workers are not told when their parent ends.
         process = subprocess.Popen(command, stdout=file, stderr=file, cwd=_home(), start_new_session=True)
     try:
-        while not _answers(f"http://127.0.0.1:{port}"):
+        while not _health(f"http://127.0.0.1:{port}")[0]:
             if process.poll() is not None:
                 raise Unavailable(f"MLflow's server ended while it started: {shown(log)} says why.")
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/#/models", process
     finally:
         _end(process)
-
-
-def _answers(address: str) -> bool:
-    from urllib.request import urlopen
-
-    try:
-        urlopen(f"{address}/health", timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def _end(process: Popen[bytes]) -> None:
@@ -310,8 +300,11 @@ def _client(uri: str) -> Any:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # else MLflow reports its use to its makers
-    if uri.startswith("http"):
-        _check_server(uri)
+    answers, reason = _health(uri) if uri.startswith("http") else (True, "")
+    if not answers:  # MLflow itself tries for minutes before it gives a dead server up
+        raise Unavailable(
+            f"The MLflow server {_public(uri)} can't be reached ({reason}): start it, or unset GENESIS_MLFLOW_TRACKING_URI."
+        )
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
@@ -331,20 +324,18 @@ def _client(uri: str) -> Any:
         raise Unavailable(f"The registry can't be written to {shown(_home())}: {error.strerror}.") from None
 
 
-def _check_server(uri: str) -> None:
-    """MLflow itself tries for minutes before it gives a dead server up."""
-    from urllib.error import HTTPError, URLError
+def _health(uri: str) -> tuple[bool, object]:
+    """Whether an MLflow server answers there, or why not."""
+    from urllib.error import HTTPError
     from urllib.request import urlopen
 
     try:
         urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
     except HTTPError:
-        return
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise Unavailable(
-            f"The MLflow server {_public(uri)} can't be reached ({reason}): start it, or unset GENESIS_MLFLOW_TRACKING_URI."
-        ) from None
+        return True, ""
+    except (OSError, ValueError) as error:
+        return False, getattr(error, "reason", error)
+    return True, ""
 
 
 def _home() -> Path:

@@ -109,13 +109,6 @@ def fitted(estimator: Any, texts: Sequence[str] | NDArray[Any], labels: NDArray[
         ) from None
 
 
-def calibrated(pipeline: Any, folds: Folds, method: str) -> Any:
-    """`pipeline` with probabilities calibrated on out-of-fold scores within the training records."""
-    from sklearn.calibration import CalibratedClassifierCV
-
-    return CalibratedClassifierCV(pipeline, method=method, cv=list(folds), ensemble=False)
-
-
 def calibration_method(chosen: str, algorithm: str) -> str | None:
     """The method that `TrainConfig.calibration` stands for, None for no calibration.
 

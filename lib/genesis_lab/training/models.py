@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
@@ -121,19 +122,9 @@ def model_of(
         from genesis_lab.validation.embeddings import embedder_name
 
         embedder = embedder_name()
-    return IntentModel(
-        estimator,
-        ModelCard(
-            candidate=candidate,
-            params=params,
-            labels=[str(label) for label in estimator.classes_],
-            sources=list(sources),
-            embedder=embedder,
-            seed=seed,
-            metrics=metrics,
-            versions=_installed(),
-        ),
-    )
+    labels = [str(label) for label in estimator.classes_]
+    told = {"candidate": candidate, "params": params, "labels": labels, "sources": list(sources), "embedder": embedder}
+    return IntentModel(estimator, ModelCard(**told, seed=seed, metrics=metrics, versions=_installed()))
 
 
 def model_path(name: str | Path) -> Path:
@@ -268,21 +259,16 @@ def _installed() -> dict[str, str]:
     return found
 
 
-def _load_pyfunc(folder: str) -> _Served:
-    """MLflow's entry: the model in `folder`, as its ``python_function`` flavour calls it."""
-    return _Served(load_model(Path(folder).resolve()))
+def _load_pyfunc(folder: str) -> SimpleNamespace:
+    """MLflow's entry: the model in `folder`; it answers intent and probability to a list, a series or a table's first column."""
+    model = load_model(Path(folder).resolve())
 
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    model: IntentModel
-
-    def predict(self, data: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Intent and probability for each text in a list, a series or the first column of a table."""
+    def predict(data: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         column = data.iloc[:, 0] if getattr(data, "ndim", 1) == 2 else data
-        return [
-            {"intent": p.intent, "probability": p.probability} for p in self.model.predict([str(t) for t in column])
-        ]
+        found = model.predict([str(text) for text in column])
+        return [{"intent": one.intent, "probability": one.probability} for one in found]
+
+    return SimpleNamespace(predict=predict)
 
 
 def _sha256(path: Path) -> str:

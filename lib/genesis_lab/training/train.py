@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.settings import get_settings
-from genesis_lab.training.classifiers import Folds, build, calibrated, calibration_method, fitted
+from genesis_lab.training.classifiers import Folds, build, calibration_method, fitted
 from genesis_lab.training.config import TrainConfig, Value, search_space, train_config
 from genesis_lab.training.evaluation import Row, evaluate, share
 from genesis_lab.training.examples import (
@@ -220,14 +220,8 @@ def _result(
     name: str, params: dict[str, Value], measured_on: str, score: float, interval: Row | None, trials: list[Row]
 ) -> Row:
     """How one candidate did where candidates are compared; the test split has no part in it."""
-    return {
-        "candidate": name,
-        "params": params,
-        "measured_on": measured_on,
-        "score": score,
-        "interval": interval,
-        "trials": trials,
-    }
+    found = {"candidate": name, "params": params, "measured_on": measured_on}
+    return found | {"score": score, "interval": interval, "trials": trials}
 
 
 def _search(
@@ -287,6 +281,8 @@ def _fit(choice: _Choice, examples: Examples, config: TrainConfig) -> Any:
         )
     estimator = build(choice.candidate, choice.params, config.seed)
     method = calibration_method(config.calibration, choice.candidate.partition("+")[2])
+    from sklearn.calibration import CalibratedClassifierCV
+
     if not method:
         return fitted(estimator, examples.texts, examples.labels)
     # An intent with one wording would be unknown to the fold it is scored in, with a score of minus infinity that
@@ -295,7 +291,8 @@ def _fit(choice: _Choice, examples: Examples, config: TrainConfig) -> Any:
         (np.union1d(kept, np.flatnonzero(~np.isin(examples.labels, examples.labels[kept]))), held)
         for kept, held in make_folds(examples, CALIBRATION_FOLDS, config.seed, [])
     ]
-    return fitted(calibrated(estimator, folds, method), examples.texts, examples.labels).set_params(cv=None)
+    calibrated = CalibratedClassifierCV(estimator, method=method, cv=folds, ensemble=False)
+    return fitted(calibrated, examples.texts, examples.labels).set_params(cv=None)
 
 
 def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, list[float], tuple[Examples, Examples]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,8 @@ _REPLICATES = 2000
 _CONFUSIONS = 20
 
 
-class _Shots(NamedTuple):
-    """`k` real examples per label: for each draw, the rows of the pool. `is_all` marks the whole pool, with its mean k."""
-
-    k: float
-    is_all: bool
-    draws: list[NDArray[np.int_]]
+Shots = list[tuple[float, bool, list[NDArray[np.int_]]]]
+"""k real examples per label, whether they are the whole pool (with its mean k), and for each draw the rows of the pool."""
 
 
 def worth(
@@ -165,7 +161,7 @@ def worth_of(
     weights = rng.multinomial(n, np.full(n, 1 / n), size=_REPLICATES).astype(np.float32)
     shots = _real_draws(np.asarray(pool.labels), k_shots, draws, rng) if pool else []
     sizes = sorted({max(1, len(texts) // 2**power) for power in range(7)})
-    trainings = len(sizes) + sum(len(s.draws) + min(gain_draws, len(s.draws)) for s in shots)
+    trainings = len(sizes) + sum(len(drawn) + min(gain_draws, len(drawn)) for *_, drawn in shots)
     done = count(1)
 
     def tick(what: str) -> None:
@@ -177,7 +173,8 @@ def worth_of(
         for name in classifiers
     ]
     embedder = embedder_name() if "embedding" in classifiers else None
-    return _report(reference, pool, embedder, len(texts), students, remarks, not_measured)
+    more = {"embedder": embedder, "records": len(texts), "notes": remarks}
+    return _report(reference, pool, students, not_measured, **more)
 
 
 def _examined(
@@ -186,7 +183,7 @@ def _examined(
     labels: Sequence[str],
     reference: Reference,
     pool: Reference | None,
-    shots: Sequence[_Shots],
+    shots: Shots,
     gain_draws: int,
     sizes: Sequence[int],
     weights: Weights,
@@ -273,11 +270,9 @@ def _examined(
 def _report(
     reference: Reference | None,
     pool: Reference | None = None,
-    embedder: str | None = None,
-    records: int = 0,
     students: Sequence[Row] = (),
-    notes: Sequence[str] = (),
     not_measured: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> Row:
     """The whole, with its sentences. `records` counts the texts trained on."""
     why_not = dict(not_measured or {})
@@ -290,27 +285,21 @@ def _report(
     if students and reference:
         best = max(students, key=lambda s: s["accuracy"]["estimate"])
         accuracy, floor = Interval(**best["accuracy"]), Interval(**best["floor"])
-        if best["beats_floor"] is False:
-            verdict = (
-                f"Worth nothing: on {reference} the best classifier, {best['title']}, reaches {accuracy}, "
-                f"and with the label names alone {floor}."
-            )
-        else:
-            equal = f": {worth[best['student']]}" if best["student"] in worth else ""
-            verdict = f"Accuracy {accuracy} on {reference} with {best['title']}{equal}."
-            if best["beats_floor"] is None:
-                verdict += f" Whether that is more than its label names alone ({floor}) can't be told."
+        equal = f": {worth[best['student']]}" if best["student"] in worth else ""
+        verdict = f"Accuracy {accuracy} on {reference} with {best['title']}{equal}."
+        if best["beats_floor"] is None:
+            verdict += f" Whether that is more than its label names alone ({floor}) can't be told."
+        elif not best["beats_floor"]:
+            reached = f"the best classifier, {best['title']}, reaches {accuracy}"
+            verdict = f"Worth nothing: on {reference} {reached}, and with the label names alone {floor}."
     return {
         "reference": reference.to_dict() if reference else None,
         "pool": pool.to_dict() if pool else None,
-        "embedder": embedder,
-        "records": records,
         "students": list(students),
-        "notes": list(notes),
         "not_measured": why_not,
         "verdict": verdict,
         "worth": worth,
-    }
+    } | {"embedder": None, "records": 0, "notes": [], **more}
 
 
 def label_equivalence(
@@ -387,7 +376,7 @@ def _by_names(name: str, labels: Sequence[str], items: Sequence[str]) -> Labels:
     return nearest
 
 
-def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.random.Generator) -> list[_Shots]:
+def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.random.Generator) -> Shots:
     """For each k, `draws` random draws of k rows per label; then the whole pool.
 
     A k beyond the smallest label of the pool is left out: the draw would not be k per label.
@@ -400,7 +389,7 @@ def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.rand
         return np.concatenate([rng.choice(rows, k, replace=False) for rows in rows_of])
 
     ks = [k for k in sorted(set(k_shots)) if 1 <= k <= smallest and k < mean]
-    return [*(_Shots(float(k), False, [draw(k) for _ in range(draws)]) for k in ks), _Shots(mean, True, [everything])]
+    return [*((float(k), False, [draw(k) for _ in range(draws)]) for k in ks), (mean, True, [everything])]
 
 
 def _balanced_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
