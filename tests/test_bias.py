@@ -4,12 +4,14 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 
 from genesis_lab.bias import Thresholds, check_bias, follow_up_plan, write_follow_up
+from genesis_lab.bias.check import tally
 from genesis_lab.bias.significance import association, cohens_w, fit_p, independence_p
-from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.base import Facets, Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
@@ -369,3 +371,9 @@ def test_independent_attributes_have_no_effect_on_average():
     assert np.mean([association(table)[1] for table in tables]) < 0.07
     v, w = association(np.diag([20, 20, 20]))
     assert v.estimate == pytest.approx(1, abs=0.01) and w == pytest.approx(np.sqrt(2), abs=0.02)
+
+
+def test_an_attribute_may_be_true_or_false_and_have_any_name():
+    facets = Facets("toys", "toy_id", None, None, None, attributes=("order", "size"), preview="series")
+    counted = tally(pa.table({"order": [True, None, True, False], "other": [1, 2, 3, 4]}), facets=facets)
+    assert counted[0] == {("True", None): 2, ("False", None): 1, (None, None): 1} and not counted[1]

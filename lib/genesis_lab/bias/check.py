@@ -169,18 +169,22 @@ def tally(table: pa.Table, *, facets: Facets) -> Counted:
     """The counts of one partition. Null or empty: the record has no value."""
     import duckdb
 
-    known = [f"{name} AS _{name}" for name in facets.attributes if name in table.column_names]
-    value = {
-        name: f"nullif(trim(nfc_normalize(_{name}::VARCHAR), '{_BLANK}'), '')"
-        if name in table.column_names else "NULL"
-        for name in facets.attributes
-    }  # fmt: skip
+    def text(name: str | None) -> str:
+        """The column as text, as Python writes its values."""
+        if name not in table.column_names:
+            return "NULL"
+        if pa.types.is_boolean(table.schema.field(name).type):
+            return f"CASE \"_{name}\" WHEN true THEN 'True' WHEN false THEN 'False' END"
+        return f"nullif(trim(nfc_normalize(\"_{name}\"::VARCHAR), '{_BLANK}'), '')"
+
+    known = [f'"{name}" AS "_{name}"' for name in facets.attributes if name in table.column_names]
+    attributes = ", ".join(map(text, facets.attributes))
+    outcomes = ", ".join(text(n if n in facets.attributes else None) for n in (facets.language, *facets.outcomes))
     with duckdb.connect() as connection:
         connection.register("data", table)
         texts = facets.texts if _has_texts(table, facets) else "[]"
         data = f"SELECT {', '.join([*known, f'{texts} AS _texts'])} FROM data"
-        rows = connection.execute(f"SELECT {', '.join(value.values())}, count(*) FROM ({data}) GROUP BY ALL").fetchall()
-        outcomes = ", ".join(value.get(name or "", "NULL") for name in (facets.language, *facets.outcomes))
+        rows = connection.execute(f"SELECT {attributes}, count(*) FROM ({data}) GROUP BY ALL").fetchall()
         said = connection.execute(
             f"SELECT list_filter(list_transform(_texts, lambda t: nfc_normalize(lower(t))), "
             f"lambda t: regexp_matches(t, $${people.pattern()}$$)) AS said, {outcomes} FROM ({data}) WHERE len(said) > 0"
@@ -193,11 +197,12 @@ def _has_texts(table: pa.Table, facets: Facets) -> bool:
     """Whether a domain's texts can be read from the columns that are there."""
     import duckdb
 
-    try:
-        duckdb.from_arrow(table).project(facets.texts or "")
-    except duckdb.Error:
-        return False
-    return True
+    with duckdb.connect() as connection:
+        try:
+            connection.from_arrow(table).project(facets.texts or "")
+        except duckdb.Error:
+            return False
+        return True
 
 
 def merge(a: Counted, b: Counted) -> Counted:
