@@ -365,7 +365,7 @@ def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] 
 def jobs_list() -> None:
     """List those of unfinished runs and of the account."""
     from genesis_lab.files import shown
-    from genesis_lab.generation.jobs import known_jobs
+    from genesis_lab.generation.batch import known_jobs
     from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 
     jobs, problem = known_jobs(BatchService())
@@ -382,7 +382,7 @@ def jobs_stop(
     job: Annotated[str, typer.Argument(metavar="JOB", help="Its name or ARN.")],
 ) -> None:
     """Stop a job; what it has answered is kept."""
-    from genesis_lab.generation.jobs import stop_job
+    from genesis_lab.generation.batch import stop_job
     from genesis_lab.providers.bedrock_batch import BatchService
 
     typer.echo(f"stopping {stop_job(BatchService(), job)}")

@@ -114,6 +114,7 @@ def test_a_plan_larger_than_a_job_is_cut_into_shards_that_run_side_by_side(
     server: BedrockEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_batch(monkeypatch, server, batch_max_records=40, batch_poll_s=0.02)
+    set_batch(server, job_s=2.0)  # all are sent long before the first is done
     whole(run(100), 100)
     jobs = server.service.jobs.all()  # type: ignore[union-attr]
     assert [job.total for job in jobs[:3]] == [40, 40, 20]

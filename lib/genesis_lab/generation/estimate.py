@@ -72,37 +72,27 @@ def estimate(
     """
     total = len(plan.specs)
     chosen = [plan.specs[i * total // min(SAMPLE, total)] for i in range(min(SAMPLE, total))]
-    free = [teacher.provider.capabilities.free for teacher in teachers]
-    offline_s = prompts = answers = 0.0
-    if any(free):
-        domain.offline_text(chosen[0], 0)
-        started = time.perf_counter()  # only now is the grammar read
-        for spec in chosen:
-            domain.offline_text(spec, 0)
-        offline_s = 3 * (time.perf_counter() - started) / len(chosen)
+    counts, free = parts(teachers, total), [teacher.provider.capabilities.free for teacher in teachers]
+    offline_s: float | None = 0.0
+    prompts = answers = 0.0
+    for _ in range(2 if any(free) else 0):  # the first time reads grammar and words
+        started = time.perf_counter()
+        texts = [domain.offline_text(spec, 0) for spec in chosen]
+        offline_s = None if None in texts else 3 * (time.perf_counter() - started) / len(chosen)
     if not all(free):
-        characters = 0
-        for prompt in map(domain.prompt, chosen):
-            characters += len(prompt.system) + sum(len(text) for _, text in prompt.messages)
-            characters += len(stated(prompt.schema))
-        prompts = characters / len(chosen) / CHARACTERS_PER_TOKEN
+        asked = map(domain.prompt, chosen)
+        said = [len(p.system) + sum(len(text) for _, text in p.messages) + len(stated(p.schema)) for p in asked]
+        prompts = sum(said) / len(chosen) / CHARACTERS_PER_TOKEN
         answers = sum(map(domain.answer_characters, chosen)) / len(chosen) / CHARACTERS_PER_TOKEN
-    counts = parts(teachers, total)
 
     def part(teacher: Teacher) -> Estimate:
         n = counts[teacher.name]
         if teacher.provider.capabilities.free:
-            return Estimate(n, 0, 0, 0.0, n * offline_s)
+            return Estimate(n, 0, 0, 0.0, None if offline_s is None else n * offline_s)
         n = round(n * (1 - sum(kept(teacher, spec) for spec in chosen) / len(chosen)))
-        usage = Usage(prompt_tokens=round(n * prompts), completion_tokens=round(n * answers))
-        return Estimate(
-            n,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            teacher.provider.cost_usd(usage),
-            _quota_s(teacher, n, usage),
-            teacher.in_batch,
-        )
+        usage = Usage(round(n * prompts), round(n * answers))
+        cost_usd, time_s = teacher.provider.cost_usd(usage), _quota_s(teacher, n, usage)
+        return Estimate(n, usage.prompt_tokens, usage.completion_tokens, cost_usd, time_s, teacher.in_batch)
 
     return {teacher.name: part(teacher) for teacher in teachers}
 
