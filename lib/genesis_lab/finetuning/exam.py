@@ -216,32 +216,25 @@ def benchmark(
     compared = {b: d.corrected(p) for (a, b), d, p in ((*each, p) for each, p in adjusted) if a == models[0]["id"]}
     as_good = [c for c in models[1:] if not compared[c["id"]].verdict.startswith("better")]
     rivals = [*models[:1], *as_good]
-    above_it = {c["name"]: above(answers[c["id"]].score, threshold) for c in rivals}
-    enough = [card for card in rivals if above_it[card["name"]]]
+    scored = {card["name"]: answers[card["id"]].score for card in rivals}
+    enough = [card for card in rivals if above(scored[card["name"]], threshold)]
     picked = min(enough, key=lambda card: card["seconds_per_answer"] or math.inf, default=None)
-    others, wanted = ", ".join(card["name"] for card in as_good), f"{threshold:.2f} was asked for"
-    if not models:
+    best, others = next(iter(scored), None), ", ".join(card["name"] for card in as_good)
+    wanted = f"{threshold:.2f} was asked for"
+    ranked = f"; the best, {best}, can't be told from {others}" if others else ""
+    if best is None:
         verdict = "No model could be asked."
+    elif picked:
+        quick, name = picked["seconds_per_answer"], picked["name"]
+        word = "and quickest" if others and quick else "and best"
+        speed = "" if quick else ", speed not known"
+        verdict = f"Good enough {word}: {name} (score {scored[name]}{speed}; {wanted}){ranked}."
+    elif any(above(score, threshold) is None for score in scored.values()):
+        told = f"{best} scores {scored[best]}, {wanted}{ranked}"
+        verdict = f"Whether any is good enough can't be told: {told}: ask more questions."
     else:
-        best = models[0]["name"]
-        ranked = f"; the best, {best}, can't be told from {others}" if others else ""
-        scored = {c["name"]: answers[c["id"]].score for c in rivals}
-        if picked:
-            quick = picked["seconds_per_answer"]
-            word = "and quickest" if others and quick else "and best"
-            speed = "" if quick else ", speed not known"
-            name = picked["name"]
-            verdict = f"Good enough {word}: {name} (score {scored[name]}{speed}; {wanted}){ranked}."
-        elif None in above_it.values():
-            verdict = (
-                f"Whether any is good enough can't be told: {best} scores {scored[best]}, {wanted}{ranked}: ask more "
-                "questions."
-            )
-        else:
-            verdict = (
-                f"None is good enough: the best, {best}, scores {scored[best]}, and {wanted}: optimise its prompt, or "
-                "teach it."
-            )
+        told = f"the best, {best}, scores {scored[best]}, and {wanted}"
+        verdict = f"None is good enough: {told}: optimise its prompt, or teach it."
     return {
         "examples": len(examples),
         "groups": len({example.group for example in examples}),
@@ -251,7 +244,7 @@ def benchmark(
         "not_measured": missing,
         "verdict": verdict,
         "picked": picked["name"] if picked else None,
-        "best": models[0]["name"] if models else None,
+        "best": best,
         "as_good": [card["name"] for card in as_good],
     }
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,16 +65,13 @@ def optimised(
             "dspy", "Optimizer miprov2", 'pip install "genesis-lab[dspy]" (the race needs nothing more)'
         ) from None
     cache, lock, failed = CompletionCache(folder / "answers.sqlite"), threading.Lock(), list[GenesisError]()
-    rows: dict[str, dict[str, Any]] = {}
-    proposals: set[str] = set()
+    asked: dict[str, dict[str, Any]] = {}
 
     def answered(ask: Call, who: str, request: Request) -> Completion:
-        own = who == model
         with lock:
-            known = rows if own else proposals
-            if failed or (request.key not in known and len(rows) + len(proposals) >= calls):
+            if failed or (request.key not in asked and len(asked) >= calls):
                 return Completion("", who)
-            known.update({request.key: {}}) if own else proposals.add(request.key)
+            asked.setdefault(request.key, dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")))
         try:
             if (found := cache.get(request.key)) is None:
                 found = ask(request)
@@ -83,10 +81,8 @@ def optimised(
         except GenesisError as error:  # dspy would swallow it and ask on
             failed.append(error)
             return Completion("", who)
-        if own:
-            used = found.usage
-            rows[request.key] = {"prompt_tokens": used and used.prompt_tokens, "cost_usd": found.cost_usd}
-            rows[request.key]["completion_tokens"] = used and used.completion_tokens
+        asked[request.key] |= asdict(found.usage) if found.usage else {}
+        asked[request.key] |= {"cost_usd": found.cost_usd, "who": who}
         return found
 
     class Ours(dspy.BaseLM):  # type: ignore[misc]  # dspy comes without types
@@ -105,12 +101,9 @@ def optimised(
                 temperature=min(temperature, 1.0),
             )
             found = answered(self.ask, self.model, request)
-            used = found.usage or Completion("", "").usage
-            spent = {"prompt_tokens": used.prompt_tokens, "completion_tokens": used.completion_tokens} if used else {}
             message = SimpleNamespace(content=found.text, tool_calls=None)
             choice = SimpleNamespace(message=message, finish_reason="stop")
-            usage = spent | {"total_tokens": sum(spent.values())}
-            return SimpleNamespace(choices=[choice], usage=usage, model=self.model)
+            return SimpleNamespace(choices=[choice], usage={}, model=self.model)
 
     def example(of: Example) -> Any:
         return dspy.Example(question=of.question, answer=of.answer).with_inputs("question")
@@ -136,7 +129,7 @@ def optimised(
             )
     except Exception as error:  # dspy raises what it likes
         best = None
-        if failed or len(rows) + len(proposals) < calls:
+        if failed or len(asked) < calls:
             gave_up = GenesisError(f"dspy's MIPROv2 gave up: {' '.join(str(error).split())[:300]}")
             raise (failed or [gave_up])[0] from error
     finally:
@@ -144,7 +137,7 @@ def optimised(
         cache.close()
     if failed:
         raise failed[0]
-    if len(rows) + len(proposals) >= calls:
+    if len(asked) >= calls:
         left = "its best program until then runs along" if best else "before it had a program"
         notes.append(f"MIPROv2 was cut short after {calls:,} calls: {left}.")
     program = None
@@ -152,10 +145,10 @@ def optimised(
         solved = [each for each in best.demos if each.get("question") in by_question and each.get("answer")]
         shown = [Demonstration(e["question"], str(e["answer"]), by_question[e["question"]].language) for e in solved]
         program = PromptProgram(str(best.signature.instructions), tuple(shown))
-    missing = dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd"))
+    rows = [row for row in asked.values() if row.get("who") == model]
     return {
         "program": program,
-        "rows": [missing | row for row in rows.values()],
-        "proposer_calls": len(proposals),
+        "rows": rows,
+        "proposer_calls": len(asked) - len(rows),
         "busy_s": time.monotonic() - started,
     }
