@@ -120,8 +120,6 @@ class Service:
                 return self._identity()
             if self.faults.deny:
                 raise Refusal(*DENIALS[self.faults.deny])
-            if path == "/" and b"ServiceCode" in body:
-                return self._quotas(json.loads(body))
             for operation in wire.operations():
                 if operation.method == method and (found := operation.parameters(path, query)) is not None:
                     return self._run(operation, found, body)
@@ -359,32 +357,6 @@ class Service:
         if model is None or model.gone:
             raise Refusal(404, "ResourceNotFoundException", "The specified model does not exist.")
         return {"modelDetails": summary(model)}
-
-    def _GetFoundationModelAvailability(self, asked: dict[str, Any]) -> dict[str, Any]:
-        model, by_profile = find(asked["modelId"])
-        if model is None or model.gone or by_profile:
-            raise Refusal(404, "ResourceNotFoundException", "The specified model does not exist.")
-        there = "AVAILABLE" if model.access else "NOT_AVAILABLE"
-        return {
-            "modelId": model.model_id,
-            "agreementAvailability": {"status": there},
-            "authorizationStatus": "AUTHORIZED",
-            "entitlementAvailability": there,
-            "regionAvailability": "AVAILABLE",
-        }
-
-    def _quotas(self, asked: dict[str, Any]) -> Reply:
-        """Service Quotas, in the old wording for some models and the new one for others; in pages of ten."""
-        units = {"tokens": self.quota.tokens_per_minute, "requests": self.quota.requests_per_minute}
-        listed = []
-        for model, wording in zip(MODELS, ("model inference", "InvokeModel") * len(MODELS), strict=False):
-            for kind in ("On-demand", "Cross-region", "Global cross-region"):
-                for unit, value in units.items():
-                    name = f"{kind} {wording} {unit} per minute for Emulated {model.name} V1"
-                    listed += [] if value is None else [{"QuotaName": name, "Value": value, "ServiceCode": "bedrock"}]
-        start = int(asked.get("NextToken", 0))
-        page: dict[str, Any] = {"Quotas": listed[start : start + 10]}
-        return _json(page | ({"NextToken": str(start + 10)} if start + 10 < len(listed) else {}))
 
     def _ListInferenceProfiles(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked.get("typeEquals") == "APPLICATION":

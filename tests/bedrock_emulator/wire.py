@@ -14,7 +14,6 @@ OPERATIONS = {
     "bedrock": (
         "ListFoundationModels",
         "GetFoundationModel",
-        "GetFoundationModelAvailability",
         "ListInferenceProfiles",
         "GetInferenceProfile",
         "CreateModelInvocationJob",
