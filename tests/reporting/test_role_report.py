@@ -96,7 +96,7 @@ def next_steps(manifest: dict[str, Any], reports: dict[str, Any], name: str = "a
 def test_without_a_student_the_page_says_what_is_kept_and_that_its_worth_is_unknown(taught) -> None:
     manifest, reports = taught
     page = drawn(manifest, reports, samples=[("<b>What?</b>", "title: This")])
-    assert page.subtitle.startswith("20 examples") and "20 of 20" in page_html(page)
+    assert page.subtitle.startswith("20 examples") and "14 train, 3 validation, 3 test" in page_html(page)
     assert "not measured: no student was examined" in str(page.figures["gain"])
     assert page.figures["accepted"] == ("100%", "of 20 answers") and page.figures["audit"][0] == 0
     assert "20 of 20 answers reach the full score" in page.first_figure.layout.title.text

@@ -46,6 +46,11 @@ def view(kind: str, name: str, report: Report | None) -> Any:
         return NotMeasured(kinds()[kind]["missing"])
     how, draw = kinds()[kind]["views"][name], DRAW[kind].get(name)
     try:
+        if "facts" in how:
+            told = {heading: _cell(of, report) for heading, of in how["facts"].items()}
+            return facts(
+                {heading: value for heading, value in told.items() if value is not None}, caption=how["caption"]
+            )
         drawn = draw(report) if draw else [row for row in at(report, how["rows"]) if not row.get(how.get("unless"))]
         if "columns" not in how or isinstance(drawn, NotMeasured):
             return drawn
@@ -463,25 +468,6 @@ def _appearances(report: Report) -> Any:
     return missing or [a | {"language": a["language"] or "all"} for a in report["appearances"]]
 
 
-# how a dataset was made
-
-
-def _made(manifest: Report) -> Part:
-    total, made = sum(manifest["counts"].values()), manifest.get("generation") or {}
-    if not made:
-        return NotMeasured("the dataset was not generated here")
-    rows: dict[str, object] = {
-        "accepted": f"{total:,} of {total + (manifest.get('missing') or 0):,}",
-        "attempts": manifest.get("attempts"),
-        "dropped, by reason": "; ".join(f"{why}: {n}" for why, n in (manifest.get("drop_reasons") or {}).items()) or "none",
-        "noticed": "; ".join(f"{note} ({n:,} answers)" for note, n in (manifest.get("notes") or {}).items()),
-        "not sent": "; ".join(f"{what} ({n:,} requests)" for what, n in (manifest.get("not_sent") or {}).items()),
-        "written by": f"{made.get('provider')} ({made.get('model')})",
-        "content hash": manifest["content_hash"][:16],
-    }  # fmt: skip
-    return facts({name: value for name, value in rows.items() if value != ""}, caption="What came of it")
-
-
 def _teachers(manifest: Report) -> Part:
     each = [{k: v for k, v in one.items() if k != "usage"} for one in manifest.get("teachers") or ()]
     return table(each, caption="What each teacher did") if each else "One teacher wrote it all."
@@ -628,27 +614,6 @@ def _before_and_after(info: Report) -> list[Part]:
     return shown or [NotMeasured("no validation example was answered: examine was 0")]
 
 
-def _run(info: Report) -> Part:
-    made, n, peak = info["made_with"], info["examples"], info["peak_memory_bytes"]
-    adapters = ", ".join(f"{count} {name}" for name, count in info.get("adapted", {}).items())
-    rate = f", {info['tokens_per_s']:,.0f} per second; {duration(info['training_seconds'])} in steps" if info["tokens_per_s"] else ""  # fmt: skip
-    rows: dict[str, object] = {
-        "kind of run": f"smoke run: {', '.join(f'{k} {v}' for k, v in info['limits'].items())}" if info["smoke"] else "full run",
-        "base": f"{made['base']}, weights {made['base_hash'][:12]}",
-        "data": f"{info['dataset']}, content {made['data_hash'][:12]}",
-        "examples": f"{n['train']:,} to learn, {n['validation']:,} to check on, {len(info['too_long']):,} too long and left out",
-        "trained": f"{info['trainable_parameters']:,} of {info['parameters']:,} parameters{adapters and f', adapters on {adapters}'}",
-        "steps": f"{len(info['steps']):,}" + (", stopped early" if info["stopped_early"] else ""),
-        "kept": f"the student after epoch {info['best_epoch']}",
-        "tokens": f"{info['tokens_seen']:,} seen{rate}",
-        "memory": f"{peak / 2**30:.1f} GiB at most" if peak else NotMeasured("this system does not say"),
-        "computed": f"on {info['device']} in {info['dtype']}, attention {info['attention']}",
-        "seed": str(info["seed"]),
-        "versions": info["versions"],
-    }  # fmt: skip
-    return facts(rows | ({"template": " ".join(info["notes"])} if info.get("notes") else {}), caption="The run")
-
-
 def _export(report: Report) -> Any:
     measured, files = ({each["form"]: each for each in report[of]} for of in ("gates", "files"))
     why = {"score": NotMeasured(report["not_measured"].get("gate", "it was not asked"))}
@@ -734,6 +699,9 @@ def _prompts(report: Report) -> Any:
 HOW: dict[str, Callable[[Any], Any]] = {
     "points": points, "bounded": _in_bounds, "count": len, "words": lambda text: text.replace("_", " "),
     "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}",
+    "GiB": lambda n: f"{n / 2**30:.1f} GiB", "duration": duration, "half": lambda text: text[:16],
+    "smoke": lambda limits: f"smoke run: {', '.join(f'{k} {v}' for k, v in limits.items())}" if limits else "full run",
+    "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
 }  # fmt: skip
 """Formats of ``views.yaml`` besides Python's own."""
@@ -756,12 +724,12 @@ DRAW: dict[str, dict[str, Callable[[Report], Any]]] = {
         "appearances": _appearances,
     },
     "evaluation": {"forest": _forest, "scores": _arms, "parts": _arm_parts, "worst": _worst_answers},
-    "student": {"score": _epochs, "loss": _losses, "before and after": _before_and_after, "run": _run},
+    "student": {"score": _epochs, "loss": _losses, "before and after": _before_and_after},
     "export": {"gates": _export, "tokens": _tokens},
     "benchmark": {"scores": _arms, "parts": _arm_parts, "speed": _speed},
     "teaching": {"thresholds": _thresholds, "parts": _score_parts, "audit": _audit,
                  "splits": lambda r: table(r["splits"], caption="Splits (like products stay together in one of them)")},
-    "manifest": {"made": _made, "teachers": _teachers},
+    "manifest": {"teachers": _teachers},
     "search": {"race": _race, "prompts": _prompts, "test": _on_test},
     "comparison": {"scores": _pair_scores, "sizes": _pair_sizes, "worth": _pair_worth},
 }  # fmt: skip
