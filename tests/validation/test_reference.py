@@ -84,7 +84,8 @@ def test_without_reference_the_answer_is_none() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "clinc"}, "Unknown reference 'clinc', expected banking77"),
+        ({"name": "clinc"}, "Unknown reference 'clinc': there is banking77, and every folder with test.csv"),
+        ({"name": "../secret"}, "named by the name of its folder"),
         ({"split": "valid"}, "Unknown split 'valid'"),
     ],
 )
@@ -104,6 +105,19 @@ def test_a_broken_file_is_named(given: Path, header: tuple[str, str], rows: list
     write_csv(given, "test", rows, header)
     with pytest.raises(InvalidInput, match=f"test.csv .*{message}"):
         loaded()
+
+
+def test_a_folder_of_ones_own_serves_any_name_and_says_its_language(given: Path) -> None:
+    own = given.parent / "soporte"
+    write_csv(own, "test", [("¿dónde está mi tarjeta?", "tarjeta")])
+    found = load_reference("soporte")
+    assert found is not None and (str(found), found.language) == ("soporte test (n = 1)", "en")
+    (own / "reference.yaml").write_text("language: es\n")
+    found = load_reference("soporte")
+    assert found is not None and found.language == "es" and load_reference("soporte", split="train") is None
+    (own / "reference.yaml").write_text("language: klingon\n")
+    with pytest.raises(InvalidInput, match="must say language: en or es"):
+        load_reference("soporte")
 
 
 def test_fetching_keeps_a_local_copy_of_both_splits(tmp_path: Path, own_output_root: Path) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genesis_lab.dataset.sources import read_rows
+from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
 from genesis_lab.hub import hub_reachable
 from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
+from genesis_lab.yamls import read_yaml
 
 Split = Literal["test", "dev", "train", "train_pool"]
 
@@ -29,7 +31,8 @@ _ORDER: dict[str | None, tuple[Split, ...]] = {
     "train": ("train", "train_pool"),
     "train_pool": ("train_pool",),
 }
-_NAMES = ("banking77",)
+HUB_NAME = "banking77"
+"""The reference that can be fetched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ def load_reference(name: str = "banking77", split: Split | None = None, *, fetch
 
     Parameters
     ----------
-    name : ``banking77``.
+    name : ``banking77``, or a folder of one's own; a line ``language: es`` in its ``reference.yaml`` says what it is in
+        (default: en).
     split : None tests on ``test.csv``, else on ``dev.csv``; ``"train"`` is the real training pool: ``train.csv``,
         else ``train_pool.csv``. The split that was found is in the result.
 
@@ -96,22 +100,27 @@ def load_reference(name: str = "banking77", split: Split | None = None, *, fetch
     ------
     InvalidInput : unknown name or split, or a file without columns text and category.
     """
-    if name not in _NAMES:
-        raise InvalidInput(f"Unknown reference {name!r}, expected {', '.join(_NAMES)}.")
     if split not in _ORDER:
         raise InvalidInput(f"Unknown split {split!r}, expected {', '.join(str(s) for s in _ORDER if s)} or None.")
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise InvalidInput(f"A reference is named by the name of its folder, got {name!r}.")
     given = get_settings().reference_dir
     folders = [*([given / name] if given else []), _local_copy(name)]
     for folder in folders:
         if found := _read_folder(folder, name, split):
             return found
-    if fetch and split in (None, "test", "train") and _fetched_once(name):
+    if name != HUB_NAME and not any(folder.is_dir() for folder in folders):
+        raise InvalidInput(
+            f"Unknown reference {name!r}: there is {HUB_NAME}, and every folder with test.csv and train.csv (columns text, "
+            f"category) in {shown(_local_copy(name).parent)} or GENESIS_REFERENCE_DIR."
+        )
+    if name == HUB_NAME and fetch and split in (None, "test", "train") and _fetched_once():
         return _read_folder(_local_copy(name), name, split)
     return None
 
 
-def fetch_reference(name: str = "banking77", *, repo: str = BANKING77_HUB) -> Path:
-    """Fetch both splits from the hub into ``outputs/reference/<name>`` and return that folder.
+def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
+    """Fetch both splits of banking77 from the hub into ``outputs/reference/banking77`` and return that folder.
 
     Parameters
     ----------
@@ -121,9 +130,12 @@ def fetch_reference(name: str = "banking77", *, repo: str = BANKING77_HUB) -> Pa
     ------
     Unavailable : the hub can't be reached.
     MissingDependency : the package ``datasets`` is not installed.
+    InvalidInput : another name: only banking77 is known there.
     """
-    if name not in _NAMES:
-        raise InvalidInput(f"Unknown reference {name!r}, expected {', '.join(_NAMES)}.")
+    if name != HUB_NAME:
+        raise InvalidInput(
+            f"Only {HUB_NAME} can be fetched, got {name!r}: put a reference of your own in a folder instead."
+        )
     try:
         from datasets import load_dataset
     except ImportError:
@@ -134,10 +146,10 @@ def fetch_reference(name: str = "banking77", *, repo: str = BANKING77_HUB) -> Pa
         splits = {split: load_dataset(repo, split=split) for split in ("train", "test")}
     except (OSError, ValueError, RuntimeError) as error:
         raise Unavailable(
-            f"Reference {name!r} could not be fetched from the hub ({type(error).__name__}): check the network, "
-            f"or put test.csv and train.csv (columns text, category) into {shown(_local_copy(name))}."
+            f"Reference {HUB_NAME!r} could not be fetched from the hub ({type(error).__name__}): check the network, "
+            f"or put test.csv and train.csv (columns text, category) into {shown(_local_copy(HUB_NAME))}."
         ) from None
-    folder = _local_copy(name)
+    folder = _local_copy(HUB_NAME)
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in splits.items():
         names = rows.features["label"].names
@@ -151,10 +163,10 @@ def fetch_reference(name: str = "banking77", *, repo: str = BANKING77_HUB) -> Pa
 
 
 @lru_cache
-def _fetched_once(name: str) -> bool:
+def _fetched_once() -> bool:
     """Whether the hub gave the reference; asked once per process, so that a machine without network waits once."""
     try:
-        fetch_reference(name)
+        fetch_reference()
     except (Unavailable, MissingDependency, OSError):
         return False
     return True
@@ -170,8 +182,17 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
         if path.is_file():
             texts, labels = _read_csv(path)
             source = "GENESIS_REFERENCE_DIR" if folder != _local_copy(name) else shown(path)
-            return Reference(name, found, texts, labels, "en", source)
+            return Reference(name, found, texts, labels, _language(folder), source)
     return None
+
+
+def _language(folder: Path) -> str:
+    about = folder / "reference.yaml"
+    said = (read_yaml(about) or {}) if about.is_file() else {}
+    language = said.get("language", "en") if isinstance(said, dict) else None
+    if language not in NAMES:
+        raise InvalidInput(f"{shown(about)} must say language: {' or '.join(NAMES)}, got {said!r}.")
+    return str(language)
 
 
 def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
