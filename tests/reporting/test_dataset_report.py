@@ -1,14 +1,16 @@
 """The page about a dataset: true to its reports, also where some are missing."""
 
+import re
 from typing import Any
 
 import pytest
 
 from genesis_lab.domains import get_domain
+from genesis_lab.notebooks import notebook_paths, read_notebook
 from genesis_lab.reporting.html import Html
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures, next_steps
-from genesis_lab.reporting.views import view, views
+from genesis_lab.reporting.views import DRAW, kinds, view, views
 
 COUNTS = {"language": {"es": 5, "en": 5}, "intent": {"refund": 10}, "category": {"refunds": 10}, "sentiment": {}}
 
@@ -188,3 +190,14 @@ def test_a_classifier_is_called_too_sure_only_where_the_interval_shows_it() -> N
 
     assert "surer than it is right" in title(0.7)
     assert "as far as can be told" in title(0.63)
+
+
+def test_every_view_that_a_notebook_shows_is_in_the_list_that_the_page_uses() -> None:
+    code = "".join(cell.source for path in notebook_paths() for cell in read_notebook(path).cells)
+    named = set(re.findall(r'\bview\("([^"]+)", "([^"]+)"', code))
+    assert len(named) > 40
+    assert named <= {(kind, name) for kind, one in kinds().items() for name in one["views"]}
+    drawn = {(kind, name) for kind, draw in DRAW.items() for name in draw}
+    every = {(kind, name): how for kind, one in kinds().items() for name, how in one["views"].items()}
+    assert drawn <= set(every)
+    assert not [each for each, how in every.items() if each not in drawn and not {"rows", "facts"} & set(how)]
