@@ -92,6 +92,15 @@ def test_a_classifier_of_other_data_has_no_say_in_the_verdict() -> None:
     assert "not measured: no classifier was trained" in page_html(made.page(data, reports))
 
 
+def test_a_report_of_an_older_version_is_made_anew() -> None:
+    data = generate(config_for("conversations")(total=154))
+    write_report(data, "quality", {"overall": 99.0})
+    write_report(data, "scorecard", {"students": [{"student": "tfidf"}]})
+    reports = made.complete(data, reference="none", embeddings=False)
+    assert reports["quality"]["gates"] and not reports["scorecard"]["students"]
+    assert read_reports(data)["scorecard"] == reports["scorecard"]
+
+
 def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
     data, other = (generate(config_for()(dataset=f"of_{n}", total=n)) for n in (154, 160))
     save_model(train(other, train_config("quick_test")).model, "intents")

@@ -58,7 +58,8 @@ def complete(
     makers = _makers(dataset, reference, taxonomy, embeddings, seed)
     settings = {"reference": reference, "taxonomy": taxonomy, "embeddings": embeddings, "seed": seed}
     for kind in wanted:
-        if kind not in reports and not (dataset.path / "reports" / f"{kind}.json").exists():
+        foreign = kind == "training" and (dataset.path / "reports" / "training.json").exists()
+        if kind not in reports and not foreign:
             label, make = makers[kind]
             with progress(None, label):
                 reports[kind] = remembered(dataset, kind, settings, make)
@@ -74,8 +75,15 @@ def complete(
 
 
 def kept(dataset: Dataset) -> Reports:
-    """The reports kept with the dataset, without one of a classifier that learned from other data."""
+    """The reports kept with the dataset, without one of a classifier that learned from other data.
+
+    Nor those of a version that did not decide by gates and intervals: they are made anew.
+    """
     reports = read_reports(dataset)
+    if "gates" not in reports.get("quality", {"gates": ()}):
+        del reports["quality"]
+    if not all("above_floor" in one for one in reports.get("scorecard", {"students": ()})["students"]):
+        del reports["scorecard"]
     if not _of_this((s["content_hash"] for s in reports.get("training", {}).get("sources", ())), dataset):
         reports.pop("training", None)
     return reports
