@@ -325,7 +325,7 @@ def question(record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | Non
     facts = [f"{word(label)}: {' '.join(record[label].split())}" for label in _LABELS if record[label]]
     if taxonomy and record["intent"] in taxonomy.names:
         described = next(intent for intent in taxonomy.intents if intent.name == record["intent"]).description
-        facts[0] += f" ({described.get(language) or described['en']})"
+        facts[0] += f" ({described['es' if language == 'es' else 'en']})"
     said = [(role_of(turn["speaker"]) or turn["speaker"] or "?", turn["text"] or "") for turn in record["turns"]]
     turns = "\n".join(f"{' '.join(word(speaker).split())}: {indented(text)}" for speaker, text in said)
     dashes = fence("\n".join([*facts, turns]))
