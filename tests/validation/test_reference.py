@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.files import output_root
 from genesis_lab.settings import get_settings
 from genesis_lab.validation.reference import Reference, fetch_reference, load_reference
 
@@ -132,9 +133,19 @@ def test_fetching_keeps_a_local_copy_of_both_splits(tmp_path: Path, own_output_r
         rows = Dataset.from_dict({"text": [f"{split} {i}" for i in range(len(labels))], "label": labels}, features)
         rows.to_parquet(hub / "data" / f"{split}-00000-of-00001.parquet")
     folder = fetch_reference(repo=str(hub))
-    assert sorted(f.name for f in folder.iterdir()) == ["test.csv", "train.csv"]
+    assert sorted(f.name for f in folder.iterdir()) == ["FETCHED.txt", "test.csv", "train.csv"]
+    assert fetch_reference(repo=str(hub)) == folder, "what was fetched may be fetched again"
     assert loaded().labels == ("exchange_rate",)
     assert loaded("train").labels == ("Refund_not_showing_up", "exchange_rate", "exchange_rate")
+
+
+def test_a_reference_of_ones_own_is_not_fetched_over(tmp_path: Path) -> None:
+    own = output_root() / "reference" / "banking77" / "test.csv"
+    own.parent.mkdir(parents=True)
+    own.write_text("text,category\nmine,card_arrival\n")
+    with pytest.raises(InvalidInput, match="were not fetched: move them away first"):
+        fetch_reference(repo=str(tmp_path))
+    assert "mine" in own.read_text()
 
 
 def test_without_network_one_sentence_says_what_to_do(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.files import output_root, shown
+from genesis_lab.files import output_root, placed, shown, write_atomically
 from genesis_lab.hub import hub_reachable
 from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
@@ -33,6 +33,8 @@ _ORDER: dict[str | None, tuple[Split, ...]] = {
 }
 HUB_NAME = "banking77"
 """The reference that can be fetched."""
+_FETCHED = "FETCHED.txt"
+"""Marks a folder that may be fetched anew: nobody's own files are in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,15 @@ def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
     ------
     Unavailable : the hub can't be reached.
     MissingDependency : the package ``datasets`` is not installed.
-    InvalidInput : another name: only banking77 is known there.
+    InvalidInput : another name (only banking77 is known there), or the folder holds files of the user's own.
     """
     if name != HUB_NAME:
         raise InvalidInput(
             f"Only {HUB_NAME} can be fetched, got {name!r}: put a reference of your own in a folder instead."
         )
+    folder = _local_copy(HUB_NAME)
+    if folder.exists() and any(folder.iterdir()) and not (folder / _FETCHED).is_file():
+        raise InvalidInput(f"{shown(folder)} holds files that were not fetched: move them away first.")
     try:
         from datasets import load_dataset
     except ImportError:
@@ -149,16 +154,15 @@ def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
             f"Reference {HUB_NAME!r} could not be fetched from the hub ({type(error).__name__}): check the network, "
             f"or put test.csv and train.csv (columns text, category) into {shown(_local_copy(HUB_NAME))}."
         ) from None
-    folder = _local_copy(HUB_NAME)
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, rows in splits.items():
-        names = rows.features["label"].names
-        temporary = folder / f"{split}.csv.partial"
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("text", "category"))
-            writer.writerows((text, names[label]) for text, label in zip(rows["text"], rows["label"], strict=True))
-        temporary.replace(folder / f"{split}.csv")
+    with placed(folder, replace=True, ours=lambda there: (there / _FETCHED).is_file()) as scratch:
+        scratch.mkdir()
+        write_atomically(scratch / _FETCHED, f"fetched from the hub: {BANKING77_HUB}\n")
+        for split, rows in splits.items():
+            names = rows.features["label"].names
+            with (scratch / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(("text", "category"))
+                writer.writerows((text, names[label]) for text, label in zip(rows["text"], rows["label"], strict=True))
     return folder
 
 
