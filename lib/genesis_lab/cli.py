@@ -450,12 +450,14 @@ def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers:
 
 def _show_plans(stages: list[dict[str, Any]]) -> None:
     """What each generating stage would make, and what all of them would cost."""
+    from genesis_lab.domains import get_domain
     from genesis_lab.files import dataset_path
     from genesis_lab.generation.estimate import Estimate, in_all
 
     parts, written = [], set()
     for parameters in stages:
-        if (source := str(parameters.get("requirements"))) in written and not dataset_path(source).exists():
+        source = get_domain(*filter(None, [parameters.get("role")]), **parameters).needs
+        if source in written and not dataset_path(source).exists():
             typer.echo(f"cost and time are not known before there is {source}, which is to be answered")
             parts.append(Estimate(parameters["total"], 0, 0, None, None))
         else:

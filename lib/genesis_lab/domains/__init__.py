@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
 from genesis_lab.domains.base import Domain
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 DOMAINS = {
-    "conversations": ("conversations.domain", "Conversations"),
-    "requirements": ("requirements", "Requirements"),
-    "vision": ("vision", "Vision"),
+    "conversations": "genesis_lab.domains.conversations.domain:Conversations",
+    "requirements": "genesis_lab.domains.requirements:Requirements",
+    "vision": "genesis_lab.domains.vision:Vision",
 }
-"""Name to module and class; `config_type` of the class are its options."""
+"""Name to module and class, from anywhere; `config_type` of the class are its options."""
 
 
 def get_domain(name: str = "conversations", **options: Any) -> Domain:
@@ -44,8 +44,7 @@ def config_for(name: str) -> type[BaseModel]:
 def _class(name: str) -> type[Domain]:
     if name not in DOMAINS:
         raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
-    place, kind = DOMAINS[name]
-    return cast("type[Domain]", getattr(import_module(f"genesis_lab.domains.{place}"), kind))
+    return cast("type[Domain]", resolve_name(DOMAINS[name]))
 
 
 def recorded_domain(manifest: Mapping[str, Any]) -> Domain | None:

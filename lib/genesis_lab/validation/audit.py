@@ -153,12 +153,12 @@ def fix(dataset: Dataset, target: str | Path, *, replace: bool = False) -> tuple
 def role_of(dataset: Dataset) -> YamlRole:
     """The role whose examples a dataset holds; `InvalidInput` for a dataset of anything else."""
     role = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
-    if not isinstance(role, YamlRole):
+    if role.facets.preview != "dialogue":
         raise InvalidInput(
             f"The audit reads teacher examples (requirements, vision), {dataset.name} is a dataset of {dataset.domain}: "
             "validate it instead."
         )
-    return role
+    return cast("YamlRole", role)
 
 
 def _rows(dataset: Dataset, role: YamlRole) -> Iterator[_Row]:
