@@ -133,7 +133,7 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
 
     bias = reports["bias"]["severity"]
     if "quality" in reports:
-        worth = page.figures["worth"]
+        worth = page.figures.get("worth")
         said = str(worth[0]) if isinstance(worth, tuple) else None
         return {
             "quality": reports["quality"]["overall"],
@@ -195,11 +195,14 @@ def _of_this(hashes: Iterable[str], dataset: Dataset) -> bool:
 
 
 def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
-    """Records to show: short conversations, or a question and its answer in each language."""
+    """Records to show: short conversations, label and text, or a question and its answer in each language."""
     order = f"ORDER BY hash({facets.id} || '{seed}')"
     if facets.preview == "chat":
         chats = dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 2")
         return list(chats.to_dict("records"))
+    if facets.preview == "text":
+        pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
+        return [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
     from genesis_lab.validation.audit import role_of
 
     one_each = f"QUALIFY row_number() OVER (PARTITION BY language {order}) = 1 ORDER BY language"

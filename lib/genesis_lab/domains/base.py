@@ -98,7 +98,7 @@ class Facets:
     derived : columns that follow from another, which they are therefore not held against.
     covered : pairs of columns whose every cell should be filled.
     outcomes : columns that are compared between groups of people.
-    preview : how a record is shown.
+    preview : how a record is shown; ``dialogue`` is the example of a `Role`, ``text`` the label and the text.
     worth : which learner says what a dataset is worth in real data; None: not measured.
     task_categories : as the Hugging Face hub names them.
     aliases : what other people's data calls our fields.
@@ -111,7 +111,7 @@ class Facets:
     group: str | None
     text: str | None
     attributes: tuple[str, ...]
-    preview: Literal["chat", "dialogue", "series"]
+    preview: Literal["chat", "dialogue", "series", "text"]
     texts: str | None = None
     language: str | None = None
     derived: Mapping[str, str] = field(default_factory=dict)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from genesis_lab.reporting import charts
-from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue
+from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
 from genesis_lab.reporting.page import Page, Part, Section
 from genesis_lab.reporting.views import Report, best, headline, kinds, named, points, shares, views
 from genesis_lab.stats import proportion_interval
@@ -126,9 +127,12 @@ def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], fa
         for n, v in counts.items()
         if 6 < len(v) <= 30
     ]
-    shown = list(samples)
-    chats = shown and getattr(facets, "preview", "dialogue") == "chat"
-    return [*parts, "Picked at random:", chat(shown, facets) if chats else dialogue(shown)] if shown else parts
+    if not (shown := list(samples)):
+        return parts
+    how = getattr(facets, "preview", "dialogue")
+    texts = partial(side_by_side, heads=(getattr(facets, "label", None) or "record", "text"))
+    draw = {"chat": partial(chat, facets=facets), "text": texts}.get(how, dialogue)
+    return [*parts, "Picked at random:", draw(shown)]
 
 
 def _made_by(manifest: Report) -> dict[str, object]:
