@@ -42,9 +42,7 @@ class Reviews(Domain):
         return Prompt("Write a review as JSON.", (("user", json.dumps(spec.attributes)),), SCHEMA, "review")
 
     def offline_text(self, spec, attempt):
-        return json.dumps(
-            {"said": "My {product} {i} is {stars} {n}.".format(i=spec.seed, n=attempt, **spec.attributes)}
-        )
+        return json.dumps({"said": f"A {' '.join(spec.attributes.values())}, as my number {spec.seed}.{attempt} was"})
 
     def answer_characters(self, spec):
         return 60

@@ -108,15 +108,12 @@ def dataset_page(
 
 def _plural(name: str, n: int) -> str:
     word = name.replace("_", " ")
-    return (
-        word
-        if n == 1
-        else f"{word[:-1]}ies"
-        if word.endswith("y")
-        else f"{word}es"
-        if word.endswith("s")
-        else f"{word}s"
-    )
+    if n == 1:
+        return word
+    for end, many in (("y", "ies"), ("us", "uses"), ("is", "es"), ("s", "s")):
+        if word.endswith(end):
+            return word.removesuffix(end) + many
+    return f"{word}s"
 
 
 def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], facets: Any, unit: str) -> list[Part]:

@@ -104,7 +104,8 @@ def form_gates(
     if facets.text:
         found["near-duplicates"] = _share(parts["near_duplicates"], "nearly repeat an earlier opening")
         found["contamination"] = _share(copies, "are nearly a sentence of the reference")
-        found["openings like people's"] = _length(total, reference)
+        if facets.preview == "chat":
+            found["openings like people's"] = _length(total, reference)
     if facets.label and facets.text:
         found["separation from neighbours"] = _apart(total, separation)
     return [decide(name, measured) for name, measured in found.items()]
