@@ -22,12 +22,16 @@ from toy_domain import Reviews
 SCENARIO = """
 import os, signal, sys
 from genesis_lab.domains import DOMAINS
-DOMAINS["reviews"] = "toy_domain:Reviews"
 from genesis_lab.generation import config_for, generate
-def look(progress):
-    if progress.done >= 50 and sys.argv[2] == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-generate(config_for("reviews")(dataset=sys.argv[1], total=2000), on_progress=look)
+from toy_domain import Reviews
+class Mortal(Reviews):
+    def parse(self, text, spec):
+        if sys.argv[2] == "die" and spec.index == 1000:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().parse(text, spec)
+sys.modules["toy_domain"].Mortal = Mortal
+DOMAINS["reviews"] = "toy_domain:Mortal"
+generate(config_for("reviews")(dataset=sys.argv[1], total=2000))
 """
 
 
@@ -59,7 +63,8 @@ def test_kill_9_then_the_same_command_equals_an_uninterrupted_run(tmp_path) -> N
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     died = subprocess.run([sys.executable, "-c", SCENARIO, killed, "die"])
     assert died.returncode == -signal.SIGKILL and not killed.exists()
-    assert (tmp_path / "killed.run" / "journal.jsonl").exists()
+    journal = (tmp_path / "killed.run" / "journal.jsonl").read_text()
+    assert 500 < journal.count("\n") < 1500, "it was killed in the middle"
     for target in (killed, whole):
         subprocess.run([sys.executable, "-c", SCENARIO, target, "live"], check=True)
     assert open_dataset(killed).total == 2000
