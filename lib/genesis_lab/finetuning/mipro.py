@@ -64,6 +64,10 @@ def optimised(
         raise MissingDependency(
             "dspy", "Optimizer miprov2", 'pip install "genesis-lab[dspy]" (the race needs nothing more)'
         ) from None
+    if not hasattr(dspy, "BaseLM") or not hasattr(dspy, "MIPROv2"):
+        raise MissingDependency(
+            "dspy below 3.5", "Optimizer miprov2", 'pip install "dspy<3.5" (the race needs nothing more)'
+        )
     cache, lock, failed = CompletionCache(folder / "answers.sqlite"), threading.Lock(), list[GenesisError]()
     asked: dict[str, dict[str, Any]] = {}
 
