@@ -3,11 +3,15 @@
     python benchmarks/bench.py          # writes benchmarks/README.md from results/*.json
 
 A result is ``results/<name>.json``: title, command, date, machine, columns, rows, a note, and the facts that the front page
-quotes. No figure in benchmarks/README.md is typed by hand, and a test holds README.md's against these files.
+quotes. No figure in benchmarks/README.md is typed by hand, and a test holds README.md's against these files. Every
+benchmark takes ``--dry``, which prints its table and keeps nothing.
+
+The emulated service and the simulations are those of the tests: whoever imports this finds ``tests`` on its path.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import multiprocessing
@@ -23,6 +27,15 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+DRY = "--dry"
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """Of a benchmark's command line, with ``--dry``; `about` is the module's docstring."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(DRY, action="store_true", help="print what was found and keep nothing")
+    return made
 
 
 def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
@@ -31,7 +44,8 @@ def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     Returns
     -------
     dict with ``seconds``, ``cpu_s`` (which other work on the machine hardly changes; children included), ``peak_mib``
-    (of the process and its largest child) and ``result``, what the function returned.
+    (of the process, or of its largest child if that is larger) and ``result``, what the function returned. What its
+    module imports at the top is in the memory, but not in the seconds.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -47,13 +61,17 @@ def measured(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
 
 
 def _measure(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
-    started = time.perf_counter()
+    started, used = time.perf_counter(), _cpu_s()
     result = function(*arguments)
-    seconds = time.perf_counter() - started
+    seconds, cpu_s = time.perf_counter() - started, _cpu_s() - used
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-    peak = (_peak_kib(own.ru_maxrss) + children.ru_maxrss) // 1024
-    pipe.send({"seconds": round(seconds, 2), "cpu_s": round(cpu, 2), "peak_mib": peak, "result": result})
+    peak = max(_peak_kib(own.ru_maxrss), children.ru_maxrss) // 1024
+    pipe.send({"seconds": round(seconds, 2), "cpu_s": round(cpu_s, 2), "peak_mib": peak, "result": result})
+
+
+def _cpu_s() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 def _peak_kib(otherwise: int) -> int:
@@ -98,6 +116,8 @@ def store(
 ) -> None:
     """Keep a table as ``results/<name>.json``, with the command that was given, the machine and the date, and print it.
 
+    With ``--dry`` on the command line it is only printed.
+
     Parameters
     ----------
     rows : column to value, in the order of the page.
@@ -116,10 +136,11 @@ def store(
         "note": note,
         "facts": dict(facts or {}),
     }
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(found, indent=1, ensure_ascii=False)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-    print(table(found))
+    if DRY not in sys.argv:
+        RESULTS.mkdir(exist_ok=True)
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print("\n\n".join(filter(None, [table(found), note])), end="\n\n", flush=True)
 
 
 def machine() -> str:

@@ -2,6 +2,7 @@
 
     pip install trl
     python benchmarks/finetune.py
+    python benchmarks/finetune.py --arms ours --examples 4 --batch 2 --row-tokens 1024 --dry
     python benchmarks/finetune.py --shape qwen3-1.7b --examples 2000 --batch 64 --row-tokens 16384 --compile   # a GPU
 
 Every arm runs in a process of its own on the same examples (the offline teacher's requirements as token ids) in the same
@@ -18,13 +19,12 @@ are random: for speed alone.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import bench
 
 ARMS = ("ours", "trl", "trl-tuned", "trl-packed")
 SHAPES = {  # of the published configs: https://huggingface.co/Qwen/Qwen3-0.6B (-1.7B, -8B), config.json
@@ -37,31 +37,23 @@ _QWEN3 = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_
 
 def main() -> None:
     arguments = _arguments()
-    if arguments.arm:
-        print(json.dumps(_ours(arguments) if arguments.arm == "ours" else _trl(arguments)))
-        return
-    found = {}
+    rows, found = [], {}
     for arm in arguments.arms:
-        command = [sys.executable, __file__, "--arm", arm, *sys.argv[1:]]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[arm] = facts = json.loads(done.stdout.splitlines()[-1])
-        print(
-            f"{arm:10s} {facts['tokens']:,} tokens in {facts['seconds']:.1f} s: {facts['tokens_per_s']:,.0f} tokens/s "
-            f"({facts['tokens_per_cpu_s']:,.0f} per processor second), {facts['peak_gib']:.1f} GiB, {facts['what']}",
-            flush=True,
-        )
-    for arm in found:
+        learn = _ours if arm == "ours" else _trl
+        found[arm] = facts = bench.measured(learn, argparse.Namespace(**vars(arguments), arm=arm))["result"]
+        row = {"arm": arm} | {name: facts[name] for name in ("tokens", "seconds", "tokens a second")}
+        row |= {name: facts[name] for name in ("tokens a CPU second", "peak GiB", "what")}
         if arm != "ours" and "ours" in found:
-            wall, cpu = (found["ours"][key] / found[arm][key] for key in ("tokens_per_s", "tokens_per_cpu_s"))
-            print(f"ours ÷ {arm}: {wall:.2f} by the clock, {cpu:.2f} by processor seconds")
-    print("Loss of each step, per response token:")
-    for arm, facts in found.items():
-        print(f"{arm:10s} " + " ".join(f"{loss:.3f}" for loss in facts["losses"]))
+            for what in ("second", "CPU second"):
+                row[f"ours, times, by {what}s"] = found["ours"][f"tokens a {what}"] / facts[f"tokens a {what}"]
+        rows.append(row)
+    losses = (f"{arm} " + " ".join(f"{loss:.3f}" for loss in facts["losses"]) for arm, facts in found.items())
+    note = f"{arguments.shape or arguments.base}. Loss of each step, per response token: {'; '.join(losses)}."
+    bench.store("finetune", "Fine-tuning against TRL's SFTTrainer", rows, note=note)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arm", choices=ARMS, help="run this arm alone, in this process")
+    parser = bench.parser(__doc__)
     parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--base", default="smollm2", help="smollm2, a folder, or a hub id")
     parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead of a base")
@@ -228,8 +220,8 @@ class _Clock:
 
         wall, cpu = (end - start for start, end in zip(self._ticks[0], self._ticks[-1], strict=True))
         peak = (peak_memory_bytes(prepared.loaded.device) or 0) / 2**30
-        rates = {"tokens_per_s": tokens / wall, "tokens_per_cpu_s": tokens / cpu}
-        return {"tokens": tokens, "seconds": wall, **rates, "losses": losses, "peak_gib": peak, "what": what}
+        rates = {"tokens a second": tokens / wall, "tokens a CPU second": tokens / cpu}
+        return {"tokens": tokens, "seconds": wall, **rates, "losses": losses, "peak GiB": peak, "what": what}
 
 
 if __name__ == "__main__":

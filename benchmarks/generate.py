@@ -1,44 +1,56 @@
-"""How fast offline conversations are made: planned, written, checked, journalled, stored. ``python benchmarks/generate.py 10010``."""
+"""How fast offline conversations are made: planned, written, checked, journalled, stored.
+
+    python benchmarks/generate.py                   # 1,540, 10,010 and 100,100
+    python benchmarks/generate.py 200 --dry
+
+Each size is made in a process of its own, after 1,000 that load the grammar and the models of languages.
+"""
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
+import bench
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.offline import OfflineProvider
 
 
-def measure(total: int) -> dict[str, object]:
-    """Wall and processor seconds of each step, records per second of generation in all, peak memory."""
-    domain = Conversations(ConversationsConfig.model_validate({"total": total}))
-    first = domain.specs(10, 0)[0]
-    domain.offline_text(first, 0)  # reads the grammar once
-    started, used = time.perf_counter(), time.process_time()
-    plan = make_plan(domain, total, 42)
-    planned = time.perf_counter()
+def made(total: int) -> dict[str, float]:
+    """Wall and processor seconds of `total` conversations."""
+    _make(1_000)
+    return bench.side_by_side({"made": lambda: _make(total)}, repeats=1)["made"]
+
+
+def _make(total: int) -> None:
+    domain = Conversations(ConversationsConfig(total=total))
     with tempfile.TemporaryDirectory() as folder:
-        dataset = generate(plan, domain, OfflineProvider(), Path(folder) / "d")
-    done, cpu = time.perf_counter(), time.process_time() - used
-    return {
-        "records": dataset.total,
-        "plan_s": round(planned - started, 2),
-        "generate_s": round(done - planned, 2),
-        "records_per_s": round(total / (done - started)),
-        "records_per_cpu_s": round(total / cpu),
-        "attempts": dataset.manifest["attempts"],
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+        generate(make_plan(domain, total, 42), domain, OfflineProvider(), Path(folder) / "dataset")
+
+
+def main() -> None:
+    parser = bench.parser(__doc__)
+    parser.add_argument("totals", type=int, nargs="*", default=[1_540, 10_010, 100_100])
+    rows, facts = [], {}
+    for total in parser.parse_args().totals:
+        found = bench.measured(made, total)
+        taken = found["result"]
+        row: dict[str, Any] = {
+            "conversations": total,
+            "seconds": taken["seconds"],
+            "CPU seconds": taken["cpu_s"],
+            "a second": round(total / taken["seconds"]),
+            "a CPU second": round(total / taken["cpu_s"]),
+            "peak MiB": found["peak_mib"],
+        }
+        rows.append(row)
+        if total == 10_010:
+            facts = {"per_s": f"{row['a second']:,}", "per_cpu_s": f"{row['a CPU second']:,}"}
+    bench.store("generate", "Offline generation of conversations", rows, facts=facts)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("totals", type=int, nargs="*", default=[1_540, 10_010, 100_100])
-    for total in parser.parse_args().totals:
-        print(json.dumps(measure(total)), flush=True)
+    main()

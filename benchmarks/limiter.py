@@ -4,24 +4,21 @@
     python benchmarks/limiter.py --seconds 600 --seeds 3          # the full length: hours
     python benchmarks/limiter.py --only 200k halved --strategies ours adaptive-3
     python benchmarks/limiter.py --virtual --seeds 3              # ours only, in the simulator: ten minutes in a second
-    python benchmarks/limiter.py --results runs.jsonl ...         # keep the measurements of several calls ...
-    python benchmarks/limiter.py --table runs.jsonl               # ... and print them as one Markdown table
+    python benchmarks/limiter.py --seconds 4 --only 900 --strategies ours --dry
 
 On the wire: unmodified boto3 against `tests/bedrock_emulator`, a real HTTP server in a process of its own whose buckets
 start empty, as in the middle of a long run. Requests are sent until the time is up and then finish. *Whole run* counts
 everything settled within the time, *steady* leaves out the first quarter. Both are shares of what the quota grants in
 that time. *Refused* is 429 per request that arrived; *lost* are requests whose sender was told they failed,
-*twice* those that were answered, and paid for, more than once.
+*twice* those that were answered, and paid for, more than once. With several seeds the worst of them is shown.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,12 +26,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
-sys.path.insert(0, str(TESTS))
+import bench
 
 MODEL = "amazon.nova-micro-v1:0"
 PROMPT = "Write one bilingual customer support conversation as JSON. " * 60
@@ -84,19 +79,15 @@ SCENARIOS = {
     "1 % faults, 200k": Scenario(200_000, faults=0.01),
     "fixed window, 200k": Scenario(200_000, burst="window"),
     "quota not known, 200k": Scenario(200_000, told=0.0),
-    "burst of 1 s, 200k": Scenario(200_000, burst="burst1s"),
-    "burst of 1 s, 2M": Scenario(2_000_000, burst="burst1s"),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run, counted on the server. Shares of the quota used and of requests refused; `seconds` of its length."""
+    """One run, counted on the server: shares of the quota used and of requests refused."""
 
     scenario: str
     strategy: str
-    seed: int
-    seconds: float
     whole: float
     steady: float
     refused: float
@@ -104,55 +95,33 @@ class Row:
     twice: int
     requests: int
 
-    def __str__(self) -> str:
-        shares = f"{self.whole:.1%} | {self.steady:.1%} | {self.refused:.2%}"
-        counts = f"{self.lost} | {self.twice} | {self.requests}"
-        return f"| {self.scenario} | {self.strategy} | {self.seed} | {shares} | {counts} |"
-
 
 def main() -> None:
-    arguments = _arguments()
-    if arguments.worker:
-        _send_until(json.loads(arguments.worker))
-        return
-    if arguments.table:
-        _table(arguments.table)
-        return
-    if arguments.virtual:
-        _virtual(arguments.seeds, arguments.only)
-        return
-    names = [name for name in SCENARIOS if not arguments.only or any(part in name for part in arguments.only)]
-    runs = list(itertools.product(names, arguments.strategies, range(arguments.seeds)))
-    print(f"On the wire, {arguments.seconds:.0f} s a run, {arguments.at_once} run(s) at once.\n\n{_HEAD}", flush=True)
-    with ThreadPoolExecutor(arguments.at_once) as pool:
-        for future in as_completed([pool.submit(_row, *run, arguments.seconds) for run in runs]):
-            row = future.result()
-            print(row, flush=True)
-            if arguments.results:
-                with arguments.results.open("a", encoding="utf-8") as file:
-                    print(json.dumps(asdict(row)), file=file)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="length of a run (default: 60, the short mode)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=[], help="scenarios whose name contains one of these")
     parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES, metavar="STRATEGY")
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time, each with a server of its own")
     parser.add_argument("--virtual", action="store_true", help="ours in the simulator instead")
-    parser.add_argument("--results", type=Path, help="a JSONL file that the measurements are appended to")
-    parser.add_argument(
-        "--table", type=Path, metavar="RESULTS", help="print the table of such a file, and nothing else"
-    )
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.virtual:
+        simulated = _virtual(arguments.seeds, arguments.only)
+        note = f"Ten virtual minutes a run, {arguments.seeds} seed(s). {_NOTE}"
+        bench.store("limiter_simulated", "The limiter against a simulated service", _table(simulated), note=note)
+        return
+    names = [name for name in SCENARIOS if not arguments.only or any(part in name for part in arguments.only)]
+    runs = itertools.product(names, arguments.strategies, range(arguments.seeds))
+    rows = []
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        for future in as_completed([pool.submit(_row, *run, arguments.seconds) for run in runs]):
+            rows.append(future.result())
+            print(rows[-1], flush=True)
+    note = f"On the wire, {arguments.seconds:.0f} s a run, {arguments.seeds} seed(s), {arguments.at_once} run(s) at once. {_NOTE}"
+    bench.store("limiter", "How much of a quota each way of sending uses", _table(rows), note=note)
 
 
-_HEAD = (
-    "| scenario | strategy | seed | whole run | steady | refused | lost | twice | requests |\n"
-    "|---|---|---:|---:|---:|---:|---:|---:|---:|"
-)
+_NOTE = "Quota used in the steady state / requests refused."
 
 
 def _row(name: str, strategy: str, seed: int, seconds: float) -> Row:
@@ -177,27 +146,23 @@ def _row(name: str, strategy: str, seed: int, seconds: float) -> Row:
         process=True,
     )
     with server, tempfile.TemporaryDirectory() as folder:
-        task = {"url": server.url, "strategy": strategy, "scenario": asdict(scenario), "seconds": seconds, "seed": seed}
-        environment = os.environ | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "OMP_NUM_THREADS": "1"}
-        environment["GENESIS_OUTPUT_ROOT"] = folder
-        workers = [
-            subprocess.Popen(
-                [sys.executable, __file__, "--worker", json.dumps(task | {"process": number})],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-            )
-            for number in range(scenario.processes)
-        ]  # fmt: skip
+        context = multiprocessing.get_context("spawn")
+        start, counts = context.Barrier(scenario.processes + 1, timeout=120), context.Queue()
+        task = (folder, strategy, scenario, server.url, seed, seconds, start, counts)
+        workers = [context.Process(target=_send_until, args=(number, *task)) for number in range(scenario.processes)]
         for worker in workers:
-            worker.stdout.readline()
+            worker.start()
+        start.wait()  # all have their imports done
         opening = scenario.burst != "window"  # a fresh window is full
         if opening:
             _open_account(server.url)
-        for worker in workers:
-            print("go", file=worker.stdin, flush=True)
+        start.wait()
         if scenario.halved:
             time.sleep(seconds / 2)
             server.change(replace(quota, tokens_per_minute=(scenario.tokens_per_minute or 0) / 2))
-        lost = sum(int(worker.communicate()[0].splitlines()[-1]) for worker in workers)
+        lost = sum(counts.get() for _ in workers)
+        for worker in workers:
+            worker.join()
         stats = server.stats()
     stats = replace(stats, requests=stats.requests - opening, throttled=stats.throttled - opening)
     by_tokens = scenario.tokens_per_minute is not None
@@ -211,7 +176,7 @@ def _row(name: str, strategy: str, seed: int, seconds: float) -> Row:
 
     refused = stats.throttled / max(stats.requests, 1)
     steady = use(math.floor(seconds / 4))
-    return Row(name, strategy, seed, seconds, use(0), steady, refused, lost, stats.duplicated, stats.requests)
+    return Row(name, strategy, use(0), steady, refused, lost, stats.duplicated, stats.requests)
 
 
 def _open_account(url: str) -> None:
@@ -231,20 +196,30 @@ def _open_account(url: str) -> None:
         raise AssertionError("The server's buckets were not empty.")
 
 
-def _send_until(task: dict[str, Any]) -> None:
-    """One sending process: as many threads as the quota can use, until the time is up; prints how many were lost."""
-    scenario = Scenario(**task["scenario"])
-    strategy = task["strategy"]
+def _send_until(
+    process: int,
+    folder: str,
+    strategy: str,
+    scenario: Scenario,
+    url: str,
+    seed: int,
+    seconds: float,
+    start: Any,
+    counts: Any,
+) -> None:
+    """One sending process: as many threads as the quota can use, until the time is up; says how many were lost."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "OMP_NUM_THREADS": "1"}
+    os.environ["GENESIS_OUTPUT_ROOT"] = folder
     threads = 1 if strategy == "serial 5 s" else scenario.threads()
-    send = _sender(strategy, scenario, task["url"], threads, task["seed"])
+    send = _sender(strategy, scenario, url, threads, seed)
     ids, lost = itertools.count(), []
-    print("ready", flush=True)
-    sys.stdin.readline()
-    end = time.monotonic() + task["seconds"]
+    start.wait()
+    start.wait()
+    end = time.monotonic() + seconds
 
     def work() -> None:
         while time.monotonic() < end:
-            key = f"{task['process']}-{next(ids)}"
+            key = f"{process}-{next(ids)}"
             try:
                 send(key)
             except Exception as error:
@@ -259,7 +234,7 @@ def _send_until(task: dict[str, Any]) -> None:
         thread.join()
     for error in sorted(set(lost)):
         print(lost.count(error), error, file=sys.stderr)
-    print(len(lost))
+    counts.put(len(lost))
 
 
 def _sender(strategy: str, scenario: Scenario, url: str, threads: int, seed: int) -> Callable[[str], Any]:
@@ -293,36 +268,34 @@ def _sender(strategy: str, scenario: Scenario, url: str, threads: int, seed: int
     )
 
 
-def _virtual(seeds: int, only: list[str]) -> None:
+def _virtual(seeds: int, only: list[str]) -> list[Row]:
     """Ours against the simulated service of the tests, whose seconds cost nothing."""
     from generation.simulation import SCENARIOS as SIMULATED
     from generation.simulation import simulate
 
-    print(f"Simulated, ten virtual minutes a run.\n\n{_HEAD}")
+    rows = []
     for name, options in SIMULATED.items():
         if only and not any(part in name for part in only):
             continue
         for seed in range(seeds):
             m = simulate(seed=seed, **options)
-            row = Row(name, "ours", seed, 600.0, m.whole, m.steady, m.throttled, m.lost, m.duplicated, m.requests)
-            print(row, flush=True)
+            rows.append(Row(name, "ours", m.whole, m.steady, m.throttled, m.lost, m.duplicated, m.requests))
+    return rows
 
 
-def _table(results: Path) -> None:
-    """A line for each scenario: quota used in the steady state / requests refused; the worst of several seeds."""
-    runs: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for line in results.read_text(encoding="utf-8").splitlines():
-        row = Row(**json.loads(line))
-        runs[row.scenario, row.strategy].append(row)
+def _table(rows: list[Row]) -> list[dict[str, str]]:
+    """A line for each scenario."""
+    runs: dict[str, dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        runs[row.scenario][row.strategy].append(row)
     order = ("ours", *(name for name in STRATEGIES if name != "ours"))
-    print("| scenario | " + " | ".join(order) + " |\n|---|" + "---|" * len(order))
-    for name in SCENARIOS:
-        print(f"| {name} | " + " | ".join(_cell(runs[name, strategy]) for strategy in order) + " |")
+    return [
+        {"scenario": name} | {strategy: _cell(found[strategy]) for strategy in order if strategy in found}
+        for name, found in runs.items()
+    ]
 
 
 def _cell(rows: list[Row]) -> str:
-    if not rows:
-        return "not run"
     use, refused = min(row.steady for row in rows), max(row.refused for row in rows)
     wrong = {"lost": sum(row.lost for row in rows), "twice": sum(row.twice for row in rows)}
     return ", ".join([f"{use:.1%} / {refused:.1%}", *(f"{n} {what}" for what, n in wrong.items() if n)])

@@ -2,6 +2,7 @@
 the grammar.
 
     python benchmarks/local.py
+    python benchmarks/local.py --records 2 --single 1 --batch 2 --max-tokens 30 --dry
     python benchmarks/local.py --model Qwen/Qwen3-4B --records 32 --batch 16
 
 Every record is a conversation of the domain's own prompt. *Fits* is the share of answers that fit the JSON schema,
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import bench
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import ParseFailure
@@ -48,21 +50,29 @@ def main() -> None:
         repetition_penalty=arguments.repetition_penalty,
     )
     loaded = provider.load()
-    print(f"{loaded.name} on {loaded.device} in {loaded.dtype}: loaded in {loaded.load_s:.1f} s", flush=True)
     provider.complete_many([replace(held[0], max_tokens=8)])  # warms up
-    alone = _measured("one by one", lambda: [provider.complete_many([r])[0] for r in single], domain, specs)
-    batched = _measured(f"batches of {arguments.batch}", lambda: provider.complete_many(held), domain, specs)
-    _measured("the same without the grammar", lambda: provider.complete_many(free), domain, specs)
+    ways = {
+        "one by one": (single, 1),
+        f"batches of {arguments.batch}": (held, len(held)),
+        "the same without the grammar": (free, len(free)),
+    }
+    answers: dict[str, list[Any]] = {}
+
+    def run(way: str) -> None:
+        requests, at_once = ways[way]
+        parts = [requests[i : i + at_once] for i in range(0, len(requests), at_once)]
+        answers[way] = [answer for part in parts for answer in provider.complete_many(part)]
+
+    timed = bench.side_by_side({way: partial(run, way) for way in ways}, repeats=arguments.repeats)
+    rows = [{"way": way} | _found(answers[way], taken, domain, specs) for way, taken in timed.items()]
     peak = peak_memory_bytes(loaded.device)
-    shown = f"{peak / 2**30:.2f} GiB" if peak is not None else "not measured: this system does not say"
-    print(
-        f"  batched ÷ one by one: {batched[0] / alone[0]:.2f} by the clock, {batched[1] / alone[1]:.2f} by processor "
-        f"seconds; most memory: {shown}"
-    )
+    shown = f"{peak / 2**30:.2f} GiB" if peak is not None else "not measured, as this system does not say"
+    note = f"{loaded.name} on {loaded.device} in {loaded.dtype}, loaded in {loaded.load_s:.1f} s; most memory: {shown}."
+    bench.store("local", "Provider local: batches and the grammar", rows, note=note)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("--model", default=BUNDLED, help="smollm2, a folder, or a hub id")
     parser.add_argument("--records", type=int, default=16)
     parser.add_argument("--single", type=int, default=4, help="records for the measurement one by one")
@@ -73,6 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--repetition-penalty", type=float, help="default: 1.15 for smollm2, else the model's own")
     parser.add_argument("--threads", type=int, help="processor threads (default: torch's)")
+    parser.add_argument("--repeats", type=int, default=1, help="of each way, in turns; the median counts")
     parser.add_argument("--seed", type=int, default=42)
     arguments = parser.parse_args()
     if arguments.threads:
@@ -90,21 +101,20 @@ def _request(domain: Conversations, spec: Spec, max_tokens: int) -> Request:
     )  # fmt: skip
 
 
-def _measured(what: str, run: Any, domain: Conversations, specs: Sequence[Spec]) -> tuple[float, float]:
-    """Print one line; tokens per second of wall clock and of processor time."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    answers: Sequence[Completion] = run()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+def _found(
+    answers: Sequence[Completion], taken: dict[str, float], domain: Conversations, specs: Sequence[Spec]
+) -> dict[str, Any]:
+    """Tokens per second of wall clock and of processor time, and the shares that fit and are accepted."""
     tokens = sum(answer.usage.completion_tokens for answer in answers)
     pairs = list(zip(answers, specs, strict=False))
-    fits = sum(_fits(domain, answer, spec) for answer, spec in pairs)
-    accepted = sum(_accepted(domain, answer, spec) for answer, spec in pairs)
-    print(
-        f"  {what}: {tokens:,} tokens in {wall:.1f} s ({cpu:.1f} CPU), {tokens / wall:.1f} tokens/s, "
-        f"{tokens / cpu:.1f} per CPU second; fits {_share(fits, len(pairs))}, accepted {_share(accepted, len(pairs))}",
-        flush=True,
-    )
-    return tokens / wall, tokens / cpu
+    return {
+        "tokens": tokens,
+        "seconds": taken["seconds"],
+        "tokens a second": tokens / taken["seconds"],
+        "tokens a CPU second": tokens / taken["cpu_s"],
+        "fits": _share(sum(_fits(domain, answer, spec) for answer, spec in pairs), len(pairs)),
+        "accepted": _share(sum(_accepted(domain, answer, spec) for answer, spec in pairs), len(pairs)),
+    }
 
 
 def _fits(domain: Conversations, answer: Completion, spec: Spec) -> bool:

@@ -1,7 +1,8 @@
 """What our engine costs on top of boto3: calls a second, CPU time and memory, without any quota.
 
-    python benchmarks/overhead.py                            # 10,000 calls each way: a few minutes
+    python benchmarks/overhead.py                                # 10,000 calls each way: a few minutes
     python benchmarks/overhead.py --calls 100000 --only engine   # memory over 100,000 records
+    python benchmarks/overhead.py --calls 600 --only engine --dry
 
 `tests/bedrock_emulator`, in a process of its own, answers every call after 50 ms; 64 calls are in flight, so 1,280 calls
 a second are possible in theory. *boto3* is a bare client in 64 threads that sends the very same requests, *provider* is
@@ -12,20 +13,15 @@ models of languages and services are loaded, is not counted.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import bench
 
 MODEL = "amazon.nova-micro-v1:0"
 LATENCY_S, IN_FLIGHT = 0.05, 64
@@ -33,63 +29,44 @@ WAYS = ("boto3", "provider", "scheduler", "engine")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=10_000)
-    parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--worker", nargs=2, metavar=("WAY", "URL"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        print(json.dumps(_measure(*arguments.worker, arguments.calls)))
-        return
     from bedrock_emulator.server import BedrockEmulator
 
-    ideal = IN_FLIGHT / LATENCY_S
-    print(
-        f"{arguments.calls:,} calls, {IN_FLIGHT} in flight, answered after {1000 * LATENCY_S:.0f} ms; {os.cpu_count()} cores."
-    )
-    print(
-        "\n| way | calls/s | of the ideal | CPU ms a call | cores at 500 calls/s | memory, MB |\n|---|---:|---:|---:|---:|---|"
-    )
+    parser = bench.parser(__doc__)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS)
+    arguments = parser.parse_args()
+    if arguments.calls < 500:
+        sys.exit(f"--calls must be 500 or more, as the first tenth is not counted, got {arguments.calls}.")
+    ideal, rows, facts = IN_FLIGHT / LATENCY_S, [], {}
+    os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ["OMP_NUM_THREADS"] = "1"
     for way in arguments.only:
         with BedrockEmulator(latency_s=LATENCY_S, process=True) as server, tempfile.TemporaryDirectory() as folder:
-            credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
-            ours = {"GENESIS_BEDROCK_ENDPOINT_URL": server.url, "GENESIS_OUTPUT_ROOT": folder, "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, __file__, "--calls", str(arguments.calls), "--worker", way, server.url]
-            done = subprocess.run(command, env=os.environ | credentials | ours, stdout=subprocess.PIPE, check=True)
+            os.environ |= {"GENESIS_BEDROCK_ENDPOINT_URL": server.url, "GENESIS_OUTPUT_ROOT": folder}
+            found = bench.measured(sent, way, server.url, arguments.calls)
             assert server.stats().answered >= arguments.calls
-        first, *_, last = marks = [_Mark(*mark) for mark in json.loads(done.stdout)]
-        calls = last.calls - first.calls
-        rate, cpu_s = calls / (last.at - first.at), (last.cpu_s - first.cpu_s) / calls
-        memory = ", ".join(f"{mark.resident_mb:.0f} at {mark.calls:,}" for mark in marks)
-        print(
-            f"| {way} | {rate:.0f} | {rate / ideal:.0%} | {1000 * cpu_s:.2f} | {500 * cpu_s:.2f} | {memory} |",
-            flush=True,
-        )
+        rate, cpu_s = found["result"]
+        facts[f"cores_{way}"] = f"{500 * cpu_s:.2f}"
+        rows.append({
+            "way": way, "calls a second": round(rate), "of the ideal": f"{rate / ideal:.0%}",
+            "CPU ms a call": round(1000 * cpu_s, 2), "cores at 500 calls a second": round(500 * cpu_s, 2),
+            "peak MiB": found["peak_mib"],
+        })  # fmt: skip
+    note = f"{arguments.calls:,} calls, {IN_FLIGHT} in flight, answered after {1000 * LATENCY_S:.0f} ms."
+    bench.store("overhead", "What the engine costs on top of boto3", rows, note=note, facts=facts)
 
 
-class _Mark(NamedTuple):
-    calls: int
-    at: float
-    cpu_s: float
-    resident_mb: float
-
-
-def _measure(way: str, url: str, calls: int) -> list[_Mark]:
-    """Send `calls` requests; where the process stood after a tenth of them, after half, and at the end."""
-    marks: list[_Mark] = []
-    goals = [calls // 10, calls // 2]
+def sent(way: str, url: str, calls: int) -> tuple[float, float]:
+    """The measured part: calls a second and CPU seconds a call, of all calls but the first tenth."""
+    marks: list[tuple[int, float, float]] = []
 
     def note(done: int) -> None:
-        if done == calls + 1 or (goals and done >= goals[0]):
-            del goals[:1]
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-            marks.append(_Mark(min(done, calls), time.monotonic(), used.ru_utime + used.ru_stime, resident / 2**20))
+        if not marks and done >= calls // 10:
+            marks.append((done, time.perf_counter(), time.process_time()))
 
-    send = _engine(calls, note) if way == "engine" else _pool(calls, note, _sender(way, url))
-    send()
-    note(calls + 1)
-    return marks
+    (_engine(calls, note) if way == "engine" else _pool(calls, note, _sender(way, url)))()
+    done, at, cpu_s = marks[0]
+    return (calls - done) / (time.perf_counter() - at), (time.process_time() - cpu_s) / (calls - done)
 
 
 def _config(calls: int) -> Any:

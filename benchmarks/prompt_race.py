@@ -9,39 +9,34 @@ Every race has `--candidates` prompts, the task's own among them, on the same qu
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
+import bench
 from finetuning.simulated_race import KINDS, replacements
 
 EFFECTS = (0.0, 0.1, 0.2, 0.3, 0.5)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=2_000)
     parser.add_argument("--items", type=int, nargs="*", default=[24, 64])
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(f"Replaced, of {options.repeats:,} races among {options.candidates} prompts, by true gain in points.\n")
-    print(f"| scores | questions | {' | '.join(f'{100 * effect:.0f}' for effect in EFFECTS)} |")
-    print(f"|---|---|{'---|' * len(EFFECTS)}")
+    rows = []
     for kind in KINDS:
         for items in options.items:
-            shares = []
+            row = {"scores": kind, "questions": items}
             for effect in EFFECTS:
                 rng = np.random.default_rng([options.seed, items])
                 found = replacements(
                     kind, items, candidates=options.candidates, repeats=options.repeats, rng=rng, effect=effect
                 )
-                shares.append(f"{found / options.repeats:.1%}")
-            print(f"| {kind} | {items} | {' | '.join(shares)} |", flush=True)
+                row[f"{100 * effect:.0f} points"] = f"{found / options.repeats:.1%}"
+            rows.append(row)
+    note = f"Of {options.repeats:,} races among {options.candidates} prompts, by the true gain of the best in points."
+    bench.store("prompt_race", "How often the race replaces the task's own prompt", rows, note=note)
 
 
 if __name__ == "__main__":

@@ -3,23 +3,24 @@
     python benchmarks/prompt_search.py                              # the bundled model on this processor
     python benchmarks/prompt_search.py --optimizers race miprov2    # needs pip install "genesis-lab[dspy]"
 
-Nothing is kept but what is printed. Two tasks: ``intents`` (name the intent of a message, one of four) and
+Two tasks: ``intents`` (name the intent of a message, one of four) and
 ``requirements`` (the role; the offline teacher's concepts and demonstrations, in English).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
+
+import bench
 
 INTENTS = ("card_arrival", "exchange_rate", "top_up_failed", "passcode_forgotten")
 
 
-def questions(task: str, total: int, seed: int):
+def questions(task: str, total: int, seed: int) -> Any:
     """The task and its questions by split: made offline, the same for both."""
     from genesis_lab.generation import config_for, generate
 
@@ -35,7 +36,8 @@ def questions(task: str, total: int, seed: int):
     return task_of(data, seed=seed)
 
 
-def searched(arguments: argparse.Namespace, optimizer: str) -> dict[str, object]:
+def searched(arguments: argparse.Namespace, optimizer: str) -> dict[str, Any]:
+    """The measured part: one search."""
     from genesis_lab.finetuning.exam import as_examined
     from genesis_lab.finetuning.prompts import SearchConfig, search_prompt
     from genesis_lab.providers import parse_spec
@@ -49,27 +51,25 @@ def searched(arguments: argparse.Namespace, optimizer: str) -> dict[str, object]
         test_items=arguments.test, grammar=arguments.grammar, max_tokens=arguments.max_tokens, seed=arguments.seed,
     )  # fmt: skip
     provider = as_examined(parse_spec(arguments.model).open(), arguments.batch)
-    started, used = time.perf_counter(), time.process_time()
     report = search_prompt(
         provider.complete, examples, config, role=task, model=arguments.model, concurrency=arguments.batch
     )
     return {
         "chosen": report["chosen"],
         "made of": next(c["origin"] for c in report["candidates"] if c["name"] == report["chosen"]),
-        "validation, last round less default": {
-            name: f"{Interval(**found['difference'])}, {found['verdict']}" for name, found in report["compared"].items()
-        },
-        "test": {name: str(Interval(**value)) for name, value in report["test"].items()},
+        "validation, last round less default": "; ".join(
+            f"{name} {Interval(**found['difference'])}, {found['verdict']}"
+            for name, found in report["compared"].items()
+        ),
+        "test": "; ".join(f"{name} {Interval(**value)}" for name, value in report["test"].items()),
         "calls": report["calls"],
         "prompt tokens": report["prompt_tokens"],
-        "notes": report["notes"],
-        "seconds": round(time.perf_counter() - started, 1),
-        "processor seconds": round(time.process_time() - used, 1),
+        "notes": " ".join(report["notes"]),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("--task", choices=("intents", "requirements"), default="intents")
     parser.add_argument("--model", default="local:smollm2")
     parser.add_argument("--total", type=int, default=280, help="records to make; some are for demonstrations")
@@ -89,11 +89,18 @@ def main() -> None:
 
     from genesis_lab.files import isolated_root, use_output_root
 
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         use_output_root(isolated_root(Path(folder) / "outputs"))
         os.environ.setdefault("DSPY_CACHEDIR", str(Path(folder) / "dspy"))
         for optimizer in arguments.optimizers:
-            print(json.dumps({optimizer: searched(arguments, optimizer)}, indent=1, ensure_ascii=False), flush=True)
+            found = bench.measured(searched, arguments, optimizer)
+            rows.append(
+                {"search": optimizer}
+                | found["result"]
+                | {"seconds": found["seconds"], "CPU seconds": found["cpu_s"], "peak MiB": found["peak_mib"]}
+            )
+    bench.store(f"prompt_search_{arguments.task}", f"Prompt search: {arguments.task}, {arguments.model}", rows)
 
 
 if __name__ == "__main__":

@@ -10,29 +10,43 @@ starts as a copy of one that has its imports done.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import bench
+from generation.recovery import recover
+
+
+def recovered(records: int, kills: int, seed: int) -> dict[str, Any]:
+    """The measured part: what came of a run that was killed."""
+    with tempfile.TemporaryDirectory() as folder:
+        return asdict(recover(Path(folder), records=records, kills=kills, seed=seed))
 
 
 def main() -> None:
-    from generation.recovery import recover
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = recover(Path(folder), records=arguments.records, kills=arguments.kills, seed=arguments.seed)
-    print(f"{found.kills} kills in {found.seconds:.0f} s; {found.records:,} records, {found.lost} lost")
-    print(f"equal to the undisturbed run: {'yes' if found.same else 'NO'}")
-    print(f"answers paid for: {found.paid:,}, of which the undisturbed run needed {found.needed:,}")
-    print(f"requests paid for more than once: {found.twice:,}; in flight at a kill: {found.in_flight:,}")
-    print(f"sent again although the answer had been saved before a kill: {found.saved_twice}")
+    measured = bench.measured(recovered, arguments.records, arguments.kills, arguments.seed)
+    found = measured["result"]
+    counts = {
+        "kills": found["kills"],
+        "records": found["records"],
+        "records lost": found["lost"],
+        "equal to the undisturbed run": "yes" if found["same"] else "NO",
+        "answers paid for": found["paid"],
+        "of which the undisturbed run needed": found["needed"],
+        "requests paid for more than once": found["twice"],
+        "in flight at a kill": found["in_flight"],
+        "sent again although the answer had been saved before a kill": found["saved_twice"],
+        "seconds": measured["seconds"],
+    }
+    rows = [{"counted on the server": what, "number": number} for what, number in counts.items()]
+    bench.store("recovery", "A run that is killed again and again", rows, facts=found)
 
 
 if __name__ == "__main__":

@@ -4,64 +4,90 @@
     python benchmarks/validate.py 1000 10000 --workers 2 --reference banking77
     python benchmarks/validate.py 10000 --same --evidently
 
-Each size is measured in a process of its own: wall clock, processor seconds (which other work on the machine hardly
-changes) and peak resident memory of that process and its children, imports included. Datasets are made once by the
-offline grammar, without the engine's checks for repeated openings, and kept under ``outputs/benchmarks``. The growth
-exponent is the slope of log seconds over log records.
+Each size is measured in a process of its own, imports included. Datasets are made once by the offline grammar, without
+the engine's checks for repeated openings, and kept under ``outputs/benchmarks``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import os
-import resource
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import bench
 from genesis_lab.files import output_root
 
 
 def main() -> None:
-    arguments = _arguments()
-    if arguments.measure:
-        print(json.dumps(_measure(arguments.measure[0], Path(arguments.measure[1]), arguments)))
-        return
-    rows = []
-    for size in arguments.sizes:
-        path = _dataset(size, arguments.seed)
-        rows.append(_in_a_process("validate", path, arguments))
-        print(_line(size, rows[-1]), flush=True)
-        if arguments.evidently:
-            for what in ("descriptors", "evidently"):
-                print(_line(size, _in_a_process(what, path, arguments)), flush=True)
-    for (small, first), (large, second) in zip(
-        zip(arguments.sizes, rows, strict=True), list(zip(arguments.sizes, rows, strict=True))[1:], strict=False
-    ):
-        wall, cpu = (math.log(second[k] / first[k]) / math.log(large / small) for k in ("seconds", "cpu_s"))
-        print(f"growth exponent {small:,} → {large:,}: {wall:.2f} wall clock, {cpu:.2f} CPU")
-    if arguments.same:
-        _same(_dataset(arguments.sizes[0], arguments.seed))
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench.parser(__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=[1_000, 10_000], help="numbers of conversations")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--workers", type=int, default=1, help="processes (1: none besides the measured one)")
     parser.add_argument("--reference", help="name of a reference, e.g. banking77 (default: realism is not measured)")
     parser.add_argument("--same", action="store_true", help="compare 1, 3, 17 partitions, a process pool, local Dask")
     parser.add_argument("--evidently", action="store_true", help="text descriptors of all turns, ours and Evidently's")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    os.environ["GENESIS_WORKERS"] = str(arguments.workers)
+    where = "inline" if arguments.workers == 1 else "processes"
+    rows, texts = [], []
+    for size in arguments.sizes:
+        path = dataset(size, arguments.seed)
+        found = bench.measured(validated, path, where, arguments.reference)
+        rows.append(row(size, found) | found["result"])
+        for way in (descriptors, evidently) if arguments.evidently else ():
+            found = bench.measured(way, path)
+            texts.append({"way": way.__name__} | row(size, found) | {"means": found["result"]})
+    note = same(report, dataset(arguments.sizes[0], arguments.seed)) if arguments.same else ""
+    bench.store("validate", "Validation of conversations", grown(rows), note=note, facts=facts(rows))
+    if texts:
+        bench.store("descriptors", "Text descriptors of all turns: ours and Evidently's", texts)
 
 
-def _dataset(size: int, seed: int) -> Path:
+def row(size: int, found: dict[str, Any]) -> dict[str, Any]:
+    """What `bench.measured` found about so many conversations."""
+    return {
+        "conversations": size,
+        "seconds": found["seconds"],
+        "CPU seconds": found["cpu_s"],
+        "a second": round(size / found["seconds"]),
+        "peak MiB": found["peak_mib"],
+    }
+
+
+def grown(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row with the growth exponent of its processor seconds since the row before."""
+    grows = [
+        bench.growth(a["conversations"], b["conversations"], a["CPU seconds"], b["CPU seconds"])
+        for a, b in pairwise(rows)
+    ]
+    return [one | {"growth exponent": grow} for one, grow in zip(rows, [None, *grows], strict=True)]
+
+
+def facts(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Seconds and gigabytes of 100,000 and of 1,000,000 conversations, where they were measured."""
+    found = {}
+    for one in rows:
+        if name := {100_000: "100k", 1_000_000: "1m"}.get(one["conversations"]):
+            found[f"seconds_{name}"] = f"{one['seconds']:.0f}"
+            found[f"gb_{name}"] = f"{one['peak MiB'] * 2**20 / 1e9:.1f}"
+    return found
+
+
+def same(report: Callable[[Path, Any, int], Any], path: Path) -> str:
+    """A sentence that every way of cutting and counting gives the very same report; exits if one does not."""
+    ways = [("inline", 1), ("inline", 3), ("inline", 17), ("processes", 5), ("dask", 5)]
+    reports = {way: json.dumps(report(path, *way), sort_keys=True) for way in ways}
+    different = [f"{n} partitions, {where}" for (where, n), found in reports.items() if found != reports[ways[0]]]
+    if different:
+        sys.exit(f"Another report than that of 1 partition, inline: {'; '.join(different)}.")
+    return "The very same report from 1, 3 and 17 partitions, from 5 in processes and from 5 on a local Dask cluster."
+
+
+def dataset(size: int, seed: int) -> Path:
     """`size` offline conversations, made once."""
     from genesis_lab.dataset import DatasetWriter
 
@@ -97,42 +123,20 @@ def _records(size: int, seed: int) -> Iterator[list[dict[str, Any]]]:
     yield block
 
 
-def _in_a_process(what: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--measure", what, str(path), "--workers", str(arguments.workers)]
-    if arguments.reference:
-        command += ["--reference", arguments.reference]
-    workers = {"GENESIS_WORKERS": str(arguments.workers)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **workers})
-    if done.returncode:
-        sys.exit(f"{what} of {path.name} failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def _measure(what: str, path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    start = time.perf_counter()
-    result = {"validate": _validate, "descriptors": _descriptors, "evidently": _evidently}[what](path, arguments)
-    seconds = time.perf_counter() - start
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    cpu = sum(usage.ru_utime + usage.ru_stime for usage in (own, children))
-    peak = own.ru_maxrss + arguments.workers * children.ru_maxrss
-    return {"what": what, "seconds": seconds, "cpu_s": cpu, "peak_gb": peak / 2**20, "result": result}
-
-
-def _validate(path: Path, arguments: argparse.Namespace) -> str:
+def validated(path: Path, where: str, reference: str | None) -> dict[str, str]:
+    """The measured part: the verdict of a dataset's report."""
     from genesis_lab.validation.reference import load_reference
 
-    reference = load_reference(arguments.reference) if arguments.reference else None
-    report = _report(path, "inline" if arguments.workers == 1 else "processes", reference=reference)
-    return f"overall {report['overall']:.2f} {report['verdict']} ({report['turns']:,} turns)"
+    found = report(path, where, reference=load_reference(reference) if reference else None)
+    return {"verdict": f"{found['overall']:.2f} {found['verdict']}"}
 
 
-def _report(path: Path, executor: Any, **options: Any) -> Any:
+def report(path: Path, where: Any, partitions: int | None = None, **options: Any) -> Any:
     from genesis_lab.dataset import open_dataset
     from genesis_lab.domains.conversations.domain import Conversations
     from genesis_lab.validation.quality import validate
 
-    return validate(open_dataset(path), domain=Conversations(), executor=executor, **options)
+    return validate(open_dataset(path), domain=Conversations(), executor=where, partitions=partitions, **options)
 
 
 def _texts(path: Path) -> Any:
@@ -147,7 +151,7 @@ def _texts(path: Path) -> Any:
     return pa.concat_arrays(parts)
 
 
-def _descriptors(path: Path, arguments: argparse.Namespace) -> str:
+def descriptors(path: Path) -> str:
     """What Evidently measures below, by our means: length, words, share of non-letters, a word in the text."""
     import numpy as np
     import pyarrow.compute as pc
@@ -162,7 +166,7 @@ def _descriptors(path: Path, arguments: argparse.Namespace) -> str:
     return "means {:.2f} {:.2f} {:.2f} {:.4f}".format(*means, pc.mean(card).as_py())
 
 
-def _evidently(path: Path, arguments: argparse.Namespace) -> str:
+def evidently(path: Path) -> str:
     try:
         from evidently import DataDefinition, Report
         from evidently import Dataset as EvidentlyDataset
@@ -186,26 +190,6 @@ def _evidently(path: Path, arguments: argparse.Namespace) -> str:
     means = dataset.as_dataframe()[["length", "words", "non_letters"]].mean()
     card = dataset.as_dataframe()["card"].astype(float).mean()
     return f"means {means['length']:.2f} {means['words']:.2f} {means['non_letters']:.2f} {card:.4f}"
-
-
-def _same(path: Path) -> None:
-    """Print whether every way of cutting and counting gives the very same report."""
-    ways: list[tuple[str, Any, int | None]] = [(f"{n} partition(s), inline", "inline", n) for n in (1, 3, 17)]
-    ways += [("5 partitions, processes", "processes", 5), ("5 partitions, local Dask", "dask", 5)]
-    reports = {name: json.dumps(_report(path, how, partitions=n), sort_keys=True) for name, how, n in ways}
-    first = next(iter(reports.values()))
-    for name, report in reports.items():
-        print(f"{name}: {'same' if report == first else 'DIFFERENT'}")
-    if len(set(reports.values())) > 1:
-        sys.exit(1)
-
-
-def _line(size: int, row: dict[str, Any]) -> str:
-    return (
-        f"{row['what']:>11} {size:>9,} conversations  {row['seconds']:7.1f} s ({row['cpu_s']:.1f} CPU)  "
-        f"{size / row['seconds']:7,.0f}/s  "
-        f"{row['peak_gb']:5.2f} GB  {row['result']}"
-    )
 
 
 if __name__ == "__main__":

@@ -37,6 +37,14 @@ def test_a_stored_result_names_command_machine_and_date_and_is_quoted(results: P
     assert "| 1,000 | 0.123 |" in refreshed("<!-- bench speed --><!-- / -->") and "| 1,000 | 0.123 |" in bench.page()
 
 
+def test_a_dry_run_keeps_nothing(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["speed.py", "--dry"])
+    bench.store("speed", "How fast", [{"n": 1_000}])
+    assert "| 1,000 |" in capsys.readouterr().out and not list(results.iterdir())
+
+
 def test_a_figure_that_was_never_measured_can_not_be_quoted(results: Path) -> None:
     with pytest.raises(KeyError, match="speed"):
         refreshed("<!-- bench speed.per_s -->9,999<!-- / -->")
@@ -55,6 +63,11 @@ def fill(n: int) -> int:
 def test_memory_is_counted_in_a_process_of_its_own() -> None:
     small, large = bench.measured(fill, 1), bench.measured(fill, 300 * 2**20)
     assert large["result"] == 0 and large["peak_mib"] - small["peak_mib"] > 200
+
+
+def test_memory_does_not_begin_with_what_the_process_that_measures_had_used() -> None:
+    taken = bytearray(300 * 2**20)
+    assert bench.measured(fill, 1)["peak_mib"] < len(taken) / 2**20
 
 
 def test_arms_meet_the_same_machine_in_turns() -> None:
