@@ -324,7 +324,7 @@ def label_equivalence(
     bootstrap = [_inverse(float(a), c, ks) for a, c in zip(own, curves, strict=True)]
     low, high = np.quantile(bootstrap, [0.025, 0.975], method="inverted_cdf")
     found: Row = {"smallest_k": float(ks[0]), "largest_k": float(ks[-1])}
-    for name, below, value in (("k", "below", k), ("low", "low_below", low), ("high", "high_below", high)):
+    for (name, below), value in zip(_BOUNDS, (k, low, high), strict=True):
         found |= {name: float(value) if 0 < value < np.inf else None, below: bool(value == 0)}
     return found
 
@@ -337,8 +337,12 @@ def equivalence_sentence(found: Row) -> str:
             return f"{k:.1f}"
         return f"fewer than {found['smallest_k']:g}" if below else f"more than {found['largest_k']:g}"
 
-    low, high = shown(found["low"], found["low_below"]), shown(found["high"], found["high_below"])
-    return f"worth {shown(found['k'], found['below'])} [{low}–{high}] real labelled examples per intent"
+    k, low, high = (shown(found[name], found[below]) for name, below in _BOUNDS)
+    interval = "" if k == low == high else f" [{low}–{high}]"
+    return f"worth {k}{interval} real labelled examples per intent"
+
+
+_BOUNDS = (("k", "below"), ("low", "low_below"), ("high", "high_below"))
 
 
 def _inverse(accuracy: float, curve: NDArray[np.floating], ks: NDArray[np.floating]) -> float:
