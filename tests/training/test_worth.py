@@ -245,10 +245,7 @@ def test_equivalence_is_interpolated_on_the_logarithm_of_k() -> None:
 def test_equivalence_beyond_the_largest_k_says_more_than_and_guesses_nothing() -> None:
     found = equivalence(0.85, {5: 0.6, 10: 0.7})
     assert found["k"] is None and found["high"] is None and not found["below"]
-    assert (
-        equivalence_sentence(found)
-        == "worth more than 10 real labelled examples per intent"
-    )
+    assert equivalence_sentence(found) == "worth more than 10 real labelled examples per intent"
 
 
 def test_equivalence_below_one_example_and_without_a_slope() -> None:
