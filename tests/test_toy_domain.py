@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,12 +63,13 @@ def test_a_plan_is_exact_and_says_what_it_costs() -> None:
 
 def test_kill_9_then_the_same_command_equals_an_uninterrupted_run(tmp_path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    died = subprocess.run([sys.executable, "-c", SCENARIO, killed, "die"])
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    died = subprocess.run([sys.executable, "-c", SCENARIO, killed, "die"], env=env)
     assert died.returncode == -signal.SIGKILL and not killed.exists()
     journal = (tmp_path / "killed.run" / "journal.jsonl").read_text()
     assert 500 < journal.count("\n") < 1500, "it was killed in the middle"
     for target in (killed, whole):
-        subprocess.run([sys.executable, "-c", SCENARIO, target, "live"], check=True)
+        subprocess.run([sys.executable, "-c", SCENARIO, target, "live"], check=True, env=env)
     assert open_dataset(killed).total == 2000
     assert open_dataset(killed).content_hash == open_dataset(whole).content_hash
 
