@@ -220,6 +220,27 @@ class Domain(ABC):
     def parse(self, text: str, spec: Spec) -> Answer:
         """The answer in what a model sent, checked; raises `ParseFailure` with every reason it can't be used."""
 
+    @property
+    def list_size(self) -> int:
+        """How many records one request may ask a model for; 1: each is asked for on its own, by `prompt`."""
+        return 1
+
+    def list_key(self, spec: Spec) -> str:
+        """Specs of one key may be asked for together, and no two of their records may be alike."""
+        return ""
+
+    def list_prompt(self, specs: Sequence[Spec], known: Sequence[Answer]) -> Prompt:
+        """The messages that ask for the records of `specs`, in this order, other than the `known` ones of their key."""
+        raise NotImplementedError(f"{self.name} asks for one record at a time")
+
+    def parse_list(self, text: str, specs: Sequence[Spec]) -> list[Answer | str]:
+        """For each spec its answer, or why it has none that can be used; raises `ParseFailure` where `text` is no list."""
+        raise NotImplementedError(f"{self.name} asks for one record at a time")
+
+    def first_stage(self, dataset: str) -> dict[str, Any] | None:
+        """Options of the dataset (of this domain) that a model writes first and whose records `dataset` continues; None: none."""
+        return None
+
     @abstractmethod
     def fingerprint(self, answer: Answer, spec: Spec) -> str:
         """What no two records of a dataset may share, for example a conversation's opening words."""
