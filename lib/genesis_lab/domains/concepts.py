@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,8 +18,8 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import unaccented
 from genesis_lab.yamls import shipped
 
-LANGUAGES = ("en", "es")
-_FILE = Path(__file__).with_name("concepts.yaml")
+Shares = dict[str, dict[str, float]]
+"""Attribute to value to its share."""
 
 
 @dataclass(frozen=True)
@@ -48,52 +49,46 @@ def industries() -> tuple[str, ...]:
     return tuple(_knowledge()["industries"])
 
 
-def emphases() -> tuple[str, ...]:
-    """The names of the emphases."""
-    return tuple(_knowledge()["emphases"])
-
-
 def count(language: str | None = None) -> int:
     """How many distinct concepts there are, in one language or in both."""
     k = _knowledge()
-    products = sum(len(industry["products"]) for industry in k["industries"].values())
-    return products * len(k["regions"]) * len(k["emphases"]) * (1 if language else len(LANGUAGES))
+    return len(_products()) * len(k["regions"]) * len(k["emphases"]) * (1 if language else 2)
 
 
 def concept(group: str, region: str, emphasis: str, language: str, variant: int = 0) -> Concept:
-    """The concept of these parts; `variant` chooses how it is worded."""
+    """The concept of these parts; `variant` chooses how it is worded. ``KeyError`` for a part that is not ours."""
     k = _knowledge()
-    industry = k["industries"][group.split("/")[0]]
-    product = _products()[group][language]
-    place, stress = k["regions"][region], k["emphases"][emphasis][language]
-    name = product["name"].partition(" ")[2]
+    product, stress, place = _products()[group][language], k["emphases"][emphasis][language], k["regions"][region]
     words = {
         "a_product": product["name"],
-        "product": name,
+        "product": product["name"].partition(" ")[2],
         "users": product["users"],
         "data": product["data"],
-        "industry": industry[language],
+        "industry": k["industries"][group.split("/")[0]][language],
         "region": place[language],
         "law": place["law"][language],
         "emphasis": stress["name"],
         "do": product["do"][variant % len(product["do"])],
     }
-    pattern = k["texts"][language][variant % len(k["texts"][language])]
+    text = filled(k["texts"][language][variant % len(k["texts"][language])], words)
     return Concept(
-        text=filled(pattern, words),
-        group=group,
-        language=language,
-        words=words,
-        features=tuple(product["do"]),
-        qualities=tuple(stress["qualities"]),
-        limits=tuple(stress["limits"]),
+        text, group, language, words, tuple(product["do"]), tuple(stress["qualities"]), tuple(stress["limits"])
     )
 
 
-def filled(pattern: str, words: dict[str, Any]) -> str:
+def filled(pattern: str, words: Mapping[str, Any]) -> str:
     """The pattern with its words, and a capital at the start of each sentence that a word begins."""
     text = pattern.format(**words)
     return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in text.split(". "))
+
+
+def numbers(rng: np.random.Generator) -> dict[str, int]:
+    """The numbers that offline texts hold."""
+    drawn = {}
+    for name, among in _knowledge()["numbers"].items():
+        choices = among if isinstance(among, list) else range(among["from"], among["to"] + 1)
+        drawn[name] = int(choices[rng.integers(len(choices))])
+    return drawn
 
 
 def concept_terms(text: str) -> frozenset[str]:
@@ -101,14 +96,17 @@ def concept_terms(text: str) -> frozenset[str]:
     return terms(text, _generic())
 
 
-def plan(
-    total: int,
-    seed: int,
-    *,
-    english_share: float,
-    chosen: tuple[str, ...] = (),
-    splits: dict[str, float],
-) -> list[Spec]:
+def shares(english: float, chosen: tuple[str, ...] = ()) -> Shares:
+    """What a plan should hold of each language, industry (none chosen: all) and emphasis."""
+    names, emphases = chosen or industries(), tuple(_knowledge()["emphases"])
+    return {
+        "language": {"en": english, "es": 1 - english},
+        "industry": dict.fromkeys(names, 1 / len(names)),
+        "emphasis": dict.fromkeys(emphases, 1 / len(emphases)),
+    }
+
+
+def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> list[Spec]:
     """`total` distinct concepts with exact shares of language, industry, emphasis and region, each with its split.
 
     All concepts of a group get into the same split; the splits' sizes are met as nearly as whole groups allow.
@@ -117,33 +115,24 @@ def plan(
     ------
     InvalidInput : there are fewer distinct concepts than are wanted.
     """
-    rng = np.random.default_rng(seed)
-    k = _knowledge()
-    names = chosen or industries()
-    shares = {
-        "industry": dict.fromkeys(names, 1.0),
-        "language": {"en": english_share, "es": 1 - english_share},
-        "emphasis": dict.fromkeys(emphases(), 1.0),
-    }
+    rng, regions, names = np.random.default_rng(seed), list(_knowledge()["regions"]), list(shares["industry"])
     counts = {name: largest_remainder(share, total) for name, share in shares.items()}
+    products = [[group for group in _products() if group.startswith(f"{name}/")] for name in names]
     industry = np.repeat(np.arange(len(names)), list(counts["industry"].values()))
-    product = np.empty(total, dtype=np.int64)
-    for i, name in enumerate(names):
-        members = np.flatnonzero(industry == i)
-        product[members] = np.resize(rng.permutation(len(k["industries"][name]["products"])), len(members))
+    product = np.concatenate(
+        [np.resize(rng.permutation(len(products[i])), n) for i, n in enumerate(counts["industry"].values())]
+    )
     language = spread(counts["language"], [industry, product], rng)
     emphasis = spread(counts["emphasis"], [language, industry, product], rng)
-    used, kinds = [name for name, share in splits.items() if share > 0], industry * 1_000 + product
-    group = np.unique(kinds, return_inverse=True)[1]
+    used = [name for name, share in splits.items() if share > 0]
+    group = np.unique(industry * 1_000 + product, return_inverse=True)[1]
     split = whole_groups(group, language, [splits[name] for name in used], rng)[group]
-    values = {"language": list(shares["language"]), "emphasis": list(shares["emphasis"])}
-    regions, first = list(k["regions"]), rng.integers(len(k["regions"]), size=total)
+    start, seeds = rng.integers(len(regions), size=total), rng.integers(2**31, size=total)
     ordinals: Counter[tuple[int, ...]] = Counter()
-    offsets: dict[tuple[int, ...], int] = {}
-    seeds = rng.integers(2**31, size=total)
+    begun: dict[tuple[int, ...], int] = {}
     specs: list[Spec] = []
     for i in rng.permutation(total):
-        cell = (int(industry[i]), int(product[i]), int(language[i]), int(emphasis[i]))
+        cell = (int(group[i]), int(language[i]), int(emphasis[i]))
         ordinal, ordinals[cell] = ordinals[cell], ordinals[cell] + 1
         if ordinal == len(regions):
             most = count() * len(names) // len(industries())
@@ -151,10 +140,15 @@ def plan(
                 f"total: {len(names)} industries make at most {most:,} distinct concepts, evenly spread ones fewer, got "
                 f"{total:,}: choose more industries or a smaller total."
             )
-        place = (offsets.setdefault(cell, int(first[i])) + ordinal) % len(regions)
-        attributes = {name: values[name][code] for name, code in zip(values, cell[2:], strict=True)}
-        attributes |= {"industry": names[cell[0]], "group": _groups(names[cell[0]])[cell[1]], "region": regions[place]}
-        specs.append(Spec(len(specs), ordinal, int(seeds[i]), attributes | {"split": used[int(split[i])]}))
+        attributes = {
+            "language": list(shares["language"])[cell[1]],
+            "emphasis": list(shares["emphasis"])[cell[2]],
+            "industry": names[industry[i]],
+            "group": products[industry[i]][product[i]],
+            "region": regions[(begun.setdefault(cell, int(start[i])) + ordinal) % len(regions)],
+            "split": used[split[i]],
+        }
+        specs.append(Spec(len(specs), ordinal, int(seeds[i]), attributes))
     return specs
 
 
@@ -169,14 +163,9 @@ def _products() -> dict[str, dict[str, Any]]:
 
 
 @cache
-def _groups(industry: str) -> tuple[str, ...]:
-    return tuple(group for group in _products() if group.startswith(f"{industry}/"))
-
-
-@cache
 def _generic() -> frozenset[str]:
     return frozenset(unaccented(word) for words in _knowledge()["generic_words"].values() for word in words)
 
 
 def _knowledge() -> Any:
-    return shipped(_FILE)
+    return shipped(Path(__file__).with_name("concepts.yaml"))

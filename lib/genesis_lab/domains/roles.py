@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,24 +13,21 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains import concepts
-from genesis_lab.domains.answers import coverage, language_faults, terms
+from genesis_lab.domains.answers import coverage, terms
 from genesis_lab.domains.base import Answer, Domain, Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
-from genesis_lab.domains.form import Fault, Object
+from genesis_lab.domains.form import Fault, Form, faults, mended, texts
 from genesis_lab.domains.language import detect
+from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, normal, same_words
 from genesis_lab.yamls import dump_yaml, file_digests, shipped
 
-SCHEMA = frozenset(
-    (
-        "no_object", "broken_yaml", "json_answer", "missing_block", "missing_field", "unknown_field", "date_object",
-        "not_text", "empty_list", "bad_id", "missing_priority", "bad_priority", "bad_status",
-    )
-)  # fmt: skip
+SCHEMA = {
+    "no_object", "broken_yaml", "json_answer", "missing_block", "missing_field", "unknown_field", "date_object", "not_text",
+    "empty_list", "bad_id", "missing_priority", "bad_priority", "missing_status", "bad_status",
+}  # fmt: skip
 """Kinds of faults with which an answer does not meet its role's schema."""
-
-
 HERE = Path(__file__).parent
 FEWEST = 2
 """Requirements in a list at least."""
@@ -68,10 +65,15 @@ class RoleConfig(BaseModel):
 
     @model_validator(mode="after")
     def _some_to_learn_from(self) -> RoleConfig:
-        if self.validation_share + self.test_share > 0.9:
-            left = f"{1 - self.validation_share - self.test_share:.0%}"
-            raise ValueError(f"validation_share and test_share leave {left} to learn from, at least 10% are needed")
+        if (left := self.shares["train"]) < 0.1 - 1e-9:
+            raise ValueError(f"validation_share and test_share leave {left:.0%} to learn from, at least 10% are needed")
         return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Split to its share of the examples."""
+        held = {"validation": self.validation_share, "test": self.test_share}
+        return {"train": 1 - sum(held.values())} | held
 
 
 class RoleRecord(BaseModel):
@@ -91,7 +93,7 @@ class RoleRecord(BaseModel):
 
 
 class YamlRole(Domain):
-    """The `Role` whose answers are YAML; each role adds its schema, texts and score."""
+    """The `Role` whose answers are YAML. Its form, prompts and words are files; each role adds how it reads and scores."""
 
     facets = Facets(
         unit="examples",
@@ -109,12 +111,22 @@ class YamlRole(Domain):
     record_type: ClassVar[type[BaseModel]] = RoleRecord
     config_type = RoleConfig
     config: RoleConfig
-    form: Object
-    """The form of an answer."""
+
+    @property
+    def form(self) -> Form:
+        """The form of an answer as JSON schema, which a teacher is held to."""
+        return shipped(HERE / self.name / "form.yaml")  # type: ignore[no-any-return]
+
+    def answer_grammar(self) -> str:
+        """The form of a student's answer: block YAML with its fields in order and texts of bounded length."""
+        return (HERE / self.name / "answer.lark").read_text(encoding="utf-8")
+
+    def texts(self) -> Any:
+        """The role's prompts per language."""
+        return shipped(HERE / self.name / "prompt.yaml")
 
     def knowledge(self) -> dict[str, str]:
-        """Digests of the role's prompts and words and of the concepts."""
-        return file_digests(*HERE.glob("*.yaml"), *(HERE / self.name).glob("*.yaml"))
+        return file_digests(*HERE.glob("*.yaml"), *(HERE / self.name).iterdir())
 
     @property
     def needs(self) -> str:
@@ -127,20 +139,13 @@ class YamlRole(Domain):
 
     def targets(self) -> Sequence[Target]:
         """Shares of language, industry and emphasis."""
-        c = self.config
-        industries, emphases = c.industries or concepts.industries(), concepts.emphases()
-        return (
-            Target("language", {"en": c.english_share, "es": 1 - c.english_share}),
-            Target("industry", dict.fromkeys(industries, 1 / len(industries))),
-            Target("emphasis", dict.fromkeys(emphases, 1 / len(emphases))),
-        )
+        shares = concepts.shares(self.config.english_share, self.config.industries)
+        return [Target(name, share) for name, share in shares.items()]
 
     def specs(self, total: int, seed: int) -> Sequence[Spec]:
         """`total` specs with distinct concepts; ``split`` says where each belongs, group by group."""
-        c = self.config
-        train = 1 - c.validation_share - c.test_share
-        splits = {"train": train, "validation": c.validation_share, "test": c.test_share}
-        return concepts.plan(total, seed, english_share=c.english_share, chosen=c.industries, splits=splits)
+        shares = concepts.shares(self.config.english_share, self.config.industries)
+        return concepts.plan(total, seed, shares, self.config.shares)
 
     def concept(self, spec: Spec) -> Concept:
         """The concept that `spec` asks about."""
@@ -149,12 +154,32 @@ class YamlRole(Domain):
 
     def draft(self, spec: Spec) -> dict[str, Any]:
         """The record of `spec` as far as it is known without an answer."""
-        a = spec.attributes
         names = ("language", "group", "industry", "region", "emphasis")
-        return {"concept": self.concept(spec).text} | {name: a[name] for name in names}
+        return {"concept": self.concept(spec).text} | {name: spec.attributes[name] for name in names}
 
-    def fingerprint(self, answer: Answer, spec: Spec) -> str:
-        return same_words(answer["answer"])
+    def prompt(self, spec: Spec) -> Prompt:
+        """What a teacher is asked: the role, a worked example, then the concept; it answers in JSON."""
+        words, most = self.texts()[spec.attributes["language"]], self.config.max_items
+        span = words["span"]["fixed" if most == FEWEST else "free"].format(most=most)
+        worked = json.dumps(words["worked"]["answer"], ensure_ascii=False)
+        asked = words["task"].format(question=self.question(self.draft(spec), words), span=span)
+        return Prompt(
+            system=words["teacher"].format(span=span),
+            messages=(("user", self.question(words["worked"], words)), ("assistant", worked), ("user", asked)),
+            schema=self.form,
+            schema_name=self.name,
+            stable=2,
+        )
+
+    def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+        """What teacher and student are asked about a record."""
+        return str(words["question"]).format(concept=indented(record.get("concept") or ""))
+
+    @abstractmethod
+    def offline_text(self, spec: Spec, attempt: int) -> str: ...
+
+    def answer_characters(self, spec: Spec) -> int:
+        return len(self.offline_text(spec, 0))
 
     def parse(self, text: str, spec: Spec) -> Answer:
         """The answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.
@@ -163,24 +188,24 @@ class YamlRole(Domain):
         ------
         ParseFailure : the answer is unreadable, in the wrong language, or scores too low, with every fault named.
         """
-        draft = self.draft(spec)
-        example = self.example(draft | {"record_id": "", "answer": ""})
-        answer = self.tidied(text)
-        faults = self.faults(answer, example)
-        score = self.scored(self.read(answer)[0], faults, example)
-        rejected = [f.message for f in faults if f.kind in ("wrong_language", "broken_yaml")]
+        answer, example = self.tidied(text), self.example(self.draft(spec))
+        data, found = self.judged(answer, example)
+        score = self.scored(data, found, example)
+        rejected = [fault.message for fault in found if fault.kind in ("wrong_language", "broken_yaml")]
         if score.total < self.config.min_score:
             rejected = [f"score {score.total:.2f} is below {self.config.min_score:g}", *(rejected or score.problems)]
         if rejected:
             raise ParseFailure(*rejected, score=score.total)
         return {"answer": answer}
 
+    def fingerprint(self, answer: Answer, spec: Spec) -> str:
+        return same_words(answer["answer"])
+
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> BaseModel:
         draft, said = self.draft(spec), answer["answer"]
         digest = hashlib.sha256(f"{self.name}\x1f{draft['concept']}\x1f{said}".encode("utf-8", "surrogatepass"))
-        return self.record_type(
-            record_id=f"{self.name[:3]}_{digest.hexdigest()[:16]}", **draft, answer=said, provenance=provenance
-        )
+        number = f"{self.name[:3]}_{digest.hexdigest()[:16]}"
+        return self.record_type(record_id=number, **draft, answer=said, provenance=provenance)
 
     def example(self, record: Mapping[str, Any]) -> Example:
         """The student's question and the answer to learn; what foreign records lack is told from their text."""
@@ -197,49 +222,20 @@ class YamlRole(Domain):
             facts=self.facts(record),
         )
 
-    def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
-        return str(words["question"]).format(concept=indented(record.get("concept") or ""))
-
     def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        return {"concept": record.get("concept") or ""}
+        """What scoring an answer needs to know besides."""
+        return {"concept": str(record.get("concept") or "")}
 
-    def prompt(self, spec: Spec) -> Prompt:
-        """What a teacher is asked: the role, a worked example, then the concept; it answers in JSON."""
-        words = self.texts()[spec.attributes["language"]]
-        worked = words["worked"]
-        most = self.config.max_items
-        span = words["span"]["fixed" if most == FEWEST else "free"].format(most=most)
-        asked = words["task"].format(question=self.question(self.draft(spec), words), span=span)
-        return Prompt(
-            system=words["teacher"].format(span=span),
-            messages=(
-                ("user", self.question(worked, words)),
-                ("assistant", json.dumps(worked["answer"], ensure_ascii=False)),
-                ("user", asked),
-            ),
-            schema=self.schema(),
-            schema_name=self.name,
-            stable=2,
-        )
+    def read(self, text: str) -> tuple[Any, list[Fault]]:
+        """What a text says, and what is wrong with how it says it."""
+        try:
+            return read_json(text, self.form), [Fault("json_answer", "", "JSON where YAML is due")]
+        except ParseFailure:
+            return self.read_yaml(text)
 
     @abstractmethod
-    def offline_text(self, spec: Spec, attempt: int) -> str:
-        """What a grammar answers."""
-
-    def answer_characters(self, spec: Spec) -> int:
-        return len(self.offline_text(spec, 0))
-
-    def schema(self) -> dict[str, Any]:
-        """JSON schema of a teacher's answer."""
-        return self.form.schema()
-
-    def texts(self) -> Any:
-        """The role's prompts per language."""
-        return shipped(HERE / self.name / "prompt.yaml")
-
-    def wording(self) -> Any:
-        """What the offline teacher says, per language."""
-        return shipped(HERE / self.name / "wording.yaml")
+    def read_yaml(self, text: str) -> tuple[Any, list[Fault]]:
+        """What a text in YAML says, and what is wrong with how it says it."""
 
     def written(self, data: Mapping[str, Any]) -> str:
         """An answer in its one plain form."""
@@ -247,73 +243,70 @@ class YamlRole(Domain):
 
     def tidied(self, text: str) -> str:
         """The answer in the one plain form, if it can be read as what it must be; else as it is."""
-        data = self.meant(text)
-        if any(fault.kind in SCHEMA for fault in self.form.faults(data)):
-            return text.strip()
-        return self.written(self.form.arranged(data))
+        data, _ = self.read(text)
+        fits = not any(fault.kind in SCHEMA for fault in faults(self.form, data))
+        return self.written(mended(self.form, data)) if fits else text.strip()
 
     def mended(self, text: str, example: Example) -> str:
         """The answer with everything repaired that needs no judgement: form, numbering, spelling of fixed words."""
-        data = self.meant(text)
-        return self.written(self.form.mended(data)) if isinstance(data, Mapping) else text
+        data, _ = self.read(text)
+        return self.written(mended(self.form, data)) if isinstance(data, Mapping) else text
 
-    def faults(self, text: str, example: Example) -> list[Fault]:
-        """Everything that is wrong with an answer, with its place."""
-        data, faults = self.read(text)
-        texts = list(self.form.texts(data))
-        return [*faults, *self.wrong(data, example), *language_faults(texts, example.language)]
-
-    def score(self, text: str, example: Example) -> Score:
-        return self.scored(self.read(text)[0], self.faults(text, example), example)
-
-    @abstractmethod
-    def read(self, text: str) -> tuple[Any, Sequence[Fault]]:
-        """What a text says, and what is wrong with how it says it. Kept for the next call: not to be changed."""
-
-    def meant(self, text: str) -> Any:
-        """What a teacher's text says, in whatever way."""
-        return self.read(text)[0]
+    def judged(self, text: str, example: Example) -> tuple[Any, list[Fault]]:
+        """What an answer says, and everything that is wrong with it, with its place."""
+        data, found = self.read(text)
+        if data is not None or not found:
+            found = [*found, *self.wrong(data, example)]
+        reads = detect(" ".join(texts(self.form, data))[:2_000])
+        if reads not in (None, example.language):
+            said = f"the text must be in {example.language!r}, it reads as {reads!r}"
+            found.append(Fault("wrong_language", "", said))
+        return data, found
 
     def wrong(self, data: Any, example: Example) -> list[Fault]:
         """What is wrong with what an answer says."""
-        return self.form.faults(data)
+        return faults(self.form, data)
+
+    def faults(self, text: str, example: Example) -> list[Fault]:
+        """Everything that is wrong with an answer, with its place."""
+        return self.judged(text, example)[1]
+
+    def score(self, text: str, example: Example) -> Score:
+        return self.scored(*self.judged(text, example), example)
+
+    def scored(self, data: Any, found: Sequence[Fault], example: Example) -> Score:
+        """How good an answer with these faults is; content and on_topic stand beside it."""
+        data = data if isinstance(data, Mapping) else {}
+        total, parts = self.parts(data, found, example)
+        said = [one for one in texts(self.form, data) if " " in one]
+        wanted = concepts.concept_terms(example.facts["concept"])
+        speak = [bool(wanted & terms(one)) for one in self.entries(data)]
+        parts["content"] = coverage(wanted, " ".join(said))
+        parts["on_topic"] = float(np.mean(speak)) if speak else 0.0
+        valid = bool(data) and not any(fault.kind in SCHEMA for fault in found)
+        return Score(min(1.0, round(total, 12)), valid, parts, tuple(fault.message for fault in found))
 
     @abstractmethod
-    def scored(self, data: Any, faults: Sequence[Fault], example: Example) -> Score:
-        """How good an answer with these faults is."""
+    def parts(
+        self, data: Mapping[str, Any], found: Sequence[Fault], example: Example
+    ) -> tuple[float, dict[str, float]]:
+        """The total of an answer and what it is made of, each in [0, 1]."""
 
-    def told(self, concept: str, said: Sequence[str], entries: Sequence[str]) -> dict[str, float]:
-        """How much of the concept occurs in what is said, and the share of entries that speak of it."""
-        wanted = concepts.concept_terms(concept)
-        speak = [bool(wanted & terms(one)) for one in entries]
-        return {"content": coverage(wanted, " ".join(said)), "on_topic": float(np.mean(speak)) if speak else 0.0}
-
-
-def pen(
-    concept: Concept, rng: np.random.Generator
-) -> tuple[Callable[..., str], Callable[[Sequence[str], int], list[str]]]:
-    """What the offline teacher writes with: a pattern filled with the concept's words, and some patterns of many."""
-
-    def write(pattern: str, **more: Any) -> str:
-        return concepts.filled(pattern, concept.words | _draws(rng) | more)
-
-    def some(choices: Sequence[str], n: int) -> list[str]:
-        return [choices[i] for i in rng.permutation(len(choices))[:n]]
-
-    return write, some
+    @abstractmethod
+    def entries(self, data: Mapping[str, Any]) -> list[str]:
+        """The entries of an answer that should each speak of the concept."""
 
 
-def _draws(rng: np.random.Generator) -> dict[str, int]:
-    """The numbers that offline texts hold."""
-    return {
-        "short": int(rng.integers(2, 10)),
-        "few": int(rng.integers(2, 7)),
-        "days": int(rng.choice([7, 10, 14, 21, 30, 45, 60])),
-        "size": int(rng.choice([20, 50, 80, 100, 150, 200])),
-        "cents": int(rng.integers(5, 61)),
-        "percent": int(rng.integers(60, 96)),
-        "small": int(rng.integers(5, 21)),
-        "crowd": int(rng.choice([300, 500, 800, 1500, 3000, 5000, 12000])),
-        "nines": int(rng.choice([5, 8, 9])),
-        "months": int(rng.integers(3, 13)),
-    }
+class Pen:
+    """What the offline teacher writes with."""
+
+    def __init__(self, concept: Concept, rng: np.random.Generator) -> None:
+        self.words, self.rng = concept.words | concepts.numbers(rng), rng
+
+    def write(self, pattern: str, **more: Any) -> str:
+        """A pattern filled with the concept's words."""
+        return concepts.filled(pattern, self.words | more)
+
+    def some(self, choices: Sequence[str], n: int = 1, **more: Any) -> list[str]:
+        """`n` different ones of some patterns, filled."""
+        return [self.write(choices[i], **more) for i in self.rng.permutation(len(choices))[:n]]
