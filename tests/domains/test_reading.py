@@ -129,11 +129,11 @@ def test_any_answer_in_any_stack_of_wrappings_comes_back_equal(said, inner, oute
         (SENT[:-12], "the JSON is cut off after"),
         (f"Such as {DRAFT}. Now mine: {SENT[:-9]}", "the JSON is cut off after"),
         (f"<think>{DRAFT} or else", "ends in its thoughts"),
-        ('{"messages": []}', "has no turns, it has messages"),
-        ('{"turns": null}', "turns must be a list, got null"),
-        ('{"turns": "hello"}', 'turns must be a list, got "hello"'),
+        ('{"messages": []}', "turns is missing; messages is no known field"),
+        ('{"turns": null}', "turns is missing"),
+        ('{"turns": "hello"}', "turns must be a list, got 'hello'"),
         ('{"turns": []}', "turns is empty"),
-        ('{"turns": [{"speaker": "agent"}]}', "turns 1 must be an object with speaker and text"),
+        ('{"turns": [{"speaker": "agent"}]}', "turns.1.text is missing"),
         ('{"turns": [} ]', "the JSON is broken: Expecting value"),
         ("[" * 5_000, "nested too deeply"),
     ],
@@ -167,7 +167,7 @@ def test_a_judges_scores_are_read_by_the_same_means() -> None:
     sent = json.dumps(scores | {"reason": "fine"})
     for text in (f"<think>{{'label_fit': 1}}</think>{sent}", f"{{draft}} [{sent}]", json.dumps(sent), sent[:-1] + ",}"):
         assert read_scores(text, rubric) == (scores, "fine")
-    with pytest.raises(ParseFailure, match="has no natural"):
+    with pytest.raises(ParseFailure, match="natural is missing"):
         read_scores('{"label_fit": 3}', rubric)
 
 

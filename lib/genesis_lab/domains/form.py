@@ -28,28 +28,29 @@ class Fault:
 
 def faults(form: Form, value: Any, path: str = "") -> list[Fault]:
     """What is wrong with a value that is there, and with everything in it."""
-    kinds = {"object": _of_object, "array": _of_list, "string": _of_text}
-    return kinds[form["type"]](form, value, path)
+    of = {"object": _of_object, "array": _of_list, "string": _of_text}.get(form.get("type", ""))
+    return of(form, value, path) if of else []
 
 
 def _of_object(form: Form, value: Any, path: str) -> list[Fault]:
     fields, at = form["properties"], f"{path}." if path else ""
     if not isinstance(value, Mapping):
         return [Fault("no_object", path, f"{path or 'the answer'} must be an object with {', '.join(fields)}")]
-    found = [Fault("unknown_field", at + str(k), f"{at}{k} is no known field") for k in value if k not in fields]
+    found = []
     for name, part in fields.items():
         if value.get(name) is not None:
             found += faults(part, value[name], at + name)
         else:
             kind = f"missing_{name}" if "enum" in part else "missing_field"
             found.append(Fault(kind, at + name, f"{at}{name} is missing"))
-    return found
+    unknown = [f"{at}{name}" for name in value if name not in fields]
+    return found + [Fault("unknown_field", name, f"{name} is no known field") for name in unknown]
 
 
 def _of_list(form: Form, value: Any, path: str) -> list[Fault]:
     fewest = form.get("minItems", 0)
     if not isinstance(value, list):
-        return [Fault("not_text", path, f"{path} must be a list")]
+        return [Fault("not_text", path, f"{path} must be a list, got {str(value)[:40]!r}")]
     if not value and fewest:
         return [Fault("empty_list", path, f"{path} is empty")]
     found: list[Fault] = []
