@@ -15,6 +15,7 @@ Answers = Literal["grammar", "fixed"] | Callable[[str, str], str]
 
 _INTENT = re.compile(r"(?:Intent|Intención): ([^:\s]+)")
 _TURNS = re.compile(r"(?:Exactly|Exactamente) (\d+) tur")
+_MESSAGES = re.compile(r"(?:Write|Escribe) (\d+) (?:messages|mensajes)")
 FIXED = json.dumps(
     {"turns": [{"speaker": "customer", "text": "Where is my card?"}, {"speaker": "agent", "text": "On its way."}]}
 )
@@ -24,9 +25,18 @@ def answer(answers: Answers, system: str, task: str, request_id: str = "") -> st
     """The text for a prompt: the same prompt of the same request always gets the same text."""
     if callable(answers):
         return answers(system, task)
-    if answers == "fixed" or not (intent := _INTENT.search(task)) or not (turns := _TURNS.search(task)):
+    intent, turns, messages = _INTENT.search(task), _TURNS.search(task), _MESSAGES.search(task)
+    seed = zlib.crc32(f"{task}{request_id}".encode())
+    if answers != "fixed" and intent and messages:
+        return _openings(intent[1], int(messages[1]), task, seed)
+    if answers == "fixed" or not intent or not turns:
         return FIXED
-    return _conversation(intent[1], int(turns[1]), task, zlib.crc32(f"{task}{request_id}".encode()))
+    text = _conversation(intent[1], int(turns[1]), task, seed)
+    return (
+        json.dumps({"turns": json.loads(text)["turns"][1:]})
+        if "first message" in task or "primer mensaje" in task
+        else text
+    )
 
 
 def broken(text: str, seed: int) -> str:
@@ -41,6 +51,18 @@ def broken(text: str, seed: int) -> str:
     if kind == 3:
         return "[]"
     return text.replace('"customer"', '"robot"', 1)
+
+
+def _openings(intent: str, n: int, task: str, seed: int) -> str:
+    """A list of as many messages as asked for, each of as many words."""
+    words = [int(n) for n in re.findall(r"^\d+\. (\d+) (?:words|palabras)", task, re.MULTILINE)]
+    filler = ("my", "card", "is", "not", "here", "and", "i", "want", "to", "know", "why") if "Intent: " in task else (
+        "mi", "tarjeta", "no", "está", "aquí", "y", "yo", "quiero", "saber", "por", "qué")  # fmt: skip
+    said = [
+        " ".join([f"{intent}{seed % 9973}x{i}", *(filler[j % len(filler)] for j in range(count - 1))])
+        for i, count in enumerate(words)
+    ]
+    return json.dumps({"messages": said[:n]}, ensure_ascii=False)
 
 
 def _conversation(intent: str, turns: int, task: str, seed: int) -> str:

@@ -135,7 +135,7 @@ def test_prompt_speaks_the_records_language_and_holds_the_spec(language):
     domain = Conversations(ConversationsConfig(total=154, few_shot=2))
     spec = next(s for s in domain.specs(154, 1) if s.attributes["language"] == language)
     prompt = domain.prompt(spec)
-    assert ("Write one chat" if language == "en" else "Escribe un chat") in prompt.messages[-1][1]
+    assert ("Go on with this chat" if language == "en" else "Continúa este chat") in prompt.messages[-1][1]
     assert (
         spec.attributes["intent"] in prompt.messages[-1][1] and str(spec.attributes["turns"]) in prompt.messages[-1][1]
     )

@@ -78,7 +78,10 @@ Turns = Annotated[list[Turn], Field(min_length=1), AfterValidator(_in_order)]
 
 
 class Conversation(BaseModel):
-    """A customer-service chat about one intent. `turn_count`, `category` and the id are derived, never trusted."""
+    """A customer-service chat about one intent, or an utterance: only its first turn, without what a chat's course says.
+
+    `turn_count`, `category` and the id are derived, never trusted.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,12 +89,12 @@ class Conversation(BaseModel):
     intent: str
     category: str
     sentiment: Sentiment
-    complexity: Complexity
+    complexity: Complexity | None = None
     language: Language
     turn_count: Annotated[int, Arrow("int32")]
-    emotion_arc: EmotionArc
-    resolution_time: ResolutionTime
-    resolution_status: Resolution
+    emotion_arc: EmotionArc | None = None
+    resolution_time: ResolutionTime | None = None
+    resolution_status: Resolution | None = None
     turns: Turns
     provenance: Provenance
 

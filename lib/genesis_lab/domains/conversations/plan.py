@@ -1,0 +1,169 @@
+"""The exact plan of conversations and utterances: every quota met by largest remainder, attributes spread over each other."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genesis_lab.domains.base import Spec, Target
+from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.options import ConversationsConfig
+from genesis_lab.domains.conversations.taxonomy import Taxonomy
+from genesis_lab.domains.quotas import largest_remainder, spread
+from genesis_lab.errors import InvalidInput
+
+_IN_CONVERSATIONS = {
+    "language": ("intent",),
+    "sentiment": ("intent", "language"),
+    "complexity": ("language", "sentiment", "intent"),
+    "resolution_status": ("category", "language", "sentiment", "intent"),
+    "resolution_time": ("complexity", "language", "resolution_status"),
+}
+_IN_UTTERANCES = {
+    "language": ("intent",),
+    "sentiment": ("language", "intent"),
+    "words": ("intent", "language"),
+    "question": ("intent", "language"),
+    "lower_case": ("language", "intent"),
+    "slip": ("language", "intent"),
+    "greeting": ("language", "intent"),
+}
+"""Attribute to those over which it is spread evenly."""
+KINDS = ("question", "lower_case", "slip", "greeting")
+"""What is true or not of how an utterance is typed."""
+
+
+def planned_shares(config: ConversationsConfig, taxonomy: Taxonomy, manner: Mapping[str, Any]) -> list[Target]:
+    """The share of each value of each attribute: what a record keeps first, then how an utterance is typed."""
+    intents, utterances = taxonomy.names, config.records == "utterances"
+    targets = [
+        Target("intent", dict.fromkeys(intents, 1 / len(intents))),
+        Target("category", {k: len(v) / len(intents) for k, v in taxonomy.categories.items()}),
+        Target("language", {"en": config.english_share, "es": 1 - config.english_share}),
+        Target("sentiment", manner["sentiment"] if utterances else config.sentiment_shares),
+    ]
+    if not utterances:
+        return [
+            *targets,
+            Target("complexity", config.complexity_shares),
+            Target("resolution_status", config.resolution_shares),
+            Target("resolution_time", {"quick": 0.4, "standard": 0.4, "extended": 0.2}),
+        ]
+    return [
+        *targets,
+        Target("words", manner["words"]),
+        *(Target(name, {"yes": manner[name], "no": 1 - manner[name]}) for name in KINDS),
+    ]
+
+
+def make_specs(
+    config: ConversationsConfig, taxonomy: Taxonomy, targets: Sequence[Target], total: int, seed: int
+) -> list[Spec]:
+    """`total` specs whose counts meet every target by largest remainder, spread evenly over each other.
+
+    Where there are cells, exactly those, and what they leave open so.
+    """
+    rng = np.random.default_rng(seed)
+    shares = {target.name: target.shares for target in targets}
+    given = _given(config, total, {name: list(values) for name, values in shares.items()})
+    fixed = [places + 1 for places in given.values() if (places >= 0).any()]
+    intents, categories = taxonomy.names, list(taxonomy.categories)
+    category_of = np.array([categories.index(taxonomy.category_of[intent]) for intent in intents])
+    codes = {"intent": given["intent"].copy()}
+    for category in np.unique(given["category"]):
+        among = np.flatnonzero(category_of == category) if category >= 0 else np.arange(len(intents))
+        rows = np.flatnonzero((codes["intent"] < 0) & (given["category"] == category))
+        even = largest_remainder({str(intent): 1.0 for intent in among}, len(rows))
+        if fixed:
+            codes["intent"][rows] = among[spread(even, [g[rows] for g in fixed], rng)]
+        else:
+            codes["intent"][rows] = np.repeat(among, list(even.values()))
+    codes["category"] = category_of[codes["intent"]]
+    for i in np.flatnonzero((given["category"] >= 0) & (given["category"] != codes["category"])):
+        intent, category = intents[codes["intent"][i]], categories[given["category"][i]]
+        raise InvalidInput(f"cells ask for intent {intent} in category {category}, where it does not belong.")
+    strata = _IN_UTTERANCES if config.records == "utterances" else _IN_CONVERSATIONS
+    for name, over_these in strata.items():
+        codes[name], rows = given[name], np.flatnonzero(given[name] < 0)
+        over = [*(codes[stratum][rows] for stratum in over_these), *(places[rows] for places in fixed)]
+        counts = largest_remainder(shares[name], len(rows))
+        codes[name][rows] = _in_order(counts, over, rng) if name == "words" else spread(counts, over, rng)
+    labels = {name: np.array(list(shares[name]))[codes[name]] for name in shares if name != "category"}
+    further = _typed(labels, config) if config.records == "utterances" else _told(labels, config, rng)
+    seeds = rng.integers(2**31, size=total)
+    ordinals: Counter[tuple[str, str]] = Counter()
+    specs: list[Spec] = []
+    for index in rng.permutation(total):
+        attributes: dict[str, Any] = {name: str(values[index]) for name, values in labels.items()}
+        attributes |= {name: values[index] for name, values in further.items()}
+        cell = (attributes["intent"], attributes["language"])
+        specs.append(Spec(len(specs), ordinals[cell], int(seeds[index]), attributes))
+        ordinals[cell] += 1
+    return specs
+
+
+def _in_order(counts: Mapping[str, int], strata: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """As `spread`, for values that have an order: each stratum gets short and long ones alike.
+
+    Along the strata the values, from the lowest to the highest, are gone through in steps of the golden section.
+    """
+    value = np.repeat(np.arange(len(counts)), list(counts.values()))
+    step = next((n for n in range(round(len(value) * 0.618), len(value)) if math.gcd(n, len(value)) == 1), 1)
+    order = np.lexsort([rng.random(len(value)), *reversed(strata)])
+    result = np.empty_like(value)
+    result[order] = value[np.arange(len(value)) * step % max(1, len(value))]
+    return result
+
+
+def _told(labels: Mapping[str, Any], config: ConversationsConfig, rng: np.random.Generator) -> dict[str, list[Any]]:
+    """Arc and number of turns of each conversation, which depend on its other attributes."""
+    pairs = {
+        (sentiment, resolution): [arc for arc in r.ARC_FITS if r.arc_fits(arc, sentiment, resolution)]
+        for sentiment in r.SENTIMENTS
+        for resolution in r.RESOLUTIONS
+    }
+    arcs = _dealt(list(zip(labels["sentiment"], labels["resolution_status"], strict=True)), pairs, rng)
+    choices = {complexity: config.turn_choices(complexity) for complexity in r.TURN_RANGES}
+    return {"emotion_arc": arcs, "turns": _dealt(labels["complexity"], choices, rng)}
+
+
+def _typed(labels: Mapping[str, Any], config: ConversationsConfig) -> dict[str, list[Any]]:
+    """How each utterance is typed as numbers and truth values, and which intent it is told apart from."""
+    further: dict[str, list[Any]] = {"words": [int(n) for n in labels["words"]]}
+    further |= {name: [value == "yes" for value in labels[name]] for name in KINDS}
+    if any(cell.against for cell in config.cells):
+        further["against"] = [cell.against or "" for cell in config.cells for _ in range(cell.n)]
+    return further
+
+
+def _given(config: ConversationsConfig, total: int, values: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
+    """What the cells say of each record: attribute to a place in `values`, -1 where they leave it open."""
+    given = {name: np.full(total, -1) for name in values}
+    start = 0
+    for cell in config.cells:
+        if cell.against is not None and cell.against not in values["intent"]:
+            raise InvalidInput(
+                f"cells tell {cell.intent} from {cell.against!r}, which is not among the intents planned."
+            )
+        for name, value in cell.model_dump(include=set(values), exclude_none=True).items():
+            if value not in values[name]:
+                raise InvalidInput(f"cells ask for {name} {value!r}, which is not among those planned.")
+            given[name][start : start + cell.n] = values[name].index(value)
+        start += cell.n
+    return given
+
+
+def _dealt(values: Any, choices: Mapping[Any, Sequence[Any]], rng: np.random.Generator) -> list[Any]:
+    """For each of `values` one of its choices, all of them equally often."""
+    places: dict[Any, list[int]] = {value: [] for value in choices}
+    for place, value in enumerate(values):
+        places[value].append(place)
+    dealt: list[Any] = [None] * len(values)
+    for value, members in places.items():
+        for i, member in enumerate(rng.permutation(members)):
+            dealt[int(member)] = choices[value][i % len(choices[value])]
+    return dealt
