@@ -113,7 +113,7 @@ def flattened(connection: duckdb.DuckDBPyConnection, table: pa.Table, domain: Do
     connection.execute(f"CREATE TEMP TABLE records AS SELECT {', '.join(columns)} FROM source")
     plain = ", ".join(f'"{field.name}"' for field in schema if not pa.types.is_nested(field.type))
     for field in schema:
-        if _of_structs(field.type):
+        if of_structs(field.type):
             connection.execute(
                 f'CREATE TEMP TABLE "{field.name}" AS SELECT row, {plain}, position, element.* FROM (SELECT row, {plain}, '
                 f'unnest("{field.name}") AS element, generate_subscripts("{field.name}", 1) AS position FROM records)'
@@ -178,7 +178,7 @@ def _block(table: pa.Table, domain: Domain, planned: bool, per_cell: int, seed: 
     said = Counter[tuple[str, str]]()
     with duckdb.connect(config={"threads": 1}) as connection:
         unreadable = flattened(connection, table, domain)
-        elements = Counter({f.name: _rows(connection, f'"{f.name}"') for f in schema if _of_structs(f.type)})
+        elements = Counter({f.name: _rows(connection, f'"{f.name}"') for f in schema if of_structs(f.type)})
         for over in ("records", *elements):
             for check, column, rows in _asked(connection, over, [c for c in checks if c.over == over]):
                 wrong = np.flatnonzero(pc.not_equal(column, "").fill_null(False))
@@ -189,7 +189,7 @@ def _block(table: pa.Table, domain: Domain, planned: bool, per_cell: int, seed: 
                 found[check.name] = _beside(found[check.name], new)
                 if check.unit == "values":
                     said.update((check.name, reason) for reason in reasons)
-        holds = {f.name: f'len("{f.name}") > 0' if _of_structs(f.type) else f'"{f.name}" IS NOT NULL' for f in schema}
+        holds = {f.name: f'len("{f.name}") > 0' if of_structs(f.type) else f'"{f.name}" IS NOT NULL' for f in schema}
         has = connection.sql(f"SELECT {', '.join(holds.values())} FROM records").to_arrow_table()
         for name, column in zip(holds, has.columns, strict=True):
             gone = np.flatnonzero(~column.fill_null(False).to_numpy())
@@ -285,9 +285,9 @@ def _cleaned(field: pa.Field, column: pa.DataType | None, problems: dict[str, st
     if column is None:
         problems[field.name] = "there is no such column"
     if column is None or pa.types.is_null(column):
-        return "NULL::STRUCT(" + _members(field.type) + ")[]" if _of_structs(field.type) else "NULL::VARCHAR"
-    if _of_structs(field.type):
-        if not _of_structs(column):
+        return "NULL::STRUCT(" + _members(field.type) + ")[]" if of_structs(field.type) else "NULL::VARCHAR"
+    if of_structs(field.type):
+        if not of_structs(column):
             wanted = ", ".join(f.name for f in field.type.value_type)
             problems[field.name] = f"expected a list of {{{wanted}}}, got {column}"
             return f"NULL::STRUCT({_members(field.type)})[]"
@@ -310,7 +310,7 @@ def _cleaned(field: pa.Field, column: pa.DataType | None, problems: dict[str, st
     return normal_sql(f"({name}::VARCHAR)")
 
 
-def _of_structs(kind: pa.DataType) -> bool:
+def of_structs(kind: pa.DataType) -> bool:
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type))
 
 

@@ -1,17 +1,13 @@
 """A language model as judge: a sample of conversations scored by a rubric, and how far such scores can be trusted.
 
-Known weaknesses of judges, and what is done about them. *Leniency*: most models give too much, so read differences
-between datasets judged by the same model, not the values. *Position*: what is asked first colours the rest, so every
-second record gets the criteria in reverse order. *Self-preference*: a model likes its own texts, so the report warns
-where judge and writer are the same. *Blindness*: some models give the same scores to anything, so some records are
-judged once more with another record's answers in them; a judge that does not score those lower is worth nothing.
+Judges are lenient (compare, don't read values), swayed by order (every second record gets the criteria reversed), fond of
+their own texts (a caveat says so), and some see nothing: so some records are judged again with another's answers in them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,16 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genesis_lab.dataset.schema import arrow_schema
 from genesis_lab.dataset.sources import read_rows
+from genesis_lab.domains import get_domain
+from genesis_lab.domains.base import Domain
 from genesis_lab.domains.conversations.opening import role_of
-from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected, sentence
 from genesis_lab.files import resolve, shown
 from genesis_lab.providers.asking import Call, ask_all
 from genesis_lab.providers.base import Completion, Request, request_key
-from genesis_lab.stats import Interval, mean_interval, percentile_interval, proportion_interval
+from genesis_lab.stats import Interval, mean_interval, proportion_interval
 from genesis_lab.texts import fence, indented
+from genesis_lab.validation.checks import of_structs
 from genesis_lab.yamls import read_yaml
 
 if TYPE_CHECKING:
@@ -45,23 +44,19 @@ CONTROLS = 10
 WORST = 10
 ENOUGH = 30
 """Labels below which an agreement says little, however high."""
-_LABELS = ("intent", "sentiment", "resolution_status")
-"""Labels of a conversation that the judge is told."""
-_DRAWS = 500
 
 Labels = Mapping[tuple[str, str, str], int]
 """`(record id, criterion, rater)` to score."""
 Words = str | dict[str, str]
 """A text, or one for each language."""
-Answer = tuple[dict[str, int], str] | str
-"""Scores and reason, or why there are none."""
+Case = dict[str, Any]
+"""What the judge sees of a record: ``row``, ``id``, ``language``, ``label``, ``facts`` by name, and who ``said`` what."""
 
 
 class Criterion(BaseModel):
     """One thing to score. `anchors` say what some of the scores mean."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str = Field(pattern=r"^[a-z][a-z_]*$")
     question: Words
     anchors: dict[int, Words]
@@ -76,7 +71,6 @@ class Rubric(BaseModel):
     """What a judge scores, see ``rubric.yaml``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
     instructions: Words
     criteria: tuple[Criterion, ...] = Field(min_length=1)
@@ -87,6 +81,17 @@ class Rubric(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
+def load_rubric(path: str | Path = "") -> Rubric:
+    """The rubric in a YAML file (default: the package's, for customer service); `InvalidInput` if it is none."""
+    source = resolve(path) if path else Path(__file__).with_name("rubric.yaml")
+    if not source.is_file():
+        raise InvalidInput(f"There is no rubric file {shown(source)}.")
+    try:
+        return Rubric.model_validate(read_yaml(source))
+    except ValidationError as error:
+        raise InvalidInput(f"The rubric {shown(source)} is not usable: {sentence(error)}") from None
+
+
 def judge(
     dataset: Dataset,
     call: Call,
@@ -95,7 +100,7 @@ def judge(
     sample: int = 100,
     seed: int = 0,
     rubric: Rubric | None = None,
-    taxonomy: Taxonomy | None = None,
+    taxonomy: Any = None,
     human_labels: Labels | None = None,
     controls: int = CONTROLS,
     cache: CompletionCache | None = None,
@@ -108,16 +113,12 @@ def judge(
     Parameters
     ----------
     call : answers a request: a provider's ``complete``, or a teacher's ``call``.
-    name : who judges, as the report names it: ``bedrock:amazon.nova-lite-v1:0``.
-    sample : records to score, drawn in proportion to intent and language; those with a human label come on top and
-        count for the agreement only.
-    taxonomy : tells the judge what an intent means.
-    human_labels : what people gave, see `agreement.read_labels`.
+    name, identity : who judges as the report names it, and as the cache knows it (`providers.identity`; default: the name).
+    sample : records to score, in proportion to label and language; those with a human label come on top and count for the
+        agreement only.
+    taxonomy : tells the judge what a label means.
     controls : how many of the sample are judged again with another record's answers.
     cache : keeps answers, so that nothing is paid for twice; the caller closes it.
-    identity : what the judge is, see `providers.identity`: the cache holds the answers of this model apart from those
-        of another that has the same name. Empty takes the name.
-    on_progress : called with the number of answers and of all requests.
 
     Raises
     ------
@@ -127,22 +128,22 @@ def judge(
     if name.partition(":")[0] == "offline":
         raise InvalidInput("Provider offline can't judge, it is a grammar: name a language model as judge.")
     rubric, labels = rubric or load_rubric(), human_labels or {}
-    rows, labelled = _drawn(dataset, sample, seed, {record_id for record_id, _, _ in labels})
-    records = _records(dataset, np.union1d(rows, labelled))
-    chosen = [records[row] for row in rows]
-    spoiled: dict[int, dict[str, Any]] = {}
-    for record in chosen:
-        if len(spoiled) < controls and (other := _spoiled(record, chosen)):
-            spoiled[record["row"]] = other
-    tasks = [*records.values(), *spoiled.values()]
-    spoken = [any(turn["text"] for turn in record["turns"] or ()) for record in tasks]
+    rows, cases = _drawn(dataset, sample, seed, {record_id for record_id, _, _ in labels})
+    spoiled: dict[int, Case] = {}
+    for row in rows:
+        if len(spoiled) < controls and (other := _spoiled(cases[row], [cases[each] for each in rows])):
+            spoiled[row] = other
+    tasks = [*cases.values(), *spoiled.values()]
+    spoken = [any(text for _, text in task["said"]) for task in tasks]
+
+    def request(case: Case) -> Request:
+        system, message, schema = question(case, rubric, taxonomy)
+        asked = Request("", system, (("user", message),), schema, "judgement", MAX_TOKENS, 0.0, seed=seed)
+        return replace(asked, key=request_key(identity or name, system, asked.messages, schema, MAX_TOKENS, seed))
+
     asked = ask_all(
         call,
-        [
-            request_for(record, rubric, taxonomy, identity or name, seed)
-            for record, said in zip(tasks, spoken, strict=True)
-            if said
-        ],
+        [request(task) for task, said in zip(tasks, spoken, strict=True) if said],
         cache,
         on_progress and (lambda at: on_progress(at.done, at.total)),
         width=concurrency,
@@ -150,10 +151,11 @@ def judge(
     )
     told = iter(asked.answers)
     answers = [_read(next(told), rubric) if said else "the record has no turns" for said in spoken]
-    scored = dict(zip(records, answers, strict=False))
-    good = [(records[row], found) for row in rows if isinstance(found := scored[row], tuple)]
-    pairs = [(scored[row], answer) for row, answer in zip(spoiled, answers[len(records) :], strict=True)]
-    control = _controlled([(one[0], two[0]) for one, two in pairs if isinstance(one, tuple) and isinstance(two, tuple)])
+    scored = dict(zip(cases, answers, strict=False))
+    good = [(cases[row], found) for row in rows if isinstance(found := scored[row], tuple)]
+    by_id = {cases[row]["id"]: found[0] for row, found in scored.items() if isinstance(found, tuple)}
+    pairs = zip((scored[row] for row in spoiled), answers[len(cases) :], strict=True)
+    control = _controlled([(a[0], b[0]) for a, b in pairs if isinstance(a, tuple) and isinstance(b, tuple)])
     model, usage = (asked.completions[0].model if asked.completions else name), asked.usage
     caveats = ["Judges are lenient: compare datasets judged by the same model, don't read the values by themselves."]
     if model == (dataset.manifest.get("generation") or {}).get("model"):
@@ -162,9 +164,6 @@ def judge(
         "control": "" if control else "no record could be judged both as it is and with another's answers",
         "criteria": "" if good else "no answer of the judge could be read",
         "agreement": "" if labels else "no human labels were given",
-    }
-    by_id = {
-        str(records[row]["conversation_id"]): found[0] for row, found in scored.items() if isinstance(found, tuple)
     }
     return {
         "judge": name,
@@ -176,7 +175,7 @@ def judge(
         "overall": _mean([_average(scores) for _, (scores, _) in good]),
         "criteria": [_criterion(c, [scores[c.name] for _, (scores, _) in good]) for c in rubric.criteria if good],
         "worst": _worst(good),
-        "agreement": _agreements(rubric, labels, by_id, np.random.default_rng(seed)),
+        "agreement": _agreements(rubric, labels, by_id),
         "control": control,
         "not_judged": dict(Counter(str(scored[row]) for row in rows if isinstance(scored[row], str))),
         "prompt_tokens": usage and usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
@@ -187,25 +186,96 @@ def judge(
     }
 
 
-def request_for(
-    record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | None, identity: str, seed: int
-) -> Request:
-    """The question to the judge about one record."""
-    system, message, schema = question(record, rubric, taxonomy)
-    request = Request(
-        key="",
-        system=system,
-        messages=(("user", message),),
-        schema=schema,
-        schema_name="judgement",
-        max_tokens=MAX_TOKENS,
-        temperature=0.0,
-        seed=seed,
-    )
-    return replace(request, key=request_key(identity, system, request.messages, schema, MAX_TOKENS, seed))
+def case(record: Mapping[str, Any], row: int, domain: Domain) -> Case:
+    """What the judge sees of a record of `domain`: its label and outcomes, and the list in it that holds who says what."""
+    facets = domain.facets
+    talk = next(field.name for field in arrow_schema(domain.record_type) if of_structs(field.type))
+    said = [(role_of(t["speaker"]) or t["speaker"] or "?", t["text"] or "") for t in record[talk] or ()]
+    facts = {name: " ".join(record[name].split()) for name in (facets.label, *facets.outcomes) if record[name]}
+    found = {"row": row, "id": str(record[facets.id] or f"row {row + 1}"), "label": record[facets.label] or ""}
+    return found | {"language": record[facets.language] or "", "facts": facts, "said": said}
 
 
-def _read(answer: Completion | Rejected, rubric: Rubric) -> Answer:
+def question(case: Case, rubric: Rubric, taxonomy: Any = None) -> tuple[str, str, dict[str, Any]]:
+    """System prompt, message and JSON schema of the answer, in the record's language; of odd rows with the criteria reversed."""
+    language = case["language"] or "en"
+    criteria = rubric.criteria[:: -1 if case["row"] % 2 else 1]
+    parts = [_in(rubric.instructions, language)]
+    for one in criteria:
+        anchors = "; ".join(f"{score}: {_in(text, language)}" for score, text in sorted(one.anchors.items()))
+        parts.append(f"{one.name}: {_in(one.question, language)} ({anchors})")
+
+    def word(text: str) -> str:
+        return _in(rubric.words.get(text, text), language)
+
+    facts = [f"{word(name)}: {value}" for name, value in case["facts"].items()]
+    if meant := [intent.description for intent in taxonomy.intents if intent.name == case["label"]] if taxonomy else ():
+        facts[0] += f" ({_in(meant[0], language)})"
+    talk = "\n".join(f"{' '.join(word(speaker).split())}: {indented(text)}" for speaker, text in case["said"])
+    dashes = fence("\n".join([*facts, talk]))
+    return "\n\n".join(parts), "\n".join([*facts, dashes, talk, dashes]), answer_schema(criteria)
+
+
+def answer_schema(criteria: Sequence[Criterion]) -> dict[str, Any]:
+    """JSON schema of a judge's answer: the reason, then a score for each criterion."""
+    properties: dict[str, Any] = {"reason": {"type": "string", "maxLength": 500}}
+    properties |= {criterion.name: {"type": "integer", "enum": list(SCALE)} for criterion in criteria}
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:
+    """Scores and reason in a judge's answer. Raises `ParseFailure`; a score is never guessed."""
+    names = [criterion.name for criterion in rubric.criteria]
+    data = read_json(text, answer_schema(rubric.criteria) | {"required": names})
+    scores = {name: _score(data.get(name)) for name in names}
+    if none := [name for name, score in scores.items() if score is None]:
+        raise ParseFailure(f"no score from 1 to 5 for {none[0]}")
+    return {n: score for n, score in scores.items() if score}, " ".join(str(data.get("reason") or "").split())
+
+
+def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], int]:
+    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are several.
+
+    Rows without a score are left out. Raises `InvalidInput`, which names the line, where one makes no sense.
+    """
+    source = resolve(path)
+    if not source.is_file():
+        raise InvalidInput(f"There is no file of human labels {shown(source)}.")
+    names, wanted = sorted(criterion.name for criterion in rubric.criteria), {"record_id", "criterion", "score"}
+    given: dict[tuple[str, str, str], int] = {}
+    rows = list(read_rows(source))
+    if not rows or not all(row.problem or wanted <= (row.value or {}).keys() for row in rows):
+        raise InvalidInput(f"{shown(source)} must have rows with the columns record_id, criterion and score.")
+    for row in rows:
+        said, at = row.value or {}, f"Line {row.number + 1} of {shown(source)}"
+        if row.problem:
+            raise InvalidInput(f"{at} can't be read: {row.problem}.")
+        if not (said["score"] or "").strip():
+            continue
+        key = str(said["record_id"] or ""), said["criterion"] or "", (said.get("rater") or "").strip()
+        score = _score(said["score"])
+        if key[1] not in names or score is None:
+            raise InvalidInput(
+                f"{at} must give one of {', '.join(names)} a whole score from 1 to 5, got {key[1]!r} and {said['score']!r}."
+            )
+        if key in given:
+            raise InvalidInput(
+                f"{at} scores {key[1]} of {key[0]} a second time: say in a column rater who gave which score."
+            )
+        given[key] = score
+    return given
+
+
+def _score(value: object) -> int | None:
+    """4, 4.0 and "4" as a score of the scale; anything else is none."""
+    try:
+        return next((score for score in SCALE if not isinstance(value, bool) and float(str(value)) == score), None)
+    except ValueError:
+        return None
+
+
+def _read(answer: Completion | Rejected, rubric: Rubric) -> tuple[dict[str, int], str] | str:
+    """Scores and reason, or why there are none."""
     if isinstance(answer, Rejected):
         return "the judge refused the request"
     try:
@@ -214,43 +284,33 @@ def _read(answer: Completion | Rejected, rubric: Rubric) -> Answer:
         return answer.note or "the answer could not be read"
 
 
-def _drawn(dataset: Dataset, n: int, seed: int, labelled: set[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of a sample in proportion to intent and language (systematic, from a random order), and the labelled rows."""
-    frame = dataset.frame(columns=["conversation_id", "intent", "language"])
+def _drawn(dataset: Dataset, n: int, seed: int, labelled: set[str]) -> tuple[list[int], dict[int, Case]]:
+    """Rows of a sample in proportion to label and language (systematic, from a random order); their cases and those of the labelled."""
+    from pyarrow.dataset import dataset as scanned
+
+    domain = get_domain(dataset.domain)
+    facets = domain.facets
+    frame = dataset.frame(columns=[name for name in (facets.id, facets.language, facets.label) if name])
     if frame.empty:
         raise InvalidInput(f"{dataset.name} holds no records to judge.")
-    rng = np.random.default_rng(seed)
-    strata = frame["language"].fillna("").astype(str) + "/" + frame["intent"].fillna("").astype(str)
+    rng, n = np.random.default_rng(seed), min(n, len(frame))
+    strata = frame[facets.language].fillna("").astype(str) + "/" + frame[facets.label].fillna("").astype(str)
     shuffled = rng.permutation(len(frame))
     ordered = shuffled[np.argsort(strata.to_numpy(dtype=str)[shuffled], kind="stable")]
-    n = min(n, len(frame))
-    places = ((rng.random() + np.arange(n)) * len(frame) / n).astype(int) if n else np.array([], dtype=int)
-    has_label = frame["conversation_id"].isin(labelled).to_numpy(dtype=bool)
-    return np.sort(ordered[places]), np.flatnonzero(has_label)
+    rows = np.sort(ordered[((rng.random() + np.arange(n)) * len(frame) / max(n, 1)).astype(int)])
+    wanted = np.union1d(rows, np.flatnonzero(frame[facets.id].isin(labelled)))
+    records = scanned([str(part) for part in dataset.parts()]).take(wanted).to_pylist()
+    return rows.tolist(), {row: case(record, row, domain) for row, record in zip(wanted.tolist(), records, strict=True)}
 
 
-def _records(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, dict[str, Any]]:
-    found: dict[int, dict[str, Any]] = {}
-    start = 0
-    for batch in dataset.batches():
-        wanted = rows[(rows >= start) & (rows < start + batch.num_rows)]
-        for row, record in zip(wanted.tolist(), batch.take(wanted - start).to_pylist(), strict=True):
-            found[row] = record | {"row": row, "conversation_id": record["conversation_id"] or f"row {row + 1}"}
-        start += batch.num_rows
-    return found
-
-
-def _spoiled(record: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The record with the agent's turns of another one in its language about something else."""
+def _spoiled(one: Case, others: Sequence[Case]) -> Case | None:
+    """The case with the agent's turns of another one in its language about something else."""
     for other in others:
-        said = [turn["text"] for turn in other["turns"] or () if role_of(turn["speaker"]) == "agent"]
-        if said and other["language"] == record["language"] and other["intent"] != record["intent"]:
-            turns, count = [], 0
-            for turn in record["turns"] or ():
-                if role_of(turn["speaker"]) == "agent":
-                    turn, count = turn | {"text": said[count % len(said)]}, count + 1
-                turns.append(turn)
-            return {**record, "turns": turns} if count else None
+        turns = [text for speaker, text in other["said"] if speaker == "agent"]
+        if turns and other["language"] == one["language"] and other["label"] != one["label"]:
+            theirs = itertools.cycle(turns)
+            said = [(who, next(theirs) if who == "agent" else text) for who, text in one["said"]]
+            return one | {"said": said} if any(who == "agent" for who, _ in said) else None
     return None
 
 
@@ -272,15 +332,13 @@ def _criterion(criterion: Criterion, scores: Sequence[int]) -> dict[str, Any]:
     return {"name": criterion.name, "question": criterion.title, "mean": _mean(scores), "counts": counts}
 
 
-def _worst(good: Sequence[tuple[Mapping[str, Any], tuple[dict[str, int], str]]]) -> list[dict[str, Any]]:
+def _worst(good: Sequence[tuple[Case, tuple[dict[str, int], str]]]) -> list[dict[str, Any]]:
     ranked = sorted(good, key=lambda pair: (_average(pair[1][0]), min(pair[1][0].values()), pair[0]["row"]))
     return [
-        {
-            "record_id": str(r["conversation_id"]), "intent": r["intent"] or "", "language": r["language"] or "",
-            "scores": scores, "reason": reason,
-        }
-        for r, (scores, reason) in ranked[:WORST] if min(scores.values()) < SCALE[-1]
-    ]  # fmt: skip
+        {"record_id": one["id"], "label": one["label"], "language": one["language"], "scores": scores, "reason": reason}
+        for one, (scores, reason) in ranked[:WORST]
+        if min(scores.values()) < SCALE[-1]
+    ]
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any] | None:
@@ -291,128 +349,12 @@ def _average(scores: Mapping[str, int]) -> float:
     return sum(scores.values()) / len(scores)
 
 
-def load_rubric(path: str | Path = "") -> Rubric:
-    """The rubric in a YAML file; default: the one for customer service that comes with the package.
-
-    Raises
-    ------
-    InvalidInput : no such file, or it has not the form of ``rubric.yaml``.
-    """
-    source = resolve(path) if path else Path(__file__).with_name("rubric.yaml")
-    if not source.is_file():
-        raise InvalidInput(f"There is no rubric file {shown(source)}.")
-    try:
-        return Rubric.model_validate(read_yaml(source))
-    except ValidationError as error:
-        raise InvalidInput(f"The rubric {shown(source)} is not usable: {sentence(error)}") from None
-
-
-def question(record: Mapping[str, Any], rubric: Rubric, taxonomy: Taxonomy | None) -> tuple[str, str, dict[str, Any]]:
-    """System prompt, message and JSON schema of the answer, in the record's language.
-
-    What is asked first colours the rest, so records with an odd ``row`` get the criteria in reverse order.
-    """
-    language = record["language"] or "en"
-    criteria = rubric.criteria[:: -1 if record["row"] % 2 else 1]
-    parts = [_in(rubric.instructions, language)]
-    for criterion in criteria:
-        anchors = "; ".join(f"{score}: {_in(text, language)}" for score, text in sorted(criterion.anchors.items()))
-        parts.append(f"{criterion.name}: {_in(criterion.question, language)} ({anchors})")
-
-    def word(text: str) -> str:
-        return _in(rubric.words.get(text, text), language)
-
-    facts = [f"{word(label)}: {' '.join(record[label].split())}" for label in _LABELS if record[label]]
-    if taxonomy and record["intent"] in taxonomy.names:
-        described = next(intent for intent in taxonomy.intents if intent.name == record["intent"]).description
-        facts[0] += f" ({described['es' if language == 'es' else 'en']})"
-    said = [(role_of(turn["speaker"]) or turn["speaker"] or "?", turn["text"] or "") for turn in record["turns"]]
-    turns = "\n".join(f"{' '.join(word(speaker).split())}: {indented(text)}" for speaker, text in said)
-    dashes = fence("\n".join([*facts, turns]))
-    return "\n\n".join(parts), "\n".join([*facts, dashes, turns, dashes]), answer_schema(criteria)
-
-
-def answer_schema(criteria: Sequence[Criterion]) -> dict[str, Any]:
-    """JSON schema of a judge's answer: the reason, then a score for each criterion."""
-    properties: dict[str, Any] = {"reason": {"type": "string", "maxLength": 500}}
-    properties |= {criterion.name: {"type": "integer", "enum": list(SCALE)} for criterion in criteria}
-    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-
-
-def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:
-    """Scores and reason in a judge's answer. Raises `ParseFailure`; a score is never guessed."""
-    wanted = answer_schema(rubric.criteria)
-    data = read_json(text, wanted | {"required": [criterion.name for criterion in rubric.criteria]})
-    scores = {}
-    for criterion in rubric.criteria:
-        value = as_number(data.get(criterion.name))
-        if value not in SCALE:
-            raise ParseFailure(f"no score from 1 to 5 for {criterion.name}")
-        scores[criterion.name] = int(value)
-    return scores, " ".join(str(data.get("reason") or "").split())
-
-
-def as_number(value: object) -> float | None:
-    """4, 4.0 and "4" as a number; anything else is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
 def _in(words: Words, language: str) -> str:
     return words if isinstance(words, str) else words.get(language) or next(iter(words.values()))
 
 
-def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], int]:
-    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are several.
-
-    Rows without a score are left out.
-
-    Raises
-    ------
-    InvalidInput : no such file, columns are missing, an unknown criterion, a score that is none of 1 to 5, or a second
-        score by the same rater.
-    """
-    source = resolve(path)
-    if not source.is_file():
-        raise InvalidInput(f"There is no file of human labels {shown(source)}.")
-    names = {criterion.name for criterion in rubric.criteria}
-    given: dict[tuple[str, str, str], int] = {}
-    rows = list(read_rows(source))
-    if not rows:
-        raise InvalidInput(f"{shown(source)} holds no rows: it must have the columns record_id, criterion and score.")
-    for row in rows:
-        said, at = row.value or {}, f"Line {row.number + 1} of {shown(source)}"
-        if row.problem:
-            raise InvalidInput(f"{at} can't be read: {row.problem}.")
-        if not {"record_id", "criterion", "score"} <= said.keys():
-            raise InvalidInput(f"{shown(source)} must have the columns record_id, criterion and score.")
-        if not (said["score"] or "").strip():
-            continue
-        score = as_number(said["score"])
-        if said["criterion"] not in names or score not in SCALE:
-            raise InvalidInput(
-                f"{at} must give one of {', '.join(sorted(names))} a whole score from 1 to 5, got "
-                f"{said['criterion'] or ''!r} and {said['score']!r}."
-            )
-        key = str(said["record_id"] or ""), str(said["criterion"]), (said.get("rater") or "").strip()
-        if key in given:
-            raise InvalidInput(
-                f"{at} scores {key[1]} of {key[0]} a second time: say in a column rater who gave which score."
-            )
-        given[key] = int(score)
-    return given
-
-
-def _agreements(
-    rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str, int]], rng: np.random.Generator
-) -> list[dict[str, Any]]:
-    """The judge against each person on every criterion: Cohen's kappa with quadratic weights (Cohen 1968), None where one of
-    both always gave one score; share of equal scores; how much more the judge gives.
-    """
+def _agreements(rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """The judge against each person on every criterion: kappa, share of equal scores, and how much more the judge gives."""
     found = []
     for criterion, rater in itertools.product(rubric.criteria, sorted({rater for _, _, rater in labels})):
         pairs = [
@@ -422,38 +364,28 @@ def _agreements(
         ]
         if pairs:
             model, human = np.array(pairs).T
-            kappa, bias, n = _kappa(model, human, rng), float((model - human).mean()), len(pairs)
-            found.append(
-                {
-                    "name": criterion.name, "rater": rater, "n": n, "kappa": kappa and kappa.to_dict(),
-                    "same": float((model == human).mean()), "bias": bias, "reading": _reading(kappa, n, bias),
-                }
-            )  # fmt: skip
+            kappa, bias, n = _kappa(model, human), float((model - human).mean()), len(pairs)
+            same, reading = float((model == human).mean()), _reading(kappa, n, bias)
+            row = {"name": criterion.name, "rater": rater, "n": n, "kappa": kappa and kappa.to_dict()}
+            found.append(row | {"same": same, "bias": bias, "reading": reading})
     return found
 
 
-def _kappa(model: NDArray[np.int64], human: NDArray[np.int64], rng: np.random.Generator) -> Interval | None:
-    """Percentile bootstrap of the table of both's scores, with one more label given by chance (Efron and Tibshirani 1993):
-    a few that all agree do not prove that the next will.
+def _kappa(model: NDArray[np.int64], human: NDArray[np.int64]) -> Interval | None:
+    """Cohen's kappa with quadratic weights (Cohen 1968), None where both always gave one score.
+
+    Interval by Fleiss, Cohen and Everitt (1969) with one more label given by chance: a few that all agree prove little.
     """
-    from sklearn.metrics import cohen_kappa_score
+    from statsmodels.stats.inter_rater import cohens_kappa
 
-    given = np.zeros((len(SCALE), len(SCALE)))
-    np.add.at(given, (model - SCALE[0], human - SCALE[0]), 1)
-    rows, columns = (axis.ravel() for axis in np.meshgrid(SCALE, SCALE, indexing="ij"))
-
-    def kappa(counts: NDArray[Any]) -> float:
-        with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-            warnings.simplefilter("ignore")  # where it is not defined it is left out
-            found = cohen_kappa_score(rows, columns, labels=SCALE, weights="quadratic", sample_weight=counts.ravel())
-        return float(found)
-
-    estimate, n = kappa(given), len(model)
+    given = np.histogram2d(model, human, bins=np.arange(SCALE[0], SCALE[-1] + 2) - 0.5)[0]
+    n = len(model)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = float(cohens_kappa(given, wt="quadratic", return_results=False))
+        likely = cohens_kappa(given + np.outer(given.sum(axis=1), given.sum(axis=0)) / n**2, wt="quadratic")
     if not np.isfinite(estimate):
         return None
-    likely = given + np.outer(given.sum(axis=1), given.sum(axis=0)) / n**2
-    drawn = [kappa(rng.multinomial(n, (likely / likely.sum()).ravel())) for _ in range(_DRAWS)]
-    return percentile_interval(estimate, [each for each in drawn if np.isfinite(each)], n)
+    return Interval(estimate, min(estimate, max(likely.kappa_low, -1.0)), max(estimate, min(likely.kappa_upp, 1.0)), n)
 
 
 def _reading(kappa: Interval | None, n: int, bias: float) -> str:
