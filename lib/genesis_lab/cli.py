@@ -162,19 +162,19 @@ def audit(
     """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit status 1: some are left."""
     from genesis_lab.dataset import open_filled
     from genesis_lab.files import shown
-    from genesis_lab.validation import audit as auditing
+    from genesis_lab.validation import examples
 
-    found = auditing.audit(open_filled(dataset))
-    typer.echo(str(found))
+    found = examples.audit(open_filled(dataset))
+    typer.echo(found["summary"])
     if fix is not None:
-        repaired, found = auditing.fix(open_filled(dataset), fix, replace=replace)
+        repaired, found = examples.fix(open_filled(dataset), fix, replace=replace)
         done = ", ".join(f"{what} {n:,}" for what, n in repaired.manifest["fixed"].items()) or "nothing to repair"
-        typer.echo(f"{shown(repaired.path)}: {done}\n{found}")
-    for issue in found.issues[:limit]:
-        typer.echo(f"  {issue.split} row {issue.row} ({issue.record_id}) {issue.kind}: {issue.message}")
-    if len(found.issues) > limit:
-        typer.echo(f"  … and {len(found.issues) - limit:,} more")
-    if not found.clean:
+        typer.echo(f"{shown(repaired.path)}: {done}\n{found['summary']}")
+    for issue in found["issues"][:limit]:
+        typer.echo("  {split} row {row} ({record_id}) {kind}: {message}".format(**issue))
+    if len(found["issues"]) > limit:
+        typer.echo(f"  … and {len(found['issues']) - limit:,} more")
+    if found["kinds"]:
         raise typer.Exit(1)
 
 

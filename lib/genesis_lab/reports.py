@@ -161,9 +161,9 @@ def _makers(
     from genesis_lab.training.train import train
     from genesis_lab.training.worth import worth
     from genesis_lab.validation.embeddings import embed
+    from genesis_lab.validation.examples import teaching_report
     from genesis_lab.validation.quality import validate
     from genesis_lab.validation.reference import Reference, load_reference
-    from genesis_lab.validation.teaching import teaching_report
 
     whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
 
@@ -203,7 +203,7 @@ def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
     if facets.preview == "text":
         pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
         return [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
-    from genesis_lab.validation.audit import role_of
+    from genesis_lab.validation.examples import role_of
 
     one_each = f"QUALIFY row_number() OVER (PARTITION BY language {order}) = 1 ORDER BY language"
     picked = dataset.sql(f"SELECT * EXCLUDE split FROM data {one_each}").to_dict("records")

@@ -18,8 +18,8 @@ from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.reporting.html import dialogue
 from genesis_lab.reporting.views import view
+from genesis_lab.validation.examples import teaching_report
 from genesis_lab.validation.quality import validate
-from genesis_lab.validation.teaching import teaching_report
 from providers.openai_server import running
 from scripted import ScriptedProvider
 

@@ -13,7 +13,7 @@ from genesis_lab.generation import config_for, generate
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures
 from genesis_lab.reporting.story import next_steps as steps_of
-from genesis_lab.validation.teaching import teaching_report
+from genesis_lab.validation.examples import teaching_report
 from scripted import ScriptedProvider
 from share_role import Share
 

@@ -11,7 +11,7 @@ from genesis_lab.domains import get_domain
 from genesis_lab.domains.answers import load
 from genesis_lab.domains.base import Provenance
 from genesis_lab.errors import InvalidInput
-from genesis_lab.validation.audit import audit, fix
+from genesis_lab.validation.examples import audit, fix
 from genesis_lab.yamls import dump_yaml
 
 PROVENANCE = Provenance(provider="offline", model="grammar", prompt_version="1")
@@ -38,7 +38,7 @@ def kept(path, name: str, pairs: list[tuple[str, dict]]):
 def test_nothing_is_invented_on_clean_data(tmp_path, name) -> None:
     data = kept(tmp_path / "clean", name, records(name, 300, test_share=0.3))
     report = audit(data)
-    assert (report.records, report.clean, report.issues) == (300, True, ())
+    assert (report["records"], report["kinds"], report["issues"]) == (300, {}, [])
 
 
 def in_yaml(change):
@@ -119,8 +119,8 @@ def planted(path, name: str, faults, *, between=True):
 
 def check(report, expected: dict[str, str]) -> None:
     found: dict[str, set[str]] = {}
-    for issue in report.issues:
-        found.setdefault(issue.record_id, set()).add(issue.kind)
+    for issue in report["issues"]:
+        found.setdefault(issue["record_id"], set()).add(issue["kind"])
     assert {i: k for i, k in expected.items() if k not in found.get(i, ())} == {}, "every planted fault is found"
     assert set(found) <= set(expected), "and no other record is blamed"
 
@@ -129,10 +129,11 @@ def test_every_planted_fault_of_requirements_is_found_and_nothing_else(tmp_path)
     data, expected = planted(tmp_path / "planted", "requirements", REQUIREMENTS)
     report = audit(data)
     check(report, expected)
-    assert len(expected) == 23 and len(report.kinds) >= 23
-    assert report.records_with_issues == len(expected)
-    bad_id = next(issue for issue in report.issues if issue.kind == "bad_id")
-    assert (bad_id.path, bad_id.mechanical) == ("functional_requirements.1.id", True) and "'FR01'" in bad_id.message
+    assert len(expected) == 23 and len(report["kinds"]) >= 23
+    assert report["records_with_issues"] == len(expected)
+    bad_id = next(issue for issue in report["issues"] if issue["kind"] == "bad_id")
+    assert (bad_id["path"], bad_id["mechanical"]) == ("functional_requirements.1.id", True)
+    assert "'FR01'" in bad_id["message"]
 
 
 def test_fix_leaves_what_needs_a_person_and_the_original_alone(tmp_path) -> None:
@@ -140,8 +141,10 @@ def test_fix_leaves_what_needs_a_person_and_the_original_alone(tmp_path) -> None
     before = {part.name: part.read_bytes() for part in data.parts()}
     fixed, left = fix(data, tmp_path / "fixed")
     assert {part.name: part.read_bytes() for part in open_dataset(data.path).parts()} == before
-    assert left.mechanical == 0 and left.for_a_person and set(left.kinds) - {"duplicate_answer"} <= FOR_A_PERSON
-    repaired = {k for k in expected.values() if k not in left.kinds}
+    assert (
+        left["mechanical"] == 0 and left["for_a_person"] and set(left["kinds"]) - {"duplicate_answer"} <= FOR_A_PERSON
+    )
+    repaired = {k for k in expected.values() if k not in left["kinds"]}
     assert repaired >= {
         "bad_id", "id_order", "duplicate_id", "bad_priority", "unknown_field", "date_object", "json_answer",
         "extra_prose", "duplicate_prompt", "shared_concept", "near_concept", "duplicate_id_of_record",
@@ -184,15 +187,15 @@ def test_every_planted_fault_of_visions_is_found_and_what_is_mechanical_repaired
     report = audit(data)
     check(report, expected)
     _, left = fix(data, tmp_path / "fixed")
-    assert left.mechanical == 0 and set(left.kinds) - {"duplicate_answer"} <= FOR_A_PERSON
-    assert not {"date_object", "fence_label", "extra_prose", "json_answer"} & set(left.kinds)
+    assert left["mechanical"] == 0 and set(left["kinds"]) - {"duplicate_answer"} <= FOR_A_PERSON
+    assert not {"date_object", "fence_label", "extra_prose", "json_answer"} & set(left["kinds"])
 
 
 def test_a_status_that_is_only_spelt_differently_is_repaired(tmp_path) -> None:
     spelt = {"bad_status": review(r"status: (\w+)", lambda m: f"status: {m[1].replace('_', ' ').title()}")}
     data, _ = planted(tmp_path / "planted", "vision", spelt, between=False)
     _, left = fix(data, tmp_path / "fixed")
-    assert "bad_status" not in left.kinds
+    assert "bad_status" not in left["kinds"]
 
 
 def test_prompt_and_response_pairs_of_others_are_imported_and_audited(tmp_path) -> None:
@@ -206,10 +209,10 @@ def test_prompt_and_response_pairs_of_others_are_imported_and_audited(tmp_path) 
     data, report = import_dataset(source, "theirs", domain="requirements")
     assert report.kept == 31 and data.domain == "requirements"
     found = audit(data)
-    assert Counter(found.kinds) == {"bad_id": 1, "duplicate_prompt": 1}
-    assert {issue.row: issue.kind for issue in found.issues} == {0: "bad_id", 30: "duplicate_prompt"}
+    assert Counter(found["kinds"]) == {"bad_id": 1, "duplicate_prompt": 1}
+    assert {issue["row"]: issue["kind"] for issue in found["issues"]} == {0: "bad_id", 30: "duplicate_prompt"}
     fixed, left = fix(data, "ours")
-    assert left.clean and fixed.total == 30
+    assert not left["kinds"] and fixed.total == 30
 
 
 def test_conversations_are_not_audited_but_pointed_elsewhere(tmp_path) -> None:
