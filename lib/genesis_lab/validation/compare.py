@@ -17,21 +17,19 @@ if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
 Report = Mapping[str, Any]
+Pair = tuple[Report | None, Report | None]
 ALPHA = 0.05
 _WORDS = {
-    "better": "a is better",
-    "better but small": "a is better",
-    "worse": "b is better",
-    "equivalent": "equivalent",
-}
+    "better": "a is better", "better but small": "a is better", "worse": "b is better", "equivalent": "equivalent",
+}  # fmt: skip
 
 
 def compare(
     a: Dataset,
     b: Dataset,
     *,
-    quality: tuple[Report | None, Report | None] = (None, None),
-    scorecards: tuple[Report | None, Report | None] = (None, None),
+    quality: Pair = (None, None),
+    scorecards: Pair = (None, None),
     attributes: Sequence[str] | None = None,
     names: tuple[str, str] | None = None,
     rng: np.random.Generator | None = None,
@@ -59,53 +57,52 @@ def compare(
     """
     if a.domain != b.domain:
         raise InvalidInput(f"Datasets of one domain can be compared, got {a.domain!r} and {b.domain!r}.")
-    name_a, name_b = names or (a.name, b.name)
-    missing = {}
-    for kind, pair in (("quality", quality), ("scorecard", scorecards)):
-        if without := [name for name, one in zip((name_a, name_b), pair, strict=True) if one is None]:
-            missing["worth" if kind == "scorecard" else kind] = (
-                f"no {kind if kind == 'scorecard' else 'quality report'} of {without[0]}"
-            )
+    both = names or (a.name, b.name)
+    missing = {"worth": _lacking("scorecard", scorecards, both), "quality": _lacking("quality report", quality, both)}
     columns = get_domain(a.domain).facets.attributes if attributes is None else attributes
     spread, gone = _spread(a, b, columns, rng or np.random.default_rng(0))
-    left, right = (_numbers(one or {}) for one in quality)
-    scores = {n: (left.get(n), right.get(n)) for n in [*left, *right]} if "quality" not in missing else {}
     worth: list[dict[str, Any]] = []
-    if "worth" not in missing:
-        worth, missing["worth"] = _worth(scorecards, (name_a, name_b))
+    if not missing["worth"]:
+        worth, missing["worth"] = _worth(scorecards, both)
+    verdict = f"Worth not compared: {missing['worth']}."
     on = (scorecards[0] or {}).get("reference") if worth else None
     reference = f"{on['name']} {on['split']} (n = {on['n']:,})" if on else None
-    splits = sorted({*a.counts, *b.counts})
+    if worth:
+        shown = (f"{w['title']} {w['difference']['estimate']:+.3f}, p = {w['p_holm']:.2g}" for w in worth)
+        verdict = f"{_said(worth, *both)} on {reference} ({'; '.join(shown)})."
+    left, right = (_numbers(one or {}) for one in quality)
     return {
-        "name_a": name_a,
-        "name_b": name_b,
-        "sizes": {"all": (a.total, b.total)} | {s: (a.counts.get(s, 0), b.counts.get(s, 0)) for s in splits},
-        "quality": scores,
+        "name_a": both[0],
+        "name_b": both[1],
+        "sizes": {"all": (a.total, b.total)}
+        | {split: (a.counts.get(split, 0), b.counts.get(split, 0)) for split in sorted({*a.counts, *b.counts})},
+        "quality": {} if missing["quality"] else {n: (left.get(n), right.get(n)) for n in [*left, *right]},
         "attributes": spread,
         "worth": worth,
         "reference": reference,
         "not_measured": {what: why for what, why in (missing | gone).items() if why},
-        "verdict": _verdict(worth, reference, name_a, name_b) if worth else f"Worth not compared: {missing['worth']}.",
+        "verdict": verdict,
     }
 
 
-def _verdict(worth: Sequence[Report], reference: str | None, name_a: str, name_b: str) -> str:
+def _lacking(kind: str, pair: Pair, names: tuple[str, str]) -> str:
+    return next((f"no {kind} of {name}" for name, one in zip(names, pair, strict=True) if one is None), "")
+
+
+def _said(worth: Sequence[Report], name_a: str, name_b: str) -> str:
     words = {one["verdict"] for one in worth}
-    said = "No difference in worth is shown"
     if {"a is better", "b is better"} <= words:
-        said = "The classifiers disagree"
-    elif {"a is better", "b is better"} & words:
-        said = f"{name_a if 'a is better' in words else name_b} teaches better"
-    elif words == {"equivalent"}:
-        said = "Both teach equally well"
-    shown = "; ".join(f"{one['title']} {one['difference']['estimate']:+.3f}, p = {one['p_holm']:.2g}" for one in worth)
-    return f"{said} on {reference} ({shown})."
+        return "The classifiers disagree"
+    if {"a is better", "b is better"} & words:
+        return f"{name_a if 'a is better' in words else name_b} teaches better"
+    return "Both teach equally well" if words == {"equivalent"} else "No difference in worth is shown"
 
 
 def _spread(
     a: Dataset, b: Dataset, attributes: Sequence[str], rng: np.random.Generator
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    tables, gone = {}, {}
+    """A row for each attribute, and why there is none for others."""
+    found, gone = [], {}
     for name in attributes:
         column = '"' + name.replace('"', '""') + '"'
         query = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM data WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
@@ -113,27 +110,16 @@ def _spread(
         table = pd.concat(counts, axis=1, keys=["a", "b"]).fillna(0).sort_index()
         if (table.sum() == 0).any():
             gone[name] = "no values on one side"
-        else:
-            tables[name] = table
-    pvalues = {n: independence_p(t.to_numpy(dtype=np.int64), rng)[0] for n, t in tables.items() if len(t) > 1}
-    adjusted = dict(zip(pvalues, holm(list(pvalues.values())), strict=True))
-    found = []
-    for name, table in tables.items():
+            continue
         shares = table / table.sum()
         most = str((shares["a"] - shares["b"]).abs().idxmax())
-        found.append(
-            {
-                "attribute": name,
-                "total_variation": total_variation(table["a"], table["b"]),
-                "cramers_v": cramers_v(table),
-                "p": pvalues.get(name),
-                "p_holm": adjusted.get(name),
-                "differs": adjusted.get(name, 1.0) < ALPHA,
-                "most_different": most,
-                "share_a": float(shares.loc[most, "a"]),
-                "share_b": float(shares.loc[most, "b"]),
-            }
-        )
+        row: dict[str, Any] = {"attribute": name, "total_variation": total_variation(table["a"], table["b"])}
+        p = independence_p(table.to_numpy(dtype=np.int64), rng)[0] if len(table) > 1 else None
+        row |= {"cramers_v": cramers_v(table), "p": p, "p_holm": None, "differs": False, "most_different": most}
+        found.append(row | {"share_a": float(shares.loc[most, "a"]), "share_b": float(shares.loc[most, "b"])})
+    tested = [row for row in found if row["p"] is not None]
+    for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+        row |= {"p_holm": p, "differs": p < ALPHA}
     return found, gone
 
 
@@ -148,28 +134,22 @@ def _numbers(report: Report, prefix: str = "") -> dict[str, float]:
     return found
 
 
-def _worth(cards: tuple[Report | None, Report | None], names: tuple[str, str]) -> tuple[list[dict[str, Any]], str]:
+def _worth(cards: Pair, names: tuple[str, str]) -> tuple[list[dict[str, Any]], str]:
     """One row for each classifier trained on both; or why there are none."""
-    left, right = ({s["student"]: s for s in (card or {})["students"]} for card in cards)
-    for card, name in zip(cards, names, strict=True):
-        if card is not None and not card["students"]:
+    a, b = (card or {} for card in cards)
+    for card, name in zip((a, b), names, strict=True):
+        if not card["students"]:
             return [], f"{name}: {card['not_measured'].get('scorecard', 'no student could be trained')}"
-    if len({(card or {})["reference"]["digest"] for card in cards}) > 1:
+    if a["reference"]["digest"] != b["reference"]["digest"]:
         return [], "the two scorecards were measured on different reference items"
-    both = {n: [np.array(list(side[n]["correct"])) == "1" for side in (left, right)] for n in left if n in right}
-    compared = {name: paired(*sides) for name, sides in both.items()}
-    adjusted = holm([found.p for found in compared.values()])
-    rows = [
-        {
-            "student": name,
-            "title": left[name]["title"],
-            "accuracy_a": float(both[name][0].mean()),
-            "accuracy_b": float(both[name][1].mean()),
-            "difference": found.difference.to_dict(),
-            "p": found.p,
-            "p_holm": p,
-            "verdict": _WORDS.get(found.corrected(p).verdict, CANT_TELL),
-        }
-        for (name, found), p in zip(compared.items(), adjusted, strict=True)
-    ]
+    rows, others = [], {student["student"]: student for student in b["students"]}
+    compared = []
+    for student in (student for student in a["students"] if student["student"] in others):
+        sides = [np.array(list(s["correct"])) == "1" for s in (student, others[student["student"]])]
+        found = paired(*sides)
+        compared.append(found)
+        row = {"student": student["student"], "title": student["title"], "difference": found.difference.to_dict()}
+        rows.append(row | {"accuracy_a": float(sides[0].mean()), "accuracy_b": float(sides[1].mean()), "p": found.p})
+    for row, found, p in zip(rows, compared, holm([found.p for found in compared]), strict=True):
+        row |= {"p_holm": p, "verdict": _WORDS.get(found.corrected(p).verdict, CANT_TELL)}
     return rows, "" if rows else "the two scorecards have no student in common"

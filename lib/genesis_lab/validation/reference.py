@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +21,13 @@ from genesis_lab.yamls import read_yaml
 
 Split = Literal["test", "dev", "train", "train_pool"]
 
-BANKING77_HUB = "legacy-datasets/banking77"
-"""Parquet mirror of PolyAI/banking77 (Casanueva et al. 2020, CC-BY-4.0) with both splits whole: 10,003 and 3,080."""
-
-_ORDER: dict[str | None, tuple[Split, ...]] = {
-    None: ("test", "dev"),
-    "test": ("test",),
-    "dev": ("dev",),
-    "train": ("train", "train_pool"),
-    "train_pool": ("train_pool",),
-}
 HUB_NAME = "banking77"
 """The reference that can be fetched."""
+BANKING77_HUB = "legacy-datasets/banking77"
+"""Parquet mirror of PolyAI/banking77 (Casanueva et al. 2020, CC-BY-4.0) with both splits whole: 10,003 and 3,080."""
+_ORDER: dict[str | None, tuple[Split, ...]] = {
+    None: ("test", "dev"), "test": ("test",), "dev": ("dev",), "train": ("train", "train_pool"), "train_pool": ("train_pool",),
+}  # fmt: skip
 _FETCHED = "FETCHED.txt"
 """Marks a folder that may be fetched anew: nobody's own files are in it."""
 
@@ -67,25 +62,16 @@ class Reference:
 
     def select(self, intents: Sequence[str]) -> Reference:
         """The items of these intents only."""
-        wanted = set(intents)
-        kept = [(t, y) for t, y in zip(self.texts, self.labels, strict=True) if y in wanted]
-        texts, labels = zip(*kept, strict=True) if kept else ((), ())
-        return Reference(self.name, self.split, texts, labels, self.language, self.source)
+        kept = [(t, label) for t, label in zip(self.texts, self.labels, strict=True) if label in intents]
+        return replace(self, texts=tuple(t for t, _ in kept), labels=tuple(label for _, label in kept))
 
     def to_dict(self) -> dict[str, Any]:
         """What reports show about it; never its sentences."""
-        return {
-            "name": self.name,
-            "split": self.split,
-            "n": len(self),
-            "intents": len(self.intents),
-            "language": self.language,
-            "source": self.source,
-            "digest": self.digest,
-        }
+        found = {"name": self.name, "split": self.split, "n": len(self), "intents": len(self.intents)}
+        return found | {"language": self.language, "source": self.source, "digest": self.digest}
 
 
-def load_reference(name: str = "banking77", split: Split | None = None, *, fetch: bool = True) -> Reference | None:
+def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: bool = True) -> Reference | None:
     """The reference's items to test on, or None when it is nowhere to be had.
 
     Looked for in ``GENESIS_REFERENCE_DIR/<name>``, then in ``outputs/reference/<name>``, then on the Hugging Face hub
@@ -106,19 +92,18 @@ def load_reference(name: str = "banking77", split: Split | None = None, *, fetch
         raise InvalidInput(f"Unknown split {split!r}, expected {', '.join(str(s) for s in _ORDER if s)} or None.")
     if Path(name).name != name or name in ("", ".", ".."):
         raise InvalidInput(f"A reference is named by the name of its folder, got {name!r}.")
-    given = get_settings().reference_dir
-    folders = [*([given / name] if given else []), _local_copy(name)]
+    given, local = get_settings().reference_dir, _local_copy(name)
+    folders = [*([given / name] if given else []), local]
     for folder in folders:
         if found := _read_folder(folder, name, split):
             return found
     if name != HUB_NAME and not any(folder.is_dir() for folder in folders):
         raise InvalidInput(
             f"Unknown reference {name!r}: there is {HUB_NAME}, and every folder with test.csv and train.csv (columns text, "
-            f"category) in {shown(_local_copy(name).parent)} or GENESIS_REFERENCE_DIR."
+            f"category) in {shown(local.parent)} or GENESIS_REFERENCE_DIR."
         )
-    if name == HUB_NAME and fetch and split in (None, "test", "train") and _fetched_once():
-        return _read_folder(_local_copy(name), name, split)
-    return None
+    wanted = name == HUB_NAME and fetch and split in (None, "test", "train")
+    return _read_folder(local, name, split) if wanted and _fetched_once() else None
 
 
 def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
@@ -152,17 +137,15 @@ def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise Unavailable(
             f"Reference {HUB_NAME!r} could not be fetched from the hub ({type(error).__name__}): check the network, "
-            f"or put test.csv and train.csv (columns text, category) into {shown(_local_copy(HUB_NAME))}."
+            f"or put test.csv and train.csv (columns text, category) into {shown(folder)}."
         ) from None
     with placed(folder, replace=True, ours=lambda there: (there / _FETCHED).is_file()) as scratch:
-        scratch.mkdir()
         write_atomically(scratch / _FETCHED, f"fetched from the hub: {BANKING77_HUB}\n")
         for split, rows in splits.items():
             names = rows.features["label"].names
             with (scratch / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(("text", "category"))
-                writer.writerows((text, names[label]) for text, label in zip(rows["text"], rows["label"], strict=True))
+                pairs = zip(rows["text"], (names[label] for label in rows["label"]), strict=True)
+                csv.writer(file).writerows([("text", "category"), *pairs])
     return folder
 
 
@@ -181,26 +164,22 @@ def _local_copy(name: str) -> Path:
 
 
 def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | None:
-    for found in _ORDER[split]:
-        path = folder / f"{found}.csv"
-        if path.is_file():
-            texts, labels = _read_csv(path)
-            source = "GENESIS_REFERENCE_DIR" if folder != _local_copy(name) else shown(path)
-            return Reference(name, found, texts, labels, _language(folder), source)
-    return None
-
-
-def _language(folder: Path) -> str:
-    about = folder / "reference.yaml"
+    found = next((each for each in _ORDER[split] if (folder / f"{each}.csv").is_file()), None)
+    if found is None:
+        return None
+    path, about = folder / f"{found}.csv", folder / "reference.yaml"
     said = (read_yaml(about) or {}) if about.is_file() else {}
     language = said.get("language", "en") if isinstance(said, dict) else None
     if language not in NAMES:
         raise InvalidInput(f"{shown(about)} must say language: {' or '.join(NAMES)}, got {said!r}.")
-    return str(language)
+    pairs = _pairs(path)
+    source = "GENESIS_REFERENCE_DIR" if folder != _local_copy(name) else shown(path)
+    return Reference(name, found, tuple(t for t, _ in pairs), tuple(label for _, label in pairs), language, source)
 
 
-def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    rows = []
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    """Texts with their labels, as they stand in a CSV."""
+    pairs = []
     for row in read_rows(path):
         if row.problem:
             raise InvalidInput(f"{path.name}, row {row.number}: {row.problem}.")
@@ -208,8 +187,7 @@ def _read_csv(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if not {"text", "category"} <= said.keys():
             raise InvalidInput(f"{path.name} must have columns text and category, got {', '.join(said)}.")
         if said["text"] and said["category"]:
-            rows.append((said["text"], said["category"]))
-    if not rows:
+            pairs.append((said["text"], said["category"]))
+    if not pairs:
         raise InvalidInput(f"{path.name} holds no rows with a text and a category.")
-    texts, labels = zip(*rows, strict=True)
-    return texts, labels
+    return pairs
