@@ -62,8 +62,8 @@ class Counted:
         """One number per record; of ``signature`` a row of them."""
         column = pa.concat_tables(self.rows)[name].combine_chunks()
         if name == "signature":
-            return column.flatten().to_numpy().reshape(-1, PERMUTATIONS)
-        return column.to_numpy(zero_copy_only=False)
+            return np.asarray(column.flatten()).reshape(-1, PERMUTATIONS)
+        return np.asarray(column)
 
     def offences(self, rows: Sequence[tuple[int, str]]) -> list[dict[str, Any]]:
         """The first of `rows` with the record's id, None where it has none."""

@@ -166,7 +166,8 @@ def _share(name: str, part: Part, what: str, fails_below: float | None = None) -
     if part["interval"] is None:
         return decide(name, part["reason"])
     says = f"{part['failed']:,} of {part['n']:,} {part['unit']} {what}"
-    return decide(name, Interval(part["value"], *part["interval"], part["n"]), says, fails_below=fails_below)
+    low, high = part["interval"]
+    return decide(name, Interval(part["value"], low, high, part["n"]), says, fails_below=fails_below)
 
 
 def _structure(total: Counted, checks: Sequence[Check], facets: Facets, parts: Mapping[str, Part]) -> Gate:
@@ -201,7 +202,7 @@ def _fidelity(part: Part, unlearnt: float | None) -> Gate:
     name = "label fidelity"
     if part["value"] is None:
         return decide(name, part["reason"])
-    ends = part["interval"] or (part["value"], part["value"])
+    low, high = part["interval"] or (part["value"], part["value"])
     right, rule = part["detail"]["out_of_fold_accuracy"], rules()[name]
     says = part["detail"].get("finding") or (
         f"{part['failed']:,} of {part['n']:,} read like another label, to a classifier that gets {right:.0%} right"
@@ -209,7 +210,7 @@ def _fidelity(part: Part, unlearnt: float | None) -> Gate:
     # A list by a classifier that errs a lot, or has little to learn from, holds its own errors
     fails = rule["at_least"] if right >= rule["reads_well"] else rule["fails_below"]
     fails = fails if unlearnt is None else unlearnt
-    return decide(name, Interval(part["value"], *ends, part["n"]), says, fails_below=fails)
+    return decide(name, Interval(part["value"], low, high, part["n"]), says, fails_below=fails)
 
 
 def _length(total: Counted, reference: Any) -> Gate:

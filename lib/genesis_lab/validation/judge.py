@@ -189,11 +189,12 @@ def judge(
 def case(record: Mapping[str, Any], row: int, domain: Domain) -> Case:
     """What the judge sees of a record of `domain`: its label and outcomes, and the list in it that holds who says what."""
     facets = domain.facets
+    label, language = facets.label or "", facets.language or ""
     talk = next(field.name for field in arrow_schema(domain.record_type) if of_structs(field.type))
     said = [(role_of(t["speaker"]) or t["speaker"] or "?", t["text"] or "") for t in record[talk] or ()]
-    facts = {name: " ".join(record[name].split()) for name in (facets.label, *facets.outcomes) if record[name]}
-    found = {"row": row, "id": str(record[facets.id] or f"row {row + 1}"), "label": record[facets.label] or ""}
-    return found | {"language": record[facets.language] or "", "facts": facts, "said": said}
+    facts = {name: " ".join(record[name].split()) for name in (label, *facets.outcomes) if record[name]}
+    found = {"row": row, "id": str(record[facets.id] or f"row {row + 1}"), "label": record[label] or ""}
+    return found | {"language": record[language] or "", "facts": facts, "said": said}
 
 
 def question(case: Case, rubric: Rubric, taxonomy: Any = None) -> tuple[str, str, dict[str, Any]]:
