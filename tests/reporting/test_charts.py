@@ -1,7 +1,6 @@
 """Charts are small, the same every time, and safe to open."""
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.reporting import charts, figures
 from genesis_lab.reporting.html import NotMeasured
-from genesis_lab.reporting.views import shares, view
+from genesis_lab.reporting.views import shares
 
 NAMES = [f"a_label_with_a_rather_long_name_{i}" for i in range(77)]
 
@@ -25,7 +24,6 @@ needs_chrome = pytest.mark.skipif(figures.find_chrome() is None, reason="no Chro
 
 
 def all_charts() -> dict[str, go.Figure]:
-    cells = {(a, b): 0.5 for a in NAMES[:25] for b in NAMES[:25]}
     rows = [{"name": name, "value": within(0.4)} for name in NAMES]
     aims = [{"name": v, "value": within(s), "target": s} for v, s in (("positive", 0.3), ("neutral", 0.7))]
     differences = [{"name": "a − b", "value": {"estimate": 5.0, "low": -1.0, "high": 11.0}}]
@@ -42,7 +40,6 @@ def all_charts() -> dict[str, go.Figure]:
         "bars": charts.bars(dict.fromkeys(NAMES, 20), title="77 labels", axis="conversations"),
         "bars side by side": charts.bars({"x": {"en": 0.5}, "y": {"en": 0.4}}, title="Share", axis="share", spec=".0%"),
         "stack": charts.stack({"language": {"en": 5, "es": 5}}, title="Made of", unit="records"),
-        "heat": charts.heat(cells, title="Together", measure="V"),
     }  # fmt: skip
 
 
@@ -70,7 +67,6 @@ def test_labels_and_titles_from_data_are_not_read_as_markup() -> None:
         charts.dots([{"name": evil, "value": interval, "of": evil, "note": evil}], title=evil, axis=evil),
         charts.lines({evil: CURVE}, title=evil, x=evil, y=evil, levels={evil: 0.5}, marks={evil: (1, interval)}),
         charts.stack({evil: {evil: 1}}, title=evil, unit=evil),
-        charts.heat({(evil, "b"): 0.1}, title=evil, measure=evil, x=evil, y=evil),
     ]
     assert not [fig for fig in drawn if "<a href" in json.dumps(figures.lean(fig))]
 
@@ -120,13 +116,3 @@ def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pi
 def test_what_stands_in_for_a_chart_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     figures.show(NotMeasured("no reference"))
     assert capsys.readouterr().out == "not measured: no reference\n"
-
-
-def test_a_heat_map_of_many_labels_shows_the_pair_that_its_title_names() -> None:
-    names = [f"label_{i:02d}" for i in range(40)]
-    recalls = [{"label": name, "recall": within(0.5)} for name in names]
-    often = [{"label": a, "predicted": b, "count": 1} for a, b in pairwise(names)]
-    exam = {"per_label": recalls, "confusions": [*often, {"label": "label_30", "predicted": "label_39", "count": 3}]}
-    heat = view("training", "heat", {"reference": exam})
-    assert "label_30 taken for label_39 (3 of 50)" in heat.layout.title.text
-    assert {"label_30", "label_39"} <= set(heat.data[0].x) and len(heat.data[0].x) == 20

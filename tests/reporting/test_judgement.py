@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import plotly.graph_objects as go
 import pytest
 
 from genesis_lab.reporting.html import NotMeasured
@@ -26,16 +25,18 @@ def report(tmp_path: Path) -> dict:
 
 
 def test_scores_means_trust_and_worst_records_are_shown_escaped(report: dict) -> None:
-    figure = view("judge", "scores", report)
-    assert isinstance(figure, go.Figure) and "3.50 [2.61–4.03] of 5" in figure.layout.title.text
     means, trust, worst = (str(view("judge", name, report)) for name in ("means", "trust", "worst"))
-    assert "7 of 8 records" in means and "2.00 [1.65–3.06]" in means and "not measured" in means
+    assert (
+        "7 of 8 records: 3.50 [2.61–4.03] of 5 on average" in means
+        and "2.00 [1.65–3.06]" in means
+        and "not measured" in means
+    )
     assert "could not be read: 1" in trust and "people, natural (n = 1)" in trust and "lenient" in trust
     assert "stiff" in worst and "&lt;b&gt;stiff" in view("judge", "worst", report).html
 
 
 def test_nobody_asked_is_not_measured() -> None:
-    for name in ("scores", "means", "trust", "worst"):
+    for name in ("means", "trust", "worst"):
         assert view("judge", name, None) == NotMeasured("no judge chosen")
 
 

@@ -44,8 +44,8 @@ def test_numbers_are_shown_with_their_interval() -> None:
     assert tables.interval_text({"estimate": 0.81234, "low": 0.78, "high": 0.84}) == "0.81 [0.78–0.84]"
     assert tables.cell_text(Interval(0.81234, 0.78, 0.84, 100)) == "0.81 [0.78–0.84]"
     assert tables.interval_text(None) == "–"
-    row = {"who": {"score": {"estimate": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}
-    shown = tables.table([row, {}], {"score": "who.score", "of": "who.score.n"}, formats={"score": ".0%"})
+    row = {"score": {"estimate": 0.5, "low": 0.4, "high": 0.6, "n": 9}, "of": 9}
+    shown = tables.table([row, {}], formats={"score": ".0%"})
     assert "50% [40%–60%]  9" in shown.text and 'class="n"' in shown.html and "–" in shown.text.splitlines()[-1]
 
 

@@ -21,13 +21,13 @@ needs_chrome = pytest.mark.skipif(figures.find_chrome() is None, reason="no Chro
 @pytest.fixture
 def report() -> pages.Page:
     chart = charts.bars({SCRIPT: 3, "es": 4}, title=f"Language: {SCRIPT}, es", axis="conversations")
-    heat = charts.heat({("a", "b"): 0.9}, title="Together", measure="V")
+    dots = charts.dots([{"name": "a", "value": 0.9}], title="Together", axis="V")
     return pages.Page(
         title="Our conversations",
         summary=f"Good enough {SCRIPT}",
         status="PASS",
         figures={"Records": 1540, "Judge": NotMeasured("no provider"), "Accuracy": ("0.86", "[0.83–0.89]")},
-        sections=[pages.Section("What it holds", ["A paragraph.", chart, heat, heat, NotMeasured("no reference")])],
+        sections=[pages.Section("What it holds", ["A paragraph.", chart, dots, dots, NotMeasured("no reference")])],
         provenance={"dataset": "outputs/datasets/demo", "provider": "offline"},
     )
 

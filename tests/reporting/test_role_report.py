@@ -112,7 +112,7 @@ def test_a_real_gain_comes_first_in_figures_and_words(taught, tmp_path) -> None:
     manifest, reports = taught
     reports |= {"evaluation": examined(tmp_path), "student": lessons()}
     page = drawn(manifest, reports)
-    assert page.figures["gain"] == ("+100 points", "[+83 to +100] fine-tuned against baseline: better")
+    assert page.figures["gain"] == ("+100.0 points", "[+82.9 to +100.0] fine-tuned against baseline: better")
     assert "better (+100 points" in page.summary
     assert "better (+100 points" in page.first_figure.layout.title.text
     assert "genesis export-student outputs/models/analyst FOLDER --dataset analyst" in page.sections[0].parts[0].text

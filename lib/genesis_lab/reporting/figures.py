@@ -9,6 +9,7 @@ import html
 import logging
 import math
 import re
+import sys
 import textwrap
 from functools import lru_cache
 from io import BytesIO
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.reporting import style
-from genesis_lab.reporting.frontend import display, in_colab, viewer
+from genesis_lab.reporting.frontend import display, viewer
 from genesis_lab.reporting.html import Html, NotMeasured, plain
 
 if TYPE_CHECKING:
@@ -26,12 +27,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 30_000
 """What one figure's JSON may weigh in a notebook."""
-WIDTH = 760
-"""Width of a picture in pixels, about a notebook's."""
 CONFIG = {"displayModeBar": False, "responsive": True}
-_TITLE_CHARACTERS = 92
-_START_S = 60.0
-_DRAW_S = 30.0
+_START_S, _DRAW_S = 60.0, 30.0
 
 
 def figure(
@@ -43,19 +40,18 @@ def figure(
     """
     import plotly.graph_objects as go
 
-    lines = [figure_text(line, 300) for line in textwrap.wrap(plain(title), _TITLE_CHARACTERS)] or [""]
-    below = [figure_text(line, 300) for line in textwrap.wrap(plain(subtitle), _TITLE_CHARACTERS + 18)]
-    top = 22 + 19 * len(lines) + 16 * len(below) + (26 if legend else 4)
+    lines, below = (
+        [figure_text(line, 300) for line in textwrap.wrap(plain(text), width)]
+        for text, width in ((title, 92), (subtitle, 110))
+    )
     heading: dict[str, Any] = {"text": "<br>".join(lines)}
     if len(lines) > 1:
         heading["pad"] = {"l": 10, "t": 21}  # plotly sets a title of several lines 11 pixels higher than one of one
     if below:
         heading["subtitle"] = {"text": "<br>".join(below)}
-    layout = {"margin": {"l": 12, "r": 24, "b": 44}, **layout}
-    layout["margin"] = {**layout["margin"], "t": top}
-    return go.Figure(
-        traces, {"template": style.TEMPLATE, "title": heading, "height": height, "showlegend": legend, **layout}
-    )
+    top = 22 + 19 * max(len(lines), 1) + 16 * len(below) + (26 if legend else 4)
+    shape = {"height": height, "margin": {"l": 12, "r": 24, "b": 44, "t": top}, "showlegend": legend}
+    return go.Figure(traces, {"template": style.TEMPLATE, "title": heading, **shape, **layout})
 
 
 def figure_text(value: object, limit: int = 60) -> str:
@@ -75,23 +71,18 @@ def show(fig: Any, *, picture: bool | None = None) -> None:
     if isinstance(fig, list):
         for each in fig:
             show(each, picture=picture)
-        return
-    if isinstance(fig, Html):
+    elif isinstance(fig, Html):
         display(fig)
-        return
-    if isinstance(fig, NotMeasured | str):
+    elif isinstance(fig, NotMeasured | str):
         print(fig)
-        return
-    if in_colab():
+    elif "google.colab" in sys.modules:
         fig.show(renderer="colab")  # Colab knows nothing of plotly's mimetype
-        return
-    data: dict[str, Any] = {
-        "application/vnd.plotly.v1+json": {**lean(fig), "config": CONFIG},
-        "text/plain": summary(fig),
-    }
-    if picture or (picture is None and viewer() == "nobody" and _can_draw()):
-        data["image/png"] = base64.b64encode(image(fig)).decode()
-    display(data, raw=True)
+    else:
+        drawn = {**lean(fig), "config": CONFIG}
+        data: dict[str, Any] = {"application/vnd.plotly.v1+json": drawn, "text/plain": summary(fig)}
+        if picture or (picture is None and viewer() == "nobody" and _can_draw()):
+            data["image/png"] = base64.b64encode(image(fig)).decode()
+        display(data, raw=True)
 
 
 def lean(fig: go.Figure) -> dict[str, Any]:
@@ -101,49 +92,43 @@ def lean(fig: go.Figure) -> dict[str, Any]:
     return {"data": traces, "layout": _plain(given["layout"])}
 
 
-def figure_height(fig: go.Figure) -> int:
-    """Height in pixels, title included."""
-    return int(fig.layout.height or 400)
-
-
 def summary(fig: go.Figure) -> str:
     """One line for where no figure can be shown."""
-    title = re.sub(r"<br\s*/?>", " ", fig.layout.title.text or "")
-    return f"[chart] {html.unescape(re.sub(r'<[^>]*>', '', title))}"
+    return f"[chart] {html.unescape((fig.layout.title.text or '').replace('<br>', ' '))}"
 
 
-def image(
-    fig: go.Figure,
-    kind: Literal["png", "svg"] = "png",
-    *,
-    width: int = WIDTH,
-    height: int | None = None,
-    scale: float = 1,
-) -> bytes:
-    """The figure as a picture of `width` × `height` CSS pixels; the same bytes from the same figure and Chrome.
+def image(fig: go.Figure, kind: Literal["png", "svg"] = "png", *, width: int = 760) -> bytes:
+    """The figure as a picture, `width` CSS pixels wide; the same bytes from the same figure and Chrome.
 
     Raises
     ------
     MissingDependency : no Chrome or Chromium on this machine.
     Unavailable : it does not start or does not answer.
     """
-    spec = lean(fig)
-    size = {"width": width, "height": height or figure_height(fig), "scale": scale}
-    drawn = _draw(spec, {"format": kind, **size})
+    chrome = find_chrome()
+    if chrome is None:
+        how = "install chromium, or run kaleido_get_chrome, or set BROWSER_PATH to an existing one"
+        raise MissingDependency("Chrome or Chromium", "A picture of a figure", how)
+    size = {"format": kind, "width": width, "height": fig.layout.height or 400, "scale": 1}
+    try:
+        loop, kaleido = _renderer(chrome)
+        drawn: bytes = asyncio.run_coroutine_threadsafe(kaleido.calc_fig(lean(fig), size), loop).result(_DRAW_S)
+    except Exception as error:
+        _renderer.cache_clear()
+        raise Unavailable(
+            f"{chrome.name} did not draw a figure ({type(error).__name__}): try again, or install another Chrome."
+        ) from error
     if kind == "png":
         return _fewer_colours(drawn)
-    # plotly.js marks its ids with six random hex digits
-    found = re.search(rb'id="defs-([0-9a-f]{6})"', drawn)
+    found = re.search(rb'id="defs-([0-9a-f]{6})"', drawn)  # plotly.js marks its ids with six random hex digits
     return drawn.replace(found[1], b"figure") if found else drawn
 
 
 @lru_cache
 def find_chrome() -> Path | None:
     """The Chrome, Chromium or Edge that draws pictures: ``BROWSER_PATH``, kaleido's own, or an installed one."""
-    try:
-        from choreographer.browsers.chromium import Chromium
-    except ImportError:
-        return None
+    from choreographer.browsers.chromium import Chromium
+
     found = Chromium.find_browser(skip_local=False)
     return Path(found) if found and Path(found).is_file() else None
 
@@ -151,30 +136,10 @@ def find_chrome() -> Path | None:
 @lru_cache(1)
 def _can_draw() -> bool:
     """Whether a Chrome is found and starts; asked once, so that a broken one costs a run no more than that."""
-    chrome = find_chrome()
     try:
-        return chrome is not None and bool(_renderer(chrome))
-    except Exception:
+        return bool(image(figure([], title="")))
+    except (MissingDependency, Unavailable):
         return False
-
-
-def _draw(spec: dict[str, Any], options: dict[str, Any]) -> bytes:
-    chrome = find_chrome()
-    if chrome is None:
-        raise MissingDependency(
-            "Chrome or Chromium",
-            "A picture of a figure",
-            "install chromium, or run kaleido_get_chrome, or set BROWSER_PATH to an existing one",
-        )
-    try:
-        loop, kaleido = _renderer(chrome)
-        drawn: bytes = asyncio.run_coroutine_threadsafe(kaleido.calc_fig(spec, options), loop).result(_DRAW_S)
-    except Exception as error:
-        _renderer.cache_clear()
-        raise Unavailable(
-            f"{chrome.name} did not draw a figure ({type(error).__name__}): try again, or install another Chrome."
-        ) from error
-    return drawn
 
 
 @lru_cache(1)
@@ -200,10 +165,8 @@ def _renderer(chrome: Path) -> tuple[asyncio.AbstractEventLoop, Any]:
 
 def _fewer_colours(png: bytes) -> bytes:
     """A quarter of the size; nothing is lost that a chart has."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return png
+    from PIL import Image
+
     small = BytesIO()
     with Image.open(BytesIO(png)) as picture:
         flat = picture.convert("RGB").quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -215,17 +178,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict) and "bdata" in value:  # plotly's base64 for a NumPy array
         import numpy as np
 
-        flat = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
-        shape = str(value.get("shape", flat.size))
-        value = flat.reshape([int(n) for n in shape.split(",")])
-    if isinstance(value, dict):
-        return {key: _plain(value[key]) for key in sorted(value)}
+        shape = [int(n) for n in str(value.get("shape", -1)).split(",")]
+        value = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]).reshape(shape)
     if hasattr(value, "tolist"):
         value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         return int(value) if value.is_integer() else float(f"{value:.5g}")
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-Viewer = Literal["notebook", "terminal", "nobody"]
 
-
-def viewer() -> Viewer:
+def viewer() -> Literal["notebook", "terminal", "nobody"]:
     """Where output goes to.
 
-    ``"notebook"``: the cell that runs was sent by a front end (JupyterLab, Notebook 7, VS Code, Colab). Such a front
-    end offers to answer ``input()``, so its execute request carries ``allow_stdin``; papermill, nbclient and nbval
-    refuse it, which makes their kernels headless (``"nobody"``). Outside a kernel: ``"terminal"`` if standard error is
-    one, else ``"nobody"``.
+    A front end before which a person sits offers to answer ``input()``, so its execute request carries ``allow_stdin``;
+    papermill, nbclient and nbval refuse it. Outside a kernel: ``"terminal"`` if standard error is one.
     """
-    kernel = _kernel()
-    if kernel is None:
+    if not in_kernel():
         return "terminal" if sys.stderr is not None and sys.stderr.isatty() else "nobody"
-    request = kernel.get_parent("shell") or {}
+    request = _kernel().get_parent("shell") or {}
     return "notebook" if request.get("content", {}).get("allow_stdin") else "nobody"
 
 
@@ -33,10 +28,6 @@ def display(*objects: Any, **options: Any) -> Any:
     from IPython.display import display as show
 
     return show(*objects, **options)  # type: ignore[no-untyped-call]  # IPython has no types here
-
-
-def in_colab() -> bool:
-    return "google.colab" in sys.modules
 
 
 def _kernel() -> Any:

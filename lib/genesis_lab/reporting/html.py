@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral, Real
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Row: TypeAlias = Mapping[str, Any]
-Columns: TypeAlias = Mapping[str, str | Callable[[Row], Any]]
-"""Heading to where its value is: a dotted path into the row (``accuracy.n``), or a function of the row."""
 
 # Control characters, lone surrogates, and marks that turn the direction of the text around them.
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FIGURE = re.compile(r"[+-]?\d[\d,.]*%?( \[.+\])?")
 """A number that is written out: with its interval, in percent, to a fixed digit."""
+_AS_TEXT = (("<li>", "- "), ("</t[dh]>|</span>|</b>|</i>", "  "), ("</(tr|li|p|div|caption|header)>", "\n"), ("<[^>]*>", ""), (" *\n+", "\n"))  # fmt: skip
+"""What of our own HTML becomes what where there is only text."""
+_LONG = 60
+"""Characters from which a text needs a wide column."""
 _SPEAKERS = {"es": {"customer": "Cliente", "agent": "Agente"}}
 
 
@@ -41,18 +43,25 @@ def escape(value: object) -> str:
     return html.escape(plain(value))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Html:
-    """A piece of HTML with what to say where there is no HTML. Jinja inserts it unescaped."""
+    """A piece of HTML. Jinja inserts it unescaped."""
 
     html: str
-    text: str = ""
 
     def __html__(self) -> str:
         return self.html
 
     def __repr__(self) -> str:
         return self.text
+
+    @property
+    def text(self) -> str:
+        """What is said where there is no HTML: a line for each row, paragraph or card."""
+        text = self.html
+        for pattern, to in _AS_TEXT:
+            text = re.sub(pattern, to, text)
+        return html.unescape(text).strip()
 
     @property
     def page(self) -> str:
@@ -92,21 +101,21 @@ def interval_text(value: Any, spec: str = ",.2f") -> str:
 
 
 def cell_text(value: object, spec: str = "") -> str:
-    """A value as a table shows it.
+    """A value as a table shows it; None and NaN are a dash.
 
     `spec` is a format such as ``.1%``, used for numbers and intervals. Without one, integers get thousands separators
-    and floats three significant digits (all digits before the point). None and NaN are a dash.
+    and floats three significant digits (all digits before the point).
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "<NA>":
+    if value is None or str(value) in ("nan", "<NA>", "NaT"):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if _is_interval(value):
         return interval_text(value, spec or ",.2f")
+    if isinstance(value, Integral):
+        return format(value, spec or ",")
     if isinstance(value, Real):
-        if spec or isinstance(value, Integral):
-            return format(value if isinstance(value, Integral) else float(value), spec or ",")
-        return f"{float(value):,.0f}" if abs(float(value)) >= 1000 else f"{float(value):.3g}"
+        return format(float(value), spec or (",.0f" if abs(float(value)) >= 1000 else ".3g"))
     if isinstance(value, Path):
         return shown(value)
     if isinstance(value, Mapping):
@@ -118,41 +127,40 @@ def cell_text(value: object, spec: str = "") -> str:
 
 
 def table(
-    rows: pd.DataFrame | Sequence[Row],
-    columns: Columns | None = None,
-    *,
-    caption: str = "",
-    formats: Mapping[str, str] | None = None,
-    limit: int = 50,
+    rows: pd.DataFrame | Sequence[Row], *, caption: str = "", formats: Mapping[str, str] | None = None, limit: int = 50
 ) -> Html:
     """A table of rows, escaped; numbers to the right, `NotMeasured` cells in grey.
 
     Parameters
     ----------
-    rows : a DataFrame (its index is shown where it has a name) or mappings.
-    columns : heading to value; without it every key is a column.
+    rows : mappings of heading to value, or a DataFrame (its index is shown where it has a name).
     formats : heading to format, for example ``{"share": ".1%"}``.
     limit : rows shown; a last line says how many more there are.
     """
-    heads, records = _grid(rows, columns)
-    formats = formats or {}
-    texts = [[cell_text(value, formats.get(c, "")) for c, value in zip(heads, r, strict=True)] for r in records]
-    numeric = [all(_is_numeric(r[i]) for r in records) and any(r[i] != "–" for r in texts) for i in range(len(heads))]
-    hidden, kinds = len(texts) - limit, [' class="n"' if n else "" for n in numeric]
-    parts = ["<table>", f"<caption>{escape(caption)}</caption>" if caption else "", "<thead><tr>"]
-    parts += [f"<th{kind}>{escape(c)}</th>" for c, kind in zip(heads, kinds, strict=True)]
-    parts.append("</tr></thead><tbody>")
-    for record, row in islice(zip(records, texts, strict=True), limit):
-        cells = zip(record, row, numeric, strict=True)
-        names = [((("n",) if n else ()) + (("no",) if isinstance(v, NotMeasured) else ()), t) for v, t, n in cells]
-        tds = [f'<td class="{" ".join(of)}">{escape(t)}</td>' if of else f"<td>{escape(t)}</td>" for of, t in names]
-        parts.append(f"<tr>{''.join(tds)}</tr>")
-    more = [f"and {hidden:,} more"] if hidden > 0 else []
-    parts += [f'<tr><td class="no" colspan="{len(heads)}">{text}</td></tr>' for text in more]
-    grid = [heads, *[[" ".join(text.split())[:60] for text in row] for row in texts[:limit]]]
-    widths = [max(len(row[i]) for row in grid) for i in range(len(heads))]
-    lines = ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in grid]
-    return Html("".join([*parts, "</tbody></table>"]), "\n".join([*([caption] if caption else []), *lines, *more]))
+    if not isinstance(rows, Sequence):
+        rows = (rows.reset_index() if any(rows.index.names) else rows).rename(columns=str).to_dict("records")
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    texts = [[cell_text(row.get(head), (formats or {}).get(head, "")) for head in heads] for row in rows]
+    numeric = {
+        head: all(_is_numeric(row.get(head)) for row in rows) and any(line[i] != "–" for line in texts)
+        for i, head in enumerate(heads)
+    }
+
+    def cell(tag: str, head: str, text: str, value: Any = None) -> str:
+        kinds = {"n": numeric[head], "no": isinstance(value, NotMeasured), "w": len(text) > _LONG}
+        named = " ".join(kind for kind, so in kinds.items() if so)
+        start = f'<{tag} class="{named}">' if named else f"<{tag}>"
+        return f"{start}{escape(text)}</{tag}>"
+
+    body = [
+        "".join(cell("td", head, text, row.get(head)) for head, text in zip(heads, line, strict=True))
+        for row, line in islice(zip(rows, texts, strict=True), limit)
+    ]
+    if len(rows) > limit:
+        body.append(f'<td class="no" colspan="{len(heads)}">and {len(rows) - limit:,} more</td>')
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    top, lines = "".join(cell("th", head, head) for head in heads), "".join(f"<tr>{line}</tr>" for line in body)
+    return Html(f"<table>{above}<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>")
 
 
 def config_table(config: BaseModel, *, caption: str = "") -> Html:
@@ -175,65 +183,62 @@ def facts(given: Mapping[str, object], *, caption: str = "") -> Html:
 
 def key_figures(figures: Mapping[str, object]) -> Html:
     """Cards, one per figure. A value may be a pair: the figure and a note below it."""
-    cards, lines = [], []
+    cards = []
     for label, given in figures.items():
         value, note = given if isinstance(given, tuple) else (given, "")
         if isinstance(value, NotMeasured):
             value, note = "–", str(value)
-        text, below = cell_text(value), f"<span>{escape(note)}</span>" if note else ""
-        cards.append(f'<div class="card"><span>{escape(label)}</span><b>{escape(text)}</b>{below}</div>')
-        lines.append(f"{plain(label)}: {text}" + (f" ({plain(note)})" if note else ""))
+        below = f"<span>{escape(note)}</span>" if note else ""
+        cards.append(f'<div class="card"><span>{escape(label)}</span><b>{escape(cell_text(value))}</b>{below}</div>')
     across = len(cards) if len(cards) <= 5 else -(-len(cards) // 2) if len(cards) <= 10 else 5
-    columns = f"grid-template-columns:repeat({max(across, 1)},1fr)"
-    return Html(f'<div class="cards" style="{columns}">{"".join(cards)}</div>', "\n".join(lines))
+    return Html(f'<div class="cards" style="grid-template-columns:repeat({max(across, 1)},1fr)">{"".join(cards)}</div>')
 
 
 def bullets(lines: Sequence[str]) -> Html:
     """A list of sentences."""
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-    return Html(f"<ul>{items}</ul>", "\n".join(f"- {line}" for line in lines))
+    return Html(f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>")
 
 
 def chat(records: Iterable[Row], facets: Any = None, *, limit: int = 4) -> Html:
-    """The first `limit` conversations, the customer on the left and the agent on the right.
+    """The first `limit` conversations as cards, the customer on the left and the agent on the right; utterances as lines.
 
     Parameters
     ----------
-    records : mappings with ``turns`` (each with ``speaker`` and ``text``); missing parts are left out: foreign data may
-        lack any of them.
+    records : mappings with a list of turns (each with ``speaker`` and ``text``); missing parts are left out: foreign data
+        may lack any of them. Of records of one turn there are five times as many.
     facets : the domain's: `label` is the heading, the other `attributes` stand beside it.
     """
-    drawn, texts = [], []
-    for record in islice(records, limit):
-        head = plain(record.get(getattr(facets, "label", None) or "") or "a conversation")
+    cards, lines = list[str](), list[str]()
+    for record in records:
+        if len(cards) == limit or len(lines) == 5 * limit:
+            break
+        head = escape(record.get(getattr(facets, "label", None) or "") or "a conversation").replace("_", " ")
         names = [name for name in getattr(facets, "attributes", ()) if name != facets.label]
-        about = " · ".join(plain(record[name]).replace("_", " ") for name in names if record.get(name))
+        about = "".join(f" · {escape(record[name]).replace('_', ' ')}" for name in names if record.get(name))
         language = plain(record.get("language") or "")
-        turns = record.get("turns")
-        said = [(plain(t.get("speaker") or "?"), plain(t.get("text") or "")) for t in (() if turns is None else turns)]
+        said = [(str(turn.get("speaker") or "?"), escape(turn.get("text") or "")) for turn in _turns(record)]
+        if len(said) == 1:
+            lines.append(f'<div class="line" lang="{escape(language)}"><span title="{head}{about}">{head}</span><p dir="auto">{said[0][1]}</p></div>')  # fmt: skip
+            continue
+        spoken = _SPEAKERS.get(language, {})
         bubbles = "".join(
-            f'<p dir="auto" class="{"agent" if who == "agent" else "customer"}">'
-            f"<i>{escape(_SPEAKERS.get(language, {}).get(who, who.capitalize()))}</i>{escape(text)}</p>"
+            f'<p dir="auto" class="{"agent" if who == "agent" else "customer"}"><i>{escape(spoken.get(who, who.capitalize()))}</i>{text}</p>'
             for who, text in said
         )
-        header = f"<header><b>{escape(head)}</b>{' · ' if about else ''}{escape(about)}</header>"
-        drawn.append(
+        header = f"<header><b>{head}</b>{about}</header>"
+        cards.append(
             f'<section class="chat" lang="{escape(language)}">{header}{bubbles or "<p>no turns</p>"}</section>'
         )
-        texts.append("\n".join([f"{head} · {about}", *(f"{who}: {text}" for who, text in said)]))
-    return Html("".join(drawn), "\n\n".join(texts))
+    listed = f'<section class="chat lines">{"".join(lines)}</section>' if lines else ""
+    return Html("".join(cards) + listed)
 
 
 def side_by_side(rows: Iterable[Sequence[str]], heads: Sequence[str], *, above: str = "", limit: int = 900) -> Html:
     """Texts in columns, spaces and line breaks as they are, each cut to `limit` characters."""
-    shown_rows = [[text if len(text) <= limit else f"{text[:limit]} …" for text in row] for row in rows]
-    cells = "".join(f"<tr>{''.join(f'<td><pre>{escape(t)}</pre></td>' for t in row)}</tr>" for row in shown_rows)
+    cut = [[text if len(text) <= limit else f"{text[:limit]} …" for text in row] for row in rows]
+    cells = "".join(f"<tr>{''.join(f'<td><pre>{escape(text)}</pre></td>' for text in row)}</tr>" for row in cut)
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    said = ["\n".join(f"- {plain(name)}: {plain(t)}" for name, t in zip(heads, r, strict=True)) for r in shown_rows]
-    first = f"<p>{escape(above)}</p>" if above else ""
-    return Html(
-        f'{first}<table class="texts"><tr>{head}</tr>{cells}</table>', "\n\n".join([plain(above), *said]).strip()
-    )
+    return Html(f'{f"<p>{escape(above)}</p>" if above else ""}<table class="texts"><tr>{head}</tr>{cells}</table>')
 
 
 def dialogue(examples: Iterable[tuple[str, str]]) -> Html:
@@ -241,22 +246,10 @@ def dialogue(examples: Iterable[tuple[str, str]]) -> Html:
     return side_by_side(examples, ("the student is asked", "the teacher answers"), limit=1_000_000)
 
 
-def at(row: Any, path: str) -> Any:
-    """The value at a dotted path; None where a part of it is missing."""
-    for name in path.split("."):
-        row = row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
-    return row
-
-
-def _grid(rows: pd.DataFrame | Sequence[Row], columns: Columns | None) -> tuple[list[str], list[list[Any]]]:
-    if not isinstance(rows, Sequence):
-        named = [n for n in rows.index.names if n is not None]
-        frame = rows.reset_index() if named else rows
-        return [str(c) for c in frame.columns], [list(r) for r in frame.itertuples(index=False, name=None)]
-    if columns is None:
-        heads = list(dict.fromkeys(key for row in rows for key in row))
-        return heads, [[row.get(c) for c in heads] for row in rows]
-    return list(columns), [[of(r) if callable(of) else at(r, of) for of in columns.values()] for r in rows]
+def _turns(record: Row) -> list[Row]:
+    """The one list of mappings that a conversation has."""
+    lists = (list(value) for value in record.values() if hasattr(value, "__len__") and not isinstance(value, str))
+    return next((items for items in lists if items and isinstance(items[0], Mapping)), [])
 
 
 def _is_interval(value: object) -> bool:
@@ -264,6 +257,7 @@ def _is_interval(value: object) -> bool:
 
 
 def _is_numeric(value: object) -> bool:
-    number = (isinstance(value, Real) and not isinstance(value, bool)) or _is_interval(value)
-    number = number or (isinstance(value, str) and _FIGURE.fullmatch(value) is not None)
-    return number or value is None or isinstance(value, NotMeasured) or str(value) == "<NA>"
+    if isinstance(value, str):
+        return _FIGURE.fullmatch(value) is not None
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number or _is_interval(value) or isinstance(value, NotMeasured) or cell_text(value) == "–"

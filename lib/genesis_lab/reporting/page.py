@@ -7,12 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import unescape
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import placed
-from genesis_lab.reporting.figures import CONFIG, figure_height, image, lean, summary
+from genesis_lab.reporting.figures import CONFIG, image, lean, summary
 from genesis_lab.reporting.html import Html, NotMeasured, facts, key_figures, plain
 from genesis_lab.reporting.style import CSS
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Part: TypeAlias = Union[str, Html, NotMeasured, "go.Figure"]
 """A paragraph, a piece of HTML, why something is missing, or a figure."""
 
-_PICTURE_WIDTH = 700
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -60,32 +60,41 @@ class Page:
 
 def page_html(page: Page) -> str:
     """The report as one page with interactive charts, which loads nothing from anywhere (plotly.js is in it: 5 MB)."""
-    return _render(page, interactive=True)
+    from plotly.offline import get_plotlyjs
 
-
-def page_pdf(page: Page) -> bytes:
-    """The report as PDF, A4, with drawn charts.
-
-    Raises
-    ------
-    MissingDependency : WeasyPrint or its library Pango is missing, or Chrome, which draws the charts.
-    """
-    html, fetcher = _weasyprint()
-    pdf: bytes = html(string=_render(page, interactive=False), url_fetcher=fetcher).write_pdf()
-    return pdf
+    return _render(page, plotly_js=get_plotlyjs())
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the report to `path`, a ``.html`` or ``.pdf`` file; on an error nothing is left behind."""
+    """Write the report to `path`, a ``.html`` or ``.pdf`` file (A4, with drawn charts); on an error nothing is left behind.
+
+    Raises
+    ------
+    MissingDependency : for a PDF WeasyPrint or its library Pango is missing, or Chrome, which draws the charts.
+    """
     if path.suffix not in (".html", ".pdf"):
         raise InvalidInput(f"A report is a .html or a .pdf file, got {path.name!r}.")
-    content = page_pdf(page) if path.suffix == ".pdf" else page_html(page).encode("utf-8", "replace")
+    content = _pdf(page) if path.suffix == ".pdf" else page_html(page).encode("utf-8", "replace")
     with placed(path, replace=True) as temporary:
         temporary.write_bytes(content)
     return path
 
 
-def _render(page: Page, *, interactive: bool) -> str:
+def _pdf(page: Page) -> bytes:
+    try:
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
+    except ImportError:
+        raise MissingDependency("WeasyPrint", "A PDF report", "pip install weasyprint") from None
+    except OSError:
+        how = "apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0, or brew install pango"
+        raise MissingDependency("Pango", "A PDF report", how) from None
+    pdf: bytes = HTML(string=_render(page), url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf()
+    return pdf
+
+
+def _render(page: Page, *, plotly_js: str = "") -> str:
+    """The page; without plotly's code its charts are drawn."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -93,18 +102,14 @@ def _render(page: Page, *, interactive: bool) -> str:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=lambda v: plain(v) if isinstance(v, str) and not hasattr(v, "__html__") else v,
     )  # fmt: skip
-    plotly_js, number, sections = "", 0, []
-    for section in page.sections:
-        sections.append({"title": section.title, "parts": [_part(p, f"figure-{number + i}", interactive) for i, p in enumerate(section.parts)]})  # fmt: skip
-        number += len(section.parts)
-    if interactive:
-        from plotly.offline import get_plotlyjs
-
-        plotly_js = get_plotlyjs()
+    number = count()
+    sections = [
+        {"title": section.title, "parts": [_part(part, f"figure-{next(number)}", bool(plotly_js)) for part in section.parts]}
+        for section in page.sections
+    ]  # fmt: skip
     return environment.get_template("report.html.j2").render(
         report=page,
         sections=sections,
-        interactive=interactive,
         # Ours, not data: the stylesheet, plotly's own code, and its settings
         css=Markup(CSS + (_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         plotly_js=Markup(plotly_js),
@@ -124,29 +129,14 @@ def _part(part: Part, name: str, interactive: bool) -> dict[str, Any]:
         return {"kind": "html", "body": part}
     label = summary(part).removeprefix("[chart] ")
     if not interactive:
-        # WeasyPrint blurs the small bitmap that plotly's SVG holds for a heat map, and loses its colour bar
-        heat = any(trace.type == "heatmap" for trace in part.data)
-        picture = image(part, "png" if heat else "svg", width=_PICTURE_WIDTH, scale=3 if heat else 1)
-        body = f"data:image/{'png' if heat else 'svg+xml'};base64,{base64.b64encode(picture).decode()}"
-        return {"kind": "picture", "label": label, "body": body}
+        picture = base64.b64encode(image(part, "svg", width=700)).decode()
+        return {"kind": "picture", "label": label, "body": f"data:image/svg+xml;base64,{picture}"}
     drawn, top = lean(part), 34 if part.layout.showlegend else 10
     # HTML's own caption, which wraps on a narrow screen, in place of plotly's title, which does not
-    below = unescape(drawn["layout"].pop("title").get("subtitle", {}).get("text", "")).replace("<br>", " ")
-    height = figure_height(part) - drawn["layout"]["margin"]["t"] + top
-    drawn["layout"] |= {"height": height, "margin": drawn["layout"]["margin"] | {"t": top}}
+    layout = drawn["layout"]
+    below = unescape(layout.pop("title").get("subtitle", {}).get("text", "")).replace("<br>", " ")
+    layout["height"] += top - layout["margin"]["t"]
+    layout["margin"]["t"] = top
     # "<" would end the script where a label holds "</script>"
     body = Markup(json.dumps(drawn, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c"))
-    return {"kind": "chart", "name": name, "label": label, "below": below, "height": height, "body": body}
-
-
-def _weasyprint() -> tuple[Any, Any]:
-    """WeasyPrint's HTML class, and a fetcher that reads nothing but ``data:`` URLs."""
-    try:
-        from weasyprint import HTML
-        from weasyprint.urls import URLFetcher
-    except ImportError:
-        raise MissingDependency("WeasyPrint", "A PDF report", "pip install weasyprint") from None
-    except OSError:
-        how = "apt install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0, or brew install pango"
-        raise MissingDependency("Pango", "A PDF report", how) from None
-    return HTML, URLFetcher(allowed_protocols=["data"])
+    return {"kind": "chart", "name": name, "label": label, "below": below, "height": layout["height"], "body": body}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
@@ -29,48 +28,31 @@ ORDER = (
     "verdict", "evaluation", "student", "export", "benchmark", "scorecard", "training", "teaching", "quality", "judge",
     "bias", "manifest",
 )  # fmt: skip
-"""The kinds of reports in the order of the page."""
+"""The kinds of reports in the order of the page, of its cards and of what to do next."""
 _MOST_STEPS = 7
-
-
-class Rule(NamedTuple):
-    """What a report of this `kind` puts on the page: cards (label to what is on it), and steps. Both see all reports too."""
-
-    kind: str
-    cards: Mapping[str, Callable[[Report], object]] = {}
-    steps: Callable[[Report, Reports], Iterable[str]] = lambda report, reports: ()
 
 
 def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, object]:
     """The cards of the reports that there are, and of those of `shown`, which say why they are empty."""
     found: dict[str, object] = {}
-    every = kinds()
-    for rule in (rule for rule in RULES if rule.kind in reports or rule.kind in shown):
-        report = reports.get(rule.kind)
-        for label, card in rule.cards.items():
-            found[label] = card(report) if report else NotMeasured(every[rule.kind]["missing"])
+    for kind in (kind for kind in ORDER if kind in reports or kind in shown):
+        about, report = kinds()[kind], reports.get(kind)
+        missing = dict.fromkeys(about.get("cards", ()), NotMeasured(about["missing"]))
+        found |= CARDS[kind](report) if report and missing else missing
     return found
 
 
 def next_steps(reports: Reports) -> list[str]:
     """What the reports recommend, the most useful first."""
-    steps = [step for rule in RULES if reports.get(rule.kind) for step in rule.steps(reports[rule.kind], reports)]
-    return steps[:_MOST_STEPS]
+    told = (STEPS[kind](reports[kind], reports) for kind in ORDER if kind in STEPS and reports.get(kind))
+    return [step for steps in told for step in steps][:_MOST_STEPS]
 
 
 def dataset_page(
-    name: str,
-    reports: Reports,
-    *,
-    unit: str,
-    needed: Collection[str] = (),
-    counts: Mapping[str, Mapping[str, int]] | None = None,
-    samples: Iterable[Any] = (),
-    facets: Any = None,
-    sentences: Part | None = None,
-    title: str = "",
-    provenance: Mapping[str, object] | None = None,
-) -> Page:
+    name: str, reports: Reports, *, unit: str, needed: Collection[str] = (), samples: Iterable[Any] = (),
+    counts: Mapping[str, Mapping[str, int]] | None = None, facets: Any = None, sentences: Part | None = None,
+    title: str = "", provenance: Mapping[str, object] | None = None,
+) -> Page:  # fmt: skip
     """The page: the verdict, key figures, what to do next, then what stands behind it.
 
     Parameters
@@ -78,8 +60,8 @@ def dataset_page(
     reports : kind to report, with the dataset's ``manifest``.
     unit : what its records are called.
     needed : reports that the page rests on: of one that is missing it says so.
+    samples : records to show, as the preview of `facets` wants them.
     counts : attribute to records of each value.
-    samples : records to show: of `facets` with preview ``chat`` as they are, else pairs of question and answer.
     sentences : what a trained classifier makes of a few sentences (`views.predictions`).
     provenance : further lines of the footer: versions, command, date.
     """
@@ -90,81 +72,68 @@ def dataset_page(
         extra = [sentences] if kind == "training" and sentences and reports.get(kind) else []
         sections += views(kind, reports.get(kind), extra=extra)
     todo: list[Part] = [bullets(steps) if steps else f"Nothing stands out: the {unit} can be used as they are."]
-    lead = sum(section.title == "The verdict" for section in sections[:1])
-    sections.insert(lead, Section("What to do next", todo))
+    sections.insert(int(sections[0].title == "The verdict"), Section("What to do next", todo))
     sections.append(Section("What it holds", _content(counts or {}, samples, facets, unit)))
-    total = sum(manifest.get("counts", {}).values())
-    said = f"The verdict is {verdict['sentence']}" if verdict.get("sentence") else exam.get("verdict") or ""
+    many = {"": sum(manifest.get("counts", {}).values())} | {n: len(v) for n, v in [*(counts or {}).items()][:3] if v}
     return Page(
         title=title or f"Dataset report: {name}",
-        subtitle=" · ".join([f"{total:,} {unit}", *(f"{len(v):,} {_plural(n, len(v))}" for n, v in list((counts or {}).items())[:3] if v)]),
-        summary=said,
+        subtitle=" · ".join(f"{n:,} {_plural(of, n) or unit}" for of, n in many.items()),
+        summary=f"The verdict is {verdict['sentence']}" if verdict.get("sentence") else exam.get("verdict") or "",
         status=verdict.get("verdict") or "",
         figures=key_figures(reports, needed),
         sections=sections,
         provenance=_made_by(manifest) | dict(provenance or {}),
-    )  # fmt: skip
+    )
 
 
 def _plural(name: str, n: int) -> str:
     word = name.replace("_", " ")
-    if n == 1:
+    if n == 1 or not word or word.endswith("s"):
         return word
-    for end, many in (("y", "ies"), ("us", "uses"), ("is", "es"), ("s", "s")):
-        if word.endswith(end):
-            return word.removesuffix(end) + many
-    return f"{word}s"
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], facets: Any, unit: str) -> list[Part]:
     few = {name: values for name, values in counts.items() if 0 < len(values) <= 6}
     parts: list[Part] = [charts.stack(few, title="What the dataset is made of", unit=unit)] if few else []
-    parts += [
-        shares(dict(sorted(v.items(), key=lambda i: -i[1])), n, unit=unit)
-        for n, v in counts.items()
-        if 6 < len(v) <= 30
-    ]
+    for name, values in counts.items():
+        if 6 < len(values) <= 30:
+            parts.append(shares(dict(sorted(values.items(), key=lambda item: -item[1])), name, unit=unit))
     if not (shown := list(samples)):
         return parts
-    how = getattr(facets, "preview", "dialogue")
-    texts = partial(side_by_side, heads=(getattr(facets, "label", None) or "record", "text"))
-    draw = {"chat": partial(chat, facets=facets), "text": texts}.get(how, dialogue)
-    return [*parts, "Picked at random:", draw(shown)]
+    preview = getattr(facets, "preview", "dialogue")
+    if preview == "chat":
+        return [*parts, "Picked at random:", chat(shown, facets)]
+    heads = (getattr(facets, "label", None) or "record", "text")
+    return [*parts, "Picked at random:", side_by_side(shown, heads) if preview == "text" else dialogue(shown)]
 
 
 def _made_by(manifest: Report) -> dict[str, object]:
     """The footer: which records these are, who wrote them."""
-    made, facts = manifest.get("generation") or {}, {"content hash": manifest.get("content_hash", "unknown")}
+    made, which = manifest.get("generation"), {"content hash": manifest.get("content_hash", "unknown")}
     if not made:
-        return facts | {"written by": "unknown: the dataset was not generated here"}
-    return facts | {
-        "written by": f"provider {made.get('provider')}, model {made.get('model')}",
-        "plan": f"{made.get('plan_hash')}, seed {made.get('seed')}",
-    }
+        return which | {"written by": "unknown: the dataset was not generated here"}
+    by = f"provider {made.get('provider')}, model {made.get('model')}"
+    return which | {"written by": by, "plan": f"{made.get('plan_hash')}, seed {made.get('seed')}"}
 
 
-# the verdict, and what it is worth
+# what is on the cards
 
 
-def _held(verdict: Report) -> object:
+def _of_verdict(verdict: Report) -> dict[str, object]:
     held = sum(gate["outcome"] == "pass" for gate in verdict["gates"])
-    told = verdict["verdict"]
-    return (told, f"{held} of {len(verdict['gates'])} gates hold") if told else NotMeasured("no quality report")
+    if not verdict["verdict"]:
+        return {"verdict": NotMeasured("no quality report")}
+    return {"verdict": (verdict["verdict"], f"{held} of {len(verdict['gates'])} gates hold")}
 
 
-def _mend(verdict: Report, _: Reports) -> Iterator[str]:
-    for outcome in ("fail", "warn"):
-        yield from (f"{g['todo'].capitalize()}: {g['says']}." for g in verdict["gates"] if g["outcome"] == outcome)
-
-
-def _of_best(say: Callable[[Report], object]) -> Callable[[Report], object]:
-    def said(card: Report) -> object:
-        found = best(card)
-        return (
-            say(found) if found else NotMeasured(str(card["not_measured"].get("scorecard", "no learner was trained")))
-        )
-
-    return said
+def _of_scorecard(card: Report) -> dict[str, object]:
+    if not (learner := best(card)):
+        none = NotMeasured(str(card["not_measured"].get("scorecard", "no learner was trained")))
+        return {"worth": none, "accuracy on real data": none}
+    a = learner["accuracy"]
+    reach = f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} real messages"
+    return {"worth": _worth(learner), "accuracy on real data": (f"{a['estimate']:.0%}", reach)}
 
 
 def _worth(learner: Report) -> object:
@@ -174,22 +143,54 @@ def _worth(learner: Report) -> object:
         return NotMeasured("no real training data")
 
     def text(k: float | None, below: bool) -> str:
-        return (
-            f"{k:.1f}"
-            if k is not None
-            else f"under {worth['smallest_k']:g}"
-            if below
-            else f"over {worth['largest_k']:g}"
-        )
+        beyond = f"under {worth['smallest_k']:g}" if below else f"over {worth['largest_k']:g}"
+        return beyond if k is None else f"{k:.1f}"
 
     reach = f"[{text(worth['low'], worth['low_below'])}–{text(worth['high'], worth['high_below'])}]"
     doubt = "" if learner["beats_floor"] else "; whether that is more than the label names alone reach can't be told"
     return text(worth["k"], worth["below"]), f"real labelled examples per label {reach}{doubt}"
 
 
-def _accuracy(learner: Report) -> object:
-    a = learner["accuracy"]
-    return f"{a['estimate']:.0%}", f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} real messages"
+def _of_evaluation(report: Report) -> dict[str, object]:
+    if report["limits"]:
+        return {"gain": NotMeasured("only a smoke run")}
+    pair = headline(report)
+    gain, _, reach = points(pair["difference"]).partition(" ")
+    return {"gain": (f"{gain} points", f"{reach} {pair['a']} against {pair['b']}: {pair['verdict']}")}
+
+
+def _of_teaching(teaching: Report) -> dict[str, object]:
+    scores, audit, teachers = teaching["scores"], teaching["audit"], teaching["teachers"]
+    score = None if scores["mean"] is None else (f"{scores['mean']:.2f}", f"of 1; {scores['valid']:.0%} meet the schema")  # fmt: skip
+    return {
+        "mean score": score or NotMeasured("no examples"),
+        "concept groups": (sum(row["concept groups"] for row in teaching["splits"]), "of like products, kept together"),
+        "teachers": (len(teachers), ", ".join(f"{who} {n:,}" for who, n in teachers.items())),
+        "audit": (sum(audit["kinds"].values()), f"issues, in {audit['records_with_issues']:,} examples"),
+    }
+
+
+def _of_bias(bias: Report) -> dict[str, object]:
+    found, checks = sum(f["severity"] != "none" for f in bias["findings"]), len(bias["findings"])
+    told = (bias["severity"], f"{found or 'none'} of {checks} checks found something")
+    return {"imbalance": told if checks else NotMeasured("nothing to hold against a plan")}
+
+
+def _of_manifest(manifest: Report) -> dict[str, object]:
+    total, attempts, usd = sum(manifest["counts"].values()), manifest.get("attempts"), manifest.get("cost_usd")
+    rate = (f"{total / attempts:.0%}", f"of {attempts:,} answers") if attempts else NotMeasured("not generated here")
+    return {
+        "accepted": rate,
+        "cost": NotMeasured("no price is known") if usd is None else (f"${usd:,.2f}", "to generate"),
+    }
+
+
+# what to do next
+
+
+def _mend(verdict: Report, _: Reports) -> Iterator[str]:
+    for outcome in ("fail", "warn"):
+        yield from (f"{g['todo'].capitalize()}: {g['says']}." for g in verdict["gates"] if g["outcome"] == outcome)
 
 
 def _teach_better(card: Report, _: Reports) -> Iterator[str]:
@@ -215,18 +216,6 @@ def _teach_better(card: Report, _: Reports) -> Iterator[str]:
         yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} real messages of the first are taken for the second."
 
 
-# the student
-
-
-def _gain(report: Report) -> object:
-    if report["limits"]:
-        return NotMeasured("only a smoke run")
-    pair = headline(report)
-    d = pair["difference"]
-    reach = f"[{100 * d['low']:+.0f} to {100 * d['high']:+.0f}]"
-    return f"{100 * d['estimate']:+.0f} points", f"{reach} {pair['a']} against {pair['b']}: {pair['verdict']}"
-
-
 def _use(report: Report, reports: Reports) -> Iterator[str]:
     if report["limits"]:
         yield f"Examine a student without {', '.join(report['limits'])}: a smoke run shows nothing."
@@ -239,9 +228,8 @@ def _use(report: Report, reports: Reports) -> Iterator[str]:
         yield f"Don't use it yet ({said}). Teach on more examples or for longer, or take a larger base."
     else:
         if reports.get("student") and not reports.get("export"):
-            command = (
-                f"genesis export-student {reports['student']['student']} FOLDER --dataset {reports['name']['name']}"
-            )
+            name = reports["name"]["name"]
+            command = f"genesis export-student {reports['student']['student']} FOLDER --dataset {name}"
             yield f"Use the student ({said}). {command} writes it for Ollama."
         of = next(c for c in report["cards"] if c["name"] == pair["a"])
         if of["validity"]["high"] < 1 - FEW:
@@ -274,14 +262,6 @@ def _teach(teaching: Report, reports: Reports) -> Iterator[str]:
         yield "Let a language model write as well (teachers): the grammar teaches form, but repeats its sentence patterns."
 
 
-# balance, quality, origin
-
-
-def _imbalance(bias: Report) -> object:
-    found, checks = sum(f["severity"] != "none" for f in bias["findings"]), len(bias["findings"])
-    return (bias["severity"], f"{found or 'none'} of {checks} checks found something") if checks else NotMeasured("nothing to hold against a plan")  # fmt: skip
-
-
 def _balance(bias: Report, _: Reports) -> Iterator[str]:
     for finding in bias["findings"]:
         if finding["severity"] != "none" and finding["recommendation"]:
@@ -293,50 +273,16 @@ def _private(quality: Report, _: Reports) -> Iterator[str]:
         yield f"Decide on {n:,} turns that look like personal data before anyone trains on them."
 
 
-def _accepted(manifest: Report) -> object:
-    total, attempts = sum(manifest["counts"].values()), manifest.get("attempts")
-    return (f"{total / attempts:.0%}", f"of {attempts:,} answers") if attempts else NotMeasured("not generated here")
-
-
-def _cost(manifest: Report) -> object:
-    usd = manifest.get("cost_usd")
-    return NotMeasured("no price is known") if usd is None else (f"${usd:,.2f}", "to generate")
-
-
 def _go_on(manifest: Report, _: Reports) -> Iterator[str]:
     if missing := manifest.get("missing"):
         yield f"Go on generating: {missing:,} planned records are missing (generate again with the same parameters)."
 
 
-def _score(teaching: Report) -> object:
-    scores = teaching["scores"]
-    return NotMeasured("no examples") if scores["mean"] is None else (f"{scores['mean']:.2f}", f"of 1; {scores['valid']:.0%} meet the schema")  # fmt: skip
-
-
-def _groups(teaching: Report) -> object:
-    return sum(row["concept groups"] for row in teaching["splits"]), "of like products, kept together"
-
-
-def _teachers(teaching: Report) -> object:
-    return len(teaching["teachers"]), ", ".join(f"{who} {n:,}" for who, n in teaching["teachers"].items())
-
-
-def _audit(teaching: Report) -> object:
-    return sum(teaching["audit"]["kinds"].values()), f"issues, in {teaching['audit']['records_with_issues']:,} examples"
-
-
-RULES = (
-    Rule("verdict", {"verdict": _held}, _mend),
-    Rule("scorecard", {"worth": _of_best(_worth), "accuracy on real data": _of_best(_accuracy)}, _teach_better),
-    Rule("evaluation", {"gain": _gain}, _use),
-    Rule("export", steps=_exported),
-    Rule(
-        "teaching",
-        {"mean score": _score, "concept groups": _groups, "teachers": _teachers, "audit": _audit},
-        _teach,
-    ),
-    Rule("bias", {"imbalance": _imbalance}, _balance),
-    Rule("quality", steps=_private),
-    Rule("manifest", {"accepted": _accepted, "cost": _cost}, _go_on),
-)
-"""What each kind of report puts on the page, the most useful first."""
+CARDS: Mapping[str, Callable[[Report], dict[str, object]]] = {
+    "verdict": _of_verdict, "evaluation": _of_evaluation, "scorecard": _of_scorecard, "teaching": _of_teaching,
+    "bias": _of_bias, "manifest": _of_manifest,
+}  # fmt: skip
+STEPS: Mapping[str, Callable[[Report, Reports], Iterable[str]]] = {
+    "verdict": _mend, "evaluation": _use, "export": _exported, "scorecard": _teach_better, "teaching": _teach,
+    "quality": _private, "bias": _balance, "manifest": _go_on,
+}  # fmt: skip

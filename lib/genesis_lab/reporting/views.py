@@ -5,18 +5,16 @@ A report is the dict that whoever measured it wrote. What one lacks is shown as 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from genesis_lab.reporting import charts
-from genesis_lab.reporting.html import (
+from genesis_lab.reporting.html import (  # fmt: skip
     Html,
     NotMeasured,
-    at,
-    bullets,
     cell_text,
     ends,
     facts,
@@ -26,11 +24,12 @@ from genesis_lab.reporting.html import (
 )
 from genesis_lab.reporting.page import Part, Section
 from genesis_lab.reporting.progress import duration
-from genesis_lab.reporting.style import BLUE, GREEN, GREY, INK, LINE, MUTED, RED
 from genesis_lab.yamls import shipped
 
 Report = Mapping[str, Any]
+Rows = list[dict[str, Any]]
 
+_PATH = re.compile(r"{([\w. -]+):?([^}]*)}")
 OUTCOMES = {"fail": "FAIL", "warn": "WARN", "not measured": "–", "pass": "PASS"}
 """What a gate came to, as it is shown; worst first."""
 
@@ -42,25 +41,77 @@ def kinds() -> dict[str, Any]:
 
 def view(kind: str, name: str, report: Report | None) -> Any:
     """What is shown under this name of a report of this kind; why not, where there is none or it is not whole."""
+    how, draw = kinds()[kind]["views"][name], DRAW.get(f"{kind}.{name}")
     if not report:
         return NotMeasured(kinds()[kind]["missing"])
-    how, draw = kinds()[kind]["views"][name], DRAW[kind].get(name)
     try:
-        if "facts" in how:
-            told = {heading: _cell(of, report) for heading, of in how["facts"].items()}
-            return facts(
-                {heading: value for heading, value in told.items() if value is not None}, caption=how["caption"]
-            )
-        drawn = draw(report) if draw else [row for row in at(report, how["rows"]) if not row.get(how.get("unless"))]
-        if "columns" not in how or isinstance(drawn, NotMeasured):
-            return drawn
-        if not drawn:
-            return _why(report, how["why"]) if "why" in how else how["empty"]
-        columns = {heading: partial(_cell, of) for heading, of in how["columns"].items()}
-        return table(drawn, columns, caption=how["caption"].format_map(report), limit=how.get("limit", 50))
-    except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as error:
-        # A record that anyone may have written, or one of another version
-        return NotMeasured(f"the record that is kept of it is not whole ({type(error).__name__}: {error})")
+        found = draw(report) if draw else report
+        if isinstance(found, list) and how.keys() & {"caption", "dots"}:
+            return _of_rows(found, how, report)
+        return _of_report(found, how) if isinstance(found, Mapping) else found
+    except KeyError as error:  # the report was written by hand, or by another version
+        return NotMeasured(f"the record that is kept of it is not whole (it lacks {error})")
+
+
+def _of_report(report: Report, how: Report) -> Any:
+    if "rows" in how:
+        return _of_rows(report[how["rows"]], how, report)
+    if "text" in how:
+        return _filled(how["text"], report)
+    if "facts" in how:
+        told = {heading: _cell(of, report) for heading, of in how["facts"].items()}
+        return facts({heading: value for heading, value in told.items() if value is not None}, caption=how["caption"])
+    given = how["lines"]["curves"].items()
+    curves = {name: [(row[x], row[y]) for row in report[rows]] for name, (rows, x, y) in given}
+    return charts.lines(curves, **_options(how["lines"], report))
+
+
+def _of_rows(found: Sequence[Report], how: Report, report: Report) -> Any:
+    rows = [row for row in found if not row.get(how.get("unless"))]
+    if not rows and "why" in how:
+        return _why(report, how["why"])
+    if not rows:
+        empty = str(how["empty"])
+        return NotMeasured(empty.removeprefix("not measured: ")) if empty.startswith("not measured: ") else empty
+    about = {**report, "first": rows[0], "number": len(rows)}
+    if "dots" in how:
+        name, value = how["dots"]["name"], how["dots"]["value"]
+        drawn = [{**row, "name": _filled(name, row), "value": at(row, value)} for row in rows]
+        return charts.dots(drawn, **_options(how["dots"], about))
+    columns = how.get("columns") or {key: key for row in rows for key in row}
+    cells = [{heading: _cell(of, row) for heading, of in columns.items()} for row in rows]
+    return table(cells, caption=str(_filled(how["caption"], about)), limit=how.get("limit", 50))
+
+
+def _options(given: Report, about: Report) -> dict[str, Any]:
+    """What a chart of ``views.yaml`` says besides its data."""
+    own = ("curves", "name", "value")
+    return {key: _filled(of, about) if isinstance(of, str) else of for key, of in given.items() if key not in own}
+
+
+def _filled(template: str, row: Report) -> Any:
+    """`template` with what ``{dotted.path:format}`` stands for in the row; the value itself where it is nothing but a path."""
+    if alone := _PATH.fullmatch(template):
+        return at(row, alone[1])
+
+    def text(found: re.Match[str]) -> str:
+        value = at(row, found[1])
+        return format(value, found[2]) if isinstance(value, str) else cell_text(value, found[2])
+
+    return _PATH.sub(text, template)
+
+
+def _cell(of: str, row: Report) -> Any:
+    """The value of a column of ``views.yaml``."""
+    if "{" in of:
+        return _filled(of, row)
+    path, spec, why = (of + "||").split("|")[:3]
+    value = at(row, path)
+    if value is None:
+        return NotMeasured(why) if why else None
+    if not spec or isinstance(value, NotMeasured):
+        return value
+    return HOW[spec](value) if spec in HOW else cell_text(value, spec)
 
 
 def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> list[Section]:
@@ -68,7 +119,7 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
     sections: list[Section] = []
     for name, how in kinds()[kind]["views"].items():
         if "title" in how:
-            sections.append(Section(how["title"], smoke(report) if report else []))
+            sections.append(Section(how["title"], smoke(report or {})))
         drawn = view(kind, name, report) if how.get("page", True) else []
         parts = drawn if isinstance(drawn, list) else [drawn]
         whole = [part for part in parts if not isinstance(part, NotMeasured)]
@@ -77,19 +128,6 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
             break
     sections[-1].parts.extend(extra)
     return sections
-
-
-def _cell(of: str, row: Report) -> Any:
-    """The value of a column of ``views.yaml``."""
-    if "{" in of:
-        return of.format_map(row)
-    path, spec, why = (of + "||").split("|")[:3]
-    value = at(row, path)
-    if value is None:
-        return NotMeasured(why) if why else None
-    if not spec or isinstance(value, NotMeasured):
-        return value
-    return HOW[spec](value) if spec in HOW else cell_text(value, spec)
 
 
 def smoke(report: Report) -> list[Part]:
@@ -102,7 +140,7 @@ def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
     """What a model makes of sentences (`training.models.Prediction`), with its second choice."""
     rows = [
         {"sentence": text, "understood as": p.intent, "sure": f"{p.probability:.0%}",
-         "else": f"{p.alternatives[0][0]} ({p.alternatives[0][1]:.0%})" if p.alternatives else "–"}
+         "else": ", ".join(f"{other} ({sure:.0%})" for other, sure in p.alternatives[:1]) or "–"}
         for text, p in zip(texts, found, strict=True)
     ]  # fmt: skip
     return table(rows, caption="What the model understands")
@@ -110,39 +148,34 @@ def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
 
 def shares(counts: Mapping[str, float], name: str, *, unit: str) -> Part:
     """How often each value of an attribute occurs."""
-    total, of = sum(counts.values()), [*counts.values()]
-    said = (
-        f"{min(of) / total:.1%} to {max(of) / total:.1%} each"
-        if total and len(of) > 3
-        else ", ".join(f"{value} {n / total:.1%}" for value, n in counts.items() if total)
-    )
+    total = sum(counts.values())
+    of = {value: f"{n / total:.1%}" for value, n in sorted(counts.items(), key=lambda item: item[1]) if total}
+    rates = list(of.values())
+    said = ", ".join(f"{value} {of[value]}" for value in counts if total)
+    if len(of) > 3:
+        said = f"{rates[0]} to {rates[-1]} each"
     title = f"{name.replace('_', ' ').capitalize()}: {said or 'no data'} (n = {total:,})"
     return charts.bars(counts, title=title, axis=unit)
 
 
 def compared(counts: Mapping[str, Mapping[str, float]], difference: Report, *, unit: str) -> Part:
     """An attribute's values in two datasets side by side, with what the comparison says of it."""
-    p = difference["p_holm"]
-    told = (
-        "not tested"
-        if p is None
-        else f"{'they differ' if difference['differs'] else 'no difference proven'}, p = {p:.2g}"
-    )
+    told = "they differ" if difference["differs"] else "no difference proven"
+    told = "not tested" if difference["p_holm"] is None else f"{told}, p = {difference['p_holm']:.2g}"
     title = f"{difference['attribute'].capitalize()}: {difference['total_variation']:.1%} of {unit} would have to change ({told})"
-    whole = {name: sum(one.values()) or 1 for name, one in counts.items()}
-    rows = {name: {value: n / whole[name] for value, n in one.items()} for name, one in counts.items()}
+    rows = {name: {value: n / (sum(one.values()) or 1) for value, n in one.items()} for name, one in counts.items()}
     return charts.bars(rows, title=title, axis=f"share of {unit}", spec=".0%")
 
 
 def headline(report: Report) -> Report:
     """The pair that the verdict of an evaluation is about."""
-    pair: Report = next(p for p in report["pairs"] if [p["a"], p["b"]] == list(report["headline"]))
-    return pair
+    pairs: dict[tuple[str, str], Report] = {(pair["a"], pair["b"]): pair for pair in report["pairs"]}
+    return pairs[tuple(report["headline"])]
 
 
 def best(card: Report | None) -> Report | None:
     """The learner of a scorecard that does best on real data."""
-    return max((card or {}).get("students") or (), key=lambda s: s["accuracy"]["estimate"], default=None)
+    return max((card or {}).get("students") or (), key=_accuracy, default=None)
 
 
 def named(row: Report) -> list[str]:
@@ -152,23 +185,46 @@ def named(row: Report) -> list[str]:
 
 def points(value: Report) -> str:
     """A difference in points of 100."""
-    return interval_text({end: 100 * value[end] for end in ("estimate", "low", "high")}, "+.1f")
+    return interval_text(_hundred(value), "+.1f")
+
+
+def at(row: Any, path: str) -> Any:
+    """The value at a dotted path; None where a part of it is missing."""
+    for name in path.split("."):
+        if isinstance(row, list):
+            row = row[int(name)]
+        else:
+            row = row.get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def _why(report: Report, key: str, other: str = "there is nothing to measure") -> NotMeasured:
+    missing = report.get("not_measured") or {}
+    return NotMeasured(str(missing.get(key) or missing.get("scorecard") or other))
+
+
+def _accuracy(row: Report) -> float:
+    return float(row["accuracy"]["estimate"])
+
+
+def _hundred(value: Report) -> dict[str, float]:
+    return {end: 100 * value[end] for end in ("estimate", "low", "high")}
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
 
 
 # verdict and quality
 
 
-def _gates(verdict: Report) -> Part:
+def _gates(verdict: Report) -> Rows:
     rows = sorted(verdict["gates"], key=lambda gate: list(OUTCOMES).index(gate["outcome"]))
-    columns: dict[str, Any] = {
-        "": lambda g: OUTCOMES[g["outcome"]],
-        "gate": "name",
-        "measured": _measured,
-        "threshold": "threshold",
-        "what is so": lambda g: "" if g["outcome"] in ("pass", "not measured") else g["says"],
-        "what to do": lambda g: g["todo"] if g["outcome"] in ("fail", "warn") else "",
-    }
-    return table(rows, columns, caption=f"Gates ({verdict['verdict']})") if rows else NotMeasured("no quality report")
+    told = {"fail": "{says}: {todo}", "warn": "{says}: {todo}"}
+    return [
+        gate | {"shown": OUTCOMES[gate["outcome"]], "measured": _measured(gate), "told": told.get(gate["outcome"], "").format_map(gate)}
+        for gate in rows
+    ]  # fmt: skip
 
 
 def _measured(gate: Report) -> object:
@@ -183,32 +239,30 @@ def _scores(report: Report) -> dict[str, Report]:
     return {name: one for name, one in report.items() if isinstance(one, Mapping) and "parts" in one}
 
 
-def _parts(report: Report) -> Any:
-    parts = [part | {"score": name} for name, score in _scores(report).items() for part in score["parts"]]
-    ends_of = [dict(zip(("low", "high"), part.get("interval") or (None, None), strict=True)) for part in parts]
+def _quality(report: Report) -> Rows:
+    return [{"name": name, "value": score["value"]} for name, score in _scores(report).items()]
+
+
+def _parts(report: Report) -> Rows:
+    rows = []
+    for name, score in _scores(report).items():
+        for part in score["parts"]:
+            low, high = part.get("interval") or (None, None)
+            value = {"estimate": part["value"], "low": low, "high": high}
+            missing = NotMeasured(part.get("reason") or "?")
+            rows.append(part | {"score": name, "measured": missing if part["value"] is None else value})
+    return rows
+
+
+def _offences(report: Report) -> Rows:
     return [
-        part | {"measured": NotMeasured(part.get("reason") or "?") if part["value"] is None else {"estimate": part["value"]} | e}
-        for part, e in zip(parts, ends_of, strict=True)
-    ]  # fmt: skip
-
-
-def _quality(report: Report) -> Part:
-    found = {name: score["value"] for name, score in _scores(report).items()}
-    said = ", ".join(f"{name} {value:.2f}" for name, value in found.items() if value is not None)
-    rows = [{"name": name, "value": value} for name, value in found.items()]
-    return charts.dots(
-        rows, title=f"{said or 'Nothing was measured'} (n = {report['records']:,})", axis="score, 1 is best"
-    )
-
-
-def _offences(report: Report) -> Any:
-    found = [
-        offence | {"part": part["name"]} for part in _parts(report) for offence in (part.get("offences") or ())[:5]
+        offence | {"part": part["name"], "record": offence["record_id"] or f"row {offence['row'] + 1}"}
+        for part in _parts(report)
+        for offence in (part.get("offences") or ())[:5]
     ]
-    return [o | {"record": o["record_id"] or f"row {o['row'] + 1}"} for o in found]
 
 
-def _private(report: Report) -> Any:
+def _private(report: Report) -> Rows:
     rows = [{"kind": kind, "n": part["failed"], "of": part["n"]} for kind, part in report["personal_data"].items()]
     if copies := report.get("contamination"):
         n = NotMeasured(copies["reason"]) if copies["value"] is None else copies["failed"]
@@ -219,198 +273,137 @@ def _private(report: Report) -> Any:
 # worth, and classifiers
 
 
-def _why(report: Report, key: str, other: str = "there is nothing to measure") -> NotMeasured:
-    missing = report.get("not_measured") or {}
-    return NotMeasured(str(missing.get(key) or missing.get("scorecard") or other))
-
-
-def _equivalent(worth: Report | None) -> Report | None:
-    return worth and {"estimate": worth["k"], "low": worth["low"], "high": worth["high"]}
-
-
 def _real_examples(card: Report) -> Part:
     of = {s["title"]: s for s in card["students"] if s.get("k_shots")}
     if not of:
         return _why(card, "k_shots")
     curves = {title: [(shot["k"], shot["accuracy"]) for shot in s["k_shots"]] for title, s in of.items()}
-    last = max(x for curve in curves.values() for x, _ in curve)
-    worth = {title: None if s["beats_floor"] is False else _equivalent(s["equivalence"]) for title, s in of.items()}
-    marks: dict[str, tuple[Any, Any]] = {
-        f"this dataset, {title}": (worth[title] if at(worth[title], "estimate") else last, s["accuracy"])
+    worth = {
+        title: {"estimate": s["equivalence"]["k"], "low": s["equivalence"]["low"], "high": s["equivalence"]["high"]}
         for title, s in of.items()
+        if s["beats_floor"] is not False and at(s, "equivalence.k") is not None
     }
-    title = max(of, key=lambda t: of[t]["accuracy"]["estimate"])
-    said = f"{title}: accuracy {interval_text(of[title]['accuracy'])}"
-    if of[title]["beats_floor"] is False:
+    last = max(k for curve in curves.values() for k, _ in curve)
+    first = max(of, key=lambda title: _accuracy(of[title]))
+    said = f"{first}: accuracy {interval_text(of[first]['accuracy'])}"
+    if of[first]["beats_floor"] is False:
         said += ", no more than the label names alone"
-    elif at(worth[title], "estimate") is not None:
-        said = f"Worth {interval_text(worth[title], ',.1f')} real labelled examples per label ({title})"
-    n = of[title]["accuracy"].get("n")
+    elif first in worth:
+        said = f"Worth {interval_text(worth[first], ',.1f')} real labelled examples per label ({first})"
+    floors = {
+        f"label names alone {s['floor']['estimate']:.2f}": s["floor"]["estimate"] for s in of.values() if s["floor"]
+    }
     return charts.lines(
         curves, title=said, x="real labelled examples per label", y="accuracy on real data", log=True, ticks=True,
-        marks=marks, levels={f"label names alone {floor:.2f}": floor for s in of.values() if (floor := at(s, "floor.estimate")) is not None},
-        subtitle=f"accuracy on {n:,} real utterances with 95 % interval; diamonds: this dataset" if n else "",
+        levels=floors, marks={f"this dataset, {title}": (worth.get(title, last), s["accuracy"]) for title, s in of.items()},
+        subtitle=f"accuracy on {of[first]['accuracy']['n']:,} real utterances with 95 % interval; diamonds: this dataset",
     )  # fmt: skip
 
 
-def _worth(card: Report) -> Any:
+def _worth(card: Report) -> Rows:
     told, none = {True: "yes", False: "no", None: "can't be told"}, _why(card, "equivalence")
     return [
         s | {"more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)} for s in card["students"]
     ]
 
 
-def _gains(card: Report) -> Any:
+def _gains(card: Report) -> Rows:
     return [gain | {"title": s["title"]} for s in card["students"] for gain in s["gains"]]
 
 
-def _growth(curves: Mapping[str, Sequence[Report]], unit: str) -> Part:
-    name, rows = max(curves.items(), key=lambda item: float(item[1][-1]["accuracy"]["estimate"]))
-    end = f"{rows[-1]['records']:,} {unit}"
-    title = f"{name}: accuracy {interval_text(rows[-1]['accuracy'])} with {end}"
-    if gain := rows[-1].get("gain"):
+def _growth(report: Report) -> Part:
+    """The learning curve of a classifier, or of every learner of a scorecard."""
+    given = {s["title"]: s["learning_curve"] for s in report.get("students", ())} or {
+        report.get("chosen"): report.get("learning_curve")
+    }
+    curves = {str(who): curve for who, curve in given.items() if curve}
+    if not curves:
+        return _why(report, "scorecard", "learning_curve is empty")
+    name, rows = max(curves.items(), key=lambda item: _accuracy(item[1][-1]))
+    accuracy, gain = rows[-1]["accuracy"], rows[-1].get("gain")
+    title = f"{name}: accuracy {interval_text(accuracy)} with {rows[-1]['records']:,} records"
+    if gain:
         how = "rises" if gain["low"] > 0 else "falls" if gain["high"] < 0 else "can't be told from the step before"
-        title = f"From {rows[-2]['records']:,} to {end} the accuracy of {name} {how}: {points(gain)} points"
-    found = {title: [(row["records"], row["accuracy"]) for row in one] for title, one in curves.items()}
-    n = rows[-1]["accuracy"].get("n")
-    below = f"tested on {n:,}, 95 % interval" if n else ""
-    return charts.lines(found, title=title, x=unit, y="accuracy", log=True, ticks=True, subtitle=below)
+        step = f"From {rows[-2]['records']:,} to {rows[-1]['records']:,} records"
+        title = f"{step} the accuracy of {name} {how}: {points(gain)} points"
+    found = {who: [(row["records"], row["accuracy"]) for row in curve] for who, curve in curves.items()}
+    below = f"tested on {accuracy['n']:,}, 95 % interval"
+    return charts.lines(found, title=title, x="records learned from", y="accuracy", log=True, ticks=True, subtitle=below)  # fmt: skip
 
 
-def _learning(card: Report) -> Part:
-    curves = {s["title"]: s["learning_curve"] for s in card["students"] if s["learning_curve"]}
-    return _growth(curves, "synthetic records") if curves else _why(card, "scorecard")
+def _exam(report: Report) -> tuple[Report, str]:
+    """Where a classifier, or the best learner of a scorecard, was examined, on real data if it was; and who that is."""
+    if "students" in report:
+        found = best(report) or {"title": "", "confusions": ()}
+        return found, found["title"]
+    return report.get("reference") or report["evaluation"], report["chosen"]
 
 
-def _exam(report: Report) -> Report:
-    found: Report = report.get("reference") or report["evaluation"]
-    return found
+def _hardest(report: Report) -> Rows:
+    """Recall by label, lowest first."""
+    exam, who = _exam(report)
+    labels = next((exam[key] for key in ("per_label", "per_intent", "labels", "intents") if exam.get(key)), ())
+    rows = [
+        {"who": who, "name": named(row)[0], "value": row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}}
+        for row in labels
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: (row["value"]["estimate"], row["name"]))[:12]
 
 
-def _labels(report: Report, who: str) -> Part:
-    """Recall by label, lowest first, from rows of labels with their recall."""
-    rows = report.get("per_label") or report.get("per_intent") or report.get("labels") or report.get("intents") or ()
-    found = [(named(row)[0], row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}) for row in rows]  # fmt: skip
-    found.sort(key=lambda item: (item[1]["estimate"], item[0]))
-    if not found:
-        return NotMeasured("nothing was recognised")
-    name, recall = found[0]
-    title = f"{who}: recall by label, lowest first: {name} {interval_text(recall)} of {recall['n']:,}"
-    below = f"the lowest {min(12, len(found))} of {len(found)} labels, 95 % interval"
-    shown = [{"name": name, "value": recall} for name, recall in found[:12]]
-    return charts.dots(shown, title=title, axis="recall", subtitle=below)
+def _mixed_up(report: Report) -> Any:
+    exam, who = _exam(report)
+    if not who:
+        return _why(report, "scorecard")
+    return [{"who": who, "true": named(pair)[0], "predicted": named(pair)[1], **pair} for pair in exam["confusions"]]
 
 
-def _mixed_up(report: Report, who: str) -> Part:
-    labels = report.get("per_label") or report.get("per_intent") or ()
-    of = {named(row)[0]: at(row, "recall.n") for row in labels}
-    rows = [dict(zip(("label", "taken for"), named(c)[:2], strict=True)) | {"times": c["count"], "of": c.get("n") or of.get(named(c)[0])} for c in report["confusions"]]  # fmt: skip
-    return table(rows[:10], caption=f"What {who} mixes up most") if rows else "Nothing is mixed up."
+def _candidates(report: Report) -> Rows:
+    return [c | {"value": c["interval"] or c["score"]} for c in report["candidates"]]
 
 
-def _of_best(draw: Callable[[Report, str], Part]) -> Callable[[Report], Part]:
-    def drawn(card: Report) -> Part:
-        found = best(card)
-        return _why(card, "scorecard") if found is None else draw(found, str(found["title"]))
-
-    return drawn
-
-
-def _candidates(report: Report) -> Part:
-    if not report["candidates"]:
-        return "One candidate: there was nothing to choose."
-    first, metric = report["candidates"][0], str(report["config"]["metric"]).replace("f1_macro", "macro-F1")
-    rows = [{"name": c["candidate"], "value": c["interval"] or c["score"]} for c in report["candidates"]]
-    title = f"Chosen: {first['candidate']} ({metric} {interval_text(first['interval'] or first['score'])})"
-    n = f", n = {first['interval']['n']:,}" if first["interval"] else ""
-    return charts.dots(rows, title=title, axis=f"{metric} ({first['measured_on']}{n})")
-
-
-def _chosen(report: Report) -> Part:
-    many = f", chosen from {len(report['candidates'])} candidates," if report["candidates"] else ""
-    return f"{report['chosen']}{many} learned from {report['n_train']:,} messages."
-
-
-def _results(report: Report) -> Any:
+def _results(report: Report) -> Rows:
     held_out, real = report["evaluation"], report["reference"]
-    by_language = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
-    rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in by_language.items()]
+    languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
+    rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in languages.items()]
     why = NotMeasured((report.get("not_measured") or {}).get("reference", "no reference"))
     on_real = real | {"name": f"real: {real['name']}"} if real else {"name": "real", "accuracy": why}
     return [held_out | {"name": "held out"}, *rows, on_real]
 
 
-def _heat(report: Report) -> Part:
-    exam = _exam(report)
-    pairs = {tuple(named(c)[:2]): c["count"] for c in exam["confusions"]}
-    recalls = {named(row)[0]: row["recall"] for row in exam.get("per_label") or exam["per_intent"]}
-    if not pairs:
-        return "No label is taken for another."
-    kept = set(list(dict.fromkeys(name for pair in sorted(pairs, key=lambda p: -pairs[p]) for name in pair))[:20])
-    cells = {(name, name): r["estimate"] for name, r in sorted(recalls.items()) if name in kept}
-    cells |= {(a, b): n / recalls[a]["n"] for (a, b), n in pairs.items() if {a, b} <= kept}
-    (a, b), n = max(pairs.items(), key=lambda item: item[1])
-    below = (
-        f"the {len(kept)} of {len(recalls)} labels in the most frequent confusions" if len(kept) < len(recalls) else ""
-    )
-    title = f"Most often: {a} taken for {b} ({n} of {recalls[a]['n']})"
-    return charts.heat(cells, title=title, subtitle=below, measure="share of the true label", x="predicted", y="true")
-
-
 def _calibration(report: Report) -> Part:
-    exam = _exam(report)
+    exam = report.get("reference") or report["evaluation"]
     bins = [b for b in exam["reliability"] if b["accuracy"]["n"]]
     n = sum(b["accuracy"]["n"] for b in bins) or 1
-    says, low, high = sum(b["confidence"] * b["accuracy"]["n"] for b in bins) / n, *ends(exam["accuracy"])[1:]
-    how = "surer than it is right" if says > high else "less sure than it is right" if says < low else "as sure as it is right, as far as can be told"  # fmt: skip
-    curves: dict[str, Any] = {"classifier": [(b["confidence"], b["accuracy"]) for b in bins], "as sure as right": [(0, 0), (1, 1)]}  # fmt: skip
-    return charts.lines(
-        curves, title=f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}",
-        x="confidence", y="accuracy", looks={"as sure as right": {"mode": "lines", "line": {"color": LINE, "dash": "dash"}}},
-        xaxis={"range": [-0.02, 1.02], "tickformat": ".0%"}, yaxis={"range": [-0.02, 1.02], "tickformat": ".0%"},
-    )  # fmt: skip
-
-
-def _training_growth(report: Report) -> Part:
-    curve = report["learning_curve"]
-    return _growth({report["chosen"]: curve}, "messages") if curve else NotMeasured("learning_curve is empty")
+    says, (_, low, high) = sum(b["confidence"] * b["accuracy"]["n"] for b in bins) / n, ends(exam["accuracy"])
+    how = "as sure as it is right, as far as can be told"
+    if not low <= says <= high:
+        how = "surer than it is right" if says > high else "less sure than it is right"
+    title = f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}"
+    right: list[tuple[float, Any]] = [(0, 0), (1, 1)]
+    curves = {"classifier": [(b["confidence"], b["accuracy"]) for b in bins], "as sure as right": right}
+    return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
 
 
 # judge
 
 
-def _judged(report: Report) -> Part:
-    if not report["criteria"]:
-        return NotMeasured(str(report["not_measured"].get("criteria", "nothing was judged")))
-    counts = {
-        c["name"].replace("_", " "): {f"score {s}": n for s, n in c["counts"].items()} for c in report["criteria"]
-    }
-    title = f"{report['model']} gives {interval_text(report['overall'])} of 5 on average (n = {report['judged']:,})"
-    return charts.stack(counts, title=title, unit="records judged")
-
-
-def _kappa(agreement: Report) -> str:
-    said = interval_text(agreement["kappa"]) if agreement["kappa"] else str(agreement["reading"])
-    return f"{agreement['rater']}: {said}" if agreement["rater"] else said
-
-
-def _means(report: Report) -> Any:
+def _means(report: Report) -> Rows:
+    told: dict[str, Any] = {}
+    for a in report["agreement"]:
+        said = interval_text(a["kappa"]) if a["kappa"] else a["reading"]
+        told.setdefault(a["name"], []).append(f"{a['rater']}: {said}" if a["rater"] else said)
     none = NotMeasured(report["not_measured"].get("agreement", "no human labels for it"))
-    told = {
-        c["name"]: "; ".join(_kappa(a) for a in report["agreement"] if a["name"] == c["name"])
-        for c in report["criteria"]
-    }
-    return [c | {"kappa": told[c["name"]] or none} for c in report["criteria"]]
+    return [c | {"kappa": "; ".join(told[c["name"]]) if c["name"] in told else none} for c in report["criteria"]]
 
 
 def _trust(report: Report) -> Part:
-    unread = ", ".join(f"{why}: {n:,}" for why, n in report["not_judged"].items())
+    unread = ", ".join(f"{why}: {n:,}" for why, n in report["not_judged"].items()) or "all were read"
     control = report["control"]
     rows: dict[str, object] = {
-        "answers that count": f"{report['judged']:,} of {report['sample']:,}; {unread or 'all were read'}",
+        "answers that count": f"{report['judged']:,} of {report['sample']:,}; {unread}",
         "control": control["reading"] if control else NotMeasured(report["not_measured"]["control"]),
     }
-    rows |= {f"{a['rater'] or 'people'}, {a['name'].replace('_', ' ')} (n = {a['n']:,})": a["reading"] for a in report["agreement"]}  # fmt: skip
+    rows |= {f"{a['rater'] or 'people'}, {_spoken(a['name'])} (n = {a['n']:,})": a["reading"] for a in report["agreement"]}  # fmt: skip
     rows |= {f"caveat {i}": caveat for i, caveat in enumerate(report["caveats"], 1)}
     return facts(rows, caption="How far to trust it")
 
@@ -418,33 +411,26 @@ def _trust(report: Report) -> Part:
 # balance
 
 
-def _findings(report: Report) -> Part:
-    rows = [f for f in report["findings"] if f["severity"] != "none"]
-    none = len(report["findings"]) - len(rows)
-    columns: dict[str, Any] = {
-        "severity": "severity",
-        "what": "sentence",
-        "what to do": lambda f: f["recommendation"] or "nothing",
-    }
-    if not rows:
-        return (
-            f"All {none} checks are within what chance allows."
-            if none
-            else NotMeasured("nothing to hold against a plan")
-        )
-    return table(rows, columns, caption=f"Findings, worst first ({none} more checks found nothing)", limit=15)
+def _findings(report: Report) -> Any:
+    none = sum(finding["severity"] == "none" for finding in report["findings"])
+    if not report["findings"]:
+        return NotMeasured("nothing to hold against a plan")
+    if none == len(report["findings"]):
+        return f"All {none} checks are within what chance allows."
+    return [f | {"todo": f["recommendation"] or "nothing"} for f in report["findings"] if f["severity"] != "none"]
 
 
 def _targets(report: Report) -> list[Part]:
     drawn: list[Part] = []
     for fit in (fit for fit in report["fits"] if len(fit["target"]) <= 20):
-        rows = [
-            {"name": value, "target": fit["target"].get(value), "value": dict(zip(("low", "high"), fit["intervals"].get(value, (None, None)), strict=True)) | {"estimate": fit["observed"].get(value, 0) / (fit["n"] or 1)}}
-            for value in dict.fromkeys([*fit["target"], *fit["observed"]])
-        ]  # fmt: skip
+        rows = []
+        for value in dict.fromkeys([*fit["target"], *fit["observed"]]):
+            low, high = fit["intervals"].get(value, (None, None))
+            share = {"estimate": fit["observed"].get(value, 0) / (fit["n"] or 1), "low": low, "high": high}
+            rows.append({"name": value, "target": fit["target"].get(value), "value": share})
         reach = max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
         said = "no deviation proven" if fit["severity"] == "none" else f"{fit['severity']} deviation"
-        title = f"{fit['attribute'].replace('_', ' ').capitalize()}: {said} from its target (n = {fit['n']:,})"
+        title = f"{_spoken(fit['attribute']).capitalize()}: {said} from its target (n = {fit['n']:,})"
         drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%"))
     return drawn
 
@@ -453,14 +439,9 @@ def _coverage(report: Report) -> Any:
     return [report["coverage"]] if report["coverage"] else _why(report, "coverage", "the dataset has no targets")
 
 
-def _associations(report: Report) -> Part:
-    pairs = {tuple(a["attributes"]): a["v"] for a in report["associations"] if a["within"] is None}
-    if not pairs:
-        return NotMeasured("there are no two attributes to compare")
-    cells = {key: v["estimate"] for (a, b), v in pairs.items() for key in ((a, b), (b, a))}
-    (a, b), v = max(pairs.items(), key=lambda item: item[1]["estimate"])
-    title = f"Of {len(pairs)} pairs, {a} and {b} go together most: Cramér's V {interval_text(v)} (n = {v['n']:,})"
-    return charts.heat(cells, title=title, measure="Cramér's V")
+def _associations(report: Report) -> Rows:
+    pairs = sorted((a for a in report["associations"] if a["within"] is None), key=lambda a: -a["v"]["estimate"])
+    return [{"name": " and ".join(map(_spoken, a["attributes"])), "value": a["v"]} for a in pairs[:15]]
 
 
 def _appearances(report: Report) -> Any:
@@ -476,133 +457,51 @@ def _teachers(manifest: Report) -> Part:
 # examples of a teacher
 
 
-def _thresholds(report: Report) -> Part:
-    rows, chosen = report["thresholds"], report["min_score"]
-    n, most = rows[0]["answers"], rows[-1]["accepted"]
-    curve = {"accepted": [(row["min_score"], row["accepted"] / max(n, 1)) for row in rows]}
-    mark = [] if chosen is None else [
-        {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": chosen, "x1": chosen, "line": {"color": MUTED, "dash": "dot"}}
-    ]  # fmt: skip
-    return charts.lines(
-        curve, title=f"{most:,} of {n:,} answers reach the full score", x="minimum score", y="share of answers accepted",
-        subtitle="" if chosen is None else f"dotted: the minimum that was asked for, {chosen:g}", shapes=mark,
-        looks={"accepted": {"line": {"color": BLUE, "shape": "hv"}}}, yaxis={"range": [0, 1.08], "tickformat": ".0%"},
-    )  # fmt: skip
+def _score_parts(report: Report) -> Rows:
+    return [{"name": _spoken(name), "value": mean} for name, mean in report["scores"]["parts"].items()]
 
 
-def _score_parts(report: Report) -> Part:
-    scores = report["scores"]
-    rows = [{"name": name.replace("_", " "), "value": mean} for name, mean in scores["parts"].items()]
-    title = "Nothing measured" if scores["mean"] is None else (
-        f"Mean score {scores['mean']:.2f}, {scores['valid']:.0%} meet the schema (n = {report['records']:,})"
-    )  # fmt: skip
-    return charts.dots(rows, title=title, axis="mean over the examples")
-
-
-def _audit(report: Report) -> Part:
-    audit = report["audit"]
-    if not audit["kinds"]:
-        return bullets([f"{audit['records']:,} records, no issue."])
-    mended = Counter(issue["kind"] for issue in audit["issues"] if issue["mechanical"])
-    first = {issue["kind"]: issue for issue in reversed(audit["issues"])}
-    rows = [
-        {"kind": kind.replace("_", " "), "issues": n,
-         "repaired by": "fix" if mended[kind] == n else "fix, in part" if mended[kind] else "a person",
-         "for example": f"row {first[kind]['row']}: {first[kind]['message']}" if kind in first else ""}
-        for kind, n in audit["kinds"].items()
-    ]  # fmt: skip
-    caption = f"{audit['records_with_issues']:,} of {audit['records']:,} records have issues"
-    return table(rows, caption=caption, limit=15)
+def _audit(report: Report) -> Rows:
+    issues = report["audit"]["issues"]
+    mended = Counter(issue["kind"] for issue in issues if issue["mechanical"])
+    first = {issue["kind"]: f"row {issue['row']}: {issue['message']}" for issue in reversed(issues)}
+    kinds = report["audit"]["kinds"].items()
+    return [{"kind": kind, "n": n, "mended": mended[kind], "first": first.get(kind)} for kind, n in kinds]
 
 
 # students
 
 
-def _in_bounds(value: Report) -> dict[str, Any]:
-    """The interval of a score, which can't leave 0 to 1."""
-    return {"estimate": value["estimate"], "low": max(value["low"], 0.0), "high": min(value["high"], 1.0)}
-
-
-def _arms(report: Report) -> Part:
-    rows = [{"name": c["name"], "value": c["score"]} for c in report["cards"]]
-    rows += [{"name": "the teacher's answers", "value": t, "colour": GREY} for t in [report.get("teacher")] if t]
-    axis = f"role score (95 % interval over {report['cards'][0]['score']['n']} groups of concepts)"
-    return charts.dots(rows, title=report["verdict"], axis=axis)
-
-
-def _forest(report: Report) -> Part:
-    colours = {"better": GREEN, "better but small": GREEN, "worse": RED, "equivalent": BLUE}
-    rows = [
-        {"name": f"{p['a']} − {p['b']}", "value": {end: 100 * p["difference"][end] for end in ("estimate", "low", "high")},
-         "colour": colours.get(p["verdict"], MUTED), "note": f"{points(p['difference'])}: {p['verdict']}"}
-        for p in report["pairs"]
-    ]  # fmt: skip
-    margin = 100 * report["margin"]
-    below = f"difference in points with 95 % interval; within the grey band (± {margin:g}) it would not matter"
-    return charts.dots(rows, title=report["verdict"], axis="points", subtitle=below, span=None, band=margin)
-
-
 def _arm_parts(report: Report) -> Part:
     none, cards = NotMeasured("no answer has it"), report["cards"]
-    names = dict.fromkeys(name for c in cards for name in c["parts"])
-    rows = [{"part": n.replace("_", " "), **{c["name"]: none if c["parts"].get(n) is None else c["parts"][n] for c in cards}} for n in names]  # fmt: skip
-    formats = {c["name"]: ".2f" for c in cards}
+    names = dict.fromkeys(name for card in cards for name in card["parts"])
+    rows = [
+        {"part": _spoken(name)} | {card["name"]: none if (mean := card["parts"].get(name)) is None else mean for card in cards}
+        for name in names
+    ]  # fmt: skip
+    formats = {card["name"]: ".2f" for card in cards}
     return table(rows, caption="Mean of each part, and of what is measured beside it (1 is best)", formats=formats)
 
 
 def _worst_answers(report: Report) -> list[Part]:
     shown: list[Part] = []
     for item in report["worst"][:1]:
-        answers = {
-            f"{name}: {a['score']:.2f}. {'; '.join(a['problems'])}": a["text"] for name, a in item["answers"].items()
-        }
-        answers = {"the teacher": item["teacher"]} | answers
+        answers = {"the teacher": item["teacher"]}
+        for name, answer in item["answers"].items():
+            answers[f"{name}: {answer['score']:.2f}. {'; '.join(answer['problems'])}"] = answer["text"]
         shown.append(side_by_side([list(answers.values())], list(answers), above=item["question"]))
     return shown
 
 
-def _speed(report: Report) -> Part:
-    timed = [c for c in report["cards"] if c["seconds_per_answer"]]
-    if not timed:
-        return NotMeasured("no answer was timed")
-    colour = {c["name"]: GREEN if c["name"] == report["picked"] else BLUE for c in timed}
-    looks = {name: {"mode": "markers", "marker": {"size": 11, "color": c}} for name, c in colour.items()}
-    return charts.lines(
-        {c["name"]: [(c["seconds_per_answer"], c["score"])] for c in timed}, title=report["verdict"], looks=looks,
-        x="seconds an answer", y="role score", levels={f"asked for: {report['threshold']:.2f}": report["threshold"]},
-        xaxis={"rangemode": "tozero"}, yaxis={"range": [-0.03, 1.03]},
-    )  # fmt: skip
+def _lessons(info: Report) -> Any:
+    """With the epoch before training and the one that was kept."""
+    doubt = "; a smoke run, not a result" if info["smoke"] else ""
+    return {**info, "kept": info["epochs"][info["best_epoch"]], "doubt": doubt}
 
 
-def _losses(info: Report) -> Part:
-    steps, epochs = info["steps"], info["epochs"]
-    before, after = epochs[0]["validation_loss"], epochs[info["best_epoch"]]["validation_loss"]
-    curves = {"training": [(s["step"], s["loss"]) for s in steps]}
-    curves["validation"] = [(epoch["step"], epoch["validation_loss"]) for epoch in epochs]
-    return charts.lines(
-        curves, title=f"Loss on validation: {before:.2f} before training, {after:.2f} after", x="step", y="loss",
-        subtitle="per response token; unseen concepts" + _not_a_result(info), xaxis={"rangemode": "tozero"},
-        yaxis={"rangemode": "tozero"}, looks={"training": {"mode": "lines", "line": {"color": GREY, "width": 2}}},
-    )  # fmt: skip
-
-
-def _epochs(info: Report) -> Part:
-    epochs, kept = info["epochs"], info["best_epoch"]
-    if epochs[0]["score"] is None:
-        return NotMeasured("no validation example was answered: set examine above 0")
-    keys = {"score of the task": "score", "share in the right form": "valid"}
-    curves = {name: [(epoch["epoch"], epoch[key]) for epoch in epochs] for name, key in keys.items()}
-    n, before, after = len(epochs[0]["answers"]), epochs[0]["score"], epochs[kept]["score"]
-    return charts.lines(
-        curves | {"kept": [(kept, after)]}, title=f"Score on {n} unseen concepts: {before:.2f} before, {after:.2f} after",
-        subtitle="free answers, nothing holds them to the form" + _not_a_result(info), x="epoch", y="score", ticks=True,
-        looks={"kept": {"mode": "markers", "marker": {"symbol": "circle-open", "size": 16, "color": RED}}},
-        yaxis={"range": [-0.03, 1.05]},
-    )  # fmt: skip
-
-
-def _not_a_result(info: Report) -> str:
-    return "; a smoke run, not a result" if info["smoke"] else ""
+def _scored(info: Report) -> Any:
+    found = _lessons(info)
+    return found if found["kept"]["answers"] else NotMeasured("no validation example was answered: set examine above 0")
 
 
 def _before_and_after(info: Report) -> list[Part]:
@@ -614,80 +513,19 @@ def _before_and_after(info: Report) -> list[Part]:
     return shown or [NotMeasured("no validation example was answered: examine was 0")]
 
 
-def _export(report: Report) -> Any:
+def _export(report: Report) -> Rows:
     measured, files = ({each["form"]: each for each in report[of]} for of in ("gates", "files"))
     why = {"score": NotMeasured(report["not_measured"].get("gate", "it was not asked"))}
-    forms = dict.fromkeys([*measured, *files])
-    return [{"form": form, "bytes": at(files.get(form), "bytes"), **measured.get(form, why)} for form in forms]
-
-
-def _tokens(report: Report) -> Part:
-    if not (parity := report.get("parity")):
-        return NotMeasured("tokens were not compared")
-    return f"{parity['differing_count']:,} of {parity['n']:,} texts become other tokens than in training."
-
-
-# prompts
-
-
-def _race(report: Report) -> Part:
-    rungs, winner = report["rungs"], report["winner"]
-    names = list(dict.fromkeys(name for rung in rungs for name in rung["scores"]))
-    names.sort(key=lambda name: (name == winner, name == "default"))  # what matters is drawn last, on top
-    curves: dict[str, Any] = {}
-    looks: dict[str, Any] = {}
-    for name in names:
-        run = [(i, rung["scores"][name]) for i, rung in enumerate(rungs) if name in rung["scores"]]
-        ours = name in (winner, "default")
-        curves[name] = run if ours else [(i, ends(score)[0]) for i, score in run]
-        colour = BLUE if name == winner else INK if ours else GREY
-        looks[name] = {
-            "line": {"color": colour, "width": 2.5 if ours else 1},
-            "marker": {"color": colour},
-            "showlegend": ours,
-        }
-    found = (report.get("compared") or {}).get(winner)
-    said = "the task's own prompt is first" if winner == "default" else f"{winner} is first"
-    if found:
-        said += f"; against the task's own prompt: {points(found['difference'])} points, {found['verdict']}"
-    ticks = {"tickvals": list(range(len(rungs))), "ticktext": [f"{rung['items']:,}" for rung in rungs]}
-    return charts.lines(
-        curves, title=f"{len(names)} prompts race, {said}", x="validation questions, the same for all", y="score",
-        looks=looks, xaxis=ticks, yaxis={"range": [-0.03, 1.03]}, subtitle="grey: other prompts; bands: 95 % interval",
-    )  # fmt: skip
-
-
-def _on_test(report: Report) -> Part:
-    labels = {report["chosen"]: "chosen prompt", "default": "task's own prompt", "difference": "gain"}
-    rows = [
-        {"": labels[name], "score on test": value, "questions": value["n"]} for name, value in report["test"].items()
-    ]
-    return table(rows, caption=f"Test, look number {report['looks']}")
-
-
-# two datasets
-
-
-def _pair_scores(report: Report) -> Part:
-    found = {n.removesuffix(".value"): pair for n, pair in report["quality"].items() if n.endswith(".value")}
-    rows = [{"name": n, "of": report[f"name_{side}"], "value": pair[i]} for n, pair in found.items() for i, side in enumerate("ab")]  # fmt: skip
-    said = "; ".join(f"{n} {' and '.join('–' if v is None else f'{v:.2f}' for v in pair)}" for n, pair in found.items())
-    return charts.dots(rows, title=said or "Nothing was measured", axis="score, 1 is best")
-
-
-def _pair_sizes(report: Report) -> Part:
-    kept = report["sizes"] | {n: pair for n, pair in report["quality"].items() if n == "overall"}
-    return table([{"": n, report["name_a"]: a, report["name_b"]: b} for n, (a, b) in kept.items()], caption="Sizes")
-
-
-def _pair_worth(report: Report) -> Any:
-    a, b = report["name_a"], report["name_b"]
     return [
-        w | {"verdict": w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is")} for w in report["worth"]
+        {"form": form, "bytes": files.get(form, {}).get("bytes"), **measured.get(form, why)}
+        for form in dict.fromkeys([*measured, *files])
     ]
 
 
-def _prompts(report: Report) -> Any:
+# prompts, and two datasets
+
+
+def _prompts(report: Report) -> Rows:
     last = {name: rung for rung in report["rungs"] for name in rung["scores"]}
     rows = [
         c | {"items": rung["items"], "score": rung["scores"][c["name"]], "difference": rung["differences"].get(c["name"])}
@@ -696,41 +534,52 @@ def _prompts(report: Report) -> Any:
     return sorted(rows, key=lambda row: -row["items"])
 
 
+def _on_test(report: Report) -> Rows:
+    labels = {report["chosen"]: "chosen prompt", "default": "task's own prompt", "difference": "gain"}
+    return [{"who": labels[name], "score": value} for name, value in report["test"].items()]
+
+
+def _pair_sizes(report: Report) -> Part:
+    rows = [{"": name.removesuffix(".value"), report["name_a"]: a, report["name_b"]: b} for name, (a, b) in (report["sizes"] | report["quality"]).items()]  # fmt: skip
+    return table(rows, caption="Sizes and scores")
+
+
+def _pair_worth(report: Report) -> Rows:
+    a, b = report["name_a"], report["name_b"]
+    return [
+        w | {"verdict": w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is")} for w in report["worth"]
+    ]
+
+
+def _bounded(value: Report) -> dict[str, Any]:
+    """The interval of a score, which can't leave 0 to 1."""
+    return {"estimate": value["estimate"], "low": max(value["low"], 0.0), "high": min(value["high"], 1.0)}
+
+
 HOW: dict[str, Callable[[Any], Any]] = {
-    "points": points, "bounded": _in_bounds, "count": len, "words": lambda text: text.replace("_", " "),
-    "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}",
-    "GiB": lambda n: f"{n / 2**30:.1f} GiB", "duration": duration, "half": lambda text: text[:16],
-    "smoke": lambda limits: f"smoke run: {', '.join(f'{k} {v}' for k, v in limits.items())}" if limits else "full run",
+    "points": points, "bounded": _bounded, "count": len, "words": _spoken, "duration": duration,
+    "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}", "GiB": lambda n: f"{n / 2**30:.1f} GiB",
+    "half": lambda text: text[:16],
+    "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run",
     "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
 }  # fmt: skip
 """Formats of ``views.yaml`` besides Python's own."""
 
-DRAW: dict[str, dict[str, Callable[[Report], Any]]] = {
-    "verdict": {"gates": _gates},
-    "scorecard": {
-        "real examples": _real_examples, "worth": _worth, "growth": _learning, "gains": _gains,
-        "hardest": _of_best(_labels), "mixed up": _of_best(_mixed_up),
-    },
-    "training": {
-        "chosen": _chosen, "results": _results, "candidates": _candidates, "heat": _heat, "calibration": _calibration,
-        "hardest": lambda r: _labels(_exam(r), r["chosen"]), "mixed up": lambda r: _mixed_up(_exam(r), r["chosen"]),
-        "growth": _training_growth,
-    },
-    "quality": {"scores": _quality, "parts": _parts, "offences": _offences, "personal data": _private},
-    "judge": {"scores": _judged, "means": _means, "trust": _trust},
-    "bias": {
-        "findings": _findings, "targets": _targets, "coverage": _coverage, "associations": _associations,
-        "appearances": _appearances,
-    },
-    "evaluation": {"forest": _forest, "scores": _arms, "parts": _arm_parts, "worst": _worst_answers},
-    "student": {"score": _epochs, "loss": _losses, "before and after": _before_and_after},
-    "export": {"gates": _export, "tokens": _tokens},
-    "benchmark": {"scores": _arms, "parts": _arm_parts, "speed": _speed},
-    "teaching": {"thresholds": _thresholds, "parts": _score_parts, "audit": _audit,
-                 "splits": lambda r: table(r["splits"], caption="Splits (like products stay together in one of them)")},
-    "manifest": {"teachers": _teachers},
-    "search": {"race": _race, "prompts": _prompts, "test": _on_test},
-    "comparison": {"scores": _pair_scores, "sizes": _pair_sizes, "worth": _pair_worth},
+DRAW: dict[str, Callable[[Report], Any]] = {
+    "verdict.gates": _gates,
+    "scorecard.real examples": _real_examples, "scorecard.worth": _worth, "scorecard.gains": _gains,
+    "scorecard.growth": _growth, "scorecard.hardest": _hardest, "scorecard.mixed up": _mixed_up,
+    "training.candidates": _candidates, "training.results": _results, "training.calibration": _calibration,
+    "training.growth": _growth, "training.hardest": _hardest, "training.mixed up": _mixed_up,
+    "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private,
+    "judge.means": _means, "judge.trust": _trust,
+    "bias.findings": _findings, "bias.targets": _targets, "bias.coverage": _coverage,
+    "bias.associations": _associations, "bias.appearances": _appearances,
+    "evaluation.parts": _arm_parts, "evaluation.worst": _worst_answers, "benchmark.parts": _arm_parts,
+    "student.score": _scored, "student.loss": _lessons, "student.before and after": _before_and_after,
+    "export.gates": _export, "teaching.parts": _score_parts, "teaching.audit": _audit, "manifest.teachers": _teachers,
+    "search.prompts": _prompts, "search.test": _on_test,
+    "comparison.sizes": _pair_sizes, "comparison.worth": _pair_worth,
 }  # fmt: skip
 """What draws the views that are more than a table of the report's own rows; a list of rows becomes the table of ``views.yaml``."""
