@@ -23,7 +23,6 @@ MODULES = {
 COMMON = {"text", "language", "split", "category"}
 """Words that are a domain's column and much else: a column of Banking77's files, a kind of axis."""
 LEFT = {
-    "reporting/html.py": {"turns"},
     "training/evaluation.py": {"intent"},
     "training/models.py": {"intent"},
     "training/worth.py": {"intent"},

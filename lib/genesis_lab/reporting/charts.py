@@ -57,7 +57,7 @@ def dots(
         at, to = [row["target"] for row in aims], [figure_text(row["name"]) for row in aims]
         traces.append(go.Scatter(x=at, y=to, mode="markers", name="target", marker=tick))
     missing = dict.fromkeys(str(row["name"]) for row in rows if row not in measured)
-    below = "; ".join(filter(None, [subtitle, missing and f"not measured: {', '.join(missing)}"]))
+    below = "; ".join(filter(None, [subtitle, f"not measured: {', '.join(missing)}" if missing else ""]))
     reach = 1.08 * max([band, *(abs(end) for row in measured for end in ends(row["value"]) if end is not None)])
     drawn_rows = max(len(names), 2) * ((24 if len(names) <= 20 else 18) + 10 * (len(series) - 1))
     fig = figure(
@@ -181,9 +181,10 @@ def stack(parts: Mapping[str, Mapping[Any, float]], *, title: str, unit: str) ->
 
 
 def _error(values: Sequence[Any], colour: str = MUTED) -> dict[str, Any] | None:
-    bounds = [(value, value if low is None else low, value if high is None else high) for value, low, high in map(ends, values)]  # fmt: skip
-    if all(low == high for _, low, high in bounds):
+    bounds = [ends(value) for value in values]
+    up = [high - value if value is not None and high is not None else 0 for value, _, high in bounds]
+    down = [value - low if value is not None and low is not None else 0 for value, low, _ in bounds]
+    if not any(up + down):
         return None
-    up, down = [max(high - v, 0) for v, _, high in bounds], [max(v - low, 0) for v, low, _ in bounds]
     return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": colour, "array": up,
             "arrayminus": down}  # fmt: skip

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -27,7 +25,15 @@ Preview = Callable[[Any], Mapping[str, object]]
 _SLIDER_STEPS = 1_000
 """An integer range with more steps than this gets a number box: a slider could not hit a value."""
 _WIDE = {"width": "560px"}
-_STYLE = {"description_width": "170px"}
+
+
+class Field(NamedTuple):
+    """One field of a form: its widget, how to read it, the widgets that change it, and what it said at first."""
+
+    widget: Any
+    read: Callable[[], Any]
+    inputs: Sequence[Any]
+    first: Any
 
 
 class Form(Generic[Model]):
@@ -35,7 +41,7 @@ class Form(Generic[Model]):
 
     def __init__(self, config: Model) -> None:
         self._config = config
-        self._fields: dict[str, _Field] = {}
+        self._fields: dict[str, Field] = {}
         self.widget: w.VBox | None = None
         """What is shown; None where nobody watches."""
 
@@ -47,14 +53,12 @@ class Form(Generic[Model]):
         ------
         InvalidInput : what is chosen does not fit together; one sentence says what.
         """
-        if not self._fields:
-            return self._config
-        given = self._config.model_dump()
-        changed = {name: field.read() for name, field in self._fields.items() if field.touched}
+        read = {name: (field.read(), field.first) for name, field in self._fields.items()}
+        changed = {name: now for name, (now, first) in read.items() if now != first}
         if not changed:
             return self._config
         try:
-            return type(self._config).model_validate({**given, **changed})
+            return type(self._config).model_validate({**self._config.model_dump(), **changed})
         except ValidationError as error:
             raise InvalidInput(sentence(error)) from None
 
@@ -68,9 +72,9 @@ def form(
 ) -> Form[Model]:
     """Show `config` as a form; read ``form(config).value`` in a later cell.
 
-    An integer or a number with bounds becomes a slider (a box, where the range is wide), a `Literal` or enum a
-    dropdown, a set of names check boxes in groups with a search, shares that add up to 1 linked sliders, text and
-    paths a text box. Where nobody watches (see `frontend.viewer`) nothing is shown and `value` is `config` itself.
+    An integer with bounds becomes a slider (a box, where the range is wide), a `Literal` a dropdown, a set of names check
+    boxes in groups with a search, shares that add up to 1 sliders in proportion, text and paths a text box. Where nobody
+    watches (see `frontend.viewer`) nothing is shown and `value` is `config` itself.
 
     Parameters
     ----------
@@ -80,10 +84,9 @@ def form(
     preview : from a valid config to what to show below the form, for example a plan's counts, time and cost.
     """
     shown: Form[Model] = Form(config)
-    if viewer() != "notebook":
-        return shown
-    build(shown, choices=choices or {}, hide=set(hide), preview=preview)
-    display(shown.widget)
+    if viewer() == "notebook":
+        build(shown, choices=choices or {}, hide=set(hide), preview=preview)
+        display(shown.widget)
     return shown
 
 
@@ -94,15 +97,7 @@ def build(shown: Form[Model], *, choices: Mapping[str, Choices], hide: set[str],
     except ImportError:
         raise MissingDependency("ipywidgets", "A form", "pip install ipywidgets") from None
 
-    config, rows = shown._config, []
-    for name, info in type(config).model_fields.items():
-        if name in hide or info.annotation is SecretStr:
-            continue
-        field = _field(name, info, getattr(config, name), choices.get(name))
-        shown._fields[name] = field
-        label = w.HTML(_label(name, info), layout={"width": "640px", "margin": "8px 0 0 0"})
-        rows.append(w.VBox([label, field.widget]))
-    status = w.HTML()
+    config, rows, status = shown._config, [], w.HTML()
 
     def refresh(*_: object) -> None:
         try:
@@ -112,123 +107,89 @@ def build(shown: Form[Model], *, choices: Mapping[str, Choices], hide: set[str],
             return
         status.value = facts(preview(value), caption="Before anything runs").page if preview else ""
 
-    for field in shown._fields.values():
-        field.on_change(refresh)
+    for name, info in type(config).model_fields.items():
+        if name in hide or info.annotation is SecretStr:
+            continue
+        field = shown._fields[name] = _field(info, getattr(config, name), choices.get(name))
+        about = f' <span style="color:#5b6773">{escape(info.description)}</span>' if info.description else ""
+        label = f"<b>{escape(name.replace('_', ' '))}</b>{about}"
+        rows.append(w.VBox([w.HTML(label, layout={"width": "640px", "margin": "8px 0 0 0"}), field.widget]))
+        for each in field.inputs:
+            each.observe(refresh, names="value")
     refresh()
     shown.widget = w.VBox([*rows, status], layout={"max_width": "720px"})
 
 
-def rebalance(percents: Mapping[str, int], changed: str) -> dict[str, int]:
-    """Whole percents that add up to 100, with `changed` as it is and the others in their old proportions."""
-    others = {name: p for name, p in percents.items() if name != changed}
-    if not others:
-        return {changed: 100}
-    held = min(max(percents[changed], 0), 100)
-    left, total = 100 - held, sum(others.values())
-    exact = {name: left * p / total if total else left / len(others) for name, p in others.items()}
-    whole = {name: int(share) for name, share in exact.items()}
-    by_rest = sorted(others, key=lambda name: whole[name] - exact[name])
-    for name in by_rest[: left - sum(whole.values())]:
-        whole[name] += 1
-    return {name: held if name == changed else whole[name] for name in percents}
-
-
-class _Field:
-    """One field of a form: its widget, how to read it, and whether the user touched it."""
-
-    def __init__(self, widget: Any, read: Callable[[], Any], inputs: Sequence[Any]) -> None:
-        self.widget, self.read, self._inputs = widget, read, inputs
-        self.touched = False
-        self._listeners: list[Callable[[], None]] = []
-        self.quiet = False
-        for each in inputs:
-            each.observe(self.changed, names="value")
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        self._listeners.append(listener)
-
-    def changed(self, _: object) -> None:
-        self.touched = True
-        if not self.quiet:
-            for listener in self._listeners:
-                listener()
-
-
-def _field(name: str, info: FieldInfo, value: Any, choices: Choices | None) -> _Field:
+def _field(info: FieldInfo, value: Any, choices: Choices | None) -> Field:
     import ipywidgets as w
 
     kind, optional = _unwrapped(info.annotation)
-    origin = get_origin(kind)
-    if choices is None and origin in (tuple, list, set, frozenset):
-        choices = _literals(_unwrapped(next(iter(get_args(kind)), None))[0])
-    if origin in (tuple, list, set, frozenset) and choices is not None:
-        return _picker(value, choices)
+    origin, options = get_origin(kind), _literals(kind)
+    if origin in (tuple, list, set, frozenset):
+        choices = choices or _literals(_unwrapped(next(iter(get_args(kind)), None))[0])
+        if choices:
+            return _picker(value, choices)
     numbers = origin is dict and value and all(isinstance(v, int | float) for v in value.values())
     if numbers and abs(sum(value.values()) - 1) < 1e-6:
         return _shares(value)
-    options = _literals(kind)
-    if options is not None:
-        pairs = [("–", None), *((o, o) for o in options)] if optional else [(o, o) for o in options]
-        return _single(w.Dropdown(options=pairs, value=getattr(value, "value", value), layout=_WIDE))
+    if options:
+        none = [("–", None)] if optional else []
+        return _single(w.Dropdown(options=[*none, *((o, o) for o in options)], value=value, layout=_WIDE))
     if kind is bool:
         return _single(w.Checkbox(value=bool(value), description="yes", indent=False))
     if kind in (int, float) and not optional:
-        return _number(kind, info, value)
+        return _single(_number(kind, info, value))
     if kind in (str, Path, int, float):
         text = w.Text(value="" if value is None else str(value), layout=_WIDE, continuous_update=False)
-        return _Field(text, lambda: text.value.strip() or (None if optional else ""), [text])
-    return _Field(w.HTML(escape(cell_text(value))), lambda: value, [])
+        return _single(text, lambda: text.value.strip() or (None if optional else ""))
+    return Field(w.HTML(escape(cell_text(value))), lambda: value, (), value)
 
 
-def _number(kind: type, info: FieldInfo, value: Any) -> _Field:
+def _single(widget: Any, read: Callable[[], Any] | None = None) -> Field:
+    read = read or (lambda: widget.value)
+    return Field(widget, read, [widget], read())
+
+
+def _number(kind: type, info: FieldInfo, value: Any) -> Any:
     import ipywidgets as w
 
-    low = next((float(m.ge if isinstance(m, Ge) else m.gt) for m in info.metadata if isinstance(m, Ge | Gt)), None)  # type: ignore[arg-type]
-    high = next((float(m.le if isinstance(m, Le) else m.lt) for m in info.metadata if isinstance(m, Le | Lt)), None)  # type: ignore[arg-type]
-    if kind is int:
-        if low is None or high is None:
-            return _single(w.IntText(value=value, layout=_WIDE))
-        bounds = {"min": int(low), "max": int(high), "value": value, "layout": _WIDE}
-        return _single((w.IntSlider if high - low <= _SLIDER_STEPS else w.BoundedIntText)(**bounds))
-    if low is None or high is None:
-        return _single(w.FloatText(value=value, layout=_WIDE))
-    share = (low, high) == (0, 1)
-    step = 0.01 if share else (high - low) / 100
-    shape = {"readout_format": ".0%"} if share else {}
-    return _single(w.FloatSlider(min=low, max=high, step=step, value=value, layout=_WIDE, **shape))
+    sides = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}
+    bounds = ((side, getattr(m, name, None)) for name, side in sides.items() for m in info.metadata)
+    limits = {side: bound for side, bound in bounds if bound is not None}
+    if kind is float and limits == {"min": 0, "max": 1}:
+        return w.FloatSlider(value=value, min=0, max=1, step=0.01, readout_format=".0%", layout=_WIDE)
+    if kind is float or len(limits) < 2:
+        return (w.FloatText if kind is float else w.IntText)(value=value, layout=_WIDE)
+    box = w.IntSlider if limits["max"] - limits["min"] <= _SLIDER_STEPS else w.BoundedIntText
+    return box(value=value, layout=_WIDE, **limits)
 
 
-def _shares(value: Mapping[str, float]) -> _Field:
-    """Sliders in whole percents; moving one moves the others, so that they add up to 100."""
+def _shares(value: Mapping[str, float]) -> Field:
+    """Sliders in proportion: what is read is the part that each has of their sum."""
     import ipywidgets as w
 
-    start = rebalance({"": 0, **{k: round(100 * v) for k, v in value.items()}}, "")
+    style = {"description_width": "170px"}
     sliders = {
-        k: w.IntSlider(value=start[k], min=0, max=100, description=k.replace("_", " "), readout_format="d",
-                       style=_STYLE, layout=_WIDE)
-        for k in value
+        name: w.FloatSlider(value=100 * share, min=0, max=100, step=1, description=name.replace("_", " "),
+                            readout_format=".0f", style=style, layout=_WIDE)
+        for name, share in value.items()
     }  # fmt: skip
-    field = _Field(w.VBox(list(sliders.values())), lambda: {k: s.value / 100 for k, s in sliders.items()}, [])
-    moving, before = "", dict(start)
+    told = w.HTML()
 
-    def follow(name: str) -> None:
-        nonlocal moving, before
-        if field.quiet:
-            return
-        if name != moving:  # proportions are those from before this slider began to move, however far it goes
-            moving, before = name, {k: s.value for k, s in sliders.items()}
-        field.quiet = True
-        for other, percent in rebalance({**before, name: sliders[name].value}, name).items():
-            sliders[other].value = percent
-        field.quiet = False
+    def read() -> dict[str, float]:
+        total = sum(slider.value for slider in sliders.values()) or 1.0
+        return {name: slider.value / total for name, slider in sliders.items()}
 
-    for name, slider in sliders.items():
-        slider.observe(lambda _, name=name: follow(name), names="value")
-        slider.observe(field.changed, names="value")
-    return field
+    def tell(*_: object) -> None:
+        told.value = "so: " + ", ".join(f"{escape(name)} {share:.0%}" for name, share in read().items())
+
+    for slider in sliders.values():
+        slider.observe(tell, names="value")
+    tell()
+    return Field(w.VBox([*sliders.values(), told]), read, list(sliders.values()), read())
 
 
-def _picker(value: Iterable[str], choices: Choices) -> _Field:
+def _picker(value: Iterable[str], choices: Choices) -> Field:
     """Check boxes in groups, with a search and buttons for all and none. Nothing chosen reads as an empty tuple."""
     import ipywidgets as w
 
@@ -240,19 +201,17 @@ def _picker(value: Iterable[str], choices: Choices) -> _Field:
         for name in names
     }
     search, count = w.Text(placeholder="search", layout={"width": "240px"}), w.HTML()
-    field = _Field(w.VBox(), lambda: tuple(n for n, box in boxes.items() if box.value), list(boxes.values()))
 
     def found(names: Iterable[str]) -> list[str]:
         return [name for name in names if search.value.strip().lower().replace(" ", "_") in name.lower()]
 
-    def button(text: str, names: Iterable[str], on: Callable[[list[str]], bool]) -> Any:
+    def button(text: str, names: Iterable[str]) -> Any:
         def click(_: object) -> None:
             hits = found(names)
-            state, field.quiet = on(hits), True
-            for name in hits:
-                boxes[name].value = state
-            field.quiet = False
-            field.changed(None)
+            to = text == "choose all" or (text != "choose none" and not all(boxes[name].value for name in hits))
+            with count.hold_trait_notifications():  # told once, not box by box
+                for name in hits:
+                    boxes[name].value = to
 
         pressed = w.Button(description=text, layout={"width": "110px"})
         pressed.on_click(click)
@@ -260,37 +219,30 @@ def _picker(value: Iterable[str], choices: Choices) -> _Field:
 
     panels = {}
     for group, names in groups.items():
-        grid = w.HBox([boxes[n] for n in names], layout={"flex_flow": "row wrap"})
-        whole = button("all / none", names, lambda hits: not all(boxes[n].value for n in hits))
-        panels[group] = w.Accordion([w.VBox([whole, grid])]) if group else grid
+        grid = w.HBox([boxes[name] for name in names], layout={"flex_flow": "row wrap"})
+        panels[group] = w.Accordion([w.VBox([button("all / none", names), grid])]) if group else grid
 
-    def refresh(*_: object) -> None:
+    def tell(*_: object) -> None:
         for (group, panel), names in zip(panels.items(), groups.values(), strict=True):
             hits = found(names)
             for name in names:
                 boxes[name].layout.display = None if name in hits else "none"
             panel.layout.display = None if hits else "none"
             if group:
-                panel.titles = (f"{group} ({sum(boxes[n].value for n in names)}/{len(names)})",)
+                panel.titles = (f"{group} ({sum(boxes[name].value for name in names)}/{len(names)})",)
                 panel.selected_index = 0 if search.value.strip() else panel.selected_index
         picked = sum(box.value for box in boxes.values())
         count.value = f"{picked} of {len(boxes)} chosen" if picked else f"none chosen: all {len(boxes)}"
 
-    search.observe(refresh, names="value")
-    field.on_change(refresh)
-    refresh()
-    every = (button("choose all", boxes, lambda _: True), button("choose none", boxes, lambda _: False))
-    field.widget.children = [w.HBox([search, *every, count]), *panels.values()]
-    return field
+    for widget in (search, *boxes.values()):
+        widget.observe(tell, names="value")
+    tell()
+    bar = w.HBox([search, button("choose all", boxes), button("choose none", boxes), count])
 
+    def read() -> tuple[str, ...]:
+        return tuple(name for name, box in boxes.items() if box.value)
 
-def _single(widget: Any) -> _Field:
-    return _Field(widget, lambda: widget.value, [widget])
-
-
-def _label(name: str, info: FieldInfo) -> str:
-    about = f' <span style="color:#5b6773">{escape(info.description)}</span>' if info.description else ""
-    return f"<b>{escape(name.replace('_', ' '))}</b>{about}"
+    return Field(w.VBox([bar, *panels.values()]), read, [count], read())
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, bool]:
@@ -301,13 +253,8 @@ def _unwrapped(annotation: Any) -> tuple[Any, bool]:
         inner = [a for a in get_args(annotation) if a is not type(None)]
         if len(inner) == 1:
             return _unwrapped(inner[0])[0], len(inner) < len(get_args(annotation))
-        return annotation, False
     return annotation, False
 
 
-def _literals(kind: Any) -> list[Any] | None:
-    if get_origin(kind) is Literal:
-        return list(get_args(kind))
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return [member.value for member in kind]
-    return None
+def _literals(kind: Any) -> list[Any]:
+    return list(get_args(kind)) if get_origin(kind) is Literal else []

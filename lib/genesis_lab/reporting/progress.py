@@ -13,7 +13,7 @@ from genesis_lab.reporting.html import Html, escape
 _REDRAW_S = 0.2
 
 
-class progress:  # noqa: N801 - used like a function
+class progress:
     """Shows the progress of one stage: done of total, rate, time left, cost so far.
 
     ``with progress(plan.total, "Generating", unit="conversations") as bar: generate(…, on_progress=bar)``; call `advance`

@@ -12,16 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.reporting import charts
-from genesis_lab.reporting.html import (  # fmt: skip
-    Html,
-    NotMeasured,
-    cell_text,
-    ends,
-    facts,
-    interval_text,
-    side_by_side,
-    table,
-)
+from genesis_lab.reporting.html import Html, NotMeasured, cell_text, ends, facts, interval_text, side_by_side, table
 from genesis_lab.reporting.page import Part, Section
 from genesis_lab.reporting.progress import duration
 from genesis_lab.yamls import shipped
@@ -55,7 +46,13 @@ def view(kind: str, name: str, report: Report | None) -> Any:
 
 def _of_report(report: Report, how: Report) -> Any:
     if "rows" in how:
-        return _of_rows(report[how["rows"]], how, report)
+        rows = at(report, how["rows"])
+        if rows is None:
+            raise KeyError(how["rows"])
+        named_values = (
+            [{"name": name, "value": value} for name, value in rows.items()] if isinstance(rows, Mapping) else rows
+        )
+        return _of_rows(named_values, how, report)
     if "text" in how:
         return _filled(how["text"], report)
     if "facts" in how:
@@ -67,7 +64,7 @@ def _of_report(report: Report, how: Report) -> Any:
 
 
 def _of_rows(found: Sequence[Report], how: Report, report: Report) -> Any:
-    rows = [row for row in found if not row.get(how.get("unless"))]
+    rows = [row for row in found if not row.get(how.get("unless", ""))]
     if not rows and "why" in how:
         return _why(report, how["why"])
     if not rows:
@@ -95,8 +92,7 @@ def _filled(template: str, row: Report) -> Any:
         return at(row, alone[1])
 
     def text(found: re.Match[str]) -> str:
-        value = at(row, found[1])
-        return format(value, found[2]) if isinstance(value, str) else cell_text(value, found[2])
+        return cell_text(_shown(at(row, found[1]), found[2]))
 
     return _PATH.sub(text, template)
 
@@ -109,7 +105,11 @@ def _cell(of: str, row: Report) -> Any:
     value = at(row, path)
     if value is None:
         return NotMeasured(why) if why else None
-    if not spec or isinstance(value, NotMeasured):
+    return _shown(value, spec)
+
+
+def _shown(value: Any, spec: str) -> Any:
+    if not spec or value is None or isinstance(value, NotMeasured):
         return value
     return HOW[spec](value) if spec in HOW else cell_text(value, spec)
 
@@ -342,11 +342,11 @@ def _exam(report: Report) -> tuple[Report, str]:
 def _hardest(report: Report) -> Rows:
     """Recall by label, lowest first."""
     exam, who = _exam(report)
-    labels = next((exam[key] for key in ("per_label", "per_intent", "labels", "intents") if exam.get(key)), ())
-    rows = [
-        {"who": who, "name": named(row)[0], "value": row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}}
-        for row in labels
-    ]  # fmt: skip
+    labels: list[Any] = next((exam[k] for k in ("per_label", "per_intent", "labels", "intents") if exam.get(k)), [])
+    rows: Rows = []
+    for row in labels:
+        recall = row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}
+        rows.append({"who": who, "name": named(row)[0], "value": recall})
     return sorted(rows, key=lambda row: (row["value"]["estimate"], row["name"]))[:12]
 
 
@@ -457,10 +457,6 @@ def _teachers(manifest: Report) -> Part:
 # examples of a teacher
 
 
-def _score_parts(report: Report) -> Rows:
-    return [{"name": _spoken(name), "value": mean} for name, mean in report["scores"]["parts"].items()]
-
-
 def _audit(report: Report) -> Rows:
     issues = report["audit"]["issues"]
     mended = Counter(issue["kind"] for issue in issues if issue["mechanical"])
@@ -559,7 +555,7 @@ def _bounded(value: Report) -> dict[str, Any]:
 HOW: dict[str, Callable[[Any], Any]] = {
     "points": points, "bounded": _bounded, "count": len, "words": _spoken, "duration": duration,
     "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}", "GiB": lambda n: f"{n / 2**30:.1f} GiB",
-    "half": lambda text: text[:16],
+    "hash": lambda text: text[:12],
     "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run",
     "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
@@ -578,7 +574,7 @@ DRAW: dict[str, Callable[[Report], Any]] = {
     "bias.associations": _associations, "bias.appearances": _appearances,
     "evaluation.parts": _arm_parts, "evaluation.worst": _worst_answers, "benchmark.parts": _arm_parts,
     "student.score": _scored, "student.loss": _lessons, "student.before and after": _before_and_after,
-    "export.gates": _export, "teaching.parts": _score_parts, "teaching.audit": _audit, "manifest.teachers": _teachers,
+    "export.gates": _export, "teaching.audit": _audit, "manifest.teachers": _teachers,
     "search.prompts": _prompts, "search.test": _on_test,
     "comparison.sizes": _pair_sizes, "comparison.worth": _pair_worth,
 }  # fmt: skip
