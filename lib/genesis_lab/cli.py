@@ -346,7 +346,7 @@ def dataset_show(
 def dataset_discard(name: Annotated[str, typer.Argument(help="A dataset's name or folder.")]) -> None:
     """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
     from genesis_lab.files import dataset_path
-    from genesis_lab.generation.account import discard
+    from genesis_lab.generation.journal import discard
 
     discard(dataset_path(name))
     typer.echo(f"the unfinished run of {name} is gone")

@@ -18,8 +18,8 @@ from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import Fatal, GenesisError, Incomplete, InvalidInput, Rejected
-from genesis_lab.generation.account import discard
 from genesis_lab.generation.engine import generate
+from genesis_lab.generation.journal import discard
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.providers.base import Capabilities, Completion, Request
 from genesis_lab.providers.cache import CompletionCache

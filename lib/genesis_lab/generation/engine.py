@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,29 +17,17 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
-from genesis_lab.dataset.folder import MANIFEST
-from genesis_lab.domains.base import Domain, Provenance
+from genesis_lab.domains.base import Answer, Domain, Message, Provenance, Spec
 from genesis_lab.errors import GenesisError, Incomplete, Interrupted, InvalidInput, ParseFailure, Rejected
-from genesis_lab.files import shown, write_error
-from genesis_lab.generation.account import (
-    existing,
-    is_begun,
-    is_run,
-    make_room,
-    run_header,
-    run_manifest,
-    stopped,
-    work_folder,
-)
+from genesis_lab.files import shown
+from genesis_lab.generation.account import run_header, run_manifest, stopped
 from genesis_lab.generation.batch import batches_for, check_batch
-from genesis_lab.generation.journal import JOURNAL, Journal, read_header
-from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Progress, Task
+from genesis_lab.generation.journal import JOURNAL, Journal, run_folder, work_folder
+from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Progress, Task, progress
 from genesis_lab.generation.plan import Plan, split_of
 from genesis_lab.generation.teachers import Teacher, divide, parts
-from genesis_lab.providers.base import Completion, Message, Provider, Request, request_key
+from genesis_lab.providers.base import Completion, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
 _SAME = "it says the same as an earlier record: word it differently"
@@ -99,49 +87,29 @@ def generate(
         interrupted; the journal keeps all so far.
     """
     who = list(teachers) if isinstance(teachers, Sequence) else [Teacher(teachers)]
-    header = run_header(plan, domain, who, asdict(sampling))
-    work, splits = work_folder(target), plan.splits()
-    lock = work.with_name(work.name + ".lock")
-    try:
-        work.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=0):
+    header, splits = run_header(plan, domain, who, asdict(sampling)), plan.splits()
+    with run_folder(target, header, replace=replace_existing) as (found, others):
+        if found and found.manifest["complete"]:
+            return found
+        counts = parts(who, len(plan.specs))
+        for teacher in who:
+            check_batch(teacher, counts[teacher.name])
+        with Journal(work_folder(target) / JOURNAL, header) as journal:
+            run = _Run(plan, domain, who, journal, sampling, cache, candidate_budget, on_progress)
             try:
-                found = existing(target, header, replace=replace_existing)
-                others = found is None and (target / MANIFEST).exists()
-                if found and found.manifest["complete"]:
-                    if read_header(work / JOURNAL) == found.manifest["generation"]:
-                        shutil.rmtree(work)  # left by a kill just after the dataset was complete
-                    return found
-                make_room(work, header, replace=replace_existing)
-                for name, records in parts(who, len(plan.specs)).items():
-                    check_batch(next(teacher for teacher in who if teacher.name == name), records)
-                with Journal(work / JOURNAL, header) as journal:
-                    run = _Run(plan, domain, who, journal, sampling, cache, candidate_budget, on_progress)
-                    try:
-                        run.loop()
-                    except KeyboardInterrupt:
-                        raise Interrupted(
-                            f"Interrupted with {len(run.accepted):,} of {len(plan.specs):,} records accepted and saved: "
-                            "run the same again to go on." + run.jobs_left()
-                        ) from None
-                    manifest = run_manifest(header, config or {}, plan, run.lanes, run.drops, run.scores)
-                    missing = manifest["missing"]
-                    if not missing or not others:
-                        dataset = run.write(target, manifest, splits, replace=bool(found) or others)
-                if not missing:
-                    shutil.rmtree(work)
-            finally:
-                if is_run(work) and not is_begun(work):  # nothing to go on with: the next run may have other settings
-                    shutil.rmtree(work, ignore_errors=True)
-                lock.unlink(missing_ok=True)
-    except Timeout:
-        raise InvalidInput(
-            f"Another process is generating {shown(target)} right now: wait for it or choose another name."
-        ) from None
-    except OSError as error:
-        raise write_error(error, target) from None
-    if not missing:
-        return dataset
+                run.loop()
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"Interrupted with {len(run.accepted):,} of {len(plan.specs):,} records accepted and saved: "
+                    "run the same again to go on." + run.jobs_left()
+                ) from None
+            manifest = run_manifest(header, config or {}, plan, run.lanes, run.drops, run.scores)
+            missing = manifest["missing"]
+            if not missing or not others:
+                dataset = run.write(target, manifest, splits, replace=bool(found) or others)
+        if not missing:
+            shutil.rmtree(work_folder(target))
+            return dataset
     often = ", ".join(f"{reason} ({n:,} times)" for reason, n in run.drops.most_common(3))
     why = " ".join(str(lane.ended) for lane in run.lanes if lane.ended) or f"What came instead: {often}."
     where = f", so {shown(target)} was not replaced"
@@ -154,12 +122,14 @@ def generate(
 
 
 class _Run:
-    """One generation run, taken up where its journal ends: what is accepted, what is in flight, what is left.
+    """One generation run. Its state is what the lines of the journal say, applied one after the other, now or on resuming.
+
+    Where a domain lets a model write lists, the records of each key come about in a chain: one request asks for the first
+    that are left of it, shows those that are there, and what comes of it decides the next.
 
     Attributes
     ----------
     accepted : spec index to byte offset of its journal line.
-    fingerprints : fingerprint to the spec index of the record that has it.
     drops : reason to how often.
     scores : score to answers that were not used, where the domain scores them.
     """
@@ -177,60 +147,84 @@ class _Run:
     ) -> None:
         self.plan, self.domain, self.journal, self.sampling, self.cache = plan, domain, journal, sampling, cache
         self.accepted: dict[int, int] = {}
-        self.fingerprints: dict[bytes, int] = {}
         self.drops, self.scores = Counter[str](), Counter[float]()
+        self._holders: dict[str, int] = {}
+        """Fingerprint to the spec index of the record that has it."""
+        self._tries: dict[int | str, tuple[int, Sequence[Message]]] = {}
+        """Index or key of what came to nothing to `tries` and `dialogue` of its next task."""
+        self._chains: dict[str, list[int]] = {}
+        self._listed: dict[int, Answer] = {}
+        """The accepted answers that the next list of their key must not repeat."""
+        self._refused = Counter[int]()
+        """How often a record was refused in a list of which others were used."""
         lanes = {teacher.name: Lane(teacher) for teacher in teachers}
         self.lanes = list(lanes.values())
         self._lane_of = [lanes[name] for name in divide(plan, teachers)]
+        self._key_of: list[str | None] = [None] * len(plan.specs)
+        if domain.list_size > 1 and not all(lane.free for lane in self.lanes):
+            for spec in plan.specs:
+                key = domain.list_key(spec)
+                self._chains.setdefault(key, []).append(spec.index)
+                self._key_of[spec.index] = None if self._lane_of[spec.index].free else key
         self._on_progress, self._started, self._shown = on_progress, time.monotonic(), 0.0
-        tried: dict[int, Task] = {}
-        for offset, entry in journal.entries():
-            index, lane = entry["index"], self._lane_of[entry["index"]]
-            if entry["kind"] == "revoked":
-                self._take_back(index)
-            else:
-                lane.charge(entry)
-            if entry["outcome"] == "accepted":
-                lane.accepted += 1
-                self.accepted[index] = offset
-                self.fingerprints[bytes.fromhex(entry["fingerprint"])] = index
-            else:
-                self._count_drop(entry)
-                tried[index] = self._task(entry)
-        for spec, lane in zip(plan.specs, self._lane_of, strict=True):
+        for offset, line in journal.entries():
+            self._apply(line, offset)
+        for index, lane in enumerate(self._lane_of):
             lane.total += 1
-            if spec.index not in self.accepted:
-                lane.todo.append(tried.get(spec.index) or Task(spec))
+            if index not in self.accepted and self._key_of[index] is None:
+                lane.todo.append(self._task(index))
         for lane in self.lanes:
             lane.resumed = lane.accepted
             lane.candidates_left += math.ceil(lane.total * candidate_budget) + 20 - lane.accepted
             lane.batches = batches_for(lane.teacher, cache, journal.path.parent)
 
-    def _task(self, entry: dict[str, Any]) -> Task:
-        """The task that an entry of the journal tells of."""
-        dialogue = tuple((who, text) for who, text in entry["dialogue"])
-        return Task(self.plan.specs[entry["index"]], entry["candidate"], entry["repair"], dialogue)
+    # --- what is to be asked ------------------------------------------------------------------------------------------
+
+    def _task(self, index: int) -> Task:
+        """The task of a record that is asked for on its own."""
+        tries, dialogue = self._tries.get(index, (0, ()))
+        return Task((self.plan.specs[index],), tries, tuple(dialogue), candidates=not tries % (REPAIRS + 1))
+
+    def _follow(self, key: str) -> bool:
+        """Ask for the next list of a chain, by the teacher of the first record that is left of it; whether one is."""
+        left = [i for i in self._chains[key] if i not in self.accepted and self._key_of[i] is not None]
+        first = next((self._lane_of[i] for i in left if not self._lane_of[i].closed), None)
+        if first is None:
+            return False
+        asked = [i for i in left if self._lane_of[i] is first][: self.domain.list_size]
+        known = tuple(self._listed[i] for i in self._chains[key] if i in self.accepted)
+        tries, dialogue = self._tries.get(key, (0, ()))
+        fresh = 0 if tries % (REPAIRS + 1) else sum(self._refused[i] % (REPAIRS + 1) == 0 for i in asked)
+        specs = tuple(self.plan.specs[i] for i in asked)
+        first.todo.append(Task(specs, tries, tuple(dialogue), key, known, fresh))
+        return True
+
+    def _begin_lists(self) -> bool:
+        """Ask for the next list of each chain, where nobody is at it: at first, and if its teacher can't go on."""
+        for lane in self.lanes:
+            stuck = [task.key for task in lane.todo if task.key is not None]
+            if stuck:
+                lane.closed = True
+                lane.todo.clear()
+            for key in stuck:
+                self._tries.pop(key, None)
+        begun = [self._follow(key) for key in self._chains]
+        return any(begun)
 
     def jobs_left(self) -> str:
         """What runs on without us."""
         return "".join(f" {lane.batches.running_on}" for lane in self.lanes if lane.batches and lane.batches.unfinished)
 
-    def loop(self) -> None:
-        """Work until every spec has a record, the candidate budgets are used up, or no teacher can go on."""
-        first, *more = self.lanes
-        if not more and not first.batches and first.teacher.provider.capabilities.concurrency == 1:
-            while (task := first.next()) or first.refill():
-                if task:
-                    self._settle(first, task, self._try(first.teacher, task))
-        else:
-            self._loop_in_threads()
-        self._show(force=True)
-        if any(lane.hopeless for lane in self.lanes):
-            raise stopped(self.lanes)
+    # --- asking -------------------------------------------------------------------------------------------------------
 
-    def _loop_in_threads(self) -> None:
+    def loop(self) -> None:
+        """Work until every spec has a record, the candidate budgets are used up, or no teacher can go on.
+
+        What costs nothing, or is done one at a time, is done here; each other request waits for its answer in a thread, and
+        is settled here. Threads are daemons: nobody has to wait for them, neither Ctrl-C nor the end of the process.
+        """
         done: SimpleQueue[tuple[Lane, bool, Callable[[], None]]] = SimpleQueue()
-        """Whose call, whether it has ended, and what to do about it here, where all is settled one by one."""
+        """Whose call, whether it has ended, and what to do about it."""
 
         def ask(lane: Lane, task: Task) -> None:
             done.put((lane, True, partial(self._settle, lane, task, self._try(lane.teacher, task))))
@@ -242,12 +236,16 @@ class _Run:
             done.put((lane, True, partial(self._settle_batch, lane, tasks, self._bought(lane, tasks, tell))))
 
         def start(call: Callable[..., None], lane: Lane, what: Any) -> None:
-            # Nobody has to wait for a daemon, neither Ctrl-C nor the end of the process.
             lane.in_flight += 1
             threading.Thread(target=call, args=(lane, what), name="genesis", daemon=True).start()
 
+        one = len(self.lanes) == 1 and self.lanes[0].teacher.provider.capabilities.concurrency == 1
+        here = [lane for lane in self.lanes if lane.free or (one and not lane.batches)]
         try:
             while True:
+                for lane in here:
+                    while task := lane.next():
+                        self._settle(lane, task, self._try(lane.teacher, task))
                 for lane in self.lanes:
                     if lane.batches and not lane.in_flight and (tasks := list(iter(lane.next, None))):
                         start(buy, lane, tasks)
@@ -256,7 +254,7 @@ class _Run:
                 if not any(lane.in_flight for lane in self.lanes):
                     # Fresh candidates start together: who gets those that are left is then no matter of who was quick.
                     refilled = [lane.refill() for lane in self.lanes]
-                    if any(refilled):
+                    if any(refilled) or self._begin_lists():
                         continue
                     break
                 try:
@@ -281,6 +279,9 @@ class _Run:
                         with suppress(Exception, KeyboardInterrupt):
                             act()
             raise
+        self._show(force=True)
+        if any(lane.hopeless for lane in self.lanes):
+            raise stopped(self.lanes)
 
     def _request(self, teacher: Teacher, task: Task) -> Request:
         return request_for(self.domain, self.sampling, teacher, task)
@@ -312,6 +313,8 @@ class _Run:
         except BaseException as error:
             return error
 
+    # --- settling, always in the main thread --------------------------------------------------------------------------
+
     def _settle_batch(self, lane: Lane, tasks: list[Task], bought: int | BaseException) -> None:
         """Settle what batch jobs answered; what they did not is asked in the next ones or, if it is too little, on demand."""
         lane.note, before = "", lane.attempts
@@ -328,101 +331,133 @@ class _Run:
         elif not bought and lane.attempts == before:
             lane.batches = None
 
-    def _forget(self, teacher: Teacher, task: Task) -> None:
-        """What can't be used is no result: the next run asks anew."""
-        if self.cache and (key := self._request(teacher, task).key):
-            self.cache.forget(key)
-
     def _settle(self, lane: Lane, task: Task, completion: Completion | BaseException) -> None:
-        """Journal what came of a task, and put what must be tried again at the head of the teacher's queue."""
-        entry: dict[str, Any] = {"kind": "attempt", "index": task.spec.index}
-        if isinstance(completion, Rejected):
-            lane.charge(entry)
-            self._drop(lane, task, entry, (f"rejected by the provider: {completion}",), None)
-            return
-        if isinstance(completion, GenesisError):
+        """Journal what came of a task, and put what follows from it into the teacher's queue."""
+        line: dict[str, Any] = {"kind": "attempt"}
+        if isinstance(completion, Completion):
+            answer, usage = completion, completion.usage
+            line |= {"usage": usage and [getattr(usage, name) for name in TOKENS], "cost_usd": completion.cost_usd}
+            line |= {name: value for name in ("not_sent", "note") if (value := getattr(completion, name))}
+            came = self._parsed(task, completion, line)
+        elif isinstance(completion, Rejected):
+            answer, came = None, [[f"rejected by the provider: {completion}"]] * len(task.specs)
+        elif isinstance(completion, GenesisError):
             lane.end(completion)
+            lane.put_back(task)
             return
-        if isinstance(completion, BaseException):
-            raise completion
-        usage = completion.usage
-        entry |= {"usage": usage and [getattr(usage, name) for name in TOKENS], "cost_usd": completion.cost_usd}
-        entry |= {"not_sent": completion.not_sent} if completion.not_sent else {}
-        entry |= {"note": completion.note} if completion.note else {}
-        lane.charge(entry)
-        try:
-            answer = self.domain.parse(completion.text, task.spec)
-            words = self.domain.fingerprint(answer, task.spec).encode("utf-8", "surrogatepass")
-            fingerprint = hashlib.blake2b(words, digest_size=10).digest()
-            holder = self.fingerprints.get(fingerprint)
-            if holder is not None and holder < task.spec.index:
-                raise ParseFailure(_SAME)
-        except ParseFailure as failure:
-            reasons = failure.reasons
-            if completion.stop_reason not in ("end", "stop_sequence"):
-                reasons = (f"the model stopped early ({completion.stop_reason})", *reasons)
-            if completion.note:
-                reasons = (completion.note, *reasons)
-            if failure.score is not None:
-                entry["score"] = round(failure.score, 2)
-            self._forget(lane.teacher, task)
-            self._drop(lane, task, entry, reasons, completion.text)
-            return
-        if (
-            holder is not None
-        ):  # a record earlier in the plan came later and says the same: that one is worded differently
-            old, before = self._take_back(holder), self._lane_of[holder]
-            again = self._task(old)
-            text = old.get("text") or self._request(before.teacher, again).offline_text
-            self._drop(before, again, {"kind": "revoked", "index": holder}, (_SAME,), text)
-        if self.cache and task.number > 1 and (key := self._request(lane.teacher, Task(task.spec)).key):
-            # In the cache is what was accepted, under the first request for its record: it is not asked for in vain again.
-            self._forget(lane.teacher, task)
-            self.cache.put(key, replace(completion, attempts=task.number))
-        made = {
-            "provider": lane.teacher.provider.name,
-            "model": completion.model,
-            "request_key": completion.request_key,
-            "attempts": completion.attempts or task.number,
-            "generated_at": completion.created_at and completion.created_at.isoformat(),
-        }
-        entry |= {"outcome": "accepted", "fingerprint": fingerprint.hex(), **task.place}
-        entry |= {"text": completion.text} if completion.request_key else {}  # else it can be had again for nothing
-        self.accepted[task.spec.index] = self.journal.append(entry | {"made": made, "answer": answer})
-        self.fingerprints[fingerprint] = task.spec.index
-        lane.succeeded()
-        self._show()
-
-    def _take_back(self, index: int) -> dict[str, Any]:
-        """Accepted no more; the journal's entry of it."""
-        entry = next(self.journal.read([self.accepted.pop(index)]))
-        del self.fingerprints[bytes.fromhex(entry["fingerprint"])]
-        self._lane_of[index].accepted -= 1
-        return entry
-
-    def _drop(self, lane: Lane, task: Task, entry: dict[str, Any], reasons: tuple[str, ...], text: str | None) -> None:
-        if text is None or task.repair >= REPAIRS:
-            following = Task(task.spec, task.candidate + 1)
-            lane.later.append(following)
         else:
-            wrong = "\n".join(f"- {reason}" for reason in reasons)
-            again: tuple[Message, ...] = (
-                ("assistant", text or "(empty)"),
-                ("user", f"That answer can't be used:\n{wrong}\nAnswer again with the corrected JSON only."),
-            )
-            following = Task(task.spec, task.candidate, task.repair + 1, task.dialogue + again)
-            lane.todo.appendleft(following)
-        # A reason without its particulars, so that reasons can be counted.
-        kinds = {re.sub(r"\d+", "#", re.sub(r"(['\"]).*?\1", "…", reason))[:120]: reason for reason in reasons}
-        lane.failed(kinds)
-        entry |= {"outcome": "dropped", "reasons": list(kinds), **following.place}
-        self.journal.append(entry)
-        self._count_drop(entry)
+            raise completion
+        items: list[dict[str, Any]] = []
+        wrong: dict[str, str] = {}
+        for spec, one in zip(task.specs, came, strict=True):
+            item = self._used(task, spec, one, items) if isinstance(one, dict) else None
+            if item is None:
+                kinds = {_kind(reason): reason for reason in (one if isinstance(one, list) else [_SAME])}
+                wrong |= kinds
+                item = {"index": spec.index, "reasons": list(kinds)}
+            elif answer:
+                item["attempts"] = (answer.attempts or task.tries + 1) + self._refused[spec.index]
+            items.append(item)
+        used = any("answer" in item for item in items)
+        if answer and used:
+            line |= {"tries": task.tries, "dialogue": task.dialogue, "made": _made(lane, answer)}
+            if task.key is None and answer.request_key:
+                line["text"] = answer.text  # else it can be had again for nothing
+        else:
+            line |= _following(task, wrong.values(), answer.text if answer else None)
+        if self.cache and answer and (task.tries or not used):
+            self._keep(self.cache, lane, task, answer if used else None)
+        lane.came(wrong, used=used)
+        self._write_down(line | {"specs": items})
         self._show()
 
-    def _count_drop(self, entry: dict[str, Any]) -> None:
-        self.drops.update(entry["reasons"])
-        self.scores.update([entry["score"]] if "score" in entry else [])
+    def _used(self, task: Task, spec: Spec, answer: Answer, others: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """What the journal keeps of an answer; None if it says the same as another record, or one of the `others`."""
+        words = self.domain.fingerprint(answer, spec).encode("utf-8", "surrogatepass")
+        fingerprint = hashlib.blake2b(words, digest_size=10).hexdigest()
+        holder = self._holders.get(fingerprint)
+        if task.key is not None and (holder is not None or any(fingerprint == o.get("fingerprint") for o in others)):
+            return None
+        if holder is not None and holder < spec.index:
+            return None
+        if holder is not None:  # one later in the plan came earlier: that one is worded differently
+            self._revoke(holder, fingerprint)
+        return {"index": spec.index, "fingerprint": fingerprint, "answer": answer}
+
+    def _parsed(self, task: Task, completion: Completion, line: dict[str, Any]) -> list[Answer | list[str]]:
+        """For each record of a task its answer, or why it has none."""
+        early = [completion.note] if completion.note else []
+        if completion.stop_reason not in ("end", "stop_sequence"):
+            early.append(f"the model stopped early ({completion.stop_reason})")
+        try:
+            if task.key is None:
+                return [self.domain.parse(completion.text, task.specs[0])]
+            found = self.domain.parse_list(completion.text, task.specs)
+        except ParseFailure as failure:
+            if failure.score is not None:
+                line["score"] = round(failure.score, 2)
+            return [[*early, *failure.reasons]] * len(task.specs)
+        return [[*early, one] if isinstance(one, str) else one for one in found]
+
+    def _revoke(self, index: int, fingerprint: str) -> None:
+        """Take an accepted record back and have it worded differently."""
+        lane, old = self._lane_of[index], next(self.journal.read([self.accepted[index]]))
+        task = Task((self.plan.specs[index],), old["tries"], tuple(old["dialogue"]))
+        text = old.get("text") or self._request(lane.teacher, task).offline_text
+        lane.came({_kind(_SAME): _SAME}, used=False)
+        revoked = {"index": index, "fingerprint": fingerprint, "reasons": [_SAME]}
+        self._write_down({"kind": "revoked", **_following(task, [_SAME], text), "specs": [revoked]})
+
+    def _keep(self, cache: CompletionCache, lane: Lane, task: Task, completion: Completion | None) -> None:
+        """What can't be used is no result: the next run asks anew. What is used is kept under the first request for it."""
+        if key := self._request(lane.teacher, task).key:
+            cache.forget(key)
+            if completion:
+                first = self._request(lane.teacher, replace(task, tries=0, dialogue=()))
+                cache.put(first.key, replace(completion, attempts=task.tries + 1))
+
+    def _write_down(self, line: dict[str, Any]) -> None:
+        """Journal a line, apply it, and go on from there."""
+        name = self._apply(line, self.journal.append(line))
+        if isinstance(name, str):
+            self._follow(name)
+        elif name not in self.accepted:
+            task, lane = self._task(name), self._lane_of[name]
+            if task.candidates:
+                lane.later.append(task)
+            else:
+                lane.todo.appendleft(task)
+
+    def _apply(self, line: dict[str, Any], offset: int) -> int | str:
+        """Take what a line of the journal says into account; returns the index or key that it is about."""
+        items: list[dict[str, Any]] = line["specs"]
+        first: int = items[0]["index"]
+        lane, key = self._lane_of[first], self._key_of[first]
+        name = first if key is None else key
+        if line["kind"] == "attempt":
+            lane.charge(line)
+            self.scores.update([line["score"]] if "score" in line else [])
+        used = False
+        for item in items:
+            index = item["index"]
+            if "answer" in item:
+                used = True
+                lane.accepted += 1
+                self.accepted[index] = offset
+                self._holders[item["fingerprint"]] = index
+                if self._chains:
+                    self._listed[index] = item["answer"]
+                continue
+            self.drops.update(item["reasons"])
+            if "fingerprint" in item:
+                lane.accepted -= 1
+                del self._holders[item["fingerprint"]], self.accepted[index]
+        if used:
+            self._tries.pop(name, None)
+            self._refused.update(item["index"] for item in items if "reasons" in item)
+        else:
+            self._tries[name] = (line["tries"], [(who, text) for who, text in line["dialogue"]])
+        return name
 
     def _show(self, *, force: bool = False) -> None:
         if self._on_progress is None:
@@ -430,32 +465,38 @@ class _Run:
         now = time.monotonic()
         if force or now - self._shown >= 0.25:
             self._shown = now
-            rows = tuple(lane.standing(now - self._started) for lane in self.lanes)
-            self._on_progress(Progress(rows, self.drops.total()))
+            self._on_progress(progress(self.lanes, self.drops.total(), now - self._started))
+
+    # --- the dataset --------------------------------------------------------------------------------------------------
 
     def write(self, target: Path, manifest: dict[str, Any], splits: Sequence[str], *, replace: bool) -> Dataset:
         """The dataset folder, rendered from the journal's answers, in the plan's order, split by split."""
         by_split: dict[str, list[int]] = {split: [] for split in splits}
         for index in sorted(self.accepted):
-            by_split[split_of(self.plan.specs[index])].append(self.accepted[index])
+            by_split[split_of(self.plan.specs[index])].append(index)
         with DatasetWriter(target, self.domain.name, manifest, replace=replace) as writer:
-            for split, offsets in by_split.items():
-                for start in range(0, len(offsets), _READ_BACK):
-                    writer.write(self._records(offsets[start : start + _READ_BACK]), split)
+            for split, indices in by_split.items():
+                for start in range(0, len(indices), _READ_BACK):
+                    writer.write(self._records(indices[start : start + _READ_BACK]), split)
         return open_dataset(target)
 
-    def _records(self, offsets: Sequence[int]) -> Iterator[dict[str, Any]]:
-        for entry in self.journal.read(offsets):
-            spec, usage = self.plan.specs[entry["index"]], entry["usage"]
+    def _records(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for index, line in zip(indices, self.journal.read(map(self.accepted.__getitem__, indices)), strict=True):
+            spec, n = self.plan.specs[index], len(line["specs"])
+            place, item = next((p, item) for p, item in enumerate(line["specs"]) if item["index"] == index)
+            # Each record of a list has its part of the tokens, and the parts add up.
+            usage = line["usage"] and [(place + 1) * tokens // n - place * tokens // n for tokens in line["usage"][:2]]
+            prompt_tokens, completion_tokens = usage or (None, None)
             provenance = Provenance(
-                **entry["made"],
+                **line["made"],
                 prompt_version=self.domain.prompt_version,
                 spec_index=spec.index,
                 spec_seed=spec.seed,
-                prompt_tokens=usage and usage[0],
-                completion_tokens=usage and usage[1],
+                attempts=item["attempts"],
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
             )
-            yield self.domain.render(entry["answer"], spec, provenance).model_dump()
+            yield self.domain.render(item["answer"], spec, provenance).model_dump()
 
 
 def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task) -> Request:
@@ -465,15 +506,15 @@ def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task
     ------
     InvalidInput : a provider that only hands on the domain's own text is asked for what has none.
     """
-    spec = task.spec
+    spec = task.specs[0]
     if teacher.provider.capabilities.free:
-        text = domain.offline_text(spec, task.number - 1)
+        text = domain.offline_text(spec, task.tries)
         if text is None:
             raise InvalidInput(f"There is no offline text of {domain.name}: choose a model as provider.")
         return Request(key="", offline_text=text, seed=spec.seed)
-    prompt = domain.prompt(spec)
+    prompt = domain.prompt(spec) if task.key is None else domain.list_prompt(task.specs, task.known)
     messages = (*prompt.messages, *task.dialogue)
-    seed = (spec.seed + task.candidate) % 2**31
+    seed = (spec.seed + task.tries // (REPAIRS + 1)) % 2**31
     key = request_key(
         domain.name, domain.prompt_version, prompt.system, messages, teacher.identity,
         vars(sampling), prompt.schema, seed,
@@ -496,3 +537,30 @@ def _signed(completion: Completion, request: Request) -> Completion:
     if completion.request_key or not request.key:
         return completion
     return replace(completion, request_key=request.key)
+
+
+def _made(lane: Lane, completion: Any) -> dict[str, Any]:
+    """Who made a record, as its provenance says it."""
+    return {
+        "provider": lane.teacher.provider.name,
+        "model": completion.model,
+        "request_key": completion.request_key,
+        "generated_at": completion.created_at and completion.created_at.isoformat(),
+    }
+
+
+def _following(task: Task, reasons: Iterable[str], text: str | None) -> dict[str, Any]:
+    """`tries` and `dialogue` of the task that follows one that came to nothing: told why, or begun anew."""
+    if text is None or task.tries % (REPAIRS + 1) == REPAIRS:
+        return {"tries": (task.tries // (REPAIRS + 1) + 1) * (REPAIRS + 1), "dialogue": ()}
+    wrong = "\n".join(f"- {reason}" for reason in reasons)
+    again = (
+        ("assistant", text or "(empty)"),
+        ("user", f"That answer can't be used:\n{wrong}\nAnswer again with the corrected JSON only."),
+    )
+    return {"tries": task.tries + 1, "dialogue": (*task.dialogue, *again)}
+
+
+def _kind(reason: str) -> str:
+    """A reason without its particulars, so that reasons can be counted."""
+    return re.sub(r"\d+", "#", re.sub(r"(['\"]).*?\1", "…", reason))[:120]

@@ -6,17 +6,20 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from genesis_lab.domains.base import Domain, Spec
+from genesis_lab.generation.lane import Task
 from genesis_lab.generation.plan import Plan
-from genesis_lab.generation.teachers import Teacher, parts
+from genesis_lab.generation.teachers import Teacher, divide
 from genesis_lab.providers.base import Usage, total_cost
 from genesis_lab.providers.schemas import stated
 
+T = TypeVar("T")
 CHARACTERS_PER_TOKEN = 4.0
 """Rule of thumb for English and Spanish prose."""
 SAMPLE = 25
-"""Specs whose prompts are written for an estimate."""
+"""Requests whose prompts are written for an estimate."""
 
 
 @dataclass(frozen=True)
@@ -59,42 +62,70 @@ def estimate(
     plan: Plan,
     domain: Domain,
     teachers: Sequence[Teacher],
-    kept: Callable[[Teacher, Spec], bool] = lambda teacher, spec: False,
+    kept: Callable[[Teacher, Task], bool] = lambda teacher, task: False,
 ) -> dict[str, Estimate]:
-    """Expected tokens, cost and time of each teacher's part, from the prompts and the usual answers of a few specs.
+    """Expected tokens, cost and time of each teacher's part, from the prompts and the usual answers of a few requests.
 
     Answers that must be asked for again come on top. The time is that of the quota, where one is given; of offline
     text, a little of it is made and timed; else it is not known.
 
     Parameters
     ----------
-    kept : whether the answer of a spec is in the cache, and so will cost nothing; asked of the same few.
+    kept : whether the answer to a request is in the cache, and so will cost nothing; asked of a few.
     """
-    total = len(plan.specs)
-    chosen = [plan.specs[i * total // min(SAMPLE, total)] for i in range(min(SAMPLE, total))]
-    counts, free = parts(teachers, total), [teacher.provider.capabilities.free for teacher in teachers]
-    offline_s: float | None = 0.0
-    prompts = answers = 0.0
-    for _ in range(2 if any(free) else 0):  # the first time reads grammar and words
-        started = time.perf_counter()
-        texts = [domain.offline_text(spec, 0) for spec in chosen]
-        offline_s = None if None in texts else 3 * (time.perf_counter() - started) / len(chosen)
-    if not all(free):
-        asked = map(domain.prompt, chosen)
-        said = [len(p.system) + sum(len(text) for _, text in p.messages) + len(stated(p.schema)) for p in asked]
-        prompts = sum(said) / len(chosen) / CHARACTERS_PER_TOKEN
-        answers = sum(map(domain.answer_characters, chosen)) / len(chosen) / CHARACTERS_PER_TOKEN
+    whose = divide(plan, teachers)
 
     def part(teacher: Teacher) -> Estimate:
-        n = counts[teacher.name]
+        specs = [spec for spec, name in zip(plan.specs, whose, strict=True) if name == teacher.name]
         if teacher.provider.capabilities.free:
-            return Estimate(n, 0, 0, 0.0, None if offline_s is None else n * offline_s)
-        n = round(n * (1 - sum(kept(teacher, spec) for spec in chosen) / len(chosen)))
-        usage = Usage(round(n * prompts), round(n * answers))
+            return Estimate(len(specs), 0, 0, 0.0, _offline_s(domain, specs))
+        tasks = _tasks(domain, specs)
+        asked = _some(tasks)
+        prompts = [domain.prompt(t.specs[0]) if t.key is None else domain.list_prompt(t.specs, ()) for t, _ in asked]
+        said = [len(p.system) + sum(len(text) for _, text in p.messages) + len(stated(p.schema)) for p in prompts]
+        answers = [sum(map(domain.answer_characters, task.specs)) for task, _ in asked]
+        record = sum(answers) / max(sum(len(task.specs) for task, _ in asked), 1)
+        shown = record * sum(before for _, before in tasks)  # the records that lists show, which are not to be repeated
+        first = _some([task for task, before in tasks if not before])
+        left = 1 - sum(kept(teacher, task) for task in first) / max(len(first), 1)
+        each = left * len(tasks) / max(len(asked), 1) / CHARACTERS_PER_TOKEN
+        usage = Usage(round(each * sum(said) + left * shown / CHARACTERS_PER_TOKEN), round(each * sum(answers)))
+        n = round(left * len(tasks))
         cost_usd, time_s = teacher.provider.cost_usd(usage), _quota_s(teacher, n, usage)
         return Estimate(n, usage.prompt_tokens, usage.completion_tokens, cost_usd, time_s, teacher.in_batch)
 
     return {teacher.name: part(teacher) for teacher in teachers}
+
+
+def _tasks(domain: Domain, specs: Sequence[Spec]) -> list[tuple[Task, int]]:
+    """What is asked for if every answer is used, each with how many records it shows."""
+    if (size := domain.list_size) == 1:
+        return [(Task((spec,)), 0) for spec in specs]
+    keys: dict[str, list[Spec]] = {}
+    for spec in specs:
+        keys.setdefault(domain.list_key(spec), []).append(spec)
+    return [
+        (Task(tuple(some[start : start + size]), key=key), start)
+        for key, some in keys.items()
+        for start in range(0, len(some), size)
+    ]
+
+
+def _some(items: Sequence[T]) -> list[T]:
+    """At most `SAMPLE` of them, evenly spread."""
+    n = min(SAMPLE, len(items))
+    return [items[i * len(items) // n] for i in range(n)]
+
+
+def _offline_s(domain: Domain, specs: Sequence[Spec]) -> float | None:
+    """Seconds that offline text of `specs` takes to be made, checked and written; None where there is none."""
+    chosen, seconds = _some(specs), 0.0
+    for _ in range(2):  # the first time reads grammar and words
+        started = time.perf_counter()
+        if None in [domain.offline_text(spec, 0) for spec in chosen]:
+            return None
+        seconds = time.perf_counter() - started
+    return 3 * seconds * len(specs) / max(len(chosen), 1)
 
 
 def in_all(estimates: Iterable[Estimate], *, in_turn: bool = False) -> Estimate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache, cached_property
@@ -62,6 +63,10 @@ class GenerationConfig(BaseModel):
         description="several models at once, instead of provider and model, each with its share: ollama:llama3.1:8b, "
         "bedrock:<model>@<region> …",
     )
+    first_stage_teachers: Shares = Field(
+        {},
+        description="who writes the first stage where there is one, e.g. the openings of conversations; none: the same",
+    )
     tokens_per_minute: int = Field(0, ge=0, description="quota of each teacher; 0: not known, it is learned")
     requests_per_minute: int = Field(0, ge=0, description="quota of each teacher in requests; 0: none known")
     temperature: float | None = Field(None, ge=0, le=2, description="sampling temperature; none: the model's own")
@@ -70,13 +75,12 @@ class GenerationConfig(BaseModel):
 
     @model_validator(mode="after")
     def _each_teacher_once(self) -> GenerationConfig:
-        labels = [spec.label for spec, _ in self.who()]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice:
-            raise InvalidInput(
-                f"Teacher {twice} is named twice: give it one share, and several servers of one model as "
-                "openai:<model>@<url>,<url>."
-            )
+        for specs in ([spec for spec, _ in self.who()], map(parse_spec, self.first_stage_teachers)):
+            if twice := [label for label, n in Counter(spec.label for spec in specs).items() if n > 1]:
+                raise InvalidInput(
+                    f"Teacher {twice[0]} is named twice: give it one share, and several servers of one model as "
+                    "openai:<model>@<url>,<url>."
+                )
         return self
 
     def who(self) -> list[tuple[ModelSpec, float]]:
@@ -89,6 +93,16 @@ class GenerationConfig(BaseModel):
     def domain(self) -> Domain:
         """The domain with the options chosen here, and with the records that it works from."""
         return chosen_domain(self.domain_name, **self.model_dump())
+
+    @cached_property
+    def first_stage(self) -> GenerationConfig | None:
+        """What a model writes first, whose records these are to continue; None where there is nothing such."""
+        options = self.domain.first_stage(self.dataset)
+        if options is None or all(spec.provider == "offline" for spec, _ in self.who()):
+            return None
+        same = self.model_dump(include=set(GenerationConfig.model_fields) - {"first_stage_teachers"})
+        others = {"teachers": self.first_stage_teachers} if self.first_stage_teachers else {}
+        return config_for(self.domain_name)(**same | options | others)  # type: ignore[no-any-return]
 
     @cached_property
     def plan(self) -> Plan:
@@ -105,14 +119,18 @@ class GenerationConfig(BaseModel):
         return [connect(spec, share=share, **quota) for spec, share in self.who()]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Requests, tokens, cost and time of each teacher, before anything runs."""
+        """Requests, tokens, cost and time of each teacher, before anything runs; of a first stage that is missing too."""
         with ExitStack() as closing:
             teachers, kept = self._opened(closing, make=False)
 
-            def known(teacher: Teacher, spec: Any) -> bool:
-                return kept is not None and request_for(self.domain, self.sampling, teacher, Task(spec)).key in kept
+            def known(teacher: Teacher, task: Task) -> bool:
+                return kept is not None and request_for(self.domain, self.sampling, teacher, task).key in kept
 
-            return estimate(self.plan, self.domain, teachers, known)
+            each = estimate(self.plan, self.domain, teachers, known)
+        first = self.first_stage
+        if first is None or recovered(dataset_path(first.dataset)).exists():
+            return each
+        return {f"{name} for {first.dataset}": part for name, part in first.estimates().items()} | each
 
     def estimate(self) -> Estimate:
         """Requests, tokens, cost and time, before anything runs."""
@@ -151,7 +169,13 @@ def config_for(domain: str = "conversations") -> type[Any]:
 
 
 def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None] | None = None) -> Dataset:
-    """Generate, resume, or just open what the same configuration already made. See `engine.generate` for the errors."""
+    """Generate, resume, or just open what the same configuration already made. See `engine.generate` for the errors.
+
+    Where there is a first stage, that dataset is made, resumed or found before, and its records are fed to the domain.
+    """
+    if config.first_stage:
+        _feed(config.domain, generate(config.first_stage, on_progress=on_progress))
+        config.__dict__.pop("plan", None)  # one that was made before, to be looked at
     with ExitStack() as closing:
         teachers, kept = config._opened(closing)
         try:
@@ -205,6 +229,9 @@ def chosen_domain(name: str, **options: Any) -> Domain:
     """
     domain = get_domain(name, **options)
     if domain.needs:
-        source = open_dataset(domain.needs)
-        domain.feed(source.sql("SELECT * FROM data").to_dict("records"), source.domain)
+        _feed(domain, open_dataset(domain.needs))
     return domain
+
+
+def _feed(domain: Domain, source: Dataset) -> None:
+    domain.feed(source.sql("SELECT * FROM data").to_dict("records"), source.domain)

@@ -1,57 +1,55 @@
-"""The journal: one JSON line per attempt, appended while a dataset is being generated. A crash loses nothing in it."""
+"""The folder of an unfinished run and its journal: one JSON line per request, so a crash loses nothing that was written."""
 
 from __future__ import annotations
 
 import errno
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from filelock import FileLock, Timeout
+from pydantic_core import from_json, to_json
+
+from genesis_lab.dataset import Dataset, open_dataset
+from genesis_lab.dataset.folder import MANIFEST, is_dataset
 from genesis_lab.errors import InvalidInput
-from genesis_lab.files import write_error
+from genesis_lab.files import check_free, recovered, shown, write_error
 
 JOURNAL = "journal.jsonl"
-KIND = "header 2"
+KIND = "header 3"
 """Of the first line: it says what is in the others."""
 
 
 class Journal:
     """Append-only JSONL. The first line is the header; a torn last line is cut off on open.
 
-    Parameters
-    ----------
-    path : the file; made with its folder when missing.
-    header : facts that must be the same for the run to go on (plan hash, provider …).
-
     Raises
     ------
-    InvalidInput : the file was begun with another header; the message names what differs.
+    InvalidInput : the file was begun with another header (facts that must be the same for the run to go on); says which.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path = path
-        self.damaged = 0
+        self.path, self.damaged = path, 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            existing = path.exists() and self._repair(header)
+            begun = path.exists() and self._repair(header)
             self._file = path.open("ab", buffering=0)
             self._end = self._file.tell()
         except OSError as error:
             raise write_error(error, path) from None
-        if not existing:
+        if not begun:
             self.append({"kind": KIND, **header})
 
-    def append(self, entry: dict[str, Any]) -> int:
-        """Write one line and return its byte offset.
-
-        Raises
-        ------
-        GenesisError : the disk is full or can't be written; what was written before stays good.
-        """
-        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")) + "\n"
-        data = line.encode("utf-8", "surrogatepass")
+    def append(self, line: dict[str, Any]) -> int:
+        """Write one line; returns its byte offset. A full disk is a `GenesisError`: what was written before stays good."""
+        try:
+            data = to_json(line) + b"\n"
+        except ValueError:  # half a surrogate
+            data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
         try:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, "short write")
@@ -61,23 +59,23 @@ class Journal:
         return self._end - len(data)
 
     def entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each entry after the header with its byte offset. Damaged lines are skipped and counted in `damaged`."""
+        """Each line after the header with its byte offset. Damaged ones are skipped and counted in `damaged`."""
         self.damaged = 0
         with self.path.open("rb") as file:
             offset = len(file.readline())
             for line in file:
                 try:
-                    yield offset, json.loads(line)
+                    yield offset, _loaded(line)
                 except ValueError:
                     self.damaged += 1
                 offset += len(line)
 
     def read(self, offsets: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """The entries whose lines begin at `offsets`."""
+        """The lines that begin at `offsets`."""
         with self.path.open("rb") as file:
             for offset in offsets:
                 file.seek(offset)
-                yield json.loads(file.readline())
+                yield _loaded(file.readline())
 
     def close(self) -> None:
         self._file.close()
@@ -85,9 +83,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _repair(self, header: dict[str, Any]) -> bool:
@@ -98,18 +94,13 @@ class Journal:
                 last += len(line)
                 whole = last if line.endswith(b"\n") else whole
             file.truncate(whole)
-            if not whole:
-                return False
-            file.seek(0)
-            try:
-                found = json.loads(file.readline())
-            except ValueError:
-                raise InvalidInput(
-                    f"{self.path.name} is no journal: its first line is damaged; delete {self.path.parent.name}."
-                ) from None
+        if not whole:
+            return False
+        run, found = self.path.parent.name, read_header(self.path)
+        if found is None:
+            raise InvalidInput(f"{self.path.name} is no journal: its first line is damaged; delete {run}.")
         changed = "the version of genesis-lab" if found.pop("kind", None) != KIND else what_changed(found, header)
         if changed:
-            run = self.path.parent.name
             raise InvalidInput(
                 f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
                 f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}."
@@ -117,19 +108,27 @@ class Journal:
         return True
 
 
+def _loaded(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError:
+        return json.loads(line)  # takes half a surrogate
+
+
 def read_header(path: Path) -> dict[str, Any] | None:
-    """The header that a journal was begun with; None where there is none, or it can't be read."""
+    """The first line of a journal; None where there is none, or it can't be read."""
     try:
         with path.open("rb") as file:
-            header: dict[str, Any] = json.loads(file.readline())
-        return {name: value for name, value in header.items() if name != "kind"}
-    except (OSError, ValueError, AttributeError):
+            header = _loaded(file.readline())
+    except (OSError, ValueError):
         return None
+    return header if isinstance(header, dict) else None
 
 
 def what_changed(found: Mapping[str, Any], header: Mapping[str, Any]) -> str:
     """What `header` has otherwise than one that was `found`: ``tone was 'neobank', now 'formal', taxonomy was edited``."""
     wanted = json.loads(json.dumps(header))
+    found = {name: value for name, value in found.items() if name != "kind"}
     if "options" in wanted and "options" not in found:
         return "they were not recorded in full"
     said = [
@@ -146,3 +145,113 @@ def what_changed(found: Mapping[str, Any], header: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def work_folder(target: Path) -> Path:
+    """Where the run of a dataset is kept while it is unfinished."""
+    return target.with_name(target.name + ".run")
+
+
+@contextmanager
+def run_folder(target: Path, header: dict[str, Any], *, replace: bool) -> Iterator[tuple[Dataset | None, bool]]:
+    """Take the lock of the dataset folder `target`, and see to it that the run of `header` can begin or go on.
+
+    Yields the dataset that this very run made, complete or not, None where there is none; and whether there is another
+    one, which is to be replaced.
+
+    Raises
+    ------
+    InvalidInput : another process is at it; or `target` or the work folder holds something else, or a dataset or unfinished
+        run of other settings that is not to be replaced.
+    GenesisError : nothing can be written there, now or while the body runs.
+    """
+    work = work_folder(target)
+    with _locked(target, make=True):
+        try:
+            there = (recovered(target) / MANIFEST).exists()
+            check_free(target, replace=there, ours=is_dataset)
+            found = _existing(target, header, replace=replace) if there else None
+            if not (found and found.manifest["complete"]):
+                _make_room(work, header, replace=replace)
+            elif (begun := read_header(work / JOURNAL)) and begun.pop("kind") and begun == found.manifest["generation"]:
+                shutil.rmtree(work)  # left by a kill just after the dataset was complete
+            yield found, there and not found
+        finally:
+            if is_run(work) and not _begun(work):  # nothing to go on with: the next run may have other settings
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def discard(target: Path) -> None:
+    """Throw away the unfinished run of the dataset in the folder `target`; `InvalidInput` if there is none, or it is running."""
+    work = work_folder(target)
+    if not is_run(work):
+        raise InvalidInput(f"There is no unfinished run of {target.name}: {shown(work)} is none.")
+    with _locked(target):
+        shutil.rmtree(work)
+
+
+@contextmanager
+def _locked(target: Path, *, make: bool = False) -> Iterator[None]:
+    lock = target.with_name(target.name + ".run.lock")
+    try:
+        if make:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise InvalidInput(
+            f"Another process is generating {shown(target)} right now: wait for it, stop it, or choose another name."
+        ) from None
+    except OSError as error:
+        raise write_error(error, target) from None
+
+
+def _existing(target: Path, header: dict[str, Any], *, replace: bool) -> Dataset | None:
+    """The dataset that this very run made; None for one that the run is to replace."""
+    try:
+        dataset = open_dataset(target)
+    except InvalidInput:  # damaged
+        if replace:
+            return None
+        raise
+    changed = what_changed(dataset.manifest.get("generation") or {}, header)
+    if changed and not replace:
+        raise InvalidInput(
+            f"{shown(target)} already holds a dataset made with other settings ({changed}): "
+            "choose another name, or set replace to true to have it replaced."
+        )
+    return None if changed else dataset
+
+
+def _make_room(work: Path, header: dict[str, Any], *, replace: bool) -> None:
+    """What is in the work folder must be of this run; one of other settings goes on request, one of nothing at once."""
+    if not os.path.lexists(work):
+        return
+    if not is_run(work):
+        raise InvalidInput(f"{shown(work)}, where the run is kept, holds other things: choose another name.")
+    begun = read_header(work / JOURNAL)
+    if not _begun(work) or (replace and begun and what_changed(begun, header)):
+        shutil.rmtree(work)
+
+
+def is_run(work: Path) -> bool:
+    """Whether a folder holds an unfinished run, and nothing else."""
+    names = [file.name for file in work.iterdir()] if work.is_dir() and not work.is_symlink() else [""]
+    return all(name == JOURNAL or name.startswith("batch-") for name in names)
+
+
+def _begun(work: Path) -> bool:
+    """Whether an unfinished run has something to lose: an accepted record, or batch jobs."""
+    if any(work.glob("batch-*")):
+        return True
+    try:
+        with (work / JOURNAL).open("rb") as lines:
+            return any(b'"answer":' in line or b'"accepted"' in line for line in lines)
+    except FileNotFoundError:
+        return False

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genesis_lab.domains.base import Message, Spec
+from genesis_lab.domains.base import Answer, Message, Spec
 from genesis_lab.errors import GenesisError, Incomplete
 from genesis_lab.generation.batch import Batches
 from genesis_lab.generation.teachers import Teacher
@@ -19,90 +19,44 @@ TOKENS = tuple(Usage.__dataclass_fields__)
 """What is counted of an answer, in the order in which the journal keeps it."""
 REPAIRS = 2
 """Times a model is told what was wrong with its answer before a fresh candidate is tried."""
-HOPELESS = 20
-"""A teacher is stopped when its first so many different requests came to nothing, rejected or with unusable answers."""
-HOPELESS_LATER = 60
-"""The same for requests in a row once it has a record: by then single records may be impossible."""
+HOPELESS, HOPELESS_LATER = 20, 60
+"""A teacher is stopped when so many requests in a row came to nothing: its first ones, or later ones, when single records
+may be impossible."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown.
+class Task:
+    """One request to be: for one record, or for a list of those of one `key` (empty: not a list).
 
     Parameters
     ----------
-    teachers : a row of each, see `Lane.standing`.
+    tries : requests for the same before this one; every third begins anew, the others tell what was wrong.
+    dialogue : what was said meanwhile.
+    known : records of the key that are there already.
+    candidates : how many fresh candidates it uses up.
     """
 
-    teachers: tuple[Mapping[str, Any], ...]
-    rejected: int
-
-    @property
-    def done(self) -> int:
-        return sum(row["done"] for row in self.teachers)
-
-    @property
-    def total(self) -> int:
-        return sum(row["total"] for row in self.teachers)
-
-    @property
-    def rate(self) -> float:
-        return float(sum(row["rate"] for row in self.teachers))
-
-    @property
-    def eta_s(self) -> float | None:
-        left = [row["eta_s"] for row in self.teachers if not row["ended"]]
-        return None if None in left else max(left, default=None)
-
-    @property
-    def cost_usd(self) -> float | None:
-        return total_cost(row["cost_usd"] for row in self.teachers)
-
-    @property
-    def details(self) -> tuple[str, ...]:
-        """What a person with a quota wants to see: a line for each teacher; of a single one only its quota."""
-        if len(self.teachers) > 1:
-            return tuple(map(_line, self.teachers))
-        one = " · ".join(filter(None, (self.teachers[0]["quota"], "" if self.cost_usd is not None else "cost unknown")))
-        return (one,) if one else ()
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    """``bedrock:…@eu-west-1: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
-    usd, eta_s = row["cost_usd"], row["eta_s"]
-    cost = "cost unknown" if usd is None else f"${usd:,.2f}" if usd >= 0.005 else ""
-    left = "stopped" if row["ended"] else f"{math.ceil(eta_s / 60):,} min left" if eta_s else ""
-    return " · ".join(filter(None, (f"{row['name']}: {row['done']:,} of {row['total']:,}", row["quota"], cost, left)))
-
-
-@dataclass
-class Task:
-    """One record to be: which candidate it is, how often that was asked for again, and what was said meanwhile."""
-
-    spec: Spec
-    candidate: int = 0
-    repair: int = 0
+    specs: tuple[Spec, ...]
+    tries: int = 0
     dialogue: tuple[Message, ...] = ()
-
-    @property
-    def number(self) -> int:
-        """Which answer for this record it asks for, from 1."""
-        return self.candidate * (REPAIRS + 1) + self.repair + 1
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """What the journal keeps of it, besides the spec's index."""
-        return {"candidate": self.candidate, "repair": self.repair, "dialogue": self.dialogue}
+    key: str | None = None
+    known: tuple[Answer, ...] = ()
+    candidates: int = 1
 
 
 @dataclass
 class Lane:
-    """A teacher's part of a run. `resumed` is what an earlier session had accepted, `ended` why the teacher stopped.
+    """A teacher's part of a run.
 
-    `fruitless` counts why each request since the last record came to nothing, `said` has the words. `later` holds
-    fresh candidates for records that failed. `batches` is there while it answers in batch jobs, `note` what those are at.
-    `uncounted` are answers without token counts, `not_sent` what the service does not take, `notes` what is wrong with
-    answers, each with how often.
+    Attributes
+    ----------
+    later : fresh candidates for records that failed, which wait till all others are done.
+    resumed : what an earlier session had accepted.
+    usage, uncounted, not_sent, notes : tokens of the answers; how many were not counted; what the service does not take and
+        what is wrong with answers, with how often.
+    ended : why the teacher stopped; `closed`: nothing more is asked of it.
+    fruitless : why each request since the last record came to nothing; `said` has the words.
+    batches : there while it answers in batch jobs; `note` is what those are at.
     """
 
     teacher: Teacher
@@ -120,48 +74,51 @@ class Lane:
     not_sent: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     ended: GenesisError | None = None
+    closed: bool = False
     fruitless: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
     in_a_row: int = 0
     batches: Batches | None = None
     note: str = ""
 
-    def charge(self, entry: Mapping[str, Any]) -> None:
+    @property
+    def free(self) -> bool:
+        return self.teacher.provider.capabilities.free
+
+    def charge(self, line: Mapping[str, Any]) -> None:
         """One more answer, as the journal keeps it."""
         self.attempts += 1
-        if usage := entry.get("usage", ()):
-            self.usage = [sum(pair) for pair in zip(self.usage, usage, strict=True)]
+        if usage := line.get("usage", ()):
+            self.usage = [a + b for a, b in zip(self.usage, usage, strict=True)]
         self.uncounted += usage is None
-        cost_usd = entry.get("cost_usd", 0.0)
-        self.cost_usd = None if self.cost_usd is None or cost_usd is None else self.cost_usd + cost_usd
-        self.not_sent.update(entry.get("not_sent", ()))
-        if note := entry.get("note"):
+        self.cost_usd = total_cost((self.cost_usd, line.get("cost_usd", 0.0)))
+        self.not_sent.update(line.get("not_sent", ()))
+        if note := line.get("note"):
             self.notes[re.sub(r"\d[\d,]*", "#", note)] += 1
 
     def next(self) -> Task | None:
         """The next task, unless there is none, the candidate budget is used up, or the teacher has stopped for good."""
-        if self.ended or not self.todo or (self.candidates_left <= 0 and not self.todo[0].repair):
+        if self.ended or not self.todo or (self.candidates_left <= 0 and self.todo[0].candidates):
             return None
         task = self.todo.popleft()
-        self.candidates_left -= not task.repair
+        self.candidates_left -= task.candidates
         return task
 
     def put_back(self, task: Task) -> None:
         """The task was not answered, through no fault of its own."""
         self.todo.append(task)
-        self.candidates_left += not task.repair
+        self.candidates_left += task.candidates
 
     def refill(self) -> bool:
         """Begin with the fresh candidates that waited till all others were done; whether there are any."""
         waited, self.later = self.later, []
-        self.todo.extend(sorted(waited, key=lambda task: task.spec.index))
+        self.todo.extend(sorted(waited, key=lambda task: task.specs[0].index))
         return bool(waited)
 
     @property
     def has_room(self) -> bool:
         """Whether another task is worth a thread."""
-        scheduler = self.teacher.scheduler
-        width = self.teacher.provider.capabilities.concurrency
+        scheduler, width = self.teacher.scheduler, self.teacher.provider.capabilities.concurrency
         return self.in_flight < width and (scheduler is None or scheduler.ledger.wants_more(self.in_flight))
 
     def stop(self) -> None:
@@ -175,10 +132,14 @@ class Lane:
         self.ended = self.ended or error
         self.stop()
 
-    def failed(self, reasons: Mapping[str, str]) -> None:
-        """One more request came to nothing, for `reasons` (kind to the full words); too many in a row end the teacher."""
-        self.fruitless.update(list(reasons))
-        self.said |= reasons
+    def came(self, wrong: Mapping[str, str], *, used: bool) -> None:
+        """A request was answered, of `used` or not, for reasons (kind to the full words); too many in a row end the teacher."""
+        if used:
+            self.fruitless.clear()
+            self.in_a_row = 0
+            return
+        self.fruitless.update(list(wrong))
+        self.said |= wrong
         self.in_a_row += 1
         if self.in_a_row < (HOPELESS_LATER if self.accepted else HOPELESS) or self.ended:
             return
@@ -191,44 +152,65 @@ class Lane:
             )
         )
 
-    def succeeded(self) -> None:
-        """One more record."""
-        self.accepted += 1
-        self.fruitless.clear()
-        self.in_a_row = 0
-
     @property
     def hopeless(self) -> bool:
         """It can't go on, and has nothing to show."""
         return self.ended is not None and not (isinstance(self.ended, Incomplete) and self.accepted)
 
-    def standing(self, elapsed_s: float) -> dict[str, Any]:
-        """Where it stands after `elapsed_s` seconds of this session; `eta_s` and `cost_usd` are None if unknown."""
-        rate, left = (self.accepted - self.resumed) / max(elapsed_s, 1e-9), self.total - self.accepted
-        return {
-            "name": self.teacher.name,
-            "done": self.accepted,
-            "total": self.total,
-            "rate": rate,
-            "eta_s": left / rate if rate and not self.note else None if left else 0.0,
-            "cost_usd": self.cost_usd,
-            "quota": self.note or self._quota(),
-            "ended": self.ended is not None,
-        }
+    def rate(self, elapsed_s: float) -> float:
+        """Records per second of this session."""
+        return (self.accepted - self.resumed) / max(elapsed_s, 1e-9)
 
-    def _quota(self) -> str:
-        """``97% of 200,000 tokens/min · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``."""
-        scheduler, noticed = self.teacher.scheduler, next(iter(self.notes), "")
-        if scheduler is None or noticed:
-            return noticed
-        said, state, quota = [], scheduler.ledger.state(), scheduler.ledger.limits.tokens_per_minute
-        if quota and quota < math.inf:
-            said.append(f"{state['used'] / quota:.0%} of {quota:,.0f} tokens used in the last minute")
-        elif 0 < state["tokens_per_minute"] < math.inf:
-            said.append(f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far")
-        if state["refused"]:
-            said.append(f"{state['refused']:,} throttled")
-        said.append(
-            f"{state['in_flight']:,} in flight" + (f", {state['waiting']:,} waiting" if state["waiting"] else "")
-        )
-        return " · ".join(filter(None, (*said, "" if self.ended else scheduler.waits)))
+    def eta_s(self, elapsed_s: float) -> float | None:
+        """Seconds until its part is done; None if unknown."""
+        rate, left = self.rate(elapsed_s), self.total - self.accepted
+        return left / rate if rate and not self.note else None if left else 0.0
+
+    @property
+    def quota(self) -> str:
+        """What its jobs are at, what is wrong with its answers, or how its quota is used."""
+        scheduler = self.teacher.scheduler
+        return self.note or next(iter(self.notes), scheduler.standing if scheduler else "")
+
+    def line(self, elapsed_s: float) -> str:
+        """``bedrock:…@eu-west-1: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
+        usd, eta_s = self.cost_usd, self.eta_s(elapsed_s)
+        cost = "cost unknown" if usd is None else f"${usd:,.2f}" if usd >= 0.005 else ""
+        left = "stopped" if self.ended else f"{math.ceil(eta_s / 60):,} min left" if eta_s else ""
+        done = f"{self.teacher.name}: {self.accepted:,} of {self.total:,}"
+        return " · ".join(filter(None, (done, self.quota, cost, left)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown.
+
+    `details` is what a person with a quota wants to see: a line for each teacher; of a single one only its quota.
+    """
+
+    done: int
+    total: int
+    rejected: int
+    rate: float
+    eta_s: float | None
+    cost_usd: float | None
+    details: tuple[str, ...]
+
+
+def progress(lanes: Sequence[Lane], rejected: int, elapsed_s: float) -> Progress:
+    """Where a run stands after `elapsed_s` seconds of this session."""
+    left = [lane.eta_s(elapsed_s) for lane in lanes if not lane.ended]
+    cost_usd = total_cost(lane.cost_usd for lane in lanes)
+    if len(lanes) > 1:
+        details = [lane.line(elapsed_s) for lane in lanes]
+    else:
+        details = [" · ".join(filter(None, (lanes[0].quota, "" if cost_usd is not None else "cost unknown")))]
+    return Progress(
+        done=sum(lane.accepted for lane in lanes),
+        total=sum(lane.total for lane in lanes),
+        rejected=rejected,
+        rate=sum(lane.rate(elapsed_s) for lane in lanes),
+        eta_s=None if None in left else max(filter(None, left), default=0.0 if left else None),
+        cost_usd=cost_usd,
+        details=tuple(filter(None, details)),
+    )

@@ -109,6 +109,19 @@ class Scheduler:
             return f"no answer for {_minutes(state['silent_s'])}"
         return ""
 
+    @property
+    def standing(self) -> str:
+        """``97% of 200,000 tokens used in the last minute · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``."""
+        state, quota = self.ledger.state(), self.ledger.limits.tokens_per_minute
+        used = ""
+        if quota and quota < math.inf:
+            used = f"{state['used'] / quota:.0%} of {quota:,.0f} tokens used in the last minute"
+        elif 0 < state["tokens_per_minute"] < math.inf:
+            used = f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far"
+        throttled = f"{state['refused']:,} throttled" if state["refused"] else ""
+        waiting = f", {state['waiting']:,} waiting" if state["waiting"] else ""
+        return " · ".join(filter(None, (used, throttled, f"{state['in_flight']:,} in flight{waiting}", self.waits)))
+
     def _answer(self, request: Request) -> Completion:
         place: int | None = None
         failures = unreached = 0
