@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,17 +14,16 @@ from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.opening import role_of, role_sql
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.language import NAMES, detect
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
 _LONG = 80
 """Characters from which a turn in neither language counts as being in another one."""
-_FEWEST_WORDS = 5
-"""Words from which a turn's language is judged: "It's in Mexico." is English, but no detector can know."""
+_FIVE_WORDS = r"(\S+\s+){4}\S"
+"""From there on a turn's language is judged: "It's in Mexico." is English, but no detector can know."""
 _LAST = 6
 """Turns at the end of a conversation in which an agent says how it ended."""
 _TURNS = "coalesce(len(turns), 0) > 0"
 _FORM = "schema and structure"
-
 _ENUMS: dict[str, tuple[str, ...]] = {
     "sentiment": get_args(r.Sentiment),
     "complexity": get_args(r.Complexity),
@@ -33,7 +32,6 @@ _ENUMS: dict[str, tuple[str, ...]] = {
     "resolution_time": get_args(r.ResolutionTime),
     "resolution_status": get_args(r.Resolution),
 }
-
 PERSONAL = {
     "card": ("a card number", r"\d(?:[ -]?\d){12}"),
     "iban": ("an IBAN", r"[A-Za-z]{2}\d{2}[ 0-9A-Za-z]{9}"),
@@ -51,60 +49,74 @@ _PHONE_DIGITS = range(9, 16)
 
 def checks(taxonomy: Taxonomy) -> list[Check]:
     """Every check of one conversation; those that need the taxonomy are `planned`."""
+    planned = {"intent": taxonomy.names, "category": tuple(taxonomy.categories)}
+    spelt = [
+        Check(
+            "spelling", "consistency", "values", "turns" if name == "speaker" else "records", f"{name} IS NOT NULL",
+            f"{name} NOT IN ({_list(values)})", partial(_misspelt, name, values),
+            "share of label values (and speakers) spelt as the schema and the taxonomy spell them",
+            "no label has a value", _FORM, name in planned,
+        )
+        for name, values in {**planned, **_ENUMS, "speaker": get_args(r.Speaker)}.items()
+    ]  # fmt: skip
+    personal = [
+        Check(
+            kind, "personal_data", "turns", "turns", "true", f"regexp_matches(text, '{look}')",
+            partial(_personal, kind), f"turns that hold {what}; counted, not scored",
+        )
+        for kind, (what, look) in PERSONAL.items()
+    ]  # fmt: skip
+    return [*spelt, *_of_turns(), *_of_labels(taxonomy), *personal]
+
+
+def _of_turns() -> list[Check]:
+    letters = (  # one letter a turn: who speaks
+        f"array_to_string(list_transform(turns, lambda turn: left(coalesce({role_sql('turn.speaker')}, '?'), 1)), '')"
+    )
+    runs = "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?")
     return [
         Check(
             "turns", "completeness", "turns", "turns", "true", "speaker IS NULL OR text IS NULL",
             "'turn ' || position || ' has no ' || CASE WHEN text IS NULL THEN 'text' ELSE 'speaker' END",
             "share of turns with a speaker and text", "no record has turns", _FORM,
         ),
-        *_spelling(taxonomy),
-        *_labels(taxonomy),
-        *_turns(),
+        Check(
+            "turn_order", "consistency", "records", "records", _TURNS, f"regexp_matches({letters}, '^[^c]|{runs}')",
+            _disorder, f"share opened by the customer, with nobody speaking over {r.MAX_RUN} times in a row",
+            "no record has turns", _FORM,
+        ),
+        Check(
+            "turn_length", "consistency", "turns", "turns", "true", f"length(text) > {r.MAX_TEXT}",
+            f"'turn ' || position || ' has ' || format('{{:,}}', length(text)) || ' characters, over {r.MAX_TEXT:,}'",
+            f"share of turns of at most {r.MAX_TEXT:,} characters", "no record has turns", _FORM,
+        ),
         Check(
             "language", "consistency", "turns", "turns",
-            f"language IN ({_list(NAMES)}) AND regexp_matches(text, '{_words(_FEWEST_WORDS)}')", "true", other_language,
+            f"language IN ({_list(NAMES)}) AND regexp_matches(text, '{_FIVE_WORDS}')", "true", _other_language,
             "share of turns in the declared language, of those long enough to tell (lingua)",
             "no turn is long enough to tell, or no language is declared", "language",
         ),
-        *(
-            Check(
-                kind, "personal_data", "turns", "turns", "true", f"regexp_matches(text, '{look}')",
-                partial(_personal, kind), f"turns that hold {what}; counted, not scored",
-            )
-            for kind, (what, look) in PERSONAL.items()
-        ),
     ]  # fmt: skip
 
 
-def _spelling(taxonomy: Taxonomy) -> list[Check]:
-    planned = {"intent": taxonomy.names, "category": tuple(taxonomy.categories)}
-    speaker = {"speaker": get_args(r.Speaker)}
-    return [
-        Check(
-            "spelling", "consistency", "values", "turns" if name in speaker else "records", f"{name} IS NOT NULL",
-            f"{name} NOT IN ({_list(values)})", partial(_misspelt, name, values),
-            "share of label values (and speakers) spelt as the schema and the taxonomy spell them",
-            "no label has a value", _FORM, name in planned,
-        )
-        for name, values in {**planned, **_ENUMS, **speaker}.items()
-    ]  # fmt: skip
-
-
-def _labels(taxonomy: Taxonomy) -> list[Check]:
+def _of_labels(taxonomy: Taxonomy) -> list[Check]:
     pairs = ", ".join(f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
     category = f"MAP {{{pairs}}}[intent]"
-    count = "coalesce(try_cast(turn_count AS DOUBLE), -1) <> len(turns)"
     low, high = (
         "CASE complexity " + " ".join(f"WHEN '{name}' THEN {ends[i]}" for name, ends in r.TURN_RANGES.items()) + " END"
         for i in (0, 1)
     )
-    fits = " OR ".join(
-        f"(emotion_arc = '{arc}' AND sentiment IN ({_list(sentiments)}) AND resolution_status IN ({_list(resolutions)}))"
-        for arc, (sentiments, resolutions) in r.ARC_FITS.items()
+    known, fits = (
+        " AND ".join(
+            f"{name} IN ({_list(_ENUMS[name])})" for name in ("emotion_arc", "sentiment", "resolution_status")
+        ),
+        " OR ".join(
+            f"(emotion_arc = '{arc}' AND sentiment IN ({_list(moods)}) AND resolution_status IN ({_list(endings)}))"
+            for arc, (moods, endings) in r.ARC_FITS.items()
+        ),
     )
-    known = " AND ".join(
-        f"{name} IN ({_list(_ENUMS[name])})" for name in ("emotion_arc", "sentiment", "resolution_status")
-    )
+    said = f"array_to_string(list_transform(turns[-{_LAST}:], lambda turn: turn.text), E'\\n')"
+    cues = _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues))
     return [
         Check(
             "category", "consistency", "records", "records", f"category IS NOT NULL AND {category} IS NOT NULL",
@@ -113,7 +125,8 @@ def _labels(taxonomy: Taxonomy) -> list[Check]:
             "no record has a category and an intent of the taxonomy", _FORM, True,
         ),
         Check(
-            "turn_count", "consistency", "records", "records", f"turn_count IS NOT NULL AND {_TURNS}", count,
+            "turn_count", "consistency", "records", "records", f"turn_count IS NOT NULL AND {_TURNS}",
+            "coalesce(try_cast(turn_count AS DOUBLE), -1) <> len(turns)",
             "'turn_count is ' || turn_count || ', there are ' || len(turns) || ' turns'",
             "share whose turn_count is the number of their turns", "no record has a turn_count and turns", _FORM,
         ),
@@ -130,139 +143,97 @@ def _labels(taxonomy: Taxonomy) -> list[Check]:
             "share whose emotion arc can go with their sentiment and resolution",
             "no record has an arc, a sentiment and a resolution of the schema", _FORM,
         ),
-        _resolution(),
-    ]  # fmt: skip
-
-
-def _turns() -> list[Check]:
-    # One letter a turn: who speaks
-    letters = (
-        f"array_to_string(list_transform(turns, lambda turn: left(coalesce({role_sql('turn.speaker')}, '?'), 1)), '')"
-    )
-    runs = "|".join(re.escape(who) * (r.MAX_RUN + 1) for who in "ca?")
-    run = f"regexp_extract({letters}, '{runs}')"
-    return [
         Check(
-            "turn_order", "consistency", "records", "records", _TURNS,
-            f"regexp_matches({letters}, '^[^c]|{runs}')",
-            f"concat_ws('; ', CASE WHEN {letters} NOT LIKE 'c%' THEN 'the first speaker must be the customer' END, "
-            f"CASE WHEN {run} <> '' THEN 'the ' || CASE left({run}, 1) WHEN 'c' THEN 'customer' WHEN 'a' THEN 'agent' ELSE "
-            f"'unknown speaker' END || ' speaks more than {r.MAX_RUN} times in a row at turn ' || "
-            f"(instr({letters}, {run}) + {r.MAX_RUN}) END)",
-            f"share opened by the customer, with nobody speaking over {r.MAX_RUN} times in a row",
-            "no record has turns", _FORM,
-        ),
-        Check(
-            "turn_length", "consistency", "turns", "turns", "true", f"length(text) > {r.MAX_TEXT}",
-            f"'turn ' || position || ' has ' || format('{{:,}}', length(text)) || ' characters, over {r.MAX_TEXT:,}'",
-            f"share of turns of at most {r.MAX_TEXT:,} characters", "no record has turns", _FORM,
+            "resolution", "consistency", "records", "records",
+            f"resolution_status IN ({_list(_ENUMS['resolution_status'])}) AND regexp_matches({said}, {cues}, 'i')",
+            "true", _another_ending, "share whose last agent turns do not speak of another ending, of those that tell",
+            "no last turn says how the conversation ended",
         ),
     ]  # fmt: skip
 
 
-def _resolution() -> Check:
-    said = f"array_to_string(list_transform(turns[-{_LAST}:], lambda turn: turn.text), E'\\n')"
-    cues = _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues))
-    return Check(
-        "resolution", "consistency", "records", "records",
-        f"resolution_status IN ({_list(_ENUMS['resolution_status'])}) AND regexp_matches({said}, {cues}, 'i')", "true",
-        _another_ending, "share whose last agent turns do not speak of another ending, of those that tell",
-        "no last turn says how the conversation ended",
-    )  # fmt: skip
+def _disorder(table: Any) -> list[str]:
+    spoken: list[list[str]] = [
+        [role_of(turn and turn["speaker"]) or "unknown speaker" for turn in turns] for turns in _values(table, "turns")
+    ]
+    return ["; ".join(r.turn_problems(speakers)) for speakers in spoken]
 
 
 def _another_ending(table: Any) -> list[str | None]:
+    patterns = {ending: re.compile("|".join(f"(?:{cue})" for cue in cues), re.I) for ending, cues in _cues().items()}
     found: list[str | None] = []
-    for turns, declared in zip(table["turns"].to_pylist(), table["resolution_status"].to_pylist(), strict=True):
+    for turns, declared in zip(_values(table, "turns"), _values(table, "resolution_status"), strict=True):
         late = [turn["text"] or "" for turn in turns[-_LAST:] if role_of(turn["speaker"]) == "agent"]
-        told = [ending for ending, cue in _patterns().items() if any(map(cue.search, late))]
+        told = [ending for ending, cue in patterns.items() if any(map(cue.search, late))]
         other = f"declared {declared}, the last turns read as {told[0]}" if told and told[0] != declared else ""
         found.append(other if len(told) == 1 else None)
     return found
 
 
-def other_language(turns: Any) -> list[str | None]:
+def _other_language(turns: Any) -> list[str | None]:
     """For each turn whether it is in another language than declared; None where that can't be told."""
-    texts = turns["text"].to_pylist()
+    texts, found = _values(turns, "text"), list[str | None]()
     reads = {text: detect(text) or (None if len(text) <= _LONG else "another language") for text in set(texts)}
-    rows = zip(texts, turns["language"].to_pylist(), turns["position"].to_pylist(), strict=True)
-    return [
-        None if reads[text] is None
-        else "" if reads[text] == declared
-        else f"turn {place} reads as {reads[text]}, declared {declared}"
-        for text, declared, place in rows
-    ]  # fmt: skip
+    for text, declared, place in zip(texts, _values(turns, "language"), _values(turns, "position"), strict=True):
+        read = reads[text]
+        found.append(read and ("" if read == declared else f"turn {place} reads as {read}, declared {declared}"))
+    return found
 
 
 def _misspelt(name: str, values: Sequence[str], table: Any) -> list[str]:
-    found = table[name].to_pylist()
+    found = _values(table, name)
     said = {value: f"{name} {value[:60]!r} is no value of the schema{_meant(value, values)}" for value in set(found)}
     return [said[value] for value in found]
 
 
 def _meant(spelling: str, values: Sequence[str]) -> str:
     plain = {value.casefold(): value for value in values}
-    tidy = "_".join(spelling.casefold().replace("-", " ").split())
-    close = [tidy] if tidy in plain else difflib.get_close_matches(tidy, plain, n=1, cutoff=0.8)
+    close = difflib.get_close_matches("_".join(spelling.casefold().replace("-", " ").split()), plain, n=1, cutoff=0.8)
     return f", did you mean {plain[close[0]]!r}?" if close else ""
 
 
 def _personal(kind: str, turns: Any) -> list[str]:
-    places = zip(turns["text"].to_pylist(), turns["position"].to_pylist(), strict=True)
+    places = zip(_values(turns, "text"), _values(turns, "position"), strict=True)
     return [f"turn {place} holds {PERSONAL[kind][0]}" if kind in kinds_in(text) else "" for text, place in places]
 
 
 def kinds_in(text: str) -> set[str]:
     """Which kinds of personal data `text` seems to hold. Digits of a card or IBAN are not taken for a telephone's."""
-    text, cards = _without(_CARD, text, luhn)
-    text, ibans = _without(_IBAN, text, iban)
-    runs = _DIGITS.findall(_EMAIL.sub(" ", text))
-    phone = any(sum(map(str.isdecimal, run)) in _PHONE_DIGITS for run in runs)
-    found = {"card": cards, "iban": ibans, "email": _EMAIL.search(text), "phone": phone}
-    return {kind for kind, here in found.items() if here}
+    found = set()
+    for kind, pattern, valid in (("card", _CARD, _luhn), ("iban", _IBAN, _mod97)):
+        for hit in filter(valid, pattern.findall(text)):
+            text = text.replace(hit, " ")
+            found.add(kind)
+    runs = [sum(map(str.isdecimal, run)) for run in _DIGITS.findall(_EMAIL.sub(" ", text))]
+    also = {"email": _EMAIL.search(text), "phone": any(digits in _PHONE_DIGITS for digits in runs)}
+    return found | {kind for kind, here in also.items() if here}
 
 
-def luhn(number: str) -> bool:
+def _luhn(number: str) -> bool:
     """Whether the check digit is right (ISO/IEC 7812-1, annex B); a row of one digit only is no card."""
     digits = [int(c) for c in number if c.isdecimal()]
     doubled = [sum(divmod(2 * d, 10)) for d in digits[-2::-2]]
     return len(set(digits)) > 1 and (sum(digits[::-2]) + sum(doubled)) % 10 == 0
 
 
-def iban(number: str) -> bool:
-    """Whether the check digits are right (ISO 13616, ISO 7064 MOD 97-10)."""
+def _mod97(number: str) -> bool:
+    """Whether an IBAN's check digits are right (ISO 13616, ISO 7064 MOD 97-10)."""
     plain = number.replace(" ", "").upper()
     return int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
 
 
-def _without(pattern: re.Pattern[str], text: str, valid: Callable[[str], bool]) -> tuple[str, int]:
-    hits = [match.group() for match in pattern.finditer(text) if valid(match.group())]
-    for hit in hits:
-        text = text.replace(hit, " ")
-    return text, len(hits)
+def _cues() -> dict[str, list[str]]:
+    """Ending to the patterns of what is said then."""
+    return shipped(Path(__file__).with_name("resolution_cues.yaml"))  # type: ignore[no-any-return]
 
 
-def _words(n: int) -> str:
-    """A pattern of `n` words or more."""
-    return r"\S+" + r"\s+\S+" * (n - 1)
+def _values(table: Any, column: str) -> Any:
+    return table[column].to_pylist()
 
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _list(values: Sequence[str] | Mapping[str, Any]) -> str:
+def _list(values: Iterable[str]) -> str:
     return ", ".join(map(_quoted, values))
-
-
-@lru_cache(maxsize=1)
-def _cues() -> dict[str, list[str]]:
-    """Ending to the patterns of what is said then."""
-    return dict(read_yaml(Path(__file__).with_name("resolution_cues.yaml")))
-
-
-@lru_cache(maxsize=1)
-def _patterns() -> dict[str, re.Pattern[str]]:
-    return {
-        ending: re.compile("|".join(f"(?:{cue})" for cue in cues), re.IGNORECASE) for ending, cues in _cues().items()
-    }
