@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,11 +24,7 @@ def lookup(record: Any, path: str) -> Any:
 class Reader:
     """Finds fields in foreign records: where the field map says, under our name, or under what others call them.
 
-    Parameters
-    ----------
-    fields : our fields.
-    aliases : our field to what others call it.
-    field_map : our field to theirs; takes precedence.
+    `aliases` : our field to what others call it; `field_map` : our field to theirs, which takes precedence.
     """
 
     extra_fields: tuple[str, ...] = ()
@@ -41,7 +38,8 @@ class Reader:
         """What the manifest of an import says of this reader."""
         self.used = {*aliases.values(), *field_map.values(), *(path.split(".")[0] for path in field_map.values())}
         """Columns that are known."""
-        self._elsewhere = set(field_map.values())
+        self.done: Counter[str] = Counter()
+        """What was done to all records alike, and how often."""
 
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields, as they are, and what is wrong with them."""
@@ -51,7 +49,7 @@ class Reader:
         """The value of one field."""
         if name in self.field_map:
             return lookup(raw, self.field_map[name])
-        found = None if name in self._elsewhere else lookup(raw, name)
+        found = None if name in self.field_map.values() else lookup(raw, name)
         return lookup(raw, self.aliases[name]) if found is None and name in self.aliases else found
 
     def derive(self, record: dict[str, Any]) -> list[str]:
@@ -60,4 +58,4 @@ class Reader:
 
     def notes(self) -> Iterator[str]:
         """What was done to all records alike."""
-        return iter(())
+        return (f"{times:,} {what}" for what, times in self.done.items() if times)

@@ -12,30 +12,29 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.domains.base import Spec
-from genesis_lab.domains.conversations.taxonomy import Script, Taxonomy
+from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.yamls import shipped
 
 _MOVES, _SLOTS = (Path(__file__).with_name(f"{name}.yaml") for name in ("moves", "slots"))
-_START_MOOD = {"stable_positive": "positive", "frustrated_to_satisfied": "frustrated",
-               "frustrated_to_neutral": "frustrated", "stable_frustrated": "frustrated"}  # fmt: skip
-_END_MOOD = {"stable_positive": "satisfied", "frustrated_to_satisfied": "satisfied", "neutral_to_satisfied": "satisfied",
-             "neutral_to_frustrated": "frustrated", "stable_frustrated": "frustrated"}  # fmt: skip
+_START = {"stable_positive": "positive", "frustrated_to_satisfied": "frustrated", "frustrated_to_neutral": "frustrated",
+          "stable_frustrated": "frustrated"}  # fmt: skip
+_END = {"stable_positive": "satisfied", "frustrated_to_satisfied": "satisfied", "neutral_to_satisfied": "satisfied",
+        "neutral_to_frustrated": "frustrated", "stable_frustrated": "frustrated"}  # fmt: skip
+"""Emotion arc to the customer's mood at the start and at the end, where it is not neutral."""
 _WRAPPED = {"neutral": 0.3, "positive": 0.75, "frustrated": 0.75}
 """Share of openings that get words of greeting or mood around them, by mood."""
 _CARELESS = 0.15
 """Share of openings typed without capitals or punctuation, or with a slip of the finger."""
-_DRAWS = 160
-
 _PART = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]|\{(\w+)\}")
 _GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
-Pattern = tuple[str | tuple[str, ...], ...]
 
 
 class _Draw:
-    """Uniform numbers of one spec, drawn in one block because single draws from NumPy are slow."""
+    """What is drawn for one spec: numbers in one block, because single draws from NumPy are slow."""
 
-    def __init__(self, seed: int, attempt: int) -> None:
-        self._numbers = iter(np.random.default_rng((seed, attempt)).random(_DRAWS).tolist())
+    def __init__(self, language: str, seed: int, attempt: int) -> None:
+        self._language = language
+        self._numbers = iter(np.random.default_rng((seed, attempt)).random(160).tolist())
 
     def chance(self, p: float) -> bool:
         return bool(next(self._numbers) < p)
@@ -43,10 +42,21 @@ class _Draw:
     def pick(self, items: Sequence[Any]) -> Any:
         return items[int(next(self._numbers) * len(items))]
 
-    def shuffled(self, items: Sequence[Any], count: int) -> list[Any]:
-        """`count` different items in random order."""
-        left = list(items)
-        return [left.pop(int(next(self._numbers) * len(left))) for _ in range(min(count, len(left)))]
+    def some(self, own: Sequence[Any], common: Sequence[Any], count: int) -> list[Any]:
+        """`count` different items in random order, of `common` only what `own` lacks."""
+        taken: list[Any] = []
+        for items in (own, common):
+            left = list(items)
+            for _ in range(min(count - len(taken), len(left))):
+                taken.append(left.pop(int(next(self._numbers) * len(left))))
+        return taken
+
+    def say(self, pattern: str) -> str:
+        """The pattern with a choice for each of its alternatives and slots."""
+        parts = _compiled(pattern, self._language)
+        text = "".join([part if isinstance(part, str) else self.pick(part) for part in parts])
+        # An alternative may hold a slot; a slot that is not known stays as it is written.
+        return text if "{" not in text or text == pattern else self.say(text)
 
 
 class Grammar:
@@ -57,68 +67,55 @@ class Grammar:
     """
 
     def __init__(self, taxonomy: Taxonomy, *, tone: str = "neobank", seed: int = 0) -> None:
-        self._taxonomy = taxonomy
-        self._tone = tone
-        self._seed = seed
+        self._taxonomy, self._tone, self._seed = taxonomy, tone, seed
         self._orders: dict[tuple[str, str], np.ndarray] = {}
 
     def write(self, spec: Spec, attempt: int = 0) -> str:
         """The JSON text of one conversation with exactly ``spec.attributes["turns"]`` turns."""
-        a = spec.attributes
-        draw = _Draw(spec.seed, attempt)
-        script, moves = self._taxonomy.script(a["intent"]), shipped(_MOVES)[a["language"]]
-        start = _START_MOOD.get(a["emotion_arc"], "neutral")
-        end = _END_MOOD.get(a["emotion_arc"], "neutral")
-        language, status = a["language"], a["resolution_status"]
-
-        def say(pattern: str) -> str:
-            return _expand(pattern, language, draw)
-
-        exchanges, follow_ups, reaction, closing = _shape(a["turns"])
-        asked = draw.shuffled(script.exchanges.get(language, ()), exchanges)
-        asked += draw.shuffled(moves["exchanges"], exchanges - len(asked))
-        further = draw.shuffled(script.follow_ups.get(language, ()), follow_ups)
-        further += draw.shuffled(moves["follow_ups"], follow_ups - len(further))
-        hello = f"{say(draw.pick(moves['hello'][self._tone]))} {say(draw.pick(moves['empathy'][start]))}"
-        turns = [self._opening(spec, script, start, draw, attempt)]
-        for question, answer in asked:
-            turns += [f"{hello} {say(question)}" if len(turns) == 1 else say(question), say(answer)]
-        outcome = say(draw.pick(getattr(script, status).get(language) or moves[status]))
-        turns.append(f"{hello} {outcome}" if len(turns) == 1 else outcome)
-        for question, answer in further:
-            turns += [say(question), say(answer)]
+        a, language = spec.attributes, spec.attributes["language"]
+        draw, script, moves = _Draw(language, spec.seed, attempt), self._taxonomy.script(a["intent"]), _moves(language)
+        start, end = _START.get(a["emotion_arc"], "neutral"), _END.get(a["emotion_arc"], "neutral")
+        before, after, reaction, closing = _shape(a["turns"])
+        asked = draw.some(script.exchanges.get(language, ()), moves["exchanges"], before)
+        further = draw.some(script.follow_ups.get(language, ()), moves["follow_ups"], after)
+        hello = f"{draw.say(draw.pick(moves['hello'][self._tone]))} {draw.say(draw.pick(moves['empathy'][start]))} "
+        turns = [self._opening(spec, start, draw, attempt)]
+        for pair in asked:
+            turns += map(draw.say, pair)
+        status = a["resolution_status"]
+        turns.append(draw.say(draw.pick(getattr(script, status).get(language) or moves[status])))
+        for pair in further:
+            turns += map(draw.say, pair)
+        turns[1] = hello + turns[1]
         if reaction:
-            turns.append(say(draw.pick(moves["reaction"][end])))
+            turns.append(draw.say(draw.pick(moves["reaction"][end])))
         if closing:
-            turns.append(say(draw.pick(moves["closing_frustrated" if end == "frustrated" else "closing"])))
-        speakers = ("customer", "agent")
-        return json.dumps(
-            {"turns": [{"speaker": speakers[i % 2], "text": text} for i, text in enumerate(turns)]}, ensure_ascii=False
-        )
+            turns.append(draw.say(draw.pick(moves["closing_frustrated" if end == "frustrated" else "closing"])))
+        said = [{"speaker": ("customer", "agent")[i % 2], "text": text} for i, text in enumerate(turns)]
+        return json.dumps({"turns": said}, ensure_ascii=False)
 
-    def _opening(self, spec: Spec, script: Script, mood: str, draw: _Draw, attempt: int) -> str:
+    def _opening(self, spec: Spec, mood: str, draw: _Draw, attempt: int) -> str:
         intent, language = spec.attributes["intent"], spec.attributes["language"]
-        patterns = script.examples[language]
-        order = self._order(intent, language, len(patterns))
-        round_, place = divmod(spec.ordinal + 7 * attempt, len(patterns))
-        text = _expand(patterns[order[place]], language, draw)
-        moves = shipped(_MOVES)[language]
-        if round_ or draw.chance(_WRAPPED[mood]):
-            where = draw.pick(("before", "after", "both") if round_ else ("before", "after"))
+        patterns, moves = self._taxonomy.script(intent).examples[language], _moves(language)
+        if (intent, language) not in self._orders:
+            rng = np.random.default_rng([self._seed, *f"{intent}/{language}".encode()])
+            self._orders[intent, language] = rng.permutation(len(patterns))
+        again, place = divmod(spec.ordinal + 7 * attempt, len(patterns))
+        text = draw.say(patterns[self._orders[intent, language][place]])
+        if again or draw.chance(_WRAPPED[mood]):
+            where = draw.pick(("before", "after", "both") if again else ("before", "after"))
             if where != "after":
-                text = _led(_expand(draw.pick(moves["before"][mood]), language, draw), text)
+                text = _led(draw.say(draw.pick(moves["before"][mood])), text)
             if where != "before":
-                text = _stopped(text) + _expand(draw.pick(moves["after"][mood]), language, draw)
+                text += "" if text[-1] in ".?!…" else "."
+                text += draw.say(draw.pick(moves["after"][mood]))
         if draw.chance(_CARELESS):
             text = _careless(text, draw)
         return text[0].upper() + text[1:] if draw.chance(0.7) else text
 
-    def _order(self, intent: str, language: str, count: int) -> np.ndarray:
-        key = (intent, language)
-        if key not in self._orders:
-            words = [self._seed, *f"{intent}/{language}".encode()]
-            self._orders[key] = np.random.default_rng(words).permutation(count)
-        return self._orders[key]
+
+def _moves(language: str) -> Any:
+    return shipped(_MOVES)[language]
 
 
 def _shape(turns: int) -> tuple[int, int, bool, bool]:
@@ -131,63 +128,37 @@ def _shape(turns: int) -> tuple[int, int, bool, bool]:
 
 
 @lru_cache(maxsize=65_536)
-def _compile(pattern: str, language: str) -> Pattern:
+def _compiled(pattern: str, language: str) -> tuple[str | tuple[str, ...], ...]:
+    """The parts of a pattern: text, or what to choose among. An unknown slot stays: a user's own text may hold braces."""
     parts: list[str | tuple[str, ...]] = []
     at = 0
     for match in _PART.finditer(pattern):
-        parts.append(pattern[at : match.start()])
-        choices, slot = match.groups()
-        # An unknown slot stays as it is written: a user's own text may hold braces.
-        parts.append(
-            tuple(choices.split("|")) if slot is None else tuple(shipped(_SLOTS)[language].get(slot, [match[0]]))
-        )
+        choices = match[1].split("|") if match[2] is None else shipped(_SLOTS)[language].get(match[2], [match[0]])
+        parts += [pattern[at : match.start()], tuple(choices)]
         at = match.end()
-    parts.append(pattern[at:])
-    return tuple(part for part in parts if part)
-
-
-def _expand(pattern: str, language: str, draw: _Draw) -> str:
-    text = "".join([part if isinstance(part, str) else draw.pick(part) for part in _compile(pattern, language)])
-    # An alternative may hold a slot; a slot that is not known stays as it is written.
-    return text if "{" not in text or text == pattern else _expand(text, language, draw)
+    return tuple(part for part in (*parts, pattern[at:]) if part)
 
 
 def _led(lead: str, text: str) -> str:
-    """`text` after the words that lead to it; as it is, if it greets already."""
+    """`text` after the words that lead to it; as it is, if it greets already. "I", "I'm" and names in capitals stay."""
     if _GREETING.match(text):
         return text
-    return lead + (text[0].upper() + text[1:] if lead.rstrip()[-1] in ".!?" else _lower_first(text))
-
-
-def _lower_first(text: str) -> str:
-    """`text` ready to follow a greeting: "I", "I'm" and names in capitals stay."""
     first = text.split(" ", 1)[0]
-    if first == "I" or first.startswith(("I'", "I’")) or first[1:].lower() != first[1:]:
-        return text
-    return text[0].lower() + text[1:]
-
-
-def _stopped(text: str) -> str:
-    return text if text[-1] in ".?!…" else text + "."
+    if lead.rstrip()[-1] in ".!?":
+        return lead + text[0].upper() + text[1:]
+    stays = first == "I" or first.startswith(("I'", "I’")) or first[1:].lower() != first[1:]
+    return lead + (text if stays else text[0].lower() + text[1:])
 
 
 def _careless(text: str, draw: _Draw) -> str:
+    """As people type in a hurry."""
     kind = draw.pick(("lower", "lower", "bare", "slip"))
-    if kind == "lower":
-        return text.lower()
-    if kind == "bare":
-        return re.sub(r"[.,!?¿¡]", "", text).lower()
+    if kind != "slip":
+        return (text if kind == "lower" else re.sub(r"[.,!?¿¡]", "", text)).lower()
     words = text.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]
-    if not long:
-        return text
-    i = draw.pick(long)
-    word, at = words[i], draw.pick((1, 2, 3))
-    words[i] = draw.pick(
-        (
-            word[:at] + word[at + 1] + word[at] + word[at + 2 :],
-            word[:at] + word[at + 1 :],
-            word[:at] + word[at] + word[at:],
-        )
-    )
+    if long := [i for i, word in enumerate(words) if len(word) > 4 and word.isalpha()]:
+        i = draw.pick(long)
+        word, at = words[i], draw.pick((1, 2, 3))
+        before, a, b, after = word[:at], word[at], word[at + 1], word[at + 2 :]
+        words[i] = before + draw.pick((b + a, b, a + a + b)) + after
     return " ".join(words)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from genesis_lab.domains.conversations.record import Speaker
 from genesis_lab.texts import normal_sql, same_words
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
 
 def role_of(speaker: Any) -> Speaker | None:
@@ -19,12 +19,9 @@ def role_of(speaker: Any) -> Speaker | None:
     >>> role_of("USER"), role_of("Agente 2"), role_of("Bob")
     ('customer', 'agent', None)
     """
-    return _role(speaker) if isinstance(speaker, str) else None
-
-
-@lru_cache(4096)
-def _role(speaker: str) -> Speaker | None:
-    return _roles().get(same_words(speaker).rstrip(" 0123456789"))
+    if speaker in ("customer", "agent"):
+        return speaker  # type: ignore[no-any-return]
+    return _roles().get(same_words(speaker).rstrip(" 0123456789")) if isinstance(speaker, str) else None
 
 
 def opening_sql() -> str:
@@ -43,15 +40,13 @@ def opening_sql() -> str:
 def role_sql(speaker: str) -> str:
     """`role_of` as SQL."""
     plain = rf"regexp_replace(lower(strip_accents({speaker})), '[^\p{{L}}\p{{N}}]+', ' ', 'g')"
-    name = f"regexp_replace(trim({plain}), '[ 0-9]+$', '')"
-    known = ""
-    for role in get_args(Speaker):
-        names = ", ".join(f"'{said}'" for said, whose in _roles().items() if whose == role)
-        known += f" WHEN {name} IN ({names}) THEN '{role}'"
-    return f"(CASE WHEN {speaker} IN ('customer', 'agent') THEN {speaker}{known} END)"
+    pairs = ", ".join(f"'{name}': '{role}'" for name, role in _roles().items())
+    known = f"MAP {{{pairs}}}[regexp_replace(trim({plain}), '[ 0-9]+$', '')]"
+    return f"CASE WHEN {speaker} IN ('customer', 'agent') THEN {speaker} ELSE {known} END"
 
 
 @cache
 def _roles() -> dict[str, Speaker]:
-    found = read_yaml(Path(__file__).with_name("speakers.yaml"))
-    return {name: role for role in get_args(Speaker) for name in found[role]}
+    """Spelling to role."""
+    speakers = shipped(Path(__file__).with_name("speakers.yaml"))
+    return {name: role for role, names in speakers.items() for name in names}

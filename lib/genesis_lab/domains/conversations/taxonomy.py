@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,14 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, sentence
 from genesis_lab.files import resolve
 from genesis_lab.texts import same_words
-from genesis_lab.yamls import file_digests, read_yaml
+from genesis_lab.yamls import file_digests, read_yaml, shipped
 
 LANGUAGES: tuple[Literal["en", "es"], ...] = ("en", "es")
 BANKING77 = "banking77"
-_SHIPPED = Path(__file__).parent
 
 Text = Annotated[str, Field(min_length=1)]
 Bilingual = Annotated[dict[Literal["en", "es"], Text], Field(min_length=2)]
@@ -62,17 +62,17 @@ class Taxonomy(BaseModel):
     scripts_dir: Path | None = None
 
     @model_validator(mode="after")
-    def _unique_names(self) -> Taxonomy:
-        seen: dict[str, Intent] = {}
+    def _distinct(self) -> Taxonomy:
+        seen: dict[str, str] = {}
         for intent in self.intents:
-            twin = seen.setdefault(same_words(intent.name) or intent.name, intent)
-            if twin is not intent and twin.name == intent.name:
-                raise ValueError(f"intent {intent.name!r} is listed twice")
-            if twin is not intent:
-                raise ValueError(f"intents {twin.name!r} and {intent.name!r} read alike: give one another name")
+            twin = seen.setdefault(same_words(intent.name) or intent.name, intent.name)
+            if twin != intent.name:
+                raise ValueError(f"intents {twin!r} and {intent.name!r} read alike: give one another name")
             lacking = [language for language in LANGUAGES if not intent.examples.get(language)]
             if lacking and self.scripts_dir is None:
                 raise ValueError(f"intent {intent.name!r} has no examples in {lacking[0]!r}")
+        if twice := [name for name, n in Counter(self.names).items() if n > 1]:
+            raise ValueError(f"intent {twice[0]!r} is listed twice")
         return self
 
     @cached_property
@@ -87,10 +87,8 @@ class Taxonomy(BaseModel):
     @cached_property
     def categories(self) -> dict[str, tuple[str, ...]]:
         """Category to its intents, both in order of appearance."""
-        found: dict[str, list[str]] = {}
-        for intent in self.intents:
-            found.setdefault(intent.category, []).append(intent.name)
-        return {category: tuple(names) for category, names in found.items()}
+        found = dict.fromkeys(self.category_of.values())
+        return {one: tuple(name for name, category in self.category_of.items() if category == one) for one in found}
 
     def script(self, intent: str) -> Script:
         """What customers and agents say about `intent`."""
@@ -99,15 +97,13 @@ class Taxonomy(BaseModel):
 
     def digest(self) -> str:
         """What changes whenever something in it does."""
-        if self.scripts_dir is None:
-            return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
-        return hashlib.sha256(repr(file_digests(*self.scripts_dir.glob("*.yaml"))).encode()).hexdigest()[:16]
+        said = repr(file_digests(*self.scripts_dir.glob("*.yaml"))) if self.scripts_dir else self.model_dump_json()
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def select(self, *, categories: tuple[str, ...] = (), intents: tuple[str, ...] = ()) -> Taxonomy:
         """The taxonomy cut to these categories and these intents (both empty: all of it)."""
         for kind, given, known in (("category", categories, self.categories), ("intent", intents, self.names)):
-            unknown = [value for value in given if value not in known]
-            if unknown:
+            if unknown := [value for value in given if value not in known]:
                 raise InvalidInput(f"Unknown {kind} {unknown[0]!r}: taxonomy {self.name!r} has {', '.join(known)}.")
         if not categories and not intents:
             return self
@@ -123,7 +119,8 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
     InvalidInput : the file is missing, is no YAML, or lacks something; the message names the intent and field.
     """
     if str(source) == BANKING77:
-        return _shipped()
+        folder = Path(__file__).parent / BANKING77
+        return Taxonomy(**shipped(folder / "taxonomy.yaml"), scripts_dir=folder)
     path = resolve(source)
     data = read_yaml(path)
     if not isinstance(data, Mapping):
@@ -137,22 +134,15 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
 
 
 @cache
-def _shipped() -> Taxonomy:
-    folder = _SHIPPED / BANKING77
-    return Taxonomy(**read_yaml(folder / "taxonomy.yaml"), scripts_dir=folder)
-
-
-@cache
 def _category_scripts(folder: Path, category: str) -> dict[str, Script]:
     scripts = read_yaml(folder / f"{category}.yaml")
     return {name: Script(**{k: v for k, v in one.items() if k != "description"}) for name, one in scripts.items()}
 
 
 def _first_problem(error: ValidationError, data: Mapping[str, Any]) -> str:
-    first = error.errors()[0]
-    where = list(first["loc"])
-    if len(where) > 1 and where[0] == "intents" and isinstance(where[1], int):
-        entry = data["intents"][where[1]]
-        name = entry.get("name") if isinstance(entry, Mapping) else None
-        where[:2] = [f"intent {name or where[1] + 1}"]
-    return f"{'.'.join(map(str, where)) or 'taxonomy'}: {first['msg'].removeprefix('Value error, ')}."
+    """The first fault in one sentence, its intent by name."""
+    match error.errors()[0]["loc"]:
+        case ("intents", int(number), *_) if isinstance(data["intents"][number], Mapping):
+            name = data["intents"][number].get("name", number + 1)
+            return sentence(error).replace(f"intents.{number + 1}", f"intent {name}", 1)
+    return sentence(error)
