@@ -22,7 +22,6 @@ from genesis_lab.yamls import dump_yaml
 
 MOST_RECORDS = 1_000_000
 """Most records that are asked for."""
-
 RECORDS = "records"
 """Column of a frame of counts."""
 _STEPS = 2_000
@@ -44,35 +43,23 @@ def additions(
 ) -> list[Row]:
     """The fewest records that bring every table in `off` to its plan and fill every cell in `empty`, all at once.
 
-    A table is planned as the product of its attributes' targets (their observed shares, where there is no target),
-    rounded as quotas are. Nothing can be taken away, so it is held against its plan at the smallest total for which no
-    cell has more than planned; what a cell lacks there is added. Each record added serves all tables, and keeps the
-    attributes of different ones as independent as it can.
-
-    Parameters
-    ----------
-    joint : records by combination of attributes.
-    off : single attributes, or pairs that should not go together.
-    empty : pair of attributes to those of its cells that should have a record; each gets its planned number, at least one.
-    besides : further attributes that the new records take from `targets`.
-    derived : attribute to the one that it follows from.
+    Nothing can be taken away, so a table is held against its plan (the product of targets, or of observed shares) at the
+    smallest total for which no cell has too many. `besides` take their shares from `targets`, `derived` from their base.
     """
     names = list(dict.fromkeys(name for table in (*off, *empty) for name in table))
-    for name, base in derived.items():
-        if name in names and base in names:  # the one follows from the other: its tables are the other's
-            off = [tuple(base if part == name else part for part in table) for table in off]
-            names.remove(name)
+    followed = {name: base for name, base in derived.items() if name in names and base in names}
+    off = list(dict.fromkeys(tuple(followed.get(name, name) for name in table) for table in off))
+    names = [name for name in names if name not in followed]
     if not names:
         return []
-    off = list(dict.fromkeys(off))
     names += [name for name in besides if name not in names]
     shares = {name: _shares(joint, name, targets) for name in names}
     values = {name: list(shares[name]) for name in names}
     cube = np.zeros([len(values[name]) + 1 for name in names], np.int64)
     places = [
-        joint[name].map({value: i for i, value in enumerate(values[name])}).fillna(-1).astype(int) for name in names
-    ]
-    np.add.at(cube, tuple(places), joint[RECORDS].to_numpy())  # the last place of each axis: none or another value
+        pd.Index(values[name]).get_indexer(pd.Index(joint[name])) for name in names
+    ]  # -1, the last: another value
+    np.add.at(cube, tuple(places), joint[RECORDS].to_numpy())
 
     def counts(table: Table) -> Counts:
         kept = np.einsum(cube, list(range(len(names))), [names.index(name) for name in table])
@@ -82,8 +69,8 @@ def additions(
         return np.asarray(reduce(np.multiply.outer, [np.array(list(shares[name].values())) for name in table]))
 
     # Attributes that are each off must not be tied together by what is added, as far as their cells are no mere chance.
-    pairs = list(combinations([table[0] for table in off if len(table) == 1], 2))
-    off = [*off, *(pair for pair in pairs if counts(pair).sum() * product(pair).min() >= ENOUGH)]
+    pairs = combinations([table[0] for table in off if len(table) == 1], 2)
+    off += [pair for pair in pairs if counts(pair).sum() * product(pair).min() >= ENOUGH]
     tables = [table for table in off if not any(set(table) < set(other) for other in off)]
     first: dict[Table, Counts] = {}
     for pair, cells in empty.items():
@@ -92,47 +79,38 @@ def additions(
             if all(value in values[name] for name, value in zip(pair, cell, strict=True)):
                 spot = tuple(values[name].index(value) for name, value in zip(pair, cell, strict=True))
                 first[pair][spot] = max(1, round(expected[spot]))
-    fewest = max((int(lack.sum()) for lack in first.values()), default=0)
+    fewest, before = max((int(lack.sum()) for lack in first.values()), default=0), -1
     lacking: dict[Table, Counts] = {}
-    for _ in range(20):  # each table's rounding may ask for a record more, until all ask for as many
+    while fewest != before:  # each table's rounding may ask for a record more, until all ask for as many
+        before = fewest
         lacking = {table: _lacking(counts(table), product(table), fewest) for table in tables}
-        most = max((int(lack.sum()) for lack in lacking.values()), default=fewest)
-        if most == fewest and all(lack.sum() == most for lack in lacking.values()):
-            break
-        fewest = most
+        fewest = max((int(lack.sum()) for lack in lacking.values()), default=fewest)
     records = min(fewest, MOST_RECORDS)
     if not records:
         return []
-    for name in besides:
-        if (name,) not in lacking:
-            lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), product((name,)), records)
-    even: dict[Table, NDArray[np.float64]] = {pair: product(pair) * (counts(pair).sum() + records) - counts(pair)
-            for pair in combinations(names, 2) if pair not in lacking}  # fmt: skip
+    for name in (name for name in besides if (name,) not in lacking):
+        lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), product((name,)), records)
+    others = [pair for pair in combinations(names, 2) if pair not in lacking]
+    even = {pair: product(pair) * (counts(pair).sum() + records) - counts(pair) for pair in others}
     return [
         {"records": n, "values": {name: values[name][place] for name, place in zip(names, cell, strict=True)}}
-        for cell, n in _laid(names, [len(values[name]) for name in names], first, lacking, even, records)
+        for cell, n in _laid(names, [len(values[name]) for name in names], [first, lacking, even], records)
     ]
 
 
 def _laid(
-    names: list[str],
-    shape: list[int],
-    first: Mapping[Table, Counts],
-    asked: Mapping[Table, Counts],
-    even: Mapping[Table, NDArray[np.float64]],
-    records: int,
+    names: list[str], shape: list[int], wanted: Sequence[Mapping[Table, NDArray[Any]]], records: int
 ) -> list[tuple[list[int], int]]:
     """`records` put into cells of all `names`, one by one into the cell that most tables lack, and lack most.
 
-    What `first` lacks comes first, then what is `asked`; `even` is not asked for, but should not be tied together by the
-    new records either.
+    What the first tables lack comes first, then what the second do; the third don't ask, but should not be tied together.
     """
     grid = np.indices(shape).reshape(len(names), -1)
     parts = [
-        (lack.astype(float).ravel(), np.ravel_multi_index([grid[names.index(name)] for name in table], lack.shape), weight, slight)
-        for group, weight, slight in ((first, 1000.0, 0.0), (asked, 1.0, 1e-3), (even, 0.0, 1e-3))
+        (lack.astype(float).ravel(), np.ravel_multi_index([grid[names.index(n)] for n in table], lack.shape), *weights)
+        for group, weights in zip(wanted, ((1000.0, 0.0), (1.0, 1e-3), (0.0, 1e-3)), strict=True)
         for table, lack in group.items()
-    ]  # fmt: skip
+    ]
     filled: Counter[int] = Counter()
     step = max(1, records // _STEPS)
     while filled.total() < records:
@@ -151,20 +129,17 @@ def _lacking(counts: Counts, planned: NDArray[np.float64], fewest: int) -> Count
 
     A cell has too many with more than its share rounded up, and too few with less than its share rounded down.
     """
-    total = int(counts.sum()) + fewest
     taken = counts > 0
-    if taken.any():
-        total = max(total, int(np.max(np.floor((counts[taken] - 1) / planned[taken] + 1e-9))) + 1)
-    total = min(total, int(counts.sum()) + MOST_RECORDS)
+    least = np.floor((counts[taken] - 1) / planned[taken] + 1e-9).max(initial=0) + 1
+    total = min(max(int(counts.sum()) + fewest, int(least)), int(counts.sum()) + MOST_RECORDS)
     while True:
         exact = planned * total
         full = np.where(counts >= np.floor(exact + 1e-9), counts, np.floor(exact + 0.5)).astype(np.int64)
         if full.sum() <= total:
             break
         total = int(full.sum())
-    room = exact - full
-    for spot in np.argsort(-room, axis=None, kind="stable")[: total - int(full.sum())]:
-        full.flat[spot] += 1
+    room = np.argsort(full - exact, axis=None, kind="stable")
+    full.flat[room[: total - int(full.sum())]] += 1
     return full - counts
 
 
@@ -176,27 +151,14 @@ def _shares(joint: pd.DataFrame, name: str, targets: Shares) -> dict[str, float]
 
 
 def follow_up_plan(report: Row) -> dict[str, Any] | None:
-    """All fields of the domain's options, with `cells` for the records that `report` asks for; run it, check again.
-
-    None where nothing is to be generated, or nothing that the domain can make.
-    """
+    """The domain's options with `cells` for the records that `report` asks for; None where there are none that it can make."""
     return _plan(report)[0]
 
 
 def write_follow_up(report: Row, path: Path, *, stage: int | str, dataset: str | None = None) -> Path:
-    """Write the follow-up as a params file, which ``genesis run`` and plain papermill run as it is.
+    """Write the follow-up as a params file, which ``genesis run`` and plain papermill run as it is, for notebook `stage`.
 
-    Its description names the records that can't be generated here, if there are any.
-
-    Parameters
-    ----------
-    stage : the notebook that generates.
-    dataset : name for the new dataset; None: what the notebook chooses.
-
-    Raises
-    ------
-    InvalidInput : there is nothing to generate, or nothing that the domain can make.
-    GenesisError : `path` can't be written.
+    Its description names the records that can't be generated here; `InvalidInput` if no record can.
     """
     plan, refused = _plan(report)
     named = listed([more(addition) for addition in refused])
@@ -206,8 +168,7 @@ def write_follow_up(report: Row, path: Path, *, stage: int | str, dataset: str |
             f"The bias report asks for no records that could be generated{why}: there is no follow-up plan."
         )
     description = f"Records that the bias report of {report['records']:,} records asks for"
-    if refused:
-        description += f"; not among them, as they can't be generated here: {named}"
+    description += f"; not among them, as they can't be generated here: {named}" if refused else ""
     content = {"name": path.stem, "description": description, "stages": [stage]}
     content |= ({"dataset": dataset} if dataset is not None else {}) | plan
     write_atomically(path, dump_yaml(content))
@@ -218,20 +179,17 @@ def _plan(report: Row) -> tuple[dict[str, Any] | None, list[Row]]:
     """The options that have all additions made, and the additions that the domain refuses."""
     wanted = report["additions"]
     refused = [] if _made(report, wanted) else [one for one in wanted if not _made(report, [one])]
-    accepted = [addition for addition in wanted if addition not in refused]
-    return _made(report, accepted) if accepted else None, refused
+    return _made(report, [addition for addition in wanted if addition not in refused]), refused
 
 
 def _made(report: Row, additions: Sequence[Row]) -> dict[str, Any] | None:
-    """The options that have `additions` made; None if the domain has no record for one of them."""
+    """The options that have `additions` made; None where there are none, or the domain has no record for one of them."""
     cells = [{"n": addition["records"], **addition["values"]} for addition in additions]
     options = report["config"] | {"seed": (report["config"].get("seed", 0) + 1) % 2**31}
     try:
-        for given in ([cell | {"n": 1} for cell in cells], cells):
-            domain = get_domain(report["domain"], **options | {"cells": given})
-            if given != cells:
-                domain.specs(len(given), 0)
+        get_domain(report["domain"], **options | {"cells": [cell | {"n": 1} for cell in cells]}).specs(len(cells), 0)
+        config = get_domain(report["domain"], **options | {"cells": cells}).config
     except GenesisError:
         return None
-    config = domain.config.model_dump(mode="json", exclude_none=True)
-    return config if config.get("cells") else None
+    written = config.model_dump(mode="json", exclude_none=True)
+    return written | {"cells": cells} if written.get("cells") else None

@@ -29,13 +29,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
 def mentions(rows: Iterable[Sequence[str | None]], texts: Iterable[Sequence[str]]) -> tuple[Groups, Words]:
-    """What records mention, once each.
-
-    Parameters
-    ----------
-    rows : language and outcomes of each record.
-    texts : of each record those that `pattern` finds something in, in lower case.
-    """
+    """What records mention, once each: `rows` are language and outcomes, `texts` those that `pattern` finds something in."""
     groups: Groups = Counter()
     words: Words = Counter()
     meanings = _lexicon()[0]
@@ -52,27 +46,23 @@ def mentions(rows: Iterable[Sequence[str | None]], texts: Iterable[Sequence[str]
 
 
 def pattern() -> str:
-    """RE2 pattern that finds texts in lower case with at least one entry.
-
-    First words only: far fewer states than all entries, and only a phrase's first word can lead on in vain.
-    """
+    """RE2 pattern of texts in lower case with an entry's first word: far fewer states than all entries, and hardly ever in vain."""
     words = "|".join(re.escape(word).replace("'", "['’]") for word in sorted(_lexicon()[1]))
     return rf"(?:^|[^\pL])(?:{words})(?:[^\pL]|$)"
 
 
 @lru_cache(maxsize=1)
 def _lexicon() -> tuple[dict[str, list[tuple[str, str, str | None]]], dict[str, int]]:
-    """The word lists in ``words.yaml``.
+    """Each word or phrase of ``words.yaml`` to the ``(kind, group, language)`` it stands for (None: in any language).
 
-    Word or phrase (lower case, words apart by one space) to each ``(kind, group, language)`` it stands for (None: in
-    any language); and the first word of an entry to the words of the longest one that starts with it.
+    And the first word of an entry to the words of the longest one that starts with it.
     """
     lists = read_yaml(Path(__file__).with_name("words.yaml"))
     meanings: dict[str, list[tuple[str, str, str | None]]] = {}
 
     def add(entries: Iterable[str], *meant: tuple[str, str, str | None], plain: bool = True) -> None:
         for entry in entries:
-            for spelling in {entry, _without_accents(entry)} if plain else {entry}:
+            for spelling in {entry, "ñ".join(map(unaccented, entry.split("ñ")))} if plain else {entry}:
                 known = meanings.setdefault(spelling, [])
                 known += [meaning for meaning in meant if meaning not in known]
 
@@ -104,8 +94,3 @@ def _entries(text: str) -> Iterator[str]:
                 i += length - 1
                 break
         i += 1
-
-
-def _without_accents(text: str) -> str:
-    """`text` without accents; ñ is a letter of its own."""
-    return "ñ".join(map(unaccented, text.split("ñ")))

@@ -26,9 +26,7 @@ Counts = NDArray[np.int64]
 def fit_p(observed: Counts, target: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, str]:
     """P-value that `observed` (k,) was drawn with the shares `target` (k,), all positive; and the test's name.
 
-    Exact for two values or few outcomes (sum of the probabilities of all outcomes no likelier than this one), Pearson's
-    chi-square where every expected count is at least `ENOUGH`, else Monte Carlo on the chi-square statistic, the
-    observed table counted in (Phipson and Smyth 2010).
+    Exact for few outcomes, chi-square where it can be trusted, else Monte Carlo (Phipson and Smyth 2010).
     """
     from scipy.stats import binomtest, chi2, multinomial
 
@@ -53,8 +51,7 @@ def fit_p(observed: Counts, target: NDArray[np.float64], rng: np.random.Generato
 def independence_p(table: Counts, rng: np.random.Generator) -> tuple[float, str]:
     """P-value that rows and columns of `table` (r, c), without empty ones, are independent; and the test's name.
 
-    Chi-square where every expected count is at least `ENOUGH`, else Fisher's exact test for 2 × 2 and Monte Carlo over
-    tables with the same margins (Patefield 1981) for larger ones.
+    Chi-square where it can be trusted, else Fisher's exact test for 2 × 2, or Monte Carlo (Patefield 1981).
     """
     from scipy.stats import MonteCarloMethod, chi2_contingency, fisher_exact
     from scipy.stats.contingency import expected_freq
