@@ -90,7 +90,7 @@ def additions(
         return []
     for name in (name for name in besides if (name,) not in lacking):
         lacking[name,] = _lacking(np.zeros(len(shares[name]), np.int64), product((name,)), records)
-    others = [pair for pair in combinations(names, 2) if pair not in lacking]
+    others: list[Table] = [pair for pair in combinations(names, 2) if pair not in lacking]
     even = {pair: product(pair) * (counts(pair).sum() + records) - counts(pair) for pair in others}
     return [
         {"records": n, "values": {name: values[name][place] for name, place in zip(names, cell, strict=True)}}

@@ -174,7 +174,7 @@ def appearances(known: Known, groups: people.Groups, words: people.Words) -> lis
             if here.empty:
                 known.gaps[f"{kind} in {language or 'records without a language'}"] = "none is mentioned"
                 continue
-            row = {"kind": kind, "language": language, "records": int(total)}
+            row: Row = {"kind": kind, "language": language, "records": int(total)}
             found.append(row | _appearance(known, kind, language, here, said, known.rng(200 + place)))
     with_p = [row for row in found if row["p"] is not None]
     for row, p in zip(with_p, holm([row["p"] for row in with_p]), strict=True):
