@@ -104,8 +104,8 @@ def _sender(way: str, url: str) -> Callable[[Any], Any]:
     from genesis_lab.providers.bedrock import converse_body
 
     client = boto3.client("bedrock-runtime", endpoint_url=url, config=Config(max_pool_connections=IN_FLIGHT))
-    info, dialect = provider.info, provider.dialect
-    return lambda request: client.converse(modelId=MODEL, **converse_body(request, info, dialect))
+    info = provider.info
+    return lambda request: client.converse(modelId=MODEL, **converse_body(request, info))
 
 
 def _pool(calls: int, note: Callable[[int], None], send: Callable[[Any], Any]) -> Callable[[], None]:

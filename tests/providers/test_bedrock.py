@@ -19,7 +19,7 @@ from genesis_lab.errors import Fatal, InvalidInput, QuotaExhausted, Rejected, Th
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.base import Request, Usage
-from genesis_lab.providers.bedrock import BedrockProvider, Dialect, Target, converse_body
+from genesis_lab.providers.bedrock import BedrockProvider, Target, converse_body
 from genesis_lab.providers.bedrock_batch import record_line
 from genesis_lab.providers.models import ModelInfo, base_model_id, default_model, model_info
 from genesis_lab.settings import Settings
@@ -137,9 +137,11 @@ def test_what_a_model_refuses_is_stepped_down_and_remembered(
     before = emulator.stats().requests
     assert json.loads(provider.complete(request).text)["turns"]
     assert emulator.stats().requests - before == calls
-    assert provider.dialect.structured_output[0] == mode
     provider.complete(request)
-    assert emulator.stats().requests - before == calls + 1
+    forms = (*provider.info.structured_output, "prompt")
+    assert next(form for form in forms if form not in provider.refusals.left_out()) == mode
+    provider.complete(request)
+    assert emulator.stats().requests - before == 2 * calls + 1, "what was refused twice is not sent any more"
 
 
 def test_a_refusal_for_another_reason_is_not_mistaken_for_one_of_form(emulator: BedrockEmulator) -> None:
@@ -149,8 +151,9 @@ def test_a_refusal_for_another_reason_is_not_mistaken_for_one_of_form(emulator: 
 
 def test_a_model_that_fell_silent_on_schema_keeps_the_schema_in_the_prompt(emulator: BedrockEmulator) -> None:
     provider = connect(emulator, "emulated.plain-v1:0")
-    provider.complete(ASK)
-    assert '"turns"' in converse_body(ASK, provider.info, provider.dialect)["system"][0]["text"]
+    for _ in range(2):
+        assert provider.complete(ASK).not_sent == ("json_schema",)
+    assert '"turns"' in converse_body(ASK, provider.info, provider.refusals.left_out())["system"][0]["text"]
 
 
 # --- which id answers --------------------------------------------------------------------------------------------------
@@ -177,14 +180,6 @@ def test_global_profiles_are_used_only_by_permission(emulator: BedrockEmulator) 
             connect(emulator, model).target()
     allowed = connect(emulator, "emulated.global-only-v1:0", bedrock_allow_global=True)
     assert allowed.complete(ASK).model == "global.emulated.global-only-v1:0"
-
-
-def test_a_profile_is_looked_for_when_the_bare_id_is_refused(emulator: BedrockEmulator) -> None:
-    from genesis_lab.providers.bedrock import Target
-
-    provider = connect(emulator, HAIKU)
-    provider._target = Target(HAIKU, HAIKU)  # as if the model list had been out of date
-    assert provider.complete(ASK).model == f"us.{HAIKU}"
 
 
 def test_an_application_profile_has_the_price_of_the_model_behind_it(emulator: BedrockEmulator) -> None:
@@ -359,16 +354,18 @@ def request_shapes() -> dict[str, Any]:
     """A Converse body for every way of asking."""
     messages = (("user", "an example"), ("assistant", "its answer"), ("user", "the task"))
     request = Request("0123abcd", "system", messages, SCHEMA, "turns", 1000, 0.7, seed=1, stable_messages=2)
-    thinking = ModelInfo(model_id="x", extra={"thinking": {"type": "disabled"}})
-    plain = ModelInfo(model_id="x", max_output_tokens=400)
+    cached = ModelInfo(model_id="x", max_output_tokens=400, cache_min_tokens=1)
+    thinking = ModelInfo(model_id="x", extra={"thinking": {"type": "disabled"}}, sampling=False)
     return {
-        "schema, cached examples": converse_body(request, plain, Dialect(("json_schema",), cache=True)),
-        "forced tool, no sampling, extra fields": converse_body(request, thinking, Dialect(("tool",), sampling=False)),
+        "schema, cached examples": converse_body(request, cached),
+        "forced tool, no sampling, extra fields": converse_body(request, thinking, {"json_schema"}),
         "schema in the prompt, cached system": converse_body(
-            replace(request, stable_messages=0), plain, Dialect(("prompt",), cache=True)
+            replace(request, stable_messages=0), cached, {"json_schema", "tool"}
         ),
         "record of a batch job": json.loads(record_line(BedrockProvider(HAIKU), 1, request))["modelInput"],
-        "no schema, no system": converse_body(Request("", messages=(("user", "hi"),)), plain, Dialect()),
+        "no schema, no system": converse_body(
+            Request("", messages=(("user", "hi"),)), ModelInfo(model_id="x", max_output_tokens=400)
+        ),
     }
 
 
@@ -382,6 +379,13 @@ def test_every_request_shape_is_the_recorded_one_and_what_the_service_model_take
 
 if __name__ == "__main__":
     RECORDED.write_text(json.dumps(request_shapes(), indent=1) + "\n", encoding="utf-8")
+
+
+def known() -> BedrockProvider:
+    """A provider that need not ask which id to call."""
+    provider = BedrockProvider(MICRO, settings=Settings(aws_region="us-east-1"))
+    provider._target = Target(MICRO, MICRO)
+    return provider
 
 
 THOUGHT = {"reasoningContent": {"reasoningText": {"text": "Let me see"}}}
@@ -404,9 +408,7 @@ THOUGHT = {"reasoningContent": {"reasoningText": {"text": "Let me see"}}}
 def test_the_answer_is_found_in_whatever_block_it_stands(content, stop, text):
     usage = {"inputTokens": 9, "outputTokens": 5}
     response = {"output": {"message": {"content": content}}, "stopReason": stop, "usage": usage}
-    answer = BedrockProvider(MICRO, settings=Settings(aws_region="us-east-1")).read(
-        response, datetime.now(UTC), target=Target(MICRO, MICRO)
-    )
+    answer = known().read(response, datetime.now(UTC))
     assert answer.text == text and answer.usage == Usage(9, 5)
     assert ("raise max_tokens" in str(answer.note)) == (stop == "max_tokens")
 
@@ -414,9 +416,7 @@ def test_the_answer_is_found_in_whatever_block_it_stands(content, stop, text):
 @pytest.mark.parametrize("usage", [None, {}, {"inputTokens": 0, "outputTokens": 0}, {"outputTokens": 5}])
 def test_what_was_not_counted_has_no_price(usage):
     response = {"output": {"message": {"content": [{"text": "hello"}]}}, "stopReason": "end_turn", "usage": usage}
-    answer = BedrockProvider(MICRO, settings=Settings(aws_region="us-east-1")).read(
-        response, datetime.now(UTC), target=Target(MICRO, MICRO)
-    )
+    answer = known().read(response, datetime.now(UTC))
     assert answer.usage is None and answer.cost_usd is None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
+from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient, Unreachable
 from genesis_lab.providers.base import Request, Usage
 from genesis_lab.providers.openai import OpenAIProvider
 from providers.openai_server import Reply, Server, refusal, running
@@ -62,7 +62,8 @@ def test_structured_output_steps_down_to_the_prompt_and_remembers(server: Server
     assert '"turns"' in server.requests[-1]["messages"][0]["content"]
 
     provider.complete(REQUEST)
-    assert len(server.requests) == 5
+    provider.complete(REQUEST)
+    assert len(server.requests) == 9, "what was refused twice in a row is not asked for again"
 
 
 def test_a_server_that_refuses_bounds_gets_the_bare_schema(server: Server, provider: OpenAIProvider) -> None:
@@ -161,7 +162,7 @@ def test_an_answer_that_stopped_early_is_an_outcome(
     assert provider.complete(REQUEST).stop_reason == reason
 
 
-def test_servers_take_turns_and_one_that_is_down_is_passed_over() -> None:
+def test_servers_take_turns() -> None:
     with running() as first, running() as second, running() as gone:
         provider = OpenAIProvider("tiny", [first.url, gone.url, second.url])
         assert provider.capabilities.concurrency == 24
@@ -170,11 +171,10 @@ def test_servers_take_turns_and_one_that_is_down_is_passed_over() -> None:
         assert [len(s.requests) for s in (first, gone, second)] == [1, 1, 1]
     with running() as alive:
         provider = OpenAIProvider("tiny", [gone.url, alive.url])
-        with pytest.raises(Transient, match="can't be reached"):
+        with pytest.raises(Unreachable, match="can't be reached"):
             provider.complete(REQUEST)
-        for _ in range(4):
-            provider.complete(REQUEST)
-        assert len(alive.requests) == 4
+        provider.complete(REQUEST)
+        assert len(alive.requests) == 1
 
 
 def test_the_key_is_sent_but_never_shown(server: Server) -> None:
@@ -191,7 +191,7 @@ def test_a_key_in_the_environment_does_not_leak_to_a_local_server(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
     OpenAIProvider("tiny", [server.url]).complete(REQUEST)
-    assert "sk-of-openai" not in server.keys[0]
+    assert server.keys == [""]
 
 
 def test_a_key_is_not_sent_in_the_clear_nor_past_the_host_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +225,8 @@ def test_neither_proxy_nor_organisation_of_the_environment_reach_a_server_on_thi
     assert len(server.requests) == 1 and "of-openai" not in str(server.headers)
 
 
-def test_the_models_of_every_server_are_listed(server: Server, provider: OpenAIProvider) -> None:
-    assert list(provider.list_models().values()) == [["a", "b"]]
+def test_the_models_of_a_server_are_listed(server: Server, provider: OpenAIProvider) -> None:
+    assert provider.list_models() == ["a", "b"]
 
 
 def test_without_a_schema_nothing_is_demanded(server: Server, provider: OpenAIProvider) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, MissingDependency, Transient
 from genesis_lab.files import output_root, shown, write_atomically
 from genesis_lab.health.machine import Check
-from genesis_lab.providers import OLLAMA_URL, ModelSpec, parse_spec
+from genesis_lab.providers import ModelSpec, parse_spec
+from genesis_lab.providers.addresses import OLLAMA_URL
 from genesis_lab.providers.base import Request
 from genesis_lab.providers.bedrock import Account
 from genesis_lab.providers.models import default_model
@@ -261,8 +262,6 @@ def _models(url: str, *, named: bool) -> list[str]:
     key = settings.openai_api_key if named else None
     provider = OpenAIProvider("any", (url,), api_key=key, key_host=settings.openai_key_host, timeout_s=ANSWER_S)
     try:
-        return next(iter(provider.list_models().values()))
-    except (AttributeError, TypeError):
-        raise Fatal(f"{url} answers, but not as an OpenAI-compatible server.") from None
+        return provider.list_models()
     finally:
         provider.close()

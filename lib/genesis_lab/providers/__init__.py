@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.providers.addresses import server_address
+from genesis_lab.providers.addresses import OLLAMA_URL, OPENAI_URL, server_address
 from genesis_lab.providers.base import Provider
 
 ProviderName = Literal["offline", "bedrock", "bedrock_batch", "openai", "local"]
-OLLAMA_URL = "http://localhost:11434/v1"
 FORMS = (
     "offline",
     "bedrock:<model>[@region]",
@@ -81,7 +80,7 @@ class ModelSpec:
             provider.batch = BatchService(provider.account)
             return provider
         if self.provider == "openai":
-            from genesis_lab.providers.openai import OPENAI_URL, OpenAIProvider
+            from genesis_lab.providers.openai import OpenAIProvider
 
             if not self.model:
                 raise InvalidInput("Provider openai needs a model, for example llama3.1:8b on an Ollama server.")

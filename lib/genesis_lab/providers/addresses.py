@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from genesis_lab.errors import InvalidInput
 
+OPENAI_URL = "https://api.openai.com/v1"
+OLLAMA_URL = "http://localhost:11434/v1"
+
 
 def server_address(text: str) -> str:
     """The address of a server, complete: without a scheme it is http on this machine, https elsewhere.
@@ -22,19 +25,18 @@ def server_address(text: str) -> str:
     address = text.strip()
     if "://" not in address:
         address = ("http://" if on_this_machine(f"//{address}") else "https://") + address
-    scheme, _, rest = address.partition("://")
-    if set("@?#") & set(rest):
+    if set("@?#") & set(address):
         raise InvalidInput(
             "A server's address must hold no user, password or query, which would end in files that are shared: give "
             "scheme, host and path only, and a key as GENESIS_OPENAI_API_KEY."
         )
     try:
         place = urlsplit(address)
-        good = scheme.casefold() in ("http", "https") and place.hostname and place.port != 0
+        good = place.scheme in ("http", "https") and place.hostname and place.port != 0
     except ValueError:
         good = False
     if not good or re.search(r"\s|,", address):
-        raise InvalidInput(f"base_urls must be http(s) addresses such as http://localhost:11434/v1, got {text!r}.")
+        raise InvalidInput(f"base_urls must be http(s) addresses such as {OLLAMA_URL}, got {text!r}.")
     return address
 
 
@@ -50,5 +52,6 @@ def on_this_machine(url: str) -> bool:
 
 def may_get_key(url: str, key_host: str | None) -> bool:
     """Whether a key may be sent to `url`: never in the clear over a network, nor past the host it was set for."""
-    private = urlsplit(url).scheme.casefold() == "https" or on_this_machine(url)
-    return private and (not key_host or (urlsplit(url).hostname or "") == key_host.strip().casefold())
+    place = urlsplit(url)
+    private = place.scheme == "https" or on_this_machine(url)
+    return private and (not key_host or (place.hostname or "") == key_host.strip().casefold())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -33,13 +34,8 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What came of many requests.
-
-    Parameters
-    ----------
-    answers : for each request, in order, its completion, or why the provider refuses it.
-    asked : requests that were not known before; `busy_s` is how long they took, all in flight together.
-    """
+    """What came of many requests: for each its completion or why the provider refuses it; how many were `asked` now, not
+    known before; and how long these took, all in flight together. Tokens and cost are None where one is not known."""
 
     answers: list[Completion | Rejected]
     asked: int
@@ -51,13 +47,11 @@ class Asked:
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens of all answers, known ones too; None where one was not counted."""
         counts = [answer.usage for answer in self.completions]
         return None if None in counts else sum((usage for usage in counts if usage), Usage())
 
     @property
     def cost_usd(self) -> float | None:
-        """What all answers cost, known ones too; None where a price is not known."""
         return total_cost(answer.cost_usd for answer in self.completions)
 
 
@@ -86,30 +80,29 @@ def ask_all(
     ProviderError : the model can't be asked at all. A request that is `Rejected` is an answer of its own.
     """
     keys = [request.key or str(number) for number, request in enumerate(requests)]
-    answers: dict[str, Completion | Rejected] = {}
-    for key in dict.fromkeys(request.key for request in requests if cache and request.key):
-        if cache and (kept := cache.get(key)) and usable(kept):
+    wanted, times, answers = dict(zip(keys, requests, strict=True)), Counter(keys), dict[str, Completion | Rejected]()
+    for key, request in wanted.items():
+        if cache and request.key and (kept := cache.get(key)) and usable(kept):
             answers[key] = kept
-    open_ = {key: request for key, request in zip(keys, requests, strict=True) if key not in answers}
-    copies = {key: keys.count(key) for key in answers.keys() | open_.keys()} if len(set(keys)) < len(keys) else {}
-    done, rejected, cost, started = sum(copies.get(key, 1) for key in answers), 0, 0.0, time.monotonic()
+    names = [key for key in wanted if key not in answers]
+    done, rejected, cost = sum(times[key] for key in answers), 0, 0.0
+    if names and before:
+        before()
+    started = time.monotonic()
 
-    def answer(request: Request) -> Completion | Rejected:
+    def answer(key: str) -> Completion | Rejected:
+        request = wanted[key]
         try:
             completion = replace(call(request), request_key=request.key or None)
         except Rejected as error:
             return error
         if cache and request.key and usable(completion):
-            cache.put(request.key, completion)
+            cache.put(key, completion)
         return completion
 
-    if open_ and before:
-        before()
-        started = time.monotonic()
-    names = list(open_)
-    for number, (place, found) in enumerate(in_threads(answer, list(open_.values()), width), start=1):
+    for number, (place, found) in enumerate(in_threads(answer, names, width), start=1):
         answers[names[place]] = found
-        done += copies.get(names[place], 1)
+        done += times[names[place]]
         rejected += isinstance(found, Rejected)
         cost += (found.cost_usd or 0.0) if isinstance(found, Completion) else 0.0
         if on_progress:
@@ -125,19 +118,20 @@ def in_threads(call: Callable[[T], R], items: Sequence[T], width: int) -> Iterat
     of a call ends it too, and is raised here.
     """
     done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
-    left, turn, over = iter(enumerate(items)), threading.Lock(), threading.Event()
+    left, over = iter(enumerate(items)), threading.Event()
+    turn = threading.Lock()
 
     def work() -> None:
         while not over.is_set():
             with turn:
-                number, item = next(left, (-1, None))
-            if number < 0:
+                numbered = next(left, None)
+            if numbered is None:
                 return
             try:
-                done.put((number, call(item), None))  # type: ignore[arg-type]  # None stands for no item
+                done.put((numbered[0], call(numbered[1]), None))
             except BaseException as error:
                 over.set()
-                done.put((number, None, error))
+                done.put((numbered[0], None, error))
 
     try:
         for _ in range(min(width, len(items))):

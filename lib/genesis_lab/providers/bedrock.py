@@ -6,11 +6,11 @@ import json
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from genesis_lab import __version__
 from genesis_lab.errors import (
@@ -35,43 +35,34 @@ from genesis_lab.providers.base import (
     Usage,
     retry_after_s,
 )
-from genesis_lab.providers.models import (
-    GEOGRAPHY,
-    ModelInfo,
-    StructuredOutput,
-    base_model_id,
-    default_model,
-    model_info,
-)
+from genesis_lab.providers.models import GEOGRAPHY, ModelInfo, base_model_id, default_model, model_info
+from genesis_lab.providers.refusals import Refusals
 from genesis_lab.providers.schemas import closed, stated
 from genesis_lab.settings import Settings, get_settings
 
 _STOP_REASONS: dict[str, StopReason] = {
-    "end_turn": "end",
-    "tool_use": "end",
-    "stop_sequence": "stop_sequence",
-    "max_tokens": "max_tokens",
-    "model_context_window_exceeded": "max_tokens",
-    "guardrail_intervened": "filtered",
-    "content_filtered": "filtered",
-    "refusal": "filtered",
-    "malformed_model_output": "malformed",
-    "malformed_tool_use": "malformed",
+    "end_turn": "end", "tool_use": "end", "stop_sequence": "stop_sequence", "max_tokens": "max_tokens",
+    "model_context_window_exceeded": "max_tokens", "guardrail_intervened": "filtered", "content_filtered": "filtered",
+    "refusal": "filtered", "malformed_model_output": "malformed", "malformed_tool_use": "malformed",
+}  # fmt: skip
+_WORDS = {
+    "temperature": "temperature|top_?p",
+    "cache": "cachepoint|prompt caching|cache_control",
+    "extra": "thinking",
+    "tool": "tool",
+    "json_schema": "output_?config|textformat|structured output|output format|schema|additionalproperties| type, ",
 }
-
-
-_GEOGRAPHIES = {"us": ("us",), "us-gov": ("us-gov",), "eu": ("eu",), "ca": ("ca", "us"), "sa": ("sa", "us"),
-                "ap-northeast": ("jp", "apac"), "ap-southeast": ("au", "apac"), "ap": ("apac",)}  # fmt: skip
-"""Start of a region's name to prefixes of its profiles, nearest first."""
-
+"""What models may not take, and how Bedrock names it."""
+_UNKNOWN_KEY = "AWS does not know this access key id: check AWS_ACCESS_KEY_ID or the profile."
+_WRONG_SECRET = "The secret access key does not belong to the access key id (or the clock is wrong)."
+_EXPIRED = "The AWS session has expired: sign in again, then run the same again."
 _SENTENCES = {
-    "IncompleteSignature": "AWS can't read the signature: access key id and secret access key are probably swapped.",
-    "UnrecognizedClientException": "AWS does not know this access key id: check AWS_ACCESS_KEY_ID or the profile.",
-    "InvalidClientTokenId": "AWS does not know this access key id: check AWS_ACCESS_KEY_ID or the profile.",
-    "InvalidSignatureException": "The secret access key does not belong to the access key id (or the clock is wrong).",
-    "SignatureDoesNotMatch": "The secret access key does not belong to the access key id (or the clock is wrong).",
-    "ExpiredTokenException": "The AWS session has expired: sign in again, then run the same again.",
-    "ExpiredToken": "The AWS session has expired: sign in again, then run the same again.",
+    "UnrecognizedClientException": _UNKNOWN_KEY,
+    "InvalidClientTokenId": _UNKNOWN_KEY,
+    "InvalidSignatureException": _WRONG_SECRET,
+    "SignatureDoesNotMatch": _WRONG_SECRET,
+    "ExpiredTokenException": _EXPIRED,
+    "ExpiredToken": _EXPIRED,
     "AccessDeniedException": "This AWS identity may not call {model}: allow bedrock:InvokeModel on it, and request access to the model.",
     "ResourceNotFoundException": "{model} is not there: it has been retired, or is not offered in this region.",
 }
@@ -93,45 +84,6 @@ class Target:
         return not self.call_id.rsplit("/", 1)[-1].startswith("global.")
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """How one model is spoken to. It is stepped down when the model refuses something, and stays so.
-
-    Parameters
-    ----------
-    structured_output : how it is held to a schema; the first is used, the others are what is left to try.
-    sampling, cache, extra : whether temperature, cache points and `ModelInfo.extra` are sent.
-    """
-
-    structured_output: tuple[StructuredOutput, ...] = ("prompt",)
-    sampling: bool = True
-    cache: bool = False
-    extra: bool = True
-
-    @classmethod
-    def of(cls, info: ModelInfo) -> Dialect:
-        """What is known to work with a model."""
-        return cls(info.structured_output, info.sampling, info.cache_min_tokens is not None)
-
-    def stepped_down(self, message: str) -> Dialect | None:
-        """Without what a 400 says is not supported; None if it says nothing of the kind."""
-        said = message.casefold()
-        mode = self.structured_output[0]
-        lower = replace(self, structured_output=self.structured_output[1:]) if mode != "prompt" else None
-        if self.sampling and any(word in said for word in ("temperature", "top_p", "topp")):
-            return replace(self, sampling=False)
-        if self.cache and any(word in said for word in ("cachepoint", "prompt caching", "cache_control")):
-            return replace(self, cache=False)
-        if mode == "tool" and "tool" in said:
-            return lower
-        if self.extra and "thinking" in said:
-            return replace(self, extra=False)
-        schema_words = ("outputconfig", "output_config", "textformat", "structured output", "output format", "schema")
-        if mode == "json_schema" and any(word in said for word in (*schema_words, "additionalproperties", " type, ")):
-            return lower
-        return None
-
-
 class BedrockProvider(Provider):
     """Answers requests with a model on Amazon Bedrock; credentials from the standard AWS chain.
 
@@ -142,11 +94,6 @@ class BedrockProvider(Provider):
     concurrency : most calls in flight at once; the quota decides how many there are.
     read_timeout_s : seconds that an answer may take.
     in_batch : most of the requests are to go through batch jobs; what `cost_usd` tells is their price.
-
-    Attributes
-    ----------
-    info : what is known of the model.
-    dialect : how it is spoken to by now.
     """
 
     name = "bedrock"
@@ -166,90 +113,60 @@ class BedrockProvider(Provider):
         self.model = model or default_model()
         self.account = Account(settings, connections=concurrency, read_timeout_s=read_timeout_s)
         self.capabilities = Capabilities(concurrency=concurrency)
+        self.info = model_info(self.model)
+        self.refusals = Refusals(_WORDS)
         self._lock = threading.Lock()
         self._target: Target | None = None
-        self._set_model(base_model_id(self.model))
-
-    def _set_model(self, model_id: str) -> None:
-        self.info = model_info(model_id)
-        self.dialect = Dialect.of(self.info)
 
     def target(self) -> Target:
         """The id that is called for the model, found out once. Raises `Fatal`, see `Account.find`."""
         with self._lock:
             if self._target is None:
                 self._target = self.account.find(self.model)
-                if self._target.model_id != self.info.model_id:
-                    self._set_model(self._target.model_id)
+                self.info = model_info(self._target.model_id)
             return self._target
 
     def complete(self, request: Request) -> Completion:
-        """One answer.
+        """One answer; raises what `as_provider_error` makes of a fault. What the model refuses by name (sampling,
+        structured output, cache points) is left out, see `Refusals`."""
+        target, info, started = self.target(), self.info, time.monotonic()
 
-        Raises
-        ------
-        Throttled, Transient, QuotaExhausted, Rejected, Fatal : see `as_provider_error`. What a model refuses for its
-            form (sampling, structured output, cache points) is asked again without it, and not sent any more.
-        """
-        target, started, profile_tried = self.target(), time.monotonic(), False
-        before = dialect = self.dialect
-        while True:
-            body = converse_body(request, self.info, dialect)
+        def send(without: frozenset[str]) -> Completion:
             try:
-                response = self._runtime.converse(modelId=target.call_id, **body)
-                if not response.get("output") or "usage" not in response:
-                    # botocore takes half a JSON document for an empty answer.
-                    raise Transient("The answer arrived incomplete.", model=target.call_id)
-                break
+                response = self._runtime.converse(modelId=target.call_id, **converse_body(request, info, without))
             except Exception as raised:
                 error = as_provider_error(raised, target.call_id)
-                said = str(raised).casefold()
-                if "on-demand throughput" in said and "inference profile" in said and not profile_tried:
-                    profile_tried = True
-                    with self._lock:
-                        if self._target == target:
-                            self._target = self.account.find(self.model, need_profile=True)
-                        target = self._target or target
-                elif isinstance(error, Rejected) and (lower := dialect.stepped_down(said)):
-                    dialect = lower
-                elif error is raised:
-                    raise
-                else:
-                    raise error from raised
-        with self._lock:  # only what was cured by it is left out from now on
-            if dialect != before and self.dialect == before:
-                self.dialect = dialect
-        completion = self.read(response, datetime.now(UTC), target=target)
-        lost = {
-            "json_schema": request.schema is not None and dialect.structured_output[0] == "prompt",
-            "temperature": request.temperature is not None and not dialect.sampling,
-        }
-        not_sent = tuple(name for name, left_out in lost.items() if left_out)
-        return replace(completion, latency_s=time.monotonic() - started, not_sent=not_sent)
+                raise error from (None if error is raised else raised)
+            if not response.get("output") or "usage" not in response:
+                # botocore takes half a JSON document for an empty answer.
+                raise Transient("The answer arrived incomplete.", model=target.call_id)
+            return self.read(response, datetime.now(UTC))
 
-    def read(
-        self,
-        response: Mapping[str, Any],
-        created_at: datetime,
-        *,
-        target: Target | None = None,
-        batch: bool = False,
-    ) -> Completion:
+        forms = [form for form in info.structured_output if form != "prompt" and request.schema is not None]
+        there = {"temperature": request.temperature is not None, "cache": info.cache_min_tokens, "extra": info.extra}
+        answer = self.refusals.ask(send, [name for name in there if there[name]], forms)
+        lost = {
+            "json_schema": request.schema is not None and set(forms) <= set(answer.not_sent),
+            "temperature": there["temperature"] and (not info.sampling or "temperature" in answer.not_sent),
+        }
+        not_sent = tuple(name for name in lost if lost[name])
+        return replace(answer, latency_s=time.monotonic() - started, not_sent=not_sent)
+
+    def read(self, response: Mapping[str, Any], created_at: datetime, *, batch: bool = False) -> Completion:
         """The completion in a Converse response, `batch`: at the price of a batch job."""
-        target = target or self.target()
+        target = self.target()
         text, stop, usage = read_answer(response)
         prompt = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens if usage else 0
         priced = prompt <= (self.info.priced_to or math.inf)
-        cost = self.info.cost_usd(usage, regional=target.regional, batch=batch) if usage and priced else None
         return Completion(
             text=text,
-            note=NO_ROOM if stop == "max_tokens" and not text.strip() else None,
             # An ARN may hold an account's number, which is nobody's business who gets the dataset.
             model=target.model_id if target.call_id.startswith("arn:") else target.call_id,
             usage=usage,
             stop_reason=stop,
-            cost_usd=cost,
+            cost_usd=self.info.cost_usd(usage, regional=target.regional, batch=batch) if usage and priced else None,
             created_at=created_at,
+            note=NO_ROOM if stop == "max_tokens" and not text.strip() else None,
         )
 
     @cached_property
@@ -296,12 +213,9 @@ class Account:
 
     @property
     def region(self) -> str:
-        region = self.session.region_name
-        if not region:
-            raise InvalidInput(
-                "No AWS region: set GENESIS_AWS_REGION (or AWS_DEFAULT_REGION), for example to us-east-1."
-            )
-        return str(region)
+        if region := self.session.region_name:
+            return str(region)
+        raise InvalidInput("No AWS region: set GENESIS_AWS_REGION (or AWS_DEFAULT_REGION), for example to us-east-1.")
 
     def client(self, service: str, *, attempts: int = 1) -> Any:
         """A client that tries each call `attempts` times, by itself only once. Raises `InvalidInput` without a region."""
@@ -330,75 +244,55 @@ class Account:
         except Exception as error:
             raise as_provider_error(error) from error
 
-    def find(self, model: str, *, need_profile: bool = False) -> Target:
+    def find(self, model: str) -> Target:
         """Which id to call for `model` here.
 
-        ARNs and inference profile ids are taken as they are. A bare model id is called as such where that works, else
-        through the inference profile of the nearest geography; through a ``global.`` one only if settings allow it.
-
-        Parameters
-        ----------
-        need_profile : the bare id was refused: look for a profile whatever the model list says.
+        ARNs and inference profile ids are taken as they are. A bare model id is called as such where that works, else by
+        its inference profile of this region's geography, else of another; by a ``global.`` one only if settings allow it.
 
         Raises
         ------
         Fatal : no such model here, it has been retired, or it needs a global profile that settings don't allow.
         """
-        name = model.rsplit("/", 1)[-1]
         if model.startswith("arn:") or GEOGRAPHY.match(model):
-            self._check_global(name)
-            return Target(model, self._behind(model))
+            return self._permitted(Target(model, self._behind(model)))
         info = model_info(model)
         if info.lifecycle == "ended":
-            when = f" (on {info.ends})" if info.ends else ""
-            raise Fatal(f"{model} no longer answers{when}: choose another model.", model=model)
+            raise Fatal(f"{model} no longer answers (since {info.ends}): choose another model.", model=model)
         bedrock = self.client("bedrock")
         try:
             listed = {m["modelId"]: m for m in bedrock.list_foundation_models()["modelSummaries"]}
-            found = listed.get(model)
-            if found is None:
-                near = ", ".join(sorted(m for m in listed if m.split(".")[0] == model.split(".")[0])[:8]) or "none"
-                raise Fatal(
-                    f"{model} is not offered in {self.region}; models of the same maker are: {near}.", model=model
-                )
-            lifecycle = found.get("modelLifecycle", {}).get("status")
-            if "ON_DEMAND" in found.get("inferenceTypesSupported", []) and not need_profile:
-                return Target(model, model, lifecycle)
             pages = bedrock.get_paginator("list_inference_profiles").paginate(typeEquals="SYSTEM_DEFINED")
             profiles = [
-                p["inferenceProfileId"]
-                for page in pages
-                for p in page["inferenceProfileSummaries"]
-                if any(base_model_id(m["modelArn"]) == model for m in p["models"])
+                profile["inferenceProfileId"]
+                for page in (pages if model in listed else ())
+                for profile in page["inferenceProfileSummaries"]
+                if any(base_model_id(m["modelArn"]) == model for m in profile["models"])
             ]
-        except ProviderError:
-            raise
         except Exception as error:
             raise as_provider_error(error, model) from error
-        return Target(self._nearest(model, profiles), model, lifecycle)
-
-    def _nearest(self, model: str, profiles: list[str]) -> str:
-        """The inference profile to use of several, by geography."""
-        starts = sorted((s for s in _GEOGRAPHIES if self.region.startswith(s)), key=len, reverse=True)
-        order = list(_GEOGRAPHIES[starts[0]]) if starts else []
-        local = [p for p in profiles if not p.startswith("global.")]
-        local.sort(key=lambda p: order.index(p.split(".")[0]) if p.split(".")[0] in order else len(order))
-        if local:
-            return local[0]
+        if model not in listed:
+            near = ", ".join(sorted(m for m in listed if m.split(".")[0] == model.split(".")[0])[:8]) or "none"
+            raise Fatal(f"{model} is not offered in {self.region}; models of the same maker are: {near}.", model=model)
+        lifecycle = listed[model].get("modelLifecycle", {}).get("status")
+        if "ON_DEMAND" in listed[model].get("inferenceTypesSupported", []):
+            return Target(model, model, lifecycle)
         if not profiles:
             raise Fatal(
                 f"{model} has no inference profile in {self.region}: choose another model or region.", model=model
             )
-        self._check_global(profiles[0])
-        return profiles[0]
+        here = self.region[:2]
+        nearest = min(profiles, key=lambda name: (name.startswith("global."), not name.startswith(here), name))
+        return self._permitted(Target(nearest, model, lifecycle))
 
-    def _check_global(self, profile: str) -> None:
-        if profile.startswith("global.") and not self.settings.bedrock_allow_global:
-            raise Fatal(
-                f"{profile} may move your data to any region: set GENESIS_BEDROCK_ALLOW_GLOBAL=true to allow that, "
-                "or choose another model.",
-                model=profile,
-            )
+    def _permitted(self, target: Target) -> Target:
+        if target.regional or self.settings.bedrock_allow_global:
+            return target
+        raise Fatal(
+            f"{target.call_id} may move your data to any region: set GENESIS_BEDROCK_ALLOW_GLOBAL=true to allow that, or "
+            "choose another model.",
+            model=target.call_id,
+        )
 
     def _behind(self, model: str) -> str:
         """The foundation model behind an id or ARN; of an application's own profile only the service knows."""
@@ -411,33 +305,36 @@ class Account:
             return base_model_id(model)  # calling it may still be allowed; only its price stays unknown
 
 
-def converse_body(request: Request, info: ModelInfo, dialect: Dialect) -> dict[str, Any]:
-    """The Converse request for `request`, but for the model id: also what a record of a batch job holds."""
-    mode = dialect.structured_output[0] if request.schema is not None else None
-    system = request.system
-    if request.schema is not None and mode == "prompt":
+def converse_body(request: Request, info: ModelInfo, without: Set[str] = frozenset()) -> dict[str, Any]:
+    """The Converse request for `request`, but for the model id; `without` names what is left out, see `Refusals`."""
+    form = next((each for each in info.structured_output if each not in without), "prompt")
+    form = form if request.schema is not None else ""
+    cache = (
+        [{"cachePoint": {"type": "default"}}] if info.cache_min_tokens is not None and "cache" not in without else []
+    )
+    system, stable = request.system, request.stable_messages
+    if request.schema is not None and form == "prompt":
         system = f"{system}\n\n{stated(request.schema)}".strip()
-    stable = request.stable_messages
     body: dict[str, Any] = {
         "messages": [
-            {"role": role, "content": [{"text": text}, *_cache_point(dialect.cache and number == stable)]}
+            {"role": role, "content": [{"text": text}, *(cache if number == stable else [])]}
             for number, (role, text) in enumerate(request.messages, start=1)
         ],
         "inferenceConfig": {"maxTokens": min(request.max_tokens, info.max_output_tokens or request.max_tokens)},
     }
     if system:
-        body["system"] = [{"text": system}, *_cache_point(dialect.cache and not stable)]
+        body["system"] = [{"text": system}, *([] if stable else cache)]
     if request.key:
         body["requestMetadata"] = {"request_key": request.key}
-    if dialect.sampling and request.temperature is not None:
+    if info.sampling and "temperature" not in without and request.temperature is not None:
         body["inferenceConfig"]["temperature"] = request.temperature
-    if dialect.extra and info.extra:
+    if info.extra and "extra" not in without:
         body["additionalModelRequestFields"] = info.extra
-    if request.schema is not None and mode == "json_schema":
+    if request.schema is not None and form == "json_schema":
         schema = json.dumps(closed(request.schema), ensure_ascii=False)
         structure = {"jsonSchema": {"schema": schema, "name": request.schema_name}}
         body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": structure}}
-    elif mode == "tool":
+    elif form == "tool":
         shape = {"json": request.schema}
         tool = {"name": request.schema_name, "description": "Give your answer.", "inputSchema": shape}
         body["toolConfig"] = {"tools": [{"toolSpec": tool}], "toolChoice": {"tool": {"name": request.schema_name}}}
@@ -467,10 +364,6 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
     return text, stop, Usage(*counts) if counts[0] + counts[2] + counts[3] else None
 
 
-def _cache_point(wanted: bool) -> list[dict[str, Any]]:
-    return [{"cachePoint": {"type": "default"}}] if wanted else []
-
-
 def as_provider_error(error: Exception, model: str | None = None) -> Exception:
     """What an exception of boto3 means to us; anything that is not the service's or the network's comes back as it is."""
     import botocore.exceptions as aws
@@ -482,7 +375,7 @@ def as_provider_error(error: Exception, model: str | None = None) -> Exception:
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError):
         return Fatal("No usable AWS credentials: run `aws configure` or `aws sso login`, or set GENESIS_AWS_PROFILE.")
     if isinstance(error, aws.TokenRetrievalError | aws.SSOError):
-        return Fatal("The AWS session has expired: sign in again, then run the same again.")
+        return Fatal(_EXPIRED)
     if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError):
         return Unreachable(f"Bedrock can't be reached: {error}", model=model)
     # A torn answer makes the parser fail, a lost connection the transport.
@@ -492,35 +385,27 @@ def as_provider_error(error: Exception, model: str | None = None) -> Exception:
 
 
 def _service_error(error: Any, model: str | None) -> ProviderError:
-    code = error.response.get("Error", {}).get("Code", "")
-    said = error.response.get("Error", {}).get("Message", "")
-    meta = error.response.get("ResponseMetadata", {})
-    details: dict[str, Any] = {
-        "code": code,
-        "status": meta.get("HTTPStatusCode"),
-        "model": model,
-        "retry_after_s": retry_after_s(meta.get("HTTPHeaders", {})),
-    }
-    words = said.casefold()
+    told, meta = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    code, said, status = told.get("Code", ""), told.get("Message", ""), meta.get("HTTPStatusCode")
+    wait_s, words = retry_after_s(meta.get("HTTPHeaders", {})), said.casefold()
+    details: dict[str, Any] = {"code": code, "status": status, "model": model, "retry_after_s": wait_s}
     if code in ("ThrottlingException", "TooManyRequestsException"):
         if "per day" in words:
-            return QuotaExhausted(
-                f"The daily quota of {model} is used up: run the same again tomorrow, or now with provider: bedrock_batch.",
-                **details,
-            )
-        scope: Literal["tokens", "requests", "unknown"] = "tokens" if "tokens" in words else "unknown"
-        scope = "requests" if "requests" in words else scope
+            later = "run the same again tomorrow, or now with provider: bedrock_batch"
+            return QuotaExhausted(f"The daily quota of {model} is used up: {later}.", **details)
+        scope: Any = next((scope for scope in ("requests", "tokens") if scope in words), "unknown")
         return Throttled(said or "Bedrock is throttling.", scope=scope, **details)
-    if code in _TRANSIENT or (details["status"] or 0) >= 500:
+    if code in _TRANSIENT or (status or 0) >= 500:
         return Transient(f"{said or code} ({code})", **details)
     if code == "ServiceQuotaExceededException":
         return QuotaExhausted(f"A quota of the account is used up: {said}", **details)
     if "signature expired" in words or "signature not yet current" in words or code == "RequestTimeTooSkewed":
         return Fatal("The clock of this machine is wrong, so AWS refuses its signatures: set it right.", **details)
     if code.startswith("IncompleteSignature"):  # its message repeats the header, where swapped keys put the secret
-        return Fatal(_SENTENCES["IncompleteSignature"], **details)
+        swapped = "access key id and secret access key are probably swapped"
+        return Fatal(f"AWS can't read the signature: {swapped}.", **details)
     if code in _SENTENCES:
         return Fatal(f"{_SENTENCES[code].format(model=model or 'this')} ({said})", **details)
-    if "model identifier is invalid" in words or "inference profile" in words or details["status"] == 403:
+    if "model identifier is invalid" in words or "inference profile" in words or status == 403:
         return Fatal(f"Bedrock does not accept {model}: {said}", **details)
     return Rejected(said or code, **details)

@@ -5,55 +5,50 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasPath, BaseModel, Field
+
 from genesis_lab.errors import Fatal, InvalidInput, ProviderError, QuotaExhausted, Rejected
 from genesis_lab.providers.base import Completion, Request
-from genesis_lab.providers.bedrock import Account, BedrockProvider, Dialect, as_provider_error, converse_body
+from genesis_lab.providers.bedrock import Account, BedrockProvider, as_provider_error, converse_body
 from genesis_lab.settings import Settings
 
 NAMED = "genesis-"
 """How the names of our jobs begin."""
-ENDED = frozenset({"Completed", "PartiallyCompleted", "Failed", "Expired", "Stopped"})
-_ATTEMPTS = 5
 POLICIES = Path(__file__).with_name("batch_policies.yaml")
 """The IAM policies, with placeholders for bucket, account, region and role."""
 _POLICY = "batch_policies.yaml (`genesis jobs list` says where it is) has the policies"
+_ENDED = frozenset({"Completed", "PartiallyCompleted", "Failed", "Expired", "Stopped"})
+_ATTEMPTS = 5
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(BaseModel):
     """A batch job as the service tells it; its counts are 0 until it is under way."""
 
-    name: str
-    arn: str
-    status: str
-    message: str
-    model: str
-    records: int
-    processed: int
-    succeeded: int
-    failed: int
-    submitted_at: datetime
-    ended_at: datetime | None
-    input_uri: str
-    output_uri: str
+    name: str = Field("", alias="jobName")
+    arn: str = Field(alias="jobArn")
+    status: str = ""
+    message: str = ""
+    records: int = Field(0, alias="totalRecordCount")
+    processed: int = Field(0, alias="processedRecordCount")
+    succeeded: int = Field(0, alias="successRecordCount")
+    failed: int = Field(0, alias="errorRecordCount")
+    submitted_at: datetime = Field(alias="submitTime")
+    ended_at: datetime | None = Field(None, alias="endTime")
+    input_uri: str = Field(validation_alias=AliasPath("inputDataConfig", "s3InputDataConfig", "s3Uri"))
+    output_uri: str = Field(validation_alias=AliasPath("outputDataConfig", "s3OutputDataConfig", "s3Uri"))
 
     @property
     def ended(self) -> bool:
-        return self.status in ENDED
+        return self.status in _ENDED
 
 
 class BatchService:
-    """Batch jobs of one account and region, in the bucket and with the role of the settings.
-
-    Parameters
-    ----------
-    account : whose jobs; default: that of the settings.
-    """
+    """Batch jobs of one account and region, in the bucket and with the role of the settings (default: the environment's)."""
 
     def __init__(self, account: Account | None = None) -> None:
         self.account = account or Account(connections=4)
@@ -79,8 +74,8 @@ class BatchService:
         """Put a shard into the bucket; returns its URI. The same file again replaces itself."""
         bucket, prefix, _ = self.place()
         key = f"{prefix}input/{file.name}"
-        with self._said("s3:PutObject", bucket), file.open("rb") as source:
-            self._client("s3").upload_fileobj(source, bucket, key, Config=_transfer())
+        with self._said("s3:PutObject", bucket):
+            self._client("s3").upload_file(str(file), bucket, key)
         return f"s3://{bucket}/{key}"
 
     def create(self, name: str, token: str, model: str, input_uri: str) -> str:
@@ -107,14 +102,14 @@ class BatchService:
     def get(self, arn: str) -> Job:
         """Raises `InvalidInput` if there is no such job here."""
         with self._said("bedrock:GetModelInvocationJob", arn):
-            return _job(self._client("bedrock").get_model_invocation_job(jobIdentifier=arn))
+            return Job.model_validate(self._client("bedrock").get_model_invocation_job(jobIdentifier=arn))
 
     def jobs(self, name: str = NAMED) -> Iterator[Job]:
         """Jobs with `name` in their name, the newest first."""
         with self._said("bedrock:ListModelInvocationJobs", name):
             pages = self._client("bedrock").get_paginator("list_model_invocation_jobs")
             for page in pages.paginate(nameContains=name, sortBy="CreationTime", sortOrder="Descending"):
-                yield from map(_job, page["invocationJobSummaries"])
+                yield from map(Job.model_validate, page["invocationJobSummaries"])
 
     def find(self, name: str) -> Job | None:
         """The job of this very name."""
@@ -135,22 +130,19 @@ class BatchService:
         bucket, _, prefix = job.output_uri.removeprefix("s3://").partition("/")
         folder = f"{prefix.rstrip('/')}/{job.arn.rsplit('/', 1)[-1]}".lstrip("/")
         key = f"{folder}/{job.input_uri.rsplit('/', 1)[-1]}.out"
-        partial = file.with_name(f"{file.name}.part")
         try:
-            with self._said("s3:GetObject", bucket), partial.open("wb") as target:
-                self._client("s3").download_fileobj(bucket, key, target, Config=_transfer())
+            with self._said("s3:GetObject", bucket):
+                self._client("s3").download_file(bucket, key, str(file))
                 manifest = self._client("s3").get_object(Bucket=bucket, Key=f"{folder}/manifest.json.out")
-                told = json.loads(manifest["Body"].read())
+                told = json.loads(manifest["Body"].read()).get("successRecordCount", 0)
         except _NoSuchKey:
-            partial.unlink()
             if job.succeeded:
                 raise Fatal(f"The answers of {job.name} are not in the bucket: s3://{bucket}/{key}.") from None
             return False
-        with partial.open("rb") as lines:
+        with file.open("rb") as lines:
             found = sum(b'"modelOutput"' in line for line in lines)
-        if found < told.get("successRecordCount", 0):
-            raise Fatal(f"s3://{bucket}/{key} holds {found:,} answers of {told['successRecordCount']:,}.")
-        partial.replace(file)
+        if found < told:
+            raise Fatal(f"s3://{bucket}/{key} holds {found:,} answers of {told:,}.")
         return True
 
     def _client(self, service: str) -> Any:
@@ -166,13 +158,14 @@ class BatchService:
         except (ProviderError, InvalidInput):
             raise
         except Exception as raised:
-            error = as_provider_error(raised, "batch")
-            if error is raised:
+            cause = raised.__context__ if type(raised).__name__ == "S3UploadFailedError" else raised
+            error = as_provider_error(cause, "batch")  # type: ignore[arg-type]
+            if error is cause:
                 raise
             raise self._sentence(error, action, what) from raised
 
-    def _sentence(self, error: BaseException, action: str, what: str) -> BaseException:
-        code = getattr(error, "code", "")
+    def _sentence(self, error: Exception, action: str, what: str) -> Exception:
+        code, region = getattr(error, "code", ""), self.account.region
         details: dict[str, Any] = {"code": code, "status": getattr(error, "status", None)}
         if code in ("NoSuchKey", "404") and action == "s3:GetObject":
             return _NoSuchKey(str(error))
@@ -180,20 +173,17 @@ class BatchService:
             return Fatal(f"There is no bucket {what}: check GENESIS_BATCH_BUCKET.", **details)
         if code in ("PermanentRedirect", "301", "IllegalLocationConstraintException"):
             return Fatal(
-                f"The bucket {what} is in another region than {self.account.region}: batch jobs need both in one.",
-                **details,
+                f"The bucket {what} is in another region than {region}: batch jobs need both in one.", **details
             )
         if code in ("AccessDenied", "AccessDeniedException", "403"):
             return Fatal(f"This AWS identity may not do {action} on {what}: allow it, {_POLICY}.", **details)
         if code == "ResourceNotFoundException" and "Create" not in action:
-            return InvalidInput(f"There is no batch job {what} in {self.account.region}.")
+            return InvalidInput(f"There is no batch job {what} in {region}.")
         if code == "ConflictException" and "Stop" in action:
             return InvalidInput(f"The batch job {what} has ended already: there is nothing to stop.")
         if isinstance(error, QuotaExhausted):
             return QuotaExhausted(f"The account has as many batch jobs as it may have ({error}).", **details)
-        if isinstance(error, Rejected):
-            return Fatal(f"AWS refuses {action} on {what}: {error}", **details)
-        return error
+        return Fatal(f"AWS refuses {action} on {what}: {error}", **details) if isinstance(error, Rejected) else error
 
 
 class _NoSuchKey(Fatal):
@@ -210,8 +200,7 @@ class Failure:
 def record_line(provider: BedrockProvider, number: int, request: Request) -> bytes:
     """The line of a shard for its `number`-th request. The schema is stated in the prompt: whether batch jobs take tools
     or structured output is contradictory in the documentation; there is no prompt cache in them."""
-    dialect = replace(Dialect.of(provider.info), structured_output=("prompt",), cache=False)
-    body = converse_body(request, provider.info, dialect)
+    body = converse_body(request, provider.info, {"json_schema", "tool", "cache"})
     line = {"recordId": f"{number:011d}", "modelInput": body}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
@@ -232,30 +221,6 @@ def read_lines(
             answer = Failure(str(told.get("errorMessage") or told))
         elif isinstance(output, dict) and output.get("output"):
             with suppress(AttributeError, KeyError, TypeError, ValueError):  # else not of the form of an answer
-                told = provider.read(output, created_at, batch=True)
-                answer = told if told.text or told.usage else answer
+                read = provider.read(output, created_at, batch=True)
+                answer = read if read.text or read.usage else answer
         yield number, answer
-
-
-def _transfer() -> Any:
-    from boto3.s3.transfer import TransferConfig
-
-    return TransferConfig(max_concurrency=4)
-
-
-def _job(told: dict[str, Any]) -> Job:
-    return Job(
-        name=told.get("jobName", ""),
-        arn=told["jobArn"],
-        status=told.get("status", ""),
-        message=told.get("message", ""),
-        model=told["modelId"],
-        records=told.get("totalRecordCount", 0),
-        processed=told.get("processedRecordCount", 0),
-        succeeded=told.get("successRecordCount", 0),
-        failed=told.get("errorRecordCount", 0),
-        submitted_at=told["submitTime"].astimezone(UTC),
-        ended_at=told["endTime"].astimezone(UTC) if "endTime" in told else None,
-        input_uri=told["inputDataConfig"]["s3InputDataConfig"]["s3Uri"],
-        output_uri=told["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"],
-    )

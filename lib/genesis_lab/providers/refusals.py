@@ -1,0 +1,76 @@
+"""What a service refuses of a request by name is left out, and the rest asked again; what it refuses twice in a row stays out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from genesis_lab.errors import ProviderError, Rejected, Transient
+from genesis_lab.providers.base import Completion
+
+STAYS = 2
+_RANGE = re.compile(
+    r"[<>]=?|maximum|minimum|between|range|(less|greater|smaller|larger|more) than|at (most|least)", re.I
+)
+"""A value out of range is for the user to mend: it is no reason to send none."""
+
+
+class Refusals:
+    """What one model at one service does not take; safe for threads.
+
+    Parameters
+    ----------
+    words : of each part of a request that may be left out, the pattern by which a refusal names it.
+    """
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = {name: re.compile(pattern, re.I) for name, pattern in words.items()}
+        self._in_a_row: Counter[str] = Counter()
+
+    def left_out(self) -> frozenset[str]:
+        """What is not sent any more."""
+        return frozenset(name for name, times in self._in_a_row.copy().items() if times >= STAYS)
+
+    def ask(
+        self, send: Callable[[frozenset[str]], Completion], options: Sequence[str], forms: Sequence[str] = ()
+    ) -> Completion:
+        """The answer of `send`, which is told what to leave out.
+
+        Parameters
+        ----------
+        options : what the request has that may be left out.
+        forms : ways to hold the answer to a schema, the strictest first; one is sent, at last none.
+
+        Raises
+        ------
+        ProviderError : the first refusal, where leaving out what it names does not help, or anything else.
+        """
+        without, first = self.left_out(), None
+        while True:
+            form = next((name for name in forms if name not in without), None)
+            sent = [name for name in (*options, form) if name and name not in without]
+            try:
+                answer = send(without)
+                break
+            except (Rejected, Transient) as error:
+                first = first or error
+                named = self._named(error, sent, options)
+                if named is None:
+                    raise first from None
+                without |= {named}
+        for name in sent:
+            self._in_a_row[name] = 0
+        not_sent = tuple(name for name in (*forms, *options) if name in without)
+        self._in_a_row.update(not_sent)
+        return replace(answer, not_sent=not_sent)
+
+    def _named(self, error: ProviderError, sent: Sequence[str], options: Sequence[str]) -> str | None:
+        """What of `sent` the service refuses: the first that it names."""
+        said, found = str(error), {}
+        if error.status in (400, 422, 500, 501):
+            found = {name: match.start() for name in sent if (match := self._words[name].search(said))}
+        if _RANGE.search(said):
+            found = {name: at for name, at in found.items() if name not in options}
+        return min(found, key=found.__getitem__) if found else None
