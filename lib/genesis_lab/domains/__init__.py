@@ -30,8 +30,9 @@ def get_domain(name: str = "conversations", **options: Any) -> Domain:
     from pydantic import ValidationError
 
     domain = _class(name)
+    known = domain.config_type.model_fields
     try:
-        return domain(domain.config_type(**{k: v for k, v in options.items() if k in domain.config_type.model_fields}))
+        return domain(domain.config_type(**{name: value for name, value in options.items() if name in known}))
     except ValidationError as error:
         raise InvalidInput(sentence(error)) from None
 
@@ -41,14 +42,14 @@ def config_for(name: str) -> type[BaseModel]:
     return _class(name).config_type
 
 
-def _class(name: str) -> type[Domain]:
-    if name not in DOMAINS:
-        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
-    return cast("type[Domain]", resolve_name(DOMAINS[name]))
-
-
 def recorded_domain(manifest: Mapping[str, Any]) -> Domain | None:
     """The domain with the options that a dataset was generated with; None for one that was not generated here."""
     config = dict(manifest.get("config") or {})
     name = config.pop("domain", None)
     return get_domain(name, **config) if name else None
+
+
+def _class(name: str) -> type[Domain]:
+    if name not in DOMAINS:
+        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
+    return cast("type[Domain]", resolve_name(DOMAINS[name]))

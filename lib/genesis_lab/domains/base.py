@@ -39,14 +39,10 @@ class Provenance(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The attributes of one record to be.
+    """The attributes of one record to be."""
 
-    `index` is its place in the plan; `ordinal` counts the specs of the same cell (for conversations: same
-    intent and language), so that an offline grammar can go through its patterns without repeating one too soon.
-    """
-
-    index: int
-    ordinal: int
+    index: int  # its place in the plan
+    ordinal: int  # its place among the specs of the same cell, so that an offline grammar repeats no pattern too soon
     seed: int
     attributes: Mapping[str, Any]
 
@@ -60,17 +56,13 @@ Message = tuple[Literal["user", "assistant"], str]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What to ask a model for one record.
-
-    `system` and the first `stable` messages are the same for many specs and come first, so that a provider's
-    prompt cache pays. `schema` is the JSON schema of the answer, named `schema_name`.
-    """
+    """What to ask a model for one record."""
 
     system: str
     messages: tuple[Message, ...]
-    schema: Mapping[str, Any]
+    schema: Mapping[str, Any]  # the JSON schema of the answer
     schema_name: str
-    stable: int = 0
+    stable: int = 0  # so many first messages are the same for many specs, so that a provider's prompt cache pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +77,25 @@ class Target:
 class Facets:
     """What a record is, as data: what the rooms that work for every domain ask instead of its name.
 
-    Parameters
-    ----------
-    unit : what records are called, in the plural.
-    id : the column that names a record.
-    label : what a classifier learns; None: nothing.
-    group : the column of what must not straddle splits; None: each record stands for itself.
-    text : SQL over a record's columns that gives its one text (a conversation's opening); None: it has none.
-    texts : SQL that gives the list of all its texts, in which people and places are looked for; None: it has none.
-    language : the column of a record's language; None: it has none.
-    attributes : columns that are planned and counted.
-    derived : columns that follow from another, which they are therefore not held against.
-    covered : pairs of columns whose every cell should be filled.
-    outcomes : columns that are compared between groups of people.
-    preview : how a record is shown; ``dialogue`` is the example of a `Role`, ``text`` the label and the text.
-    worth : which learner says what a dataset is worth in real data; None: not measured.
-    task_categories : as the Hugging Face hub names them.
-    aliases : what other people's data calls our fields.
-    dataset : the dataset that is made where none is named; empty: the domain's name.
+    `text`, `texts` and the like are SQL over a record's columns, or None where it has nothing of the kind.
     """
 
-    unit: str
-    id: str
-    label: str | None
-    group: str | None
-    text: str | None
-    attributes: tuple[str, ...]
-    preview: Literal["chat", "dialogue", "series", "text"]
-    texts: str | None = None
-    language: str | None = None
-    derived: Mapping[str, str] = field(default_factory=dict)
-    covered: tuple[tuple[str, str], ...] = ()
-    outcomes: tuple[str, ...] = ()
-    worth: str | None = None
-    task_categories: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    dataset: str = ""
+    unit: str  # what records are called, in the plural
+    id: str  # the column that names a record
+    label: str | None  # the column that a classifier learns
+    group: str | None  # the column of what must not straddle splits; None: each record stands for itself
+    text: str | None  # SQL of a record's one text (a conversation's opening)
+    attributes: tuple[str, ...]  # columns that are planned and counted
+    preview: Literal["chat", "dialogue", "series", "text"]  # how it is shown; dialogue: a `Role`'s example
+    texts: str | None = None  # SQL of the list of all its texts, in which people and places are looked for
+    language: str | None = None  # the column of its language
+    derived: Mapping[str, str] = field(default_factory=dict)  # columns that follow from another
+    covered: tuple[tuple[str, str], ...] = ()  # pairs of columns whose every cell should be filled
+    outcomes: tuple[str, ...] = ()  # columns that are compared between groups of people
+    worth: str | None = None  # which learner says what a dataset is worth in real data; None: not measured
+    task_categories: tuple[str, ...] = ()  # as the Hugging Face hub names them
+    aliases: Mapping[str, str] = field(default_factory=dict)  # what other people's data calls our fields
+    dataset: str = ""  # the dataset that is made where none is named; empty: the domain's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,32 +105,21 @@ class Check:
     SQL sees every field of the record as text, trimmed, and NULL where it is blank, missing or can't be read; lists keep
     their elements. `over` a list it sees the fields of one element besides, and its place ``position`` from 1.
 
-    Parameters
-    ----------
-    name : checks of one name make one part of `score` together.
-    score : the score that the part belongs to; ``personal_data`` is counted, not scored.
-    unit : what is looked at, in the plural.
-    over : ``records``, or the column of a list.
-    applies, fails : SQL conditions: which are looked at, and which of these are wrong.
-    says : what is wrong, in SQL; or a function from the table of what fails to one sentence each: empty where nothing is
-        wrong after all, None where that can't be told.
-    meaning : what the share of what is right says.
-    empty : why there was nothing to look at.
-    gate : the condition of the verdict that it counts for.
-    planned : whether it needs the values that were planned (a taxonomy).
     """
 
-    name: str
-    score: str
-    unit: str
-    over: str
-    applies: str
-    fails: str
+    name: str  # checks of one name make one part of `score` together
+    score: str  # the score that the part belongs to; ``personal_data`` is counted, not scored
+    unit: str  # what is looked at, in the plural
+    over: str  # ``records``, or the column of a list
+    applies: str  # SQL condition: which are looked at
+    fails: str  # SQL condition: which of these are wrong
     says: str | Callable[[Any], Sequence[str | None]]
-    meaning: str = ""
-    empty: str = ""
-    gate: str = ""
-    planned: bool = False
+    """What is wrong, in SQL; or a function from the table of what fails to one sentence each: empty where nothing is wrong
+    after all, None where that can't be told."""
+    meaning: str = ""  # what the share of what is right says
+    empty: str = ""  # why there was nothing to look at
+    gate: str = ""  # the condition of the verdict that it counts for
+    planned: bool = False  # whether it needs the values that were planned (a taxonomy)
 
 
 class Domain(ABC):
@@ -176,10 +140,7 @@ class Domain(ABC):
         self.config: Any = config or self.config_type()
 
     def knowledge(self) -> Mapping[str, str]:
-        """A digest of everything besides the options that shapes the records: prompts, word lists, a user's taxonomy.
-
-        Where an option says where it is, it goes by the name of that option.
-        """
+        """A digest of all that shapes the records besides the options (prompts, word lists), by file or option that names it."""
         return {}
 
     @property
@@ -188,12 +149,7 @@ class Domain(ABC):
         return ""
 
     def feed(self, records: Iterable[Mapping[str, Any]], domain: str) -> None:
-        """Take the records of the dataset that it needs, which is of the domain of that name.
-
-        Raises
-        ------
-        InvalidInput : it can't answer records of that domain.
-        """
+        """Take the records of the dataset that it needs; `InvalidInput` where it can't answer those of that `domain`."""
         raise NotImplementedError(f"{self.name} needs no records")
 
     @abstractmethod
@@ -254,13 +210,7 @@ class Domain(ABC):
         return ()
 
     def reader(self, field_map: Mapping[str, str], taxonomy: Any = None) -> Reader:
-        """Who finds the fields of a record in other people's data.
-
-        Parameters
-        ----------
-        field_map : our field to theirs.
-        taxonomy : the labels that records shall have, where the domain has such a list.
-        """
+        """Who finds the fields of a record in other people's data; `field_map`: ours to theirs, `taxonomy`: the labels due."""
         return Reader(tuple(self.record_type.model_fields), self.facets.aliases, field_map)
 
     def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,43 +220,25 @@ class Domain(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a student is taught, or asked in an examination.
+    """What a student is taught, or asked in an examination: a prompt that is the same in training and in every later use."""
 
-    Parameters
-    ----------
-    id : the record's id.
-    group : what must never be both taught and examined (its concept); examples that share it stay together.
-    language : of question and answer, ``en`` or ``es``.
-    system, question : the prompt, the same in training and in every later use.
-    answer : the teacher's text, the one to learn.
-    facts : what scoring needs to know besides, for example the ids of the requirements.
-    """
-
-    id: str
-    group: str
-    language: str
+    id: str  # the record's
+    group: str  # what must never be both taught and examined (its concept)
+    language: str  # of question and answer
     system: str
     question: str
-    answer: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    answer: str  # the teacher's text, the one to learn
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what scoring needs to know besides
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How good one answer is.
+    """How good one answer is."""
 
-    Parameters
-    ----------
-    total : in [0, 1]; what comparisons go by.
-    valid : whether the answer meets the role's schema.
-    parts : named parts of the total, each in [0, 1], and what is reported beside it.
-    problems : every fault found, one sentence each.
-    """
-
-    total: float
-    valid: bool
-    parts: Mapping[str, float]
-    problems: tuple[str, ...] = ()
+    total: float  # in [0, 1]; what comparisons go by
+    valid: bool  # whether the answer meets the role's schema
+    parts: Mapping[str, float]  # what the total is made of, each in [0, 1], and what is reported beside it
+    problems: tuple[str, ...] = ()  # every fault found, one sentence each
 
 
 class Role(Protocol):

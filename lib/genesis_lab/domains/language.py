@@ -7,12 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
 NAMES = {"en": "English", "es": "Spanish"}
 _WORD = re.compile(r"[a-záéíóúüñ']+")
-_DECISIVE = 3
-"""Function words one language must be ahead by for the count alone to settle it (two, if the other has none)."""
 _ENOUGH = 600
 """Characters that are looked at."""
 
@@ -20,14 +18,14 @@ _ENOUGH = 600
 def detect(text: str) -> str | None:
     """``"en"``, ``"es"``, or None when the text is too short or in neither.
 
-    Function words settle most texts in a few microseconds; the rest goes to lingua (restricted to the two
-    languages and a few of their neighbours, so that a French text is not called Spanish).
+    Function words settle most texts in a few microseconds: three more of one language, or two if the other has none.
+    The rest goes to lingua, with a few neighbours of the two languages, so that a French text is not called Spanish.
     """
     is_english, is_spanish = (words.__contains__ for words in function_words())
     words = _WORD.findall(text[:_ENOUGH].lower())
     english, spanish = sum(map(is_english, words)), sum(map(is_spanish, words))
     lead = abs(english - spanish)
-    if lead >= (_DECISIVE if english and spanish else 2) and lead * 8 >= len(words):
+    if lead >= (3 if english and spanish else 2) and lead * 8 >= len(words):
         return "en" if english > spanish else "es"
     if sum(map(len, words)) < 8:
         return None
@@ -40,13 +38,12 @@ def detect(text: str) -> str | None:
 def _detector() -> Any:
     from lingua import Language, LanguageDetectorBuilder
 
-    return LanguageDetectorBuilder.from_languages(
-        Language.ENGLISH, Language.SPANISH, Language.FRENCH, Language.PORTUGUESE, Language.GERMAN, Language.ITALIAN
-    ).build()
+    names = ("ENGLISH", "SPANISH", "FRENCH", "PORTUGUESE", "GERMAN", "ITALIAN")
+    return LanguageDetectorBuilder.from_languages(*(getattr(Language, name) for name in names)).build()
 
 
 @cache
 def function_words() -> tuple[frozenset[str], frozenset[str]]:
     """Words without content that only one of the languages has: English, Spanish."""
-    words = read_yaml(Path(__file__).with_name("function_words.yaml"))
+    words = shipped(Path(__file__).with_name("function_words.yaml"))
     return frozenset(words["en"]), frozenset(words["es"])
