@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
@@ -38,7 +39,7 @@ def conversation(i: int, **changes: Any) -> dict[str, Any]:
             "prompt_version": "1",
             "spec_index": i,
             "attempts": 1,
-            "generated_at": "2025-03-01T12:00:00Z",
+            "generated_at": datetime(2025, 3, 1, 12, tzinfo=UTC),
         },
     } | changes
 

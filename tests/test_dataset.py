@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_parts_hold_fifty_thousand_rows_however_the_records_arrive(tmp_path, mon
 
 def test_the_content_hash_knows_every_word_but_not_the_clock(tmp_path):
     records = conversations(5)
-    later = [r | {"provenance": r["provenance"] | {"generated_at": "2026-01-01T00:00:00Z"}} for r in records]
+    later = [r | {"provenance": r["provenance"] | {"generated_at": datetime(2026, 1, 1, tzinfo=UTC)}} for r in records]
     other = [*records[:4], records[4] | {"sentiment": "negative"}]
     hashes = [
         write(tmp_path / name, some).content_hash

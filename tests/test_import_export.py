@@ -42,7 +42,7 @@ NASTY = [
 
 
 def put(path, data) -> str:
-    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    path.write_text(data if isinstance(data, str) else json.dumps(data, default=str), encoding="utf-8")
     return str(path)
 
 
@@ -233,7 +233,7 @@ def test_everything_wrong_with_a_record_is_named_and_stays_visible(tmp_path):
 
 
 def test_torn_lines_and_other_rubbish_are_named_by_line(tmp_path):
-    good = json.dumps(conversation(0))
+    good = json.dumps(conversation(0), default=str)
     lines = [
         good,
         good[:80],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +15,9 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 def dataset_card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[str]) -> str:
-    """The card of a dataset. It says nothing of the folder's name, and all that comes from data or users is escaped.
+    """The card of a dataset with this manifest, and records in these languages (ISO codes).
 
-    Parameters
-    ----------
-    manifest : as in ``manifest.json``; ``generation`` says who made the records, ``import`` where they come from.
-    languages : ISO codes found in the records.
+    It says nothing of the folder's name, and all that comes from data or users is escaped.
     """
     from huggingface_hub import DatasetCardData
 
@@ -36,31 +33,36 @@ def dataset_card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequ
         language=list(languages) or None,
         annotations_creators=["machine-generated"] if made else None,
     )
-    if made:
-        origin = (
-            f"Synthetic records of domain {_escaped(domain)}, made with Genesis Lab by provider "
-            f"{_escaped(made.get('provider'))}, model {_escaped(made.get('model'))}."
+    page = "\n\n".join(_paragraphs(manifest, schema))
+    return f"---\n{header.to_yaml()}\n---\n\n# {_escaped(header.pretty_name)}\n\n{page}\n"
+
+
+def _paragraphs(manifest: Mapping[str, Any], schema: pa.Schema) -> Iterator[str]:
+    domain = _escaped(manifest["domain"])
+    if made := manifest.get("generation"):
+        who = f"provider {_escaped(made.get('provider'))}, model {_escaped(made.get('model'))}"
+        lacking = (
+            f" Incomplete: {manifest['missing']:,} planned records are missing." if manifest.get("missing") else ""
         )
-        if manifest.get("missing"):
-            origin += f" Incomplete: {manifest['missing']:,} planned records are missing."
+        yield f"Synthetic records of domain {domain}, made with Genesis Lab by {who}.{lacking}"
     elif source := manifest.get("import"):
-        origin = f"Imported into Genesis Lab from {_escaped(source.get('source'))}."
+        yield f"Imported into Genesis Lab from {_escaped(source.get('source'))}."
     else:
-        origin = f"Records of domain {_escaped(domain)}, written with Genesis Lab."
-    parts = ["---", header.to_yaml(), "---", "", f"# {_escaped(header.pretty_name)}", "", origin, ""]
-    parts += _table("split", "records", {split: f"{n:,}" for split, n in counts.items()})
-    parts += _table("column", "type", {field.name: f"`{_type(field.type)}`" for field in schema})
+        yield f"Records of domain {domain}, written with Genesis Lab."
+    yield _table("split", "records", {split: f"{n:,}" for split, n in manifest["counts"].items()})
+    yield _table("column", "type", {field.name: f"`{_type(field.type)}`" for field in schema})
     if drops := manifest.get("drop_reasons"):
-        parts += ["Answers that were not used:", "", *_table("reason", "times", drops)]
-    parts += [f"{_escaped(note)} ({n:,} answers)\n" for note, n in (manifest.get("notes") or {}).items()]
+        yield "Answers that were not used:"
+        yield _table("reason", "times", drops)
+    for note, n in (manifest.get("notes") or {}).items():
+        yield f"{_escaped(note)} ({n:,} answers)"
     if not_sent := manifest.get("not_sent"):
-        parts += [f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent.", ""]
-    parts += [f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`.", ""]
-    return "\n".join(parts)
+        yield f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent."
+    yield f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`."
 
 
-def _table(first: str, second: str, rows: Mapping[str, Any]) -> list[str]:
-    return [f"| {first} | {second} |", "|---|---|", *(f"| {_escaped(k)} | {v} |" for k, v in rows.items()), ""]
+def _table(first: str, second: str, rows: Mapping[str, Any]) -> str:
+    return "\n".join([f"| {first} | {second} |", "|---|---|", *(f"| {_escaped(k)} | {v} |" for k, v in rows.items())])
 
 
 def _escaped(value: object) -> str:

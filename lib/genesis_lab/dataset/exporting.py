@@ -15,7 +15,7 @@ from genesis_lab.dataset.folder import MANIFEST, Dataset
 from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.dataset.writing import GROUP_ROWS
 from genesis_lab.domains import get_domain
-from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import check_free, placed, resolve, shown
 from genesis_lab.hub import push_folder
 from genesis_lab.settings import get_settings
@@ -33,7 +33,7 @@ def export_dataset(
     replace: bool = False,
     private: bool = True,
 ) -> list[str]:
-    """Write the dataset, or one split of it, elsewhere.
+    """Write the dataset, or one split of it, elsewhere; returns what was written, as shown in reports, or URLs.
 
     Parameters
     ----------
@@ -44,55 +44,51 @@ def export_dataset(
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
 
-    Returns
-    -------
-    What was written: paths as shown in reports, or URLs.
-
     Raises
     ------
     InvalidInput : unknown format, split or AWS profile, or the target exists.
     Unavailable : the hub or S3 can't be reached.
     """
-    to_s3, suffix = str(target).startswith(S3), Path(target).suffix.lower().removeprefix(".")
-    chosen = format or (suffix if suffix in get_args(Format) else None)
+    to_s3, suffix, formats = str(target).startswith(S3), Path(target).suffix.lower()[1:], get_args(Format)
+    chosen = format or (suffix if suffix in formats else None)
     if chosen is None and not to_s3:
-        raise InvalidInput(
-            f"The format of {Path(target).name!r} can't be told from its ending: say jsonl, csv, parquet or hub."
-        )
-    if chosen not in (None, *get_args(Format)):
-        raise InvalidInput(f"Unknown format {chosen!r}: expected {', '.join(get_args(Format))}.")
+        name = Path(target).name
+        raise InvalidInput(f"The format of {name!r} can't be told from its ending: say jsonl, csv, parquet or hub.")
+    if chosen not in (None, *formats):
+        raise InvalidInput(f"Unknown format {chosen!r}: expected {', '.join(formats)}.")
     if split is not None:
         dataset.parts(split)
         if chosen in (None, "hub"):
             raise InvalidInput(f"{target} takes the whole dataset: leave split {split!r} away.")
-    if chosen == "hub" or to_s3:
-        with tempfile.TemporaryDirectory() as temporary:
-            if chosen == "hub":
-                return [_push(dataset, _public(dataset, Path(temporary)), str(target), private)]
+    with tempfile.TemporaryDirectory() as temporary:
+        if chosen == "hub":
+            return [_push(dataset, _public(dataset, Path(temporary)), str(target), private)]
+        if to_s3:
             return _to_s3(dataset, str(target), chosen, split, Path(temporary))
-    assert chosen is not None
-    return [shown(path) for path in _to_files(dataset, resolve(target), chosen, split, replace)]
+    return [shown(path) for path in _to_files(dataset, resolve(target), str(chosen), split, replace)]
 
 
 def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, replace: bool) -> list[Path]:
     splits = [split] if split else list(dataset.counts)
-    several = len(splits) > 1
-    paths = {name: target.with_name(f"{target.stem}-{name}{target.suffix}") if several else target for name in splits}
-    for path in paths.values():
+    paths = [target] if len(splits) == 1 else [target.with_stem(f"{target.stem}-{name}") for name in splits]
+    for path in paths:
         check_free(path, replace=replace, ours=Path.is_file)
-    for name, path in paths.items():
+    write = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv}[format]
+    for name, path in zip(splits, paths, strict=True):
         with placed(path, replace=replace) as temporary:
-            if format == "parquet":
-                with pq.ParquetWriter(temporary, dataset.schema, compression="zstd") as writer:
-                    for batch in dataset.batches(GROUP_ROWS, split=name):
-                        writer.write_batch(batch)
-            elif format == "jsonl":
-                with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                    for record in _records(dataset, name):
-                        file.write(_json(record) + "\n")
-            else:
-                _write_csv(dataset, name, temporary)
-    return list(paths.values())
+            write(dataset, name, temporary)
+    return paths
+
+
+def _write_parquet(dataset: Dataset, split: str, path: Path) -> None:
+    with pq.ParquetWriter(path, dataset.schema, compression="zstd") as writer:
+        for batch in dataset.batches(GROUP_ROWS, split=split):
+            writer.write_batch(batch)
+
+
+def _write_jsonl(dataset: Dataset, split: str, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_json(record) + "\n" for record in _records(dataset, split))
 
 
 def _write_csv(dataset: Dataset, split: str, path: Path) -> None:
@@ -101,20 +97,19 @@ def _write_csv(dataset: Dataset, split: str, path: Path) -> None:
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(cells(dict.fromkeys(dataset.schema.names)))
-        for record in _records(dataset, split):
-            writer.writerow(map(_cell, cells(record).values()))
+        writer.writerows(map(_cell, cells(record).values()) for record in _records(dataset, split))
 
 
 def _records(dataset: Dataset, split: str) -> Iterator[dict[str, Any]]:
     return (record for batch in dataset.batches(split=split) for record in batch.to_pylist())
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Any:
     if isinstance(value, list | dict):
         value = _json(value)
     if isinstance(value, str):
         return safe_cell(value)
-    return "" if value is None else str(value.isoformat() if hasattr(value, "isoformat") else value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _json(value: Any) -> str:
@@ -143,27 +138,20 @@ def _without_paths(value: Any) -> Any:
 
 
 def _push(dataset: Dataset, folder: Path, repository: str, private: bool) -> str:
-    message, replaces = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
-    allow = ["README.md", MANIFEST, *replaces]
-    return push_folder(folder, repository, "dataset", allow=allow, replaces=replaces, message=message, private=private)
+    message, parts = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
+    allow = ["README.md", MANIFEST, *parts]
+    return push_folder(folder, repository, "dataset", allow=allow, replaces=parts, message=message, private=private)
 
 
 def _to_s3(dataset: Dataset, url: str, format: str | None, split: str | None, folder: Path) -> list[str]:
-    try:
-        import boto3
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
-    except ImportError:
-        raise MissingDependency("boto3", "writing to S3", "pip install boto3") from None
+    import boto3
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+
     bucket, _, key = url.removeprefix(S3).partition("/")
     if not bucket:
         raise InvalidInput(f"{url!r} names no bucket: expected s3://bucket/key.")
-    key = key.rstrip("/") or dataset.name
-    settings = get_settings()
-    try:
-        session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region)
-    except ProfileNotFound as error:
-        raise InvalidInput(f"{error}: set GENESIS_AWS_PROFILE to one of `aws configure list-profiles`.") from None
+    key, settings = key.rstrip("/") or dataset.name, get_settings()
     if format:
         _to_files(dataset, folder / Path(key).name, format, split, replace=False)
         key = key.rpartition("/")[0]
@@ -172,9 +160,11 @@ def _to_s3(dataset: Dataset, url: str, format: str | None, split: str | None, fo
     files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == MANIFEST)
     names = [f"{key}/{path.relative_to(folder).as_posix()}".lstrip("/") for path in files]
     try:
-        client = session.client("s3")
+        client = boto3.Session(profile_name=settings.aws_profile, region_name=settings.aws_region).client("s3")
         for path, name in zip(files, names, strict=True):  # the manifest last: it says that all is there
             client.upload_file(str(path), bucket, name)
+    except ProfileNotFound as error:
+        raise InvalidInput(f"{error}: set GENESIS_AWS_PROFILE to one of `aws configure list-profiles`.") from None
     except (Boto3Error, BotoCoreError, ClientError) as error:
         # boto3 wraps what the service said into a sentence about the local file.
         said = error.__context__ if isinstance(error.__context__, ClientError) else error

@@ -27,12 +27,7 @@ def fitted(value: Any, kind: pa.DataType, name: str, reasons: list[str]) -> Any:
     wanted = str(kind)
     try:
         if not pa.types.is_nested(kind):
-            if isinstance(value, bool) and not pa.types.is_boolean(kind):
-                raise ValueError
-            found = _adapter(kind).validate_python(value)
-            if isinstance(found, dt.datetime) and not found.tzinfo:
-                found = found.replace(tzinfo=dt.UTC)
-            return pa.scalar(found, kind).as_py()
+            return _plain(value, kind)
         if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):  # as it stands in a cell of a CSV file
             value = json.loads(value)
         if pa.types.is_list(kind) and isinstance(value, list | tuple):
@@ -46,9 +41,18 @@ def fitted(value: Any, kind: pa.DataType, name: str, reasons: list[str]) -> Any:
     return None
 
 
+def _plain(value: Any, kind: pa.DataType) -> Any:
+    """A plain value as people write it: ``"3"``, ``"true"``, ``"2026-11-30T10:00:00Z"``; `ValueError` where it is none."""
+    if isinstance(value, bool) and not pa.types.is_boolean(kind):
+        raise ValueError
+    found = _adapter(kind).validate_python(value)
+    if isinstance(found, dt.datetime) and not found.tzinfo:
+        found = found.replace(tzinfo=dt.UTC)
+    return pa.scalar(found, kind).as_py()
+
+
 @lru_cache
 def _adapter(kind: pa.DataType) -> TypeAdapter[Any]:
-    """Reads a plain value as people write it: ``"3"``, ``"true"``, ``"2026-11-30T10:00:00Z"``."""
     is_ = pa.types
     plain = ((is_.is_timestamp, dt.datetime), (is_.is_boolean, bool), (is_.is_date, dt.date), (is_.is_floating, float))
     return TypeAdapter(next((python for fits, python in plain if fits(kind)), int))

@@ -1,4 +1,4 @@
-"""Reading a dataset folder: parts, frames, batches, SQL."""
+"""Reading a dataset folder: parts, frames, batches, SQL, and the reports kept with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT = 1
 """What a manifest says as ``format``."""
-_PARTS_OF_A_FOLDER = {MANIFEST, "README.md", "data", "reports"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,9 @@ class Dataset:
 
     def parts(self, split: str | None = None) -> list[Path]:
         """The Parquet files in order, of one split or of all."""
-        return [part for name in self._splits(split) for part in _parts(self.path, name)]
+        if split is not None:
+            _known(self, "split", [split], list(self.counts))
+        return [part for name in self.counts if split in (None, name) for part in _parts(self.path, name)]
 
     def batches(
         self, size: int = 10_000, columns: Sequence[str] | None = None, split: str | None = None
@@ -70,15 +71,15 @@ class Dataset:
         """The records in order, at most `size` at a time."""
         for part in self.parts(split):
             with pq.ParquetFile(part) as file:
-                wanted = None if columns is None else self._known(file.schema_arrow, columns)
-                yield from file.iter_batches(batch_size=size, columns=wanted)
+                _known(self, "column", columns or (), file.schema_arrow.names)
+                yield from file.iter_batches(batch_size=size, columns=columns and list(columns))
 
     def frame(self, split: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The records as a DataFrame: all of them in memory, so name the columns you need of a large dataset."""
         schema = self.schema
-        if columns is not None:
-            schema = pa.schema([schema.field(name) for name in self._known(schema, columns)])
-        return pa.Table.from_batches(self.batches(columns=columns, split=split), schema).to_pandas()
+        _known(self, "column", columns or (), schema.names)
+        wanted = pa.schema([schema.field(name) for name in (columns or schema.names)])
+        return pa.Table.from_batches(self.batches(columns=columns, split=split), wanted).to_pandas()
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
         """The answer of a DuckDB query; the records are in the table ``data``, which also has a column ``split``.
@@ -109,18 +110,11 @@ class Dataset:
             except duckdb.Error as error:
                 raise InvalidInput(f"The query can't be answered: {' '.join(str(error).split())}") from None
 
-    def _splits(self, split: str | None) -> list[str]:
-        if split is None:
-            return list(self.counts)
-        if split not in self.counts:
-            raise InvalidInput(f"Dataset {self.name} has no split {split!r}: it has {', '.join(self.counts)}.")
-        return [split]
 
-    def _known(self, schema: pa.Schema, columns: Sequence[str]) -> list[str]:
-        unknown = [name for name in columns if name not in schema.names]
-        if unknown:
-            raise InvalidInput(f"Dataset {self.name} has no column {unknown[0]!r}: it has {', '.join(schema.names)}.")
-        return list(columns)
+def _known(dataset: Dataset, what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise InvalidInput(f"Dataset {dataset.name} has no {what} {name!r}: it has {', '.join(known)}.")
 
 
 def open_dataset(name_or_path: str | Path) -> Dataset:
@@ -165,8 +159,9 @@ def is_dataset(path: Path) -> bool:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         ours = manifest["format"] == FORMAT and manifest["domain"] in DOMAINS
-        strange = {file.name for file in path.iterdir() if file.name[0] != "."} - _PARTS_OF_A_FOLDER
-        return ours and not strange and all(file.suffix == ".parquet" for file in (path / "data").iterdir())
+        held = {file.name for file in path.iterdir() if file.name[0] != "."}
+        only = held <= {MANIFEST, "README.md", "data", "reports"}
+        return ours and only and all(file.suffix == ".parquet" for file in (path / "data").iterdir())
     except (OSError, ValueError, LookupError, TypeError):
         return False
 
@@ -184,25 +179,18 @@ def _missing(path: Path) -> str:
     if path.exists():
         return f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first."
     known = sorted(found.parent.name for found in (output_root() / "datasets").glob(f"[!.]*/{MANIFEST}"))
-    return f"There is no dataset {shown(path)}: " + (
-        f"there are {', '.join(known)}." if known else "there are none yet."
-    )
+    return f"There is no dataset {shown(path)}: there are {', '.join(known) or 'none yet'}."
 
 
 def write_report(dataset: Dataset, kind: str, report: Mapping[str, Any]) -> Path:
-    """Keep a report (its ``to_dict``) with the dataset it is about, as ``reports/<kind>.json``; return the path."""
+    """Keep a JSON-safe report with the dataset it is about, as ``reports/<kind>.json``; return the path."""
     path = dataset.path / "reports" / f"{kind}.json"
     write_atomically(path, json.dumps(report, indent=1, ensure_ascii=False, default=str) + "\n")
     return path
 
 
 def read_reports(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """The reports kept with the dataset, by kind.
-
-    Raises
-    ------
-    InvalidInput : one can't be read.
-    """
+    """The reports kept with the dataset, by kind; `InvalidInput` if one can't be read."""
     reports = {}
     for path in sorted(dataset.path.glob("reports/*.json")):
         try:
@@ -217,9 +205,7 @@ def remembered(
 ) -> dict[str, Any]:
     """The report of this kind that is kept with the dataset, if it was made with these settings; else made and kept.
 
-    Parameters
-    ----------
-    settings : all that shapes the report besides the dataset; kept in it as ``made_with``.
+    `settings` are all that shapes the report besides the dataset; they are kept in it as ``made_with``.
     """
     made_with = json.loads(json.dumps({"version": __version__, "content_hash": dataset.content_hash, **settings}))
     kept = read_reports(dataset).get(kind, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImportReport:
     """What came of an import.
 
@@ -44,12 +44,12 @@ class ImportReport:
     `notes` say what was done to all records alike: fields matched, categories derived, columns not used.
     """
 
-    read: int
-    kept: int
-    problems: tuple[Problem, ...]
-    problem_counts: dict[str, int]
-    absent_fields: tuple[str, ...]
-    notes: tuple[str, ...]
+    read: int = 0
+    kept: int = 0
+    problems: tuple[Problem, ...] = ()
+    problem_counts: dict[str, int] = field(default_factory=dict)
+    absent_fields: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,23 +87,18 @@ def import_dataset(
     ------
     InvalidInput : the source can't be read, or nothing in it looks like a record of the domain.
     """
-    import_ = _Import(domain, normal(dict(field_map or {})), taxonomy, language)
-    details: dict[str, Any] = {
-        "source": source_name(source),
-        "field_map": import_.reader.field_map,
-        "language": language,
-    }
-    details |= import_.reader.about
-    target = dataset_path(target)
-    manifest: dict[str, Any] = {"import": details}
+    import_, target = _Import(domain, normal(dict(field_map or {})), taxonomy, language), dataset_path(target)
+    name, reader = source_name(source), import_.reader
+    about = {"source": name, "field_map": reader.field_map, "language": language, **reader.about}
+    manifest: dict[str, Any] = {}
     with DatasetWriter(target, domain, manifest, replace=replace) as writer:
         for split, record in import_.records(read_rows(source)):
             writer.write([record], split)
         if origin := import_.origin(source, target):
             manifest["config"] = origin.manifest["config"]
             manifest["parent"] = {"name": origin.name, "content_hash": origin.content_hash}
-        report = import_.report(source_name(source), origin)
-        details |= {key: value for key, value in report.to_dict().items() if key != "problems"}
+        report = import_.report(name, origin)
+        manifest["import"] = about | {key: value for key, value in report.to_dict().items() if key != "problems"}
     return open_dataset(target), report
 
 
@@ -111,9 +106,8 @@ class _Import:
     """Turns rows into records, and keeps account of what was wrong."""
 
     def __init__(self, domain: str, field_map: dict[str, str], taxonomy: Any, language: str | None) -> None:
-        self.domain, self.language = get_domain(domain), language
-        self.facets, self.schema = self.domain.facets, schema_of(domain)
-        self.reader = self.domain.reader(field_map, taxonomy)
+        self.domain, self.language, self.schema = get_domain(domain), language, schema_of(domain)
+        self.facets, self.reader = self.domain.facets, self.domain.reader(field_map, taxonomy)
         known = {*self.schema.names, *self.reader.extra_fields}
         if unknown := [name for name in field_map if name not in known]:
             raise InvalidInput(
@@ -125,37 +119,35 @@ class _Import:
         self.missing: dict[str, list[Problem]] = {name: [] for name in self.schema.names}
         self.lacking: Counter[str] = Counter()
         self.columns: dict[str, None] = {}
-        self.first_row_of_id: dict[int, int] = {}
+        self.row_of: dict[int, int] = {}
+        """Hash of an id to the first row that has it."""
 
     def records(self, rows: Iterator[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Split and record of each row of which anything can be read."""
         for row in rows:
             self.read += 1
-            if row.value is None:
-                self._name(row.number, None, [row.problem or "can't be read"])
-                continue
-            raw = normal(row.value)
+            raw = normal(row.value or {})
             if len(self.columns) < 200:
                 self.columns |= dict.fromkeys(map(str, raw))
             values, reasons = self.reader.read(raw)
             record = {each.name: fitted(values[each.name], each.type, each.name, reasons) for each in self.schema}
             if all(value is None for value in record.values()):
-                self._name(row.number, None, ["no field that is known"])
+                self._name(row.number, None, [row.problem or "no field that is known"])
                 continue
             reasons += self.reader.derive(record)
             if self.language and self.facets.language and record[self.facets.language] is None:
                 record[self.facets.language] = self.language
                 self.languages_set += 1
             record_id = record[self.facets.id]
-            first = self.first_row_of_id.setdefault(hash(record_id), row.number) if record_id else row.number
-            reasons += [f"{self.facets.id}: the same as in row {first}"] if first != row.number else []
+            first = self.row_of.setdefault(hash(record_id), row.number) if record_id else row.number
+            if first != row.number:
+                reasons.append(f"{self.facets.id}: the same as in row {first}")
             reasons += self._invalid(record, {reason.split(":")[0] for reason in reasons})
             self._name(row.number, record_id, reasons)
-            for name, value in record.items():
-                if value is None and name != "provenance":
-                    self.lacking[name] += 1
-                    if len(self.missing[name]) < LISTED:
-                        self.missing[name].append(Problem(row.number, record_id, f"{name}: missing"))
+            for name in (name for name, value in record.items() if value is None and name != "provenance"):
+                self.lacking[name] += 1
+                if len(self.missing[name]) < LISTED:
+                    self.missing[name].append(Problem(row.number, record_id, f"{name}: missing"))
             self.kept += 1
             yield row.split, record
 
@@ -174,21 +166,15 @@ class _Import:
                 known = open_dataset(folder)
             except InvalidInput:
                 continue
-            if known.domain != self.domain.name or not known.manifest.get("config"):
-                continue
-            ids = (i for batch in known.batches(columns=[self.facets.id]) for i in batch[0].to_pylist())
-            held = sum(hash(i) in self.first_row_of_id for i in ids)
-            if held >= most and (best is None or held > most):
-                best, most = known, held
+            if known.domain == self.domain.name and known.manifest.get("config"):
+                ids = (i for batch in known.batches(columns=[self.facets.id]) for i in batch[0].to_pylist())
+                held = sum(hash(i) in self.row_of for i in ids)
+                if held >= most and (best is None or held > most):
+                    best, most = known, held
         return best
 
     def report(self, source: str, origin: Dataset | None) -> ImportReport:
-        """The account of what was read.
-
-        Raises
-        ------
-        InvalidInput : there was nothing to keep.
-        """
+        """The account of what was read; `InvalidInput` where there was nothing to keep."""
         found = ", ".join(sorted(self.columns)[:30]) or "none"
         if not self.read:
             raise InvalidInput(f"{source} holds no records.")
@@ -198,20 +184,18 @@ class _Import:
                 f"{self.problems[0].reason}); its columns are {found}: say which is which with field_map."
             )
         absent = [name for name in self.schema.names if self.lacking[name] == self.kept]
-        for name, theirs in self.reader.field_map.items():
-            if name in absent:
+        for name in absent:
+            if theirs := self.reader.field_map.get(name):
                 raise InvalidInput(f"field_map: no record has {theirs!r} for {name!r}; the columns are {found}.")
-        for name in self.reader.essential:
-            if name in absent:
+            if name in self.reader.essential:
                 other = self.reader.extra_fields[-1]
                 raise InvalidInput(
                     f"No record of {source} has {name} or a {other}; its columns are {found}: say which is which with "
                     f'field_map, for example {{"{other}": "their column", "{self.facets.label}": "another"}}.'
                 )
-        for name, problems in self.missing.items():
-            if name not in absent and problems:
-                self.problems += problems
-                self.counts[f"{name}: missing"] = self.lacking[name]
+        for name in self.lacking.keys() - {*absent}:
+            self.problems += self.missing[name]
+            self.counts[f"{name}: missing"] = self.lacking[name]
         notes = [*self.reader.notes()]
         if origin:
             notes.append(f"records of {origin.name} by their ids: its plan is kept")
@@ -219,14 +203,9 @@ class _Import:
             notes.append(f"language set to {self.language!r} in {self.languages_set:,} records that did not say")
         if unused := sorted(self.columns.keys() - self.reader.used - {*self.schema.names}):
             notes.append(f"columns not used: {', '.join(unused[:30])}")
-        return ImportReport(
-            read=self.read,
-            kept=self.kept,
-            problems=tuple(sorted(self.problems, key=lambda problem: problem.row)[:LISTED]),
-            problem_counts=dict(self.counts.most_common()),
-            absent_fields=tuple(name for name in absent if name != "provenance"),
-            notes=tuple(notes),
-        )
+        problems = tuple(sorted(self.problems, key=lambda problem: (problem.row, problem.reason))[:LISTED])
+        left_out = tuple(name for name in absent if name != "provenance")
+        return ImportReport(self.read, self.kept, problems, dict(self.counts.most_common()), left_out, tuple(notes))
 
     def _invalid(self, record: Mapping[str, Any], named: set[str]) -> Iterator[str]:
         """What the domain's model says against the values that are there and that nothing was said about yet."""

@@ -7,7 +7,7 @@ import types
 from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import AwareDatetime, BaseModel
@@ -15,12 +15,13 @@ from pydantic import AwareDatetime, BaseModel
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Arrow
 
+_MOMENT = pa.timestamp("us", tz="UTC")
 _PLAIN: tuple[tuple[Any, pa.DataType], ...] = (
     (bool, pa.bool_()),
     (int, pa.int64()),
     (float, pa.float64()),
-    (str, pa.string()),
-    (dt.datetime, pa.timestamp("us", tz="UTC")),
+    ((str, Enum), pa.string()),
+    ((dt.datetime, AwareDatetime), _MOMENT),
     (dt.date, pa.date32()),
 )
 
@@ -32,9 +33,7 @@ def schema_of(domain: str) -> pa.Schema:
 
 @lru_cache
 def arrow_schema(record_type: type[BaseModel]) -> pa.Schema:
-    """One nullable column per field; nested models become structs, lists lists, datetimes microseconds in UTC.
-
-    A field's own type is said by `Arrow` in its annotation.
+    """One column per field: nested models are structs, datetimes microseconds in UTC, else what `Arrow` says.
 
     Raises
     ------
@@ -46,8 +45,8 @@ def arrow_schema(record_type: type[BaseModel]) -> pa.Schema:
 def _fields(model: type[BaseModel]) -> list[pa.Field]:
     fields = []
     for name, field in model.model_fields.items():
-        said = next((part.type for part in field.metadata if isinstance(part, Arrow)), None)
-        kind = pa.type_for_alias(said) if said else _arrow_type(field.annotation)
+        said = next((pa.type_for_alias(part.type) for part in field.metadata if isinstance(part, Arrow)), None)
+        kind = said or _arrow_type(field.annotation)
         if kind is None:
             raise TypeError(f"field {name!r} of type {field.annotation!r} has no column type")
         fields.append(pa.field(name, kind))
@@ -56,19 +55,17 @@ def _fields(model: type[BaseModel]) -> list[pa.Field]:
 
 def _arrow_type(annotation: Any) -> pa.DataType | None:
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType, Literal):
-        kinds = {_arrow_type(type(arg) if origin is Literal else arg) for arg in args if arg not in (None, type(None))}
-        return kinds.pop() if len(kinds) == 1 else None
-    if hasattr(annotation, "__metadata__"):
+    if origin is Annotated:
         return _arrow_type(args[0])
+    if origin in (Union, types.UnionType, Literal):
+        meant = {type(arg) if origin is Literal else arg for arg in args} - {type(None)}
+        kinds = {_arrow_type(each) for each in meant}
+        return kinds.pop() if len(kinds) == 1 else None
     if isinstance(origin, type) and issubclass(origin, Sequence | set | frozenset):
-        return pa.list_(item) if (item := _arrow_type(args[0])) else None
-    if annotation is AwareDatetime:
-        return pa.timestamp("us", tz="UTC")
-    if isinstance(annotation, type):
-        if issubclass(annotation, BaseModel):
-            return pa.struct(_fields(annotation))
-        if issubclass(annotation, Enum):
-            return pa.string()
-        return next((arrow for python, arrow in _PLAIN if issubclass(annotation, python)), None)
-    return None
+        item = _arrow_type(args[0])
+        return item and pa.list_(item)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct(_fields(annotation))
+    return next(
+        (arrow for python, arrow in _PLAIN if isinstance(annotation, type) and issubclass(annotation, python)), None
+    )

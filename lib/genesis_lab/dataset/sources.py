@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import itertools
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 from genesis_lab.dataset.folder import MANIFEST, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell
 from genesis_lab.domains import DOMAINS, get_domain
-from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import dataset_path, resolve, shown
 from genesis_lab.settings import get_settings
 
 HUB = "hf:"
-_BEYOND_ASCII = re.compile(r"[^\x00-\x7f\ufeff]")
 _RECORD_LISTS = ("data", "records", "dialogues", "rows", "items")
 
 
@@ -72,10 +71,10 @@ def locate(source: str | Path) -> Path:
     )
 
 
-def _row(number: int, value: Any) -> Row:
+def _row(number: int, value: Any, split: str = "train") -> Row:
     if isinstance(value, dict):
-        return Row("train", number, value)
-    return Row("train", number, None, f"expected an object with fields, got {str(value)[:60]!r}")
+        return Row(split, number, value)
+    return Row(split, number, None, f"expected an object with fields, got {str(value)[:60]!r}")
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
@@ -120,8 +119,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             if cells and len(cells) != len(header):
                 yield Row("train", number, None, f"the row has {len(cells)} cells, the header {len(header)}")
             elif cells:
-                values = (plain_cell(cell) or None for cell in cells)
-                yield Row("train", number, dict(zip(header, values, strict=True)))
+                yield Row(
+                    "train", number, {name: plain_cell(cell) or None for name, cell in zip(header, cells, strict=True)}
+                )
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -133,16 +133,17 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             values = (value for batch in file.iter_batches(batch_size=5_000) for value in batch.to_pylist())
             yield from itertools.starmap(_row, enumerate(values, 1))
     except pa.ArrowException as error:
-        raise InvalidInput(f"{path.name} is no readable Parquet file: {' '.join(str(error).split())[:160]}") from None
+        raise InvalidInput(f"{path.name} is no readable Parquet file: {_one_line(error)}") from None
 
 
 def _folder_rows(path: Path) -> Iterator[Row]:
     if (path / MANIFEST).exists():
         dataset = open_dataset(path)
         records = ((s, r) for s in dataset.counts for batch in dataset.batches(split=s) for r in batch.to_pylist())
-        yield from (Row(split, number, record) for number, (split, record) in enumerate(records, 1))
+        yield from (_row(number, record, split) for number, (split, record) in enumerate(records, 1))
         return
-    datasets = _datasets()
+    import datasets
+
     try:
         saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
         found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
@@ -152,7 +153,8 @@ def _folder_rows(path: Path) -> Iterator[Row]:
 
 
 def _hub_rows(name: str) -> Iterator[Row]:
-    datasets = _datasets()
+    import datasets
+
     repository, _, split = name.partition(":")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
         raise InvalidInput(
@@ -162,11 +164,9 @@ def _hub_rows(name: str) -> Iterator[Row]:
     secret = token.get_secret_value() if token else None
     try:
         found = datasets.load_dataset(repository, split=split or None, token=secret)
-    except (datasets.exceptions.DatasetNotFoundError, ValueError) as error:
-        raise InvalidInput(f"The hub's dataset {repository} can't be used: {_one_line(error)}") from None
-    except RuntimeError as error:
+    except (datasets.exceptions.DatasetNotFoundError, ValueError, RuntimeError) as error:
         raise InvalidInput(
-            f"The hub's dataset {repository} can't be read ({_one_line(error)}): use a copy of it in Parquet."
+            f"The hub's dataset {repository} can't be used ({_one_line(error)}): check its name, or take a copy in Parquet."
         ) from None
     except Exception as error:
         raise Unavailable(f"The hub's dataset {repository} can't be reached: {_one_line(error)}") from None
@@ -175,7 +175,7 @@ def _hub_rows(name: str) -> Iterator[Row]:
 
 def _hf_rows(found: Any, split: str) -> Iterator[Row]:
     """Rows of a dataset of `datasets`; numbers that stand for a class become its name."""
-    parts = found if isinstance(found, dict) else {(re.match(r"\w+", split) or ["train"])[0]: found}
+    parts = found if isinstance(found, dict) else {split.partition("[")[0]: found}
     numbers = itertools.count(1)
     for name, part in parts.items():
         class_names = {column: f.names for column, f in part.features.items() if hasattr(f, "int2str")}
@@ -186,32 +186,23 @@ def _hf_rows(found: Any, split: str) -> Iterator[Row]:
             yield Row(re.sub(r"\W+", "_", str(name)), next(numbers), record)
 
 
-def _datasets() -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingDependency("datasets", "reading Hugging Face data", "pip install datasets") from None
-    return datasets
-
-
 def _encoding(path: Path) -> str:
     """UTF-16 by its mark or its zeros, UTF-8, or Windows-1252 where hardly anything beyond ASCII is UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    accents = broken = 0
-    with path.open("rb") as file:
-        start = file.read(4)
-        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    if not path.stat().st_size:
+        return "utf-8-sig"
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return "utf-16"
-        if len(start) > 3 and start[1] == start[3] == 0 != start[0]:
-            return "utf-16-le"
-        if len(start) > 3 and start[0] == start[2] == 0 != start[1]:
-            return "utf-16-be"
-        file.seek(0)
-        while chunk := file.read(1 << 20):
-            found = _BEYOND_ASCII.findall(decoder.decode(chunk, final=len(chunk) < 1 << 20))
-            bad = sum("\ud800" <= c <= "\udfff" for c in found)
-            accents, broken = accents + len(found) - bad, broken + bad
-    return "cp1252" if broken > accents else "utf-8-sig"
+        if form := next((name for name, zeros in _UTF16.items() if re.match(zeros, data)), None):
+            return form
+        bad = sum(len(found[0]) for found in re.finditer(rb"[\x80-\xff]+", data))
+        letters = 0
+        for found in re.finditer(rb"[\xc2-\xf4][\x80-\xbf]{1,3}", data):
+            letters, bad = letters + 1, bad - len(found[0])
+    return "cp1252" if bad > letters else "utf-8-sig"
+
+
+_UTF16 = {"utf-16-le": rb"[^\0]\0.\0", "utf-16-be": rb"\0[^\0]\0."}
 
 
 def _one_line(error: Exception) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -35,8 +33,6 @@ class DatasetWriter:
 
     Parameters
     ----------
-    path : the folder to make.
-    domain : what its records are.
     manifest : what else the manifest shall say, read on exit. No clock times: the same records make the same bytes.
     replace : replace the dataset that is there, if one is.
 
@@ -49,13 +45,12 @@ class DatasetWriter:
     def __init__(
         self, path: Path, domain: str, manifest: Mapping[str, Any] | None = None, *, replace: bool = False
     ) -> None:
-        self._path, self._domain, self._manifest, self._replace = path, domain, manifest or {}, replace
-        self._schema = schema_of(domain)
-        self._moments = _datetime_paths(self._schema)
+        self._path, self._domain, self._replace = path, domain, replace
+        self._manifest = {} if manifest is None else manifest
+        self._schema, self._language = schema_of(domain), get_domain(domain).facets.language
         self._pending: list[dict[str, Any]] = []
+        self._parts: dict[str, list[Path]] = {}
         self._counts: dict[str, int] = {}
-        self._parts: list[tuple[str, Path]] = []
-        self._language = get_domain(domain).facets.language
         self._languages: set[str | None] = set()
         self._hash = hashlib.sha256()
         self._split = ""
@@ -69,10 +64,8 @@ class DatasetWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def write(self, records: Iterable[dict[str, Any]], split: str = "train") -> None:
         """Append records to a split. Splits are written one after the other: a finished one can't be taken up again."""
@@ -82,61 +75,50 @@ class DatasetWriter:
                 raise InvalidInput(
                     f"Split {split!r} is finished already or its name is not made of letters and digits."
                 )
-            self._split, self._counts[split] = split, 0
+            self._split, self._counts[split], self._parts[split] = split, 0, []
         for record in records:
             self._pending.append(record)
             if len(self._pending) == GROUP_ROWS:
                 self._flush()
 
     def _flush(self) -> None:
-        if not self._pending:
-            return
         try:
-            table = pa.Table.from_pylist(list(map(self._with_datetimes, self._pending)), self._schema)
+            table = pa.Table.from_pylist(self._pending, self._schema)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise InvalidInput(
-                f"A record does not fit domain {self._domain!r}: {' '.join(str(error).split())}"
-            ) from None
+            why = " ".join(str(error).split())
+            raise InvalidInput(f"A record does not fit domain {self._domain!r}: {why}") from None
         self._pending = []
-        hash_records(self._hash, table)
+        _hash_records(self._hash, table)
         if self._language:
             self._languages |= set(table[self._language].unique().to_pylist())
         if self._counts[self._split] % PART_ROWS == 0:
-            self._open_part()
+            self._close_part()
+            parts = self._parts[self._split]
+            parts.append(self._folder / "data" / f"{self._split}-{len(parts):05d}.parquet")
+            self._file = pq.ParquetWriter(parts[-1], self._schema, compression="zstd")
         assert self._file is not None
         self._file.write_table(table, row_group_size=GROUP_ROWS)
         self._counts[self._split] += table.num_rows
 
-    def _open_part(self) -> None:
+    def _end_split(self) -> None:
+        if self._pending or (self._split and not self._parts[self._split]):
+            self._flush()
         self._close_part()
-        part = self._folder / "data" / f"{self._split}-{len(self._parts):05d}.parquet"
-        self._parts.append((self._split, part))
-        self._file = pq.ParquetWriter(part, self._schema, compression="zstd")
 
     def _close_part(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
+        file, self._file = self._file, None
+        if file is not None:
             file.close()
 
-    def _end_split(self) -> None:
-        self._flush()
-        if self._split and not self._counts[self._split]:
-            self._open_part()
-        self._close_part()
-
-    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._file, abandoned = None, self._file
-            if abandoned is not None:
-                # The error that is being raised already says what happened.
-                with suppress(OSError):
-                    abandoned.close()
+    def _finish(self, error: type[BaseException] | None, *_: object) -> None:
+        if error:
+            with suppress(OSError):  # the error that is being raised already says what happened
+                self._close_part()
             return
         if not self._split:
             self.write([])
         self._end_split()
-        for split in self._counts:
-            files = [path for name, path in self._parts if name == split]
+        for split, files in self._parts.items():
             for i, path in enumerate(files):
                 path.rename(path.with_name(f"{split}-{i:05d}-of-{len(files):05d}.parquet"))
         ours = {
@@ -146,42 +128,19 @@ class DatasetWriter:
             "content_hash": self._hash.hexdigest(),
         }
         manifest = ours | {key: value for key, value in self._manifest.items() if key not in ours}
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
-        (self._folder / MANIFEST).write_text(text + "\n", encoding="utf-8", errors="replace")
         languages = sorted(code for code in self._languages if code and re.fullmatch("[a-z]{2,3}", code))
-        card = dataset_card(manifest, self._schema, languages)
-        (self._folder / "README.md").write_text(card, encoding="utf-8", errors="replace")
-
-    def _with_datetimes(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with the ISO times of JSON as datetimes."""
-        copy = dict(record)
-        for path in self._moments:
-            holder = copy
-            for name in path[:-1]:
-                if not isinstance(holder.get(name), Mapping):
-                    break
-                holder[name] = holder = dict(holder[name])
-            else:
-                value = holder.get(path[-1])
-                if isinstance(value, str):
-                    holder[path[-1]] = dt.datetime.fromisoformat(value)
-        return copy
+        texts = {
+            MANIFEST: json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n",
+            "README.md": dataset_card(manifest, self._schema, languages),
+        }
+        for name, text in texts.items():
+            (self._folder / name).write_text(text, encoding="utf-8", errors="replace")
 
 
-def hash_records(digest: Any, table: pa.Table) -> None:
+def _hash_records(digest: Any, table: pa.Table) -> None:
     """Update `digest` with each record as canonical JSON, one a line, without the time it was generated at."""
     for record in table.to_pylist():
         if record.get("provenance"):
             record["provenance"].pop("generated_at", None)
         line = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
         digest.update(line.encode() + b"\n")
-
-
-def _datetime_paths(fields: pa.Schema | pa.StructType, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    paths = []
-    for field in fields:
-        if pa.types.is_timestamp(field.type):
-            paths.append((*above, field.name))
-        elif pa.types.is_struct(field.type):
-            paths += _datetime_paths(field.type, (*above, field.name))
-    return paths
