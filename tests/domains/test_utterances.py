@@ -216,14 +216,14 @@ def test_alike_is_the_same_but_for_a_few_letters():
 
 
 def test_a_contrast_is_asked_for_with_what_was_mixed_up():
-    cells = [{"n": 6, "intent": "card_arrival", "language": "en", "against": "lost_or_stolen_card", "mixed": ["card gone"]},
+    cells = [{"n": 6, "intent": "card_arrival", "language": "en", "against": "lost_or_stolen_card", "mixed": {"card gone": "lost_or_stolen_card"}},
              {"n": 4, "intent": "card_arrival", "language": "en"}]  # fmt: skip
     domain = utterances(cells=cells)
     keys = Counter(domain.list_key(spec) for spec in domain.specs(10, 1))
     assert keys == {"en/card_arrival/lost_or_stolen_card": 6, "en/card_arrival": 4}
     specs = of_one_key(domain, 10, "en/card_arrival/lost_or_stolen_card")
     task = domain.list_prompt(specs, []).messages[-1][1]
-    assert "mixed up with lost_or_stolen_card" in task and "- card gone" in task
+    assert "mixed up with lost_or_stolen_card" in task and "- card gone → lost_or_stolen_card" in task
     assert "mixed up" not in domain.list_prompt(of_one_key(domain, 10, "en/card_arrival"), []).messages[-1][1]
 
 

@@ -160,18 +160,14 @@ class Conversations(Domain):
     def list_prompt(self, specs: Sequence[Spec], known: Sequence[Answer]) -> Prompt:
         a = specs[0].attributes
         intent, against = a["intent"], a.get("against")
-        mixed = [
-            text
-            for cell in self.config.cells
-            if (cell.intent, cell.against) == (intent, against)
-            for text in cell.mixed
-        ]
+        cells = [cell for cell in self.config.cells if against and (cell.intent, cell.against) == (intent, against)]
         return list_prompt(
             specs,
             self.taxonomy,
             self._closest(a["language"])[intent],
-            seeds=self.seeds.shown(intent, a["language"], self.config.seed) if self.seeds else (),
-            mixed=mixed if against else (),
+            seeds=self._shown(intent, a["language"]),
+            across=self._shown(against, a["language"]) if against else (),
+            mixed=[f"{text} → {meant}" for cell in cells for text, meant in cell.mixed.items()],
             known=[answer["turns"][0]["text"] for answer in known],
         )
 
@@ -202,6 +198,9 @@ class Conversations(Domain):
         if _TAG.search(text):
             return "a turn holds HTML tags: write plain text"
         return {"turns": [turn.model_dump() for turn in said]}
+
+    def _shown(self, intent: str, language: str) -> Sequence[str]:
+        return self.seeds.shown(intent, language, self.config.seed) if self.seeds else ()
 
     def _closest(self, language: str) -> dict[str, list[str]]:
         if language not in self._neighbours:

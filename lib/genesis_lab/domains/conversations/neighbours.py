@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +18,13 @@ def intent_named(taxonomy: Taxonomy, name: str) -> Intent:
     return taxonomy.intents[taxonomy.names.index(name)]
 
 
-def sentences(taxonomy: Taxonomy, intent: str, language: str) -> list[str]:
+def sentences(taxonomy: Taxonomy, intent: str, language: Any) -> list[str]:
     """What customers say by the taxonomy, of each pattern its first wording; long ones and slots only where there is nothing else."""
     lines = [_CHOICE.sub(r"\1", line) for line in taxonomy.script(intent).examples[language]]
     return [line for line in lines if "{" not in line and len(line.split()) <= _LONGEST] or lines
 
 
-def closest(taxonomy: Taxonomy, language: str) -> dict[str, list[str]]:
+def closest(taxonomy: Taxonomy, language: Any) -> dict[str, list[str]]:
     """Each intent to the others, closest first: by the words of their sentences and descriptions (cosine of TF-IDF); the
     same category counts as a tenth more."""
     from sklearn.feature_extraction.text import TfidfVectorizer

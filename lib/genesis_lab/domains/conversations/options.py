@@ -18,7 +18,8 @@ Records = Literal["conversations", "utterances"]
 class Cell(BaseModel):
     """So many records of these attributes; those that are not given are spread as planned.
 
-    `against` is the intent that theirs is mixed up with and `mixed` what was: they are to lie on their side of that line.
+    `against` is the intent that theirs is mixed up with, `mixed` what was, each message to its intent: the records are to
+    lie on their side of that line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,7 +33,7 @@ class Cell(BaseModel):
     resolution_status: r.Resolution | None = None
     resolution_time: r.ResolutionTime | None = None
     against: str | None = None
-    mixed: tuple[str, ...] = ()
+    mixed: dict[str, str] = {}
 
 
 class ConversationsConfig(BaseModel):

@@ -93,6 +93,7 @@ def list_prompt(
     neighbours: Sequence[str],
     *,
     seeds: Sequence[str] = (),
+    across: Sequence[str] = (),
     mixed: Sequence[str] = (),
     known: Sequence[str] = (),
 ) -> Prompt:
@@ -102,7 +103,8 @@ def list_prompt(
     ----------
     neighbours : other intents, closest first.
     seeds : real messages of the intent.
-    mixed : messages of the two intents that were mixed up.
+    across : real messages of the intent that this one is told apart from.
+    mixed : messages of the two intents that were mixed up, each with the one that it has.
     known : messages that were written before.
     """
     a = specs[0].attributes
@@ -136,7 +138,7 @@ def list_prompt(
         examples="\n".join(f"- {line}" for line in example(intent.name, _EXAMPLES)),
         neighbours="\n".join(described) or "–",
         seeds=block("seeds", seeds),
-        contrast=block("contrast", mixed, **contrast) if against else "",
+        contrast=block("across", across, **contrast) + block("contrast", mixed, **contrast) if against else "",
         known=block("known", known[-_KNOWN:]),
         n=len(specs),
         lines="\n".join(f"{i}. {_kind(spec, words)}" for i, spec in enumerate(specs, 1)),
