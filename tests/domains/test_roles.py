@@ -36,7 +36,7 @@ def test_whatever_the_offline_teacher_writes_scores_one(name, seed, attempt, mos
     score = role.score(example.answer, example)
     assert score.total == 1.0 and score.valid and not score.problems
     assert all(0 <= part <= 1 for part in score.parts.values())
-    assert example.answer == role.tidied(example.answer), "the plain form is a fixed point"
+    assert example.answer == role.mended(example.answer), "the plain form is a fixed point"
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -167,7 +167,7 @@ def test_the_worked_example_in_the_prompt_is_itself_a_good_answer(name) -> None:
         example = role.example(
             {"language": language, "answer": "", **{k: v for k, v in worked.items() if k != "answer"}}
         )
-        score = role.score(role.tidied(json.dumps(worked["answer"])), example)
+        score = role.score(role.mended(json.dumps(worked["answer"])), example)
         assert score.total == 1.0 and score.valid and not score.problems
 
 
@@ -184,11 +184,17 @@ def test_a_prompt_holds_concept_schema_and_an_example_and_the_student_another(na
 
 def test_min_score_decides_what_is_accepted() -> None:
     strict, spec, example = made("requirements", 6, min_score=0.99)
-    spoilt = example.answer.replace("FR001", "FR01", 1)
-    with pytest.raises(ParseFailure, match=r"score 0.95 is below 0.99.*FR01") as raised:
+    spoilt = example.answer.replace("priority: High", "priority: Urgent", 1)
+    with pytest.raises(ParseFailure, match=r"score 0.95 is below 0.99.*Urgent") as raised:
         strict.parse(spoilt, spec)
     assert raised.value.score == pytest.approx(1 - 1 / 21)
-    assert get_domain("requirements", min_score=0.9).parse(spoilt, spec)["answer"] == spoilt.strip()
+    assert get_domain("requirements", min_score=0.9).parse(spoilt, spec)["answer"] == spoilt
+
+
+def test_what_needs_no_judgement_is_repaired_before_an_answer_is_scored() -> None:
+    role, spec, example = made("requirements", 6, min_score=1.0)
+    sent = example.answer.replace("FR001", "FR01", 1).replace("priority: High", "priority: high")
+    assert role.parse(sent, spec)["answer"] == example.answer
 
 
 @settings(max_examples=200, deadline=None)
@@ -224,4 +230,4 @@ def test_an_empty_block_lacks_every_field() -> None:
     review = example.answer[example.answer.index("```yaml REVIEW") :]
     score = role.score("```yaml VISION\n{}\n```\n" + review, example)
     assert not score.valid and score.parts["schema"] == pytest.approx(5 / 13)
-    assert "VISION.product_name is missing" in score.problems
+    assert "the VISION block is missing" in score.problems

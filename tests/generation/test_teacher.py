@@ -112,7 +112,7 @@ def test_a_vision_without_its_review_is_asked_for_the_review_and_its_score_is_ke
 def test_scores_of_rejected_answers_survive_an_interruption(tmp_path) -> None:
     role = get_domain("requirements", total=10, min_score=0.96)
     plan = make_plan(role, 10, 7)
-    model = ScriptedProvider(answering(role, 10, lambda good: good.replace("FR001", "FR01", 1)))
+    model = ScriptedProvider(answering(role, 10, lambda good: good.replace("priority: High", "priority: Urgent", 1)))
     calls = iter(range(100))
 
     def stops_at_the_ninth(request, rng):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,69 +16,53 @@ from genesis_lab.yamls import parse_yaml
 LONGEST = 20_000
 """Characters of an answer that are looked at."""
 _FENCE = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)"
-    r"(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|\Z)",
+    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _OWN_KEY = re.compile(r"[a-z_][\w-]*\s*:(\s|$)")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One YAML block of an answer. `data` is None where it can't be read, and then `faults` says why."""
-
-    label: str
-    data: Any
-    faults: tuple[Fault, ...]
-
-
-def blocks(text: str, fields: Sequence[str], labels: Sequence[str] = ()) -> tuple[list[Block], list[Fault]]:
-    """The YAML in an answer, and what is wrong with what stands around it.
+def read_yaml(text: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
+    """The fields that the YAML in an answer has, of all its blocks together, and what is wrong with how it says them.
 
     Parameters
     ----------
-    fields : what the YAML may begin with and must not end before; prose before and after it is told by them.
-    labels : the fenced blocks that are due, for example ``("VISION", "REVIEW")``; none: one bare YAML document.
+    fields : what YAML may begin with and must not end before; prose round it is told by them.
     """
     text = spoken(text[:LONGEST].replace("\r\n", "\n"))
-    found, outside, around = [], "", []
     fenced = list(_FENCE.finditer(text))
-    parts = [("", text.strip("\n").rstrip(), True)]
-    if fenced:
-        outside = _FENCE.sub("", text)
-        around = [] if labels else [Fault("fenced", "", "the YAML stands in a code fence")]
-        parts = [(m[2], m[3], m[0].rstrip().endswith(m[1]) and "\n" in m[0]) for m in fenced]
-    for said, body, closed in parts:
-        label = next((word for word in said.upper().split() if word in labels), "")
-        data, prose, reason = _document(body, fields)
+    outside = _FENCE.sub("", text) if fenced else ""
+    data: dict[str, Any] = {}
+    faults = []
+    for body in [match[2] for match in fenced] or [text.strip("\n").rstrip()]:
+        found, prose, reason = _document(body, fields)
         outside += prose
-        faults = []
-        if body.lstrip().startswith("{"):
-            faults.append(Fault("json_answer", label, "JSON where YAML is due"))
-        if not closed:
-            faults.append(Fault("truncated", label, "the block is cut off: its closing fence is missing"))
+        data |= found
         if reason:
-            faults.append(Fault("broken_yaml", label, reason))
-        found.append(Block(label, data, tuple(faults)))
-    if prose := outside.strip("-# \t\n"):
-        around.append(Fault("extra_prose", "", f"text outside the YAML: {prose[:60]!r}"))
-    return found, around
+            faults.append(Fault("broken_yaml", "", reason))
+        if body.lstrip().startswith("{"):
+            faults.append(Fault("json_answer", "", "JSON where YAML is due"))
+    if fenced and fenced[-1]["cut"] is not None:
+        faults.append(Fault("truncated", "", "the answer is cut off: its closing fence is missing"))
+    if outside := outside.strip("-# \t\n"):
+        faults.append(Fault("extra_prose", "", f"text outside the YAML: {outside[:60]!r}"))
+    return data, faults
 
 
-def _document(text: str, fields: Sequence[str]) -> tuple[Any, str, str]:
-    """What the YAML with `fields` in a text says, the prose round it, and why it can't be read."""
+def _document(text: str, fields: Sequence[str]) -> tuple[dict[str, Any], str, str]:
+    """The fields of one YAML document, the prose round it, and why it can't be read."""
     begin, end = _bounds(text, fields)
-    reason = ""
+    reason = "the YAML holds no fields"
     for stop in (end, len(text)):
         try:
             data = load(text[begin:stop])
         except ValueError as error:
             reason = str(error)
         else:
-            if stop == len(text) or isinstance(data, Mapping):
-                return data, text[:begin] + text[stop:], ""
-    return None, "", reason
+            if isinstance(data, Mapping):
+                return dict(data), text[:begin] + text[stop:], ""
+    return {}, "", reason
 
 
 def _bounds(text: str, fields: Sequence[str]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,24 +24,34 @@ Shares = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Concept:
-    """A product idea and the words to speak of it.
+    """A product idea and the words to speak of it."""
 
-    Parameters
-    ----------
-    text : the idea as a user would type it; what a student is asked about.
-    group : industry and product: concepts that share it are near-duplicates, in whatever language.
-    words : what the texts of `concepts.yaml` are filled with (product, users, data, region …).
-    features : what users want to do, as infinitive phrases.
-    qualities, limits : requirements that follow from emphasis and region.
-    """
-
-    text: str
-    group: str
+    text: str  # the idea as a user would type it; what a student is asked about
+    group: str  # industry and product: concepts that share it are near-duplicates, in whatever language
     language: str
-    words: dict[str, str]
-    features: tuple[str, ...]
-    qualities: tuple[str, ...]
-    limits: tuple[str, ...]
+    words: dict[str, str]  # what the texts of `concepts.yaml` are filled with (product, users, data, region …)
+    features: tuple[str, ...]  # what users want to do, as infinitive phrases
+    qualities: tuple[str, ...]  # non-functional requirements that follow from the emphasis
+    limits: tuple[str, ...]  # constraints that follow from emphasis and region
+
+
+class Pen:
+    """What the offline teacher writes with: a concept's words, and numbers drawn for one text."""
+
+    def __init__(self, concept: Concept, rng: np.random.Generator) -> None:
+        self.words: dict[str, Any] = dict(concept.words)
+        self.rng = rng
+        for name, among in _knowledge()["numbers"].items():
+            choices = among if isinstance(among, list) else range(among["from"], among["to"] + 1)
+            self.words[name] = choices[rng.integers(len(choices))]
+
+    def write(self, pattern: str, **more: Any) -> str:
+        """A pattern filled with the words."""
+        return filled(pattern, self.words | more)
+
+    def some(self, choices: Sequence[str], n: int = 1, **more: Any) -> list[str]:
+        """`n` different ones of some patterns, filled."""
+        return [self.write(choices[i], **more) for i in self.rng.permutation(len(choices))[:n]]
 
 
 def industries() -> tuple[str, ...]:
@@ -80,15 +90,6 @@ def filled(pattern: str, words: Mapping[str, Any]) -> str:
     """The pattern with its words, and a capital at the start of each sentence that a word begins."""
     text = pattern.format(**words)
     return ". ".join(sentence[:1].upper() + sentence[1:] for sentence in text.split(". "))
-
-
-def numbers(rng: np.random.Generator) -> dict[str, int]:
-    """The numbers that offline texts hold."""
-    drawn = {}
-    for name, among in _knowledge()["numbers"].items():
-        choices = among if isinstance(among, list) else range(among["from"], among["to"] + 1)
-        drawn[name] = int(choices[rng.integers(len(choices))])
-    return drawn
 
 
 def concept_terms(text: str) -> frozenset[str]:

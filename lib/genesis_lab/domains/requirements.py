@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.domains.answers import blocks
 from genesis_lab.domains.base import Example, Spec
-from genesis_lab.domains.concepts import Concept
+from genesis_lab.domains.concepts import Concept, Pen
 from genesis_lab.domains.form import Fault, Form
-from genesis_lab.domains.roles import FEWEST, HERE, Pen, YamlRole
+from genesis_lab.domains.roles import FEWEST, HERE, YamlRole
 from genesis_lab.yamls import shipped
 
 LISTS = {"functional_requirements": "FR", "non_functional_requirements": "NFR", "constraints": "C"}
@@ -38,12 +37,6 @@ class Requirements(YamlRole):
     def offline_text(self, spec: Spec, attempt: int) -> str:
         rng = np.random.default_rng([spec.seed, attempt])
         return self.written(offline(self.concept(spec), rng, self.config.max_items))
-
-    def read_yaml(self, text: str) -> tuple[Any, list[Fault]]:
-        """The last of the blocks with most fields."""
-        found, around = blocks(text, FIELDS)
-        block = max(reversed(found), key=lambda b: len(set(FIELDS) & set(b.data)) if isinstance(b.data, dict) else -1)
-        return block.data, [*around, *block.faults]
 
     def parts(
         self, data: Mapping[str, Any], found: Sequence[Fault], example: Example

@@ -13,14 +13,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains import concepts
-from genesis_lab.domains.answers import coverage, terms
+from genesis_lab.domains.answers import coverage, read_yaml, terms
 from genesis_lab.domains.base import Answer, Domain, Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
 from genesis_lab.domains.form import Fault, Form, faults, mended, texts
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
-from genesis_lab.texts import indented, normal, same_words
+from genesis_lab.texts import indented, same_words
 from genesis_lab.yamls import dump_yaml, file_digests, shipped
 
 SCHEMA = {
@@ -49,11 +49,6 @@ class RoleConfig(BaseModel):
         "", description="role vision: dataset of requirements to answer; none: a grammar writes them"
     )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_normal_form(cls, given: Any) -> Any:
-        return normal(given)
 
     @field_validator("industries")
     @classmethod
@@ -188,9 +183,8 @@ class YamlRole(Domain):
         ------
         ParseFailure : the answer is unreadable, in the wrong language, or scores too low, with every fault named.
         """
-        answer, example = self.tidied(text), self.example(self.draft(spec))
-        data, found = self.judged(answer, example)
-        score = self.scored(data, found, example)
+        answer = self.mended(text)
+        score, found = self.judged(answer, self.example(self.draft(spec)))
         rejected = [fault.message for fault in found if fault.kind in ("wrong_language", "broken_yaml")]
         if score.total < self.config.min_score:
             rejected = [f"score {score.total:.2f} is below {self.config.min_score:g}", *(rejected or score.problems)]
@@ -226,44 +220,44 @@ class YamlRole(Domain):
         """What scoring an answer needs to know besides."""
         return {"concept": str(record.get("concept") or "")}
 
-    def read(self, text: str) -> tuple[Any, list[Fault]]:
+    def read(self, text: str) -> tuple[dict[str, Any], list[Fault]]:
         """What a text says, and what is wrong with how it says it."""
         try:
             return read_json(text, self.form), [Fault("json_answer", "", "JSON where YAML is due")]
         except ParseFailure:
             return self.read_yaml(text)
 
-    @abstractmethod
-    def read_yaml(self, text: str) -> tuple[Any, list[Fault]]:
-        """What a text in YAML says, and what is wrong with how it says it."""
+    def read_yaml(self, text: str) -> tuple[dict[str, Any], list[Fault]]:
+        """The same of an answer that is no JSON."""
+        return read_yaml(text, tuple(self.form["properties"]))
 
     def written(self, data: Mapping[str, Any]) -> str:
         """An answer in its one plain form."""
         return dump_yaml(data)
 
-    def tidied(self, text: str) -> str:
-        """The answer in the one plain form, if it can be read as what it must be; else as it is."""
+    def mended(self, text: str) -> str:
+        """The answer in its one plain form, with everything repaired that needs no judgement; as it is, if it says nothing."""
         data, _ = self.read(text)
-        fits = not any(fault.kind in SCHEMA for fault in faults(self.form, data))
-        return self.written(mended(self.form, data)) if fits else text.strip()
+        return self.written(mended(self.form, data)) if data else text.strip()
 
-    def mended(self, text: str, example: Example) -> str:
-        """The answer with everything repaired that needs no judgement: form, numbering, spelling of fixed words."""
-        data, _ = self.read(text)
-        return self.written(mended(self.form, data)) if isinstance(data, Mapping) else text
-
-    def judged(self, text: str, example: Example) -> tuple[Any, list[Fault]]:
-        """What an answer says, and everything that is wrong with it, with its place."""
+    def judged(self, text: str, example: Example) -> tuple[Score, list[Fault]]:
+        """How good an answer is, and everything that is wrong with it, with its place."""
         data, found = self.read(text)
-        if data is not None or not found:
-            found = [*found, *self.wrong(data, example)]
-        reads = detect(" ".join(texts(self.form, data))[:2_000])
-        if reads not in (None, example.language):
-            said = f"the text must be in {example.language!r}, it reads as {reads!r}"
-            found.append(Fault("wrong_language", "", said))
-        return data, found
+        found = [*found, *self.wrong(data, example)]
+        said = list(texts(self.form, data))
+        if (reads := detect(" ".join(said)[:2_000])) not in (None, example.language):
+            found.append(
+                Fault("wrong_language", "", f"the text must be in {example.language!r}, it reads as {reads!r}")
+            )
+        total, parts = self.parts(data, found, example)
+        wanted = concepts.concept_terms(example.facts["concept"])
+        speak = [bool(wanted & terms(one)) for one in self.entries(data)]
+        parts["content"] = coverage(wanted, " ".join(one for one in said if " " in one))
+        parts["on_topic"] = float(np.mean(speak)) if speak else 0.0
+        valid = bool(data) and not any(fault.kind in SCHEMA for fault in found)
+        return Score(min(1.0, round(total, 12)), valid, parts, tuple(fault.message for fault in found)), found
 
-    def wrong(self, data: Any, example: Example) -> list[Fault]:
+    def wrong(self, data: Mapping[str, Any], example: Example) -> list[Fault]:
         """What is wrong with what an answer says."""
         return faults(self.form, data)
 
@@ -272,19 +266,8 @@ class YamlRole(Domain):
         return self.judged(text, example)[1]
 
     def score(self, text: str, example: Example) -> Score:
-        return self.scored(*self.judged(text, example), example)
-
-    def scored(self, data: Any, found: Sequence[Fault], example: Example) -> Score:
-        """How good an answer with these faults is; content and on_topic stand beside it."""
-        data = data if isinstance(data, Mapping) else {}
-        total, parts = self.parts(data, found, example)
-        said = [one for one in texts(self.form, data) if " " in one]
-        wanted = concepts.concept_terms(example.facts["concept"])
-        speak = [bool(wanted & terms(one)) for one in self.entries(data)]
-        parts["content"] = coverage(wanted, " ".join(said))
-        parts["on_topic"] = float(np.mean(speak)) if speak else 0.0
-        valid = bool(data) and not any(fault.kind in SCHEMA for fault in found)
-        return Score(min(1.0, round(total, 12)), valid, parts, tuple(fault.message for fault in found))
+        """How good an answer is; ``content`` and ``on_topic`` stand beside the total, not in it."""
+        return self.judged(text, example)[0]
 
     @abstractmethod
     def parts(
@@ -295,18 +278,3 @@ class YamlRole(Domain):
     @abstractmethod
     def entries(self, data: Mapping[str, Any]) -> list[str]:
         """The entries of an answer that should each speak of the concept."""
-
-
-class Pen:
-    """What the offline teacher writes with."""
-
-    def __init__(self, concept: Concept, rng: np.random.Generator) -> None:
-        self.words, self.rng = concept.words | concepts.numbers(rng), rng
-
-    def write(self, pattern: str, **more: Any) -> str:
-        """A pattern filled with the concept's words."""
-        return concepts.filled(pattern, self.words | more)
-
-    def some(self, choices: Sequence[str], n: int = 1, **more: Any) -> list[str]:
-        """`n` different ones of some patterns, filled."""
-        return [self.write(choices[i], **more) for i in self.rng.permutation(len(choices))[:n]]

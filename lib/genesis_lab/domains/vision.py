@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.domains.answers import blocks, coverage, load, terms
+from genesis_lab.domains.answers import coverage, load, read_yaml, terms
 from genesis_lab.domains.base import Example, Spec, Target
-from genesis_lab.domains.concepts import Concept
+from genesis_lab.domains.concepts import Concept, Pen
 from genesis_lab.domains.form import Fault, faults
 from genesis_lab.domains.requirements import LISTS as REQUIREMENT_LISTS
 from genesis_lab.domains.requirements import Requirements
 from genesis_lab.domains.requirements import offline as offline_requirements
-from genesis_lab.domains.roles import HERE, SCHEMA, Pen, RoleConfig, RoleRecord, YamlRole
+from genesis_lab.domains.roles import HERE, SCHEMA, RoleConfig, RoleRecord, YamlRole
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import indented
 from genesis_lab.yamls import dump_yaml, shipped
@@ -35,10 +35,6 @@ DEPTH = {"product_summary", "value_proposition", "target_users", "key_capabiliti
 _ENTRIES = ("target_users", "key_capabilities", "non_goals", "success_metrics")
 _ALIGNMENT = "REVIEW.requirements_alignment"
 _ID = re.compile(r"\b(?:N?FR|C)-?\d{1,4}\b")
-_STATED = re.compile(r"\b((?:N?FR|C)\d{2,4})\b[\"']?,?\s*\n?\s*[\"']?(?:description)?[\"']?:?\s*(.*)")
-"""A requirement in a prompt that holds some."""
-_AFTER_CONCEPT = re.compile(r"\n\s*(?:requirements|requisitos|title)\b", re.IGNORECASE)
-"""Where the requirements begin in a prompt that holds them too."""
 _INFINITIVE = re.compile(r"\w+[aeií]r(?:se|l[aeo]s?)?")
 
 
@@ -70,7 +66,7 @@ class Vision(YamlRole):
             if role.score(example.answer, example).valid:  # what other people's data does not say is told from its text
                 told = {name: one.get(name) or "" for name in ("concept", "industry", "region", "emphasis", "split")}
                 told |= {"language": example.language, "group": example.group}
-                given.append(told | {"answer": role.tidied(example.answer)})
+                given.append(told | {"answer": role.mended(example.answer)})
         self.given = given
 
     def knowledge(self) -> dict[str, str]:
@@ -105,11 +101,7 @@ class Vision(YamlRole):
         return str(words["question"]).format(concept=indented(concept), requirements=requirements.rstrip())
 
     def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        concept = str(record.get("concept") or "")
-        return {
-            "concept": _AFTER_CONCEPT.split(concept, maxsplit=1)[0],
-            "requirements": _texts_by_id(str(record.get("requirements") or concept)),
-        }
+        return super().facts(record) | {"requirements": _texts_by_id(str(record.get("requirements") or ""))}
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         try:
@@ -137,28 +129,17 @@ class Vision(YamlRole):
         parts = [(label, data[label.lower()]) for label in LABELS if label.lower() in data]
         return "".join(f"```yaml {label}\n{dump_yaml(part)}```\n" for label, part in parts)
 
-    def read_yaml(self, text: str) -> tuple[Any, list[Fault]]:
-        """Vision and review; of several the last."""
-        fields = [name for part in self.form["properties"].values() for name in part["properties"]]
-        found, wrong = blocks(text, (*fields, "vision", "review"), LABELS)
-        read: dict[str, Any] = {}
-        for block in found:
-            parts = {block.label: block.data} if block.label else self._unlabelled(block.data)
-            if not block.label:
-                wrong += [Fault("fence_label", part, f"the block must begin with ```yaml {part}") for part in parts]
-            wrong += block.faults if parts else ()
-            read |= {label.lower(): data for label, data in parts.items() if data is not None}
-        return read, wrong
-
-    def _unlabelled(self, data: Any) -> dict[str, Any]:
-        """Which of the two a block without a label is, or both in one."""
-        if not isinstance(data, Mapping):
-            return {}
-        if data.keys() & {"vision", "review"}:
-            return {label: data[label.lower()] for label in LABELS if label.lower() in data}
-        review = {name: data[name] for name in data if name in self.form["properties"]["review"]["properties"]}
-        vision = {name: data[name] for name in data if name not in review}
-        return {label: part for label, part in zip(LABELS, (vision, review), strict=True) if part}
+    def read_yaml(self, text: str) -> tuple[dict[str, Any], list[Fault]]:
+        """What the two blocks say; no field of one is one of the other, so the fields tell which is which."""
+        names = {name: tuple(part["properties"]) for name, part in self.form["properties"].items()}
+        data, wrong = read_yaml(text, (*names["vision"], *names["review"], *names))
+        for name in names:
+            data |= _fields(data, name)
+        review = {name: data[name] for name in names["review"] if name in data}
+        vision = {name: value for name, value in data.items() if name not in (*names["review"], *names)}
+        read = {name: part for name, part in (("vision", vision), ("review", review)) if part}
+        bare = [name.upper() for name in read if f"yaml {name.upper()}" not in text]
+        return read, wrong + [Fault("fence_label", name, f"the block must begin with ```yaml {name}") for name in bare]
 
     def wrong(self, data: Any, example: Example) -> list[Fault]:
         found = []
@@ -276,14 +257,9 @@ def _specificity(review: Mapping[str, Any], found: Sequence[Fault], language: st
     return (len(concrete) / max(2, len(actions)) + fits) / 2
 
 
-def _texts_by_id(source: str) -> dict[str, str]:
-    """Id to description of every requirement in a YAML text, or in a prompt that holds one."""
-    try:
-        data = load(source)
-    except ValueError:
-        data = None
-    if not isinstance(data, Mapping) or not data.keys() & REQUIREMENT_LISTS.keys():
-        return dict(_STATED.findall(source))
+def _texts_by_id(requirements: str) -> dict[str, str]:
+    """Id to description of every requirement in a YAML text."""
+    data, _ = read_yaml(requirements, tuple(REQUIREMENT_LISTS))
     items = [item for name in REQUIREMENT_LISTS for item in data.get(name) or [] if isinstance(item, Mapping)]
     return {str(item.get("id")): str(item.get("description")) for item in items}
 

@@ -107,7 +107,7 @@ def fix(dataset: Dataset, target: str | Path, *, replace: bool = False) -> tuple
     rows, changed = list(_rows(dataset, role)), Counter[str]()
     for row in rows:
         text, faults = row.record.get("answer"), _faults(row, role)
-        better = role.mended(text, row.example) if faults else text
+        better = role.mended(text) if faults else text
         if faults and len(role.faults(better, row.example)) < len(faults):
             row.record["answer"] = better
             changed["answers rewritten"] += 1
@@ -198,7 +198,7 @@ def _record_issues(rows: Sequence[_Row], role: Any) -> Iterator[Issue]:
             if not str(row.record.get(name) or "").strip():
                 yield row.issue("missing_field", name, f"{name} is missing", mechanical=False)
         if faults := _faults(row, role):
-            mended = role.mended(row.record["answer"], row.example)
+            mended = role.mended(row.record["answer"])
             left = Counter(fault.kind for fault in role.faults(mended, row.example))
             for fault in reversed(faults):
                 mechanical = not left[fault.kind]
