@@ -201,3 +201,61 @@ def test_every_view_that_a_notebook_shows_is_in_the_list_that_the_page_uses() ->
     assert not [
         each for each, how in every.items() if each not in DRAW and not {"rows", "facts", "text", "lines"} & set(how)
     ]
+
+
+def test_worth_on_a_stand_in_is_never_called_plain_worth() -> None:
+    label = "stand-in: written by a language model, not by customers"
+    shots = [{"k": 1.0, "accuracy": interval(0.5)}, {"k": 10.0, "accuracy": interval(0.9)}]
+    found = card(k_shots=shots) | {"reference": {"name": "stand-in", "kind": "stand-in", "language": "en"}}
+    cards = key_figures({"scorecard": found})
+    assert list(cards) == ["stand-in worth", "accuracy on a stand-in"]
+    assert all(label in str(note) for _, note in cards.values())
+    title = view("scorecard", "real examples", found).layout.title.text
+    assert title.startswith("Stand-in worth 3.7") and label in title.replace("<br>", " ")
+    assert "tested on stand-in utterances" in view("scorecard", "worth", found).html
+    section = next(s for s in page({"scorecard": found}).sections if s.title.startswith("What it is worth"))
+    assert section.title.endswith("(stand-in)") and label in str(section.parts[0]).lower()
+    steps = " ".join(next_steps({"scorecard": found}))
+    assert "real" not in steps and "stand-in messages" in steps
+    real = found | {"reference": found["reference"] | {"kind": "real"}}
+    assert "stand-in" not in page_html(page({"scorecard": real})).lower()
+
+
+def test_openings_are_shown_beside_what_is_expected_of_them() -> None:
+    openings = {
+        "against": "short chat messages (documented default)",
+        "rows": [
+            {"name": "words, median", "measured": 32.0, "expected": 10.0, "ratio": 3.2},
+            {
+                "name": "questions",
+                "measured": {"estimate": 0.1, "low": 0.05, "high": 0.15},
+                "expected": 0.45,
+                "ratio": None,
+            },
+        ],
+        "lengths": {"this dataset": {"1–5": 0.0, "over 30": 0.6}, "people": {"1–5": 0.1, "over 30": 0.02}},
+    }
+    shown = view("quality", "openings", {"openings": openings})
+    assert "documented default" in shown.text and "words, median  32  10  3.20" in shown.text
+    assert "questions  0.10 [0.05–0.15]  0.45" in shown.text
+    figure = view("quality", "lengths", {"openings": openings})
+    assert [trace.name for trace in figure.data] == ["this dataset", "people"]
+    nothing = {"not_measured": {"openings": "a review is no short chat"}}
+    assert str(view("quality", "openings", nothing)) == "not measured: a review is no short chat"
+    assert view("quality", "lengths", nothing) == []
+
+
+def test_contrast_rounds_are_a_table_and_a_line() -> None:
+    rows = [
+        {"round": 0, "records": 770, "requests": 77, "cost_usd": 0.4, "accuracy": interval(0.8), "gain": None, "verdict": "the first"},
+        {"round": 1, "records": 1000, "requests": 12, "cost_usd": 0.1, "accuracy": interval(0.84), "gain": interval(0.06),
+         "verdict": "better"},
+    ]  # fmt: skip
+    shown, figure = (view("rounds", name, {"rounds": rows}) for name in ("rounds", "growth"))
+    assert "1  1,000  12  0.10  0.84 [0.79–0.89]  100  +6.0 [+1.0 to +11.0]  better" in shown.text
+    assert "from 0.80 [0.75–0.85] to 0.84 [0.79–0.89]" in figure.layout.title.text.replace("<br>", " ")
+    assert "cost $0.50" in figure.layout.title.subtitle.text
+    unpriced = [row | {"cost_usd": None} for row in rows]
+    assert "price unknown" in view("rounds", "rounds", {"rounds": unpriced}).text
+    assert "cost" not in view("rounds", "growth", {"rounds": unpriced}).layout.title.subtitle.text
+    assert str(view("rounds", "rounds", None)) == "not measured: no contrast round was made"

@@ -35,6 +35,23 @@ def test_chat_bubbles_survive_a_broken_record() -> None:
     assert tables.chat(broken).html.count("<section") == 3
 
 
+def test_utterances_are_one_line_each_with_their_label() -> None:
+    def said(i: int, *more: dict) -> dict:
+        return {
+            "intent": "card_arrival",
+            "language": "en",
+            "turns": [{"speaker": "customer", "text": f"where is it <{i}>"}, *more],
+        }
+
+    html = tables.chat((said(i) for i in range(100)), get_domain("conversations").facets).html
+    assert html.count('<div class="line"') == 20 and html.count("<section") == 1
+    assert html.count(">card arrival<") == 20 and "where is it &lt;7&gt;" in html
+    both = tables.chat(
+        [said(0), said(1, {"speaker": "agent", "text": "Soon."})], get_domain("conversations").facets
+    ).html
+    assert both.count("<section") == 2 and 'class="agent"' in both
+
+
 def test_what_is_not_measured_says_why() -> None:
     html = tables.table([{"score": 0.5}, {"score": tables.NotMeasured("no reference")}]).html
     assert "not measured: no reference" in html

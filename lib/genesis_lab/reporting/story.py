@@ -8,7 +8,18 @@ from typing import Any
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
 from genesis_lab.reporting.page import Page, Part, Section
-from genesis_lab.reporting.views import Report, best, headline, kinds, named, points, shares, views
+from genesis_lab.reporting.views import (
+    Report,
+    best,
+    headline,
+    kinds,
+    measured_on,
+    named,
+    points,
+    shares,
+    stand_in,
+    views,
+)
 from genesis_lab.stats import proportion_interval
 
 Reports = Mapping[str, Report]
@@ -25,7 +36,7 @@ FEW = 0.05
 ENOUGH = 50
 """Groups of concepts held out for the test from which an examination can come to a verdict."""
 ORDER = (
-    "verdict", "evaluation", "student", "export", "benchmark", "scorecard", "training", "teaching", "quality", "judge",
+    "verdict", "evaluation", "student", "export", "benchmark", "scorecard", "rounds", "training", "teaching", "quality", "judge",
     "bias", "manifest",
 )  # fmt: skip
 """The kinds of reports in the order of the page, of its cards and of what to do next."""
@@ -103,7 +114,7 @@ def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], fa
         return parts
     preview = getattr(facets, "preview", "dialogue")
     if preview == "chat":
-        return [*parts, "Picked at random:", chat(shown, facets)]
+        return [*parts, "Picked at random:", chat(shown, facets, limit=3)]
     heads = (getattr(facets, "label", None) or "record", "text")
     return [*parts, "Picked at random:", side_by_side(shown, heads) if preview == "text" else dialogue(shown)]
 
@@ -131,16 +142,20 @@ def _of_scorecard(card: Report) -> dict[str, object]:
     if not (learner := best(card)):
         none = NotMeasured(str(card["not_measured"].get("scorecard", "no learner was trained")))
         return {"worth": none, "accuracy on real data": none}
-    a = learner["accuracy"]
-    reach = f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} real messages"
-    return {"worth": _worth(learner), "accuracy on real data": (f"{a['estimate']:.0%}", reach)}
+    a, kind, doubt = learner["accuracy"], measured_on(card), stand_in(card)
+    reach = f"[{a['low']:.0%}–{a['high']:.0%}] of {a['n']:,} {kind} messages"
+    worth, accuracy = _worth(learner, kind), (f"{a['estimate']:.0%}", reach)
+    if doubt:
+        noted = (worth[0], f"{worth[1]}; {doubt}") if isinstance(worth, tuple) else worth
+        return {"stand-in worth": noted, "accuracy on a stand-in": (accuracy[0], f"{reach}; {doubt}")}
+    return {"worth": worth, "accuracy on real data": accuracy}
 
 
-def _worth(learner: Report) -> object:
+def _worth(learner: Report, kind: str) -> object:
     if learner["beats_floor"] is False:
         return "nothing", f"the label names alone reach {learner['floor']['estimate']:.0%}"
     if not (worth := learner["equivalence"]):
-        return NotMeasured("no real training data")
+        return NotMeasured(f"no {kind} training data")
 
     def text(k: float | None, below: bool) -> str:
         beyond = f"under {worth['smallest_k']:g}" if below else f"over {worth['largest_k']:g}"
@@ -148,7 +163,7 @@ def _worth(learner: Report) -> object:
 
     reach = f"[{text(worth['low'], worth['low_below'])}–{text(worth['high'], worth['high_below'])}]"
     doubt = "" if learner["beats_floor"] else "; whether that is more than the label names alone reach can't be told"
-    return text(worth["k"], worth["below"]), f"real labelled examples per label {reach}{doubt}"
+    return text(worth["k"], worth["below"]), f"{kind} labelled examples per label {reach}{doubt}"
 
 
 def _of_evaluation(report: Report) -> dict[str, object]:
@@ -196,9 +211,9 @@ def _mend(verdict: Report, _: Reports) -> Iterator[str]:
 def _teach_better(card: Report, _: Reports) -> Iterator[str]:
     if not (learner := best(card)):
         return
-    curve = learner["learning_curve"]
+    curve, kind = learner["learning_curve"], measured_on(card)
     if step := curve[-1].get("gain") if len(curve) > 1 else None:
-        grown = f"from {curve[-2]['records']:,} to {curve[-1]['records']:,} records accuracy on real messages changed by {points(step)} points"
+        grown = f"from {curve[-2]['records']:,} to {curve[-1]['records']:,} records accuracy on {kind} messages changed by {points(step)} points"
         if step["low"] > 0:
             yield f"Generate more: {grown}, so the next ones are likely to pay as well."
         elif step["high"] < RISING:
@@ -209,11 +224,11 @@ def _teach_better(card: Report, _: Reports) -> Iterator[str]:
     weak = [named(row)[0] for row in sorted(labels, key=lambda row: row["recall"]) if row["high"] < UNDERSTOOD]
     if weak:
         more = f" and {len(weak) - 4} more" if len(weak) > 4 else ""
-        yield f"Write better openings for {', '.join(weak[:4])}{more}: real messages about them are understood least."
+        yield f"Write better openings for {', '.join(weak[:4])}{more}: {kind} messages about them are understood least."
     proven = (pair for pair in learner["confusions"] if proportion_interval(pair["count"], pair["n"])[0] > MIXED_UP)
     if pair := next(proven, None):
         one, other = named(pair)[:2]
-        yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} real messages of the first are taken for the second."
+        yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} {kind} messages of the first are taken for the second."
 
 
 def _use(report: Report, reports: Reports) -> Iterator[str]:

@@ -47,6 +47,8 @@ def view(kind: str, name: str, report: Report | None) -> Any:
 def _of_report(report: Report, how: Report) -> Any:
     if "rows" in how:
         rows = at(report, how["rows"])
+        if rows is None and "why" in how:
+            return _why(report, how["why"])
         if rows is None:
             raise KeyError(how["rows"])
         named_values = (
@@ -119,7 +121,8 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
     sections: list[Section] = []
     for name, how in kinds()[kind]["views"].items():
         if "title" in how:
-            sections.append(Section(how["title"], smoke(report or {})))
+            title = how["title"] + (" (stand-in)" if stand_in(report or {}) else "")
+            sections.append(Section(title, caveats(report or {})))
         drawn = view(kind, name, report) if how.get("page", True) else []
         parts = drawn if isinstance(drawn, list) else [drawn]
         whole = [part for part in parts if not isinstance(part, NotMeasured)]
@@ -130,10 +133,27 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
     return sections
 
 
-def smoke(report: Report) -> list[Part]:
-    """What stands above all figures of a smoke run."""
-    given = ", ".join(f"{name} {value}" for name, value in (report.get("limits") or {}).items())
-    return [f"A smoke run ({given}): nothing in this section is a result."] if given else []
+def caveats(report: Report) -> list[Part]:
+    """What stands above all figures of a smoke run, and of what was measured on a stand-in."""
+    said: list[Part] = []
+    if given := ", ".join(f"{name} {value}" for name, value in (report.get("limits") or {}).items()):
+        said.append(f"A smoke run ({given}): nothing in this section is a result.")
+    if found := stand_in(report):
+        said.append(
+            f"{found.capitalize()}: it keeps the order of datasets and flatters them; real data says what they are worth."
+        )
+    return said
+
+
+def stand_in(report: Report) -> str:
+    """What is said with every figure that was measured on texts that are no customer's; empty where they are."""
+    made_up = at(report, "reference.kind") == "stand-in"
+    return "stand-in: written by a language model, not by customers" if made_up else ""
+
+
+def measured_on(report: Report) -> str:
+    """``real`` or ``stand-in``: whose texts a scorecard was measured on."""
+    return "stand-in" if stand_in(report) else "real"
 
 
 def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
@@ -219,20 +239,16 @@ def _spoken(name: str) -> str:
 
 
 def _gates(verdict: Report) -> Rows:
-    rows = sorted(verdict["gates"], key=lambda gate: list(OUTCOMES).index(gate["outcome"]))
-    told = {"fail": "{says}: {todo}", "warn": "{says}: {todo}"}
-    return [
-        gate | {"shown": OUTCOMES[gate["outcome"]], "measured": _measured(gate), "told": told.get(gate["outcome"], "").format_map(gate)}
-        for gate in rows
-    ]  # fmt: skip
-
-
-def _measured(gate: Report) -> object:
-    if gate["value"] is None:
-        return NotMeasured(gate["says"])
-    if gate["low"] == gate["high"]:
-        return interval_text(gate["value"], ",.0f" if gate["value"] >= 2 else ",.2f")
-    return {"estimate": gate["value"], "low": gate["low"], "high": gate["high"]}
+    told = {"fail": "{says}: {todo}", "warn": "{says}: {todo}", "not measured": "not measured: {says}", "pass": ""}
+    rows = []
+    for gate in sorted(verdict["gates"], key=lambda gate: list(OUTCOMES).index(gate["outcome"])):
+        value, low, high = gate["value"], gate["low"], gate["high"]
+        measured: Any = {"estimate": value, "low": low, "high": high}
+        if low == high:
+            measured = value and interval_text(value, ",.0f" if value >= 2 else ",.2f")
+        outcome = gate["outcome"]
+        rows.append(gate | {"shown": OUTCOMES[outcome], "measured": measured, "told": _filled(told[outcome], gate)})
+    return rows
 
 
 def _scores(report: Report) -> dict[str, Report]:
@@ -270,6 +286,14 @@ def _private(report: Report) -> Rows:
     return rows
 
 
+def _lengths(report: Report) -> Any:
+    """How long openings are, beside people's; nothing where there are none."""
+    if not (shares_of := at(report, "openings.lengths")):
+        return []
+    title = f"Words of an opening beside {report['openings']['against']}"
+    return charts.bars(shares_of, title=title, axis="share of openings", spec=".0%")
+
+
 # worth, and classifiers
 
 
@@ -285,30 +309,34 @@ def _real_examples(card: Report) -> Part:
     }
     last = max(k for curve in curves.values() for k, _ in curve)
     first = max(of, key=lambda title: _accuracy(of[title]))
+    kind, doubt = measured_on(card), stand_in(card)
     said = f"{first}: accuracy {interval_text(of[first]['accuracy'])}"
     if of[first]["beats_floor"] is False:
         said += ", no more than the label names alone"
     elif first in worth:
-        said = f"Worth {interval_text(worth[first], ',.1f')} real labelled examples per label ({first})"
+        said = f"Worth {interval_text(worth[first], ',.1f')} {kind} labelled examples per label ({first})"
+    if doubt:
+        said = f"Stand-in {said[0].lower()}{said[1:]}; {doubt}"
     floors = {
         f"label names alone {s['floor']['estimate']:.2f}": s["floor"]["estimate"] for s in of.values() if s["floor"]
     }
     return charts.lines(
-        curves, title=said, x="real labelled examples per label", y="accuracy on real data", log=True, ticks=True,
+        curves, title=said, x=f"{kind} labelled examples per label", y=f"accuracy on {kind} data", log=True, ticks=True,
         levels=floors, marks={f"this dataset, {title}": (worth.get(title, last), s["accuracy"]) for title, s in of.items()},
-        subtitle=f"accuracy on {of[first]['accuracy']['n']:,} real utterances with 95 % interval; diamonds: this dataset",
+        subtitle=f"accuracy on {of[first]['accuracy']['n']:,} {kind} utterances with 95 % interval; diamonds: this dataset",
     )  # fmt: skip
 
 
 def _worth(card: Report) -> Rows:
     told, none = {True: "yes", False: "no", None: "can't be told"}, _why(card, "equivalence")
     return [
-        s | {"more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)} for s in card["students"]
+        s | {"on": measured_on(card), "more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)}
+        for s in card["students"]
     ]
 
 
 def _gains(card: Report) -> Rows:
-    return [gain | {"title": s["title"]} for s in card["students"] for gain in s["gains"]]
+    return [gain | {"title": s["title"], "on": measured_on(card)} for s in card["students"] for gain in s["gains"]]
 
 
 def _growth(report: Report) -> Part:
@@ -382,6 +410,17 @@ def _calibration(report: Report) -> Part:
     right: list[tuple[float, Any]] = [(0, 0), (1, 1)]
     curves = {"classifier": [(b["confidence"], b["accuracy"]) for b in bins], "as sure as right": right}
     return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
+
+
+def _rounds(report: Report) -> Part:
+    rows = report["rounds"]
+    first, last = rows[0], rows[-1]
+    title = f"From {first['records']:,} to {last['records']:,} records accuracy on held-out seeds went from {interval_text(first['accuracy'])} to {interval_text(last['accuracy'])}"
+    costs = [row["cost_usd"] for row in rows]
+    below = "" if None in costs else f"cost ${sum(costs):,.2f}; "
+    curve = {"accuracy": [(row["records"], row["accuracy"]) for row in rows]}
+    below += f"n = {last['accuracy']['n']:,}, 95 % interval"
+    return charts.lines(curve, title=title, x="records", y="accuracy on held-out seeds", ticks=True, subtitle=below)
 
 
 # judge
@@ -568,8 +607,8 @@ DRAW: dict[str, Callable[[Report], Any]] = {
     "scorecard.growth": _growth, "scorecard.hardest": _hardest, "scorecard.mixed up": _mixed_up,
     "training.candidates": _candidates, "training.results": _results, "training.calibration": _calibration,
     "training.growth": _growth, "training.hardest": _hardest, "training.mixed up": _mixed_up,
-    "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private,
-    "judge.means": _means, "judge.trust": _trust,
+    "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private, "quality.lengths": _lengths,
+    "rounds.growth": _rounds, "judge.means": _means, "judge.trust": _trust,
     "bias.findings": _findings, "bias.targets": _targets, "bias.coverage": _coverage,
     "bias.associations": _associations, "bias.appearances": _appearances,
     "evaluation.parts": _arm_parts, "evaluation.worst": _worst_answers, "benchmark.parts": _arm_parts,
