@@ -108,7 +108,6 @@ def test_a_line_names_a_provider_and_its_model(line, named):
         "",
         "gpt-5",
         "azure:gpt-5",
-        "local:smollm2@eu-west-1",
         "bedrock:x@http://a/v1",
         "bedrock:x@v2",
         "openai:m@somewhere",

@@ -388,6 +388,8 @@ def test_a_run_says_what_was_not_sent_not_counted_and_cut(server: Server, tmp_pa
         "provider": "openai",
         "model": "m",
         "base_urls": (server.url,),
+        "records": "utterances",
+        "list_size": 1,
     }
     config = config_for()(**options, categories=("refunds",), few_shot=0, temperature=0.5, max_tokens=256)
     written = {}
@@ -412,7 +414,8 @@ def test_a_run_says_what_was_not_sent_not_counted_and_cut(server: Server, tmp_pa
 
 def test_a_run_whose_server_counts_nothing_has_no_counts(server: Server, tmp_path: Path) -> None:
     config = config_for()(
-        dataset=str(tmp_path / "d"), total=10, provider="openai", model="m", base_urls=(server.url,), categories=("refunds",)
+        dataset=str(tmp_path / "d"), total=10, provider="openai", model="m", base_urls=(server.url,), categories=("refunds",),
+        records="utterances", list_size=1,
     )  # fmt: skip
     written = {spec.seed % 2**31: config.domain.offline_text(spec, 0) for spec in config.domain.specs(10, config.seed)}
     server.script = lambda body: said({"content": written[body["seed"]]}, usage=None)

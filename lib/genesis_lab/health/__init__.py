@@ -29,17 +29,8 @@ def check_machine() -> list[Check]:
 
 
 def check_teachers(teacher: str = "") -> list[Check]:
-    """Which language models can be asked from here.
-
-    Parameters
-    ----------
-    teacher : check this one more closely, ``bedrock:amazon.nova-lite-v1:0`` for example, and ask it one short question
-        (which costs a few tokens); empty: all kinds, at no cost.
-
-    Raises
-    ------
-    InvalidInput : `teacher` names no model.
-    """
+    """Which language models can be asked from here, at no cost; or one `teacher` (``bedrock:amazon.nova-lite-v1:0``) more
+    closely, which is asked one short question. Raises `InvalidInput` where that names no model."""
     return run_checks(teacher_checks(teacher) if teacher else TEACHERS)
 
 

@@ -18,6 +18,12 @@ from genesis_lab.files import output_root, shown
 from genesis_lab.settings import get_settings
 
 GIB = 2**30
+_NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
+_OPTIONAL = {
+    "torch": "embeddings and fine-tuning: pip install torch",
+    "xgboost-cpu": 'classifier XGBoost: pip install "genesis-lab[xgboost]"',
+    "dask": 'clusters: pip install "genesis-lab[dask]"',
+}
 
 
 @dataclass(frozen=True)
@@ -33,30 +39,22 @@ class Check:
         return f"{self.status:<5}{self.name:<14}{self.detail}" + (f" → {self.todo}" if self.todo else "")
 
 
-_NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
-_OPTIONAL = {
-    "torch": "embeddings and fine-tuning: pip install torch",
-    "xgboost-cpu": 'classifier XGBoost: pip install "genesis-lab[xgboost]"',
-    "dask": 'clusters: pip install "genesis-lab[dask]"',
-}
-
-
 def check_python() -> Check:
     return Check("python", "OK", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
 def check_packages() -> Check:
-    found, missing = [], []
+    found = {}
     for name in (*_NEEDED, *_OPTIONAL):
         try:
-            found.append(f"{name} {version(name)}")
+            found[name] = version(name)
         except PackageNotFoundError:
-            missing.append(name)
-    if needed := [name for name in missing if name in _NEEDED]:
+            continue
+    if needed := [name for name in _NEEDED if name not in found]:
         return Check("packages", "FAIL", f"missing: {', '.join(needed)}", f"pip install {' '.join(needed)}")
-    absent = "; ".join(f"{name} ({_OPTIONAL[name]})" for name in missing)
-    status: Literal["OK", "WARN"] = "WARN" if absent else "OK"
-    return Check("packages", status, ", ".join(found), f"optional, not installed: {absent}" if absent else "")
+    there = ", ".join(f"{name} {number}" for name, number in found.items())
+    absent = "; ".join(f"{name} ({why})" for name, why in _OPTIONAL.items() if name not in found)
+    return _optional("packages", there, absent and f"optional, not installed: {absent}")
 
 
 def check_outputs() -> Check:
@@ -64,11 +62,10 @@ def check_outputs() -> Check:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root, prefix=".health-"):
-            pass
+            return Check("outputs", "OK", f"{shown(root)} can be written")
     except OSError as error:
         todo = "set GENESIS_OUTPUT_ROOT to a folder you may write to"
         return Check("outputs", "FAIL", f"{shown(root)} can't be written ({error.strerror})", todo)
-    return Check("outputs", "OK", f"{shown(root)} can be written")
 
 
 def check_disk() -> Check:
@@ -85,16 +82,15 @@ def check_memory() -> Check:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     except (AttributeError, ValueError, OSError):
         return Check("memory", "WARN", "not measured: this system does not say", "have 4 GiB or more")
-    detail = f"{total:.0f} GiB, {os.cpu_count()} cores"
-    if total < 3.5:
-        return Check("memory", "WARN", detail, "keep datasets under 10,000 records and leave out fine-tuning")
-    return Check("memory", "OK", detail)
+    little = "keep datasets under 10,000 records and leave out fine-tuning"
+    return _optional("memory", f"{total:.0f} GiB, {os.cpu_count()} cores", little if total < 3.5 else "")
 
 
 def check_gpu() -> Check:
     if find_spec("torch") is None:
-        todo = "pip install torch, for embeddings and fine-tuning"
-        return Check("gpu", "WARN", "not measured: torch is not installed", todo)
+        return Check(
+            "gpu", "WARN", "not measured: torch is not installed", "pip install torch, for embeddings and fine-tuning"
+        )
     import torch
 
     if torch.cuda.is_available():
@@ -108,11 +104,10 @@ def check_gpu() -> Check:
 def check_reference() -> Check:
     from genesis_lab.validation.reference import load_reference
 
-    found = load_reference("banking77", fetch=False)
-    if found is None:
-        todo = "genesis reference fetch, or set GENESIS_REFERENCE_DIR; without it scorecards say 'not measured'"
-        return Check("reference", "WARN", "no real data to measure against", todo)
-    return Check("reference", "OK", f"{found}, from {found.source}")
+    if found := load_reference("banking77", fetch=False):
+        return Check("reference", "OK", f"{found}, from {found.source}")
+    todo = "genesis reference fetch, or set GENESIS_REFERENCE_DIR; without it scorecards say 'not measured'"
+    return Check("reference", "WARN", "no real data to measure against", todo)
 
 
 def check_embedder() -> Check:
@@ -145,6 +140,11 @@ def check_pango() -> Check:
         todo = "apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
         return Check("pango", "WARN", "not found: no PDF reports, HTML ones work", todo)
     return Check("pango", "OK", f"weasyprint {weasyprint.__version__} can write PDF")
+
+
+def _optional(name: str, detail: str, todo: str) -> Check:
+    """All is well unless there is something to do."""
+    return Check(name, "WARN" if todo else "OK", detail, todo)
 
 
 MACHINE: tuple[Callable[[], Check], ...] = (

@@ -6,14 +6,13 @@ Nothing here costs anything but the one question of `check_answer`. No account n
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from genesis_lab.errors import Fatal, GenesisError, InvalidInput, MissingDependency, Transient
+from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, ProviderError, Transient
 from genesis_lab.files import output_root, shown, write_atomically
 from genesis_lab.health.machine import Check
 from genesis_lab.providers import ModelSpec, parse_spec
@@ -31,7 +30,6 @@ LOCAL_SERVERS = {
 }
 """Where OpenAI-compatible servers listen unless told otherwise."""
 ANSWER_S = 5.0
-
 _SECRETS = {
     r"arn:aws[\w-]*:[^\s\"',)]+": "(ARN)",
     r"(?<!\d)\d{12}(?!\d)": "(account)",
@@ -53,19 +51,13 @@ def teacher_checks(teacher: str) -> Checks:
 
 
 def check_bedrock(model: str = "", region: str = "") -> list[Check]:
-    """Identity, region, model, inference profile and batch: as far as each lets the next be asked.
-
-    Parameters
-    ----------
-    model : model id, profile or ARN; empty: the default one.
-    region : empty: that of the settings.
-    """
+    """Identity, region, model, inference profile and batch: as far as each lets the next be asked. Empty: the defaults."""
     if find_spec("boto3") is None:
         return [Check("aws", "WARN", "boto3 is not installed: only needed for provider bedrock", "pip install boto3")]
     settings = get_settings().model_copy(update={"aws_region": region} if region else {})
     account = Account(settings, connections=4, read_timeout_s=ANSWER_S)
+    by_key = settings.aws_bearer_token_bedrock is not None
     try:
-        by_key = settings.aws_bearer_token_bedrock is not None
         if not by_key and account.session.get_credentials() is None:
             return [Check("aws", "WARN", "not set up: no credentials, only needed for provider bedrock", _SET_UP)]
     except InvalidInput as error:
@@ -73,43 +65,35 @@ def check_bedrock(model: str = "", region: str = "") -> list[Check]:
     where = account.session.region_name
     if not where:
         account = Account(settings.model_copy(update={"aws_region": "us-east-1"}), read_timeout_s=ANSWER_S)
-    signed_in = Check("aws", "OK", "signed in with a Bedrock API key") if by_key else _identity(account)
-    found = [signed_in, _region(account, where)]
-    if not where or signed_in.status != "OK":
-        return found
-    try:
-        target = account.find(model or default_model())
-    except GenesisError as error:
-        return [*found, Check("model", "FAIL", masked(str(error)), "choose another model or region, or allow it")]
-    name, called = masked(target.model_id), f"none needed, it is called in {account.region}"
-    legacy = (target.lifecycle or "").casefold() == "legacy"
-    old = Check("model", "WARN", f"{name} is a legacy model, which AWS will switch off", "choose a newer one")
-    found.append(old if legacy else Check("model", "OK", name))
-    if target.call_id != target.model_id:
-        keeps = "data stay in its geography" if target.regional else "data may go to any region"
-        called = f"{masked(target.call_id)}, {keeps}"
-    return [*found, Check("profile", "OK", called), _batch(account)]
+    found = [Check("aws", "OK", "signed in with a Bedrock API key") if by_key else _identity(account)]
+    if not where:
+        return [*found, Check("region", "FAIL", "no AWS region is set", "GENESIS_AWS_REGION=us-east-1, for example")]
+    known = where in account.session.get_available_regions("bedrock")
+    unknown = Check("region", "WARN", f"{where} is not known to have Bedrock", "set GENESIS_AWS_REGION to another")
+    found.append(Check("region", "OK", where) if known else unknown)
+    return [*found, *_model(account, model or default_model())] if found[0].status == "OK" else found
 
 
 def check_servers(servers: dict[str, str] | None = None, model: str = "") -> list[Check]:
-    """OpenAI-compatible servers that answer, and their models; default: where they listen on this machine.
+    """OpenAI-compatible servers (name to base URL) that answer, and whether `model` is among their models; without any,
+    where they listen on this machine. A key is only sent to a server that was named."""
+    from genesis_lab.providers.openai import OpenAIProvider
 
-    Parameters
-    ----------
-    servers : name to base URL.
-    model : one that must be among the models.
-    """
-    found = []
+    settings, found = get_settings(), []
     for name, url in (LOCAL_SERVERS if servers is None else servers).items():
+        key = settings.openai_api_key if servers is not None else None
+        provider = OpenAIProvider("any", (url,), api_key=key, key_host=settings.openai_key_host, timeout_s=ANSWER_S)
         try:
-            models = _models(url, named=servers is not None)
-        except GenesisError as error:
-            if isinstance(error, Fatal) and error.status in (401, 403) and servers is None:
+            models = provider.list_models()
+        except ProviderError as error:
+            if servers is not None:
+                found.append(Check("server", "FAIL", masked(str(error)), "start it, or correct the address"))
+            elif error.status in (401, 403):
                 todo = f"genesis health openai:<model>@{url} sends GENESIS_OPENAI_API_KEY, if that is its key"
                 found.append(Check("server", "WARN", f"{name} wants a key", todo))
-            elif servers is not None:
-                found.append(Check("server", "FAIL", masked(str(error)), "start it, or correct the address"))
             continue
+        finally:
+            provider.close()
         listed = ", ".join(models[:6]) + (f" and {len(models) - 6} more" if len(models) > 6 else "")
         if not models:
             found.append(Check("server", "WARN", f"{name} has no models", "ollama pull llama3.1:8b, for example"))
@@ -148,13 +132,12 @@ def check_answer(spec: ModelSpec) -> Check:
             provider.close()
     except GenesisError as error:
         return Check("answer", "FAIL", masked(str(error)), "mend what the lines above say, then ask again")
-    cost = "price not known" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
-    used, counts = "tokens not counted", answer.usage
-    if counts:
-        used = f"{counts.prompt_tokens} + {counts.completion_tokens} tokens"
     if not answer.text.strip():
         return Check("answer", "WARN", "it answered without a word", answer.note or "try a larger or another model")
-    return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({used}, {cost})")
+    cost = "price not known" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
+    used = answer.usage
+    counted = f"{used.prompt_tokens} + {used.completion_tokens} tokens" if used else "tokens not counted"
+    return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({counted}, {cost})")
 
 
 TEACHERS: Checks = (check_bedrock, check_servers, check_bundled_model)
@@ -162,36 +145,26 @@ TEACHERS: Checks = (check_bedrock, check_servers, check_bundled_model)
 
 def check_quota(teacher: str) -> Check:
     """What runs here learned of a teacher's quota, from what the service refused."""
-    learned = learned_limits(teacher)
-    told = " and ".join(f"{name}: {value}" for name, value in learned.items())
+    told = " and ".join(f"{name}: {value}" for name, value in learned_limits(teacher).items())
     return Check("quota", "OK", f"{told}, learned by a run here" if told else "nothing learned yet: a run learns it")
 
 
 def learned_limits(teacher: str) -> dict[str, int]:
     """What the newest run with this teacher learned of its quota, as parameters; empty where nothing was refused."""
     label = parse_spec(teacher).label.replace("bedrock_batch:", "bedrock:")
-    manifests = [(path.stat().st_mtime, path) for path in (output_root() / "datasets").glob("*/manifest.json")]
-    for _, path in sorted(manifests, reverse=True):
+    for path in sorted((output_root() / "datasets").glob("*/manifest.json"), key=_changed, reverse=True):
         try:
             learned = json.loads(path.read_text(encoding="utf-8")).get("learned", {}).get(label)
         except (OSError, ValueError, AttributeError):
             continue
-        if learned:
-            # three figures, downwards: rather too slow than refused
-            units = {
-                name: 10 ** max(0, math.floor(math.log10(value)) - 2) for name, value in learned.items() if value >= 1
-            }
-            return {name: int(learned[name] // unit * unit) for name, unit in units.items()}
+        if learned:  # three figures, downwards: rather too slow than refused
+            figures = {name: str(int(value)) for name, value in learned.items() if value >= 1}
+            return {name: int(text[:3].ljust(len(text), "0")) for name, text in figures.items()}
     return {}
 
 
 def write_params(path: Path, limits: dict[str, int]) -> None:
-    """Put limits into a params file; everything else in it stays as it is.
-
-    Raises
-    ------
-    InvalidInput : there is no such file, or nothing to write.
-    """
+    """Put limits into a params file; everything else in it stays. Raises `InvalidInput` without file or limits."""
     if not limits:
         raise InvalidInput("No run here was refused by this teacher, so there is nothing to write: run with it first.")
     if not path.is_file():
@@ -213,32 +186,42 @@ def masked(text: str) -> str:
     return " ".join(text.split())
 
 
+def _changed(path: Path) -> float:
+    return path.stat().st_mtime
+
+
 def _identity(account: Account) -> Check:
     try:
-        arn = account.identity()
+        _, _, _, _, number, name = account.identity().split(":", 5)
     except Transient as error:
         return Check("aws", "WARN", masked(str(error)), "AWS can't be reached: check network, proxy and firewall")
     except (GenesisError, ValueError) as error:
         found, _, todo = masked(str(error)).partition(": ")
         return Check("aws", "FAIL", found, todo or "check the credentials")
-    number, kind = re.search(r"::(\d*):(\w+[\w-]*)", arn + "::0:identity").groups()  # type: ignore[union-attr]
-    if kind == "root":
-        todo = "make an IAM role for this work: root may do anything"
-        return Check("aws", "WARN", "signed in as the root user", todo)
-    who = {"user": "an IAM user", "assumed-role": "an IAM role"}.get(kind, "an identity")
+    if name == "root":
+        return Check(
+            "aws", "WARN", "signed in as the root user", "make an IAM role for this work: root may do anything"
+        )
+    who = {"user": "an IAM user", "assumed-role": "an IAM role"}.get(name.split("/")[0], "an identity")
     return Check("aws", "OK", f"signed in as {who} of the account that ends in {number[-4:]}")
 
 
-def _region(account: Account, region: str | None) -> Check:
-    if not region:
-        return Check("region", "FAIL", "no AWS region is set", "GENESIS_AWS_REGION=us-east-1, for example")
-    if region not in account.session.get_available_regions("bedrock"):
-        return Check("region", "WARN", f"{region} is not known to have Bedrock", "set GENESIS_AWS_REGION to another")
-    return Check("region", "OK", region)
+def _model(account: Account, model: str) -> list[Check]:
+    """The model, its inference profile, and bucket and role of batch jobs."""
+    try:
+        target = account.find(model)
+    except GenesisError as error:
+        return [Check("model", "FAIL", masked(str(error)), "choose another model or region, or allow it")]
+    name, called = masked(target.model_id), f"none needed, it is called in {account.region}"
+    legacy = (target.lifecycle or "").casefold() == "legacy"
+    old = Check("model", "WARN", f"{name} is a legacy model, which AWS will switch off", "choose a newer one")
+    if target.call_id != target.model_id:
+        keeps = "data stay in its geography" if target.regional else "data may go to any region"
+        called = f"{masked(target.call_id)}, {keeps}"
+    return [old if legacy else Check("model", "OK", name), Check("profile", "OK", called), _batch(account)]
 
 
 def _batch(account: Account) -> Check:
-    """Bucket and role of batch jobs."""
     from genesis_lab.providers.bedrock_batch import BatchService
 
     service = BatchService(account)
@@ -252,16 +235,3 @@ def _batch(account: Account) -> Check:
         return Check("batch", "FAIL", masked(str(error)), todo)
     bucket, _, role = service.place()
     return Check("batch", "OK", f"{bucket} can be reached, jobs run as {role.rsplit('/', 1)[-1]}")
-
-
-def _models(url: str, *, named: bool) -> list[str]:
-    """The models of the server at `url`, which gets a key only where the user `named` it. Raises `ProviderError` if none."""
-    from genesis_lab.providers.openai import OpenAIProvider
-
-    settings = get_settings()
-    key = settings.openai_api_key if named else None
-    provider = OpenAIProvider("any", (url,), api_key=key, key_host=settings.openai_key_host, timeout_s=ANSWER_S)
-    try:
-        return provider.list_models()
-    finally:
-        provider.close()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.providers.addresses import OLLAMA_URL, OPENAI_URL, server_address
 from genesis_lab.providers.base import Provider
+from genesis_lab.providers.models import default_model
 
 ProviderName = Literal["offline", "bedrock", "bedrock_batch", "openai", "local"]
 FORMS = (
@@ -49,21 +50,13 @@ class ModelSpec:
     @property
     def label(self) -> str:
         """How manifests name it: without addresses and account numbers, which are nobody's business."""
-        from genesis_lab.providers.models import default_model
-
-        defaults = {"bedrock": default_model, "bedrock_batch": default_model, "local": lambda: "smollm2"}
-        model = self.model or defaults.get(self.provider, str)()
+        defaults = {"bedrock": default_model(), "bedrock_batch": default_model(), "local": "smollm2"}
+        model = self.model or defaults.get(self.provider, "")
         model = model.rsplit("/", 1)[-1] if model.startswith("arn:") else model
         return self.provider + (f":{model}" if model else "") + (f"@{self.region}" if self.region else "")
 
     def open(self) -> Provider:
-        """The provider; nothing is called or loaded yet.
-
-        Raises
-        ------
-        InvalidInput : there is no such provider, or it needs a model.
-        MissingDependency : a package it needs is not installed.
-        """
+        """The provider; nothing is called or loaded yet. Raises `InvalidInput` where there is none, or it needs a model."""
         from genesis_lab.settings import get_settings
 
         settings = get_settings()
@@ -101,37 +94,32 @@ def parse_spec(text: str) -> ModelSpec:
     InvalidInput : it has none of the `FORMS`, or an address that can't be used, see `server_address`.
     """
     provider, _, rest = text.strip().partition(":")
-    if provider not in (*get_args(ProviderName), "ollama"):
-        raise _no_model(text)
     if provider in ("openai", "ollama"):
-        model, place = _model_and_address(rest, text)
-        ours = ModelSpec("openai", model.strip(), tuple(filter(None, map(str.strip, place.split(",")))))
-        return replace(ours, base_urls=(OLLAMA_URL,)) if provider == "ollama" and not ours.base_urls else ours
+        model, places = _model_and_addresses(rest, text)
+        return ModelSpec("openai", model, places or ((OLLAMA_URL,) if provider == "ollama" else ()))
     if provider.startswith("bedrock"):
-        model, _, region = rest.partition("@")
-        if region and not _REGION.fullmatch(region):
-            raise _no_model(text)
-        return ModelSpec(provider, model, region=region)
-    if "://" in rest or ("/" not in rest and _REGION.fullmatch(rest.rpartition("@")[2])):
+        model, at, region = rest.partition("@")
+        if provider in get_args(ProviderName) and bool(at) == bool(_REGION.fullmatch(region)):
+            return ModelSpec(provider, model, region=region)
+    elif provider in ("offline", "local") and "://" not in rest:
+        return ModelSpec(provider, rest)
+    raise _no_model(text)
+
+
+def _model_and_addresses(rest: str, text: str) -> tuple[str, tuple[str, ...]]:
+    """A model's name and the addresses behind its @; a name may have an @ of its own."""
+    at = re.search(r"@(?=[a-z]+://)", rest, re.I) or re.search(r"(?<=.)@", rest)
+    model, place = (rest[: at.start()], rest[at.end() :]) if at else (rest, "")
+    if _VERSION.fullmatch(place):
+        return rest, ()
+    places = [each.strip() for each in place.split(",") if each.strip()]
+    bare = [each for each in places if not re.search("://|@", each)]  # what has one of these, `server_address` looks at
+    if not all(map(_ADDRESS.fullmatch, bare)) or (rest.startswith("@") and _ADDRESS.fullmatch(rest[1:])):
         raise _no_model(text)
-    return ModelSpec(provider, rest)
+    return model.strip(), tuple(places)
 
 
-def _model_and_address(rest: str, text: str) -> tuple[str, str]:
-    """A model's name and the address behind its @; a name may have an @ of its own, an address none."""
-    at = re.search(r"@(?=[a-z]+://)", rest, re.I)
-    if at:
-        return rest[: at.start()], rest[at.end() :]
-    model, _, place = rest.rpartition("@")
-    if _VERSION.fullmatch(place) or not (model or _ADDRESS.fullmatch(place)):
-        return rest, ""
-    if not model or not all(_ADDRESS.fullmatch(each.strip()) for each in place.split(",")):
-        raise _no_model(text, ", and an address begins with http:// or https://")
-    name, _, user = model.partition("@")  # name@user:password@host: refused with the address
-    return (name, f"{user}@{place}") if name and ":" in user else (model, place)
-
-
-def _no_model(text: str, hint: str = "") -> InvalidInput:
+def _no_model(text: str) -> InvalidInput:
     shown = re.sub(r"(//|@).*@", r"\1…@", text, flags=re.DOTALL)  # what may be user and password
     shown = re.sub(r"[?#].*", "?…", shown, flags=re.DOTALL)
-    return InvalidInput(f"{shown!r} names no model: the forms are {', '.join(FORMS)}{hint}.")
+    return InvalidInput(f"{shown!r} names no model: the forms are {', '.join(FORMS)}.")

@@ -65,19 +65,11 @@ def ask_all(
     usable: Callable[[Completion], bool] = lambda answer: True,
     before: Callable[[], object] | None = None,
 ) -> Asked:
-    """The answer to each request; requests with the same key are asked once.
+    """The answer to each request, `width` in flight at once; requests with the same key are asked once.
 
-    Parameters
-    ----------
-    cache : keeps every usable answer as it comes, so that a run that was stopped pays for nothing twice; the caller
-        closes it.
-    width : requests in flight at once.
-    usable : answers that are not are given back, but not kept, and asked again next time.
-    before : called before anything is asked, for example to load the model; not if all is known.
-
-    Raises
-    ------
-    ProviderError : the model can't be asked at all. A request that is `Rejected` is an answer of its own.
+    The `cache`, which the caller closes, keeps every `usable` answer as it comes, so that a run that was stopped pays for
+    nothing twice. `before` is called before anything is asked (to load a model), not if all is known. A request that is
+    `Rejected` is an answer of its own; any other `ProviderError` is raised.
     """
     keys = [request.key or str(number) for number, request in enumerate(requests)]
     wanted, times, answers = dict(zip(keys, requests, strict=True)), Counter(keys), dict[str, Completion | Rejected]()

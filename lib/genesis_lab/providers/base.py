@@ -10,9 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from genesis_lab.errors import ProviderError
+from genesis_lab.yamls import shipped
 
 Message = tuple[Literal["user", "assistant"], str]
 """One message of a chat: who speaks, and the text."""
@@ -22,17 +25,9 @@ Message = tuple[Literal["user", "assistant"], str]
 class Request:
     """One question to a model.
 
-    Parameters
-    ----------
-    key : request key, see `request_key`; what the completion cache goes by.
-    system, messages : the chat; the first `stable_messages` are shared by many requests (prompt caching).
-    schema, schema_name : JSON schema of the answer; the provider uses structured output where it can, else states
-        the schema in the prompt.
-    max_tokens : cap of the answer, tokens.
-    temperature : of sampling; None leaves the model's default.
-    seed : for providers that take one.
-    offline_text : the answer of provider ``offline``, attached by the engine; ignored by all others.
-    grammar : the form of the answer as a Lark grammar for llguidance, instead of a schema; only ``local`` enforces it.
+    Its `key` is that of the completion cache, see `request_key`; the first `stable_messages` are shared by many requests
+    (prompt caching); a provider holds the answer to `schema`, or states it in the prompt; only ``local`` enforces a Lark
+    `grammar`; `offline_text` is the answer of ``offline``; without a `temperature` it is the model's default.
     """
 
     key: str
@@ -67,13 +62,9 @@ StopReason = Literal["end", "max_tokens", "stop_sequence", "filtered", "malforme
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's answer. `usage` is None where a server does not count, `cost_usd` when the price is unknown; `created_at`
-    is None for provider ``offline``, `request_key` is filled in by the engine, and `attempts`, the answers it took to get a
-    usable one, where that is kept.
-
-    `not_sent` names what of the request the service does not take and was left out, `note` is a sentence on what is wrong
-    with the answer (thinking used it up, the prompt was cut).
-    """
+    """A model's answer. `usage` is None where a server does not count, `cost_usd` when the price is unknown, `created_at`
+    for provider ``offline``; `request_key` is filled in by who asks, and `attempts`, the answers it took to get a usable
+    one. `not_sent` names what of the request the service does not take, `note` says what is wrong with the answer."""
 
     text: str
     model: str
@@ -122,6 +113,14 @@ class Provider(Protocol):
     def close(self) -> None: ...
 
 
+@cache
+def known(service: str) -> dict[str, Any]:
+    """What ``services.yaml`` knows of what a service says; stop reasons by the service's word."""
+    told = shipped(Path(__file__).with_name("services.yaml"))[service]
+    reasons = {word: reason for reason, words in told["stop_reasons"].items() for word in words}
+    return {**told, "stop_reasons": reasons}
+
+
 def total_cost(costs: Iterable[float | None]) -> float | None:
     """The sum, or None if any of them is not known."""
     each = list(costs)
@@ -139,9 +138,7 @@ def retry_after_s(headers: Mapping[str, str], text: str = "") -> float | None:
     for header, unit_s in (("x-amz-retry-after", 0.001), ("retry-after-ms", 0.001), ("retry-after", 1.0)):
         with suppress(KeyError, ValueError):
             return max(0.0, float(headers[header]) * unit_s)
-    if "retry-after" in headers:
-        with suppress(TypeError, ValueError):
-            return max(0.0, (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds())
-        return None
+    with suppress(KeyError, ValueError):
+        return max(0.0, (parsedate_to_datetime(headers["retry-after"]) - datetime.now(UTC)).total_seconds())
     said = re.search(r"(?:(?:retry|try again) in |retryDelay\W{1,4})(\d+(?:\.\d+)?) ?(ms|s)", text, re.I)
     return float(said[1]) * (0.001 if said[2].lower() == "ms" else 1.0) if said else None

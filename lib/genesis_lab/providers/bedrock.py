@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Mapping, Set
@@ -33,41 +34,13 @@ from genesis_lab.providers.base import (
     Request,
     StopReason,
     Usage,
+    known,
     retry_after_s,
 )
 from genesis_lab.providers.models import GEOGRAPHY, ModelInfo, base_model_id, default_model, model_info
 from genesis_lab.providers.refusals import Refusals
 from genesis_lab.providers.schemas import closed, stated
 from genesis_lab.settings import Settings, get_settings
-
-_STOP_REASONS: dict[str, StopReason] = {
-    "end_turn": "end", "tool_use": "end", "stop_sequence": "stop_sequence", "max_tokens": "max_tokens",
-    "model_context_window_exceeded": "max_tokens", "guardrail_intervened": "filtered", "content_filtered": "filtered",
-    "refusal": "filtered", "malformed_model_output": "malformed", "malformed_tool_use": "malformed",
-}  # fmt: skip
-_WORDS = {
-    "temperature": "temperature|top_?p",
-    "cache": "cachepoint|prompt caching|cache_control",
-    "extra": "thinking",
-    "tool": "tool",
-    "json_schema": "output_?config|textformat|structured output|output format|schema|additionalproperties| type, ",
-}
-"""What models may not take, and how Bedrock names it."""
-_UNKNOWN_KEY = "AWS does not know this access key id: check AWS_ACCESS_KEY_ID or the profile."
-_WRONG_SECRET = "The secret access key does not belong to the access key id (or the clock is wrong)."
-_EXPIRED = "The AWS session has expired: sign in again, then run the same again."
-_SENTENCES = {
-    "UnrecognizedClientException": _UNKNOWN_KEY,
-    "InvalidClientTokenId": _UNKNOWN_KEY,
-    "InvalidSignatureException": _WRONG_SECRET,
-    "SignatureDoesNotMatch": _WRONG_SECRET,
-    "ExpiredTokenException": _EXPIRED,
-    "ExpiredToken": _EXPIRED,
-    "AccessDeniedException": "This AWS identity may not call {model}: allow bedrock:InvokeModel on it, and request access to the model.",
-    "ResourceNotFoundException": "{model} is not there: it has been retired, or is not offered in this region.",
-}
-_TRANSIENT = {"ServiceUnavailableException", "InternalServerException", "ModelTimeoutException", "ModelErrorException",
-              "ModelNotReadyException", "InternalFailure", "ServiceUnavailable", "RequestTimeout"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,13 +60,8 @@ class Target:
 class BedrockProvider(Provider):
     """Answers requests with a model on Amazon Bedrock; credentials from the standard AWS chain.
 
-    Parameters
-    ----------
-    model : model id, inference profile id or ARN; default: that of ``models.yaml``.
-    settings : region, profile, endpoint URL and whether global profiles are allowed; default: the environment's.
-    concurrency : most calls in flight at once; the quota decides how many there are.
-    read_timeout_s : seconds that an answer may take.
-    in_batch : most of the requests are to go through batch jobs; what `cost_usd` tells is their price.
+    The `model` (default: that of ``models.yaml``) is an id, inference profile id or ARN. At most `concurrency` calls are in
+    flight, each for at most `read_timeout_s`. With `in_batch`, `cost_usd` tells the price in batch jobs.
     """
 
     name = "bedrock"
@@ -114,7 +82,7 @@ class BedrockProvider(Provider):
         self.account = Account(settings, connections=concurrency, read_timeout_s=read_timeout_s)
         self.capabilities = Capabilities(concurrency=concurrency)
         self.info = model_info(self.model)
-        self.refusals = Refusals(_WORDS)
+        self.refusals = Refusals(known("bedrock")["refusals"])
         self._lock = threading.Lock()
         self._target: Target | None = None
 
@@ -185,13 +153,7 @@ class BedrockProvider(Provider):
 
 
 class Account:
-    """Clients of one account and region, made when they are first needed; they are safe to share between threads.
-
-    Parameters
-    ----------
-    connections : calls in flight at once.
-    read_timeout_s : seconds that an answer may take.
-    """
+    """Clients of one account and region, made when they are first needed; they are safe to share between threads."""
 
     def __init__(
         self, settings: Settings | None = None, *, connections: int = 32, read_timeout_s: float = 300.0
@@ -245,15 +207,9 @@ class Account:
             raise as_provider_error(error) from error
 
     def find(self, model: str) -> Target:
-        """Which id to call for `model` here.
-
-        ARNs and inference profile ids are taken as they are. A bare model id is called as such where that works, else by
-        its inference profile of this region's geography, else of another; by a ``global.`` one only if settings allow it.
-
-        Raises
-        ------
-        Fatal : no such model here, it has been retired, or it needs a global profile that settings don't allow.
-        """
+        """Which id to call for `model` here: an ARN or profile as it is, a bare id as such where that works, else by its
+        profile of this region's geography, else of another; by a ``global.`` one only if settings allow it. Raises `Fatal`
+        where there is none, or it has been retired."""
         if model.startswith("arn:") or GEOGRAPHY.match(model):
             return self._permitted(Target(model, self._behind(model)))
         info = model_info(model)
@@ -355,7 +311,7 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
         texts.append(block["text"] if isinstance(block.get("text"), str) else "")
         texts += (cited.get("text") or "" for cited in (block.get("citationsContent") or {}).get("content") or ())
         thoughts.append(((block.get("reasoningContent") or {}).get("reasoningText") or {}).get("text") or "")
-    stop = _STOP_REASONS.get(response.get("stopReason") or "", "other")
+    stop = known("bedrock")["stop_reasons"].get(response.get("stopReason") or "", "other")
     text, told = "".join(texts), response.get("usage") or {}
     if not text.strip() and stop != "max_tokens":
         text = "".join(thoughts) or text
@@ -375,7 +331,7 @@ def as_provider_error(error: Exception, model: str | None = None) -> Exception:
     if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError):
         return Fatal("No usable AWS credentials: run `aws configure` or `aws sso login`, or set GENESIS_AWS_PROFILE.")
     if isinstance(error, aws.TokenRetrievalError | aws.SSOError):
-        return Fatal(_EXPIRED)
+        return Fatal("The AWS session has expired: sign in again, then run the same again.")
     if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError):
         return Unreachable(f"Bedrock can't be reached: {error}", model=model)
     # A torn answer makes the parser fail, a lost connection the transport.
@@ -395,17 +351,11 @@ def _service_error(error: Any, model: str | None) -> ProviderError:
             return QuotaExhausted(f"The daily quota of {model} is used up: {later}.", **details)
         scope: Any = next((scope for scope in ("requests", "tokens") if scope in words), "unknown")
         return Throttled(said or "Bedrock is throttling.", scope=scope, **details)
-    if code in _TRANSIENT or (status or 0) >= 500:
+    if code in known("bedrock")["transient"] or (status or 0) >= 500:
         return Transient(f"{said or code} ({code})", **details)
     if code == "ServiceQuotaExceededException":
         return QuotaExhausted(f"A quota of the account is used up: {said}", **details)
-    if "signature expired" in words or "signature not yet current" in words or code == "RequestTimeTooSkewed":
-        return Fatal("The clock of this machine is wrong, so AWS refuses its signatures: set it right.", **details)
-    if code.startswith("IncompleteSignature"):  # its message repeats the header, where swapped keys put the secret
-        swapped = "access key id and secret access key are probably swapped"
-        return Fatal(f"AWS can't read the signature: {swapped}.", **details)
-    if code in _SENTENCES:
-        return Fatal(f"{_SENTENCES[code].format(model=model or 'this')} ({said})", **details)
-    if "model identifier is invalid" in words or "inference profile" in words or status == 403:
-        return Fatal(f"Bedrock does not accept {model}: {said}", **details)
-    return Rejected(said or code, **details)
+    for sign, sentence in known("bedrock")["fatal"].items():
+        if re.search(sign, f"{code} {said}", re.I):
+            return Fatal(sentence.format(model=model or "this", said=said), **details)
+    return Fatal(f"AWS refuses {model}: {said}", **details) if status == 403 else Rejected(said or code, **details)

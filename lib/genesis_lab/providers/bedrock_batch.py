@@ -79,13 +79,8 @@ class BatchService:
         return f"s3://{bucket}/{key}"
 
     def create(self, name: str, token: str, model: str, input_uri: str) -> str:
-        """Start a job; returns its ARN. The same `token` never starts a second one.
-
-        Raises
-        ------
-        QuotaExhausted : as many jobs as the account may have are there already.
-        Fatal : the service refuses it; says why.
-        """
+        """Start a job; returns its ARN. The same `token` never starts a second one. Raises `QuotaExhausted` where the account
+        has as many jobs as it may have."""
         bucket, prefix, role = self.place()
         with self._said("bedrock:CreateModelInvocationJob (and iam:PassRole on the role)", name):
             created = self._client("bedrock").create_model_invocation_job(
@@ -121,12 +116,8 @@ class BatchService:
             self._client("bedrock").stop_model_invocation_job(jobIdentifier=arn)
 
     def download(self, job: Job, file: Path) -> bool:
-        """The answers of a job that has ended, into `file`; False if there are none, as in one that never began.
-
-        Raises
-        ------
-        Fatal : the output holds fewer answers than the job says it has given.
-        """
+        """The answers of a job that has ended, into `file`; False if there are none, as in one that never began. Raises `Fatal`
+        where it holds fewer than the job says it has given."""
         bucket, _, prefix = job.output_uri.removeprefix("s3://").partition("/")
         folder = f"{prefix.rstrip('/')}/{job.arn.rsplit('/', 1)[-1]}".lstrip("/")
         key = f"{folder}/{job.input_uri.rsplit('/', 1)[-1]}.out"

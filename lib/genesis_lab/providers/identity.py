@@ -47,22 +47,15 @@ def identity(who: str | ModelSpec | Provider) -> str:
 
 
 def weights_digest(source: str) -> str:
-    """SHA-256 over what makes the model in a folder or file, or the hub's commit; empty where that is not known.
-
-    A file is read once and then known by path, size and time, so nothing is hashed again while it stays as it is.
-    """
+    """SHA-256 over what makes the model in a folder or file, or the hub's commit; empty where that is not known."""
     place = resolve(source)
     if source == BUNDLED:
         return ""
     if not place.exists():
         return _commit(source)
-    files = (
-        {file for pattern in _MAKES_A_MODEL for file in place.glob(pattern) if file.is_file()}
-        if place.is_dir()
-        else {place}
-    )
+    matches = (file for pattern in _MAKES_A_MODEL for file in place.glob(pattern) if file.is_file())
     digest = hashlib.sha256()
-    for file in sorted(files):
+    for file in sorted(set(matches)) if place.is_dir() else [place]:
         digest.update(f"{file.name} {_file_digest(file)}\n".encode())
     with suppress(InvalidInput):  # an adapter that names no base says so when it is loaded
         if base := adapter_base(source):
@@ -71,6 +64,7 @@ def weights_digest(source: str) -> str:
 
 
 def _file_digest(file: Path) -> str:
+    """SHA-256 of a file, which is read once and then known by path, size and time."""
     kept, stat = output_root() / "cache" / "digests.json", file.stat()
     path, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     try:
@@ -90,13 +84,8 @@ def _commit(source: str) -> str:
     from huggingface_hub import hf_hub_download
 
     token = get_settings().hf_token
+    key, offline = token.get_secret_value() if token else None, not hub_reachable()
     try:
-        config = hf_hub_download(
-            source,
-            "config.json",
-            token=token.get_secret_value() if token else None,
-            local_files_only=not hub_reachable(),
-        )
+        return Path(hf_hub_download(source, "config.json", token=key, local_files_only=offline)).parent.name
     except (OSError, ValueError):  # loading it will say why
         return ""
-    return Path(config).parent.name

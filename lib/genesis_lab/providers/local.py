@@ -47,20 +47,11 @@ class _Row:
 
 
 class LocalProvider(Provider):
-    """A causal language model by transformers. The model is loaded with the first request.
+    """A causal language model by transformers (see `local_models.load_model`), loaded with the first request.
 
-    Requests that arrive at the same time from several threads are answered as one batch; a request's text depends on
-    its own seed, not on its neighbours (up to rounding). Schemas are always enforced, with limits on strings and
-    arrays so that an answer ends within `max_tokens`.
-
-    Parameters
-    ----------
-    model : ``smollm2`` (the bundled one), a folder, or a hub id; see `local_models.load_model`.
-    batch_size : most requests at once; halved by itself where a GPU's memory does not hold them.
-    device, dtype : see `local_models.load_model`.
-    repetition_penalty : above 1 makes words that were said before less likely; None is the model's own, and 1.15 for
-        the bundled one, which else says one sentence over and over.
-    loaded : the model itself where it is in memory already, for example a student that is being taught.
+    Up to `batch_size` requests that arrive at the same time are answered as one batch (halved where a GPU's memory does
+    not hold it); a request's text depends on its own seed, not on its neighbours. Schemas are always enforced, with limits
+    so that an answer ends within `max_tokens`. The bundled model says one sentence over and over without a penalty.
     """
 
     name = "local"

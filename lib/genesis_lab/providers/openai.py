@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from genesis_lab.errors import Fatal, InvalidInput, ProviderError, Transient, Unreachable
 from genesis_lab.providers.addresses import OPENAI_URL, may_get_key, on_this_machine, server_address
-from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage
+from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage, known
 from genesis_lab.providers.openai_answers import read_answer, typed
 from genesis_lab.providers.refusals import Refusals
 from genesis_lab.providers.schemas import stated, without_bounds
@@ -22,26 +22,15 @@ from genesis_lab.providers.schemas import stated, without_bounds
 CONNECT_S = 10.0
 """How long a server may take to accept a connection."""
 _FORMS = ("bounds of the schema", "json_schema", "json_object")
-_SCHEMA = r"response_format|json_schema|json_object|structured|guided|grammar|schema"
-_WORDS = dict.fromkeys(_FORMS, _SCHEMA) | {
-    "temperature": "temperature", "seed": r"\bseed\b", "max_tokens": "max_completion_tokens",
-}  # fmt: skip
-"""What servers may not take, and how they name it; `max_tokens` is then sent by its newer name."""
 _CHARACTERS_PER_TOKEN, _SHORT = 6, 500
 """More than any text of ours has; and the characters of a prompt from which on a count says something."""
 
 
 class OpenAIProvider(Provider):
-    """Answers by ``chat.completions`` of one or several servers in turn.
+    """Answers by ``chat.completions`` of one or several servers of the same model in turn.
 
-    Parameters
-    ----------
-    model : the model's name on the server (``llama3.1:8b``, ``gpt-5-mini`` …).
-    base_urls : addresses, usually ending in ``/v1``, of servers of the same model; raises `InvalidInput`, see `server_address`.
-    api_key : from the settings; it is sent to https addresses and to this machine only.
-    key_host : the only host that gets the key; None: every address of `base_urls` that may.
-    concurrency : requests in flight; default 8 per server.
-    timeout_s : seconds an answer may take.
+    The key comes from the settings and goes to https addresses and this machine only, where `key_host` is set to that host
+    only. By default 8 requests are in flight per server, each for at most `timeout_s`.
     """
 
     name = "openai"
@@ -75,7 +64,7 @@ class OpenAIProvider(Provider):
             for url in self.base_urls
         ]
         self._turn = itertools.cycle(self._clients)
-        self._refusals = Refusals(_WORDS)
+        self._refusals = Refusals(known("openai")["refusals"])
 
     def complete(self, request: Request) -> Completion:
         """One answer. What the server refuses by name is left out, see `Refusals`."""
@@ -118,15 +107,17 @@ class OpenAIProvider(Provider):
         for name in {"temperature", "seed"} - without:
             if (value := getattr(request, name)) is not None:
                 body[name] = value
-        system, form = request.system, next((name for name in _FORMS if name not in without), None)
-        if request.schema is not None and form in ("json_object", None):
-            system = f"{system}\n\n{stated(request.schema)}".strip()
-        if request.schema is not None and form == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        elif request.schema is not None and form is not None:
-            schema = without_bounds(request.schema) if form == "json_schema" else dict(request.schema)
-            named = {"name": request.schema_name, "schema": schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        system, schema = request.system, request.schema
+        if schema is not None:
+            form = next((name for name in _FORMS if name not in without), None)
+            if form in ("json_object", None):
+                system = f"{system}\n\n{stated(schema)}".strip()
+            if form == "json_object":
+                body["response_format"] = {"type": "json_object"}
+            elif form is not None:
+                shape = without_bounds(schema) if form == "json_schema" else schema
+                named = {"name": request.schema_name, "schema": shape, "strict": True}
+                body["response_format"] = {"type": "json_schema", "json_schema": named}
         said = [("system", system)] * bool(system) + list(request.messages)
         body["messages"] = [{"role": role, "content": text} for role, text in said]
         return body

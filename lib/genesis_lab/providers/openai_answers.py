@@ -9,32 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
-from genesis_lab.providers.base import NO_ROOM, Completion, StopReason, Usage, retry_after_s
+from genesis_lab.providers.base import NO_ROOM, Completion, Usage, known, retry_after_s
 
-_STOP_REASONS: dict[str, StopReason] = {
-    "stop": "end", "eos": "end", "eos_token": "end", "end_turn": "end", "tool_calls": "end", "function_call": "end",
-    "stop_sequence": "stop_sequence", "length": "max_tokens", "max_tokens": "max_tokens", "model_length": "max_tokens",
-    "content_filter": "filtered", "safety": "filtered", "sensitive": "filtered", "refusal": "filtered",
-}  # fmt: skip
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 _READ = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 _WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")
-_STATUS_OF = {
-    429: r"rate.?limit|resource.?exhausted|too.?many|throttl|insufficient.?quota",
-    401: r"authenti|api.?key|permission",
-    404: r"not.?found|unexpected endpoint",
-    400: r"invalid|bad.?request|context.?(length|size)",
-}
-"""What an error without a status says, in its code and type, or else in its words."""
 
 
 def read_answer(body: str, model: str, place: str, headers: Mapping[str, str]) -> Completion:
-    """The completion in the body of an answer with status 200.
-
-    Raises
-    ------
-    ProviderError : the body of the `model` at `place` holds an error, no answer, or something else altogether.
-    """
+    """The completion in the body of an answer with status 200, or the typed error where it holds one, or no answer."""
     data = _json(body)
     if isinstance(data, str) and (not body.strip() or body.lstrip()[0] in "{["):
         raise Transient(f"{place} sent a broken answer: {body[:200]!r}", model=model)
@@ -57,7 +40,7 @@ def read_answer(body: str, model: str, place: str, headers: Mapping[str, str]) -
     if not choice or reason in ("error", "abort", "cancelled"):
         said = (text.strip() or json.dumps(data, ensure_ascii=False))[:1000]
         raise Transient(f"{place} sent no answer (finish_reason {reason or 'missing'}): {said}", model=model)
-    stop = _STOP_REASONS.get(reason, "other")
+    stop = known("openai")["stop_reasons"].get(reason, "other")
     if not text.strip():
         text = _arguments(message) or str(message.get("refusal") or "")
     if not text.strip() and stop != "max_tokens":  # servers that take the answer for a thought
@@ -199,4 +182,4 @@ def _status(said: str) -> int:
     """The status that an error's code or words mean; one that says nothing is the server's own fault."""
     if re.fullmatch(r"[45]\d\d", said):
         return int(said)
-    return next((status for status, words in _STATUS_OF.items() if re.search(words, said, re.I)), 500)
+    return next((status for status, words in known("openai")["status"].items() if re.search(words, said, re.I)), 500)

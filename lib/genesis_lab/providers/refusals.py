@@ -18,12 +18,7 @@ _RANGE = re.compile(
 
 
 class Refusals:
-    """What one model at one service does not take; safe for threads.
-
-    Parameters
-    ----------
-    words : of each part of a request that may be left out, the pattern by which a refusal names it.
-    """
+    """What one model at one service does not take; safe for threads. `words` of a part are how a refusal names it."""
 
     def __init__(self, words: Mapping[str, str]) -> None:
         self._words = {name: re.compile(pattern, re.I) for name, pattern in words.items()}
@@ -36,17 +31,9 @@ class Refusals:
     def ask(
         self, send: Callable[[frozenset[str]], Completion], options: Sequence[str], forms: Sequence[str] = ()
     ) -> Completion:
-        """The answer of `send`, which is told what to leave out.
-
-        Parameters
-        ----------
-        options : what the request has that may be left out.
-        forms : ways to hold the answer to a schema, the strictest first; one is sent, at last none.
-
-        Raises
-        ------
-        ProviderError : the first refusal, where leaving out what it names does not help, or anything else.
-        """
+        """The answer of `send`, which is told what to leave out of `options`, and of `forms`, ways to hold the answer to a
+        schema, the strictest first, of which it sends one or at last none. Where that does not help, the first refusal
+        is raised."""
         without, first = self.left_out(), None
         while True:
             form = next((name for name in forms if name not in without), None)
@@ -55,15 +42,14 @@ class Refusals:
                 answer = send(without)
                 break
             except (Rejected, Transient) as error:
-                first = first or error
-                named = self._named(error, sent, options)
+                first, named = first or error, self._named(error, sent, options)
                 if named is None:
                     raise first from None
                 without |= {named}
-        for name in sent:
-            self._in_a_row[name] = 0
         not_sent = tuple(name for name in (*forms, *options) if name in without)
         self._in_a_row.update(not_sent)
+        for name in sent:
+            self._in_a_row[name] = 0
         return replace(answer, not_sent=not_sent)
 
     def _named(self, error: ProviderError, sent: Sequence[str], options: Sequence[str]) -> str | None:

@@ -25,18 +25,18 @@ def stated(schema: Mapping[str, Any]) -> str:
     return "Answer with one JSON object and nothing else, no code fence. It must fit this JSON schema:\n" + shape
 
 
-def without_bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
+def without_bounds(schema: Mapping[str, Any]) -> Any:
     """The schema's bare shape: lengths, counts and patterns are left to the checks that follow."""
     return _mapped(schema, lambda node: {k: v for k, v in node.items() if k not in _BOUNDS})
 
 
-def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
+def closed(schema: Mapping[str, Any]) -> Any:
     """The schema's bare shape with every object closed, as strict structured output wants it."""
     shut = {"additionalProperties": False}
     return _mapped(without_bounds(schema), lambda node: node | shut if node.get("type") == "object" else node)
 
 
-def bounded(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+def bounded(schema: Mapping[str, Any], max_tokens: int) -> Any:
     """The schema with a limit on every array and free string, so that an answer fits into `max_tokens`.
 
     A limit that the schema has is kept where it is the lower one. The strings share the room evenly.
@@ -44,17 +44,12 @@ def bounded(schema: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
     >>> bounded({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}, 40)["properties"]
     {'a': {'type': 'string', 'maxLength': 30}, 'b': {'type': 'string', 'maxLength': 30}}
     """
-    room = max_tokens * CHARACTERS_PER_TOKEN * _TEXT_SHARE
-    longest = max(1, int(room / max(1, _free_strings(schema))))
+    longest = max(1, int(max_tokens * CHARACTERS_PER_TOKEN * _TEXT_SHARE / max(1, _free_strings(schema))))
 
     def limit(node: dict[str, Any]) -> dict[str, Any]:
         if _is_free_string(node):
             return node | {"maxLength": max(min(node.get("maxLength", longest), longest), node.get("minLength", 0))}
-        if node.get("type") == "array":
-            if len(node.get("prefixItems", ())) >= _most_items(node):
-                node.pop("items", None)  # llama.cpp would take these instead of prefixItems
-            return node | {"maxItems": _most_items(node)}
-        return node
+        return node | {"maxItems": _most_items(node)} if node.get("type") == "array" else node
 
     return _mapped(schema, limit)
 
@@ -68,31 +63,29 @@ def _most_items(node: Mapping[str, Any]) -> int:
     return int(node.get("maxItems", max(least, _ITEMS)))
 
 
-def _free_strings(node: Any) -> int:
+def _free_strings(node: Mapping[str, Any]) -> int:
     """Most free strings that an answer can hold."""
-    if not isinstance(node, Mapping):
-        return 0
     if _is_free_string(node):
         return 1
-    if node.get("type") == "array":
-        first = [_free_strings(item) for item in node.get("prefixItems", ())]
-        return sum(first) + max(0, _most_items(node) - len(first)) * _free_strings(node.get("items"))
-    named = (child for keyword in _NAMED for child in node.get(keyword, {}).values())
-    listed = (child for keyword in _LISTED for child in node.get(keyword, ()))
-    return sum(map(_free_strings, (*named, *listed, node.get("items"))))
+    total = 0
+    for keyword, value in node.items():
+        times = max(0, _most_items(node) - len(node.get("prefixItems", ()))) if keyword == "items" else 1
+        below = value.values() if keyword in _NAMED else value if isinstance(value, list) else [value]
+        total += times * sum(_free_strings(child) for child in below if isinstance(child, Mapping))
+    return total
 
 
-_NAMED, _LISTED = ("properties", "$defs"), ("anyOf", "oneOf", "allOf", "prefixItems")
-"""Where schemas stand in a schema: under names, or in a list."""
+_NAMED = ("properties", "$defs")
+"""Where schemas stand under names of their own."""
 
 
-def _mapped(node: Mapping[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _mapped(node: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     """A copy of the schema in which `change` has been applied to every schema below and to itself."""
-    copy = dict(node)
-    for keyword in copy.keys() & set(_NAMED):
+    if isinstance(node, list):
+        return [_mapped(each, change) for each in node]
+    if not isinstance(node, Mapping):
+        return node
+    copy = {keyword: _mapped(value, change) for keyword, value in node.items() if keyword not in _NAMED}
+    for keyword in node.keys() & set(_NAMED):
         copy[keyword] = {name: _mapped(child, change) for name, child in node[keyword].items()}
-    for keyword in copy.keys() & set(_LISTED):
-        copy[keyword] = [_mapped(child, change) for child in node[keyword]]
-    if isinstance(node.get("items"), Mapping):
-        copy["items"] = _mapped(node["items"], change)
-    return change(copy)
+    return change({keyword: copy[keyword] for keyword in node})
