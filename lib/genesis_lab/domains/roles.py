@@ -174,7 +174,9 @@ class YamlRole(Domain):
     def offline_text(self, spec: Spec, attempt: int) -> str: ...
 
     def answer_characters(self, spec: Spec) -> int:
-        return len(self.offline_text(spec, 0))
+        """That of the worked example, longer where lists are."""
+        worked = json.dumps(self.texts()[spec.attributes["language"]]["worked"]["answer"], ensure_ascii=False)
+        return len(worked) * (FEWEST + self.config.max_items) // (2 * FEWEST)
 
     def parse(self, text: str, spec: Spec) -> Answer:
         """The answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.

@@ -66,7 +66,7 @@ class Vision(YamlRole):
             if role.score(example.answer, example).valid:  # what other people's data does not say is told from its text
                 told = {name: one.get(name) or "" for name in ("concept", "industry", "region", "emphasis", "split")}
                 told |= {"language": example.language, "group": example.group}
-                given.append(told | {"answer": role.mended(example.answer)})
+                given.append(told | {"requirements": role.mended(example.answer)})
         self.given = given
 
     def knowledge(self) -> dict[str, str]:
@@ -84,15 +84,13 @@ class Vision(YamlRole):
             raise InvalidInput(
                 f"total: {self.config.requirements} holds {len(self.given):,} valid examples of requirements, got {total:,}."
             )
-        seeds = [zlib.crc32(f"{seed}/{one['concept']}/{one['answer']}".encode()) for one in self.given[:total]]
-        names = ("language", "emphasis", "industry", "group", "region", "split")
-        return [Spec(i, 0, own, {name: self.given[i][name] for name in names}) for i, own in enumerate(seeds)]
+        seeds = [zlib.crc32(f"{seed}/{one['concept']}/{one['requirements']}".encode()) for one in self.given[:total]]
+        return [Spec(i, 0, own, _without(self.given[i], "concept", "requirements")) for i, own in enumerate(seeds)]
 
     def draft(self, spec: Spec) -> dict[str, Any]:
         if not self.given:
             return super().draft(spec) | {"requirements": dump_yaml(self._requirements(spec))}
-        one, names = self.given[spec.index], ("concept", "language", "group", "industry", "region", "emphasis")
-        return {name: one[name] for name in names} | {"requirements": one["answer"]}
+        return _without(self.given[spec.index], "split")
 
     def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
         concept, requirements = str(record.get("concept") or ""), record.get("requirements")
@@ -114,15 +112,9 @@ class Vision(YamlRole):
         rng = np.random.default_rng([spec.seed, attempt, 1])
         return self.written(offline(concept, self._requirements(spec), rng))
 
-    def answer_characters(self, spec: Spec) -> int:
-        try:
-            return super().answer_characters(spec)
-        except InvalidInput:  # of other people's concepts the worked example tells
-            return len(json.dumps(self.texts()[spec.attributes["language"]]["worked"]["answer"], ensure_ascii=False))
-
     def _requirements(self, spec: Spec) -> dict[str, Any]:
         if self.given:
-            return dict(load(self.given[spec.index]["answer"]))
+            return dict(load(self.given[spec.index]["requirements"]))
         return offline_requirements(self.concept(spec), np.random.default_rng([spec.seed, 0]), self.config.max_items)
 
     def written(self, data: Mapping[str, Any]) -> str:
@@ -134,7 +126,7 @@ class Vision(YamlRole):
         names = {name: tuple(part["properties"]) for name, part in self.form["properties"].items()}
         data, wrong = read_yaml(text, (*names["vision"], *names["review"], *names))
         for name in names:
-            data |= _fields(data, name)
+            data |= data[name] if isinstance(data.get(name), Mapping) else {}
         review = {name: data[name] for name in names["review"] if name in data}
         vision = {name: value for name, value in data.items() if name not in (*names["review"], *names)}
         read = {name: part for name, part in (("vision", vision), ("review", review)) if part}
@@ -143,19 +135,17 @@ class Vision(YamlRole):
 
     def wrong(self, data: Any, example: Example) -> list[Fault]:
         found = []
-        for label in LABELS:
+        for label, form in zip(LABELS, self.form["properties"].values(), strict=True):
             part = data.get(label.lower())
-            if part is None:
-                found.append(Fault("missing_block", label, f"the {label} block is missing"))
-            else:
-                found += faults(self.form["properties"][label.lower()], part, label)
-        review = _fields(data, "review")
+            missing = Fault("missing_block", label, f"the {label} block is missing")
+            found += [missing] if part is None else faults(form, part, label)
+        review = data.get("review", {})
         words = len(str(review.get("narrative") or "").split())
         if words and words not in WORDS:
             kind = "narrative_long" if words >= WORDS.stop else "narrative_short"
             said = f"REVIEW.narrative has {words} words, {WORDS[0]} to {WORDS[-1]} are wanted"
             found.append(Fault(kind, "REVIEW.narrative", said))
-        metrics = [one for one in _strings(_fields(data, "vision").get("success_metrics")) if not re.search(r"\d", one)]
+        metrics = [one for one in _strings(data.get("vision", {}).get("success_metrics")) if not re.search(r"\d", one)]
         found += [Fault("no_number", "VISION.success_metrics", f"no number in {one[:60]!r}") for one in metrics]
         return found + _misplaced(review.get("requirements_alignment"), example.facts["requirements"])
 
@@ -168,17 +158,17 @@ class Vision(YamlRole):
         due = [f"{label}.{name}" for label in LABELS for name in forms[label.lower()]["properties"]]
         fine = [path for path in due if path not in wrong and path.split(".")[0] not in wrong]
         shallow = {name for fault in found for name in DEPTH if fault.path.startswith(f"VISION.{name}")}
-        review = _fields(data, "review")
+        review = data.get("review", {})
         parts = {
             "schema": len(fine) / len(due),
-            "depth": 1 - len(shallow) / len(DEPTH) if _fields(data, "vision") else 0.0,
+            "depth": 1 - len(shallow) / len(DEPTH) if data.get("vision", {}) else 0.0,
             "alignment": _alignment(review.get("requirements_alignment"), found, len(example.facts["requirements"])),
             "specificity": _specificity(review, found, example.language),
         }
         return sum(parts.values()) / len(parts), parts
 
     def entries(self, data: Mapping[str, Any]) -> list[str]:
-        return [one for name in _ENTRIES for one in _strings(_fields(data, "vision").get(name))]
+        return [one for name in _ENTRIES for one in _strings(data.get("vision", {}).get(name))]
 
 
 def offline(concept: Concept, requirements: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -264,14 +254,13 @@ def _texts_by_id(requirements: str) -> dict[str, str]:
     return {str(item.get("id")): str(item.get("description")) for item in items}
 
 
+def _without(record: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in names}
+
+
 def _digest(text: Any) -> str:
     """Of a text; also what to sort by, so that the first few are mixed."""
     return hashlib.sha256(text.encode()).hexdigest()[:16] if isinstance(text, str) else "~"
-
-
-def _fields(data: Any, name: str) -> Mapping[str, Any]:
-    part = data.get(name) if isinstance(data, Mapping) else None
-    return part if isinstance(part, Mapping) else {}
 
 
 def _strings(value: Any) -> list[str]:

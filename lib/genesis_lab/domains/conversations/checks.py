@@ -23,7 +23,6 @@ _FIVE_WORDS = r"(\S+\s+){4}\S"
 _LAST = 6
 """Turns at the end of a conversation in which an agent says how it ended."""
 _TURNS = "coalesce(len(turns), 0) > 0"
-_FORM = "schema and structure"
 _ENUMS: dict[str, tuple[str, ...]] = {
     "sentiment": get_args(r.Sentiment),
     "complexity": get_args(r.Complexity),
@@ -50,23 +49,33 @@ _PHONE_DIGITS = range(9, 16)
 def checks(taxonomy: Taxonomy) -> list[Check]:
     """Every check of one conversation; those that need the taxonomy are `planned`."""
     planned = {"intent": taxonomy.names, "category": tuple(taxonomy.categories)}
+    pairs = ", ".join(f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
+    category = f"MAP {{{pairs}}}[intent]"
     spelt = [
-        Check(
-            "spelling", "consistency", "values", "turns" if name == "speaker" else "records", f"{name} IS NOT NULL",
-            f"{name} NOT IN ({_list(values)})", partial(_misspelt, name, values),
-            "share of label values (and speakers) spelt as the schema and the taxonomy spell them",
-            "no label has a value", _FORM, name in planned,
+        _check(
+            "spelling", "turns" if name == "speaker" else "records", f"{name} IS NOT NULL",
+            f"{name} NOT IN ({_list(values)})", partial(_misspelt, name, values), "values", name in planned,
         )
         for name, values in {**planned, **_ENUMS, "speaker": get_args(r.Speaker)}.items()
     ]  # fmt: skip
+    placed = _check(
+        "category", "records", f"category IS NOT NULL AND {category} IS NOT NULL", f"category <> {category}",
+        f"'category is ' || category || ', ' || intent || ' is in ' || {category}", planned=True,
+    )  # fmt: skip
     personal = [
-        Check(
-            kind, "personal_data", "turns", "turns", "true", f"regexp_matches(text, '{look}')",
-            partial(_personal, kind), f"turns that hold {what}; counted, not scored",
+        _check(
+            kind, "turns", "true", f"regexp_matches(text, '{look}')", partial(_personal, kind), score="personal_data"
         )
-        for kind, (what, look) in PERSONAL.items()
-    ]  # fmt: skip
-    return [*spelt, *_of_turns(), *_of_labels(taxonomy), *personal]
+        for kind, (_, look) in PERSONAL.items()
+    ]
+    return [*spelt, *_of_turns(), placed, *_of_labels(), *personal]
+
+
+def _check(
+    name: str, over: str, applies: str, fails: str, says: Any, unit: str = "", planned: bool = False, score: str = ""
+) -> Check:
+    said = shipped(Path(__file__).with_name("checks.yaml"))[name]
+    return Check(name, score or "consistency", unit or over, over, applies, fails, says, planned=planned, **said)
 
 
 def _of_turns() -> list[Check]:
@@ -74,81 +83,52 @@ def _of_turns() -> list[Check]:
         f"array_to_string(list_transform(turns, lambda turn: left(coalesce({role_sql('turn.speaker')}, '?'), 1)), '')"
     )
     runs = "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?")
+    long = f"language IN ({_list(NAMES)}) AND regexp_matches(text, '{_FIVE_WORDS}')"
     return [
-        Check(
-            "turns", "completeness", "turns", "turns", "true", "speaker IS NULL OR text IS NULL",
+        _check(
+            "turns", "turns", "true", "speaker IS NULL OR text IS NULL",
             "'turn ' || position || ' has no ' || CASE WHEN text IS NULL THEN 'text' ELSE 'speaker' END",
-            "share of turns with a speaker and text", "no record has turns", _FORM,
+            score="completeness",
         ),
-        Check(
-            "turn_order", "consistency", "records", "records", _TURNS, f"regexp_matches({letters}, '^[^c]|{runs}')",
-            _disorder, f"share opened by the customer, with nobody speaking over {r.MAX_RUN} times in a row",
-            "no record has turns", _FORM,
-        ),
-        Check(
-            "turn_length", "consistency", "turns", "turns", "true", f"length(text) > {r.MAX_TEXT}",
+        _check("turn_order", "records", _TURNS, f"regexp_matches({letters}, '^[^c]|{runs}')", _disorder),
+        _check(
+            "turn_length", "turns", "true", f"length(text) > {r.MAX_TEXT}",
             f"'turn ' || position || ' has ' || format('{{:,}}', length(text)) || ' characters, over {r.MAX_TEXT:,}'",
-            f"share of turns of at most {r.MAX_TEXT:,} characters", "no record has turns", _FORM,
         ),
-        Check(
-            "language", "consistency", "turns", "turns",
-            f"language IN ({_list(NAMES)}) AND regexp_matches(text, '{_FIVE_WORDS}')", "true", _other_language,
-            "share of turns in the declared language, of those long enough to tell (lingua)",
-            "no turn is long enough to tell, or no language is declared", "language",
-        ),
+        _check("language", "turns", long, "true", _other_language),
     ]  # fmt: skip
 
 
-def _of_labels(taxonomy: Taxonomy) -> list[Check]:
-    pairs = ", ".join(f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
-    category = f"MAP {{{pairs}}}[intent]"
+def _of_labels() -> list[Check]:
     low, high = (
         "CASE complexity " + " ".join(f"WHEN '{name}' THEN {ends[i]}" for name, ends in r.TURN_RANGES.items()) + " END"
         for i in (0, 1)
     )
-    known, fits = (
-        " AND ".join(
-            f"{name} IN ({_list(_ENUMS[name])})" for name in ("emotion_arc", "sentiment", "resolution_status")
-        ),
-        " OR ".join(
-            f"(emotion_arc = '{arc}' AND sentiment IN ({_list(moods)}) AND resolution_status IN ({_list(endings)}))"
-            for arc, (moods, endings) in r.ARC_FITS.items()
-        ),
+    known = " AND ".join(
+        f"{name} IN ({_list(_ENUMS[name])})" for name in ("emotion_arc", "sentiment", "resolution_status")
+    )
+    fits = " OR ".join(
+        f"(emotion_arc = '{arc}' AND sentiment IN ({_list(moods)}) AND resolution_status IN ({_list(endings)}))"
+        for arc, (moods, endings) in r.ARC_FITS.items()
     )
     said = f"array_to_string(list_transform(turns[-{_LAST}:], lambda turn: turn.text), E'\\n')"
     cues = _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues))
+    told = f"resolution_status IN ({_list(_ENUMS['resolution_status'])}) AND regexp_matches({said}, {cues}, 'i')"
     return [
-        Check(
-            "category", "consistency", "records", "records", f"category IS NOT NULL AND {category} IS NOT NULL",
-            f"category <> {category}", f"'category is ' || category || ', ' || intent || ' is in ' || {category}",
-            "share whose category is the one the taxonomy gives their intent",
-            "no record has a category and an intent of the taxonomy", _FORM, True,
-        ),
-        Check(
-            "turn_count", "consistency", "records", "records", f"turn_count IS NOT NULL AND {_TURNS}",
+        _check(
+            "turn_count", "records", f"turn_count IS NOT NULL AND {_TURNS}",
             "coalesce(try_cast(turn_count AS DOUBLE), -1) <> len(turns)",
             "'turn_count is ' || turn_count || ', there are ' || len(turns) || ' turns'",
-            "share whose turn_count is the number of their turns", "no record has a turn_count and turns", _FORM,
         ),
-        Check(
-            "complexity", "consistency", "records", "records", f"{low} IS NOT NULL AND {_TURNS}",
-            f"len(turns) NOT BETWEEN {low} AND {high}",
+        _check(
+            "complexity", "records", f"{low} IS NOT NULL AND {_TURNS}", f"len(turns) NOT BETWEEN {low} AND {high}",
             f"complexity || ' means ' || {low} || ' to ' || {high} || ' turns, there are ' || len(turns)",
-            "share whose number of turns is in their complexity's range",
-            "no record has a complexity of the schema and turns", _FORM,
         ),
-        Check(
-            "emotion_arc", "consistency", "records", "records", known, f"NOT ({fits})",
+        _check(
+            "emotion_arc", "records", known, f"NOT ({fits})",
             "'arc ' || emotion_arc || ' does not go with ' || sentiment || ' and ' || resolution_status",
-            "share whose emotion arc can go with their sentiment and resolution",
-            "no record has an arc, a sentiment and a resolution of the schema", _FORM,
         ),
-        Check(
-            "resolution", "consistency", "records", "records",
-            f"resolution_status IN ({_list(_ENUMS['resolution_status'])}) AND regexp_matches({said}, {cues}, 'i')",
-            "true", _another_ending, "share whose last agent turns do not speak of another ending, of those that tell",
-            "no last turn says how the conversation ended",
-        ),
+        _check("resolution", "records", told, "true", _another_ending),
     ]  # fmt: skip
 
 
