@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, Field, field_validator
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.generation import config_for
 from genesis_lab.reporting import controls
 
 SHARES = {"a": 0.3, "b": 0.5, "c": 0.2}
@@ -128,3 +129,15 @@ def test_intents_are_picked_one_by_one_or_by_search() -> None:
     whole_group = groups[1].children[0].children[0]
     whole_group.click()
     assert form.value.intents == ("card_arrival",) and groups[1].titles == ("cards (1/1)",)
+
+
+def test_every_option_of_conversations_has_its_field() -> None:
+    config = config_for("conversations")()
+    form = controls.Form(config)
+    controls.build(form, choices={}, hide=set(), preview=None)
+    kinds = {name: type(widget(form, name)).__name__ for name in ("records", "list_size", "seeds", "english_share")}
+    assert kinds == {"records": "Dropdown", "list_size": "IntSlider", "seeds": "Text", "english_share": "FloatSlider"}
+    assert set(form._fields) == set(type(config).model_fields)
+    widget(form, "records").value, widget(form, "seeds").value = "utterances", "mine.csv"
+    assert (form.value.records, form.value.seeds) == ("utterances", "mine.csv")
+    assert "they leave this machine" in str([box.children[0].value for box in form.widget.children[:-1]])

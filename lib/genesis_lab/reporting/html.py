@@ -214,7 +214,8 @@ def chat(records: Iterable[Row], facets: Any = None, *, limit: int = 4) -> Html:
             break
         head = escape(record.get(getattr(facets, "label", None) or "") or "a conversation").replace("_", " ")
         names = [name for name in getattr(facets, "attributes", ()) if name != facets.label]
-        about = "".join(f" · {escape(record[name]).replace('_', ' ')}" for name in names if record.get(name))
+        values = [cell_text(record.get(name)).replace("_", " ") for name in names]
+        about = "".join(f" · {escape(value)}" for value in values if value not in ("", "–"))
         language = plain(record.get("language") or "")
         said = [(str(turn.get("speaker") or "?"), escape(turn.get("text") or "")) for turn in _turns(record)]
         if len(said) == 1:
