@@ -85,7 +85,7 @@ def _prepared(a: argparse.Namespace) -> Any:
     from genesis_lab.domains import get_domain
     from genesis_lab.domains.base import Provenance
     from genesis_lab.finetuning.lora import Prepared, with_adapters
-    from genesis_lab.finetuning.packing import isolation
+    from genesis_lab.finetuning.packing import isolate
     from genesis_lab.finetuning.tasks import encode
     from genesis_lab.providers.local_models import load_model
 
@@ -101,11 +101,12 @@ def _prepared(a: argparse.Namespace) -> Any:
     if a.shape:
         loaded = _random(loaded, SHAPES[a.shape])
     examples, _ = encode(loaded.tokenizer, loaded.eos_ids, map(role.example, records), a.row_tokens)
+    ours = a.arm == "ours"
     return Prepared(
         config=config, folder=Path(), dataset=None, role=role, loaded=loaded,
-        model=with_adapters(loaded.model, config) if a.arm == "ours" else loaded.model, train=examples, validation=[],
-        examined=[], too_long=[], attention=isolation(loaded.model, loaded.device, a.row_tokens),
-        serving=loaded.model.config._attn_implementation, made_with={},
+        attention=isolate(loaded.model, loaded.device, a.row_tokens) if ours else "",
+        model=with_adapters(loaded.model, config) if ours else loaded.model, train=examples, validation=[], examined=[],
+        too_long=[], made_with={},
     )  # fmt: skip
 
 
@@ -127,19 +128,18 @@ def _ours(a: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
-    from genesis_lab.finetuning.lora import attending, optimizer_of, take_step
+    from genesis_lab.finetuning.lora import optimizer_of, take_step
 
     prepared = _prepared(a)
     optimizer, scaler = optimizer_of(prepared), torch.amp.GradScaler(prepared.loaded.device, enabled=False)
     schedule = get_cosine_schedule_with_warmup(optimizer, 1, prepared.total_steps)
     clock, losses, tokens = _Clock(prepared.loaded.device), [], []
-    with attending(prepared, prepared.attention):
-        for step in range(1, prepared.total_steps + 1):
-            facts = take_step(prepared, step, optimizer, scaler)
-            schedule.step()
-            clock.tick()
-            losses.append(facts["loss"])
-            tokens.append(facts["tokens"])
+    for step in range(1, prepared.total_steps + 1):
+        facts = take_step(prepared, step, optimizer, scaler)
+        schedule.step()
+        clock.tick()
+        losses.append(facts["loss"])
+        tokens.append(facts["tokens"])
     return clock.facts(sum(tokens[1:]), losses, f"{prepared.loaded.dtype}, {prepared.attention}", prepared)
 
 

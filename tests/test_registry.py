@@ -15,7 +15,7 @@ import pytest
 from genesis_lab import registry
 from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.finetuning.lora import FinetuneReport
+from genesis_lab.finetuning.lora import logged
 from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
 from genesis_lab.training.models import save_model
@@ -115,7 +115,7 @@ def test_a_student_is_registered_with_its_curves_and_its_adapter(world, tmp_path
     epochs = [{"step": n, "validation_loss": 0.5, "score": None, "valid": None} for n in (0, 1_199)]
     made = {"data_hash": dataset.content_hash, "base": "smollm2", "settings": {"rank": 8, "targets": "attention"}}
     info = {"dataset": "small", "smoke": True, "tokens_seen": 99, "made_with": made, "steps": steps, "epochs": epochs}
-    registered = registry.log_run("finetuning", "student", **FinetuneReport(tmp_path, info).logged())
+    registered = registry.log_run("finetuning", "student", **logged(tmp_path, info))
     found = registry.lineage("student", version=registered.version)
     assert found["datasets"][0]["run_id"] == run_id
     assert found["metrics"]["loss"] == pytest.approx(1 / 1_199) and found["metrics"]["tokens_seen"] == 99

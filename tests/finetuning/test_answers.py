@@ -6,7 +6,7 @@ import pytest
 
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import Fatal, InvalidInput, Rejected
-from genesis_lab.finetuning.ask import PromptProgram, Sampling, ask
+from genesis_lab.finetuning.ask import Demonstration, PromptProgram, Sampling, ask
 from genesis_lab.providers.base import Completion
 from genesis_lab.providers.offline import OfflineProvider
 from scripted import ScriptedProvider
@@ -90,7 +90,7 @@ def test_answers_to_anything_else_are_not_mixed_in(tmp_path, change):
 
 def test_demonstrations_of_a_program_come_before_the_question():
     provider = ScriptedProvider(["a"])
-    asked(provider.complete, n=1, runs=1, program=PromptProgram("Do.", (("Q", "A"),)))
+    asked(provider.complete, n=1, runs=1, program=PromptProgram("Do.", (Demonstration("Q", "A"),)))
     request = provider.requests[0]
     assert request.system == "Do." and request.messages == (("user", "Q"), ("assistant", "A"), ("user", "Question 0"))
     assert request.stable_messages == 2

@@ -22,7 +22,7 @@ from genesis_lab.domains.base import Provenance
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.finetuning import checkpoints, lora
 from genesis_lab.finetuning.config import FinetuneConfig
-from genesis_lab.finetuning.lora import FinetuneReport, Prepared, attending, plan, prepare, train
+from genesis_lab.finetuning.lora import Prepared, plan, prepare, train
 from genesis_lab.finetuning.tasks import encode, question_of, role_of
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers.local import LocalProvider, chat_tokens
@@ -75,8 +75,13 @@ def ready(dataset: Dataset, base: Path, tmp_path: Path, **settings: Any) -> Prep
     return prepare(dataset, FinetuneConfig(base=str(base), student=str(tmp_path / "student"), **SMALL | settings))
 
 
-def losses(report: FinetuneReport) -> list[float]:
-    return [step["loss"] for step in report.info["steps"]]
+def taught_here(prepared: Prepared) -> Path:
+    train(prepared)
+    return prepared.folder
+
+
+def losses(info: dict[str, Any]) -> list[float]:
+    return [step["loss"] for step in info["steps"]]
 
 
 def test_a_prompt_is_the_same_in_training_and_in_every_later_use(dataset: Dataset, base: Path) -> None:
@@ -97,27 +102,25 @@ def test_validation_shares_no_concept_with_training(dataset: Dataset) -> None:
 def test_a_student_learns_and_is_used_by_its_folder(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     prepared = ready(dataset, base, tmp_path, epochs=3)
     planned = plan(prepared)
-    report = train(prepared)
-    info, epochs = report.info, report.info["epochs"]
+    info, folder = train(prepared), prepared.folder
+    epochs = info["epochs"]
     assert epochs[-1]["validation_loss"] < epochs[0]["validation_loss"]
     assert planned["steps"] == len(info["steps"]) == 9 and planned["tokens"] == info["tokens_seen"]
-    assert json.loads((report.folder / "training_info.json").read_text()) == info
-    assert (
-        len({file.stat().st_mode for file in report.folder.iterdir() if file.is_file()}) == 1
-    )  # all may read all of it
+    assert json.loads((folder / "training_info.json").read_text()) == info
+    assert len({file.stat().st_mode for file in folder.iterdir() if file.is_file()}) == 1  # all may read all of it
     assert not info["smoke"] and info["made_with"]["data_hash"] == dataset.content_hash
-    assert not list(report.folder.glob("checkpoint-*"))
+    assert {file.name for file in folder.iterdir()} == set(checkpoints.STUDENT)
 
-    student = load_model(str(report.folder), dtype="float32")  # the adapter is merged into its base
+    student = load_model(str(folder), dtype="float32")  # the adapter is merged into its base
     row = prepared.rows(prepared.train[:1])[0]
     lora_logits = prepared.model.eval()(torch.tensor([row.ids])).logits
     torch.testing.assert_close(student.model(torch.tensor([row.ids])).logits, lora_logits, atol=1e-4, rtol=1e-4)
     request = replace(question_of(role_of(dataset)[1]["train"][0]), max_tokens=5)
-    assert LocalProvider(str(report.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
+    assert LocalProvider(str(prepared.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
 
 
 def test_no_path_of_this_machine_is_kept(dataset: Dataset, base: Path, tmp_path: Path) -> None:
-    folder = train(ready(dataset, base, tmp_path, epochs=1)).folder
+    folder = taught_here(ready(dataset, base, tmp_path, epochs=1))
     files = list(folder.glob("*.json"))
     assert {"adapter_config.json", "training_info.json"} <= {file.name for file in files}
     for file in files:
@@ -125,7 +128,7 @@ def test_no_path_of_this_machine_is_kept(dataset: Dataset, base: Path, tmp_path:
 
 
 def test_a_smoke_run_says_so(dataset: Dataset, base: Path, tmp_path: Path) -> None:
-    info = train(ready(dataset, base, tmp_path, train_limit=5, val_limit=1, max_steps=1)).info
+    info = train(ready(dataset, base, tmp_path, train_limit=5, val_limit=1, max_steps=1))
     assert info["smoke"] and info["limits"] == {"train_limit": 5, "val_limit": 1, "max_steps": 1}
     assert (len(info["steps"]), info["examples"]) == (1, {"train": 5, "validation": 1})
 
@@ -148,10 +151,9 @@ def test_long_examples_are_listed_and_left_out_never_cut(dataset: Dataset, base:
 def test_the_base_is_frozen_and_only_response_logits_are_computed(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     prepared = ready(dataset, base, tmp_path, targets="all-linear", rank=2)
     seen = []
-    prepared.loaded.model.lm_head.register_forward_hook(lambda module, given, out: seen.append(out.shape[0]))
+    prepared.loaded.model.lm_head.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
     row = prepared.rows(prepared.train[:2])[0]
-    with attending(prepared, prepared.attention):
-        prepared.loss(row).backward()
+    prepared.loss(row).backward()
     assert sum(seen) == len(row.labels) < len(row.ids)
     assert {n for n, p in prepared.model.named_parameters() if p.grad is not None} == {
         n for n, p in prepared.model.named_parameters() if "lora_" in n
@@ -161,20 +163,20 @@ def test_the_base_is_frozen_and_only_response_logits_are_computed(dataset: Datas
 def test_the_gradient_does_not_depend_on_how_a_step_is_packed(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     gradients = []
     for settings in ({}, {"row_tokens": 2000}, {"row_tokens": 1000, "gradient_checkpointing": True}):
-        report = train(ready(dataset, base, tmp_path / str(len(gradients)), max_steps=2, **settings))
-        gradients.append([step["gradient"] for step in report.info["steps"]])
+        info = train(ready(dataset, base, tmp_path / str(len(gradients)), max_steps=2, **settings))
+        gradients.append([step["gradient"] for step in info["steps"]])
     assert gradients[1] == pytest.approx(gradients[0], rel=1e-3)
     assert gradients[2] == pytest.approx(gradients[0], rel=1e-3)
 
 
 def test_a_base_in_float16_learns_with_a_scaled_loss(dataset: Dataset, base: Path, tmp_path: Path) -> None:
-    info = train(ready(dataset, base, tmp_path, dtype="float16", epochs=1)).info
+    info = train(ready(dataset, base, tmp_path, dtype="float16", epochs=1))
     assert info["dtype"] == "float16" and info["epochs"][1]["validation_loss"] < info["epochs"][0]["validation_loss"]
 
 
 def test_training_stops_when_the_score_no_longer_rises(dataset: Dataset, base: Path, tmp_path: Path) -> None:
     prepared = ready(dataset, base, tmp_path, epochs=5, learning_rate=1e-9, patience=1)
-    info = train(prepared).info
+    info = train(prepared)
     assert info["stopped_early"] and len(info["epochs"]) < 6
 
 
@@ -208,7 +210,7 @@ def test_a_run_killed_by_the_system_goes_on_to_the_same_loss_curve(
     whole = train(prepare(dataset, config.model_copy(update={"student": str(tmp_path / "whole")})))
     assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
     again = train(prepare(dataset, config))
-    assert again.info == resumed.info  # a finished run is read back
+    assert again == resumed  # a finished run is read back
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(dataset: Dataset, base: Path, tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(
         if step == 2:
             prepared.trainable[0].data[:] = float("nan")
 
-    with pytest.raises(GenesisError, match=r"no longer a number at step 3 \(epoch 1\); the checkpoint after step 2"):
+    with pytest.raises(GenesisError, match=r"no longer a number at step 3 \(epoch 1\); the last checkpoint is kept"):
         train(prepared, on_progress=spoil)
     kept = checkpoints.last_checkpoint(prepared.folder)
     assert kept and kept["step"] == 2 and all(w.isfinite().all() for w in kept["adapter"].values())
@@ -247,7 +249,9 @@ def test_memory_that_runs_out_says_what_to_lower_and_by_how_much(
 
     prepared = ready(dataset, base, tmp_path, row_tokens=2000)
     monkeypatch.setattr(Prepared, "loss", full)
-    with pytest.raises(GenesisError, match="lower row_tokens from 2,000 to 1,000, or set gradient_checkpointing"):
+    with pytest.raises(
+        GenesisError, match=r"lower row_tokens \(down to \d+, the longest example\), or set gradient_checkpointing"
+    ):
         train(prepared)
 
 
@@ -255,21 +259,33 @@ def test_a_full_disk_in_the_middle_of_a_save_keeps_the_checkpoint_before(
     dataset: Dataset, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lora, "SAVE_EVERY", 1)
-    real = torch.save
+    real, saved = torch.save, []
 
     def save(value: Any, path: Path) -> None:
         real(value, path)
-        if "000002" in str(path):
+        saved.append(value["step"])
+        if len(saved) > 1:
             os.truncate(path, 100)
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", save)
     prepared = ready(dataset, base, tmp_path)
-    with pytest.raises(GenesisError, match=r"after step 2 \(the one after step 1 is kept\).*No space left on device"):
+    with pytest.raises(GenesisError, match=r"disk is full while writing .*checkpoint\.pt"):
         train(prepared)
-    assert [path.name for path in prepared.folder.iterdir()] == ["checkpoint-000001"]
+    kept = checkpoints.last_checkpoint(prepared.folder)
+    assert kept and (kept["step"], saved) == (1, [1, 2])
+    assert [path.name for path in prepared.folder.iterdir()] == ["checkpoint.pt"]
     monkeypatch.setattr(torch, "save", real)
     assert len(losses(train(ready(dataset, base, tmp_path)))) == 6
+
+
+def test_a_checkpoint_that_can_not_be_read_says_what_to_do(dataset: Dataset, base: Path, tmp_path: Path) -> None:
+    prepared = ready(dataset, base, tmp_path)
+    prepared.folder.mkdir(parents=True)
+    (prepared.folder / "checkpoint.pt").write_bytes(b"half")
+    with pytest.raises(InvalidInput, match="remove it, or train anew with replace: true"):
+        train(prepared)
+    assert len(losses(train(ready(dataset, base, tmp_path, replace=True)))) == 6
 
 
 def test_a_checkpoint_of_another_base_is_refused(
@@ -291,21 +307,21 @@ def test_a_checkpoint_of_another_base_is_refused(
 def test_a_student_that_is_replaced_stays_until_the_new_one_is_whole(
     dataset: Dataset, base: Path, tmp_path: Path
 ) -> None:
-    first = train(ready(dataset, base, tmp_path, epochs=1))
-    before = {name: (first.folder / name).read_bytes() for name in ("adapter_model.safetensors", "training_info.json")}
+    folder = taught_here(ready(dataset, base, tmp_path, epochs=1))
+    before = {name: (folder / name).read_bytes() for name in ("adapter_model.safetensors", "training_info.json")}
     with pytest.raises(GenesisError, match="Stopped"):
         train(
             ready(dataset, base, tmp_path, rank=4, replace=True),
             on_progress=lambda *_: os.kill(os.getpid(), signal.SIGINT),
         )
-    assert all((first.folder / name).read_bytes() == content for name, content in before.items())
+    assert all((folder / name).read_bytes() == content for name, content in before.items())
     steps: list[int] = []
     replaced = train(
         ready(dataset, base, tmp_path, rank=4, replace=True), on_progress=lambda step, _: steps.append(step)
     )
     assert steps[0] > 1  # it goes on where it was stopped
-    assert replaced.info["made_with"]["settings"]["rank"] == 4
-    assert train(ready(dataset, base, tmp_path, rank=4)).info == replaced.info
+    assert replaced["made_with"]["settings"]["rank"] == 4
+    assert train(ready(dataset, base, tmp_path, rank=4)) == replaced
 
 
 def test_what_somebody_else_keeps_in_a_students_folder_stays(
@@ -337,19 +353,29 @@ def test_an_adapter_of_somebody_else_is_not_written_over(dataset: Dataset, base:
     assert (prepared.folder / "adapter_model.safetensors").read_bytes() == b"theirs"
 
 
-@pytest.mark.parametrize(
-    "moved", [(), ("adapter_model.safetensors",), ("adapter_model.safetensors", "adapter_config.json")]
-)
+@pytest.mark.parametrize("moved", [1, 2])
 def test_a_kill_while_a_student_gets_its_place_is_made_good(
-    dataset: Dataset, base: Path, tmp_path: Path, moved: tuple[str, ...]
+    dataset: Dataset, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
 ) -> None:
-    whole = train(ready(dataset, base, tmp_path, epochs=1))
-    (whole.folder / ".finished").mkdir()
-    for name in ("adapter_model.safetensors", "adapter_config.json", "training_info.json"):
-        if name not in moved:
-            (whole.folder / name).rename(whole.folder / ".finished" / name)
-    again = train(ready(dataset, base, tmp_path, epochs=1), on_progress=lambda step, total: None)
-    assert again.info == whole.info and not (whole.folder / ".finished").exists()
+    train(ready(dataset, base, tmp_path, epochs=1))
+    real, done = Path.replace, []
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.parent.name == ".finished":
+            done.append(path)
+            if len(done) > moved:
+                raise KeyboardInterrupt
+        return real(path, target)
+
+    again = ready(dataset, base, tmp_path, epochs=1, rank=4, replace=True)
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(again)
+    monkeypatch.setattr(Path, "replace", real)
+    steps: list[int] = []
+    info = train(ready(dataset, base, tmp_path, epochs=1, rank=4), on_progress=lambda step, _: steps.append(step))
+    assert not steps and info["made_with"]["settings"]["rank"] == 4  # all was learned before the kill
+    assert {file.name for file in again.folder.iterdir()} == set(checkpoints.STUDENT)
 
 
 @pytest.mark.parametrize("n, message", [(0, "no records to learn from"), (1, "a single concept")])
@@ -390,7 +416,7 @@ def test_a_base_that_does_not_write_or_has_no_template_is_refused(
 
 
 def test_an_adapter_whose_base_is_gone_says_so(dataset: Dataset, base: Path, tmp_path: Path) -> None:
-    folder = train(ready(dataset, base, tmp_path, epochs=1)).folder
+    folder = taught_here(ready(dataset, base, tmp_path, epochs=1))
     config = (folder / "adapter_config.json").read_text()
     (folder / "adapter_config.json").write_text(re.sub(r'("base_model_name_or_path": )"[^"]*"', r'\1"nowhere"', config))
     with pytest.raises(InvalidInput, match="no model 'nowhere'"):
@@ -421,8 +447,10 @@ def test_adapters_land_on_attention_and_more_whatever_the_layers_are_called(
 ) -> None:
     model = tiny_model(tmp_path / "base", family, words)
     attention, others = LAYERS[family]
-    assert ready(dataset, model, tmp_path).adapted == dict.fromkeys(attention, 2)  # one in each of the two blocks
-    everywhere = ready(dataset, model, tmp_path, targets="all-linear").adapted
+    assert ready(dataset, model, tmp_path).facts()["adapted"] == dict.fromkeys(
+        attention, 2
+    )  # one in each of the two blocks
+    everywhere = ready(dataset, model, tmp_path, targets="all-linear").facts()["adapted"]
     assert set(everywhere) == attention | others
     assert everywhere == {name: 4 if (family, name) == ("gpt2", "c_proj") else 2 for name in everywhere}
 
@@ -434,14 +462,14 @@ def test_a_student_of_any_family_learns_from_each_example_by_itself_and_is_used_
     model = tiny_model(tmp_path / "base", family, words)
     prepared = ready(dataset, model, tmp_path, max_steps=1, row_tokens=1400)
     three = prepared.train[:3]
-    with attending(prepared, prepared.attention), torch.no_grad():
+    with torch.no_grad():
         together = sum(float(prepared.loss(row)) for row in prepared.rows(three))
         apart = sum(float(prepared.loss(row)) for each in three for row in prepared.rows([each]))
         torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-3)
-    report = train(prepared)
-    assert report.info["adapted"] == prepared.adapted and report.info["notes"] == []
+    info = train(prepared)
+    assert info["adapted"] == prepared.facts()["adapted"] and info["notes"] == []
     request = replace(question_of(role_of(dataset)[1]["train"][0]), max_tokens=5)
-    assert LocalProvider(str(report.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
+    assert LocalProvider(str(prepared.folder), dtype="float32").complete(request).usage.completion_tokens <= 5
 
 
 def test_a_base_without_layers_for_adapters_says_what_to_do() -> None:
@@ -457,7 +485,7 @@ def test_a_base_without_layers_for_adapters_says_what_to_do() -> None:
         def get_output_embeddings(self) -> nn.Module:
             return self.head
 
-    with pytest.raises(InvalidInput, match="in its attention that adapters could be put on: set targets to all-linear"):
+    with pytest.raises(InvalidInput, match="in its attention that adapters could be put on: choose all-linear"):
         target_layers(Model(nn.Linear(2, 2)), attention_only=True)
     with pytest.raises(InvalidInput, match="no linear layers that adapters could be put on: choose another base"):
         target_layers(Model(), attention_only=False)
@@ -470,7 +498,7 @@ def test_a_template_that_drops_the_instruction_teaches_it_all_the_same_and_the_r
     prepared = ready(dataset, model, tmp_path, max_steps=1)
     instruction = role_of(dataset)[1]["train"][0].system
     assert instruction[:40] in prepared.loaded.tokenizer.decode(prepared.train[0].prompt)
-    info = train(prepared).info
+    info = train(prepared)
     assert "head of the first question" in info["notes"][0]
     said = view("student", "run", info).html
     assert "head of the first question" in said and "2 q_proj" in said
@@ -485,5 +513,5 @@ def test_a_dataset_with_one_text_teaches_it_or_says_what_is_missing(n: int, base
     with DatasetWriter(tmp_path / "one", role.name, {}) as writer:
         writer.write([record] * n, "train")
         writer.write([record], "validation")
-    report = train(ready(open_dataset(tmp_path / "one"), base, tmp_path, max_steps=1, max_length=2000, row_tokens=4000))
-    assert report.info["examples"] == {"train": n, "validation": 1}
+    info = train(ready(open_dataset(tmp_path / "one"), base, tmp_path, max_steps=1, max_length=2000, row_tokens=4000))
+    assert info["examples"] == {"train": n, "validation": 1}

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesis_lab.finetuning.packing import TILED, Row, best_fit, completion_loss, isolation, rows
+from genesis_lab.finetuning.packing import TILED, best_fit, isolate, row_loss, rows
 from genesis_lab.finetuning.tasks import Encoded
 from tiny_models import tiny_llama
 
@@ -34,11 +34,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     torch.set_num_threads(threads)
 
 
-def hidden(model: Any, row: Row, attention: str) -> torch.Tensor:
+def attend(model: Any, attention: str) -> None:
+    assert isolate(model, "cpu", 512) == TILED  # and transformers knows it from now on
     model.set_attn_implementation(attention)
-    apart = {"lengths": row.lengths, "shared": row.shared} if attention == TILED else {}
-    ids, positions = torch.tensor([row.ids]), torch.tensor([row.positions])
-    return model.get_decoder()(ids, position_ids=positions, use_cache=False, **apart).last_hidden_state[0]
 
 
 def alone(model: Any, example: Encoded) -> torch.Tensor:
@@ -70,23 +68,23 @@ def test_a_gap_is_filled_by_what_fits_it_best() -> None:
 @pytest.mark.parametrize("attention", [TILED, "sdpa"])
 @pytest.mark.parametrize("filled", [False, True])
 def test_logits_of_a_packed_row_equal_those_of_each_example_alone(model: Any, attention: str, filled: bool) -> None:
-    assert isolation(model, "cpu", 512) == TILED  # and transformers knows it from now on
     (row,) = rows(EXAMPLES, 700, filled=filled)
-    logits = model.lm_head(hidden(model, row, attention))
+    attend(model, attention)
+    apart = {"lengths": row.lengths} if attention == TILED else {}
+    ids, positions = torch.tensor([row.ids]), torch.tensor([row.positions])
+    logits = model(ids, position_ids=positions, use_cache=False, **apart).logits[0]
     by_length = sorted(EXAMPLES, key=len, reverse=True)
-    for example, part in zip(by_length, logits.split(list(row.lengths)), strict=False):
+    for example, part in zip(by_length, logits.split(row.lengths), strict=False):
         torch.testing.assert_close(part, alone(model, example), atol=1e-4, rtol=1e-4)
 
 
 def test_a_beginning_that_examples_share_is_computed_once_with_the_same_loss_and_gradient(model: Any) -> None:
+    attend(model, TILED)
     examples = instructed()
     weights, totals, gradients, computed = list(model.get_decoder().layers.parameters()), [], [], []
     for share in (False, True):
         packed = rows(examples, 900, share=share)
-        total = sum(
-            completion_loss(hidden(model, row, TILED)[torch.tensor(row.at)], torch.tensor(row.labels), model.lm_head)
-            for row in packed
-        )
+        total = sum(row_loss(model, row, TILED) for row in packed)
         totals.append(total)
         gradients.append(torch.autograd.grad(total, weights))
         computed.append(sum(len(row.ids) for row in packed))
@@ -97,21 +95,27 @@ def test_a_beginning_that_examples_share_is_computed_once_with_the_same_loss_and
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
+def test_what_is_not_packed_attends_as_ever(model: Any) -> None:
+    attend(model, TILED)
+    ids, mask = torch.randint(2, 300, (2, 40)), torch.ones(2, 40, dtype=torch.long)
+    mask[0, :15] = 0  # padding on the left, as in answering
+    tiled = model(ids, attention_mask=mask).logits
+    model.set_attn_implementation("eager")
+    torch.testing.assert_close(tiled[:, 15:], model(ids, attention_mask=mask).logits[:, 15:], atol=1e-4, rtol=1e-4)
+
+
 def test_only_response_tokens_and_their_end_are_learned() -> None:
     for row in rows(EXAMPLES, 700):
-        assert [row.ids[i + 1] for i in row.at] == list(row.labels)
+        assert [row.ids[i + 1] for i in row.at] == row.labels
     learned = [label for row in rows(EXAMPLES, 700) for label in row.labels]
     assert sorted(learned) == sorted(t for example in EXAMPLES for t in example.answer)
 
 
 @pytest.mark.parametrize("attention", [TILED, "sdpa"])
 def test_loss_and_gradient_equal_the_padded_reference(model: Any, attention: str) -> None:
-    isolation(model, "cpu", 512)
+    attend(model, attention)
     weights = list(model.get_decoder().layers.parameters())
-    packed = torch.zeros(())
-    for row in rows(EXAMPLES, 450):  # two rows: the sum does not depend on how they were cut
-        at = torch.tensor(row.at)
-        packed = packed + completion_loss(hidden(model, row, attention)[at], torch.tensor(row.labels), model.lm_head)
+    packed = sum(row_loss(model, row, attention) for row in rows(EXAMPLES, 450))  # two rows: however they were cut
     ours = torch.autograd.grad(packed, weights)
 
     width = max(len(example) for example in EXAMPLES)

@@ -2,7 +2,7 @@ import pytest
 
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput
-from genesis_lab.finetuning.ask import PromptProgram, load_program
+from genesis_lab.finetuning.ask import Demonstration, PromptProgram, load_program
 
 EXAMPLE = Example("r1", "g1", "es", "Eres analista.", "Concepto: riego", "title: Riego")
 
@@ -15,7 +15,11 @@ def test_an_empty_program_asks_as_the_example_was_taught():
 
 def test_demonstrations_come_first_in_the_examples_language_and_never_give_the_answer_away():
     program = PromptProgram(
-        "Write YAML.", (("Q", "A"), ("P", "R", "es"), ("X", "Y", "en"), (EXAMPLE.question, "secret"))
+        "Write YAML.",
+        tuple(
+            Demonstration(*each)
+            for each in (("Q", "A"), ("P", "R", "es"), ("X", "Y", "en"), (EXAMPLE.question, "secret"))
+        ),
     )
     roles = [role for role, _ in program.messages(EXAMPLE)]
     assert roles == ["user", "assistant", "user", "assistant", "user"]
@@ -25,7 +29,7 @@ def test_demonstrations_come_first_in_the_examples_language_and_never_give_the_a
 
 
 def test_a_program_comes_back_from_its_file_as_it_was(tmp_path):
-    program = PromptProgram("Escríbelo: «ñ»", (("q\n1", "a: 1", "es"),), {"en": "Write."}, "search.json")
+    program = PromptProgram("Escríbelo: «ñ»", (Demonstration("q\n1", "a: 1", "es"),), {"en": "Write."}, "search.json")
     program.save(tmp_path / "prompt.json")
     assert load_program(tmp_path) == program
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, Rejected
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 OnAsking = Callable[[Asking], object]
 
 
-class Demonstration(NamedTuple):
+@checked(frozen=True)
+class Demonstration:
     """A solved question; shown to examples of its language, or to all when that is empty."""
 
     question: str
@@ -32,25 +34,15 @@ class Demonstration(NamedTuple):
     language: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@checked(frozen=True)
 class PromptProgram:
-    """How to ask one task.
-
-    Parameters
-    ----------
-    instruction : the system text; empty keeps the example's own, the one it was taught with.
-    demonstrations : solved questions that come first, each as a question and the answer that should be copied in form.
-    translations : the instruction for a language that has its own, by language code.
-    trace : file with the search that found it, relative to the program's own folder.
-    """
+    """How to ask one task: an instruction (empty keeps the example's own; a language may have its own translation) and
+    demonstrations that come first. `trace` is the file with the search that found it, in the program's own folder."""
 
     instruction: str = ""
     demonstrations: tuple[Demonstration, ...] = ()
     translations: Mapping[str, str] = field(default_factory=dict)
     trace: str | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "demonstrations", tuple(Demonstration(*each) for each in self.demonstrations))
 
     def system(self, example: Example) -> str:
         """The system text for `example`."""
@@ -58,50 +50,33 @@ class PromptProgram:
 
     def messages(self, example: Example) -> tuple[Message, ...]:
         """The demonstrations, then `example`'s question; the question itself is never among its demonstrations."""
-        shown_before = [
-            each
-            for each in self.demonstrations
-            if each.language in ("", example.language) and each.question != example.question
-        ]
         solved: list[Message] = []
-        for each in shown_before:
-            solved += [("user", each.question), ("assistant", each.answer)]
+        for each in self.demonstrations:
+            if each.language in ("", example.language) and each.question != example.question:
+                solved += [("user", each.question), ("assistant", each.answer)]
         return (*solved, ("user", example.question))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields."""
-        return {
-            "kind": "prompt_program",
-            "instruction": self.instruction,
-            "translations": dict(self.translations),
-            "demonstrations": [each._asdict() for each in self.demonstrations],
-            "trace": self.trace,
-        }
+        return {"kind": "prompt_program", **asdict(self)}
 
     def save(self, path: Path) -> None:
-        """Write the program as JSON; raises `GenesisError` where the disk does not take it."""
+        """Write the program as JSON."""
         write_atomically(path, json.dumps(self.to_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
 def load_program(path: str | Path) -> PromptProgram:
-    """Read what `PromptProgram.save` wrote, or ``prompt.json`` of a search's folder.
-
-    Raises
-    ------
-    InvalidInput : there is no such file, or it holds something else.
-    """
+    """Read what `PromptProgram.save` wrote, or ``prompt.json`` of a search's folder; `InvalidInput` where it is none."""
     file = resolve(path)
-    if file.is_dir():
-        file /= "prompt.json"
+    file = file / "prompt.json" if file.is_dir() else file
     if not file.is_file():
-        raise InvalidInput(f"There is no prompt {shown(file)}: write one with notebook 51.")
+        raise InvalidInput(f"There is no prompt {shown(file)}: write one by optimising a prompt.")
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        if found.pop("kind", None) != "prompt_program":
+        if found.pop("kind") != "prompt_program" or "demonstrations" not in found:
             raise ValueError
-        demonstrations = [Demonstration(**each) for each in found.pop("demonstrations")]
-        return TypeAdapter(PromptProgram).validate_python({**found, "demonstrations": demonstrations})
-    except (ValueError, TypeError, AttributeError, KeyError, ValidationError):
+        return TypeAdapter(PromptProgram).validate_python(found)
+    except (ValueError, TypeError, AttributeError, LookupError, ValidationError):
         raise InvalidInput(
             f"{shown(file)} is no prompt: it must be a JSON file that PromptProgram.save wrote."
         ) from None
@@ -109,16 +84,8 @@ def load_program(path: str | Path) -> PromptProgram:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How questions are asked, the same for all who answer them.
-
-    Parameters
-    ----------
-    runs : answers per question, each with its own seed.
-    temperature : None leaves each model's own; at 0 a model on this machine says the same in every run.
-    max_tokens : an answer is cut off there, and scored as it is.
-    batch : questions that a model on this machine answers at once; twice as many are in flight, so that the next are
-        waiting when some are done.
-    """
+    """How questions are asked, the same for all who answer: `runs` times each, every run with its own seed, at their own
+    temperature where it is None, cut off (and scored as they are) at `max_tokens`, a local model `batch` at once."""
 
     runs: int = 3
     temperature: float | None = 0.7
@@ -129,17 +96,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Every answer of one model, scored.
-
-    Parameters
-    ----------
-    frame : one row per example and run: ``example``, ``group``, ``language``, ``run``, ``text``, ``total`` and
-        ``valid`` and ``parts`` and ``problems`` (the score), ``prompt_tokens``, ``completion_tokens``, ``latency_s``,
-        ``cost_usd``, ``stop_reason``. A question that the provider refused has no row.
-    tokens_per_s : tokens written per second, all questions in flight together; None where the model counts none.
-    unanswered : questions (times runs) that the provider refused.
-    busy_s : seconds that asking took, in all sessions.
-    """
+    """Every answer of one model, scored: a row per example and run, none for the `unanswered` that the provider refused.
+    `busy_s` is what asking took in all sessions, with all questions in flight together."""
 
     frame: pd.DataFrame
     tokens_per_s: float | None = None
@@ -153,7 +111,7 @@ class Answers:
 
     @property
     def validity(self) -> Interval:
-        """Share of valid answers with Wilson's interval; see `by_group` for what counts as one."""
+        """Share of valid answers with Wilson's interval; each group counts once."""
         shares = self.by_group(self.frame["valid"].astype(float))
         low, high = proportion_interval(round(float(shares.sum())), len(shares))
         estimate = float(shares.mean())
@@ -185,34 +143,14 @@ class Answers:
 
 
 def ask(
-    call: Call,
-    examples: Sequence[Example],
-    *,
-    role: Role,
-    model: str,
-    sampling: Sampling = Sampling(),
-    constrained: bool = False,
-    program: PromptProgram | None = None,
-    folder: Path | None = None,
-    before: Callable[[], object] | None = None,
-    on_progress: OnAsking | None = None,
-) -> Answers:
-    """Ask every example, and score the answers.
+    call: Call, examples: Sequence[Example], *, role: Role, model: str, sampling: Sampling = Sampling(),
+    constrained: bool = False, program: PromptProgram | None = None, folder: Path | None = None,
+    before: Callable[[], object] | None = None, on_progress: OnAsking | None = None,
+) -> Answers:  # fmt: skip
+    """Ask every example, and score the answers; a single question that is refused is left out, and asked again next time.
 
-    Parameters
-    ----------
-    model : who answers, as precisely as it is known (see `providers.identity`); answers of another are never mixed in.
-    constrained : hold the answers to the role's grammar; the provider must be one that enforces it.
-    program : instruction and demonstrations to ask with; None asks as the examples are taught.
-    folder : keeps the answers: a run that was stopped goes on, and one that ended is only read. An answer given to
-        another prompt, model or sampling stays there and is not used.
-    before : called once if there is anything to ask, outside what is timed; for example to load the model.
-
-    Raises
-    ------
-    InvalidInput : there are no examples, or two with the same id, or the role has no grammar.
-    ProviderError : no question can be answered; a single one that can't is left out and asked again next time.
-    """
+    `folder` keeps the answers by all that shaped them, `model` (see `providers.identity`) included: a run that was stopped
+    goes on. `constrained` holds them to the role's grammar; `before` is called, untimed, if there is anything to ask."""
     import pandas as pd
 
     form = role.answer_grammar() if constrained else None
@@ -228,18 +166,18 @@ def ask(
     cache = CompletionCache(folder / "answers.sqlite") if folder else None
     try:
         new = [cache is None or request.key not in cache for request in requests]
-        asked = ask_all(
-            call, requests, cache, on_progress, width=2 * sampling.batch if sampling.batch > 1 else 1, before=before
-        )
+        width = 2 * sampling.batch if sampling.batch > 1 else 1
+        asked = ask_all(call, requests, cache, on_progress, width=width, before=before)
     finally:
         if cache:
             cache.close()
-    rows, refused = [], []
-    for (example, run), answer in zip(wanted, asked.answers, strict=True):
+    rows, refused, written = [], [], 0
+    for (example, run), answer, is_new in zip(wanted, asked.answers, new, strict=True):
         if isinstance(answer, Rejected):
             refused.append(answer)
             continue
         score, usage = role.score(answer.text, example), answer.usage
+        written += usage.completion_tokens if usage and is_new else 0
         rows.append({
             "example": example.id, "group": example.group, "language": example.language, "run": run,
             "text": answer.text, "prompt_tokens": usage and usage.prompt_tokens,
@@ -249,21 +187,18 @@ def ask(
         })  # fmt: skip
     if not rows:
         raise Rejected(f"{model} answered none of {len(refused):,} questions: {refused[0]}", model=model)
-    written = [a for a, n in zip(asked.answers, new, strict=True) if n and not isinstance(a, Rejected)]
-    tokens = sum(a.usage.completion_tokens for a in written if a.usage)
     settings = request_key(model, role.name, sampling.temperature, sampling.max_tokens, form, program.to_dict())
-    tokens, busy_s = _spent(folder, settings, tokens, asked.busy_s if asked.asked else 0.0)
+    tokens, busy_s = _spent(folder, settings, written, asked.busy_s if asked.asked else 0.0)
     return Answers(pd.DataFrame(rows), tokens / busy_s if tokens and busy_s else None, len(refused), busy_s)
 
 
 def shifted(on_progress: OnAsking | None, place: int, of: int) -> OnAsking | None:
     """Report one asking as part of `of` equal ones of which `place` are done."""
-    if on_progress is None:
-        return None
 
     def tell(this: Asking) -> None:
         done, total = this.total * place + this.done, this.total * of
-        on_progress(replace(this, done=done, total=total, eta_s=(total - done) / this.rate if this.rate else None))
+        if on_progress:
+            on_progress(replace(this, done=done, total=total, eta_s=(total - done) / this.rate if this.rate else None))
 
     return tell
 
@@ -275,15 +210,10 @@ def _request(
     temperature, max_tokens, seed = sampling.temperature, sampling.max_tokens, sampling.seed
     return Request(
         key=request_key(model, system, messages, temperature, max_tokens, grammar, seed, run, example.id),
-        system=system,
-        messages=messages,
-        stable_messages=len(messages) - 1,
-        max_tokens=max_tokens,
-        temperature=temperature,
+        system=system, messages=messages, stable_messages=len(messages) - 1, max_tokens=max_tokens,
+        temperature=temperature, offline_text=example.answer, grammar=grammar,
         seed=int(request_key(seed, run, example.id)[:8], 16) >> 1,  # the same for every model: draws are paired too
-        offline_text=example.answer,
-        grammar=grammar,
-    )
+    )  # fmt: skip
 
 
 def _spent(folder: Path | None, settings: str, tokens: int, busy_s: float) -> tuple[int, float]:

@@ -11,27 +11,19 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
 from genesis_lab.domains.base import Example, Role
-from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import findable, placed, resolve, shown, write_atomically
-from genesis_lab.finetuning.ask import Answers, OnAsking, Sampling, ask, shifted
-from genesis_lab.finetuning.checkpoints import base_name
-from genesis_lab.finetuning.gguf import (
-    Quantisation,
-    convert,
-    llama_cpp_sources,
-    modelfile,
-    ollama_create,
-    ollama_template,
-    quantise,
-    tokenizer_parity,
-    weight_formats,
-)
+from genesis_lab.finetuning import gguf
+from genesis_lab.finetuning.ask import Answers, OnAsking, Sampling
+from genesis_lab.finetuning.checkpoints import INFO, base_name
+from genesis_lab.finetuning.exam import Arm, asked
 from genesis_lab.hub import push_folder
 from genesis_lab.providers import parse_spec
-from genesis_lab.providers.identity import identity, weights_digest
+from genesis_lab.providers.identity import weights_digest
 from genesis_lab.providers.local_models import (
     BUNDLED,
     BUNDLED_HUB,
@@ -51,103 +43,65 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def export_student(
-    student: str | Path,
-    target: str | Path,
-    formats: Sequence[Quantisation] = ("q8_0", "q4_k_m"),
-    *,
-    role: Role | None = None,
-    examples: Sequence[Example] = (),
-    max_tokens: int = 1024,
-    margin: float = MARGIN,
-    evaluation: Mapping[str, Any] | None = None,
-    llama_cpp: str | Path | None = None,
-    on_step: Callable[[str], None] = lambda step: None,
-    on_progress: OnAsking | None = None,
-) -> dict[str, Any]:
-    """Merge, convert, quantise, measure and describe a student. What a run that was stopped has finished stays.
+    student: str | Path, target: str | Path, formats: Sequence[gguf.Quantisation] = ("q8_0", "q4_k_m"), *,
+    role: Role | None = None, examples: Sequence[Example] = (), max_tokens: int = 1024, margin: float = MARGIN,
+    evaluation: Mapping[str, Any] | None = None, llama_cpp: str | Path | None = None,
+    on_step: Callable[[str], None] = lambda step: None, on_progress: OnAsking | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Merge, convert, quantise, measure and describe a student: what ``export.json`` holds. A stopped run goes on.
 
-    Parameters
-    ----------
-    student : folder of a LoRA adapter, or of a whole model.
-    target : folder to write to, whose name is the student's in Ollama; one with an export of another student is refused.
-    formats : GGUF files to write besides the merged safetensors.
-    role, examples : the gate, each form answers these test items once at temperature 0; without them it is not measured.
-    margin : how far score and validity may fall.
-    evaluation : figures for the model card, for example the report of notebook 53.
-    llama_cpp : see `gguf.llama_cpp_sources`.
-
-    Returns
-    -------
-    What ``export.json`` holds: ``student``, its ``base`` and ``folder`` as reports show them; ``files`` written and
-    ``gates`` (see `gate`) by form; ``parity`` of the tokenizers; whether a ``template`` for Ollama is known; its name in
-    ``ollama``; ``specs``, the student as a provider by form; what was ``not_measured``, with why; and ``passed``,
-    whether every form keeps up and the tokenizer came through: None where that can't be told or was not measured.
-
-    Raises
-    ------
-    InvalidInput : no such student or format, the target holds something else, or llama.cpp does not know the model.
-    MissingDependency : a package that an export needs is not installed.
-    """
+    Each form answers the test items of `role` once at temperature 0 (`gate`); score and validity may fall by `margin`.
+    `target`'s name is the student's in Ollama; `evaluation` are figures for the model card."""
     source, folder = resolve(student), resolve(target)
     _check(source, folder, formats)
-    if "q4_k_m" in formats and find_spec("llama_cpp") is None:
-        raise MissingDependency("llama-cpp-python", "Format q4_k_m", "pip install llama-cpp-python")
     name, merged, missing = folder.name, folder / "merged", dict[str, str]()
     on_step("merge")
     loaded = _merge(source, merged)
-    specs = {"student": f"local:{source}", "merged": f"local:{findable(merged)}"}
     size = sum(file.stat().st_size for file in merged.rglob("*"))
     files = [{"form": "merged", "path": shown(merged), "bytes": size, "note": None}]
+    specs = {"student": f"local:{source}", "merged": f"local:{findable(merged)}"}
     paths = {kind: folder / f"{name}-{kind}.gguf" for kind in formats}
     _write_gguf(merged, paths, llama_cpp, on_step)
     for kind, path in paths.items():
-        note = ", ".join(f"{name} {share:.0%}" for name, share in weight_formats(path).items())
+        note = ", ".join(f"{form} {share:.0%}" for form, share in gguf.weight_formats(path).items())
         files.append({"form": kind, "path": shown(path), "bytes": path.stat().st_size, "note": note})
         specs[kind] = f"local:{findable(path)}"
-    form, template, parity = ollama_template(loaded.tokenizer), loaded.tokenizer.get_chat_template(), None
+    form, parity = gguf.ollama_template(loaded.tokenizer), None
     if paths:
         on_step("tokenizer")
         try:
-            parity = tokenizer_parity(
-                loaded.tokenizer, path, [t for e in examples for t in (e.system, e.question, e.answer) if t]
-            )
-        except InvalidInput as error:
+            own = [text for e in examples for text in (e.system, e.question, e.answer) if text]
+            parity = gguf.tokenizer_parity(loaded.tokenizer, path, own)
+        except MissingDependency as error:
             missing["parity"] = str(error)
-        shared = {example.system for example in examples}
-        if len(shared) > 1:
+        if len(systems := {example.system for example in examples}) > 1:
             missing["system"] = "the examples have several instructions: the Modelfile has none"
         stop = list(dict.fromkeys(loaded.tokenizer.convert_ids_to_tokens(list(loaded.eos_ids))))
-        told = modelfile(
-            path.name, template=form, stop=stop, system=shared.pop() if len(shared) == 1 else "",
+        told = gguf.modelfile(
+            path.name, template=form, stop=stop, system=systems.pop() if len(systems) == 1 else "",
             context_tokens=min(loaded.context_tokens, 8192),
         )  # fmt: skip
         write_atomically(folder / "Modelfile", told)
-        if reason := ollama_create(name, folder / "Modelfile"):
+        if reason := gguf.ollama_create(name, folder / "Modelfile"):
             missing["ollama"] = reason
         else:
             specs["ollama"] = f"ollama:{name}"
     else:
         missing["parity"] = "no GGUF file was asked for"
-    del loaded
-
     gates: list[dict[str, Any]] = []
     if role is None or not examples:
         missing["gate"] = "no role and test items were given"
     else:
-        gates = _gates(specs, folder, role, examples, max_tokens, margin, missing, on_step, on_progress)
+        on_step("scores")
+        forms = [Arm(form, f"score of {form}", spec) for form, spec in specs.items()]
+        how = Sampling(1, 0.0, max_tokens, batch=8)
+        answers, _ = asked(forms, examples, role, _opened, folder / "answers", how, on_progress, missing)
+        gates = [gate(f, _asked_by(specs[f]), a, answers["student"], margin=margin) for f, a in answers.items()]
     report: dict[str, Any] = {
-        "student": shown(source),
-        "base": _base_of(str(source)),
-        "folder": shown(folder),
-        "files": files,
-        "gates": gates,
-        "margin": margin,
-        "parity": parity,
-        "template": form is not None,
-        "ollama": name if "ollama" in specs else None,
-        "specs": {form: spec for form, spec in specs.items() if form != "student"},
-        "not_measured": missing,
-    }
+        "student": shown(source), "base": _base_of(str(source)), "folder": shown(folder), "files": files, "gates": gates,
+        "margin": margin, "parity": parity, "template": form is not None, "ollama": name if "ollama" in specs else None,
+        "specs": {form: spec for form, spec in specs.items() if form != "student"}, "not_measured": missing,
+    }  # fmt: skip
     report["passed"] = passed(report)
     head = (
         "# The student as a model for other notebooks and params files: copy one line into `models` of\n"
@@ -157,7 +111,7 @@ def export_student(
     write_atomically(folder / "model.yaml", head + dump_yaml({"name": name, "models": report["specs"]}))
     places: dict[What, Path] = {"gguf": folder, "merged": merged}
     if adapter_base(str(source)):
-        places["adapter"] = _copied(source, folder / "adapter", template)
+        places["adapter"] = _copied(source, folder / "adapter", loaded.tokenizer.get_chat_template())
     for what, place in places.items():
         write_atomically(place / "README.md", model_card(report, source, evaluation, what=what))
     return report
@@ -172,39 +126,22 @@ def passed(report: Mapping[str, Any]) -> bool | None:
     return True if measured and all(each["passed"] for each in gates) else None
 
 
-def gate(
-    form: str, asked_by: str, answers: Answers, student: Answers | None, *, margin: float = MARGIN
-) -> dict[str, Any]:
-    """What the answers of one form show against the `student`'s own to the same items; None is the student itself.
-
-    ``passed`` says whether score and validity keep up within the margin beyond doubt, None where so few items can't tell;
-    ``said`` the same in words, with how many items it would need.
-    """
+def gate(form: str, asked_by: str, answers: Answers, student: Answers, *, margin: float = MARGIN) -> dict[str, Any]:
+    """What the answers of one form show against the `student`'s own to the same items; for the student itself, nothing.
+    It ``passed`` where score and validity keep up within the margin beyond doubt; None where so few items can't tell."""
     row: dict[str, Any] = {
-        "form": form,
-        "asked_by": asked_by,
-        "score": answers.score.to_dict(),
-        "valid": answers.validity.estimate,
-        "unanswered": answers.unanswered,
-        "difference": None,
-        "valid_difference": None,
-        "passed": True,
-        "said": "",
-    }
-    if student is None:
+        "form": form, "asked_by": asked_by, "score": answers.score.to_dict(), "valid": answers.validity.estimate,
+        "unanswered": answers.unanswered, "difference": None, "valid_difference": None, "passed": True, "said": "",
+    }  # fmt: skip
+    if answers is student:
         return row
-    found = {
-        "score": answers.against(student, margin=margin),
-        "validity": answers.against(student, "valid", margin=margin),
-    }
-    row |= {
-        "difference": found["score"].difference.to_dict(),
-        "valid_difference": found["validity"].difference.to_dict(),
-    }
+    score, valid = (answers.against(student, column, margin=margin) for column in ("total", "valid"))
+    row |= {"difference": score.difference.to_dict(), "valid_difference": valid.difference.to_dict()}
+    found = {"score": score, "validity": valid}
     if lost := [name for name, each in found.items() if each.keeps_up is False]:
         return row | {"passed": False, "said": f"fails: {' and '.join(lost)} lower by more than {margin:g}"}
     if needed := [each.needed(to_keep_up=True) for each in found.values() if each.keeps_up is None]:
-        enough = 10 * math.ceil(max(needed) * len(set(answers.frame["example"])) / found["score"].difference.n / 10)
+        enough = 10 * math.ceil(max(needed) * answers.frame["example"].nunique() / score.difference.n / 10)
         return row | {"passed": None, "said": f"{CANT_TELL}: needs about {enough:,} items"}
     return row | {"said": "passes"}
 
@@ -221,18 +158,8 @@ def said(report: Mapping[str, Any]) -> str:
 
 
 def push_student(report_folder: str | Path, repository: str, what: What = "merged", *, private: bool = True) -> str:
-    """Push an export to the hub, with its model card; returns the address.
-
-    Parameters
-    ----------
-    report_folder : the target of `export_student`.
-    what : the LoRA adapter, the merged safetensors, or the GGUF files with their Modelfile.
-
-    Raises
-    ------
-    InvalidInput : there is no export, or no adapter in it, or the hub refuses the token.
-    Unavailable : the hub can't be reached.
-    """
+    """Push an export to the hub, with its model card: the LoRA adapter, the merged safetensors, or the GGUF files with
+    their Modelfile. Returns the address."""
     folder = resolve(report_folder)
     if what not in get_args(What):
         raise InvalidInput(f"what must be one of {', '.join(get_args(What))}, got {what!r}.")
@@ -249,33 +176,31 @@ def push_student(report_folder: str | Path, repository: str, what: What = "merge
 def model_card(
     report: Mapping[str, Any], student: Path, evaluation: Mapping[str, Any] | None = None, *, what: What = "merged"
 ) -> str:
-    """The README of the student: where it comes from, what it scored in each form, and how it was taught.
+    """The README of the student: where it comes from, what it scored in each form, and how it was taught. `what` lies
+    beside it and is pushed with it, which decides by which library the hub says to load it."""
+    from huggingface_hub import ModelCardData
 
-    Parameters
-    ----------
-    what : what lies beside it and is pushed with it; decides by which library the hub says to load it.
-    """
-    base, name = report["base"], Path(report["folder"]).name
-    library = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[what]
-    header = {"library_name": library, "pipeline_tag": "text-generation", "tags": ["genesis-lab", "lora"]}
-    if base == BUNDLED or (_HUB_ID.fullmatch(base) and not resolve(base).exists()):
-        header["base_model"] = BUNDLED_HUB if base == BUNDLED else base
-    of = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else _cell(base)
-    info = student / "training_info.json"
+    base, name, info = report["base"], _cell(Path(report["folder"]).name), student / INFO
     trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
-    parts = [f"---\n{dump_yaml(header).rstrip()}\n---", f"# {_cell(name)}"]
-    parts.append(f"A student of {of} trained and exported with Genesis Lab.")
+    known = base == BUNDLED or (_HUB_ID.fullmatch(base) and not resolve(base).exists())
+    header = ModelCardData(
+        library_name={"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[what],
+        pipeline_tag="text-generation",
+        tags=["genesis-lab", "lora"],
+        base_model=(BUNDLED_HUB if base == BUNDLED else base) if known else None,
+    )
+    of = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else _cell(base)
+    parts = [f"---\n{header.to_yaml()}\n---", f"# {name}", f"A student of {of} trained and exported with Genesis Lab."]
     if limits := trained.get("limits"):
         parts.append(f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.")
-    parts += ["\n".join(_cell(note) for note in trained["notes"])] if trained.get("notes") else []
+    parts += [_cell(note) for note in trained.get("notes", ())]
     if report["gates"]:
-        rows = [
-            (
-                row["form"], row["asked_by"], Interval(**row["score"]), f"{row['valid']:.0%}",
-                f"{row['difference']['estimate']:+.3f}" if row["difference"] else "", row["said"],
+        rows = []
+        for row in report["gates"]:
+            less = f"{row['difference']['estimate']:+.3f}" if row["difference"] else ""
+            rows.append(
+                (row["form"], row["asked_by"], Interval(**row["score"]), f"{row['valid']:.0%}", less, row["said"])
             )
-            for row in report["gates"]
-        ]  # fmt: skip
         parts.append("Task score on the test items after export (95 % interval; difference to the student as trained):")
         parts.append(_table(("form", "run by", "score", "valid", "difference", "verdict"), rows))
     for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
@@ -297,21 +222,20 @@ def _cell(value: object) -> str:
 
 
 def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
-    wrong = [each for each in formats if each not in get_args(Quantisation)]
-    if wrong or len(set(formats)) < len(formats):
-        raise InvalidInput(
-            f"formats must be different ones of {', '.join(get_args(Quantisation))}, got {list(formats)}."
-        )
+    known = get_args(gguf.Quantisation)
+    if not set(formats) <= {*known} or len(set(formats)) < len(formats):
+        raise InvalidInput(f"formats must be different ones of {', '.join(known)}, got {list(formats)}.")
     if not any((source / file).is_file() for file in ("adapter_config.json", "config.json")):
         raise InvalidInput(f"{shown(source)} is no student: give the folder of a LoRA adapter or of a whole model.")
     if not any(source.glob("*.safetensors")):
         raise InvalidInput(f"{shown(source)} holds no weights: its training was not finished.")
-    mark = folder / ".student"
+    mark, digest = folder / ".student", weights_digest(str(source))
     if folder.exists() and any(folder.iterdir()) and not mark.is_file():
         raise InvalidInput(f"{shown(folder)} is a folder with other things in it: choose another name.")
-    digest = weights_digest(str(source))
     if mark.is_file() and mark.read_text(encoding="ascii") != digest:
         raise InvalidInput(f"{shown(folder)} holds the export of another student: choose another name or delete it.")
+    if "q4_k_m" in formats and find_spec("llama_cpp") is None:
+        raise MissingDependency("llama-cpp-python", "Format q4_k_m", "pip install llama-cpp-python")
     write_atomically(mark, digest)
 
 
@@ -345,7 +269,7 @@ def _base_of(source: str) -> str:
 def _copied(adapter: Path, target: Path, template: str) -> Path:
     """The adapter as it is pushed: its weights and facts and the chat template it was taught by, without checkpoints."""
     target.mkdir(exist_ok=True)
-    for pattern in ("adapter_*", "tokenizer*", "chat_template*", "special_tokens*", "training_info.json"):
+    for pattern in ("adapter_*", "tokenizer*", "special_tokens*", INFO):
         for file in adapter.glob(pattern):
             shutil.copy2(file, target)
     write_atomically(target / "chat_template.jinja", template)
@@ -358,59 +282,36 @@ def _copied(adapter: Path, target: Path, template: str) -> Path:
 
 
 def _write_gguf(
-    merged: Path, paths: Mapping[Quantisation, Path], llama_cpp: str | Path | None, on_step: Callable[[str], None]
+    merged: Path, paths: Mapping[gguf.Quantisation, Path], llama_cpp: str | Path | None, on_step: Callable[[str], None]
 ) -> None:
     """Write the files that are not there yet; one conversion serves all quantised ones."""
     missing = {kind: path for kind, path in paths.items() if not path.is_file()}
     if not missing:
         return
-    sources = llama_cpp_sources(llama_cpp)
+    sources = gguf.llama_cpp_sources(llama_cpp)
     alone = find_spec("llama_cpp") is None  # then the converter itself writes q8_0
-    for kind in [kind for kind in missing if kind == "f16" or alone]:
-        on_step(kind)
-        convert(merged, missing.pop(kind), sources=sources, outtype=kind)
-    if missing:
-        with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
-            whole = Path(scratch) / "whole.gguf"
-            on_step("convert")
-            convert(merged, whole, sources=sources, outtype="auto")
-            for kind, path in missing.items():
-                on_step(kind)
-                quantise(whole, path, kind)
+    with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
+        whole = Path(scratch) / "whole.gguf"
+        for kind, path in missing.items():
+            on_step(kind)
+            if kind == "f16" or alone:
+                gguf.convert(merged, path, sources=sources, outtype=kind)
+                continue
+            if not whole.is_file():
+                gguf.convert(merged, whole, sources=sources, outtype="auto")
+            gguf.quantise(whole, path, kind)
 
 
-def _gates(
-    specs: Mapping[str, str],
-    folder: Path,
-    role: Role,
-    examples: Sequence[Example],
-    max_tokens: int,
-    margin: float,
-    missing: dict[str, str],
-    on_step: Callable[[str], None],
-    on_progress: OnAsking | None,
-) -> list[dict[str, Any]]:
-    """The gate of each form; `missing` gets why a GGUF file that transformers does not read back has none."""
-    gates: list[dict[str, Any]] = []
-    trained: Answers | None = None
-    for form, spec in specs.items():
-        on_step(f"score of {form}")
-        unpacked = spec.endswith(".gguf")
-        asked_by = "transformers, weights unpacked from the GGUF file" if unpacked else spec.partition(":")[0]
-        provider = parse_spec(spec).open()
-        sampling = Sampling(1, 0.0, max_tokens, -(-provider.capabilities.concurrency // 2))
+def _opened(spec: str) -> Any:
+    """A form to be asked; `Unavailable` where transformers does not read a GGUF file back."""
+    provider: Any = parse_spec(spec).open()
+    if spec.endswith(".gguf"):
         try:
-            answers = ask(
-                provider.complete, examples, role=role, model=identity(spec), sampling=sampling,
-                folder=folder / "answers" / form, on_progress=shifted(on_progress, len(gates), len(specs)),
-            )  # fmt: skip
+            provider.load()
         except InvalidInput as error:
-            if not unpacked:
-                raise
-            missing[f"score of {form}"] = str(error)
-        else:
-            gates.append(gate(form, asked_by, answers, trained, margin=margin))
-            trained = trained or answers
-        finally:
-            provider.close()
-    return gates
+            raise Unavailable(str(error)) from None
+    return SimpleNamespace(provider=provider, call=provider.complete, close=provider.close)
+
+
+def _asked_by(spec: str) -> str:
+    return "transformers, weights unpacked from the GGUF file" if spec.endswith(".gguf") else spec.partition(":")[0]

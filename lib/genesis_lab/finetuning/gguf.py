@@ -19,12 +19,10 @@ from typing import Any, Literal
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, placed, resolve, shown
 from genesis_lab.providers.chat_templates import chat_text
-from genesis_lab.providers.local_models import unpacked
 from genesis_lab.settings import get_settings, project_root
 from genesis_lab.yamls import read_yaml
 
 Quantisation = Literal["f16", "q8_0", "q4_k_m"]
-
 CONVERTER = "llama-cpp-python==0.3.36"
 """The release whose source package llama.cpp's converter is taken from; newer ones are tried before they stand here."""
 _CONVERTER_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
@@ -38,24 +36,13 @@ options = llama_cpp.llama_model_quantize_default_params()
 options.ftype = int(sys.argv[3])
 sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(options)))
 """
+_KNOWN = Path(__file__).parent / "ollama.yaml"
 
 
 def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
-    """The folder with llama.cpp's converter.
-
-    Parameters
-    ----------
-    checkout : a clone of llama.cpp; None takes ``GENESIS_LLAMA_CPP_DIR``, else the converter that travels in the
-        source package of llama-cpp-python, one release of it, fetched once into ``outputs/cache/llama.cpp``.
-
-    Raises
-    ------
-    InvalidInput : the checkout holds no converter.
-    Unavailable : the source package can't be fetched.
-    GenesisError : what was fetched is not that release by its SHA-256; nothing of it was run.
-    """
-    given = checkout or get_settings().llama_cpp_dir
-    if given:
+    """The folder with llama.cpp's converter: a checkout of llama.cpp (None: ``GENESIS_LLAMA_CPP_DIR``), else the one that
+    travels in the source package of llama-cpp-python, one release of it, fetched once and known by its SHA-256."""
+    if given := checkout or get_settings().llama_cpp_dir:
         folder = resolve(given)
         if not (folder / _CONVERTER).is_file():
             raise InvalidInput(f"{shown(folder)} holds no {_CONVERTER}: give the folder of a llama.cpp checkout.")
@@ -67,37 +54,24 @@ def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
 
 
 def convert(model: Path, target: Path, *, sources: Path, outtype: str) -> None:
-    """Write the safetensors folder `model` as the GGUF file `target`.
-
-    Raises
-    ------
-    MissingDependency : sentencepiece is not installed, which llama.cpp's converter needs.
-    InvalidInput : llama.cpp does not know this architecture or tokenizer.
-    """
-    for package in ("sentencepiece", "torch", "transformers"):
-        if find_spec(package) is None:
-            raise MissingDependency(package, "llama.cpp's converter", f"pip install {package}")
+    """Write the safetensors folder `model` as a GGUF file; `InvalidInput` where llama.cpp does not know such a model."""
+    if find_spec("sentencepiece") is None:
+        raise MissingDependency("sentencepiece", "llama.cpp's converter", "pip install sentencepiece")
     with placed(target) as temporary:
-        _run(
-            [str(sources / _CONVERTER), str(model), "--outfile", str(temporary), "--outtype", outtype],
-            f"llama.cpp can't convert {shown(model)}",
-        )
+        command = [str(sources / _CONVERTER), str(model), "--outfile", str(temporary), "--outtype", outtype]
+        _run(command, f"llama.cpp can't convert {shown(model)}")
 
 
 def quantise(source: Path, target: Path, kind: Quantisation) -> None:
     """Write the GGUF file `source` with fewer bits, by the library in llama-cpp-python."""
     with placed(target) as temporary:
-        _run(
-            ["-c", _QUANTISE, str(source), str(temporary), str(_FILE_TYPES[kind])],
-            f"llama.cpp can't quantise {shown(source)} to {kind}",
-        )
+        command = ["-c", _QUANTISE, str(source), str(temporary), str(_FILE_TYPES[kind])]
+        _run(command, f"llama.cpp can't quantise {shown(source)} to {kind}")
 
 
 def weight_formats(gguf: Path) -> dict[str, float]:
-    """Share of the weights in each number format, largest first.
-
-    Q4_K needs rows of a multiple of 256 weights; where a small model's are not, llama.cpp takes Q5_0 and the like.
-    """
+    """Share of the weights in each number format, largest first: where a small model's rows are not a multiple of 256
+    weights, which Q4_K needs, llama.cpp takes Q5_0 and the like."""
     from gguf import GGUFReader
 
     counts: Counter[str] = Counter()
@@ -107,49 +81,28 @@ def weight_formats(gguf: Path) -> dict[str, float]:
 
 
 def tokenizer_parity(tokenizer: Any, gguf: Path, own: Iterable[str] = ()) -> dict[str, Any]:
-    """Whether the GGUF file's tokenizer gives the ids of `tokenizer` (Hugging Face) to `own` texts and 20 of many kinds.
+    """How many of `own` texts and 20 of many kinds become other tokens in llama.cpp, by the GGUF file, than by `tokenizer`."""
+    if find_spec("llama_cpp") is None:
+        raise MissingDependency("llama-cpp-python", "Comparing tokenizers", "pip install llama-cpp-python")
+    from llama_cpp import Llama
 
-    llama.cpp reads the file where its bindings are installed, else transformers does.
-
-    Returns
-    -------
-    ``n`` texts compared, ``differing_count`` and up to 20 of the ``differing``, and ``by``, what read the file.
-
-    Raises
-    ------
-    InvalidInput : transformers can't read it.
-    """
-    texts = list(dict.fromkeys([*own, *_known()["texts"]]))
-    if find_spec("llama_cpp"):
-        from llama_cpp import Llama
-
-        with redirect_stderr(StringIO()):  # it warns that a vocabulary has no context
-            vocabulary = Llama(str(gguf), vocab_only=True, verbose=False)
-        theirs = [vocabulary.tokenize(text.encode(), add_bos=False, special=True) for text in texts]
-        vocabulary.close()
-    else:
-        from transformers import AutoTokenizer
-
-        other = AutoTokenizer.from_pretrained(unpacked(gguf, gguf.stem))
-        theirs = [other(text, add_special_tokens=False)["input_ids"] for text in texts]
+    texts = list(dict.fromkeys([*own, *read_yaml(_KNOWN)["texts"]]))
+    with redirect_stderr(StringIO()):  # it warns that a vocabulary has no context
+        vocabulary = Llama(str(gguf), vocab_only=True, verbose=False)
+    theirs = [vocabulary.tokenize(text.encode(), add_bos=False, special=True) for text in texts]
+    vocabulary.close()
     ours = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     differing = [text for text, a, b in zip(texts, ours, theirs, strict=True) if a != b]
-    by = "llama.cpp" if find_spec("llama_cpp") else "transformers"
-    return {"n": len(texts), "differing_count": len(differing), "differing": differing[:20], "by": by}
+    return {"n": len(texts), "differing_count": len(differing), "differing": differing[:20], "by": "llama.cpp"}
 
 
 def ollama_template(tokenizer: Any) -> str | None:
-    """The template of ``ollama.yaml`` that writes five chats as `tokenizer`'s own does; None where none does.
-
-    A template that drops or refuses a system message gets its text at the head of the first question, and one with
-    today's date a fixed one, as in teaching (see `providers.chat_templates`).
-    """
+    """The template of ``ollama.yaml`` that writes five chats as `tokenizer`'s own (see `providers.chat_templates`) does;
+    None where none does."""
     from jinja2 import Environment
 
-    system, user, answer, again = (
-        {"role": role, "content": text}
-        for role, text in (("system", "Be brief."), ("user", "What?"), ("assistant", "That."), ("user", "And now?"))
-    )
+    said = (("system", "Be brief."), ("user", "What?"), ("assistant", "That."), ("user", "And now?"))
+    system, user, answer, again = ({"role": role, "content": text} for role, text in said)
     asked = [user, answer, again]
     chats = [[user], [system, user], asked, [system, *asked], [system, *asked, answer, user]]
     try:
@@ -158,7 +111,7 @@ def ollama_template(tokenizer: Any) -> str | None:
         return None
     if tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
         wanted = [text.removeprefix(tokenizer.bos_token) for text in wanted]  # llama.cpp adds it, as the tokenizer does
-    for form in _known()["templates"]:
+    for form in read_yaml(_KNOWN)["templates"]:
         found = re.match(form["default"], wanted[0], re.S) if "default" in form else None
         default = found[1] if found else ""
         render = Environment(keep_trailing_newline=True).from_string(form["jinja"]).render
@@ -170,18 +123,8 @@ def ollama_template(tokenizer: Any) -> str | None:
 def modelfile(
     gguf: str, *, template: str | None, stop: Sequence[str], system: str = "", context_tokens: int = 4096
 ) -> str:
-    """A Modelfile (https://docs.ollama.com/modelfile) for the file `gguf` beside it that asks as the student was taught.
-
-    Ollama's own temperature (0.8) and repetition penalty (1.1) are set to what the evaluation used: 0 and none.
-
-    Parameters
-    ----------
-    template : None leaves it to Ollama, which knows many by the GGUF file's own.
-
-    Raises
-    ------
-    InvalidInput : a text holds three double quotes, which the format can't carry.
-    """
+    """A Modelfile (https://docs.ollama.com/modelfile) for the file `gguf` beside it that asks as the student was taught, at
+    temperature 0 without repetition penalty, as in the evaluation. Without a template Ollama takes the one it knows."""
     texts = [("TEMPLATE", template), ("SYSTEM", system), *(("PARAMETER stop", each) for each in stop)]
     if any('"""' in (text or "") for _, text in texts):
         raise InvalidInput('A Modelfile can\'t hold a text with three double quotes (""") in it: leave them out.')
@@ -200,11 +143,6 @@ def ollama_create(name: str, file: Path) -> str | None:
     return f"ollama create failed: {said[-1][:200] if said else 'no reason given'}" if done.returncode else None
 
 
-def _known() -> dict[str, Any]:
-    found: dict[str, Any] = read_yaml(Path(__file__).parent / "ollama.yaml")
-    return found
-
-
 def _fetch(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # pip compares the digest before it runs anything of a package, which it does even to read its name.
@@ -221,31 +159,21 @@ def _fetch(target: Path) -> None:
         (package,) = Path(scratch).glob("*.tar.gz")
         with placed(target) as temporary, tarfile.open(package) as archive:
             for member in archive:
-                _, _, path = member.name.partition("/vendor/llama.cpp/")
-                if member.isfile() and path.startswith(_WANTED):
-                    member.name = path
+                member.name = member.name.partition("/vendor/llama.cpp/")[2]
+                if member.isfile() and member.name.startswith(_WANTED):
                     archive.extract(member, temporary, filter="data")
 
 
-def _run(arguments: Sequence[str], failed: str) -> str:
-    """Run Python with `arguments`; what it printed. Ctrl-C ends it too."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=project_root(),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
+def _run(arguments: Sequence[str], failed: str) -> None:
+    """Run Python with `arguments`. Ctrl-C ends it too."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, encoding="utf-8", errors="replace")
     said = done.stdout + done.stderr
+    if done.returncode and "DO NOT MATCH THE HASHES" in said:
+        raise GenesisError(
+            f"{failed}: what came has another SHA-256 than the release that is known, so nothing of it was run. Set "
+            "GENESIS_LLAMA_CPP_DIR to a checkout of llama.cpp that you trust."
+        )
     if done.returncode:
-        if "No space left" in said:
-            raise GenesisError(f"{failed}: the disk is full.")
-        if "DO NOT MATCH THE HASHES" in said:
-            raise GenesisError(
-                f"{failed}: what came has another SHA-256 than the release that is known, so nothing of it was run. Set "
-                "GENESIS_LLAMA_CPP_DIR to a checkout of llama.cpp that you trust."
-            )
         last = [line.strip() for line in said.splitlines() if line.strip()][-1:] or ["no reason given"]
         raise InvalidInput(f"{failed}: {last[0][:300]}")
-    return said
