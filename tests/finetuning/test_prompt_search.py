@@ -178,11 +178,6 @@ def test_where_the_teacher_is_no_help_templates_are_taken_and_it_is_said(tmp_pat
     assert any("template" in each["origin"] for each in report["candidates"])
 
 
-def test_the_models_own_good_answers_are_shown_too(tmp_path):
-    report = search(model(1.0, 1.0), tmp_path, own_answers=10, min_score=1.0)
-    assert "10 of 10 of the model's own answers score as much." in report["notes"]
-
-
 def test_where_dspy_is_missing_how_to_get_it_is_said_and_nothing_is_asked(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dspy", None)
     provider = model(0.2, 0.9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class PromptProgram:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe fields."""
-        return {"kind": "prompt_program", **asdict(self)}
+        return {"kind": "prompt_program", **TypeAdapter(PromptProgram).dump_python(self, mode="json")}
 
     def save(self, path: Path) -> None:
         """Write the program as JSON."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype
 
-Targets = Literal["attention", "all-linear"]
-Quantization = Literal["none", "nf4"]
+
+def _no_leap(rate: float) -> float:  # not a bound of the field: a form would make a slider of it, too coarse for 0.0002
+    if rate > 0.1:
+        raise ValueError(f"must be at most 0.1, got {rate:g}")
+    return rate
 
 
 class FinetuneConfig(BaseModel):
@@ -21,19 +24,21 @@ class FinetuneConfig(BaseModel):
     student: str = Field("student", description="name of the student: its folder under outputs/models")
     epochs: int = Field(3, ge=1, le=100, description="times the student sees every example")
     batch_size: int = Field(8, ge=1, le=4096, description="examples per step of the optimizer, however they are packed")
-    learning_rate: float = Field(2e-4, gt=0, description="highest step size; warm-up before, cosine after")
+    learning_rate: Annotated[float, AfterValidator(_no_leap)] = Field(
+        2e-4, gt=0, description="highest step size; warm-up before, cosine after"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the step size rises")
     rank: int = Field(8, ge=1, le=512, description="rank of the adapters: what they can hold")
     alpha: float = Field(32.0, gt=0, description="weight of the adapters: alpha ÷ rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs set to zero in training")
-    targets: Targets = Field(
+    targets: Literal["attention", "all-linear"] = Field(
         "attention", description="adapters on the layers of attention alone, or on every linear layer"
     )
     max_length: int = Field(2048, ge=16, description="longest example, tokens; longer ones are listed and left out")
     row_tokens: int = Field(2048, ge=16, description="tokens that go through the model at once; memory grows with it")
     dtype: Dtype = Field("auto", description="number format of the frozen base; the adapters are always float32")
     device: Device = Field("auto", description="where it runs; auto takes a GPU when there is one")
-    quantization: Quantization = Field("none", description="nf4 holds the base in 4 bits; needs a CUDA GPU")
+    quantization: Literal["none", "nf4"] = Field("none", description="nf4 holds the base in 4 bits; needs a CUDA GPU")
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more time")
     compile: bool = Field(False, description="compile each block; pays in long runs on a GPU")
     examine: int = Field(16, ge=0, le=500, description="validation examples answered and scored after every epoch")
@@ -51,20 +56,10 @@ class FinetuneConfig(BaseModel):
             raise ValueError(f"row_tokens ({self.row_tokens:,}) must be at least max_length ({self.max_length:,})")
         return self
 
-    @field_validator(
-        "learning_rate"
-    )  # not a bound of the field: a form would make a slider of it, too coarse for 0.0002
-    @classmethod
-    def _no_leap(cls, rate: float) -> float:
-        if rate > 0.1:
-            raise ValueError(f"must be at most 0.1, got {rate:g}")
-        return rate
-
     @property
     def limits(self) -> dict[str, int]:
         """What makes this a smoke run; empty for a real one."""
-        given = {name: getattr(self, name) for name in ("train_limit", "val_limit", "max_steps")}
-        return {name: value for name, value in given.items() if value is not None}
+        return self.model_dump(include={"train_limit", "val_limit", "max_steps"}, exclude_none=True)
 
     @property
     def shaping(self) -> dict[str, object]:

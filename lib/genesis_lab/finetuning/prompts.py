@@ -1,12 +1,6 @@
-"""How far does prompting alone go? Instructions and demonstrations raced on the same questions, chosen on validation only.
-
-Candidates race by successive halving (Jamieson and Talwalkar 2016): all answer a few questions, the better half answers
-twice as many, and so on; or dspy's MIPROv2 (Opsahl-Ong et al. 2024) finds the one candidate. The task's own prompt runs
-along to the end and is kept unless another is proven better on all validation questions, by a test that is corrected
-for all that were tried: the same questions chose who came so far, so each of them had its chance. Test questions are
-asked once, after that. How often a prompt is replaced where none is better, and how often a better one is found:
-``benchmarks/prompt_race.py``.
-"""
+"""How far does prompting alone go? Instructions and demonstrations race by successive halving (Jamieson and Talwalkar
+2016), or dspy's MIPROv2 finds the one candidate. The task's own prompt stays unless another is proven better on all
+validation questions, corrected for all that were tried; test is asked once, after that. ``benchmarks/prompt_race.py``."""
 
 from __future__ import annotations
 
@@ -15,11 +9,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +24,7 @@ from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.files import named, shown, write_atomically
 from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptProgram, Sampling, ask
 from genesis_lab.finetuning.mipro import optimised
+from genesis_lab.finetuning.tasks import TEXTS
 from genesis_lab.providers.asking import Asking, Call
 from genesis_lab.providers.base import Request, request_key, total_cost
 from genesis_lab.stats import Paired
@@ -52,28 +47,18 @@ class SearchConfig(BaseModel):
     instructions: int = Field(4, ge=1, le=50, description="instructions to try, the task's own among them")
     demonstrations: int = Field(4, ge=0, le=64, description="most solved examples shown before a question")
     demonstration_sets: int = Field(3, ge=0, le=50, description="different sets of solved examples to try")
-    own_answers: int = Field(
-        0, ge=0, le=1000, description="training questions the model itself answers for more of them"
-    )
     min_score: float = Field(0.8, ge=0, le=1, description="an answer must score so much to be shown as solved")
     candidates: int = Field(12, ge=2, le=500, description="most prompts in the race; pairs of the two above")
-    first_rung: int = Field(
-        8, ge=2, le=10_000, description="validation questions of the first round; doubled every round"
-    )
+    first_rung: int = Field(8, ge=2, le=10_000, description="questions of the first round; doubled every round")
     validation_items: int = Field(64, ge=4, le=100_000, description="validation questions of the last round")
     test_items: int = Field(100, ge=4, le=100_000, description="test questions, asked once at the end")
-    grammar: bool = Field(
-        False, description="hold answers to the task's form; the provider must be able to (local can)"
-    )
+    grammar: bool = Field(False, description="hold answers to the task's form; the provider must be able to")
     max_tokens: int = Field(512, ge=1, le=16_384, description="longest answer, tokens")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same candidates and questions")
-    replace: bool = Field(
-        False, description="search anew in place of a search of that name; this is another look at test"
-    )
+    replace: bool = Field(False, description="search anew in place of that search: this is another look at test")
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A prompt in the race; `origin` says where instruction and demonstrations come from."""
 
     name: str
@@ -82,43 +67,14 @@ class Candidate:
 
 
 def search_prompt(
-    call: Call,
-    examples: Mapping[str, Sequence[Example]],
-    config: SearchConfig,
-    *,
-    role: Role,
-    model: str,
-    proposer: Call | None = None,
-    proposed_by: str = "",
-    concurrency: int = 8,
-    folder: Path | None = None,
+    call: Call, examples: Mapping[str, Sequence[Example]], config: SearchConfig, *, role: Role, model: str,
+    proposer: Call | None = None, proposed_by: str = "", concurrency: int = 8, folder: Path | None = None,
     on_progress: OnAsking | None = None,
-) -> dict[str, Any]:
-    """Search, or go on with a search that was stopped, or read one that is finished.
+) -> dict[str, Any]:  # fmt: skip
+    """Search, or go on with a search that was stopped, or read one that is finished: what ``search.json`` holds.
 
-    Parameters
-    ----------
-    call : asks the model whose prompt it is; `model` names it as precisely as is known (`providers.identity`).
-    examples : by split; ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once.
-    proposer : asks a teacher for instructions; None takes those in ``prompts.yaml`` (MIPROv2: asks the model itself).
-    proposed_by : what that teacher is, like `model`.
-    folder : where everything is kept; None is the one that ``config.prompt`` names, see `files.named`.
-
-    Returns
-    -------
-    What ``search.json`` holds: ``candidates`` and ``rungs`` of the race; its ``winner``; ``chosen``, the best of the
-    last round among those proven better than ``default``, or ``default``; each prompt of the last round ``compared``
-    with ``default`` over all validation questions (p times the number of prompts tried, Bonferroni); on ``test`` the
-    scores of ``default`` and of the chosen prompt, and their difference; ``calls`` to the model and ``proposer_calls``
-    to a teacher, tokens, ``busy_s`` and ``cost_usd`` (None where a price is not known) over all sessions; and
-    ``looks``, how often these test questions have been asked under this name.
-
-    Raises
-    ------
-    InvalidInput : a split is missing or too small, the task has no grammar, or the folder holds another search.
-    MissingDependency : dspy is not installed, and it is to optimise.
-    ProviderError : the model can't be asked.
-    """
+    ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once (``looks`` counts how often). `proposer`
+    asks the teacher `proposed_by` for instructions; None takes those in ``prompts.yaml`` (MIPROv2: the model's own)."""
     folder = folder or named("prompts", config.prompt)
     train = list(examples.get("train", ()))
     validation, test = (
@@ -128,9 +84,9 @@ def search_prompt(
             (list(examples.get("test", ())), config.test_items),
         )
     )
-    _check(train, validation, test, config)
+    _check({"train": train, "validation": validation, "test": test}, config)
     settings = request_key(
-        "3", model, role.name, config.model_dump(exclude={"prompt", "replace"}),
+        "4", model, role.name, config.model_dump(exclude={"prompt", "replace"}),
         [(e.id, e.system, e.question, e.answer) for e in (*train, *validation, *test)],
         proposed_by or proposer is not None,
     )  # fmt: skip
@@ -145,14 +101,13 @@ def search_prompt(
     standing: list[Asking] = []
 
     def answers_to(program: PromptProgram, items: Sequence[Example]) -> Answers:
-        keys = {item.id: (program.system(item), program.messages(item)) for item in items}
-        done = len(asked) - sum((id, told) in asked for id, told in keys.items())
+        keys = {item.id: (item.id, program.system(item), program.messages(item)) for item in items}
+        done = len(asked.keys() - keys.values())
 
         def tell(this: Asking) -> None:
             left = total - done - this.done
-            standing[:] = [
-                replace(this, done=done + this.done, total=total, eta_s=left / this.rate if this.rate else None)
-            ]
+            eta_s = left / this.rate if this.rate else None
+            standing[:] = [replace(this, done=done + this.done, total=total, eta_s=eta_s)]
             if on_progress:
                 on_progress(standing[0])
 
@@ -160,39 +115,38 @@ def search_prompt(
             call, items, role=role, model=model, sampling=sampling, constrained=config.grammar, program=program,
             folder=kept, on_progress=tell,
         )  # fmt: skip
-        asked.update(((row["example"], keys[row["example"]]), row) for row in found.frame.to_dict("records"))
+        asked.update((keys[row["example"]], row) for row in found.frame.to_dict("records"))
         busy[request_key(program.to_dict())] = found.busy_s
         return found
 
     default = Candidate("default", PromptProgram(), "the task's own prompt")
-    mipro, proposer_calls = None, 0
+    mipro: dict[str, Any] = {"rows": [], "proposer_calls": 0, "busy_s": 0.0}
+    race, first_rung = [default], config.first_rung
     if config.optimizer == "miprov2":
         mipro = optimised(
-            call, proposer, train, validation, role=role, model=model, proposed_by=proposed_by, calls=config.calls,
-            demonstrations=config.demonstrations, max_tokens=config.max_tokens, concurrency=concurrency,
-            seed=config.seed, folder=kept, notes=notes,
+            call, proposer, train, validation, config=config, role=role, model=model, proposed_by=proposed_by,
+            concurrency=concurrency, folder=kept, notes=notes,
         )  # fmt: skip
-        proposer_calls = mipro["proposer_calls"]
-        race = [default]
+        first_rung = len(validation)
         if program := mipro["program"]:
-            solved = f"{len(program.demonstrations)} demonstrations"
-            race.append(Candidate("miprov2", program, f"instruction: dspy's MIPROv2; {solved}"))
+            origin = f"instruction: dspy's MIPROv2; {len(program.demonstrations)} demonstrations"
+            race.append(Candidate("miprov2", program, origin))
     else:
-        found, proposer_calls = _instructions(proposer, train, config, folder / f"proposals-{settings[:8]}.json", notes)
-        race = _candidates(found, _solved(role, train, config, notes, answers_to), config, default)
-    rungs, compared = race_prompts(
-        {each.name: partial(answers_to, each.program) for each in race}, validation,
-        first_rung=len(validation) if mipro else config.first_rung, notes=notes,
-    )  # fmt: skip
-    by_name = {each.name: each for each in race}
-    chosen = by_name[proven_best(compared) or "default"]
+        good = [e for e in train if role.score(e.answer, e).total >= config.min_score]
+        notes.append(f"{len(good)} of {len(train)} training answers score {config.min_score:g} or more.")
+        told = _instructions(proposer, train, config, folder / f"proposals-{settings[:8]}.json", notes)
+        mipro["proposer_calls"] = int(proposer is not None and config.instructions > 1)
+        race += _candidates(told, [Demonstration(e.question, e.answer, e.language) for e in good], config)
+    prompts = {each.name: partial(answers_to, each.program) for each in race}
+    rungs, compared = race_prompts(prompts, validation, first_rung=first_rung, notes=notes)
+    chosen = next(each for each in race if each.name == (proven_best(compared) or "default"))
     looked = {each.name: answers_to(each.program, test) for each in (default, chosen)}
     if on_progress and standing:  # nothing more is asked, though a longer race was planned for
         on_progress(replace(standing[0], total=standing[0].done, eta_s=None))
     result = {name: answers.score.to_dict() for name, answers in looked.items()}
     if chosen is not default:
         result["difference"] = looked[chosen.name].against(looked["default"]).difference.to_dict()
-    rows = [*asked.values(), *(mipro["rows"] if mipro else ())]
+    rows = [*asked.values(), *mipro["rows"]]
     spent = {
         name: total_cost(None if row[name] != row[name] else row[name] for row in rows)
         for name in ("cost_usd", "prompt_tokens", "completion_tokens")
@@ -200,13 +154,11 @@ def search_prompt(
     spent |= {name: int(tokens) for name, tokens in spent.items() if tokens is not None and name != "cost_usd"}
     report = {
         "model": model, "task": role.name, "config": config.model_dump(),
-        "candidates": [
-            {"name": each.name, "origin": each.origin, "program": each.program.to_dict()} for each in race
-        ],
+        "candidates": [each._asdict() | {"program": each.program.to_dict()} for each in race],
         "rungs": rungs, "winner": rungs[-1]["kept"][0], "chosen": chosen.name,
         "compared": {name: asdict(each) | {"verdict": each.verdict} for name, each in compared.items()},
-        "test": result, "calls": len(rows), "proposer_calls": proposer_calls, **spent,
-        "busy_s": sum(busy.values()) + (mipro["busy_s"] if mipro else 0.0), "looks": looks + 1, "settings": settings,
+        "test": result, "calls": len(rows), "proposer_calls": mipro["proposer_calls"], **spent,
+        "busy_s": sum(busy.values()) + mipro["busy_s"], "looks": looks + 1, "settings": settings,
         "notes": notes, "folder": shown(folder),
     }  # fmt: skip
     write_atomically(folder / SEARCH, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
@@ -215,25 +167,13 @@ def search_prompt(
 
 
 def race_prompts(
-    prompts: Mapping[str, Callable[[Sequence[Example]], Answers]],
-    items: Sequence[Example],
-    *,
-    first_rung: int = 8,
+    prompts: Mapping[str, Callable[[Sequence[Example]], Answers]], items: Sequence[Example], *, first_rung: int = 8,
     notes: list[str] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, Paired]]:
-    """The rounds, and each finalist less ``default``.
+) -> tuple[list[dict[str, Any]], dict[str, Paired]]:  # fmt: skip
+    """The rounds, and each finalist less ``default``, the first of `prompts`, with p times the number that were tried.
 
-    Parameters
-    ----------
-    prompts : by name, what asks with it; the first is ``default``, the task's own.
-    items : the questions, asked in this order.
-    notes : gets a sentence about a prompt with which the model refuses every question: it is out.
-
-    Returns
-    -------
-    A row per round: so many ``items``, the ``scores`` and ``differences`` (to the task's own, on what both answered) of
-    all still in the race, and who was ``kept``: the first of the last round has won. And the finalists' comparisons.
-    """
+    A round has so many ``items``, the ``scores`` and ``differences`` of all still in the race, and who was ``kept``: the
+    first of the last round has won. A prompt with which the model refuses every question is out, as `notes` say."""
     names, n = list(prompts), first_rung
     default, alive, rungs = names[0], names, list[dict[str, Any]]()
     while True:
@@ -271,7 +211,7 @@ def planned_calls(config: SearchConfig, candidates: int | None = None) -> int:
     """Most questions that a search puts to the model, before anything runs."""
     if config.optimizer == "miprov2":
         return config.calls + 2 * (config.validation_items + config.test_items)
-    asked, alive, n, before = config.own_answers, candidates or config.candidates, config.first_rung, 0
+    asked, alive, n, before = 0, candidates or config.candidates, config.first_rung, 0
     while True:
         n = min(n, config.validation_items)
         asked += (alive + (before > 0)) * (n - before)
@@ -281,21 +221,17 @@ def planned_calls(config: SearchConfig, candidates: int | None = None) -> int:
         n = config.validation_items if alive == 1 else n * 2
 
 
-def _check(train: list[Example], validation: list[Example], test: list[Example], config: SearchConfig) -> None:
-    found = {"train": (train, 1), "validation": (validation, 4), "test": (test, 4)}
-    for name, (split, least) in found.items():
-        if len(split) < least:
+def _check(splits: Mapping[str, list[Example]], config: SearchConfig) -> None:
+    for name, split in splits.items():
+        if len(split) < (least := 1 if name == "train" else 4):
             raise InvalidInput(f"Split {name} has {len(split)} examples, a prompt search needs at least {least}.")
-    groups = {name: {example.group for example in split} for name, (split, _) in found.items()}
-    for a, b in combinations(groups, 2):
-        if both := groups[a] & groups[b]:
+    for a, b in combinations(splits, 2):
+        if both := {example.group for example in splits[a]} & {example.group for example in splits[b]}:
             raise InvalidInput(
                 f"{len(both)} groups stand in both {a} and {b} ({min(both)}, …): split the dataset by group first."
             )
-    if config.first_rung > len(validation):
-        raise InvalidInput(
-            f"first_rung must be at most the {len(validation)} validation questions, got {config.first_rung}."
-        )
+    if config.first_rung > (most := len(splits["validation"])):
+        raise InvalidInput(f"first_rung must be at most the {most} validation questions, got {config.first_rung}.")
 
 
 def _finished(folder: Path, settings: str, config: SearchConfig) -> tuple[dict[str, Any] | None, int]:
@@ -310,48 +246,20 @@ def _finished(folder: Path, settings: str, config: SearchConfig) -> tuple[dict[s
     return found, found["looks"]
 
 
-def _solved(
-    role: Role,
-    train: Sequence[Example],
-    config: SearchConfig,
-    notes: list[str],
-    answers_to: Callable[[PromptProgram, Sequence[Example]], Answers],
-) -> list[Demonstration]:
-    """Solved questions that score at least `min_score`: the teacher's, and the model's own where they are asked for."""
-    if not config.demonstrations:
-        return []
-    good = [e for e in train if role.score(e.answer, e).total >= config.min_score]
-    pool = [Demonstration(e.question, e.answer, e.language) for e in good]
-    notes.append(f"{len(good)} of {len(train)} training answers score {config.min_score:g} or more.")
-    if tried := list(train)[: config.own_answers]:
-        told = answers_to(PromptProgram(), tried).frame.set_index("example")
-        told = told[told["total"] >= config.min_score]
-        own = [Demonstration(e.question, told.loc[e.id, "text"], e.language) for e in tried if e.id in told.index]
-        notes.append(f"{len(own)} of {len(tried)} of the model's own answers score as much.")
-        pool += [each for each in own if each not in pool]
-    return pool
-
-
 def _candidates(
-    found: Sequence[tuple[Mapping[str, str], str]],
-    pool: Sequence[Demonstration],
-    config: SearchConfig,
-    default: Candidate,
+    found: Sequence[tuple[Mapping[str, str], str]], pool: Sequence[Demonstration], config: SearchConfig
 ) -> list[Candidate]:
-    """The task's own prompt, then pairs of an instruction and a set of demonstrations, each of both in turn."""
-    sets = [
-        _draw(pool, config.demonstrations, np.random.default_rng([config.seed, i]))
-        for i in range(config.demonstration_sets if pool else 0)
-    ]
-    drawn = [(), *sets]
+    """Pairs of an instruction and a set of demonstrations, each of both in turn; the first of both is the task's own."""
+    sets = config.demonstration_sets if pool and config.demonstrations else 0
+    rngs = (np.random.default_rng([config.seed, i]) for i in range(sets))
+    drawn = [(), *(_draw(pool, config.demonstrations, rng) for rng in rngs)]
     pairs = sorted(((i, j) for i in range(len(found)) for j in range(len(drawn))), key=lambda pair: (sum(pair), pair))
-    race = [default]
+    race: list[Candidate] = []
     for i, j in pairs[1:]:
-        own, origin = found[i]
-        program = PromptProgram(translations=own, demonstrations=drawn[j])
-        if len(race) < config.candidates and program not in [each.program for each in race]:
-            solved = f"{len(drawn[j])} demonstrations" if j else "no demonstrations"
-            race.append(Candidate(f"i{i}d{j}", program, f"instruction: {origin}; {solved}"))
+        program = PromptProgram(translations=found[i][0], demonstrations=drawn[j])
+        if len(race) + 1 < config.candidates and program not in [PromptProgram(), *(each.program for each in race)]:
+            origin = f"instruction: {found[i][1]}; {len(drawn[j]) or 'no'} demonstrations"
+            race.append(Candidate(f"i{i}d{j}", program, origin))
     return race
 
 
@@ -370,66 +278,53 @@ def _draw(pool: Sequence[Demonstration], n: int, rng: np.random.Generator) -> tu
 
 def _instructions(
     proposer: Call | None, train: Sequence[Example], config: SearchConfig, kept: Path, notes: list[str]
-) -> tuple[list[tuple[Mapping[str, str], str]], int]:
-    """Instructions by language with where they come from, the task's own (empty) first; and the calls to the proposer.
-
-    A teacher proposes once, and its proposals stay in the file `kept`; what is missing are templates.
-    """
+) -> list[tuple[Mapping[str, str], str]]:
+    """Instructions by language with where they come from, the task's own (empty) first. A teacher proposes once, and its
+    proposals stay in the file `kept`; what is missing are templates."""
     systems: dict[str, str] = {}
     for example in train:
         if systems.setdefault(example.language, example.system) != example.system:
             raise InvalidInput("The task's own instruction differs between questions: there is nothing to search for.")
-    told, n = read_yaml(Path(__file__).parent / "prompts.yaml"), config.instructions
+    told, n = read_yaml(TEXTS), config.instructions
     found: list[tuple[Mapping[str, str], str]] = [({}, "the task's own")]
-    calls = int(proposer is not None and n > 1)
-    if proposer and calls:
+    if proposer and n > 1:
         if not kept.is_file():
             proposed = _proposed(proposer, told["proposer"], systems, train, n - 1, notes, config.seed)
             write_atomically(kept, json.dumps(proposed, ensure_ascii=False))
         found += [(each, "proposed by the teacher") for each in json.loads(kept.read_text(encoding="utf-8"))]
     first = {language: re.split(r"(?<=[.!?])\s", system.strip(), maxsplit=1)[0] for language, system in systems.items()}
-    for i, template in enumerate(told["templates"]):
+    for i, template in enumerate(told["templates"], start=1):
         own = {
             language: template[language].replace("{system}", system).replace("{first}", first[language])
             for language, system in systems.items()
             if language in template
         }
-        found.append((own, f"template {i + 1}"))
-    return found[:n], calls
+        found.append((own, f"template {i}"))
+    return found[:n]
 
 
 def _proposed(
-    proposer: Call, told: Mapping[str, str], systems: Mapping[str, str], train: Sequence[Example], n: int,
+    proposer: Call, told: Mapping[str, Any], systems: Mapping[str, str], train: Sequence[Example], n: int,
     notes: list[str], seed: int,
-) -> list[Mapping[str, str]]:  # fmt: skip
+) -> list[dict[str, str]]:  # fmt: skip
     """What the teacher proposes, by language; nothing, with a note, where its answer can't be used."""
     solved = sorted(train, key=lambda example: len(example.answer))[:3]
     material = "".join(f"{e.question}{e.answer}" for e in solved)
     tag, reply = (fence(material, f"</{name}")[2:] for name in ("question", "answer"))
     examples = "\n".join(f"<{tag}>\n{e.question}\n</{tag}>\n<{reply}>\n{e.answer}\n</{reply}>" for e in solved)
     question = told["question"].format(system=next(iter(systems.values())), examples=examples, n=n)
-    text = {"type": "string"}
-    both = {"type": "object", "properties": {"en": text, "es": text}, "required": ["en", "es"]}
-    several = {"instructions": {"type": "array", "items": both | {"additionalProperties": False}}}
-    listed = {"type": "object", "properties": several, "required": list(several), "additionalProperties": False}
+    listed = {"instructions": {"type": "array", "items": {"type": "object"}}}
+    schema = {"type": "object", "properties": listed, "required": ["instructions"]}
     request = Request(
-        key=request_key("proposer", told, question, seed),
-        system=told["system"],
-        messages=(("user", question),),
-        schema=listed,
-        schema_name="instructions",
-        max_tokens=4096,
-        temperature=0.7,
-        seed=seed,
-    )
+        key=request_key("proposer", told, question, seed), system=told["system"], messages=(("user", question),),
+        schema=told["schema"], schema_name="instructions", max_tokens=4096, temperature=0.7, seed=seed,
+    )  # fmt: skip
     try:
-        some = {"instructions": {"type": "array", "items": {"type": "object"}}}  # one language alone will do
-        given = read_json(proposer(request).text, listed | {"properties": some})["instructions"]
+        given = read_json(proposer(request).text, schema)["instructions"]  # one language alone will do
         own = [{language: str(each[language]).strip() for language in systems if each.get(language)} for each in given]
-        usable = [each for each in own if any(each.values())]
-        if not usable:
-            raise ValueError("it proposed none in the languages of the questions")
+        if usable := [each for each in own if any(each.values())]:
+            return usable[:n]
+        raise ValueError("it proposed none in the languages of the questions")
     except (Rejected, ParseFailure, ValueError) as error:
         notes.append(f"The teacher proposed no usable instruction ({str(error).rstrip('.')}): templates were taken.")
         return []
-    return list(usable[:n])

@@ -24,6 +24,7 @@ from genesis_lab.yamls import read_yaml
 
 Examples = dict[str, list[Example]]
 """By split."""
+TEXTS = Path(__file__).parent / "prompts.yaml"
 _VALIDATION_SHARE = 0.1
 _INTENT_SHARES = {"train": 0.2, "validation": 0.4, "test": 0.4}
 
@@ -48,16 +49,8 @@ class IntentTask:
 
 
 def task_of(dataset: Dataset, *, intents: Sequence[str] = (), seed: int = 42) -> tuple[Any, Examples]:
-    """What the dataset asks, as something that scores answers, and its examples by split.
-
-    Parameters
-    ----------
-    intents : those to tell apart, where its records have intents; empty: all of them.
-
-    Raises
-    ------
-    InvalidInput : its records ask nothing, an intent is not among them, or there is too little of them.
-    """
+    """What the dataset asks, as something that scores answers, and its examples by split: `role_of`, or for records with
+    intents telling `intents` (empty: all) apart. `InvalidInput` where it asks nothing, or has too little of it."""
     domain = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
     if not hasattr(domain, "example") and domain.facets.label:
         return _intents(dataset, intents, seed)
@@ -66,20 +59,14 @@ def task_of(dataset: Dataset, *, intents: Sequence[str] = (), seed: int = 42) ->
 
 def role_of(dataset: Dataset, *, seed: int = 42) -> tuple[Role, Examples]:
     """The role that a dataset teaches, with the options it was generated with, and its examples by split.
-
-    Without a split ``validation``, a tenth of the concepts in ``train`` becomes one.
-
-    Raises
-    ------
-    InvalidInput : it teaches no student, or it has no records to learn from, or a single concept.
-    """
+    Without a split ``validation``, a tenth of the concepts in ``train`` becomes one."""
     role: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
     if not hasattr(role, "example"):
         raise InvalidInput(
             f"Dataset {dataset.name} holds {dataset.domain}, which teach no student: "
             "give a dataset of a role, such as requirements."
         )
-    found = {
+    found: Examples = {
         split: [role.example(record) for batch in dataset.batches(split=split) for record in batch.to_pylist()]
         for split in dataset.counts
     }
@@ -88,12 +75,12 @@ def role_of(dataset: Dataset, *, seed: int = 42) -> tuple[Role, Examples]:
         raise InvalidInput(f"Dataset {dataset.name} has no records to learn from: its split train is empty or missing.")
     if not found.get("validation"):
         groups = [example.group for example in train]
-        if len(set(groups)) < 2:
+        if (concepts := len(set(groups))) < 2:
             raise InvalidInput(
                 f"Dataset {dataset.name} teaches a single concept: at least two are needed, one to learn and one to "
                 "check on."
             )
-        held = max(_VALIDATION_SHARE, 1 / len(set(groups)))
+        held = max(_VALIDATION_SHARE, 1 / concepts)
         split = assign_splits(groups, {"train": 1 - held, "validation": held}, rng=np.random.default_rng(seed))
         for number, name in enumerate(("train", "validation")):
             found[name] = [example for example, at in zip(train, split, strict=True) if at == number]
@@ -109,25 +96,19 @@ def _intents(dataset: Dataset, intents: Sequence[str], seed: int) -> tuple[Inten
     names = tuple(intents) or found
     if len(names) < 2:
         raise InvalidInput(f"Telling intents apart needs at least two, dataset {dataset.name} has {len(names)}.")
-    chosen = read.take(np.isin(read.labels, names))
+    chosen, rng = read.take(np.isin(read.labels, names)), np.random.default_rng(seed)
     split = np.asarray(chosen.split)
     if set(split) != set(_INTENT_SHARES):
         at = assign_splits(chosen.groups, _INTENT_SHARES, labels=chosen.labels, rng=np.random.default_rng(seed))
         split = np.asarray(list(_INTENT_SHARES))[at]
-    told = read_yaml(Path(__file__).parent / "prompts.yaml")["intents"]
+    told = read_yaml(TEXTS)["intents"]
     examples: Examples = {name: [] for name in _INTENT_SHARES}
-    for i in np.random.default_rng(seed).permutation(len(chosen)):
+    for i in rng.permutation(len(chosen)):
         language = str(chosen.languages[i]) if chosen.languages[i] in told else "en"
-        examples[split[i]].append(
-            Example(
-                id=f"i{i:06d}",
-                group=f"g{chosen.groups[i]}",
-                language=language,
-                system=told[language]["system"].format(intents=", ".join(names)),
-                question=told[language]["question"].format(text=indented(chosen.texts[i])),
-                answer=str(chosen.labels[i]),
-            )
-        )
+        system = told[language]["system"].format(intents=", ".join(names))
+        question = told[language]["question"].format(text=indented(chosen.texts[i]))
+        one = Example(f"i{i:06d}", f"g{chosen.groups[i]}", language, system, question, str(chosen.labels[i]))
+        examples[split[i]].append(one)
     return IntentTask(names), examples
 
 
@@ -151,14 +132,8 @@ def question_of(example: Example) -> Request:
 def encode(
     tokenizer: Any, eos_ids: Sequence[int], examples: Iterable[Example], max_length: int
 ) -> tuple[list[Encoded], list[Encoded]]:
-    """The examples through the student's own chat template, and those that are longer than `max_length` tokens.
-
-    The prompt's ids are those that provider ``local`` sends (`providers.local.chat_tokens`).
-
-    Raises
-    ------
-    InvalidInput : the tokenizer has no chat template, or one that leaves something out; or an answer is empty.
-    """
+    """The examples through the student's own chat template, as provider ``local`` asks them, and those that are longer
+    than `max_length` tokens. `InvalidInput` where there is no template, or an answer is empty."""
     if not tokenizer.chat_template:
         raise InvalidInput(
             "The base model has no chat template, so nothing says how a question is put to it: choose its instruct "
