@@ -19,7 +19,7 @@ from genesis_lab.dataset import Dataset
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Unavailable
 from genesis_lab.settings import get_settings
 
-PIECE_ROWS = 50_000
+PIECE_ROWS = 10_000
 """Records of a piece, unless the number of partitions is given."""
 CONNECT = "10s"
 """How long a Dask scheduler may take to answer."""

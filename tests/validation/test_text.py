@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesis_lab.validation.text import clusters, copied_from, groups, near_pairs, normalised, signatures
+from genesis_lab.validation.text import THRESHOLD, clusters, copied_from, near_pairs, normalised, signatures
+
+
+def groups(texts: list[str], threshold: float = THRESHOLD) -> np.ndarray:
+    """Cluster number of each text, by first appearance."""
+    words = normalised(texts)
+    usable = np.array([word != "" for word in words.to_pylist()])
+    return clusters(*near_pairs(signatures(words), usable, threshold), len(texts))
 
 
 def test_texts_that_differ_in_case_accents_and_a_word_share_a_group() -> None:

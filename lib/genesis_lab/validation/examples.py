@@ -65,14 +65,7 @@ def role_of(dataset: Dataset) -> Any:
 def audit(dataset: Dataset) -> dict[str, Any]:
     """Everything that is wrong with a dataset of a role's examples, record by record and between records; JSON-safe.
 
-    Returns
-    -------
-    ``records``, ``records_with_issues``, ``kinds`` (kind to number of issues), how many are ``mechanical`` and
-    ``for_a_person``, ``summary`` in words, and the first ``issues`` in order.
-
-    Raises
-    ------
-    InvalidInput : the dataset is not one of a role.
+    ``kinds`` counts the issues, ``summary`` says it in words, and ``issues`` lists the first ones in order.
     """
     role = role_of(dataset)
     rows = list(_rows(dataset, role))
@@ -94,12 +87,8 @@ def audit(dataset: Dataset) -> dict[str, Any]:
 def fix(dataset: Dataset, target: str | Path, *, replace: bool = False) -> tuple[Dataset, dict[str, Any]]:
     """A copy in which everything mechanical is repaired, and its audit: what is left there needs a person.
 
-    Answers are brought into their plain form, numbered and spelt as they must be; concepts that several splits share
-    are gathered in one of them; repeated prompts are dropped (the first stays), repeated ids renewed.
-
-    Raises
-    ------
-    InvalidInput : the dataset is not one of a role, or `target` exists or is the dataset itself.
+    Answers are brought into their plain form; concepts that several splits share are gathered in one; repeated prompts are
+    dropped (the first stays), repeated ids renewed. The original is not touched.
     """
     role, place = role_of(dataset), dataset_path(target)
     if place.resolve() == dataset.path.resolve():
@@ -138,12 +127,9 @@ def fix(dataset: Dataset, target: str | Path, *, replace: bool = False) -> tuple
 
 
 def teaching_report(dataset: Dataset) -> dict[str, Any]:
-    """What a user asks of teacher data before a student is taught with it; JSON-safe.
+    """What a user asks of teacher data before a student is taught with it: scores, splits, teachers, audit; JSON-safe.
 
-    Returns
-    -------
-    ``scores`` (mean score, share valid, mean of each part), ``thresholds`` (answers that each minimum score would have
-    accepted, those the run turned away included), ``splits``, ``teachers`` and the ``audit``.
+    ``thresholds`` are the answers that each minimum score would have accepted, those the run turned away included.
     """
     role = role_of(dataset)
     scores = pd.DataFrame([_scored(row, role) for row in _rows(dataset, role)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from genesis_lab.stats import Interval, above
 from genesis_lab.validation.checks import Counted, Part
 from genesis_lab.validation.labels import LEARNABLE
 from genesis_lab.yamls import shipped
-
-Outcome = Literal["pass", "warn", "fail", "not measured"]
 
 FEWEST = 30
 """Records below which nothing can be told of a dataset, whatever its labels have."""
@@ -32,20 +30,11 @@ def rules() -> dict[str, dict[str, Any]]:
 
 
 def decide(
-    name: str,
-    value: Interval | str,
-    says: str = "",
-    *,
-    fails_below: float | None = None,
-    outcome: Outcome | None = None,
-    title: str = "",
-) -> Gate:
-    """The gate `name` of `rules`, decided: failed or passed only where the whole interval is on one side.
+    name: str, value: Interval | str, says: str = "", *, fails_below: float | None = None, outcome: str = "", title: str = ""
+) -> Gate:  # fmt: skip
+    """The gate `name` of `rules`, decided: failed or passed only where the whole interval (95 %) is on one side.
 
-    Parameters
-    ----------
-    value : what was measured (95 %; low and high are equal where it was counted), or why it was not.
-    fails_below, outcome : instead of what the rule would have.
+    `value` says why where nothing was measured; `fails_below` and `outcome` stand instead of what the rule would have.
     """
     rule = rules()[name]
     low, high = rule["at_least"], rule.get("at_most")
@@ -109,12 +98,12 @@ def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
         why = card["not_measured"].get("scorecard", "no student could be trained") if card else "no scorecard"
         return [decide("worth", why)]
     gates = []
-    outcomes: dict[bool | None, Outcome] = {None: "warn", True: "pass", False: "fail"}
+    outcomes = {None: "warn", True: "pass", False: "fail"}
     for s in students:
         names, own = s["floor"]["estimate"], s["accuracy"]["estimate"]
         says = f"{own:.2f} of real openings, the label names alone {names:.2f}"
-        more: dict[str, Any] = {"outcome": outcomes[s["beats_floor"]], "title": f"worth ({s['student']})"}
-        gates.append(decide("worth", Interval(**s["above_floor"]), says, **more))
+        title, outcome = f"worth ({s['student']})", outcomes[s["beats_floor"]]
+        gates.append(decide("worth", Interval(**s["above_floor"]), says, outcome=outcome, title=title))
     return gates
 
 

@@ -110,20 +110,8 @@ def judge(
 ) -> dict[str, Any]:
     """Score a sample of conversations by a language model; JSON-safe. What can't be measured is in ``not_measured``, with why.
 
-    Parameters
-    ----------
-    call : answers a request: a provider's ``complete``, or a teacher's ``call``.
-    name, identity : who judges as the report names it, and as the cache knows it (`providers.identity`; default: the name).
-    sample : records to score, in proportion to label and language; those with a human label come on top and count for the
-        agreement only.
-    taxonomy : tells the judge what a label means.
-    controls : how many of the sample are judged again with another record's answers.
-    cache : keeps answers, so that nothing is paid for twice; the caller closes it.
-
-    Raises
-    ------
-    InvalidInput : provider offline is to be the judge, or the dataset is empty.
-    ProviderError : the judge can't be asked at all; what it has answered is in the cache.
+    `call` answers a request; `name` and `identity` are who judges to the report and to the cache. `sample` records are drawn in
+    proportion to label and language, those with a human label come on top; `controls` of them are judged again, spoiled.
     """
     if name.partition(":")[0] == "offline":
         raise InvalidInput("Provider offline can't judge, it is a grammar: name a language model as judge.")
@@ -166,24 +154,15 @@ def judge(
         "agreement": "" if labels else "no human labels were given",
     }
     return {
-        "judge": name,
-        "model": model,
-        "rubric": rubric.name,
-        "rubric_digest": rubric.digest,
-        "sample": len(rows),
-        "judged": len(good),
-        "overall": _mean([_average(scores) for _, (scores, _) in good]),
+        "judge": name, "model": model, "rubric": rubric.name, "rubric_digest": rubric.digest,
+        "sample": len(rows), "judged": len(good), "overall": _mean([_average(scores) for _, (scores, _) in good]),
         "criteria": [_criterion(c, [scores[c.name] for _, (scores, _) in good]) for c in rubric.criteria if good],
-        "worst": _worst(good),
-        "agreement": _agreements(rubric, labels, by_id),
-        "control": control,
+        "worst": _worst(good), "agreement": _agreements(rubric, labels, by_id), "control": control,
         "not_judged": dict(Counter(str(scored[row]) for row in rows if isinstance(scored[row], str))),
         "prompt_tokens": usage and usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
-        "completion_tokens": usage and usage.completion_tokens,
-        "cost_usd": asked.cost_usd,
-        "caveats": caveats,
-        "not_measured": {what: why for what, why in missing.items() if why},
-    }
+        "completion_tokens": usage and usage.completion_tokens, "cost_usd": asked.cost_usd,
+        "caveats": caveats, "not_measured": {what: why for what, why in missing.items() if why},
+    }  # fmt: skip
 
 
 def case(record: Mapping[str, Any], row: int, domain: Domain) -> Case:

@@ -22,15 +22,8 @@ _NO_BETTER = 0.1
 def label_fidelity(total: Counted, unit: str, seed: int, embed: Embed | None = None) -> Part:
     """The share of the sample whose label is likely right; the rest by id with the label it looks like.
 
-    All words of a record are read, because an opening alone is too little for a small model: with labels swapped at
-    random in 3 % and 10 % of 10,010 offline conversations, the list's precision was 0.94 and 0.99 and its recall 0.74
-    and 0.82; from openings alone the precision was 0.10 and 0.28. So read ``out_of_fold_accuracy`` beside the value:
-    where it is low (single-turn data, few records), much of the list is the classifier's fault and the value is a lower
-    bound. Of people's own labels, 10 per intent, TF-IDF lists a quarter and embeddings list 6 %.
-
-    Where the classifier is not shown to be better than naming the most common label, it can't judge single records: with
-    ten records of each label or more, and proof that it is no better, the value is 0 (the labels are as good as random),
-    else the part is not measured.
+    All words of a record are read: of openings alone a small model lists mostly its own errors, so read ``out_of_fold_accuracy``
+    beside the value. Where it is proven no better than naming the most common label, the labels are as good as random: 0.
     """
     name, what, records = "label_fidelity", f"{unit} of the sample", unit.split()[0]
     sample, names, labels, left_out = _learnable(total)
@@ -66,8 +59,7 @@ def label_fidelity(total: Counted, unit: str, seed: int, embed: Embed | None = N
 def separation(total: Counted, seed: int) -> Part:
     """How many openings of the sample are told from their label's nearest neighbour, and which labels are least.
 
-    The neighbour of a label is the other one that gets most probability on its openings. Chosen so, labels at random
-    reach 0.4 rather than 0.5.
+    The neighbour is the other label that gets most probability on its openings: chosen so, labels at random reach 0.4, not 0.5.
     """
     sample, names, labels, _ = _learnable(total)
     if len(names) < 2:

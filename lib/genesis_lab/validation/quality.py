@@ -41,25 +41,14 @@ def validate(
     domain: Domain | None = None,
     reference: Any = None,
     embed: variety.Embed | None = None,
-    sample_per_cell: int = SAMPLE_PER_CELL,
     seed: int = 0,
     partitions: int | None = None,
     executor: Any = None,
 ) -> dict[str, Any]:
     """Measure a dataset, anyone's and however broken; what the report holds is in `finish`.
 
-    Parameters
-    ----------
-    domain : whose values may occur (a taxonomy's intents). Default: the one the dataset was generated with; where there is
-        none, checks that need it are not measured.
-    reference : real utterances (``texts``, ``labels``, ``language``, ``name``); without them realism is not measured.
-    embed : texts to vectors of shape (n, d), for duplicates in meaning and a better eye on labels; None does without.
-    sample_per_cell : records of each label and language in the sample on which classifiers and pairwise comparisons run.
-    partitions, executor : how the work is cut and who does it (`genesis_lab.parallel`); no number depends on it.
-
-    Raises
-    ------
-    InvalidInput : the dataset's records have no checks.
+    `domain` says which values may occur (default: the one the dataset was generated with, else none are checked); without a
+    `reference` realism is not measured, without `embed` no paraphrases. No number depends on how the work is cut.
     """
     made = recorded_domain(dataset.manifest)
     whose = domain or made or get_domain(dataset.domain)
@@ -68,12 +57,10 @@ def validate(
             f"The four quality scores are not of {whose.facets.unit}, and {dataset.name} is a dataset of {dataset.domain}: "
             f"use genesis audit {dataset.name}."
         )
-    work = partial(count, domain=whose, planned=bool(domain or made), sample_per_cell=sample_per_cell, seed=seed)
+    work = partial(count, domain=whose, planned=bool(domain or made), seed=seed)
     total: Counted = map_reduce(dataset, work, merge, partitions=partitions, executor=executor)
     targets = {target.name: target.shares for target in made.targets()} if made else {}
-    return finish(
-        total, whose, targets=targets, reference=reference, embed=embed, sample_per_cell=sample_per_cell, seed=seed
-    )
+    return finish(total, whose, targets=targets, reference=reference, embed=embed, seed=seed)
 
 
 def finish(
@@ -83,15 +70,11 @@ def finish(
     targets: Mapping[str, Mapping[str, float]] | None = None,
     reference: Any = None,
     embed: variety.Embed | None = None,
-    sample_per_cell: int = SAMPLE_PER_CELL,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The report of what was counted, JSON-safe; parameters as for `validate`, `targets` are the plan's shares.
+    """The report of what was counted, JSON-safe; `targets` are the plan's shares.
 
-    Returns
-    -------
-    ``gates`` decide the ``verdict`` (`gates.verdict`); what a dataset is worth is not asked here. ``overall`` is the mean of
-    the scores that could be measured, times 100, and decides nothing; ``overall_basis`` says which those are.
+    ``gates`` decide the ``verdict``; ``overall`` is the mean of the scores that could be measured, times 100, and decides nothing.
     ``not_measured`` maps each score or ``score.part`` without a value to the reason. ``personal_data`` counts turns.
     """
     checks, facets = domain.checks(), domain.facets
@@ -132,7 +115,7 @@ def finish(
         },
         "unreadable_columns": total.unreadable,
         "sample_size": len(total.sample),
-        "sample_note": f"the {sample_per_cell} of each known intent and language, and the {UNKNOWN_CELL:,} others, whose "
+        "sample_note": f"the {SAMPLE_PER_CELL} of each known intent and language, and the {UNKNOWN_CELL:,} others, whose "
         f"id and opening have the smallest hash (seed {seed})",
         "not_measured": reasons | ({"contamination": copies["reason"]} if copies["reason"] else {}),
     }

@@ -72,21 +72,10 @@ class Reference:
 
 
 def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: bool = True) -> Reference | None:
-    """The reference's items to test on, or None when it is nowhere to be had.
+    """The reference's items to test on, from a folder of that name or, once per process, from the hub; None: nowhere to be had.
 
-    Looked for in ``GENESIS_REFERENCE_DIR/<name>``, then in ``outputs/reference/<name>``, then on the Hugging Face hub
-    (once per process, and only if `fetch`).
-
-    Parameters
-    ----------
-    name : ``banking77``, or a folder of one's own; a line ``language: es`` in its ``reference.yaml`` says what it is in
-        (default: en).
-    split : None tests on ``test.csv``, else on ``dev.csv``; ``"train"`` is the real training pool: ``train.csv``,
-        else ``train_pool.csv``. The split that was found is in the result.
-
-    Raises
-    ------
-    InvalidInput : unknown name or split, or a file without columns text and category.
+    Folders lie in ``GENESIS_REFERENCE_DIR``, then in ``outputs/reference``; `split` None is ``test.csv``, else ``dev.csv``;
+    ``"train"`` is ``train.csv``, else ``train_pool.csv``. A line ``language: es`` in ``reference.yaml`` says what it is in.
     """
     if split not in _ORDER:
         raise InvalidInput(f"Unknown split {split!r}, expected {', '.join(str(s) for s in _ORDER if s)} or None.")
@@ -109,15 +98,7 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
 def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
     """Fetch both splits of banking77 from the hub into ``outputs/reference/banking77`` and return that folder.
 
-    Parameters
-    ----------
-    repo : dataset on the hub, or a local folder laid out like one; Parquet only, scripts are never run.
-
-    Raises
-    ------
-    Unavailable : the hub can't be reached.
-    MissingDependency : the package ``datasets`` is not installed.
-    InvalidInput : another name (only banking77 is known there), or the folder holds files of the user's own.
+    `repo` is a dataset on the hub, or a local folder laid out like one; Parquet only, scripts are never run.
     """
     if name != HUB_NAME:
         raise InvalidInput(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -27,13 +27,6 @@ _ODD, _SHIFT = np.random.default_rng(1997).integers(0, 2**64, size=(PERMUTATIONS
 _ODD |= np.uint64(1)
 
 
-def groups(texts: Sequence[str], threshold: float = THRESHOLD) -> Index:
-    """Cluster number of each text, by first appearance; near duplicates share one. A text without words stands alone."""
-    words = normalised(texts)
-    first, second = near_pairs(signatures(words), pc.not_equal(words, "").to_numpy(zero_copy_only=False), threshold)
-    return clusters(first, second, len(words))
-
-
 def normalised(texts: Iterable[str | None]) -> pa.StringArray:
     """`genesis_lab.texts.same_words` of each text; None becomes empty."""
     return pa.array([same_words(text or "") for text in texts], pa.string())
@@ -51,10 +44,9 @@ def first_words(words: pa.StringArray) -> NDArray[np.uint64]:
 
 
 def signatures(words: pa.StringArray) -> Signatures:
-    """MinHash of the byte 5-grams of normalised texts (Broder 1997), 64 permutations kept to 16 bits each; shape (n, 64).
+    """MinHash of the byte 5-grams of normalised texts (Broder 1997), 64 permutations of 16 bits each; shape (n, 64).
 
-    b-bit minwise hashing (Li and König 2010): with b = 16 chance agreements (2^-16) do not matter. Texts shorter than five
-    bytes are padded with spaces.
+    b-bit minwise hashing (Li and König 2010): with b = 16 chance agreements don't matter. Short texts are padded with spaces.
     """
     padded = pc.utf8_rpad(words, _SHINGLE).cast(pa.large_string())
     result = np.zeros((len(padded), PERMUTATIONS), dtype=np.uint16)
@@ -78,12 +70,8 @@ def signatures(words: pa.StringArray) -> Signatures:
 def near_pairs(signature: Signatures, usable: NDArray[np.bool_], threshold: float = THRESHOLD) -> tuple[Index, Index]:
     """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text).
 
-    A group holds all that is linked by pairs whose signatures agree in at least `threshold` of the permutations.
-
-    Parameters
-    ----------
-    signature : shape (n, 64), as from `signatures`.
-    usable : shape (n,), False for texts without words, which are near nothing.
+    A group holds all that is linked by pairs whose signatures (n, 64) agree in `threshold` of the permutations; what is not
+    `usable`, a text without words, is near nothing.
     """
     rows = np.flatnonzero(usable)
     whole = np.ascontiguousarray(signature[rows]).view(f"V{2 * PERMUTATIONS}").ravel()

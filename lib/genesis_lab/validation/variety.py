@@ -39,9 +39,8 @@ _MIN_WORDS = 4
 def diversity(total: Counted, embed: Embed | None = None) -> list[Part]:
     """Exact and near duplicates, distinct-2, self-similarity, opening patterns and (with `embed`) paraphrases.
 
-    Distinct-2, self-similarity and pattern concentration of real people aren't 1 or 0 either, so these parts are on a
-    scale where 1 is the level of real customers (``human_levels.yaml``) or better, and 0 is the same words every time.
-    They are measured on the records in a language whose level is known: another language has another one.
+    What real people don't do perfectly either is on a scale where 1 is their level (``human_levels.yaml``) or better and 0 is the
+    same words every time, and measured on records in a language whose level is known.
     """
     text, levels = total.column("text"), shipped(Path(__file__).with_name("human_levels.yaml"))
     rows = np.flatnonzero(text)
@@ -171,11 +170,8 @@ def copies(total: Counted, texts: Sequence[str] | None) -> Part:
 def realism(total: Counted, reference: Any, seed: int) -> tuple[list[Part], int, str | None]:
     """Three parts, on how many openings, and why there are none: length and words to the reference, and a two-sample test.
 
-    The distances compare the dataset's openings with real ones *of the same intents* (a uniform plan is a choice, not a
-    fault), and are scaled by what the reference is from itself: two samples of the same people already differ at these
-    sizes. With S the synthetic sample and A, B halves of the reference, all of the same size and mix of intents, a part is
-    (1 − JSD(S, A)) ÷ (1 − JSD(A, B)), at most 1, averaged over random halvings: 1 means as close to real openings as these
-    are to each other, 0 means that nothing is shared.
+    With S the synthetic sample and A, B halves of the reference, all of the same size and mix of intents (a uniform plan is no
+    fault), a distance is (1 − JSD(S, A)) ÷ (1 − JSD(A, B)), at most 1: two samples of the same people differ already.
     """
     if reference is None:
         return [], 0, "no reference was given"
@@ -191,9 +187,7 @@ def realism(total: Counted, reference: Any, seed: int) -> tuple[list[Part], int,
 def two_sample(ours: pd.DataFrame, real: pd.DataFrame, seed: int) -> Part:
     """Classifier two-sample test (Lopez-Paz and Oquab 2017): can a linear model tell synthetic from real openings?
 
-    AUC of out-of-fold scores (5 folds; TF-IDF of words 1–2 and characters 2–4, logistic regression) on as many of each.
-    The value is 2 · (1 − AUC), at most 1: 1 when they can't be told apart (AUC 0.5), 0 when always. Interval by
-    Hanley and McNeil (1982).
+    2 · (1 − AUC) of out-of-fold scores on as many of each, at most 1. Interval by Hanley and McNeil (1982).
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
