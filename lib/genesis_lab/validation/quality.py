@@ -78,21 +78,22 @@ def finish(
     ``not_measured`` maps each score or ``score.part`` without a value to the reason. ``personal_data`` counts turns.
     """
     checks, facets = domain.checks(), domain.facets
+    # In this order memory peaks least: near-copies take most of it, and cleanlab's imports never give theirs back
+    diverse, empty = (variety.diversity(total, embed), None) if total.n else ([], _EMPTY)
+    copies, apart = variety.copies(total, reference and reference.texts), labels.separation(total, seed)
     complete = [_fields(total), *parts_of(total, checks, "completeness"), _unique_ids(total)]
     consistent = parts_of(total, checks, "consistency")
     if facets.label:
         consistent += [_one_label(total), labels.label_fidelity(total, facets.unit, seed, embed)]
     realism, compared, why = variety.realism(total, reference, seed)
-    diverse, empty = (variety.diversity(total, embed), None) if total.n else ([], _EMPTY)
     scores = {
         "completeness": _score("completeness", total.n, complete),
         "consistency": _score("consistency", total.n, consistent, empty),
         "realism": _score("realism", compared, realism, why),
         "diversity": _score("diversity", total.n, diverse, empty),
     }
-    copies = variety.copies(total, reference and reference.texts)
     parts = {one["name"]: one for score in scores.values() for one in score["parts"]}
-    parts |= {"contamination": copies, "separation": labels.separation(total, seed)}
+    parts |= {"contamination": copies, "separation": apart}
     decided = gates.form_gates(total, checks, facets, parts, targets or {}, reference)
     measured = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
     reasons = {name: score["reason"] for name, score in scores.items() if score["reason"]}

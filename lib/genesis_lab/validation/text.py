@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,17 +13,15 @@ from numpy.typing import NDArray
 
 from genesis_lab.texts import same_words
 
-Index = NDArray[np.int64]
+Index = NDArray[np.signedinteger[Any]]
 Signatures = NDArray[np.uint16]
 
 THRESHOLD = 0.8
 """Jaccard similarity of character 5-grams from which two texts are near duplicates."""
 PERMUTATIONS = 64
 _SHINGLE = 5
-_BLOCK = 200_000
-"""Pairs compared at once."""
-_SEARCHED = 50_000
-"""Texts held against a reference at once."""
+_BLOCK = 20_000
+"""Texts looked at, or pairs of them compared, at once."""
 _ODD, _SHIFT = np.random.default_rng(1997).integers(0, 2**64, size=(PERMUTATIONS, 2), dtype=np.uint64).T
 _ODD |= np.uint64(1)
 
@@ -85,8 +84,8 @@ def near_pairs(signature: Signatures, usable: NDArray[np.bool_], threshold: floa
 def copied_from(signature: Signatures, source: Signatures, threshold: float = THRESHOLD) -> Index:
     """For each text the index of the first text of `source` (m, 64) that it is near to, or -1; shape (n,)."""
     m, need, found = len(source), _needed(threshold), np.full(len(signature), -1)
-    for start in range(0, len(signature), _SEARCHED):
-        both = np.concatenate([source, signature[start : start + _SEARCHED]])
+    for start in range(0, len(signature), _BLOCK):
+        both = np.concatenate([source, signature[start : start + _BLOCK]])
         member, bucket = _buckets(both, need)
         ours, theirs = (pd.DataFrame({"member": member[of], "bucket": bucket[of]}) for of in (member >= m, member < m))
         pairs = ours.merge(theirs, on="bucket")[["member_x", "member_y"]].drop_duplicates().sort_values("member_y")
@@ -118,17 +117,18 @@ def _buckets(signature: Signatures, need: int) -> tuple[Index, Index]:
     rarest ones of each share one. What many texts have in common, a template's frame, so never brings them together.
     """
     lanes = np.arange(PERMUTATIONS, dtype=np.uint64)
-    times = np.stack([np.bincount(lane, minlength=1 << 16) for lane in signature.T]).astype(np.uint64)
+    times = np.stack([np.bincount(lane, minlength=1 << 16).astype(np.uint32) for lane in signature.T])
     kept = PERMUTATIONS - need + 1
-    keys = []
-    for block in np.array_split(signature, len(signature) // _SEARCHED + 1):
-        every = (times[lanes, block] << np.uint64(22)) | (lanes << np.uint64(16)) | block
-        keys.append(np.partition(every, kept - 1, axis=1)[:, :kept])
-    key, member = np.concatenate(keys).ravel(), np.repeat(np.arange(len(signature)), kept)
-    shared = key >= np.uint64(2 << 22)
-    key, member = key[shared], member[shared]
+    key = np.empty((len(signature), kept), dtype=np.uint64)
+    for start in range(0, len(signature), _BLOCK):
+        block = signature[start : start + _BLOCK]
+        every = (times[lanes, block].astype(np.uint64) << np.uint64(22)) | (lanes << np.uint64(16)) | block
+        key[start : start + _BLOCK] = np.partition(every, kept - 1, axis=1)[:, :kept]
+    shared = np.flatnonzero(key >= np.uint64(2 << 22))
+    key, member = key.ravel()[shared], (shared // kept).astype(np.int32)
     order = np.argsort(key, kind="stable")
-    return member[order], np.cumsum(np.diff(key[order], prepend=key[order][:1]) != 0)
+    key = key[order]
+    return member[order], np.cumsum(np.diff(key, prepend=key[:1]) != 0, dtype=np.int32)
 
 
 def _linked(signature: Signatures, need: int) -> Index:
