@@ -142,7 +142,7 @@ def test_mlflow_serves_the_registered_model_by_itself(world):
     from mlflow import pyfunc
 
     model = pyfunc.load_model(str(files_of(registry.MODEL, "2")))
-    assert model.predict(["my card has not arrived"])[0]["intent"] == "card_arrival"
+    assert model.predict(["my card has not arrived"])[0]["label"] == "card_arrival"
 
 
 def test_mlflow_finds_runs_by_figures_and_settings(world):

@@ -28,7 +28,7 @@ def test_a_dataset_is_learned_and_measured_by_language_and_intent(tmp_path):
     assert rows["n_train"] + rows["n_test"] == dataset.total
     assert rows["sources"][0]["content_hash"] == dataset.content_hash
     assert set(found["per_language"]) == {"en", "es"}
-    assert sum(row["recall"]["n"] for row in found["per_intent"]) == rows["n_test"]
+    assert sum(row["recall"]["n"] for row in found["per_label"]) == rows["n_test"]
     assert found["accuracy"]["low"] <= found["accuracy"]["estimate"] <= found["accuracy"]["high"]
     assert found["accuracy"]["estimate"] > 0.8
     assert rows["learning_curve"][-1]["accuracy"] == found["accuracy"]
@@ -67,7 +67,7 @@ def test_without_xgboost_the_message_says_how_to_install_it(monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["random", "halving"])
-def test_a_search_reports_its_trials_and_never_sees_the_test_split(how, monkeypatch):
+def test_a_search_reports_its_choice_and_never_sees_the_test_split(how, monkeypatch):
     seen = set()
     original = classifiers.Pipeline.fit
 
@@ -85,7 +85,6 @@ def test_a_search_reports_its_trials_and_never_sees_the_test_split(how, monkeypa
     assert not any(text.startswith("hidden") for text in seen)
     best = report.rows["candidates"][0]
     assert best["params"] == report.rows["params"] and best["measured_on"] == "search folds"
-    assert len(best["trials"]) >= 4
     assert "C" in best["params"]
 
 
@@ -131,7 +130,7 @@ def test_the_test_split_is_as_large_as_asked_for(share, per_group):
         examples(rows, groups=np.arange(len(rows)) // per_group), train_config("quick_test", test_share=share)
     )
     assert abs(report.rows["n_test"] - share * len(rows)) <= per_group
-    assert len({result["intent"] for result in report.rows["evaluation"]["per_intent"]}) == 3
+    assert len({result["label"] for result in report.rows["evaluation"]["per_label"]}) == 3
 
 
 def test_many_intents_with_one_wording_leave_the_split_of_the_others_as_it_was():
@@ -145,9 +144,7 @@ def test_a_scarce_intent_leaves_the_split_of_the_others_as_it_was(openings):
     scarce = [(text, "close_account", "en") for text in openings] + [(f"{openings[0].upper()}!", "close_account", "en")]
     report = train(examples([*labelled(), *scarce]), train_config("quick_test", test_share=0.2))
     others = [
-        result["recall"]["n"]
-        for result in report.rows["evaluation"]["per_intent"]
-        if result["intent"] != "close_account"
+        result["recall"]["n"] for result in report.rows["evaluation"]["per_label"] if result["label"] != "close_account"
     ]
     assert len(others) == 3 and sum(others) == pytest.approx(0.2 * 216, abs=1)
     assert "close_account" in report.model.card.labels
@@ -158,7 +155,7 @@ def test_an_intent_that_can_not_be_tested_is_learned_and_named():
     report = train(examples(rows), train_config("quick_test"))
     assert "close_account" in report.model.card.labels
     assert [
-        result["intent"] for result in report.rows["evaluation"]["per_intent"] if result["intent"] == "close_account"
+        result["label"] for result in report.rows["evaluation"]["per_label"] if result["label"] == "close_account"
     ] == []
     assert "Learned but not tested, for want of distinct openings: close_account." in report.rows["messages"]
 
@@ -227,7 +224,7 @@ def test_results_and_confusions_count_every_record():
     found = train(examples(), train_config("cross_validation", candidates=["tfidf_words+sgd"], folds=2)).rows[
         "evaluation"
     ]
-    right = sum(row["recall"]["estimate"] * row["recall"]["n"] for row in found["per_intent"])
+    right = sum(row["recall"]["estimate"] * row["recall"]["n"] for row in found["per_label"])
     wrong = sum(row["count"] for row in found["confusions"])
     assert right == pytest.approx(found["accuracy"]["estimate"] * found["accuracy"]["n"])
     assert right + wrong == pytest.approx(216)
@@ -247,7 +244,7 @@ def test_figures_are_those_of_scikit_learn():
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, labels=["a", "b", "c"], zero_division=0
     )
-    by_intent = {row["intent"]: row for row in found["per_intent"]}
+    by_intent = {row["label"]: row for row in found["per_label"]}
     assert [by_intent[name]["f1"] for name in "abc"] == pytest.approx(list(f1))
     assert [by_intent[name]["precision"] for name in "abc"] == pytest.approx(list(precision))
     assert [by_intent[name]["recall"]["estimate"] for name in "abc"] == pytest.approx(list(recall))

@@ -80,10 +80,10 @@ def test_weak_intents_and_confused_pairs_are_named() -> None:
     texts, labels = utterances(INTENTS, 12, rng())
     labels = ["buy_bread" if label == "paint_wall" else label for label in labels]
     card = worth_of(texts, labels, reference(), classifiers=("tfidf",), embeddings=False)
-    worst = card["students"][0]["intents"][0]
-    assert (worst["intent"], worst["recall"], worst["n"]) == ("paint_wall", 0.0, 40)
+    worst = card["students"][0]["labels"][0]
+    assert (worst["label"], worst["recall"], worst["n"]) == ("paint_wall", 0.0, 40)
     pair = card["students"][0]["confusions"][0]
-    assert (pair["intent"], pair["taken_for"], pair["n"]) == ("paint_wall", "buy_bread", 40) and pair["count"] > 20
+    assert (pair["label"], pair["taken_for"], pair["n"]) == ("paint_wall", "buy_bread", 40) and pair["count"] > 20
     assert "1 of the reference's 4 intents have no record" in " ".join(card["notes"])
 
 

@@ -125,22 +125,20 @@ def open_dataset(name_or_path: str | Path) -> Dataset:
     InvalidInput : there is none, or it is damaged; the message says what is missing.
     """
     path = recovered(dataset_path(name_or_path))
+    damaged = f"Dataset {shown(path)} is damaged:"
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         counts = {str(split): int(n) for split, n in manifest["counts"].items()}
         if not counts or not all(map(is_split_name, counts)) or not {"domain", "content_hash"} <= manifest.keys():
             raise ValueError
+        held = {split: sum(pq.read_metadata(part).num_rows for part in _parts(path, split)) for split in counts}
     except (FileNotFoundError, NotADirectoryError):
         raise InvalidInput(_missing(path)) from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise InvalidInput(f"Dataset {shown(path)} is damaged: its {MANIFEST} can't be read.") from None
+    except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError, TypeError):
+        raise InvalidInput(f"{damaged} its {MANIFEST} or a part of it can't be read.") from None
     for split, n in counts.items():
-        try:
-            found = sum(pq.read_metadata(part).num_rows for part in _parts(path, split))
-        except (OSError, pa.ArrowInvalid):
-            raise InvalidInput(f"Dataset {shown(path)} is damaged: a part of split {split!r} can't be read.") from None
-        if found != n:
-            raise InvalidInput(f"Dataset {shown(path)} is damaged: split {split!r} has {found:,} of {n:,} records.")
+        if held[split] != n:
+            raise InvalidInput(f"{damaged} split {split!r} has {held[split]:,} of {n:,} records.")
     return Dataset(path, manifest)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from genesis_lab.files import dataset_path
 from genesis_lab.texts import normal
 
 LISTED = 10_000
-"""Most problems that are listed; all are counted."""
+"""Most problems of one kind that are listed; all are counted."""
 _REASONS = 5
 """Most problems named of one record."""
 
@@ -116,8 +117,6 @@ class _Import:
         self.read = self.kept = self.languages_set = 0
         self.problems: list[Problem] = []
         self.counts: Counter[str] = Counter()
-        self.missing: dict[str, list[Problem]] = {name: [] for name in self.schema.names}
-        self.lacking: Counter[str] = Counter()
         self.columns: dict[str, None] = {}
         self.row_of: dict[int, int] = {}
         """Hash of an id to the first row that has it."""
@@ -143,34 +142,28 @@ class _Import:
             if first != row.number:
                 reasons.append(f"{self.facets.id}: the same as in row {first}")
             reasons += self._invalid(record, {reason.split(":")[0] for reason in reasons})
-            self._name(row.number, record_id, reasons)
-            for name in (name for name, value in record.items() if value is None and name != "provenance"):
-                self.lacking[name] += 1
-                if len(self.missing[name]) < LISTED:
-                    self.missing[name].append(Problem(row.number, record_id, f"{name}: missing"))
+            lacking = [name for name, value in record.items() if value is None and name != "provenance"]
+            self._name(row.number, record_id, reasons[:_REASONS] + [f"{name}: missing" for name in lacking])
             self.kept += 1
             yield row.split, record
 
     def origin(self, source: str | Path, target: Path) -> Dataset | None:
         """The planned dataset that half or more of the records come from, by their ids, which are made from content.
 
-        Looked for among the datasets of this workbench and beside source and target. An edited copy keeps its plan by it.
+        Looked for in this workbench and beside source and target: an edited copy keeps its plan by it.
         """
         places = [dataset_path("any").parent, target.parent]
         if not str(source).startswith(HUB):
             places += [locate(source).parent, locate(source)]
-        folders = {each for place in places if place.is_dir() for each in (place, *place.iterdir()) if each.is_dir()}
-        best, most = None, max(1, self.kept / 2)
-        for folder in sorted(filter(is_dataset, folders)):
-            try:
-                known = open_dataset(folder)
-            except InvalidInput:
-                continue
-            if known.domain == self.domain.name and known.manifest.get("config"):
-                ids = (i for batch in known.batches(columns=[self.facets.id]) for i in batch[0].to_pylist())
-                held = sum(hash(i) in self.row_of for i in ids)
-                if held >= most and (best is None or held > most):
-                    best, most = known, held
+        best, most = None, max(1.0, self.kept / 2)
+        for folder in sorted({each for place in places if place.is_dir() for each in (place, *place.iterdir())}):
+            with suppress(InvalidInput):  # no dataset, or a damaged one
+                known = open_dataset(folder) if is_dataset(folder) else None
+                if known and known.domain == self.domain.name and known.manifest.get("config"):
+                    ids = (i for batch in known.batches(columns=[self.facets.id]) for i in batch[0].to_pylist())
+                    held = sum(hash(i) in self.row_of for i in ids)
+                    if held >= most and (best is None or held > most):
+                        best, most = known, held
         return best
 
     def report(self, source: str, origin: Dataset | None) -> ImportReport:
@@ -183,7 +176,7 @@ class _Import:
                 f"None of the {self.read:,} rows of {source} can be read (row {self.problems[0].row}: "
                 f"{self.problems[0].reason}); its columns are {found}: say which is which with field_map."
             )
-        absent = [name for name in self.schema.names if self.lacking[name] == self.kept]
+        absent = [name for name in self.schema.names if self.counts[f"{name}: missing"] == self.kept]
         for name in absent:
             if theirs := self.reader.field_map.get(name):
                 raise InvalidInput(f"field_map: no record has {theirs!r} for {name!r}; the columns are {found}.")
@@ -193,9 +186,9 @@ class _Import:
                     f"No record of {source} has {name} or a {other}; its columns are {found}: say which is which with "
                     f'field_map, for example {{"{other}": "their column", "{self.facets.label}": "another"}}.'
                 )
-        for name in self.lacking.keys() - {*absent}:
-            self.problems += self.missing[name]
-            self.counts[f"{name}: missing"] = self.lacking[name]
+        everywhere = {f"{name}: missing" for name in absent}
+        counts = {kind: n for kind, n in self.counts.most_common() if kind not in everywhere}
+        problems = [problem for problem in self.problems if problem.reason not in everywhere][:LISTED]
         notes = [*self.reader.notes()]
         if origin:
             notes.append(f"records of {origin.name} by their ids: its plan is kept")
@@ -203,9 +196,7 @@ class _Import:
             notes.append(f"language set to {self.language!r} in {self.languages_set:,} records that did not say")
         if unused := sorted(self.columns.keys() - self.reader.used - {*self.schema.names}):
             notes.append(f"columns not used: {', '.join(unused[:30])}")
-        problems = tuple(sorted(self.problems, key=lambda problem: (problem.row, problem.reason))[:LISTED])
-        left_out = tuple(name for name in absent if name != "provenance")
-        return ImportReport(self.read, self.kept, problems, dict(self.counts.most_common()), left_out, tuple(notes))
+        return ImportReport(self.read, self.kept, tuple(problems), counts, tuple(absent), tuple(notes))
 
     def _invalid(self, record: Mapping[str, Any], named: set[str]) -> Iterator[str]:
         """What the domain's model says against the values that are there and that nothing was said about yet."""
@@ -219,7 +210,8 @@ class _Import:
                     yield f"{where}: {fault['msg'].removeprefix('Value error, ')}, got {str(fault['input'])[:60]!r}"
 
     def _name(self, row: int, record_id: str | None, reasons: list[str]) -> None:
-        for reason in reasons[:_REASONS]:
-            self.counts[re.sub(r"\d+", "#", reason.split(", got ")[0])] += 1  # a kind, without its particulars
-            if len(self.problems) < LISTED:
+        for reason in reasons:
+            kind = re.sub(r"\d+", "#", reason.split(", got ")[0])  # without its particulars
+            self.counts[kind] += 1
+            if self.counts[kind] <= LISTED:
                 self.problems.append(Problem(row, record_id, reason))

@@ -44,19 +44,16 @@ class BoostedTrees(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # skl
     def __init__(
         self, n_estimators: int = 60, max_depth: int = 4, learning_rate: float = 0.2, random_state: int = 0
     ) -> None:
-        self.n_estimators = n_estimators
-        self.max_depth = max_depth
-        self.learning_rate = learning_rate
-        self.random_state = random_state
+        self.n_estimators, self.max_depth = n_estimators, max_depth
+        self.learning_rate, self.random_state = learning_rate, random_state
 
     def fit(self, X: Any, y: Any) -> BoostedTrees:
         from xgboost import XGBClassifier
 
-        self.encoder_ = LabelEncoder().fit(y)
-        self.classes_ = self.encoder_.classes_
-        self.model_ = XGBClassifier(
-            **self.get_params(), tree_method="hist", subsample=0.8, colsample_bytree=0.3, n_jobs=1
-        ).fit(X, self.encoder_.transform(y))
+        fixed = {"tree_method": "hist", "subsample": 0.8, "colsample_bytree": 0.3, "n_jobs": 1}
+        encoder = LabelEncoder()
+        self.model_ = XGBClassifier(**self.get_params(), **fixed).fit(X, encoder.fit_transform(y))
+        self.classes_ = encoder.classes_
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
@@ -72,25 +69,37 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
     Parameters
     ----------
     candidate : ``features+algorithm``, as in `TrainConfig.candidates`.
-    params : the algorithm's own settings, by scikit-learn's names.
+    params : the algorithm's own settings, by scikit-learn's names; `InvalidInput` for one that it has not.
     min_df : texts that a character n-gram must occur in. One seen once teaches nothing; without those logistic
         regression fits in a third of the time.
-
-    Raises
-    ------
-    InvalidInput : the algorithm has no such setting.
-    MissingDependency : `candidate` needs XGBoost, which is not installed.
     """
     features, _, algorithm = candidate.partition("+")
-    classifier = _classifier(algorithm, seed)
+    if algorithm == "xgboost" and find_spec("xgboost") is None:
+        raise MissingDependency("xgboost", "The algorithm xgboost", "pip install 'genesis-lab[xgboost]'")
+    classifier = {
+        "logistic_regression": LogisticRegression(C=10, max_iter=300, random_state=seed),
+        "linear_svm": LinearSVC(C=0.5, random_state=seed),
+        "random_forest": RandomForestClassifier(n_estimators=200, random_state=seed),
+        "sgd": SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=50, random_state=seed),
+        "xgboost": BoostedTrees(random_state=seed),
+    }[algorithm]
     known = classifier.get_params()
     for name in params:
         if name not in known:
             raise InvalidInput(f"{algorithm} has no setting {name!r}; it has {', '.join(sorted(known))}.")
-    return Pipeline([("features", _features(features, min_df)), ("classifier", classifier.set_params(**params))])
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    characters = TfidfVectorizer(
+        analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=min_df, dtype=np.float32
+    )
+    read = {
+        "tfidf": FeatureUnion([("words", words), ("characters", characters)]),
+        "tfidf_words": words,
+        "embeddings": SentenceEmbedding(),
+    }[features]
+    return Pipeline([("features", read), ("classifier", classifier.set_params(**params))])
 
 
-def fitted(estimator: Any, texts: Sequence[str] | NDArray[Any], labels: NDArray[Any]) -> Any:
+def fitted(estimator: Any, texts: Sequence[Any] | NDArray[Any], labels: NDArray[Any]) -> Any:
     """`estimator`, fitted; without scikit-learn's warnings on scarce labels, which are worded for the user elsewhere.
 
     Raises
@@ -109,38 +118,16 @@ def fitted(estimator: Any, texts: Sequence[str] | NDArray[Any], labels: NDArray[
         ) from None
 
 
-def calibration_method(chosen: str, algorithm: str) -> str | None:
+def calibration_method(chosen: str, candidate: str) -> str | None:
     """The method that `TrainConfig.calibration` stands for, None for no calibration.
 
     Temperature scaling (Guo et al. 2017) fits one number; on scikit-learn before 1.8 `auto` means sigmoid (Platt).
     """
     import sklearn
 
-    has_temperature = tuple(int(part) for part in sklearn.__version__.split(".")[:2]) >= (1, 8)
+    has_temperature = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 8)
     if chosen == "temperature" and not has_temperature:
         raise MissingDependency("scikit-learn 1.8", "calibration: temperature", "pip install -U scikit-learn")
-    if algorithm == "linear_svm" and chosen in ("auto", "none"):
+    if candidate.endswith("+linear_svm") and chosen in ("auto", "none"):
         return "temperature" if has_temperature else "sigmoid"
     return None if chosen in ("auto", "none") else chosen
-
-
-def _features(name: str, min_df: int) -> Any:
-    if name == "embeddings":
-        return SentenceEmbedding()
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
-    characters = TfidfVectorizer(
-        analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=min_df, dtype=np.float32
-    )
-    return words if name == "tfidf_words" else FeatureUnion([("words", words), ("characters", characters)])
-
-
-def _classifier(algorithm: str, seed: int) -> Any:
-    if algorithm == "xgboost" and find_spec("xgboost") is None:
-        raise MissingDependency("xgboost", "The algorithm xgboost", "pip install 'genesis-lab[xgboost]'")
-    return {
-        "logistic_regression": LogisticRegression(C=10, max_iter=300, random_state=seed),
-        "linear_svm": LinearSVC(C=0.5, random_state=seed),
-        "random_forest": RandomForestClassifier(n_estimators=200, random_state=seed),
-        "sgd": SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=50, random_state=seed),
-        "xgboost": BoostedTrees(random_state=seed),
-    }[algorithm]

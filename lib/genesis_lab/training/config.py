@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from genesis_lab.errors import InvalidInput, sentence
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import shipped
 
 Features = Literal["tfidf", "tfidf_words", "embeddings"]
 """TF-IDF of words (1–2) and characters (3–5); TF-IDF of words only; sentence embeddings (all-MiniLM-L6-v2)."""
@@ -75,18 +75,14 @@ class TrainConfig(BaseModel):
 
 def presets() -> dict[str, dict[str, Any]]:
     """The fields that each preset sets, by preset name; ``presets.yaml`` says why."""
-    return _knowledge("presets.yaml")
+    return dict(shipped(Path(__file__).with_name("presets.yaml")))
 
 
 def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
-    """The settings of `preset`, with `fields` of `TrainConfig` set differently.
+    """The settings of `preset`, with `fields` of `TrainConfig` set differently; `InvalidInput` for a wrong one.
 
     >>> train_config("cross_validation", folds=3).folds
     3
-
-    Raises
-    ------
-    InvalidInput : unknown preset or field, or a value of the wrong type or out of range.
     """
     known = presets()
     if preset not in known:
@@ -100,10 +96,6 @@ def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
         raise InvalidInput(f"{sentence(error).rstrip('.')}, got {error.errors()[0]['input']!r}.") from None
 
 
-def _knowledge(name: str) -> dict[str, Any]:
-    return dict(read_yaml(Path(__file__).with_name(name)))
-
-
 def search_space(algorithm: str) -> dict[str, Any]:
     """What a search tries for each setting of `algorithm`: ``search_spaces.yaml`` says why."""
-    return dict(_knowledge("search_spaces.yaml")[algorithm])
+    return dict(shipped(Path(__file__).with_name("search_spaces.yaml"))[algorithm])

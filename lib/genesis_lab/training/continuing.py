@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,13 +17,7 @@ from genesis_lab.training.train import TrainingReport, train
 
 
 def continue_training(
-    model: IntentModel,
-    dataset: Any,
-    *,
-    earlier: Any,
-    config: TrainConfig | None = None,
-    groups: Sequence[int] | None = None,
-    reference: Any = None,
+    model: IntentModel, dataset: Any, *, earlier: Any, config: TrainConfig | None = None, reference: Any = None
 ) -> TrainingReport:
     """`model`'s candidate and settings, fitted anew on both datasets: nothing is forgotten, new intents are welcome.
 
@@ -33,50 +26,44 @@ def continue_training(
 
     Parameters
     ----------
-    dataset, earlier : datasets, or `Examples`. `earlier` is what `model` was trained on; for a model that was continued
-        before, `Examples` made by `genesis_lab.training.examples.join`.
+    dataset, earlier : datasets, or `Examples`. `earlier` is what `model` was trained on (else `InvalidInput`); for a
+        model that was continued before, what `join` makes of all of it.
     config : test share, learning curve…; candidate, settings and seed are the model's.
-
-    Raises
-    ------
-    InvalidInput : `earlier` is not the data on the model's card.
     """
+    card = model.card
     fixed = {
-        "candidates": (model.card.candidate,),
-        "params": {model.card.candidate.partition("+")[2]: model.card.params},
+        "candidates": (card.candidate,),
+        "params": {card.candidate.partition("+")[2]: card.params},
         "search": "none",
         "evaluation": "holdout",
-        "seed": model.card.seed,
+        "seed": card.seed,
     }
     config = (config or train_config()).model_copy(update=fixed)
-    (new, messages), (old, more) = _read(dataset, groups), _read(earlier, None)
-    known = ", ".join(f"{source.name} ({source.content_hash[:12]})" for source in model.card.sources)
-    if [source.content_hash for source in old.sources] != [source.content_hash for source in model.card.sources]:
+    (new, messages), (old, more) = (
+        (one, []) if isinstance(one, Examples) else read_examples(one) for one in (dataset, earlier)
+    )
+    if [source.content_hash for source in old.sources] != [source.content_hash for source in card.sources]:
+        known = ", ".join(f"{source.name} ({source.content_hash[:12]})" for source in card.sources)
         given = f"{old.sources[0].name} ({old.sources[0].content_hash[:12]})"
         raise InvalidInput(f"{given} is not what the model was trained on: {known}.")
     messages, both = messages + more, join(old, new)
     check_learnable(both, messages, drop_rare=config.drop_rare)
-    is_new, is_test = np.arange(len(both)) >= len(old), np.zeros(len(both), dtype=bool)
-    for part in (~is_new, is_new):
-        is_test[np.flatnonzero(part)[hold_out(both.take(part), config.test_share, config.seed, messages)[1]]] = True
-    both = replace(both, split=np.where(is_test, "test", "train").astype(object))
-    report = train(both, config, reference=reference)
+    is_new = np.arange(len(both)) >= len(old)
+    held = [hold_out(both.take(part), config.test_share, card.seed, messages) for part in (~is_new, is_new)]
+    is_test = np.concatenate(held)
+    report = train(replace(both, split=np.where(is_test, "test", "train")), config, reference=reference)
     test = both.take(is_new & is_test)
     was, now = (
-        np.asarray([one.intent for one in each.predict(list(test.texts))]) == test.labels
+        np.asarray([one.intent for one in each.predict(test.texts.tolist())]) == test.labels
         for each in (model, report.model)
     )
     compared = paired(now, was, test.groups.tolist())
     learned = " and ".join(f"{source.name} ({source.records})" for source in both.sources)
     continued = {
-        "how": f"{model.card.candidate} fitted anew on {learned}",
+        "how": f"{card.candidate} fitted anew on {learned}",
         "before": share(was).to_dict(),
         "after": share(now).to_dict(),
         "compared": asdict(compared) | {"verdict": compared.verdict},
     }
     said = list(dict.fromkeys(messages + report.rows["messages"]))
     return replace(report, rows=report.rows | {"messages": said, "continued": continued})
-
-
-def _read(source: Any, groups: Sequence[int] | None) -> tuple[Examples, list[str]]:
-    return (source, []) if isinstance(source, Examples) else read_examples(source, groups=groups)

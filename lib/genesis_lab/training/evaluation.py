@@ -19,14 +19,9 @@ _REPLICATES = 2000
 def evaluate(
     name: str, labels: Strings, predicted: Strings, confidence: NDArray[Any], languages: Strings, *, seed: int
 ) -> Row:
-    """Results of `predicted` labels, given with their probability, against `labels`: `compared`, by language, calibration.
+    """`compared` with the accuracy by language and, from the probability of each predicted label, calibration.
 
     ``ece`` is the expected calibration error in [0, 1] (Guo et al. 2017, section 2) over ten bins of equal width.
-
-    Parameters
-    ----------
-    labels, predicted, languages : strings, shape ``(n,)``, n ≥ 1.
-    confidence : probability of the predicted label, shape ``(n,)``.
     """
     right = labels == predicted
     number = np.clip((confidence * BINS).astype(int), 0, BINS - 1)
@@ -50,34 +45,33 @@ def evaluate(
 
 
 def compared(labels: Strings, predicted: Strings, *, seed: int = 0) -> Row:
-    """Accuracy and macro-F1 over the labels that occur, results per label (lowest recall first), most frequent confusions first.
+    """Accuracy and macro-F1 over the labels that occur, results per label (lowest recall first), confusions by frequency.
 
     Accuracies carry Wilson intervals, macro-F1 a percentile bootstrap over records. The precision of a label that was
     never predicted is None.
     """
-    names, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
-    table = np.zeros((len(names), len(names)), dtype=int)
+    found, codes = np.unique(np.concatenate([labels, predicted]), return_inverse=True)
+    names, table = found.tolist(), np.zeros((len(found), len(found)), dtype=int)
     np.add.at(table, (codes[: len(labels)], codes[len(labels) :]), 1)
     hits, n, said = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
     f1, present = 2 * hits / (n + said), np.flatnonzero(n)
-    per_intent = [
+    per_label = [
         {
-            "intent": str(names[i]),
+            "label": names[i],
             "recall": share(hits[i], n[i]).to_dict(),
             "precision": float(hits[i] / said[i]) if said[i] else None,
             "f1": float(f1[i]),
         }
         for i in present
     ]
-    wrong = [(i, j) for i, j in np.argwhere(table) if i != j]
+    confusions = [
+        {"label": names[i], "predicted": names[j], "count": int(table[i, j])} for i, j in np.argwhere(table) if i != j
+    ]
     return {
         "accuracy": share(labels == predicted).to_dict(),
         "macro_f1": _macro_f1(table, float(f1[present].mean()), seed).to_dict(),
-        "per_intent": sorted(per_intent, key=lambda row: (row["recall"]["estimate"], row["intent"])),
-        "confusions": [
-            {"intent": str(names[i]), "predicted": str(names[j]), "count": int(table[i, j])}
-            for i, j in sorted(wrong, key=lambda cell: (-table[*cell], *cell))
-        ],
+        "per_label": sorted(per_label, key=lambda row: (row["recall"]["estimate"], row["label"])),
+        "confusions": sorted(confusions, key=lambda row: -row["count"]),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genesis_lab.dataset.splitting import assign_splits
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words
@@ -32,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Texts with their intent, language, group and split, in the order of their source.
+    """Texts with their label, language, group and split, in the order of their source.
 
     Records of one group (near-duplicates) never straddle a division. `split` is ``train`` where the source has no
     splits of its own.
@@ -59,19 +60,19 @@ def make_examples(
     labels: Sequence[str],
     languages: Sequence[str | None] | None = None,
     *,
-    groups: Sequence[int] | None = None,
+    groups: Sequence[int] | NDArray[Any] | None = None,
     split: Sequence[str] | None = None,
     name: str = "texts",
     content_hash: str | None = None,
 ) -> Examples:
-    """Examples from plain lists; without `groups`, texts that say the same words are one group.
+    """Examples from lists of one length; without `groups`, texts that say the same words are one group.
 
     Raises
     ------
-    InvalidInput : the lists are not equally long, or a text or label is not a non-empty string.
+    InvalidInput : the lists differ in length, or a text or label is not a non-empty string.
     """
     n = len(texts)
-    languages = ["unknown"] * n if languages is None else [language or "unknown" for language in languages]
+    languages = [language or "unknown" for language in languages or [None] * n]
     split = ["train"] * n if split is None else split
     for what, values in (("labels", labels), ("languages", languages), ("groups", groups), ("split", split)):
         if values is not None and len(values) != n:
@@ -84,36 +85,38 @@ def make_examples(
     if content_hash is None:
         pairs = "\n".join(f"{text!r}\t{label!r}" for text, label in zip(texts, labels, strict=True))
         content_hash = hashlib.sha256(pairs.encode()).hexdigest()
-    array = np.empty(n, dtype=object)
-    array[:] = texts
     return Examples(
-        texts=array,
+        texts=as_array(texts),
         labels=np.asarray(labels, dtype=str),
         languages=np.asarray(languages),
-        groups=np.asarray(groups, dtype=np.int64) if groups is not None else same_wording(texts),
+        groups=same_wording(texts) if groups is None else np.asarray(groups, dtype=np.int64),
         split=np.asarray(split, dtype=object),
         sources=(Source(name, content_hash, n),),
     )
 
 
+def as_array(texts: Sequence[str]) -> Strings:
+    """Texts as scikit-learn takes them, each of its own length."""
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array
+
+
 def labelled(dataset: Any) -> pd.DataFrame:
     """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none.
 
-    Text, label and group are what the facets of the dataset's domain say.
-
     Raises
     ------
-    InvalidInput : its records have no text or no label.
+    InvalidInput : by the facets of their domain, its records have no text or no label.
     """
     facets = get_domain(dataset.domain).facets
     if facets.text is None or facets.label is None:
         raise InvalidInput(
             f"A classifier learns a label from a text, and {dataset.domain} have none: give another dataset."
         )
-    language = "language" if "language" in dataset.schema.names else "NULL"
     rows = dataset.sql(
         f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
-        f"{language} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
+        f"{facets.language or 'NULL'} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
     )
     rows = rows.astype(object).where(rows.notna(), None)
     for name in ("text", "label"):
@@ -121,34 +124,19 @@ def labelled(dataset: Any) -> pd.DataFrame:
     return rows
 
 
-def read_examples(dataset: Any, *, groups: Sequence[int] | None = None) -> tuple[Examples, list[str]]:
-    """The text of each record (a conversation's opening) with its label, and what was left out.
-
-    Parameters
-    ----------
-    dataset : `genesis_lab.dataset.Dataset`.
-    groups : one group number per record of the dataset, split by split in the order of ``dataset.counts``.
-
-    Raises
-    ------
-    InvalidInput : the records have no text or no label, or `groups` has another length.
-    """
+def read_examples(dataset: Any) -> tuple[Examples, list[str]]:
+    """The text of each record (a conversation's opening) with its label, and what was left out."""
     rows = labelled(dataset)
-    if groups is not None and len(groups) != len(rows):
-        raise InvalidInput(f"There must be one group per record ({len(rows)}), got {len(groups)}.")
-    if groups is None and rows["group_by"].notna().any():
-        groups = rows["group_by"].factorize()[0].tolist()
-    usable = np.flatnonzero(rows["text"].notna() & rows["label"].notna())
-    kept = rows.iloc[usable]
+    kept = rows[rows["text"].notna() & rows["label"].notna()]
     left = len(rows) - len(kept)
     messages = [f"{left} of {len(rows)} records have no opening text or no intent and were left out."] if left else []
     examples = make_examples(
         kept["text"].tolist(),
         kept["label"].tolist(),
         kept["language"].tolist(),
-        groups=[groups[row] for row in usable.tolist()] if groups is not None else None,
+        groups=kept["group_by"].factorize()[0] if kept["group_by"].notna().any() else None,
         split=kept["split"].tolist() if len(dataset.counts) > 1 else None,
-        name=dataset.path.name,
+        name=dataset.name,
         content_hash=dataset.content_hash,
     )
     return examples, messages
@@ -161,29 +149,20 @@ def same_wording(texts: Sequence[str]) -> Index:
 
 
 def join(first: Examples, second: Examples) -> Examples:
-    """Both sets as one, grouped anew by wording so that copies across the two stay together."""
-    texts = np.concatenate([first.texts, second.texts])
-    wording = same_wording(list(texts))
-    apart = np.concatenate([first.groups, second.groups + first.groups.max(initial=-1) + 1])
-    return Examples(
-        texts=texts,
-        labels=np.concatenate([first.labels, second.labels]),
-        languages=np.concatenate([first.languages, second.languages]),
-        groups=_connected(wording, apart),
-        split=np.concatenate([first.split, second.split]),
-        sources=first.sources + second.sources,
-    )
-
-
-def _connected(a: Index, b: Index) -> Index:
-    """Groups in which two records are together when they are in `a` or in `b`, directly or through others."""
+    """Both sets as one. What says the same words is together, and what was together in either stays so."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    nodes = int(a.max(initial=-1)) + 1
-    size = nodes + int(b.max(initial=-1)) + 1
-    graph = coo_matrix((np.ones(len(a)), (a, b + nodes)), shape=(size, size))
-    return np.asarray(connected_components(graph, directed=False)[1][a], dtype=np.int64)
+    both = {
+        name: np.concatenate([getattr(first, name), getattr(second, name)])
+        for name in ("texts", "labels", "languages", "split")
+    }
+    wording = same_wording(both["texts"].tolist())
+    apart = np.concatenate([first.groups, second.groups + first.groups.max(initial=-1) + 1])
+    size = len(wording) + int(apart.max(initial=-1)) + 1
+    graph = coo_matrix((np.ones(len(wording)), (wording, apart + len(wording))), shape=(size, size))
+    groups = connected_components(graph, directed=False)[1][wording].astype(np.int64)
+    return Examples(**both, groups=groups, sources=first.sources + second.sources)
 
 
 def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool = False) -> Examples:
@@ -203,9 +182,9 @@ def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool 
             )
         examples = examples.take(~np.isin(examples.labels, rare))
         messages.append(f"Left out for having a single example: {named(rare)}.")
-        counts = Counter(examples.labels.tolist())
-    if len(counts) < 2:
-        found = f"only {next(iter(counts))!r}" if counts else "none"
+    known = np.unique(examples.labels).tolist()
+    if len(known) < 2:
+        found = f"only {known[0]!r}" if known else "none"
         raise InvalidInput(f"A classifier needs at least 2 intents, got {found} in {len(examples)} records.")
     return examples
 
@@ -223,56 +202,46 @@ def make_folds(examples: Examples, n: int, seed: int, messages: list[str]) -> li
     if used < n:
         messages.append(f"{used} folds instead of {n}: no intent has more than {used} distinct openings.")
     for count in sorted(set(distinct.values())):
-        scarce = sorted(label for label, found in distinct.items() if found == count)
+        scarce = named(sorted(label for label, found in distinct.items() if found == count))
         if count == 1:
             messages.append(
-                f"With one distinct opening, these intents are never in training and test at once: {named(scarce)}."
+                f"With one distinct opening, these intents are never in training and test at once: {scarce}."
             )
         elif count < used:
-            messages.append(f"With {count} distinct openings for {used} folds, absent from some: {named(scarce)}.")
-    grouped = len(set(examples.groups.tolist())) < len(examples)
+            messages.append(f"With {count} distinct openings for {used} folds, absent from some: {scarce}.")
+    grouped = len(np.unique(examples.groups)) < len(examples)
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(used, shuffle=True, random_state=seed)
     with warnings.catch_warnings(action="ignore"):  # of scarce intents: worded above
         folds = list(splitter.split(examples.texts, examples.labels, examples.groups))
     return [(kept, held) for kept, held in folds if len(kept) and len(held)]
 
 
-def hold_out(
-    examples: Examples, share: float, seed: int, messages: list[str], name: str = "test"
-) -> tuple[Index, Index]:
-    """Positions to keep and to hold out (`share` of the records, within one group), by intent and in whole groups.
+def hold_out(examples: Examples, share: float, seed: int, messages: list[str], name: str = "test") -> NDArray[np.bool_]:
+    """Which records to hold out: `share` of them, within one group, by intent and in whole groups.
 
-    Every intent is among the kept; those that are not among the held out are named in `messages`.
+    Every intent is among the others; those that are not among the held out are named in `messages`.
 
     Raises
     ------
     InvalidInput : there are too few distinct wordings for a division of this `name`.
     """
-    from genesis_lab.dataset.splitting import assign_splits
-
-    distinct = _distinct(examples)
-    single = examples.groups[np.isin(examples.labels, [label for label, count in distinct.items() if count < 2])]
-    free = np.flatnonzero(~np.isin(examples.groups, single))
+    distinct, groups, labels = _distinct(examples), examples.groups, examples.labels
+    single = groups[[distinct[label] < 2 for label in labels.tolist()]]
+    free, rng = np.flatnonzero(~np.isin(groups, single)), np.random.default_rng(seed)
     try:
-        split = assign_splits(
-            examples.groups[free],
-            {"train": 1 - share, name: share},
-            labels=examples.labels[free],
-            rng=np.random.default_rng(seed),
-        )
+        split = assign_splits(groups[free], {"train": 1 - share, name: share}, labels=labels[free], rng=rng)
     except InvalidInput:
         raise InvalidInput(
             f"{len(examples)} records are too few to hold some out for a {name}: add distinct openings to each intent."
         ) from None
     held = np.zeros(len(examples), dtype=bool)
     held[free] = split == 1
-    for label in sorted(set(examples.labels[held].tolist()) - set(examples.labels[~held].tolist())):
-        own = examples.groups[held & (examples.labels == label)]
-        held &= examples.groups != min(own.tolist(), key=lambda group: int((examples.groups == group).sum()))
-    untested = sorted(set(examples.labels.tolist()) - set(examples.labels[held].tolist()))
-    if untested:
-        messages.append(f"Learned but not tested, for want of distinct openings: {named(untested)}.")
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    for label in np.setdiff1d(labels[held], labels[~held]):  # its smallest group goes back
+        own, sizes = np.unique(groups[held & (labels == label)], return_counts=True)
+        held &= groups != own[sizes.argmin()]
+    if len(untested := np.setdiff1d(labels, labels[held])):
+        messages.append(f"Learned but not tested, for want of distinct openings: {named(untested.tolist())}.")
+    return held
 
 
 def _distinct(examples: Examples) -> Counter[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import count
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ from genesis_lab.training.models import IntentModel, model_of, save_model
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps there are."""
+Chosen = tuple[str, dict[str, Value]]
+"""A candidate and its settings."""
 
 CALIBRATION_FOLDS = 3
 
@@ -68,13 +70,8 @@ class TrainingReport:
         }
 
 
-class _Choice(NamedTuple):
-    candidate: str
-    params: dict[str, Value]
-    results: list[Row]
-
-
-class _Run(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Run:
     """What the steps of one training share: its settings, what it has to say, and whom it tells that a step is done."""
 
     config: TrainConfig
@@ -83,12 +80,7 @@ class _Run(NamedTuple):
 
 
 def train(
-    source: Any,
-    config: TrainConfig | None = None,
-    *,
-    groups: Sequence[int] | None = None,
-    reference: Any = None,
-    on_progress: Progress | None = None,
+    source: Any, config: TrainConfig | None = None, *, reference: Any = None, on_progress: Progress | None = None
 ) -> TrainingReport:
     """Train on a dataset and report on records that the model never saw.
 
@@ -96,7 +88,6 @@ def train(
     ----------
     source : a dataset whose records have a text and a label (`genesis_lab.dataset.Dataset`), or `Examples`.
     config : settings, by default the preset ``fast``.
-    groups : near-duplicate cluster of each record, which no division separates; by default equal wording.
     reference : real labelled texts (``.texts``, ``.labels``, ``.language``, ``.name``) to test the model on as well.
 
     Raises
@@ -105,72 +96,65 @@ def train(
     MissingDependency : a candidate needs a package that is not installed.
     """
     config, started = config or train_config(), perf_counter()
-    if isinstance(source, Examples):
-        if groups is not None:
-            raise InvalidInput("groups belong into the examples (make_examples), not beside them.")
-        examples, messages = source, list[str]()
-    else:
-        examples, messages = read_examples(source, groups=groups)
+    examples, messages = (source, []) if isinstance(source, Examples) else read_examples(source)
     run = _Run(config, messages, _steps(config, on_progress))
     examples = check_learnable(examples, messages, drop_rare=config.drop_rare)
     if config.max_records and config.max_records < len(examples):
         messages.append(f"{config.max_records} of {len(examples)} records were used (max_records).")
-        examples = subset(examples, config.max_records, config.seed)
-        examples = check_learnable(examples, messages, drop_rare=config.drop_rare)
+        small = subset(examples, config.max_records, config.seed)
+        examples = check_learnable(small, messages, drop_rare=config.drop_rare)
+    evaluation, fold_accuracy, rest = None, list[float](), examples
     if config.evaluation == "cross_validation":
-        if len(set(examples.split)) > 1:
-            messages.append("The dataset's own splits are not used: cross-validation tests every record once.")
         evaluation, fold_accuracy, (learned, tested) = _cross_validate(examples, run)
-        rest = examples
     else:
-        rest, tested = learned, tested = divide(examples, config, messages)
-        evaluation, fold_accuracy = {}, []
-    choice = _choose(rest, run)
-    estimator = _fit(choice, rest, config)
+        rest, tested = learned, tested = _divide(examples, config, messages)
+    chosen, results = _choose(rest, run)
+    estimator = _fit(chosen, rest, config)
     run.step()
-    evaluation = evaluation or evaluate_model(estimator, tested, "test", config.seed)
-    curve = _learning_curve(choice, learned, tested, run)
-    measured, not_measured = _on_reference(estimator, reference, run)
-    metrics = _headline(evaluation) | {f"reference_{name}": value for name, value in _headline(measured or {}).items()}
+    evaluation = evaluation or _measure(estimator, tested, "test", config.seed)
+    curve = _learning_curve(chosen, learned, tested, run)
+    real = _known_to(estimator, reference, messages)
+    on_real = real and _measure(estimator, real, reference.name, config.seed)
+    metrics = {name: evaluation[name]["estimate"] for name in ("accuracy", "macro_f1")} | {"ece": evaluation["ece"]}
+    why_not = "no reference was given" if reference is None else f"{reference.name} has none of the intents learned"
+    candidate, params = chosen
     rows = {
         "config": config.model_dump(mode="json"),
         "sources": [asdict(one) for one in examples.sources],
-        "chosen": choice.candidate,
-        "params": choice.params,
+        "chosen": candidate,
+        "params": params,
         "n_train": len(rest),
         "n_test": evaluation["accuracy"]["n"],
         "intents": len(estimator.classes_),
         "evaluation": evaluation,
-        "candidates": choice.results,
+        "candidates": results,
         "fold_accuracy": fold_accuracy,
         "learning_curve": curve,
-        "reference": measured,
+        "reference": on_real,
         "messages": list(dict.fromkeys(messages)),
-        "not_measured": not_measured,
+        "not_measured": {} if on_real else {"reference": why_not},
     }
-    model = model_of(estimator, choice.candidate, choice.params, examples.sources, config.seed, metrics)
+    if on_real:
+        metrics |= {f"reference_{name}": on_real[name]["estimate"] for name in ("accuracy", "macro_f1")}
+        metrics["reference_ece"] = on_real["ece"]
+    model = model_of(
+        estimator, candidate, params=params, sources=list(examples.sources), seed=config.seed, metrics=metrics
+    )
     return TrainingReport(rows, model, perf_counter() - started)
 
 
-def divide(examples: Examples, config: TrainConfig, messages: list[str]) -> tuple[Examples, Examples]:
+def _divide(examples: Examples, config: TrainConfig, messages: list[str]) -> tuple[Examples, Examples]:
     """Training and test records: the dataset's own test split where it has one, else ``test_share`` held out."""
     own = examples.split == "test"
     if not own.any() or own.all():
-        kept, held = hold_out(examples, config.test_share, config.seed, messages)
-        return examples.take(kept), examples.take(held)
+        own = hold_out(examples, config.test_share, config.seed, messages)
     leaked = ~own & np.isin(examples.groups, examples.groups[own])
     if leaked.any():
         messages.append(f"{int(leaked.sum())} training records repeat a test record and were left out.")
     rest, test = examples.take(~own & ~leaked), examples.take(own)
-    if unknown := sorted(set(test.labels.tolist()) - set(rest.labels.tolist())):
-        messages.append(f"In the test split but not in training, so never right: {named(unknown)}.")
+    if len(unknown := np.setdiff1d(test.labels, rest.labels)):
+        messages.append(f"In the test split but not in training, so never right: {named(unknown.tolist())}.")
     return rest, test
-
-
-def evaluate_model(estimator: Any, examples: Examples, name: str, seed: int) -> Row:
-    """Results of a fitted classifier on `examples`."""
-    predicted, confidence = _predict(estimator, examples)
-    return evaluate(name, examples.labels, predicted, confidence, examples.languages, seed=seed)
 
 
 def _predict(estimator: Any, examples: Examples) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -178,111 +162,93 @@ def _predict(estimator: Any, examples: Examples) -> tuple[NDArray[Any], NDArray[
     return estimator.classes_[chances.argmax(axis=1)], chances.max(axis=1)
 
 
-def _headline(evaluation: Row) -> dict[str, float]:
-    names = ("accuracy", "macro_f1") if evaluation else ()
-    return {name: evaluation[name]["estimate"] for name in names} | ({"ece": evaluation["ece"]} if evaluation else {})
+def _measure(estimator: Any, examples: Examples, name: str, seed: int) -> Row:
+    predicted, confidence = _predict(estimator, examples)
+    return evaluate(name, examples.labels, predicted, confidence, examples.languages, seed=seed)
 
 
-def _choose(examples: Examples, run: _Run) -> _Choice:
-    """The best candidate with its settings, judged on `examples` alone."""
-    config, results = run.config, list[Row]()
-    given = {name: dict(config.params.get(name.partition("+")[2], {})) for name in config.candidates}  # type: ignore[call-overload]
+def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
+    """The best candidate with its settings, judged on `examples` alone, and how each did (best first)."""
+    config = run.config
+    given = [(name, dict(config.params.get(name.partition("+")[2], {}))) for name in config.candidates]  # type: ignore[call-overload]
     if config.search != "none":
         folds = make_folds(examples, config.folds, config.seed, run.messages)
-        for name in config.candidates:
-            params, trials = _search(name, given[name], examples, folds, config)
-            best = next(trial for trial in trials if given[name] | trial["params"] == params)
-            by_share = config.metric == "accuracy"
-            interval = share(round(best["score"] * best["records"]), best["records"]).to_dict() if by_share else None
-            interval = interval and interval | {"estimate": best["score"]}
-            results.append(_result(name, params, "search folds", best["score"], interval, trials))
-            run.step()
-    elif len(config.candidates) > 1:
+        results = [_search(candidate, examples, folds, run) for candidate in given]
+    elif len(given) > 1:
         own = examples.split == "validation"
-        if own.any() and not own.all():
-            learned, tested = examples.take(~own), examples.take(own)
-        else:
-            kept, held = hold_out(examples, config.validation_share, config.seed, run.messages, "validation")
-            learned, tested = examples.take(kept), examples.take(held)
-        for name in config.candidates:
-            estimator = _fit(_Choice(name, given[name], []), learned, config)
-            seen = evaluate_model(estimator, tested, "validation", config.seed)
-            interval = seen["accuracy" if config.metric == "accuracy" else "macro_f1"]
-            results.append(_result(name, given[name], "validation", interval["estimate"], interval, []))
-            run.step()
+        if not own.any() or own.all():
+            own = hold_out(examples, config.validation_share, config.seed, run.messages, "validation")
+        learned, tested = examples.take(~own), examples.take(own)
+        results = [_tried(candidate, learned, tested, run) for candidate in given]
     else:
-        return _Choice(config.candidates[0], given[config.candidates[0]], [])
+        return given[0], []
     results.sort(key=lambda result: -result["score"])
-    return _Choice(results[0]["candidate"], results[0]["params"], results)
+    return (results[0]["candidate"], results[0]["params"]), results
 
 
-def _result(
-    name: str, params: dict[str, Value], measured_on: str, score: float, interval: Row | None, trials: list[Row]
-) -> Row:
-    """How one candidate did where candidates are compared; the test split has no part in it."""
-    found = {"candidate": name, "params": params, "measured_on": measured_on}
-    return found | {"score": score, "interval": interval, "trials": trials}
+def _tried(candidate: Chosen, learned: Examples, tested: Examples, run: _Run) -> Row:
+    """How a candidate does on validation records; the test split has no part in it."""
+    found = _measure(_fit(candidate, learned, run.config), tested, "validation", run.config.seed)
+    interval = found["accuracy" if run.config.metric == "accuracy" else "macro_f1"]
+    run.step()
+    return _result(*candidate, "validation", interval["estimate"], interval)
 
 
-def _search(
-    candidate: str, fixed: dict[str, Value], examples: Examples, folds: Folds, config: TrainConfig
-) -> tuple[dict[str, Value], list[Row]]:
-    """The best settings for `candidate`, by cross-validation within `examples`, with every trial, best first."""
+def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> Row:
+    """The best settings for a candidate, by cross-validation within `examples`."""
     from joblib import Memory
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes the next import possible
     from sklearn.model_selection import HalvingRandomSearchCV, RandomizedSearchCV
 
-    space = search_space(candidate.partition("+")[2])
-    draws = {f"classifier__{name}": _drawn(options) for name, options in space.items() if name not in fixed}
-    settings = {"scoring": config.metric, "cv": list(folds), "refit": False, "n_jobs": get_settings().workers}
-    settings["random_state"], trials = config.seed, config.search_trials
+    (name, fixed), config, trials = candidate, run.config, run.config.search_trials
+    space = search_space(name.partition("+")[2])
+    draws = {f"classifier__{key}": _drawn(options) for key, options in space.items() if key not in fixed}
     if all(isinstance(options, list) for options in draws.values()):
         trials = min(trials, int(np.prod([len(options) for options in draws.values()])))
+    settings = {"scoring": config.metric, "cv": list(folds), "refit": False, "random_state": config.seed}
+    settings["n_jobs"] = get_settings().workers
     with TemporaryDirectory() as folder:
-        pipeline = build(candidate, fixed, config.seed).set_params(memory=Memory(folder, verbose=0))
+        pipeline = build(name, fixed, config.seed).set_params(memory=Memory(folder, verbose=0))
         if config.search == "random":
             searcher = RandomizedSearchCV(pipeline, draws, n_iter=trials, **settings)
         else:
             searcher = HalvingRandomSearchCV(pipeline, draws, n_candidates=trials, min_resources="exhaust", **settings)
         found = fitted(searcher, examples.texts, examples.labels).cv_results_
-    used = found.get("n_resources", [len(examples)] * len(found["params"]))
-    rows: list[Row] = [
-        {"params": _plain(params), "score": float(score), "spread": float(spread), "records": int(records)}
-        for params, score, spread, records in zip(
-            found["params"], found["mean_test_score"], found["std_test_score"], used, strict=True
-        )
-    ]
-    rows.sort(key=lambda row: (-row["records"], -row["score"], str(row["params"])))
-    return fixed | _plain(searcher.best_params_), rows
+    at, score = searcher.best_index_, float(searcher.best_score_)
+    n = int(found["n_resources"][at]) if "n_resources" in found else len(examples)
+    interval = share(round(score * n), n).to_dict() | {"estimate": score}
+    best = {
+        key.removeprefix("classifier__"): value.item() if isinstance(value, np.generic) else value
+        for key, value in sorted(searcher.best_params_.items())
+    }
+    run.step()
+    return _result(name, fixed | best, "search folds", score, interval if config.metric == "accuracy" else None)
+
+
+def _result(name: str, params: dict[str, Value], measured_on: str, score: float, interval: Row | None) -> Row:
+    found = {"candidate": name, "params": params, "measured_on": measured_on}
+    return found | {"score": score, "interval": interval}
 
 
 def _drawn(options: Any) -> Any:
-    if isinstance(options, list):
-        return options
     from scipy.stats import loguniform, randint
 
+    if isinstance(options, list):
+        return options
     low, high = options["low"], options["high"]
     return randint(low, high + 1) if options.get("whole") else loguniform(low, high)
 
 
-def _plain(params: Mapping[str, Any]) -> dict[str, Value]:
-    """Settings as JSON has them, by the algorithm's own names."""
-    return {
-        name.removeprefix("classifier__"): value.item() if isinstance(value, np.generic) else value
-        for name, value in sorted(params.items())
-    }
+def _fit(chosen: Chosen, examples: Examples, config: TrainConfig) -> Any:
+    """The chosen candidate fitted on `examples`, calibrated where the settings say so."""
+    from sklearn.calibration import CalibratedClassifierCV
 
-
-def _fit(choice: _Choice, examples: Examples, config: TrainConfig) -> Any:
-    """`choice` fitted on `examples`, calibrated where the settings say so."""
-    if len(set(examples.labels.tolist())) < 2:
+    if len(np.unique(examples.labels)) < 2:
         raise InvalidInput(
             f"The {len(examples)} training records are all of intent {examples.labels[0]!r}: 2 are needed."
         )
-    estimator = build(choice.candidate, choice.params, config.seed)
-    method = calibration_method(config.calibration, choice.candidate.partition("+")[2])
-    from sklearn.calibration import CalibratedClassifierCV
-
+    candidate, params = chosen
+    estimator, method = build(candidate, params, config.seed), calibration_method(config.calibration, candidate)
     if not method:
         return fitted(estimator, examples.texts, examples.labels)
     # An intent with one wording would be unknown to the fold it is scored in, with a score of minus infinity that
@@ -297,22 +263,24 @@ def _fit(choice: _Choice, examples: Examples, config: TrainConfig) -> Any:
 
 def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, list[float], tuple[Examples, Examples]]:
     """Results over all records, each predicted by a model that was chosen and fitted without its fold; and the first fold."""
+    if len(set(examples.split)) > 1:
+        run.messages.append("The dataset's own splits are not used: cross-validation tests every record once.")
     folds = make_folds(examples, run.config.folds, run.config.seed, run.messages)
     predicted, confidence = np.empty(len(examples), dtype=object), np.zeros(len(examples))
     for kept, held in folds:
         learned = examples.take(kept)
-        estimator = _fit(_choose(learned, run._replace(messages=[])), learned, run.config)
-        predicted[held], confidence[held] = _predict(estimator, examples.take(held))
+        chosen, _ = _choose(learned, replace(run, messages=[]))
+        predicted[held], confidence[held] = _predict(_fit(chosen, learned, run.config), examples.take(held))
         run.step()
     name, said = f"{len(folds)}-fold cross-validation", predicted.astype(str)
     found = evaluate(name, examples.labels, said, confidence, examples.languages, seed=run.config.seed)
     right = said == examples.labels
-    first = tuple(examples.take(part) for part in folds[0])
-    return found, [float(right[held].mean()) for _, held in folds], (first[0], first[1])
+    kept, held = folds[0]
+    return found, [float(right[one].mean()) for _, one in folds], (examples.take(kept), examples.take(held))
 
 
-def _learning_curve(choice: _Choice, rest: Examples, test: Examples, run: _Run) -> list[Row]:
-    points, fewest, config = [], 2 * len(set(rest.labels.tolist())), run.config
+def _learning_curve(chosen: Chosen, rest: Examples, test: Examples, run: _Run) -> list[Row]:
+    points, fewest, config = list[Row](), 2 * len(np.unique(rest.labels)), run.config
     for fraction in sorted(config.learning_curve):
         size = round(fraction * len(rest))
         if size < fewest:
@@ -320,25 +288,24 @@ def _learning_curve(choice: _Choice, rest: Examples, test: Examples, run: _Run) 
                 f"The learning curve starts above {fraction:.0%}: {size} records are fewer than two per intent."
             )
         else:
-            predicted, _ = _predict(_fit(choice, subset(rest, size, config.seed), config), test)
+            predicted, _ = _predict(_fit(chosen, subset(rest, size, config.seed), config), test)
             points.append({"records": size, "accuracy": share(predicted == test.labels).to_dict()})
         run.step()
     return points
 
 
-def _on_reference(estimator: Any, reference: Any, run: _Run) -> tuple[Row | None, dict[str, str]]:
-    """Results on real labelled texts, or why there are none."""
+def _known_to(estimator: Any, reference: Any, messages: list[str]) -> Examples | None:
+    """Those of the real labelled texts whose intents were learned; None where there are none."""
     if reference is None:
-        return None, {"reference": "no reference was given"}
+        return None
     known = set(estimator.classes_.tolist())
     kept = [(text, label) for text, label in zip(reference.texts, reference.labels, strict=True) if label in known]
     if not kept:
-        return None, {"reference": f"{reference.name} has none of the intents learned"}
+        return None
     if left := len(reference.labels) - len(kept):
-        run.messages.append(f"{left} of {len(reference.labels)} reference texts have intents not learned; left out.")
+        messages.append(f"{left} of {len(reference.labels)} reference texts have intents not learned; left out.")
     texts, labels = zip(*kept, strict=True)
-    real = make_examples(texts, labels, [reference.language] * len(kept), name=reference.name)
-    return evaluate_model(estimator, real, reference.name, run.config.seed), {}
+    return make_examples(texts, labels, [reference.language] * len(kept), name=reference.name)
 
 
 def _steps(config: TrainConfig, on_progress: Progress | None) -> Callable[[], None]:
