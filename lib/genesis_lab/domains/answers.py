@@ -19,7 +19,8 @@ _FENCE = re.compile(
     r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-_OWN_KEY = re.compile(r"[a-z_][\w-]*\s*:(\s|$)")
+_GOES_ON = re.compile(r"\s|#|-\s|[\"']?[a-z_][\w-]*[\"']?\s*:(\s|$)")
+"""How a line begins that goes on with YAML; one of prose does not."""
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -32,55 +33,36 @@ def read_yaml(text: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[Fa
     """
     text = spoken(text[:LONGEST].replace("\r\n", "\n"))
     fenced = list(_FENCE.finditer(text))
-    outside = _FENCE.sub("", text) if fenced else ""
+    prose = _FENCE.sub("", text) if fenced else ""
     data: dict[str, Any] = {}
     faults = []
-    for body in [match[2] for match in fenced] or [text.strip("\n").rstrip()]:
-        found, prose, reason = _document(body, fields)
-        outside += prose
-        data |= found
-        if reason:
-            faults.append(Fault("broken_yaml", "", reason))
-        if body.lstrip().startswith("{"):
+    for body in [match[2] for match in fenced] or [text]:
+        before, said, after = _parted(body, fields)
+        prose += before + after
+        try:
+            found = load(said)
+            data |= found if isinstance(found, Mapping) else {}
+        except ValueError as error:
+            faults.append(Fault("broken_yaml", "", str(error)))
+        if said.lstrip().startswith("{"):
             faults.append(Fault("json_answer", "", "JSON where YAML is due"))
     if fenced and fenced[-1]["cut"] is not None:
         faults.append(Fault("truncated", "", "the answer is cut off: its closing fence is missing"))
-    if outside := outside.strip("-# \t\n"):
-        faults.append(Fault("extra_prose", "", f"text outside the YAML: {outside[:60]!r}"))
+    if prose := prose.strip("-# \t\n"):
+        faults.append(Fault("extra_prose", "", f"text outside the YAML: {prose[:60]!r}"))
     return data, faults
 
 
-def _document(text: str, fields: Sequence[str]) -> tuple[dict[str, Any], str, str]:
-    """The fields of one YAML document, the prose round it, and why it can't be read."""
-    begin, end = _bounds(text, fields)
-    reason = "the YAML holds no fields"
-    for stop in (end, len(text)):
-        try:
-            data = load(text[begin:stop])
-        except ValueError as error:
-            reason = str(error)
-        else:
-            if isinstance(data, Mapping):
-                return dict(data), text[:begin] + text[stop:], ""
-    return {}, "", reason
-
-
-def _bounds(text: str, fields: Sequence[str]) -> tuple[int, int]:
-    """Where the first of `fields` begins, and where the lines end that go on with the last one."""
-    top = re.compile(rf"^([ \t]*)[\"']?(?:{'|'.join(fields)})[\"']?[ \t]*:(?=\s|$)", re.MULTILINE)
-    tops = list(top.finditer(text))
+def _parted(text: str, fields: Sequence[str]) -> tuple[str, str, str]:
+    """What stands before the first of `fields`, the YAML, and what follows the lines that go on with the last one."""
+    lines = text.splitlines(keepends=True)
+    top = re.compile(rf"\s*[\"']?(?:{'|'.join(fields)})[\"']?\s*:(\s|$)")
+    tops = [i for i, line in enumerate(lines) if top.match(line)]
     if not tops or text.lstrip().startswith("{"):
-        return 0, len(text)
-    indent = len(tops[0][1])
-    end = text.find("\n", max(match.start() for match in tops if len(match[1]) <= indent)) + 1 or len(text)
-    blank = False
-    for line in text[end:].splitlines(keepends=True):
-        said = line.lstrip(" \t")
-        goes_on = len(line) - len(said) > indent or re.match(r"-\s|#|$", said)
-        if not goes_on and (blank or not _OWN_KEY.match(said)):
-            break
-        blank, end = not line.strip(), end + len(line)
-    return tops[0].start(), end
+        return "", text, ""
+    begin, last = tops[0], tops[-1]
+    end = next((i for i in range(last + 1, len(lines)) if not _GOES_ON.match(lines[i])), len(lines))
+    return "".join(lines[:begin]), "".join(lines[begin:end]), "".join(lines[end:])
 
 
 def load(text: str) -> Any:
