@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from genesis_lab.errors import ProviderError
 from genesis_lab.yamls import shipped
 
 Message = tuple[Literal["user", "assistant"], str]
@@ -51,6 +50,10 @@ class Usage:
     completion_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+
+    @property
+    def all_prompt_tokens(self) -> int:
+        return self.prompt_tokens + self.cache_read_tokens + self.cache_write_tokens
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in Usage.__dataclass_fields__))
@@ -89,23 +92,13 @@ class Capabilities:
 
 
 class Provider(Protocol):
-    """Answers one request, or many. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`."""
+    """Answers one request. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`."""
 
     name: str
     model: str
     capabilities: Capabilities
 
     def complete(self, request: Request) -> Completion: ...
-
-    def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
-        """An answer to each request, in order, or its error; one after the other where it has no better way."""
-        answers: list[Completion | ProviderError] = []
-        for request in requests:
-            try:
-                answers.append(self.complete(request))
-            except ProviderError as error:
-                answers.append(error)
-        return answers
 
     def cost_usd(self, usage: Usage) -> float | None:
         """The price of `usage`, or None when it is not known."""

@@ -124,8 +124,7 @@ class BedrockProvider(Provider):
         """The completion in a Converse response, `batch`: at the price of a batch job."""
         target = self.target()
         text, stop, usage = read_answer(response)
-        prompt = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens if usage else 0
-        priced = prompt <= (self.info.priced_to or math.inf)
+        priced = usage and usage.all_prompt_tokens <= (self.info.priced_to or math.inf)
         return Completion(
             text=text,
             # An ARN may hold an account's number, which is nobody's business who gets the dataset.
@@ -304,12 +303,11 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
     """
     texts, thoughts = [], []
     for block in ((response.get("output") or {}).get("message") or {}).get("content") or ():
-        given = (block.get("toolUse") or {}).get("input")
-        if given is not None:
+        if (given := (block.get("toolUse") or {}).get("input")) is not None:
             texts = [given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)]
             break
-        texts.append(block["text"] if isinstance(block.get("text"), str) else "")
-        texts += (cited.get("text") or "" for cited in (block.get("citationsContent") or {}).get("content") or ())
+        cited = (block.get("citationsContent") or {}).get("content") or ()
+        texts += (part["text"] for part in (block, *cited) if isinstance(part.get("text"), str))
         thoughts.append(((block.get("reasoningContent") or {}).get("reasoningText") or {}).get("text") or "")
     stop = known("bedrock")["stop_reasons"].get(response.get("stopReason") or "", "other")
     text, told = "".join(texts), response.get("usage") or {}

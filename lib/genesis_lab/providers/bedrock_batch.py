@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from pydantic import AliasPath, BaseModel, Field
 
 from genesis_lab.errors import Fatal, InvalidInput, ProviderError, QuotaExhausted, Rejected
-from genesis_lab.providers.base import Completion, Request
+from genesis_lab.providers.base import Completion, Request, known
 from genesis_lab.providers.bedrock import Account, BedrockProvider, as_provider_error, converse_body
 from genesis_lab.settings import Settings
 
@@ -156,24 +157,20 @@ class BatchService:
             raise self._sentence(error, action, what) from raised
 
     def _sentence(self, error: Exception, action: str, what: str) -> Exception:
-        code, region = getattr(error, "code", ""), self.account.region
+        code = getattr(error, "code", "")
         details: dict[str, Any] = {"code": code, "status": getattr(error, "status", None)}
         if code in ("NoSuchKey", "404") and action == "s3:GetObject":
             return _NoSuchKey(str(error))
-        if code in ("NoSuchBucket", "404") and action.startswith("s3:"):
-            return Fatal(f"There is no bucket {what}: check GENESIS_BATCH_BUCKET.", **details)
-        if code in ("PermanentRedirect", "301", "IllegalLocationConstraintException"):
-            return Fatal(
-                f"The bucket {what} is in another region than {region}: batch jobs need both in one.", **details
-            )
-        if code in ("AccessDenied", "AccessDeniedException", "403"):
-            return Fatal(f"This AWS identity may not do {action} on {what}: allow it, {_POLICY}.", **details)
-        if code == "ResourceNotFoundException" and "Create" not in action:
-            return InvalidInput(f"There is no batch job {what} in {region}.")
-        if code == "ConflictException" and "Stop" in action:
-            return InvalidInput(f"The batch job {what} has ended already: there is nothing to stop.")
         if isinstance(error, QuotaExhausted):
             return QuotaExhausted(f"The account has as many batch jobs as it may have ({error}).", **details)
+        for sign, sentence in known("bedrock")["batch"].items():
+            if re.fullmatch(sign, f"{code} {action.split(' ')[0]}"):
+                said = sentence.format(action=action, what=what, region=self.account.region, policy=_POLICY)
+                return (
+                    InvalidInput(said)
+                    if said.startswith(("There is no batch", "The batch job"))
+                    else Fatal(said, **details)
+                )
         return Fatal(f"AWS refuses {action} on {what}: {error}", **details) if isinstance(error, Rejected) else error
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
-from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.files import output_root, resolve, write_atomically
+from genesis_lab.errors import InvalidInput
+from genesis_lab.files import resolve
 from genesis_lab.hub import hub_reachable
 from genesis_lab.providers import ModelSpec, parse_spec
 from genesis_lab.providers.addresses import OPENAI_URL
@@ -64,19 +64,15 @@ def weights_digest(source: str) -> str:
 
 
 def _file_digest(file: Path) -> str:
-    """SHA-256 of a file, which is read once and then known by path, size and time."""
-    kept, stat = output_root() / "cache" / "digests.json", file.stat()
-    path, state = str(file.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-    try:
-        known = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if known.get(path, [])[:-1] != state:
-        with file.open("rb") as stream:
-            known[path] = [*state, hashlib.file_digest(stream, "sha256").hexdigest()]
-        with suppress(GenesisError):  # where nothing can be written, it is read again next time
-            write_atomically(kept, json.dumps(known, indent=0) + "\n")
-    return str(known[path][-1])
+    stat = file.stat()
+    return _read_digest(file.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@cache
+def _read_digest(file: Path, *state: int) -> str:
+    """SHA-256 of a file in this state, read once in a process."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _commit(source: str) -> str:

@@ -149,12 +149,9 @@ class OpenAIProvider(Provider):
 
 def _cut(characters: int, usage: Usage | None) -> str | None:
     """A sentence where the server counts fewer tokens than a prompt of so many characters has."""
-    if usage is None:
-        return None
-    tokens = usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-    if characters <= max(_SHORT, tokens * _CHARACTERS_PER_TOKEN):
+    if usage is None or characters <= max(_SHORT, usage.all_prompt_tokens * _CHARACTERS_PER_TOKEN):
         return None
     return (
-        f"The server counted {tokens:,} tokens for a prompt of {characters:,} characters: it seems to cut prompts, so "
-        "give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
+        f"The server counted {usage.all_prompt_tokens:,} tokens for a prompt of {characters:,} characters: it seems to cut "
+        "prompts, so give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
     )
