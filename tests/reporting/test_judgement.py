@@ -31,7 +31,7 @@ def test_scores_means_trust_and_worst_records_are_shown_escaped(report: dict) ->
         and "2.00 [1.65–3.06]" in means
         and "not measured" in means
     )
-    assert "could not be read: 1" in trust and "people, natural (n = 1)" in trust and "lenient" in trust
+    assert "1 the answer could not be read" in trust and "people (n = 1)" in means and "lenient" in trust
     assert "stiff" in worst and "&lt;b&gt;stiff" in view("judge", "worst", report).html
 
 

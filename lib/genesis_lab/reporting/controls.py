@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import ipywidgets as w
 
 Model = TypeVar("Model", bound=BaseModel)
-Choices = Sequence[str] | Mapping[str, Sequence[str]]
-"""What a set of names can hold; a mapping groups them."""
 Preview = Callable[[Any], Mapping[str, object]]
 
 _SLIDER_STEPS = 1_000
@@ -66,20 +64,20 @@ class Form(Generic[Model]):
 def form(
     config: Model,
     *,
-    choices: Mapping[str, Choices] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
     hide: Iterable[str] = (),
     preview: Preview | None = None,
 ) -> Form[Model]:
     """Show `config` as a form; read ``form(config).value`` in a later cell.
 
-    An integer with bounds becomes a slider (a box, where the range is wide), a `Literal` a dropdown, a set of names check
-    boxes in groups with a search, shares that add up to 1 sliders in proportion, text and paths a text box. Where nobody
+    An integer with bounds becomes a slider (a box, where the range is wide), a `Literal` a dropdown, a set of names a
+    list to choose from (shift or ctrl for several), shares that add up to 1 sliders in proportion, text and paths a text box. Where nobody
     watches (see `frontend.viewer`) nothing is shown and `value` is `config` itself.
 
     Parameters
     ----------
     config : an instance of any pydantic model; its values are what the form starts from.
-    choices : field to the names it can hold, in groups if given as a mapping: ``{"intents": {"refunds": [...]}}``.
+    choices : field to the names it can hold: ``{"intents": ["request_refund", …]}``.
     hide : fields to leave as they are.
     preview : from a valid config to what to show below the form, for example a plan's counts, time and cost.
     """
@@ -90,7 +88,7 @@ def form(
     return shown
 
 
-def build(shown: Form[Model], *, choices: Mapping[str, Choices], hide: set[str], preview: Preview | None) -> None:
+def build(shown: Form[Model], *, choices: Mapping[str, Sequence[str]], hide: set[str], preview: Preview | None) -> None:
     """Give `shown` its widgets, without displaying them."""
     try:
         import ipywidgets as w
@@ -120,15 +118,16 @@ def build(shown: Form[Model], *, choices: Mapping[str, Choices], hide: set[str],
     shown.widget = w.VBox([*rows, status], layout={"max_width": "720px"})
 
 
-def _field(info: FieldInfo, value: Any, choices: Choices | None) -> Field:
+def _field(info: FieldInfo, value: Any, choices: Sequence[str] | None) -> Field:
     import ipywidgets as w
 
     kind, optional = _unwrapped(info.annotation)
     origin, options = get_origin(kind), _literals(kind)
     if origin in (tuple, list, set, frozenset):
         choices = choices or _literals(_unwrapped(next(iter(get_args(kind)), None))[0])
-        if choices:
-            return _picker(value, choices)
+    if choices:
+        chosen = tuple(name for name in choices if name in set(map(str, value)))
+        return _single(w.SelectMultiple(options=list(choices), value=chosen, rows=min(len(choices), 8), layout=_WIDE))
     numbers = origin is dict and value and all(isinstance(v, int | float) for v in value.values())
     if numbers and abs(sum(value.values()) - 1) < 1e-6:
         return _shares(value)
@@ -187,62 +186,6 @@ def _shares(value: Mapping[str, float]) -> Field:
         slider.observe(tell, names="value")
     tell()
     return Field(w.VBox([*sliders.values(), told]), read, list(sliders.values()), read())
-
-
-def _picker(value: Iterable[str], choices: Choices) -> Field:
-    """Check boxes in groups, with a search and buttons for all and none. Nothing chosen reads as an empty tuple."""
-    import ipywidgets as w
-
-    groups = dict(choices) if isinstance(choices, Mapping) else {"": list(choices)}
-    chosen, wide = {str(v) for v in value}, {"width": "330px", "margin": "0"}
-    boxes = {
-        name: w.Checkbox(value=name in chosen, description=name, indent=False, layout=wide)
-        for names in groups.values()
-        for name in names
-    }
-    search, count = w.Text(placeholder="search", layout={"width": "240px"}), w.HTML()
-
-    def found(names: Iterable[str]) -> list[str]:
-        return [name for name in names if search.value.strip().lower().replace(" ", "_") in name.lower()]
-
-    def button(text: str, names: Iterable[str]) -> Any:
-        def click(_: object) -> None:
-            hits = found(names)
-            to = text == "choose all" or (text != "choose none" and not all(boxes[name].value for name in hits))
-            with count.hold_trait_notifications():  # told once, not box by box
-                for name in hits:
-                    boxes[name].value = to
-
-        pressed = w.Button(description=text, layout={"width": "110px"})
-        pressed.on_click(click)
-        return pressed
-
-    panels = {}
-    for group, names in groups.items():
-        grid = w.HBox([boxes[name] for name in names], layout={"flex_flow": "row wrap"})
-        panels[group] = w.Accordion([w.VBox([button("all / none", names), grid])]) if group else grid
-
-    def tell(*_: object) -> None:
-        for (group, panel), names in zip(panels.items(), groups.values(), strict=True):
-            hits = found(names)
-            for name in names:
-                boxes[name].layout.display = None if name in hits else "none"
-            panel.layout.display = None if hits else "none"
-            if group:
-                panel.titles = (f"{group} ({sum(boxes[name].value for name in names)}/{len(names)})",)
-                panel.selected_index = 0 if search.value.strip() else panel.selected_index
-        picked = sum(box.value for box in boxes.values())
-        count.value = f"{picked} of {len(boxes)} chosen" if picked else f"none chosen: all {len(boxes)}"
-
-    for widget in (search, *boxes.values()):
-        widget.observe(tell, names="value")
-    tell()
-    bar = w.HBox([search, button("choose all", boxes), button("choose none", boxes), count])
-
-    def read() -> tuple[str, ...]:
-        return tuple(name for name, box in boxes.items() if box.value)
-
-    return Field(w.VBox([bar, *panels.values()]), read, [count], read())
 
 
 def _unwrapped(annotation: Any) -> tuple[Any, bool]:

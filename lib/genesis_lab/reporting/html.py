@@ -160,7 +160,8 @@ def table(
         body.append(f'<td class="no" colspan="{len(heads)}">and {len(rows) - limit:,} more</td>')
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
     top, lines = "".join(cell("th", head, head) for head in heads), "".join(f"<tr>{line}</tr>" for line in body)
-    return Html(f"<table>{above}<thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>")
+    head = f"<thead><tr>{top}</tr></thead>" if any(map(str.strip, heads)) else ""
+    return Html(f"<table>{above}{head}<tbody>{lines}</tbody></table>")
 
 
 def config_table(config: BaseModel, *, caption: str = "") -> Html:

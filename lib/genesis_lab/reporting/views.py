@@ -429,22 +429,10 @@ def _rounds(report: Report) -> Part:
 def _means(report: Report) -> Rows:
     told: dict[str, Any] = {}
     for a in report["agreement"]:
-        said = interval_text(a["kappa"]) if a["kappa"] else a["reading"]
-        told.setdefault(a["name"], []).append(f"{a['rater']}: {said}" if a["rater"] else said)
+        kappa = f"{interval_text(a['kappa'])}, {a['reading']}" if a["kappa"] else a["reading"]
+        told.setdefault(a["name"], []).append(f"{a['rater'] or 'people'} (n = {a['n']:,}): {kappa}")
     none = NotMeasured(report["not_measured"].get("agreement", "no human labels for it"))
     return [c | {"kappa": "; ".join(told[c["name"]]) if c["name"] in told else none} for c in report["criteria"]]
-
-
-def _trust(report: Report) -> Part:
-    unread = ", ".join(f"{why}: {n:,}" for why, n in report["not_judged"].items()) or "all were read"
-    control = report["control"]
-    rows: dict[str, object] = {
-        "answers that count": f"{report['judged']:,} of {report['sample']:,}; {unread}",
-        "control": control["reading"] if control else NotMeasured(report["not_measured"]["control"]),
-    }
-    rows |= {f"{a['rater'] or 'people'}, {_spoken(a['name'])} (n = {a['n']:,})": a["reading"] for a in report["agreement"]}  # fmt: skip
-    rows |= {f"caveat {i}": caveat for i, caveat in enumerate(report["caveats"], 1)}
-    return facts(rows, caption="How far to trust it")
 
 
 # balance
@@ -594,7 +582,7 @@ def _bounded(value: Report) -> dict[str, Any]:
 HOW: dict[str, Callable[[Any], Any]] = {
     "points": points, "bounded": _bounded, "count": len, "words": _spoken, "duration": duration,
     "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}", "GiB": lambda n: f"{n / 2**30:.1f} GiB",
-    "hash": lambda text: text[:12],
+    "sentences": "; ".join, "hash": lambda text: text[:12],
     "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run",
     "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
@@ -608,7 +596,7 @@ DRAW: dict[str, Callable[[Report], Any]] = {
     "training.candidates": _candidates, "training.results": _results, "training.calibration": _calibration,
     "training.growth": _growth, "training.hardest": _hardest, "training.mixed up": _mixed_up,
     "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private, "quality.lengths": _lengths,
-    "rounds.growth": _rounds, "judge.means": _means, "judge.trust": _trust,
+    "rounds.growth": _rounds, "judge.means": _means,
     "bias.findings": _findings, "bias.targets": _targets, "bias.coverage": _coverage,
     "bias.associations": _associations, "bias.appearances": _appearances,
     "evaluation.parts": _arm_parts, "evaluation.worst": _worst_answers, "benchmark.parts": _arm_parts,
