@@ -58,6 +58,8 @@ def config(total: int = TOTAL, **options: Any) -> GenerationConfig:
         "model": MICRO,
         "categories": ("refunds",),
         "temperature": 0.9,
+        "records": "utterances",
+        "list_size": 1,
     }
     given |= {"tokens_per_minute": 10_000_000}  # nothing to wait for on demand
     return config_for()(**given | {"total": total} | options)
@@ -124,6 +126,15 @@ def test_a_plan_larger_than_a_job_is_cut_into_shards_that_run_side_by_side(
         == len({job.asked["clientRequestToken"] for job in jobs})
         == len(jobs)
     )
+    paid_once(server)
+
+
+def test_each_round_of_jobs_asks_for_the_next_list_of_every_key(server: BedrockEmulator) -> None:
+    intents = tuple(config(categories=("top_up",)).domain.taxonomy.names[:6])
+    dataset = run(list_size=3, categories=(), intents=intents)
+    whole(dataset)
+    first, second = server.service.jobs.all()[:2]  # type: ignore[union-attr]
+    assert (first.total, second.total) == (12, 12)
     paid_once(server)
 
 

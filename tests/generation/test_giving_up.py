@@ -61,7 +61,9 @@ def run(target: Path, script: Callable[[Request, int], object], total: int = 100
 
 
 def config(server: str, **options) -> GenerationConfig:
-    return config_for()(provider="openai", model="m", base_urls=(server,), total=10, dataset="d", **options)
+    return config_for("requirements")(
+        provider="openai", model="m", base_urls=(server,), total=10, dataset="d", **options
+    )
 
 
 # --- nothing is usable ------------------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ def test_a_server_that_rejects_everything_is_left_alone_and_its_sentence_is_repe
 def test_a_server_that_answers_nothing_to_everything_is_an_error_and_no_dataset():
     with running() as server:
         server.text = ""
-        with pytest.raises(GenesisError, match=r"The first 20 requests .* because: the answer is empty"):
+        with pytest.raises(GenesisError, match=r"The first 20 requests .* because: score 0.00 is below"):
             generation.generate(config(server.url))
         assert len(server.requests) < 30
         assert not dataset_path("d").exists()

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from generation.simulation import SimulatedService, VirtualClock
+from generation.simulation import VirtualClock
 from genesis_lab.errors import Fatal, GenesisError, ProviderError, QuotaExhausted, Rejected, Throttled, Transient
 from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.scheduler import Scheduler
-from genesis_lab.providers.base import Completion, Request, Usage
+from genesis_lab.providers.base import Completion, Request
 from scripted import ScriptedProvider
 
 REQUEST = Request("key", messages=(("user", "x" * 4000),))
@@ -131,28 +131,3 @@ def test_service_that_only_refuses_stops_the_run_in_the_end() -> None:
     ours, clock = scheduler([Throttled("slow down")])
     with pytest.raises(GenesisError, match="refused every request for"):
         run(clock, lambda: ours.complete(REQUEST))
-
-
-def test_answer_cap_follows_what_answers_need() -> None:
-    clock = VirtualClock()
-    service = SimulatedService(clock)
-    ours = Scheduler(service, Ledger(Limits(math.inf), clock=clock))
-    run(clock, lambda: [ours.complete(REQUEST) for _ in range(300)])
-    cap = ours.cap
-    assert cap is not None and 900 < cap < 1800
-
-
-def test_an_answer_that_our_cap_cut_short_is_asked_for_again_and_both_are_counted() -> None:
-    def script(request: Request, _: np.random.Generator) -> Completion:
-        needed = 700 if request.key == "long" else 100
-        output = min(needed, request.max_tokens)
-        stop = "end" if output == needed else "max_tokens"
-        return Completion("x", "script", Usage(1000, output), stop, cost_usd=0.001)
-
-    clock = VirtualClock()
-    ours = Scheduler(ScriptedProvider(script), Ledger(Limits(math.inf), clock=clock))
-    answers: list[Completion] = []
-    run(clock, lambda: [answers.append(ours.complete(r)) for r in [REQUEST] * 60 + [Request("long")]])
-    assert answers[-1].stop_reason == "end"
-    assert answers[-1].usage == Usage(2000, 700 + 166)
-    assert answers[-1].cost_usd == pytest.approx(0.002)

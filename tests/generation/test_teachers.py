@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bedrock_emulator.server import BedrockEmulator, Faults, Quota
 from genesis_lab import generation
-from genesis_lab.dataset import Dataset
+from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.errors import Fatal, GenesisError, InvalidInput, QuotaExhausted
@@ -355,4 +355,6 @@ def test_two_regions_of_a_model_are_two_quotas_of_one_run(bedrock):
     assert [(t["teacher"], t["accepted"]) for t in data.manifest["teachers"]] == [(east, 40), (west, 20)]
     arrived = bedrock.stats().regions
     assert arrived["us-east-1"] > arrived["us-west-2"] >= 20
-    assert sum(t["attempts"] for t in data.manifest["teachers"]) == bedrock.stats().answered
+    openings = open_dataset("two_openings").manifest
+    both = [*data.manifest["teachers"], *openings["teachers"]]
+    assert sum(t["attempts"] for t in both) == bedrock.stats().answered

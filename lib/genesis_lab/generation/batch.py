@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from genesis_lab.errors import GenesisError, InvalidInput, ProviderError, QuotaExhausted
 from genesis_lab.files import output_root
@@ -25,20 +25,9 @@ from genesis_lab.providers.models import base_model_id
 FAILED_LOOKS = 20
 """Times in a row that the service may not be reached (a lid closed, a network gone) before waiting is given up."""
 
-
-@dataclass
-class Shard:
-    """One job of a run and how far it has come. `uri` is empty until it is uploaded by this process, `arn` until the job
-    is known, `status` until it was joined."""
-
-    name: str
-    token: str
-    records: int
-    uri: str = ""
-    arn: str = ""
-    status: str = ""
-    answered: int = 0
-    message: str = ""
+Shard = dict[str, Any]
+"""One job of a run: its `name`, the `token` that it is created with, `records`; then the `arn` of the job, and the `status`
+in which it was joined with how many it `answered`."""
 
 
 class Batches:
@@ -58,11 +47,9 @@ class Batches:
         self, provider: Any, service: BatchService, cache: CompletionCache, folder: Path, *, label: str
     ) -> None:
         self.provider, self.service, self.cache, self.folder = provider, service, cache, folder
-        self.settings = service.settings
+        self.settings, self._stop = service.settings, threading.Event()
         self._label = re.sub(r"[^a-zA-Z0-9]+", "-", label)[:30].strip("-")
-        self._stop = threading.Event()
-        self._running = [shard for shard in read_shards(folder) if not shard.status]
-        self._journal: Journal
+        self._running = [shard for shard in read_shards(folder) if "status" not in shard]
 
     @property
     def unfinished(self) -> bool:
@@ -72,7 +59,7 @@ class Batches:
     @property
     def running_on(self) -> str:
         """``3 batch jobs of 120,000 records run on at AWS …``"""
-        return f"{_jobs(self._running)} run on at AWS (`genesis jobs list` shows them)."
+        return f"{self._jobs()} run on at AWS (`genesis jobs list` shows them)."
 
     def fill(self, requests: Iterable[Request], tell: Callable[[str], None] = lambda text: None) -> int:
         """Buy the answers that are not in the cache yet, and wait for them; returns the number of jobs.
@@ -86,122 +73,112 @@ class Batches:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with Journal(self.folder / "jobs.jsonl", {}) as self._journal:
-            running = self._running
-            self._take_up(running)
-            awaited = {key for shard in running for key in self._keys(shard)}
-            for shard in self._shards(self._unanswered(requests, awaited)):
-                running.append(shard)
-                self._submit(shard, running)
-                tell(f"{_jobs(running)} sent, sending more")
+            self._take_up()
+            awaited = {key for shard in self._running for key in self._keys(shard)}
+            missing = (request for request in requests if request.key not in self.cache)
+            for shard in self._shards(request for request in missing if request.key not in awaited):
+                self._running.append(shard)
+                self._submit(shard)
+                tell(f"{self._jobs()} sent, sending more")
                 if self._stop.is_set():
                     break
-            return self._wait(running, tell) if running else 0
+            return self._wait(tell) if self._running else 0
 
     def stop(self) -> None:
         """Make `fill` raise instead of waiting on. The jobs run on."""
         self._stop.set()
 
-    def _take_up(self, running: list[Shard]) -> None:
+    def _take_up(self) -> None:
         """What an earlier process left: half a shard is written anew, a job that it may have created is looked for."""
-        whole = {shard.name for shard in running}
+        whole = {shard["name"] for shard in self._running}
         for file in self.folder.glob(f"{NAMED}*"):
             if file.name.partition(".")[0] not in whole:
-                file.unlink()  # half a shard, left by a kill
-        for shard in list(running):
-            if shard.arn:
-                continue
-            if job := self.service.find(shard.name):
+                file.unlink()
+        for shard in [shard for shard in self._running if "arn" not in shard]:
+            if job := self.service.find(shard["name"]):
                 self._created(shard, job.arn)
-            elif not self._file(shard.name, "jsonl").exists():
-                self._journal.append({"kind": "joined", "name": shard.name, "status": "Never sent", "answered": 0})
-                running.remove(shard)
+            elif not self._file(shard, "jsonl").exists():
+                self._note("joined", shard, status="Never sent", answered=0)
+                self._running.remove(shard)
 
-    def _unanswered(self, requests: Iterable[Request], awaited: set[str]) -> Iterator[Request]:
-        for request in requests:
-            if request.key not in awaited and request.key not in self.cache:
-                awaited.add(request.key)
-                yield request
-
-    # --- sending ---------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     def _shards(self, requests: Iterable[Request]) -> Iterator[Shard]:
         """Write requests into files of at most the size of a job, as they come; each is journalled when it is whole."""
         rest, held = iter(requests), None
         while True:
             name = f"{NAMED}{self._label}-{uuid.uuid4().hex[:12]}".replace("--", "-")
-            lines, keys = self._file(name, "jsonl"), self._file(name, "keys")
+            shard: Shard = {"name": name, "token": uuid.uuid4().hex}
             count = size = 0
-            with lines.open("wb") as line_file, keys.open("w", encoding="ascii") as key_file:
+            with self._file(shard, "jsonl").open("wb") as lines, self._file(shard, "keys").open("w") as keys:
                 while count < self.settings.batch_max_records and (request := held or next(rest, None)):
                     line, held = record_line(self.provider, count + 1, request), None
                     if size + len(line) > self.settings.batch_max_bytes:
                         held = request
                         break
-                    line_file.write(line)
-                    key_file.write(request.key + "\n")
+                    lines.write(line)
+                    keys.write(request.key + "\n")
                     count, size = count + 1, size + len(line)
             if count < self.settings.batch_min_records:
-                lines.unlink()
-                keys.unlink()
+                self._remove(shard, "jsonl", "keys")
                 return
-            shard = Shard(name, uuid.uuid4().hex, count)
-            self._journal.append({"kind": "shard", "name": name, "token": shard.token, "records": count})
+            self._note("shard", shard, token=shard["token"], records=count)
             yield shard
 
-    def _submit(self, shard: Shard, running: list[Shard]) -> None:
+    def _submit(self, shard: Shard) -> None:
         """Send a shard; where the account has too many jobs it is left for later, as long as some of ours run."""
         try:
             target = self.provider.target()
-            shard.uri = shard.uri or self.service.upload(self._file(shard.name, "jsonl"))
-            self._created(shard, self.service.create(shard.name, shard.token, target.call_id, shard.uri))
+            shard["uri"] = shard.get("uri") or self.service.upload(self._file(shard, "jsonl"))
+            self._created(shard, self.service.create(shard["name"], shard["token"], target.call_id, shard["uri"]))
         except QuotaExhausted:
-            if not any(other.arn for other in running):
+            if not any("arn" in other for other in self._running):
                 raise
 
     def _created(self, shard: Shard, arn: str) -> None:
-        self._journal.append({"kind": "created", "name": shard.name, "arn": arn})
-        shard.arn = arn
-        self._file(shard.name, "jsonl").unlink(missing_ok=True)
+        self._note("created", shard, arn=arn)
+        self._remove(shard, "jsonl")
 
-    # --- waiting and joining ---------------------------------------------------------------------------------------
+    # --- waiting and joining ------------------------------------------------------------------------------------------
 
-    def _wait(self, running: list[Shard], tell: Callable[[str], None]) -> int:
-        started, failed_looks, number = time.monotonic(), 0, len(running)
+    def _wait(self, tell: Callable[[str], None]) -> int:
+        started, failed_looks, number, answered = time.monotonic(), 0, len(self._running), 0
         problems: list[str] = []
-        answered = 0
         seen: dict[str, Job] = {}
-        while running:
+        while self._running:
             try:
-                for shard in list(running):
-                    if not shard.arn:
-                        self._submit(shard, running)
+                for shard in list(self._running):
+                    if "arn" not in shard:
+                        self._submit(shard)
                         continue
-                    job = self.service.get(shard.arn)
-                    seen[shard.name] = job
+                    seen[shard["name"]] = job = self.service.get(shard["arn"])
                     if job.ended:
                         problems += filter(None, [self._join(shard, job)])
-                        answered += shard.answered
-                        running.remove(shard)
+                        answered += shard["answered"]
+                        self._running.remove(shard)
                 failed_looks = 0
             except ProviderError as error:
                 failed_looks += 1
                 if not error.can_retry or failed_looks >= FAILED_LOOKS:
                     raise
-            tell(_state(list(seen.values()), time.monotonic() - started))
-            if running and self._stop.wait(self.settings.batch_poll_s):
+            states = ", ".join(f"{n} {state}" for state, n in Counter(job.status for job in seen.values()).items())
+            done, total = (sum(getattr(job, name) for job in seen.values()) for name in ("processed", "records"))
+            records = f" · {done:,} of {total:,} records" if total else ""
+            minutes = (time.monotonic() - started) / 60
+            tell(f"batch jobs, usually done within 24 hours: {states}{records} · {minutes:,.0f} min")
+            if self._running and self._stop.wait(self.settings.batch_poll_s):
                 raise GenesisError(f"Stopped waiting: {self.running_on}")
         if not problems and not answered:
-            states = ", ".join(sorted({job.status for job in seen.values()}))
-            problems.append(f"No record of the batch jobs was answered ({states}).")
+            ends = ", ".join(sorted({job.status for job in seen.values()}))
+            problems.append(f"No record of the batch jobs was answered ({ends}).")
         if problems:
             raise GenesisError(f"{problems[0]} What was answered is saved: run the same again to send the rest.")
         return number
 
     def _join(self, shard: Shard, job: Job) -> str:
         """Take a job's answers into the cache. Returns what is wrong with it that another job would run into as well."""
-        keys, file = self._keys(shard), self._file(shard.name, "out")
-        wrong: Counter[str] = Counter()
-        shard.answered = 0
+        keys, file = self._keys(shard), self._file(shard, "out")
+        wrong, answered, problem = Counter[str](), 0, ""
         if self.service.download(job, file):
             with file.open("rb") as lines:
                 for number, answer in read_lines(self.provider, lines, job.ended_at or job.submitted_at):
@@ -209,22 +186,36 @@ class Batches:
                         wrong[answer.message] += 1
                     elif 1 <= number <= len(keys):
                         self.cache.put(keys[number - 1], answer)
-                        shard.answered += 1
-        shard.status, shard.message = job.status, job.message
-        problem = _problem(shard, wrong)
-        self._journal.append({
-            "kind": "joined", "name": shard.name, "status": job.status, "answered": shard.answered,
-            "message": problem or job.message,
-        })  # fmt: skip
-        for ending in ("out", "keys"):
-            self._file(shard.name, ending).unlink(missing_ok=True)
+                        answered += 1
+        if job.status == "Failed":
+            problem = f"Batch job {job.name} failed: {job.message or 'AWS does not say why'}"
+        elif job.status == "Stopped":
+            problem = f"Batch job {job.name} was stopped."
+        elif wrong and not answered:
+            message, count = wrong.most_common(1)[0]
+            problem = f"Every record of batch job {job.name} failed, {count:,} of {shard['records']:,} with: {message}"
+        self._note("joined", shard, status=job.status, answered=answered, message=problem or job.message)
+        self._remove(shard, "out", "keys")
         return problem
 
-    def _keys(self, shard: Shard) -> list[str]:
-        return self._file(shard.name, "keys").read_text(encoding="ascii").split()
+    def _note(self, kind: str, shard: Shard, **facts: Any) -> None:
+        """Journal what is new of a shard."""
+        self._journal.append({"kind": kind, "name": shard["name"], **facts})
+        shard |= facts
 
-    def _file(self, name: str, ending: str) -> Path:
-        return self.folder / f"{name}.{ending}"
+    def _jobs(self) -> str:
+        there = [shard["records"] for shard in self._running if "arn" in shard]
+        return f"{len(there)} batch job{'' if len(there) == 1 else 's'} of {sum(there):,} records"
+
+    def _keys(self, shard: Shard) -> list[str]:
+        return self._file(shard, "keys").read_text(encoding="ascii").split()
+
+    def _file(self, shard: Shard, ending: str) -> Path:
+        return self.folder / f"{shard['name']}.{ending}"
+
+    def _remove(self, shard: Shard, *endings: str) -> None:
+        for ending in endings:
+            self._file(shard, ending).unlink(missing_ok=True)
 
 
 def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> Batches | None:
@@ -239,14 +230,14 @@ def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> 
     return batches if teacher.in_batch or batches.unfinished else None
 
 
-def check_batch(teacher: Teacher, records: int) -> None:
+def check_batch(teacher: Teacher, requests: int) -> None:
     """Refuse what can't work before anything is paid for. Raises `InvalidInput` or `Fatal` with what to do."""
     if not teacher.in_batch:
         return
     service: BatchService = teacher.provider.batch  # type: ignore[attr-defined]
-    if records < (minimum := service.settings.batch_min_records):
+    if requests < (minimum := service.settings.batch_min_records):
         raise InvalidInput(
-            f"A batch job takes {minimum:,} records or more, and this run has {records:,}: ask on demand instead, with "
+            f"A batch job takes {minimum:,} records or more, and this run has {requests:,}: ask on demand instead, with "
             "`-p provider=bedrock`."
         )
     service.check()
@@ -254,45 +245,35 @@ def check_batch(teacher: Teacher, records: int) -> None:
 
 def read_shards(folder: Path) -> list[Shard]:
     """The jobs that ``jobs.jsonl`` in `folder` tells of, the oldest first; none where there is no such file."""
-    path = folder / "jobs.jsonl"
-    shards: dict[str, Shard] = {}
+    path, shards = folder / "jobs.jsonl", dict[str, Shard]()
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            entry: dict[str, Any] = json.loads(line)
+            entry: Shard = from_json(line)
         except ValueError:
             continue  # torn by a kill
-        kind, name = entry.pop("kind"), entry.get("name", "")
-        if kind == "shard":
-            shards[name] = Shard(**entry)
-        elif name in shards:
-            shards[name] = replace(shards[name], **entry)
+        if "name" in entry:
+            shards.setdefault(entry["name"], {}).update(entry)
     return list(shards.values())
-
-
-def recorded() -> dict[str, tuple[str, Shard]]:
-    """Dataset and shard of the jobs of unfinished runs under the output root, by name."""
-    return {
-        shard.name: (journal.parents[1].name.removesuffix(".run"), shard)
-        for journal in sorted((output_root() / "datasets").glob("*.run/batch-*/jobs.jsonl"))
-        for shard in read_shards(journal.parent)
-    }
 
 
 def known_jobs(service: BatchService) -> tuple[list[str], str]:
     """A line for each job, those that AWS does not know first, then its newest; and why AWS could not be asked, if so."""
-    ours, told, problem = recorded(), {}, ""
+    told, problem = {}, ""
     try:
         told = {job.name: job for job in service.jobs()}
     except GenesisError as error:
         problem = str(error)
+    ours = _recorded()
     lines = []
     for name in [*(name for name in ours if name not in told), *told]:
-        dataset, shard = ours.get(name, ("", None))
-        job = told.get(name)
-        status = job.status if job else shard and (shard.status or ("sent" if shard.arn else "not sent yet"))
-        total = (job and job.records) or (shard.records if shard else 0)
-        done = f"{job.processed:,} of {total:,} records" if job else f"{total:,} records"
-        joined = ", joined" if shard and shard.status else ""
+        dataset, shard = ours.get(name, ("", {}))
+        if job := told.get(name):
+            status, total = job.status, job.records or shard.get("records", 0)
+            done = f"{job.processed:,} of {total:,} records"
+        else:
+            status = shard.get("status") or ("sent" if "arn" in shard else "not sent yet")
+            done = f"{shard['records']:,} records"
+        joined = ", joined" if "status" in shard else ""
         lines.append(f"{name}  {status}  {done}" + (f", for {dataset}" if dataset else "") + joined)
     return lines, problem
 
@@ -304,39 +285,20 @@ def stop_job(service: BatchService, name: str) -> str:
     ------
     InvalidInput : nobody knows it, it is not at AWS yet, or it has ended.
     """
-    shard = recorded().get(name, ("", None))[1]
-    if name.startswith("arn:"):
-        job = service.get(name)
-    elif shard and shard.arn:
-        job = service.get(shard.arn)
-    else:
-        found = service.find(name)
-        if found is None:
-            why = f"{name} is not at AWS yet" if shard else f"There is no batch job {name}"
-            raise InvalidInput(f"{why}: `genesis jobs list` shows those there are.")
-        job = found
+    _, shard = _recorded().get(name, ("", {}))
+    arn = name if name.startswith("arn:") else shard.get("arn")
+    job = service.get(arn) if arn else service.find(name)
+    if job is None:
+        why = f"{name} is not at AWS yet" if shard else f"There is no batch job {name}"
+        raise InvalidInput(f"{why}: `genesis jobs list` shows those there are.")
     service.stop(job.arn)
     return job.name
 
 
-def _problem(shard: Shard, wrong: Counter[str]) -> str:
-    if shard.status == "Failed":
-        return f"Batch job {shard.name} failed: {shard.message or 'AWS does not say why'}"
-    if shard.status == "Stopped":
-        return f"Batch job {shard.name} was stopped."
-    if wrong and not shard.answered:
-        message, count = wrong.most_common(1)[0]
-        return f"Every record of batch job {shard.name} failed, {count:,} of {shard.records:,} with: {message}"
-    return ""
-
-
-def _jobs(running: list[Shard]) -> str:
-    there = [shard for shard in running if shard.arn]
-    return f"{len(there)} batch job{'' if len(there) == 1 else 's'} of {sum(s.records for s in there):,} records"
-
-
-def _state(seen: list[Job], waited_s: float) -> str:
-    states = ", ".join(f"{count} {status}" for status, count in Counter(job.status for job in seen).items())
-    done, total = sum(job.processed for job in seen), sum(job.records for job in seen)
-    records = f" · {done:,} of {total:,} records" if total else ""
-    return f"batch jobs, usually done within 24 hours: {states}{records} · {waited_s / 60:,.0f} min"
+def _recorded() -> dict[str, tuple[str, Shard]]:
+    """Dataset and shard of the jobs of unfinished runs under the output root, by name."""
+    return {
+        shard["name"]: (journal.parents[1].name.removesuffix(".run"), shard)
+        for journal in sorted((output_root() / "datasets").glob("*.run/batch-*/jobs.jsonl"))
+        for shard in read_shards(journal.parent)
+    }

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
 import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
-from genesis_lab.domains.base import Answer, Domain, Message, Provenance, Spec
+from genesis_lab.domains.base import Answer, Domain, Provenance
 from genesis_lab.errors import GenesisError, Incomplete, Interrupted, InvalidInput, ParseFailure, Rejected
 from genesis_lab.files import shown
 from genesis_lab.generation.account import run_header, run_manifest, stopped
@@ -26,7 +23,8 @@ from genesis_lab.generation.batch import batches_for, check_batch
 from genesis_lab.generation.journal import JOURNAL, Journal, run_folder, work_folder
 from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Progress, Task, progress
 from genesis_lab.generation.plan import Plan, split_of
-from genesis_lab.generation.teachers import Teacher, divide, parts
+from genesis_lab.generation.state import State
+from genesis_lab.generation.teachers import Teacher, parts
 from genesis_lab.providers.base import Completion, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
@@ -35,8 +33,6 @@ _LOOK_S = 1.0
 """How often those who look on are told, also while nothing comes."""
 _PARTING_S = 0.5
 """How long answers in flight are waited for when a run is ended; later ones go into the cache while the process lives."""
-_READ_BACK = 5_000
-"""Records read back from the journal at once when the dataset is written."""
 
 
 @dataclass(frozen=True)
@@ -95,23 +91,24 @@ def generate(
         for teacher in who:
             check_batch(teacher, counts[teacher.name])
         with Journal(work_folder(target) / JOURNAL, header) as journal:
-            run = _Run(plan, domain, who, journal, sampling, cache, candidate_budget, on_progress)
+            state = State(plan, domain, who, journal, candidate_budget)
+            run = _Run(state, sampling, cache, on_progress)
             try:
                 run.loop()
             except KeyboardInterrupt:
                 raise Interrupted(
-                    f"Interrupted with {len(run.accepted):,} of {len(plan.specs):,} records accepted and saved: "
+                    f"Interrupted with {len(state.accepted):,} of {len(plan.specs):,} records accepted and saved: "
                     "run the same again to go on." + run.jobs_left()
                 ) from None
-            manifest = run_manifest(header, config or {}, plan, run.lanes, run.drops, run.scores)
+            manifest = run_manifest(header, config or {}, plan, state.lanes, state.drops, state.scores)
             missing = manifest["missing"]
             if not missing or not others:
-                dataset = run.write(target, manifest, splits, replace=bool(found) or others)
+                dataset = _written(state, target, manifest, splits, replace=bool(found) or others)
         if not missing:
             shutil.rmtree(work_folder(target))
             return dataset
-    often = ", ".join(f"{reason} ({n:,} times)" for reason, n in run.drops.most_common(3))
-    why = " ".join(str(lane.ended) for lane in run.lanes if lane.ended) or f"What came instead: {often}."
+    often = ", ".join(f"{reason} ({n:,} times)" for reason, n in state.drops.most_common(3))
+    why = " ".join(str(lane.ended) for lane in state.lanes if lane.ended) or f"What came instead: {often}."
     where = f", so {shown(target)} was not replaced"
     if not others:
         where = f" in {shown(target)}, which holds the {dataset.total:,} that could be made"
@@ -122,94 +119,20 @@ def generate(
 
 
 class _Run:
-    """One generation run. Its state is what the lines of the journal say, applied one after the other, now or on resuming.
-
-    Where a domain lets a model write lists, the records of each key come about in a chain: one request asks for the first
-    that are left of it, shows those that are there, and what comes of it decides the next.
-
-    Attributes
-    ----------
-    accepted : spec index to byte offset of its journal line.
-    drops : reason to how often.
-    scores : score to answers that were not used, where the domain scores them.
-    """
+    """One generation run: asks the teachers for what is to be asked, and settles what comes."""
 
     def __init__(
         self,
-        plan: Plan,
-        domain: Domain,
-        teachers: Sequence[Teacher],
-        journal: Journal,
+        state: State,
         sampling: Sampling,
         cache: CompletionCache | None,
-        candidate_budget: float,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.plan, self.domain, self.journal, self.sampling, self.cache = plan, domain, journal, sampling, cache
-        self.accepted: dict[int, int] = {}
-        self.drops, self.scores = Counter[str](), Counter[float]()
-        self._holders: dict[str, int] = {}
-        """Fingerprint to the spec index of the record that has it."""
-        self._tries: dict[int | str, tuple[int, Sequence[Message]]] = {}
-        """Index or key of what came to nothing to `tries` and `dialogue` of its next task."""
-        self._chains: dict[str, list[int]] = {}
-        self._listed: dict[int, Answer] = {}
-        """The accepted answers that the next list of their key must not repeat."""
-        self._refused = Counter[int]()
-        """How often a record was refused in a list of which others were used."""
-        lanes = {teacher.name: Lane(teacher) for teacher in teachers}
-        self.lanes = list(lanes.values())
-        self._lane_of = [lanes[name] for name in divide(plan, teachers)]
-        self._key_of: list[str | None] = [None] * len(plan.specs)
-        if domain.list_size > 1 and not all(lane.free for lane in self.lanes):
-            for spec in plan.specs:
-                key = domain.list_key(spec)
-                self._chains.setdefault(key, []).append(spec.index)
-                self._key_of[spec.index] = None if self._lane_of[spec.index].free else key
+        self.state, self.domain, self.lanes, self.cache = state, state.domain, state.lanes, cache
+        self._request = partial(request_for, state.domain, sampling)
         self._on_progress, self._started, self._shown = on_progress, time.monotonic(), 0.0
-        for offset, line in journal.entries():
-            self._apply(line, offset)
-        for index, lane in enumerate(self._lane_of):
-            lane.total += 1
-            if index not in self.accepted and self._key_of[index] is None:
-                lane.todo.append(self._task(index))
         for lane in self.lanes:
-            lane.resumed = lane.accepted
-            lane.candidates_left += math.ceil(lane.total * candidate_budget) + 20 - lane.accepted
-            lane.batches = batches_for(lane.teacher, cache, journal.path.parent)
-
-    # --- what is to be asked ------------------------------------------------------------------------------------------
-
-    def _task(self, index: int) -> Task:
-        """The task of a record that is asked for on its own."""
-        tries, dialogue = self._tries.get(index, (0, ()))
-        return Task((self.plan.specs[index],), tries, tuple(dialogue), candidates=not tries % (REPAIRS + 1))
-
-    def _follow(self, key: str) -> bool:
-        """Ask for the next list of a chain, by the teacher of the first record that is left of it; whether one is."""
-        left = [i for i in self._chains[key] if i not in self.accepted and self._key_of[i] is not None]
-        first = next((self._lane_of[i] for i in left if not self._lane_of[i].closed), None)
-        if first is None:
-            return False
-        asked = [i for i in left if self._lane_of[i] is first][: self.domain.list_size]
-        known = tuple(self._listed[i] for i in self._chains[key] if i in self.accepted)
-        tries, dialogue = self._tries.get(key, (0, ()))
-        fresh = 0 if tries % (REPAIRS + 1) else sum(self._refused[i] % (REPAIRS + 1) == 0 for i in asked)
-        specs = tuple(self.plan.specs[i] for i in asked)
-        first.todo.append(Task(specs, tries, tuple(dialogue), key, known, fresh))
-        return True
-
-    def _begin_lists(self) -> bool:
-        """Ask for the next list of each chain, where nobody is at it: at first, and if its teacher can't go on."""
-        for lane in self.lanes:
-            stuck = [task.key for task in lane.todo if task.key is not None]
-            if stuck:
-                lane.closed = True
-                lane.todo.clear()
-            for key in stuck:
-                self._tries.pop(key, None)
-        begun = [self._follow(key) for key in self._chains]
-        return any(begun)
+            lane.batches = batches_for(lane.teacher, cache, state.journal.path.parent)
 
     def jobs_left(self) -> str:
         """What runs on without us."""
@@ -254,7 +177,7 @@ class _Run:
                 if not any(lane.in_flight for lane in self.lanes):
                     # Fresh candidates start together: who gets those that are left is then no matter of who was quick.
                     refilled = [lane.refill() for lane in self.lanes]
-                    if any(refilled) or self._begin_lists():
+                    if any(refilled) or self.state.begin_lists():
                         continue
                     break
                 try:
@@ -282,9 +205,6 @@ class _Run:
         self._show(force=True)
         if any(lane.hopeless for lane in self.lanes):
             raise stopped(self.lanes)
-
-    def _request(self, teacher: Teacher, task: Task) -> Request:
-        return request_for(self.domain, self.sampling, teacher, task)
 
     def _known(self, request: Request) -> Completion | None:
         return self.cache.get(request.key) if self.cache and request.key else None
@@ -350,13 +270,15 @@ class _Run:
         items: list[dict[str, Any]] = []
         wrong: dict[str, str] = {}
         for spec, one in zip(task.specs, came, strict=True):
-            item = self._used(task, spec, one, items) if isinstance(one, dict) else None
+            item = self.state.item(task, spec, one, items) if isinstance(one, dict) else None
             if item is None:
                 kinds = {_kind(reason): reason for reason in (one if isinstance(one, list) else [_SAME])}
                 wrong |= kinds
                 item = {"index": spec.index, "reasons": list(kinds)}
             elif answer:
-                item["attempts"] = (answer.attempts or task.tries + 1) + self._refused[spec.index]
+                if (holder := self.state.holder(item["fingerprint"])) is not None:
+                    self._revoke(holder, item["fingerprint"])  # later in the plan, it came earlier
+                item["attempts"] = (answer.attempts or task.tries + 1) + self.state.refused[spec.index]
             items.append(item)
         used = any("answer" in item for item in items)
         if answer and used:
@@ -368,21 +290,8 @@ class _Run:
         if self.cache and answer and (task.tries or not used):
             self._keep(self.cache, lane, task, answer if used else None)
         lane.came(wrong, used=used)
-        self._write_down(line | {"specs": items})
+        self.state.write(line | {"specs": items})
         self._show()
-
-    def _used(self, task: Task, spec: Spec, answer: Answer, others: list[dict[str, Any]]) -> dict[str, Any] | None:
-        """What the journal keeps of an answer; None if it says the same as another record, or one of the `others`."""
-        words = self.domain.fingerprint(answer, spec).encode("utf-8", "surrogatepass")
-        fingerprint = hashlib.blake2b(words, digest_size=10).hexdigest()
-        holder = self._holders.get(fingerprint)
-        if task.key is not None and (holder is not None or any(fingerprint == o.get("fingerprint") for o in others)):
-            return None
-        if holder is not None and holder < spec.index:
-            return None
-        if holder is not None:  # one later in the plan came earlier: that one is worded differently
-            self._revoke(holder, fingerprint)
-        return {"index": spec.index, "fingerprint": fingerprint, "answer": answer}
 
     def _parsed(self, task: Task, completion: Completion, line: dict[str, Any]) -> list[Answer | list[str]]:
         """For each record of a task its answer, or why it has none."""
@@ -401,12 +310,12 @@ class _Run:
 
     def _revoke(self, index: int, fingerprint: str) -> None:
         """Take an accepted record back and have it worded differently."""
-        lane, old = self._lane_of[index], next(self.journal.read([self.accepted[index]]))
-        task = Task((self.plan.specs[index],), old["tries"], tuple(old["dialogue"]))
+        lane, old = self.state.lane_of[index], next(self.state.journal.read([self.state.accepted[index]]))
+        task = Task((self.state.plan.specs[index],), old["tries"], tuple(old["dialogue"]))
         text = old.get("text") or self._request(lane.teacher, task).offline_text
         lane.came({_kind(_SAME): _SAME}, used=False)
         revoked = {"index": index, "fingerprint": fingerprint, "reasons": [_SAME]}
-        self._write_down({"kind": "revoked", **_following(task, [_SAME], text), "specs": [revoked]})
+        self.state.write({"kind": "revoked", **_following(task, [_SAME], text), "specs": [revoked]})
 
     def _keep(self, cache: CompletionCache, lane: Lane, task: Task, completion: Completion | None) -> None:
         """What can't be used is no result: the next run asks anew. What is used is kept under the first request for it."""
@@ -416,87 +325,42 @@ class _Run:
                 first = self._request(lane.teacher, replace(task, tries=0, dialogue=()))
                 cache.put(first.key, replace(completion, attempts=task.tries + 1))
 
-    def _write_down(self, line: dict[str, Any]) -> None:
-        """Journal a line, apply it, and go on from there."""
-        name = self._apply(line, self.journal.append(line))
-        if isinstance(name, str):
-            self._follow(name)
-        elif name not in self.accepted:
-            task, lane = self._task(name), self._lane_of[name]
-            if task.candidates:
-                lane.later.append(task)
-            else:
-                lane.todo.appendleft(task)
-
-    def _apply(self, line: dict[str, Any], offset: int) -> int | str:
-        """Take what a line of the journal says into account; returns the index or key that it is about."""
-        items: list[dict[str, Any]] = line["specs"]
-        first: int = items[0]["index"]
-        lane, key = self._lane_of[first], self._key_of[first]
-        name = first if key is None else key
-        if line["kind"] == "attempt":
-            lane.charge(line)
-            self.scores.update([line["score"]] if "score" in line else [])
-        used = False
-        for item in items:
-            index = item["index"]
-            if "answer" in item:
-                used = True
-                lane.accepted += 1
-                self.accepted[index] = offset
-                self._holders[item["fingerprint"]] = index
-                if self._chains:
-                    self._listed[index] = item["answer"]
-                continue
-            self.drops.update(item["reasons"])
-            if "fingerprint" in item:
-                lane.accepted -= 1
-                del self._holders[item["fingerprint"]], self.accepted[index]
-        if used:
-            self._tries.pop(name, None)
-            self._refused.update(item["index"] for item in items if "reasons" in item)
-        else:
-            self._tries[name] = (line["tries"], [(who, text) for who, text in line["dialogue"]])
-        return name
-
     def _show(self, *, force: bool = False) -> None:
         if self._on_progress is None:
             return
         now = time.monotonic()
         if force or now - self._shown >= 0.25:
             self._shown = now
-            self._on_progress(progress(self.lanes, self.drops.total(), now - self._started))
+            self._on_progress(progress(self.lanes, self.state.drops.total(), now - self._started))
 
-    # --- the dataset --------------------------------------------------------------------------------------------------
 
-    def write(self, target: Path, manifest: dict[str, Any], splits: Sequence[str], *, replace: bool) -> Dataset:
-        """The dataset folder, rendered from the journal's answers, in the plan's order, split by split."""
-        by_split: dict[str, list[int]] = {split: [] for split in splits}
-        for index in sorted(self.accepted):
-            by_split[split_of(self.plan.specs[index])].append(index)
-        with DatasetWriter(target, self.domain.name, manifest, replace=replace) as writer:
-            for split, indices in by_split.items():
-                for start in range(0, len(indices), _READ_BACK):
-                    writer.write(self._records(indices[start : start + _READ_BACK]), split)
-        return open_dataset(target)
+def _written(state: State, target: Path, manifest: dict[str, Any], splits: Sequence[str], *, replace: bool) -> Dataset:
+    """The dataset folder, rendered from the journal's answers, in the plan's order, split by split."""
+    by_split: dict[str, list[int]] = {split: [] for split in splits}
+    for index in sorted(state.accepted):
+        by_split[split_of(state.plan.specs[index])].append(index)
+    with DatasetWriter(target, state.domain.name, manifest, replace=replace) as writer:
+        for split, indices in by_split.items():
+            writer.write(_records(state, indices), split)
+    return open_dataset(target)
 
-    def _records(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
-        for index, line in zip(indices, self.journal.read(map(self.accepted.__getitem__, indices)), strict=True):
-            spec, n = self.plan.specs[index], len(line["specs"])
-            place, item = next((p, item) for p, item in enumerate(line["specs"]) if item["index"] == index)
-            # Each record of a list has its part of the tokens, and the parts add up.
-            usage = line["usage"] and [(place + 1) * tokens // n - place * tokens // n for tokens in line["usage"][:2]]
-            prompt_tokens, completion_tokens = usage or (None, None)
-            provenance = Provenance(
-                **line["made"],
-                prompt_version=self.domain.prompt_version,
-                spec_index=spec.index,
-                spec_seed=spec.seed,
-                attempts=item["attempts"],
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-            )
-            yield self.domain.render(item["answer"], spec, provenance).model_dump()
+
+def _records(state: State, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+    for index, line in zip(indices, state.journal.read(map(state.accepted.__getitem__, indices)), strict=True):
+        spec, n = state.plan.specs[index], len(line["specs"])
+        place, item = next((p, item) for p, item in enumerate(line["specs"]) if item["index"] == index)
+        # Each record of a list has its part of the tokens, and the parts add up.
+        usage = [(place + 1) * tokens // n - place * tokens // n for tokens in line["usage"] or ()]
+        provenance = Provenance(
+            **line["made"],
+            prompt_version=state.domain.prompt_version,
+            spec_index=spec.index,
+            spec_seed=spec.seed,
+            attempts=item["attempts"],
+            prompt_tokens=usage[0] if usage else None,
+            completion_tokens=usage[1] if usage else None,
+        )
+        yield state.domain.render(item["answer"], spec, provenance).model_dump()
 
 
 def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task) -> Request:

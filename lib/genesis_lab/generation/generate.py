@@ -120,6 +120,10 @@ class GenerationConfig(BaseModel):
 
     def estimates(self) -> dict[str, Estimate]:
         """Requests, tokens, cost and time of each teacher, before anything runs; of a first stage that is missing too."""
+        first = self.first_stage
+        there = first is not None and recovered(dataset_path(first.dataset)).exists()
+        if first and there:
+            self._feed(open_dataset(dataset_path(first.dataset)))
         with ExitStack() as closing:
             teachers, kept = self._opened(closing, make=False)
 
@@ -127,14 +131,17 @@ class GenerationConfig(BaseModel):
                 return kept is not None and request_for(self.domain, self.sampling, teacher, task).key in kept
 
             each = estimate(self.plan, self.domain, teachers, known)
-        first = self.first_stage
-        if first is None or recovered(dataset_path(first.dataset)).exists():
-            return each
-        return {f"{name} for {first.dataset}": part for name, part in first.estimates().items()} | each
+        before = first.estimates() if first and not there else {}
+        return {f"{name} for {first.dataset}": part for name, part in before.items() if first} | each
 
     def estimate(self) -> Estimate:
         """Requests, tokens, cost and time, before anything runs."""
         return in_all(self.estimates().values())
+
+    def _feed(self, first: Dataset) -> None:
+        """Go on from the records of the first stage."""
+        _feed(self.domain, first)
+        self.__dict__.pop("plan", None)  # one that was made before, to be looked at
 
     def _opened(self, closing: ExitStack, *, make: bool = True) -> tuple[list[Teacher], CompletionCache | None]:
         """The teachers and the cache of paid answers; None where all are free or, unless it is to `make`, there is none."""
@@ -174,8 +181,7 @@ def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None
     Where there is a first stage, that dataset is made, resumed or found before, and its records are fed to the domain.
     """
     if config.first_stage:
-        _feed(config.domain, generate(config.first_stage, on_progress=on_progress))
-        config.__dict__.pop("plan", None)  # one that was made before, to be looked at
+        config._feed(generate(config.first_stage, on_progress=on_progress))
     with ExitStack() as closing:
         teachers, kept = config._opened(closing)
         try:
@@ -234,4 +240,5 @@ def chosen_domain(name: str, **options: Any) -> Domain:
 
 
 def _feed(domain: Domain, source: Dataset) -> None:
-    domain.feed(source.sql("SELECT * FROM data").to_dict("records"), source.domain)
+    records = source.sql("SELECT * EXCLUDE (provenance) FROM data")  # its times would need pytz
+    domain.feed(records.to_dict("records"), source.domain)

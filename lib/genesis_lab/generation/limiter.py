@@ -1,8 +1,8 @@
 """The ledger: lets requests out in order, as fast as a service's quotas allow, so that hardly any is refused.
 
-A service that limits tokens per minute keeps a bucket. It takes ``input + cache writes + max_tokens`` out when a call
-starts and, when the call ends, puts back what was not used. The ledger does the same a moment earlier on the way out
-and a moment later on the way back, at a hair under the service's rate: what the ledger lets through, the service takes.
+A service that limits tokens per minute takes ``input + cache writes + max_tokens`` out of a bucket when a call starts, and
+puts back what was not used when it ends. The ledger does the same a moment earlier on the way out and a moment later on the
+way back, at a hair under the service's rate: what the ledger lets through, the service takes.
 """
 
 from __future__ import annotations
@@ -30,23 +30,17 @@ FEEL_S = 1.0
 """After a refusal one request at a time feels the way: a refusal of that one would be known after this long."""
 WAITING = 32
 """Requests that wait for quota are enough to have the next one ready at any rate."""
-
 SHARE = 0.995
 """Part of a known quota that is used."""
 BURST_S = 1.0
 """Seconds of rate that may be saved up and sent at once (always at least 1.05 times the largest request)."""
-DEEPEST_CUT = 0.7
-"""The rate is cut to no less than this share of itself, and at most once a second."""
-SLOWEST_S = 60.0
-"""However much is refused, a request is tried this often."""
+DEEPEST_CUT, SLOWEST_S = 0.7, 60.0
+"""The rate is cut to no less than this share of itself, at most once a second, and to a request in so many seconds."""
 FIRST_S, DOUBLING_S = 1.0, 4.0
 """An unknown quota is felt for with one request in so many seconds, doubled this often until the first refusal."""
 INSTANT = 1e-6
-LOOK_S = 0.5
-"""A process that sends shows itself, and looks for others, this often."""
-ALIVE_S = 5.0
-"""One that did not show itself for so long is not counted."""
-_FORGOTTEN_S = 3600.0
+LOOK_S, ALIVE_S, FORGOTTEN_S = 0.5, 5.0, 3600.0
+"""A process that sends shows itself, and looks for others, this often; not counted, and removed, after so long a silence."""
 _ME = uuid.uuid4().hex
 
 Scope = Literal["requests", "tokens", "unknown"]
@@ -66,7 +60,7 @@ class Limits:
     Parameters
     ----------
     tokens_per_minute : None if it is not known (it is learned), ``math.inf`` if there is none.
-    requests_per_minute : the same for requests; a limit nobody told about is learned from the first refusal.
+    requests_per_minute : the same; a limit nobody told about is learned from the first refusal.
     burndown : tokens of quota that one output token costs.
     """
 
@@ -90,11 +84,8 @@ class Bucket:
         self.rate = 0.0 if self.unknown else self.ceiling
         self.level = self.spent = self.largest = 0.0
         self.started = self.filled_at = now
-        self.shared = 1.0
-        self.wanted = False
-        self.last_cut = -math.inf
-        self.highest = math.inf
-        self.quiet_requests = 0
+        self.shared, self.wanted = 1.0, False
+        self.last_cut, self.highest, self.quiet_requests = -math.inf, math.inf, 0
         self.marks: deque[tuple[float, float]] = deque(maxlen=12)
         """Moments at which the service's bucket was empty: time, units spent until then."""
 
@@ -109,12 +100,10 @@ class Bucket:
         self.largest = max(self.largest, cost)
         if self.rate == math.inf:
             return 0.0
-        if not self.rate:
-            self.rate = cost / FIRST_S
+        self.rate = self.rate or cost / FIRST_S
         self._fill(now)
-        missing = cost - self.level
-        self.wanted = missing > 0
-        return missing / self.rate
+        self.wanted = cost > self.level
+        return (cost - self.level) / self.rate
 
     def _fill(self, now: float) -> None:
         elapsed, self.filled_at = now - self.filled_at, now
@@ -176,8 +165,7 @@ class Bucket:
         """The rates of the service, units/s, that agree with its latest refusals: lowest and highest."""
         low, high = -math.inf, math.inf
         for age, (then, spent_then) in enumerate(reversed(self.marks)):
-            seconds = max(now - then, 1e-3)
-            delivered = self.spent - spent_then
+            seconds, delivered = max(now - then, 1e-3), self.spent - spent_then
             lowest, highest = (delivered - cost) / seconds, (max(delivered, 0.0) + cost) / seconds
             if lowest > high or highest < low:
                 for _ in range(len(self.marks) - age):
@@ -190,14 +178,8 @@ class Bucket:
 class Neighbours:
     """The processes of this machine that draw on the same quota, this one included: they share it evenly.
 
-    Each touches a file of its own while it sends. A file that was not touched for a few seconds belongs to one that ended,
-    died or has nothing to send, so nobody has to say goodbye.
-
-    Parameters
-    ----------
-    folder : one for each quota.
-    name : of this process.
-    now : seconds, the same clock for all of them.
+    Each touches a file of its own in `folder` while it sends. A file that was not touched for a few seconds belongs to one
+    that ended, died or has nothing to send, so nobody has to say goodbye. `now` is in seconds, the same clock for all.
     """
 
     def __init__(self, folder: Path, name: str = _ME, now: Callable[[], float] = time.time) -> None:
@@ -214,15 +196,11 @@ class Neighbours:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 self._file.touch()
                 os.utime(self._file, (now, now))
-                self._count = sum(self._alive(file, now) for file in self._file.parent.iterdir())
+                silent_s = {file: now - file.stat().st_mtime for file in self._file.parent.iterdir()}
+                self._count = sum(silent < ALIVE_S for silent in silent_s.values())
+                for file in (file for file, silent in silent_s.items() if silent > FORGOTTEN_S):
+                    file.unlink()
         return self._count
-
-    @staticmethod
-    def _alive(file: Path, now: float) -> bool:
-        silent_s = now - file.stat().st_mtime
-        if silent_s > _FORGOTTEN_S:
-            file.unlink()
-        return silent_s < ALIVE_S
 
 
 @dataclass(eq=False)
@@ -237,18 +215,13 @@ class Reservation:
 class Ledger:
     """Lets requests out as fast as the quota allows, in order. One for each quota, shared by all threads.
 
-    Parameters
-    ----------
-    limits : what is known of the quota.
-    clock : where time comes from.
-    neighbours : the processes that share the quota; default: only this one.
+    `neighbours` are the processes that share the quota; default: only this one.
     """
 
     def __init__(
         self, limits: Limits = Limits(), *, clock: Any = Clock(), neighbours: Neighbours | None = None
     ) -> None:
-        self.clock = clock
-        self._neighbours, self._sharing = neighbours, 1
+        self.clock, self._neighbours = clock, neighbours
         self._lock = threading.Lock()
         self._queue: list[tuple[int, Any]] = []
         self._places = itertools.count()
@@ -257,16 +230,14 @@ class Ledger:
         self._held_until = -math.inf
         self._resting: dict[Any, float] = {}
         self._stopped: dict[object, Exception] = {}
-        self._settled_at = self.clock.now()
+        self._settled_at = clock.now()
         self._in_a_row = self._sent = self._refused = 0
         self._minute: deque[tuple[int, float]] = deque()
         self._set(limits)
 
     def _set(self, limits: Limits) -> None:
-        now = self.clock.now()
-        self.limits = limits
+        self.limits, self._sharing, now = limits, 1, self.clock.now()
         self._tokens, self._requests = Bucket(limits.tokens_per_minute, now), Bucket(limits.requests_per_minute, now)
-        self._sharing = 1
 
     def change(self, limits: Limits) -> None:
         """Go on with another quota. What was learned about the old one is forgotten."""
@@ -275,12 +246,13 @@ class Ledger:
                 self._set(limits)
                 self._wake()
 
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
     def acquire(self, tokens: float, place: int | None = None, who: object = None) -> Reservation:
         """Wait for leave to send a request that the service will count as at most `tokens`.
 
         Parameters
         ----------
-        tokens : prompt, cache writes and what the answer may cost.
         place : a refused reservation's place, to go before everything that came later.
         who : asks; raises the error with which `who`, or everybody, was stopped.
         """
@@ -321,45 +293,6 @@ class Ledger:
             finally:
                 del self._resting[condition]
 
-    def settle(self, reservation: Reservation, tokens: float) -> None:
-        """The request was answered and cost `tokens` of the quota."""
-        with self._lock:
-            self._settled_at = self.clock.now()
-            self._return(reservation, tokens)
-            self._tokens.accepted(reservation.sent_at)
-            self._requests.accepted(reservation.sent_at)
-            second = int(self.clock.now())
-            if self._minute and self._minute[-1][0] == second:
-                self._minute[-1] = (second, self._minute[-1][1] + tokens)
-            else:
-                self._minute.append((second, tokens))
-                while self._minute[0][0] <= second - 60:
-                    self._minute.popleft()
-
-    def release(self, reservation: Reservation, tokens: float = 0.0) -> None:
-        """The request failed, and cost `tokens` of the quota."""
-        with self._lock:
-            self._return(reservation, tokens)
-
-    def refuse(self, reservation: Reservation, scope: Scope = "unknown", retry_after_s: float | None = None) -> None:
-        """The service refused the request for rate; acquire again at its `place`."""
-        with self._lock:
-            now = self.clock.now()
-            if reservation is self._feeler:
-                self._feeler = None
-            self._in_flight.discard(reservation)
-            self._refused += 1
-            self._tokens.give_back(reservation.tokens, now)
-            self._requests.give_back(1, now)
-            about_requests = self._about_requests(scope)
-            bucket, cost = (self._requests, 1.0) if about_requests else (self._tokens, reservation.tokens)
-            bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
-            if now >= self._held_until:
-                self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
-                self._in_a_row += 1
-            self._held_until = max(self._held_until, now + (retry_after_s or 0.0))
-            self._wake()
-
     def pause(self, seconds: float) -> None:
         """Send nothing for a while, then one request to feel the way."""
         with self._lock:
@@ -367,8 +300,7 @@ class Ledger:
             self._in_a_row = max(self._in_a_row, 1)
 
     def stop(self, error: Exception, who: object = None) -> None:
-        """Make every thread that waits for `who` (None: for anybody), now or later, raise `error`; what is in flight is
-        not touched."""
+        """Make every thread that waits for `who` (None: for anybody), now or later, raise `error`; what is in flight is left."""
         with self._lock:
             self._stopped.setdefault(who, error)
             for condition in (*(condition for _, condition in self._queue), *self._resting):
@@ -377,40 +309,6 @@ class Ledger:
     @property
     def stopped(self) -> bool:
         return None in self._stopped
-
-    def wants_more(self, started: int) -> bool:
-        """Whether one more request than the `started` ones is of use: not while many of them wait for the quota."""
-        unlimited = self._tokens.rate == self._requests.rate == math.inf
-        return unlimited or started - len(self._in_flight) < WAITING
-
-    def state(self) -> dict[str, Any]:
-        """Where it stands: rates per minute, what was ``used`` in the last one, requests ``sent`` and ``refused``.
-
-        ``held_s`` are seconds until anything is sent again, where all wait for that; ``silent_s`` since when nothing was
-        answered although something is in flight.
-        """
-        with self._lock:
-            now = self.clock.now()
-            used = sum(tokens for second, tokens in self._minute if second > now - 60)
-            oldest = min((each.sent_at for each in self._in_flight), default=now)
-            again = max(self._held_until, now) if self._queue else min(self._resting.values(), default=now)
-            return {
-                "tokens_per_minute": 60 * self._tokens.rate,
-                "requests_per_minute": 60 * self._requests.rate,
-                "used": used,
-                "sent": self._sent,
-                "refused": self._refused,
-                "waiting": len(self._queue),
-                "in_flight": len(self._in_flight),
-                "held_s": 0.0 if self._in_flight else max(again - now, 0.0),
-                "silent_s": now - max(oldest, self._settled_at),
-            }
-
-    def learned(self) -> dict[str, float]:
-        """The quotas that nobody told and refusals did, by the names of `Limits`."""
-        buckets = {"tokens_per_minute": self._tokens, "requests_per_minute": self._requests}
-        untold = {name: bucket for name, bucket in buckets.items() if getattr(self.limits, name) in (None, math.inf)}
-        return {name: round(60 * b.rate / b.shared) for name, b in untold.items() if b.last_cut > -math.inf}
 
     def _refuse_stopped(self, who: object) -> None:
         if error := self._stopped.get(None) or self._stopped.get(who):
@@ -433,9 +331,47 @@ class Ledger:
         wait_s = max(waits)
         return wait_s if wait_s > INSTANT else 0.0
 
-    def _got_through(self) -> None:
-        self._feeler = None
-        self._in_a_row = 0
+    def _wake(self) -> None:
+        if self._queue:
+            self._queue[0][1].notify()
+
+    # --- what came of a request ---------------------------------------------------------------------------------------
+
+    def settle(self, reservation: Reservation, tokens: float) -> None:
+        """The request was answered and cost `tokens` of the quota."""
+        with self._lock:
+            now = self._settled_at = self.clock.now()
+            self._return(reservation, tokens)
+            self._tokens.accepted(reservation.sent_at)
+            self._requests.accepted(reservation.sent_at)
+            if self._minute and self._minute[-1][0] == int(now):
+                tokens += self._minute.pop()[1]
+            self._minute.append((int(now), tokens))
+            while self._minute[0][0] <= int(now) - 60:
+                self._minute.popleft()
+
+    def release(self, reservation: Reservation, tokens: float = 0.0) -> None:
+        """The request failed, and cost `tokens` of the quota."""
+        with self._lock:
+            self._return(reservation, tokens)
+
+    def refuse(self, reservation: Reservation, scope: Scope = "unknown", retry_after_s: float | None = None) -> None:
+        """The service refused the request for rate; acquire again at its `place`."""
+        with self._lock:
+            now = self.clock.now()
+            if reservation is self._feeler:
+                self._feeler = None
+            self._in_flight.discard(reservation)
+            self._refused += 1
+            self._tokens.give_back(reservation.tokens, now)
+            self._requests.give_back(1, now)
+            bucket, cost = (self._requests, 1.0) if self._about_requests(scope) else (self._tokens, reservation.tokens)
+            bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
+            if now >= self._held_until:
+                self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
+                self._in_a_row += 1
+            self._held_until = max(self._held_until, now + (retry_after_s or 0.0))
+            self._wake()
 
     def _return(self, reservation: Reservation, tokens: float) -> None:
         self._in_flight.discard(reservation)
@@ -444,6 +380,9 @@ class Ledger:
             self._got_through()
         self._wake()
 
+    def _got_through(self) -> None:
+        self._feeler, self._in_a_row = None, 0
+
     def _about_requests(self, scope: Scope) -> bool:
         """Whether a refusal is for requests per minute; where the service does not say, the fuller limit is meant."""
         if scope != "unknown":
@@ -451,9 +390,39 @@ class Ledger:
         tokens, requests = self._tokens, self._requests
         return requests.rate < math.inf and requests.level / requests.burst < tokens.level / max(tokens.burst, 1e-9)
 
-    def _wake(self) -> None:
-        if self._queue:
-            self._queue[0][1].notify()
+    # --- where it stands ----------------------------------------------------------------------------------------------
+
+    def wants_more(self, started: int) -> bool:
+        """Whether one more request than the `started` ones is of use: not while many of them wait for the quota."""
+        unlimited = self._tokens.rate == self._requests.rate == math.inf
+        return unlimited or started - len(self._in_flight) < WAITING
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands: rates per minute, what was ``used`` in the last one, requests ``sent`` and ``refused``.
+
+        ``held_s`` are seconds until anything is sent again, where all wait for that; ``silent_s`` since when nothing was
+        answered although something is in flight.
+        """
+        with self._lock:
+            now = self.clock.now()
+            oldest = min((each.sent_at for each in self._in_flight), default=now)
+            again = max(self._held_until, now) if self._queue else min(self._resting.values(), default=now)
+            return {
+                "tokens_per_minute": 60 * self._tokens.rate,
+                "used": sum(tokens for second, tokens in self._minute if second > now - 60),
+                "sent": self._sent,
+                "refused": self._refused,
+                "waiting": len(self._queue),
+                "in_flight": len(self._in_flight),
+                "held_s": 0.0 if self._in_flight else max(again - now, 0.0),
+                "silent_s": now - max(oldest, self._settled_at),
+            }
+
+    def learned(self) -> dict[str, float]:
+        """The quotas that nobody told and refusals did, by the names of `Limits`."""
+        buckets = {"tokens_per_minute": self._tokens, "requests_per_minute": self._requests}
+        untold = {name: bucket for name, bucket in buckets.items() if getattr(self.limits, name) in (None, math.inf)}
+        return {name: round(60 * b.rate / b.shared) for name, b in untold.items() if b.last_cut > -math.inf}
 
 
 _shared: dict[Hashable, Ledger] = {}
