@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,6 +160,15 @@ def test_a_dataset_meant_for_some_intents_is_scored_on_those() -> None:
     assert card["reference"] is not None and card["reference"]["n"] == 80
     assert card["pool"] is not None and card["pool"]["n"] == 10
     assert "2 chosen intents" in card["notes"][0]
+
+
+def test_a_stand_in_is_named_wherever_its_worth_is_told() -> None:
+    made_up = replace(reference(), kind="stand-in")
+    texts, labels = utterances(INTENTS, 10, rng())
+    card = worth_of(texts, labels, made_up, pool=reference("train", 5, 2), embeddings=False, draws=1)
+    assert card["reference"]["kind"] == "stand-in" and card["reference"]["language"] == "en"
+    assert "stand-in: written by a language model, not by customers" in card["verdict"]
+    assert "stand-in labelled examples" in card["worth"]["tfidf"] and "real" not in card["verdict"]
 
 
 @pytest.mark.parametrize("n", [1, 3])

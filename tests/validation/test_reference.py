@@ -85,7 +85,7 @@ def test_without_reference_the_answer_is_none() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "clinc"}, "Unknown reference 'clinc': there is banking77, and every folder with test.csv"),
+        ({"name": "clinc"}, "Reference 'clinc' is unknown: there is banking77, and every folder with test.csv"),
         ({"name": "../secret"}, "named by the name of its folder"),
         ({"split": "valid"}, "Unknown split 'valid'"),
     ],
@@ -98,7 +98,7 @@ def test_an_unknown_name_or_split_is_refused(arguments: dict[str, str], message:
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        (("utterance", "label"), [("a", "x")], "must have columns text and category"),
+        (("utterance", "label"), [("a", "x")], r"must have columns text and label \(or category\)"),
         (("text", "category"), [], "no rows"),
     ],
 )
@@ -116,8 +116,25 @@ def test_a_folder_of_ones_own_serves_any_name_and_says_its_language(given: Path)
     (own / "reference.yaml").write_text("language: es\n")
     found = load_reference("soporte")
     assert found is not None and found.language == "es" and load_reference("soporte", split="train") is None
-    (own / "reference.yaml").write_text("language: klingon\n")
-    with pytest.raises(InvalidInput, match="must say language: en or es"):
+    (own / "reference.yaml").write_text("language: fr\nkind: stand-in\n")
+    write_csv(own, "train", [("¿y mi tarjeta?", "tarjeta")], ("text", "label"))
+    found = load_reference("soporte", split="train")
+    assert found is not None and (found.language, found.kind, found.to_dict()["kind"]) == ("fr", "stand-in", "stand-in")
+    assert str(found) == "soporte train (n = 1, stand-in: written by a language model, not by customers)"
+
+
+@pytest.mark.parametrize("said", ["language: klingon", "kind: invented", "[es]"])
+def test_what_a_reference_says_of_itself_wrongly_is_one_sentence(given: Path, said: str) -> None:
+    own = given.parent / "soporte"
+    write_csv(own, "test", [("¿dónde está mi tarjeta?", "tarjeta")])
+    (own / "reference.yaml").write_text(said)
+    with pytest.raises(InvalidInput, match=r"reference.yaml must say language: a code such as en or es, and kind"):
+        load_reference("soporte")
+
+
+def test_a_reference_that_can_not_be_tested_on_is_no_silent_gap(given: Path) -> None:
+    write_csv(given.parent / "soporte", "train", [("¿dónde está mi tarjeta?", "tarjeta")])
+    with pytest.raises(InvalidInput, match=r"'soporte' is a folder without test\.csv"):
         load_reference("soporte")
 
 

@@ -303,7 +303,7 @@ def _report(
         if one["beats_floor"] is False:
             worth[one["student"]] = "worth nothing"
         elif one["equivalence"]:
-            worth[one["student"]] = equivalence_sentence(one["equivalence"])
+            worth[one["student"]] = equivalence_sentence(one["equivalence"], reference.kind if reference else "real")
     verdict = f"not measured: {why_not.get('scorecard', 'no classifier could be trained')}"
     if students:
         best = max(students, key=lambda one: one["accuracy"]["estimate"])
@@ -363,7 +363,7 @@ def _inverse(accuracy: float, curve: NDArray[np.floating], ks: NDArray[np.floati
     return float(np.exp(np.interp(accuracy, rising, np.log(ks), left=-np.inf, right=np.inf)))
 
 
-def equivalence_sentence(found: Row) -> str:
+def equivalence_sentence(found: Row, kind: str = "real") -> str:
     """What `label_equivalence` found, for example "worth 2.0 [1.5–2.6] real labelled examples per intent"."""
 
     def shown(k: float | None, below: bool) -> str:
@@ -373,7 +373,7 @@ def equivalence_sentence(found: Row) -> str:
 
     k, low, high = (shown(found[name], found[below]) for name, below in _BOUNDS)
     interval = "" if k == low == high else f" [{low}–{high}]"
-    return f"worth {k}{interval} real labelled examples per intent"
+    return f"worth {k}{interval} {kind} labelled examples per intent"
 
 
 def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.random.Generator) -> Shots:

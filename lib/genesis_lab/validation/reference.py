@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from genesis_lab.dataset.sources import read_rows
-from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, placed, shown, write_atomically
 from genesis_lab.hub import hub_reachable
@@ -25,6 +25,8 @@ HUB_NAME = "banking77"
 """The reference that can be fetched."""
 BANKING77_HUB = "legacy-datasets/banking77"
 """Parquet mirror of PolyAI/banking77 (Casanueva et al. 2020, CC-BY-4.0) with both splits whole: 10,003 and 3,080."""
+Kind = Literal["real", "stand-in"]
+STAND_IN = "stand-in: written by a language model, not by customers"
 _ORDER: dict[str | None, tuple[Split, ...]] = {
     None: ("test", "dev"), "test": ("test",), "dev": ("dev",), "train": ("train", "train_pool"), "train_pool": ("train_pool",),
 }  # fmt: skip
@@ -34,7 +36,7 @@ _FETCHED = "FETCHED.txt"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Real labelled texts: `texts[i]` has label `labels[i]`. `source` says where they were read from."""
+    """Labelled texts to measure against: `texts[i]` has label `labels[i]`. `source` says where they were read from."""
 
     name: str
     split: Split
@@ -42,9 +44,11 @@ class Reference:
     labels: tuple[str, ...]
     language: str
     source: str
+    kind: Kind = "real"
 
     def __str__(self) -> str:
-        return f"{self.name} {self.split} (n = {len(self):,})"
+        doubt = "" if self.kind == "real" else f", {STAND_IN}"
+        return f"{self.name} {self.split} (n = {len(self):,}{doubt})"
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,7 +71,13 @@ class Reference:
 
     def to_dict(self) -> dict[str, Any]:
         """What reports show about it; never its sentences."""
-        found = {"name": self.name, "split": self.split, "n": len(self), "intents": len(self.intents)}
+        found = {
+            "name": self.name,
+            "kind": self.kind,
+            "split": self.split,
+            "n": len(self),
+            "intents": len(self.intents),
+        }
         return found | {"language": self.language, "source": self.source, "digest": self.digest}
 
 
@@ -75,7 +85,8 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
     """The reference's items to test on, from a folder of that name or, once per process, from the hub; None: nowhere to be had.
 
     Folders lie in ``GENESIS_REFERENCE_DIR``, then in ``outputs/reference``; `split` None is ``test.csv``, else ``dev.csv``;
-    ``"train"`` is ``train.csv``, else ``train_pool.csv``. A line ``language: es`` in ``reference.yaml`` says what it is in.
+    ``"train"`` is ``train.csv``, else ``train_pool.csv``. Columns are text and label (or category); ``reference.yaml`` says
+    ``language: es`` (else English) and, where customers did not write it, ``kind: stand-in``.
     """
     if split not in _ORDER:
         raise InvalidInput(f"Unknown split {split!r}, expected {', '.join(str(s) for s in _ORDER if s)} or None.")
@@ -86,10 +97,12 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
     for folder in folders:
         if found := _read_folder(folder, name, split):
             return found
-    if name != HUB_NAME and not any(folder.is_dir() for folder in folders):
+    known = any(folder.is_dir() for folder in folders)
+    if name != HUB_NAME and (not known or split in (None, "test")):
+        there = "a folder without test.csv" if known else "unknown"
         raise InvalidInput(
-            f"Unknown reference {name!r}: there is {HUB_NAME}, and every folder with test.csv and train.csv (columns text, "
-            f"category) in {shown(local.parent)} or GENESIS_REFERENCE_DIR."
+            f"Reference {name!r} is {there}: there is {HUB_NAME}, and every folder with test.csv and train.csv (columns "
+            f"text, label) in {shown(local.parent)} or GENESIS_REFERENCE_DIR."
         )
     wanted = name == HUB_NAME and fetch and split in (None, "test", "train")
     return _read_folder(local, name, split) if wanted and _fetched_once() else None
@@ -150,12 +163,15 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
         return None
     path, about = folder / f"{found}.csv", folder / "reference.yaml"
     said = (read_yaml(about) or {}) if about.is_file() else {}
-    language = said.get("language", "en") if isinstance(said, dict) else None
-    if language not in NAMES:
-        raise InvalidInput(f"{shown(about)} must say language: {' or '.join(NAMES)}, got {said!r}.")
-    pairs = _pairs(path)
+    told = said if isinstance(said, dict) else {}
+    language, kind = told.get("language", "en"), told.get("kind", "real")
+    if told is not said or not re.fullmatch("[a-z]{2,3}", str(language)) or kind not in get_args(Kind):
+        raise InvalidInput(
+            f"{shown(about)} must say language: a code such as en or es, and kind: real or stand-in; got {said!r}."
+        )
+    texts, labels = zip(*_pairs(path), strict=True)
     source = "GENESIS_REFERENCE_DIR" if folder != _local_copy(name) else shown(path)
-    return Reference(name, found, tuple(t for t, _ in pairs), tuple(label for _, label in pairs), language, source)
+    return Reference(name, found, texts, labels, str(language), source, kind)
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
@@ -165,10 +181,11 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
         if row.problem:
             raise InvalidInput(f"{path.name}, row {row.number}: {row.problem}.")
         said = normal(row.value)
-        if not {"text", "category"} <= said.keys():
-            raise InvalidInput(f"{path.name} must have columns text and category, got {', '.join(said)}.")
-        if said["text"] and said["category"]:
-            pairs.append((said["text"], said["category"]))
+        label = next((name for name in ("label", "category") if name in said), None)
+        if "text" not in said or label is None:
+            raise InvalidInput(f"{path.name} must have columns text and label (or category), got {', '.join(said)}.")
+        if said["text"] and said[label]:
+            pairs.append((said["text"], said[label]))
     if not pairs:
-        raise InvalidInput(f"{path.name} holds no rows with a text and a category.")
+        raise InvalidInput(f"{path.name} holds no rows with a text and a label.")
     return pairs
