@@ -58,6 +58,23 @@ def test_junk_scores_near_zero(name, text) -> None:
     assert score.total < 0.1 and not score.valid and score.problems
 
 
+MANGLED = ["5", "null", "[]", "{}", "- a", "[1, {a: b}]", "2025-01-01", '"x', "{id: 5, description: 7}", "? a", "1: 2"]
+
+
+@pytest.mark.parametrize("name", ROLES)
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from(MANGLED), st.booleans()), min_size=1, max_size=4))
+def test_a_mangled_answer_is_scored_and_mended_like_any_other(name, changes) -> None:
+    role, _, example = made(name, 4)
+    lines = example.answer.split("\n")
+    for place, junk, as_value in changes:
+        line = place % len(lines)
+        lines[line] = f"{lines[line].partition(':')[0]}: {junk}" if as_value else junk
+    score = role.score("\n".join(lines), example)
+    assert 0 <= score.total <= 1 and all(0 <= part <= 1 for part in score.parts.values())
+    assert isinstance(role.mended("\n".join(lines)), str)
+
+
 @pytest.mark.parametrize("name", ROLES)
 def test_content_tells_an_answer_to_this_concept_from_an_answer_to_another(name) -> None:
     role = get_domain(name)

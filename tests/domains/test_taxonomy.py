@@ -127,8 +127,8 @@ def test_labels_that_read_alike_are_refused_and_forms_of_unicode_are_one(tmp_pat
     apart = unicodedata.normalize("NFD", "devolución")
     domain = get_domain("conversations", taxonomy=str(path), intents=[apart])
     assert domain.taxonomy.names == ("devolución",)
-    for twin, sentence in ((apart, "is listed twice"), ("Devolucion ", "read alike"), ("DEVOLUCIÓN", "read alike")):
+    for twin in (apart, "Devolucion ", "DEVOLUCIÓN"):
         intents[1]["name"] = twin
         path.write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
-        with pytest.raises(InvalidInput, match=sentence):
+        with pytest.raises(InvalidInput, match="read alike"):
             load_taxonomy(path)

@@ -50,8 +50,13 @@ class Requirements(YamlRole):
         return total + sum(parts[name] for name in LISTS) * 5 / 21, parts
 
     def entries(self, data: Mapping[str, Any]) -> list[str]:
-        items = [item for name in LISTS for item in data.get(name) or [] if isinstance(item, Mapping)]
-        return [str(item.get("description") or "") for item in items]
+        return [str(item.get("description") or "") for item in items(data)]
+
+
+def items(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The requirements of all three lists."""
+    lists = [found for name in LISTS if isinstance(found := data.get(name), list)]
+    return [item for found in lists for item in found if isinstance(item, Mapping)]
 
 
 def _list_score(value: Any, found: Sequence[Fault]) -> float:
@@ -70,7 +75,7 @@ def offline(concept: Concept, rng: np.random.Generator, most: int) -> dict[str, 
     sizes = rng.integers(FEWEST, most + 1, size=3)
     of_data = max(int(sizes[0]) - len(features), int(sizes[0] > FEWEST or rng.random() < 0.3))
     frames = rng.permutation(patterns["functional"])[: sizes[0] - of_data]
-    items = (
+    said = (
         [pen.write(p, do=do) for p, do in zip(frames, features, strict=False)] + pen.some(patterns["data"], of_data),
         pen.some(concept.qualities) + pen.some(patterns["quality"], most),
         pen.some(concept.limits) + pen.some(patterns["constraint"], most),
@@ -82,7 +87,7 @@ def offline(concept: Concept, rng: np.random.Generator, most: int) -> dict[str, 
         if len(description) < DESCRIPTION:
             description += " " + more
     data: dict[str, Any] = {"title": title, "description": description}
-    for (name, prefix), texts, n in zip(LISTS.items(), items, sizes, strict=True):
+    for (name, prefix), texts, n in zip(LISTS.items(), said, sizes, strict=True):
         ranks = ["High", *rng.choice(["High", "Medium", "Low"], size=n - 1, p=(0.3, 0.45, 0.25)).tolist()]
         data[name] = [
             {"id": f"{prefix}{i:03d}", "description": texts[j], "priority": rank}

@@ -16,8 +16,7 @@ from genesis_lab.domains.answers import coverage, load, read_yaml, terms
 from genesis_lab.domains.base import Example, Spec, Target
 from genesis_lab.domains.concepts import Concept, Pen
 from genesis_lab.domains.form import Fault, faults
-from genesis_lab.domains.requirements import LISTS as REQUIREMENT_LISTS
-from genesis_lab.domains.requirements import Requirements
+from genesis_lab.domains.requirements import LISTS, Requirements, items
 from genesis_lab.domains.requirements import offline as offline_requirements
 from genesis_lab.domains.roles import HERE, SCHEMA, RoleConfig, RoleRecord, YamlRole
 from genesis_lab.errors import InvalidInput
@@ -99,7 +98,9 @@ class Vision(YamlRole):
         return str(words["question"]).format(concept=indented(concept), requirements=requirements.rstrip())
 
     def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        return super().facts(record) | {"requirements": _texts_by_id(str(record.get("requirements") or ""))}
+        data, _ = read_yaml(str(record.get("requirements") or ""), tuple(LISTS))
+        texts = {str(item.get("id")): str(item.get("description")) for item in items(data)}
+        return super().facts(record) | {"requirements": texts}
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         try:
@@ -133,7 +134,7 @@ class Vision(YamlRole):
         bare = [name.upper() for name in read if f"yaml {name.upper()}" not in text]
         return read, wrong + [Fault("fence_label", name, f"the block must begin with ```yaml {name}") for name in bare]
 
-    def wrong(self, data: Any, example: Example) -> list[Fault]:
+    def wrong(self, data: Mapping[str, Any], example: Example) -> list[Fault]:
         found = []
         for label, form in zip(LABELS, self.form["properties"].values(), strict=True):
             part = data.get(label.lower())
@@ -174,14 +175,14 @@ class Vision(YamlRole):
 def offline(concept: Concept, requirements: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
     """The vision and the review that the offline teacher writes: requirements are taken up, left out or ruled out."""
     patterns, pen = shipped(HERE / "vision" / "wording.yaml")[concept.language], Pen(concept, rng)
-    items = {item["id"]: item["description"] for name in REQUIREMENT_LISTS for item in requirements[name]}
+    texts = {item["id"]: item["description"] for item in items(requirements)}
     status = str(rng.choice([*STATUSES], p=[*STATUSES.values()]))
-    apart = sorted(rng.permutation([*items])[: status != "aligned"].tolist(), key=[*items].index)
-    held, named = [i for i in items if i not in apart], ", ".join(apart)
+    apart = sorted(rng.permutation([*texts])[: status != "aligned"].tolist(), key=[*texts].index)
+    held, named = [i for i in texts if i not in apart], ", ".join(apart)
     gaps, conflicts = (apart, []) if status == "needs_adjustment" else ([], apart)
-    capabilities = [items[i] for i in held if i.startswith("FR")]
-    measured = [items[i] for i in held if i.startswith("NFR") and re.search(r"\d", items[i])][:1]
-    excluded = [pen.write(patterns["out_of_scope"], text=items[i][0].lower() + items[i][1:]) for i in conflicts]
+    capabilities = [texts[i] for i in held if i.startswith("FR")]
+    measured = [texts[i] for i in held if i.startswith("NFR") and re.search(r"\d", texts[i])][:1]
+    excluded = [pen.write(patterns["out_of_scope"], text=texts[i][0].lower() + texts[i][1:]) for i in conflicts]
     actions = [one for i in gaps for one in pen.some(patterns["gap"], id=i)]
     actions += [one for i in conflicts for one in pen.some(patterns["conflict"], id=i)]
     told = patterns["narrative"]
@@ -245,13 +246,6 @@ def _specificity(review: Mapping[str, Any], found: Sequence[Fault], language: st
     concrete = [one for one in firsts if (_INFINITIVE.fullmatch(one) if language == "es" else one in verbs)]
     fits = bool(review.get("narrative")) and not any(fault.kind.startswith("narrative_") for fault in found)
     return (len(concrete) / max(2, len(actions)) + fits) / 2
-
-
-def _texts_by_id(requirements: str) -> dict[str, str]:
-    """Id to description of every requirement in a YAML text."""
-    data, _ = read_yaml(requirements, tuple(REQUIREMENT_LISTS))
-    items = [item for name in REQUIREMENT_LISTS for item in data.get(name) or [] if isinstance(item, Mapping)]
-    return {str(item.get("id")): str(item.get("description")) for item in items}
 
 
 def _without(record: Mapping[str, Any], *names: str) -> dict[str, Any]:

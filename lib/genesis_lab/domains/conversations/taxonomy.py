@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -30,12 +29,9 @@ class Script(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    examples: Lines = {}
-    """How customers open."""
-    exchanges: Pairs = {}
-    """Agent's clarifying question, customer's answer."""
-    follow_ups: Pairs = {}
-    """Customer's further question, agent's answer."""
+    examples: Lines = {}  # how customers open
+    exchanges: Pairs = {}  # agent's clarifying question, customer's answer
+    follow_ups: Pairs = {}  # customer's further question, agent's answer
     resolved: Lines = {}
     pending: Lines = {}
     escalated: Lines = {}
@@ -55,8 +51,7 @@ class Taxonomy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Text
-    title: Bilingual
-    """What the company does, as the prompt says it: "a neobank"."""
+    title: Bilingual  # what the company does, as the prompt says it: "a neobank"
     source: str = ""
     intents: Annotated[tuple[Intent, ...], Field(min_length=1)]
     scripts_dir: Path | None = None
@@ -65,14 +60,13 @@ class Taxonomy(BaseModel):
     def _distinct(self) -> Taxonomy:
         seen: dict[str, str] = {}
         for intent in self.intents:
-            twin = seen.setdefault(same_words(intent.name) or intent.name, intent.name)
-            if twin != intent.name:
-                raise ValueError(f"intents {twin!r} and {intent.name!r} read alike: give one another name")
+            words = same_words(intent.name) or intent.name
+            if words in seen:
+                raise ValueError(f"intents {seen[words]!r} and {intent.name!r} read alike: give one another name")
+            seen[words] = intent.name
             lacking = [language for language in LANGUAGES if not intent.examples.get(language)]
             if lacking and self.scripts_dir is None:
                 raise ValueError(f"intent {intent.name!r} has no examples in {lacking[0]!r}")
-        if twice := [name for name, n in Counter(self.names).items() if n > 1]:
-            raise ValueError(f"intent {twice[0]!r} is listed twice")
         return self
 
     @cached_property
