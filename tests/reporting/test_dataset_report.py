@@ -7,10 +7,11 @@ import pytest
 
 from genesis_lab.domains import get_domain
 from genesis_lab.notebooks import notebook_paths, read_notebook
+from genesis_lab.reporting.drawings import DRAW
 from genesis_lab.reporting.html import Html
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures, next_steps
-from genesis_lab.reporting.views import DRAW, kinds, view, views
+from genesis_lab.reporting.views import kinds, view, views
 
 COUNTS = {"language": {"es": 5, "en": 5}, "intent": {"refund": 10}, "category": {"refunds": 10}, "sentiment": {}}
 
@@ -224,6 +225,8 @@ def test_worth_on_a_stand_in_is_never_called_plain_worth() -> None:
 def test_openings_are_shown_beside_what_is_expected_of_them() -> None:
     openings = {
         "against": "short chat messages (documented default)",
+        "n": 770,
+        "distance": 0.45,
         "rows": [
             {"name": "words, median", "measured": 32.0, "expected": 10.0, "ratio": 3.2},
             {

@@ -8,18 +8,8 @@ from typing import Any
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
 from genesis_lab.reporting.page import Page, Part, Section
-from genesis_lab.reporting.views import (
-    Report,
-    best,
-    headline,
-    kinds,
-    measured_on,
-    named,
-    points,
-    shares,
-    stand_in,
-    views,
-)
+from genesis_lab.reporting.reading import Report, best, measured_on, named, points, stand_in
+from genesis_lab.reporting.views import headline, kinds, shares, views
 from genesis_lab.stats import proportion_interval
 
 Reports = Mapping[str, Report]

@@ -1,0 +1,386 @@
+"""The views that are more than a report's own rows: a figure, text, or the rows of which ``views.yaml`` makes a table or dots."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from genesis_lab.reporting import charts
+from genesis_lab.reporting.html import NotMeasured, ends, interval_text, side_by_side, table
+from genesis_lab.reporting.page import Part
+from genesis_lab.reporting.reading import (
+    Report,
+    Rows,
+    accuracy_of,
+    at,
+    best,
+    measured_on,
+    named,
+    points,
+    spoken,
+    stand_in,
+    why,
+)
+
+OUTCOMES = {"fail": "FAIL", "warn": "WARN", "not measured": "–", "pass": "PASS"}
+"""What a gate came to, as it is shown; worst first."""
+
+
+# verdict and quality
+
+
+def _gates(verdict: Report) -> Rows:
+    rows = []
+    for gate in sorted(verdict["gates"], key=lambda gate: list(OUTCOMES).index(gate["outcome"])):
+        value, low, high, outcome = (gate[key] for key in ("value", "low", "high", "outcome"))
+        measured: Any = {"estimate": value, "low": low, "high": high}
+        if low == high:
+            measured = value and interval_text(value, ",.0f" if value >= 2 else ",.2f")
+        told = {"pass": "", "not measured": f"not measured: {gate['says']}"}
+        told_so = told.get(outcome, f"{gate['says']}: {gate['todo']}")
+        rows.append(gate | {"shown": OUTCOMES[outcome], "measured": measured, "told": told_so})
+    return rows
+
+
+def _scores(report: Report) -> dict[str, Report]:
+    return {name: one for name, one in report.items() if isinstance(one, Mapping) and "parts" in one}
+
+
+def _quality(report: Report) -> Rows:
+    return [{"name": name, "value": score["value"]} for name, score in _scores(report).items()]
+
+
+def _parts(report: Report) -> Rows:
+    rows = []
+    for name, score in _scores(report).items():
+        for part in score["parts"]:
+            low, high = part.get("interval") or (None, None)
+            value = {"estimate": part["value"], "low": low, "high": high}
+            missing = NotMeasured(part.get("reason") or "?")
+            rows.append(part | {"score": name, "measured": missing if part["value"] is None else value})
+    return rows
+
+
+def _offences(report: Report) -> Rows:
+    return [
+        offence | {"part": part["name"], "record": offence["record_id"] or f"row {offence['row'] + 1}"}
+        for part in _parts(report)
+        for offence in (part.get("offences") or ())[:5]
+    ]
+
+
+def _private(report: Report) -> Rows:
+    rows = [{"kind": kind, "n": part["failed"], "of": part["n"]} for kind, part in report["personal_data"].items()]
+    if copies := report.get("contamination"):
+        n = NotMeasured(copies["reason"]) if copies["value"] is None else copies["failed"]
+        rows.append({"kind": "near-copies of the reference", "n": n, "of": copies["n"]})
+    return rows
+
+
+def _lengths(report: Report) -> Any:
+    """How long openings are, beside people's; nothing where there are none."""
+    if not (shares_of := at(report, "openings.lengths")):
+        return []
+    about = report["openings"]
+    title = f"Words of an opening beside {about['against']}: KS distance {about['distance']:.2f} (n = {about['n']:,})"
+    return charts.bars(shares_of, title=title, axis="share of openings", spec=".0%")
+
+
+# worth, and classifiers
+
+
+def _real_examples(card: Report) -> Part:
+    of = {s["title"]: s for s in card["students"] if s.get("k_shots")}
+    if not of:
+        return why(card, "k_shots")
+    curves = {title: [(shot["k"], shot["accuracy"]) for shot in s["k_shots"]] for title, s in of.items()}
+    worth = {
+        title: {"estimate": s["equivalence"]["k"], "low": s["equivalence"]["low"], "high": s["equivalence"]["high"]}
+        for title, s in of.items()
+        if s["beats_floor"] is not False and at(s, "equivalence.k") is not None
+    }
+    last = max(k for curve in curves.values() for k, _ in curve)
+    first = max(of, key=lambda title: accuracy_of(of[title]))
+    kind, doubt = measured_on(card), stand_in(card)
+    said = f"{first}: accuracy {interval_text(of[first]['accuracy'])}"
+    if of[first]["beats_floor"] is False:
+        said += ", no more than the label names alone"
+    elif first in worth:
+        said = f"Worth {interval_text(worth[first], ',.1f')} {kind} labelled examples per label ({first})"
+    if doubt:
+        said = f"Stand-in {said[0].lower()}{said[1:]}; {doubt}"
+    floors = {
+        f"label names alone {s['floor']['estimate']:.2f}": s["floor"]["estimate"] for s in of.values() if s["floor"]
+    }
+    return charts.lines(
+        curves, title=said, x=f"{kind} labelled examples per label", y=f"accuracy on {kind} data", log=True, ticks=True,
+        levels=floors, marks={f"this dataset, {title}": (worth.get(title, last), s["accuracy"]) for title, s in of.items()},
+        subtitle=f"accuracy on {of[first]['accuracy']['n']:,} {kind} utterances with 95 % interval; diamonds: this dataset",
+    )  # fmt: skip
+
+
+def _worth(card: Report) -> Rows:
+    told, none = {True: "yes", False: "no", None: "can't be told"}, why(card, "equivalence")
+    return [
+        s | {"on": measured_on(card), "more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)}
+        for s in card["students"]
+    ]
+
+
+def _gains(card: Report) -> Rows:
+    return [gain | {"title": s["title"], "on": measured_on(card)} for s in card["students"] for gain in s["gains"]]
+
+
+def _growth(report: Report) -> Part:
+    """The learning curve of a classifier, or of every learner of a scorecard."""
+    given = {s["title"]: s["learning_curve"] for s in report.get("students", ())} or {
+        report.get("chosen"): report.get("learning_curve")
+    }
+    curves = {str(who): curve for who, curve in given.items() if curve}
+    if not curves:
+        return why(report, "scorecard", "learning_curve is empty")
+    name, rows = max(curves.items(), key=lambda item: accuracy_of(item[1][-1]))
+    accuracy, gain = rows[-1]["accuracy"], rows[-1].get("gain")
+    title = f"{name}: accuracy {interval_text(accuracy)} with {rows[-1]['records']:,} records"
+    if gain:
+        how = "rises" if gain["low"] > 0 else "falls" if gain["high"] < 0 else "can't be told from the step before"
+        step = f"From {rows[-2]['records']:,} to {rows[-1]['records']:,} records"
+        title = f"{step} the accuracy of {name} {how}: {points(gain)} points"
+    found = {who: [(row["records"], row["accuracy"]) for row in curve] for who, curve in curves.items()}
+    below = f"tested on {accuracy['n']:,}, 95 % interval"
+    return charts.lines(found, title=title, x="records learned from", y="accuracy", log=True, ticks=True, subtitle=below)  # fmt: skip
+
+
+def _exam(report: Report) -> tuple[Report, str]:
+    """Where a classifier, or the best learner of a scorecard, was examined, on real data if it was; and who that is."""
+    if "students" in report:
+        found = best(report) or {"title": "", "confusions": ()}
+        return found, found["title"]
+    return report.get("reference") or report["evaluation"], report["chosen"]
+
+
+def _hardest(report: Report) -> Rows:
+    """Recall by label, lowest first."""
+    exam, who = _exam(report)
+    labels: list[Any] = next((exam[k] for k in ("per_label", "per_intent", "labels", "intents") if exam.get(k)), [])
+    rows: Rows = []
+    for row in labels:
+        recall = row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}
+        rows.append({"who": who, "name": named(row)[0], "value": recall})
+    return sorted(rows, key=lambda row: (row["value"]["estimate"], row["name"]))[:12]
+
+
+def _mixed_up(report: Report) -> Any:
+    exam, who = _exam(report)
+    if not who:
+        return why(report, "scorecard")
+    return [{"who": who, "true": named(pair)[0], "predicted": named(pair)[1], **pair} for pair in exam["confusions"]]
+
+
+def _candidates(report: Report) -> Rows:
+    return [c | {"value": c["interval"] or c["score"]} for c in report["candidates"]]
+
+
+def _results(report: Report) -> Rows:
+    held_out, real = report["evaluation"], report["reference"]
+    languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
+    rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in languages.items()]
+    none = NotMeasured((report.get("not_measured") or {}).get("reference", "no reference"))
+    on_real = real | {"name": f"real: {real['name']}"} if real else {"name": "real", "accuracy": none}
+    return [held_out | {"name": "held out"}, *rows, on_real]
+
+
+def _calibration(report: Report) -> Part:
+    exam = report.get("reference") or report["evaluation"]
+    bins = [b for b in exam["reliability"] if b["accuracy"]["n"]]
+    n = sum(b["accuracy"]["n"] for b in bins) or 1
+    says, (_, low, high) = sum(b["confidence"] * b["accuracy"]["n"] for b in bins) / n, ends(exam["accuracy"])
+    how = "as sure as it is right, as far as can be told"
+    if not low <= says <= high:
+        how = "surer than it is right" if says > high else "less sure than it is right"
+    title = f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}"
+    right: list[tuple[float, Any]] = [(0, 0), (1, 1)]
+    curves = {"classifier": [(b["confidence"], b["accuracy"]) for b in bins], "as sure as right": right}
+    return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
+
+
+def _rounds(report: Report) -> Part:
+    rows = report["rounds"]
+    first, last = rows[0], rows[-1]
+    title = f"From {first['records']:,} to {last['records']:,} records accuracy on held-out seeds went from {interval_text(first['accuracy'])} to {interval_text(last['accuracy'])}"
+    costs = [row["cost_usd"] for row in rows]
+    below = "" if None in costs else f"cost ${sum(costs):,.2f}; "
+    curve = {"accuracy": [(row["records"], row["accuracy"]) for row in rows]}
+    below += f"n = {last['accuracy']['n']:,}, 95 % interval"
+    return charts.lines(curve, title=title, x="records", y="accuracy on held-out seeds", ticks=True, subtitle=below)
+
+
+# judge
+
+
+def _means(report: Report) -> Rows:
+    told: dict[str, Any] = {}
+    for a in report["agreement"]:
+        kappa = f"{interval_text(a['kappa'])}, {a['reading']}" if a["kappa"] else a["reading"]
+        told.setdefault(a["name"], []).append(f"{a['rater'] or 'people'} (n = {a['n']:,}): {kappa}")
+    none = NotMeasured(report["not_measured"].get("agreement", "no human labels for it"))
+    return [c | {"kappa": "; ".join(told[c["name"]]) if c["name"] in told else none} for c in report["criteria"]]
+
+
+# balance
+
+
+def _findings(report: Report) -> Any:
+    none = sum(finding["severity"] == "none" for finding in report["findings"])
+    if not report["findings"]:
+        return NotMeasured("nothing to hold against a plan")
+    if none == len(report["findings"]):
+        return f"All {none} checks are within what chance allows."
+    return [f | {"todo": f["recommendation"] or "nothing"} for f in report["findings"] if f["severity"] != "none"]
+
+
+def _targets(report: Report) -> list[Part]:
+    drawn: list[Part] = []
+    for fit in (fit for fit in report["fits"] if len(fit["target"]) <= 20):
+        rows = []
+        for value in dict.fromkeys([*fit["target"], *fit["observed"]]):
+            low, high = fit["intervals"].get(value, (None, None))
+            share = {"estimate": fit["observed"].get(value, 0) / (fit["n"] or 1), "low": low, "high": high}
+            rows.append({"name": value, "target": fit["target"].get(value), "value": share})
+        reach = max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
+        said = "no deviation proven" if fit["severity"] == "none" else f"{fit['severity']} deviation"
+        title = f"{spoken(fit['attribute']).capitalize()}: {said} from its target (n = {fit['n']:,})"
+        drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%"))
+    return drawn
+
+
+def _coverage(report: Report) -> Any:
+    return [report["coverage"]] if report["coverage"] else why(report, "coverage", "the dataset has no targets")
+
+
+def _associations(report: Report) -> Rows:
+    pairs = sorted((a for a in report["associations"] if a["within"] is None), key=lambda a: -a["v"]["estimate"])
+    return [{"name": " and ".join(map(spoken, a["attributes"])), "value": a["v"]} for a in pairs[:15]]
+
+
+def _appearances(report: Report) -> Any:
+    missing = why(report, "appearance") if "appearance" in report["not_measured"] else None
+    return missing or [a | {"language": a["language"] or "all"} for a in report["appearances"]]
+
+
+def _teachers(manifest: Report) -> Part:
+    each = [{k: v for k, v in one.items() if k != "usage"} for one in manifest.get("teachers") or ()]
+    return table(each, caption="What each teacher did") if each else "One teacher wrote it all."
+
+
+# examples of a teacher
+
+
+def _audit(report: Report) -> Rows:
+    issues = report["audit"]["issues"]
+    mended = Counter(issue["kind"] for issue in issues if issue["mechanical"])
+    first = {issue["kind"]: f"row {issue['row']}: {issue['message']}" for issue in reversed(issues)}
+    kinds = report["audit"]["kinds"].items()
+    return [{"kind": kind, "n": n, "mended": mended[kind], "first": first.get(kind)} for kind, n in kinds]
+
+
+# students
+
+
+def _arm_parts(report: Report) -> Part:
+    none, cards = NotMeasured("no answer has it"), report["cards"]
+    names = dict.fromkeys(name for card in cards for name in card["parts"])
+    rows = [
+        {"part": spoken(name)} | {card["name"]: none if (mean := card["parts"].get(name)) is None else mean for card in cards}
+        for name in names
+    ]  # fmt: skip
+    formats = {card["name"]: ".2f" for card in cards}
+    return table(rows, caption="Mean of each part, and of what is measured beside it (1 is best)", formats=formats)
+
+
+def _worst_answers(report: Report) -> list[Part]:
+    shown: list[Part] = []
+    for item in report["worst"][:1]:
+        answers = {"the teacher": item["teacher"]}
+        for name, answer in item["answers"].items():
+            answers[f"{name}: {answer['score']:.2f}. {'; '.join(answer['problems'])}"] = answer["text"]
+        shown.append(side_by_side([list(answers.values())], list(answers), above=item["question"]))
+    return shown
+
+
+def _lessons(info: Report) -> Any:
+    """With the epoch before training and the one that was kept."""
+    doubt = "; a smoke run, not a result" if info["smoke"] else ""
+    return {**info, "kept": info["epochs"][info["best_epoch"]], "doubt": doubt}
+
+
+def _scored(info: Report) -> Any:
+    found = _lessons(info)
+    return found if found["kept"]["answers"] else NotMeasured("no validation example was answered: set examine above 0")
+
+
+def _before_and_after(info: Report) -> list[Part]:
+    first, kept = (info["epochs"][epoch]["answers"][:2] for epoch in (0, info["best_epoch"]))
+    shown: list[Part] = [
+        side_by_side([[a["text"], b["text"]]], [f"the base: {a['score']:.2f}", f"the student: {b['score']:.2f}"])
+        for a, b in zip(first, kept, strict=False)
+    ]
+    return shown or [NotMeasured("no validation example was answered: examine was 0")]
+
+
+def _export(report: Report) -> Rows:
+    measured, files = ({each["form"]: each for each in report[of]} for of in ("gates", "files"))
+    none = {"score": NotMeasured(report["not_measured"].get("gate", "it was not asked"))}
+    return [
+        {"form": form, "bytes": files.get(form, {}).get("bytes"), **measured.get(form, none)}
+        for form in dict.fromkeys([*measured, *files])
+    ]
+
+
+# prompts, and two datasets
+
+
+def _prompts(report: Report) -> Rows:
+    last = {name: rung for rung in report["rungs"] for name in rung["scores"]}
+    rows = [
+        c | {"items": rung["items"], "score": rung["scores"][c["name"]], "difference": rung["differences"].get(c["name"])}
+        for c in report["candidates"] if (rung := last.get(c["name"]))
+    ]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["items"])
+
+
+def _on_test(report: Report) -> Rows:
+    labels = {report["chosen"]: "chosen prompt", "default": "task's own prompt", "difference": "gain"}
+    return [{"who": labels[name], "score": value} for name, value in report["test"].items()]
+
+
+def _pair_sizes(report: Report) -> Part:
+    rows = [{"": name.removesuffix(".value"), report["name_a"]: a, report["name_b"]: b} for name, (a, b) in (report["sizes"] | report["quality"]).items()]  # fmt: skip
+    return table(rows, caption="Sizes and scores")
+
+
+def _pair_worth(report: Report) -> Rows:
+    a, b = report["name_a"], report["name_b"]
+    return [
+        w | {"verdict": w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is")} for w in report["worth"]
+    ]
+
+
+DRAW: dict[str, Callable[[Report], Any]] = {
+    "verdict.gates": _gates,
+    "scorecard.real examples": _real_examples, "scorecard.worth": _worth, "scorecard.gains": _gains,
+    "scorecard.growth": _growth, "scorecard.hardest": _hardest, "scorecard.mixed up": _mixed_up,
+    "training.candidates": _candidates, "training.results": _results, "training.calibration": _calibration,
+    "training.growth": _growth, "training.hardest": _hardest, "training.mixed up": _mixed_up,
+    "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private, "quality.lengths": _lengths,
+    "rounds.growth": _rounds, "judge.means": _means,
+    "bias.findings": _findings, "bias.targets": _targets, "bias.coverage": _coverage,
+    "bias.associations": _associations, "bias.appearances": _appearances,
+    "evaluation.parts": _arm_parts, "evaluation.worst": _worst_answers, "benchmark.parts": _arm_parts,
+    "student.score": _scored, "student.loss": _lessons, "student.before and after": _before_and_after,
+    "export.gates": _export, "teaching.audit": _audit, "manifest.teachers": _teachers,
+    "search.prompts": _prompts, "search.test": _on_test,
+    "comparison.sizes": _pair_sizes, "comparison.worth": _pair_worth,
+}  # fmt: skip
+"""What draws the views that are more than a table of the report's own rows; a list of rows becomes the table of ``views.yaml``."""

@@ -1,0 +1,61 @@
+"""What a report says, whatever is drawn of it. A report is the dict that whoever measured it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from genesis_lab.reporting.html import NotMeasured, interval_text
+
+Report = Mapping[str, Any]
+Rows = list[dict[str, Any]]
+
+
+def best(card: Report | None) -> Report | None:
+    """The learner of a scorecard that does best on real data."""
+    return max((card or {}).get("students") or (), key=accuracy_of, default=None)
+
+
+def named(row: Report) -> list[str]:
+    """The texts of a row in their order: the label; of a confusion the true one and the one it is taken for."""
+    return [value for value in row.values() if isinstance(value, str)]
+
+
+def points(value: Report) -> str:
+    """A difference in points of 100."""
+    return interval_text({end: 100 * value[end] for end in ("estimate", "low", "high")}, "+.1f")
+
+
+def at(row: Any, path: str) -> Any:
+    """The value at a dotted path; None where a part of it is missing."""
+    for name in path.split("."):
+        if isinstance(row, list):
+            row = row[int(name)]
+        else:
+            row = row.get(name) if isinstance(row, Mapping) else None
+    return row
+
+
+def stand_in(report: Report) -> str:
+    """What is said with every figure that was measured on texts that are no customer's; empty where they are."""
+    made_up = at(report, "reference.kind") == "stand-in"
+    return "stand-in: written by a language model, not by customers" if made_up else ""
+
+
+def measured_on(report: Report) -> str:
+    """``real`` or ``stand-in``: whose texts a scorecard was measured on."""
+    return "stand-in" if stand_in(report) else "real"
+
+
+def why(report: Report, key: str, other: str = "") -> NotMeasured:
+    """Why `key` was not measured, as the report says it."""
+    missing = report.get("not_measured") or {}
+    return NotMeasured(str(missing.get(key) or missing.get("scorecard") or other or "there is nothing to measure"))
+
+
+def accuracy_of(row: Report) -> float:
+    return float(row["accuracy"]["estimate"])
+
+
+def spoken(name: str) -> str:
+    return name.replace("_", " ")
