@@ -17,7 +17,9 @@ from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell
 from genesis_lab.domains.conversations.foreign import text_as_turns, turns_as_text
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
+from genesis_lab.generation import config_for, generate
 from genesis_lab.settings import get_settings
+from genesis_lab.validation.reference import load_reference
 from hub_server import running_hub
 from records import conversation, write
 
@@ -112,6 +114,72 @@ def test_labelled_sentences_become_conversations_of_one_turn(tmp_path):
     )  # fmt: skip
     assert report.kept == 2 and "2 sentences became conversations of one turn" in report.notes
     assert "sentiment" in report.absent_fields
+
+
+def test_utterances_come_in_and_go_out_as_text_label_and_language(tmp_path):
+    rows = [
+        "Where is my card?,card_arrival,en",
+        "=1+1 what is this,my_own_label,en",
+        "¿Y mi tarjeta?,card_arrival,es",
+        "¿Y mi tarjeta?,card_arrival,es",
+        "no label here,,en",
+    ]
+    source = put(tmp_path / "a.csv", "\n".join(["text,label,language", *rows]))
+    dataset, report = import_dataset(source, tmp_path / "d")
+    assert (report.read, report.kept) == (5, 5) and dataset.frame()["language"].tolist() == [
+        "en",
+        "en",
+        "es",
+        "es",
+        "en",
+    ]
+    assert (4, "record: the same as in row 3") in reasons(report) and (5, "intent: missing") in reasons(report)
+    assert "emotion_arc" in report.absent_fields
+    export_dataset(dataset, tmp_path / "out.csv", "labelled")
+    written = (tmp_path / "out.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert written[0] == "text,label,language" and written[1] == rows[0] and written[2].startswith("'=1+1")
+    assert len(written) == 5, "what has no label is left out"
+    again, _ = import_dataset(tmp_path / "out.csv", tmp_path / "again")
+    assert [turns[0]["text"] for turns in again.frame()["turns"]] == [row.split(",")[0] for row in rows[:4]]
+
+
+def test_utterances_of_a_split_are_a_file_that_a_reference_can_be(tmp_path, monkeypatch):
+    one = conversation(0, turns=[{"speaker": "agent", "text": "hello"}, {"speaker": "customer", "text": "my card"}])
+    dataset = write(tmp_path / "d", {"train": [one, conversation(2)], "test": [conversation(4)]})
+    export_dataset(dataset, tmp_path / "out.csv", "labelled")
+    (tmp_path / "mine").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / f"out-{split}.csv").rename(tmp_path / "mine" / f"{split}.csv")
+    monkeypatch.setenv("GENESIS_REFERENCE_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    assert load_reference("mine").texts == ("Where is my card number 4?",)
+    assert load_reference("mine", "train").texts == ("my card", "Where is my card number 2?")
+
+
+def test_labels_that_a_taxonomy_lacks_are_named_and_one_per_class_is_enough(tmp_path):
+    rows = [f"{name.replace('_', ' ')}?,{name}" for name in ("card_arrival", "atm_support", "cards_arrival")]
+    source = put(tmp_path / "a.csv", "\n".join(["text,label", *rows]))
+    dataset, report = import_dataset(source, tmp_path / "d", taxonomy="banking77", language="en")
+    assert dataset.total == 3 and dataset.manifest["import"]["problem_counts"]["intent: not in taxonomy banking#"] == 1
+    assert (3, "intent: not in taxonomy banking77, got 'cards_arrival'") in reasons(report)
+    export_dataset(dataset, tmp_path / "out.csv", "labelled")
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8-sig").count("\n") == 4
+
+
+def test_ten_thousand_utterances_are_a_dataset_and_come_out_as_they_were(tmp_path):
+    lines = [f"where is card number {i}?,card_arrival,en" for i in range(10_000)]
+    source = put(tmp_path / "a.csv", "\n".join(["text,label,language", *lines]) + "\n")
+    dataset, report = import_dataset(source, tmp_path / "d")
+    assert dataset.total == 10_000 and report.problems == ()
+    export_dataset(dataset, tmp_path / "out.csv", "labelled")
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8-sig").splitlines()[1:] == lines
+
+
+def test_what_has_no_text_and_label_is_not_exported_as_such(tmp_path):
+    dataset = generate(config_for("requirements")(dataset="r", total=10))
+    with pytest.raises(InvalidInput, match="requirements have none: give another dataset"):
+        export_dataset(dataset, tmp_path / "out.csv", "labelled")
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_banking77_files_call_the_intent_category(tmp_path):
@@ -485,7 +553,7 @@ def test_an_existing_file_is_only_replaced_on_demand(tmp_path):
 @pytest.mark.parametrize(
     ("target", "format", "sentence"),
     [
-        ("out.xlsx", None, "can't be told from its ending"),
+        ("out.xlsx", None, "can't be told from its ending: say jsonl, csv, parquet, labelled, hub"),
         ("out.csv", "xlsx", "Unknown format 'xlsx': expected jsonl, csv"),
         ("out", "folder", "Unknown format 'folder': expected jsonl, csv"),
         ("s3:///key", None, "names no bucket"),

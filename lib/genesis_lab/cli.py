@@ -298,7 +298,8 @@ def dataset_export(
     name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
     target: Annotated[str, typer.Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
     format: Annotated[
-        str | None, typer.Option(help="jsonl, csv, parquet or hub (default: by the target's ending).")
+        str | None,
+        typer.Option(help="jsonl, csv, parquet, labelled (CSV of text,label) or hub (default: by the ending)."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
     replace: Replace = False,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow.parquet as pq
 
-from genesis_lab.dataset.folder import MANIFEST, Dataset
+from genesis_lab.dataset.folder import MANIFEST, Dataset, labelled
 from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.dataset.writing import GROUP_ROWS
 from genesis_lab.domains import get_domain
@@ -20,7 +20,7 @@ from genesis_lab.files import check_free, placed, resolve, shown
 from genesis_lab.hub import push_folder
 from genesis_lab.settings import get_settings
 
-Format = Literal["jsonl", "csv", "parquet", "hub"]
+Format = Literal["jsonl", "csv", "parquet", "labelled", "hub"]
 S3 = "s3://"
 
 
@@ -39,8 +39,9 @@ def export_dataset(
     ----------
     target : a file; ``s3://bucket/key``, without ending for the dataset folder as it is; ``owner/name`` for the hub.
         Several splits become several files, ``name-train.csv`` and so on.
-    format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet`` or ``hub`` (push to the
-        Hugging Face hub with the card). None: by the target's ending.
+    format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet``, ``labelled`` (CSV of
+        text, label and language, of the records that have a text and a label) or ``hub`` (push to the Hugging Face hub
+        with the card). None: by the target's ending.
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
 
@@ -53,7 +54,7 @@ def export_dataset(
     chosen = format or (suffix if suffix in formats else None)
     if chosen is None and not to_s3:
         name = Path(target).name
-        raise InvalidInput(f"The format of {name!r} can't be told from its ending: say jsonl, csv, parquet or hub.")
+        raise InvalidInput(f"The format of {name!r} can't be told from its ending: say {', '.join(formats)}.")
     if chosen not in (None, *formats):
         raise InvalidInput(f"Unknown format {chosen!r}: expected {', '.join(formats)}.")
     if split is not None:
@@ -73,7 +74,7 @@ def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, re
     paths = [target] if len(splits) == 1 else [target.with_stem(f"{target.stem}-{name}") for name in splits]
     for path in paths:
         check_free(path, replace=replace, ours=Path.is_file)
-    write = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv}[format]
+    write = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv, "labelled": _write_labelled}[format]
     for name, path in zip(splits, paths, strict=True):
         with placed(path, replace=replace) as temporary:
             write(dataset, name, temporary)
@@ -93,11 +94,22 @@ def _write_jsonl(dataset: Dataset, split: str, path: Path) -> None:
 
 def _write_csv(dataset: Dataset, split: str, path: Path) -> None:
     cells = get_domain(dataset.domain).cells
+    rows = (cells(record).values() for record in _records(dataset, split))
+    _write_rows(path, list(cells(dict.fromkeys(dataset.schema.names))), rows)
+
+
+def _write_labelled(dataset: Dataset, split: str, path: Path) -> None:
+    rows = labelled(dataset).query("split == @split").dropna(subset=["text", "label"])
+    columns = ["text", "label", *(["language"] if rows["language"].notna().any() else [])]
+    _write_rows(path, columns, rows[columns].to_numpy().tolist())
+
+
+def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     # With a byte order mark, Excel reads the accents; every other reader skips it.
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(cells(dict.fromkeys(dataset.schema.names)))
-        writer.writerows(map(_cell, cells(record).values()) for record in _records(dataset, split))
+        writer.writerow(header)
+        writer.writerows(map(_cell, row) for row in rows)
 
 
 def _records(dataset: Dataset, split: str) -> Iterator[dict[str, Any]]:

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genesis_lab import __version__
-from genesis_lab.domains import DOMAINS
+from genesis_lab.domains import DOMAINS, get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, output_root, recovered, shown, write_atomically
+from genesis_lab.texts import normal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,6 +179,30 @@ def _missing(path: Path) -> str:
         return f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first."
     known = sorted(found.parent.name for found in (output_root() / "datasets").glob(f"[!.]*/{MANIFEST}"))
     return f"There is no dataset {shown(path)}: there are {', '.join(known) or 'none yet'}."
+
+
+def labelled(dataset: Dataset) -> pd.DataFrame:
+    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none.
+
+    Raises
+    ------
+    InvalidInput : by the facets of their domain, its records have no text or no label.
+    """
+    import pandas as pd
+
+    facets = get_domain(dataset.domain).facets
+    if facets.text is None or facets.label is None:
+        raise InvalidInput(
+            f"A label that a text has is asked for, and {dataset.domain} have none: give another dataset."
+        )
+    rows = dataset.sql(
+        f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
+        f"{facets.language or 'NULL'} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
+    )
+    rows = rows.astype(object).where(rows.notna(), None)
+    for name in ("text", "label"):
+        rows[name] = pd.Series(normal(rows[name].tolist()), dtype=object)
+    return rows
 
 
 def write_report(dataset: Dataset, kind: str, report: Mapping[str, Any]) -> Path:

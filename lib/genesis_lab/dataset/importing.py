@@ -119,7 +119,7 @@ class _Import:
         self.counts: Counter[str] = Counter()
         self.columns: dict[str, None] = {}
         self.row_of: dict[int, int] = {}
-        """Hash of an id to the first row that has it."""
+        """Hash of an id, or of a record without one, to the first row that has it."""
 
     def records(self, rows: Iterator[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Split and record of each row of which anything can be read."""
@@ -138,9 +138,9 @@ class _Import:
                 record[self.facets.language] = self.language
                 self.languages_set += 1
             record_id = record[self.facets.id]
-            first = self.row_of.setdefault(hash(record_id), row.number) if record_id else row.number
+            first = self.row_of.setdefault(hash(record_id or str(record)), row.number)
             if first != row.number:
-                reasons.append(f"{self.facets.id}: the same as in row {first}")
+                reasons.append(f"{self.facets.id if record_id else 'record'}: the same as in row {first}")
             reasons += self._invalid(record, {reason.split(":")[0] for reason in reasons})
             lacking = [name for name, value in record.items() if value is None and name != "provenance"]
             self._name(row.number, record_id, reasons[:_REASONS] + [f"{name}: missing" for name in lacking])

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from genesis_lab.dataset.folder import labelled
 from genesis_lab.dataset.splitting import assign_splits
-from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words
 
@@ -100,28 +99,6 @@ def as_array(texts: Sequence[str]) -> Strings:
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
     return array
-
-
-def labelled(dataset: Any) -> pd.DataFrame:
-    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none.
-
-    Raises
-    ------
-    InvalidInput : by the facets of their domain, its records have no text or no label.
-    """
-    facets = get_domain(dataset.domain).facets
-    if facets.text is None or facets.label is None:
-        raise InvalidInput(
-            f"A classifier learns a label from a text, and {dataset.domain} have none: give another dataset."
-        )
-    rows = dataset.sql(
-        f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
-        f"{facets.language or 'NULL'} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
-    )
-    rows = rows.astype(object).where(rows.notna(), None)
-    for name in ("text", "label"):
-        rows[name] = pd.Series(normal(rows[name].tolist()), dtype=object)
-    return rows
 
 
 def read_examples(dataset: Any) -> tuple[Examples, list[str]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.dataset.folder import labelled
 from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.parallel import spread
@@ -23,7 +24,7 @@ from genesis_lab.stats import Interval, paired, percentile_interval
 from genesis_lab.training.classifiers import build, fitted
 from genesis_lab.training.config import Value
 from genesis_lab.training.evaluation import Row, compared, share
-from genesis_lab.training.examples import labelled, named
+from genesis_lab.training.examples import named
 from genesis_lab.validation.embeddings import embed, embedder_name
 from genesis_lab.validation.reference import Reference
 
