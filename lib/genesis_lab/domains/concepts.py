@@ -128,8 +128,8 @@ def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> 
     used = [name for name, share in splits.items() if share > 0]
     group = np.unique(industry * 1_000 + product, return_inverse=True)[1]
     split = whole_groups(group, language, [splits[name] for name in used], rng)[group]
-    seeds = rng.integers(2**31, size=total)
-    first = rng.integers(len(regions), size=(total, 2, len(shares["emphasis"])))  # the region that a cell begins with
+    region, seeds = rng.integers(len(regions), size=total), rng.integers(2**31, size=total)
+    first: dict[tuple[int, ...], int] = {}  # the region that a cell begins with
     ordinals: Counter[tuple[int, ...]] = Counter()
     specs: list[Spec] = []
     for i in rng.permutation(total):
@@ -146,7 +146,7 @@ def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> 
             "emphasis": list(shares["emphasis"])[cell[2]],
             "industry": names[industry[i]],
             "group": products[industry[i]][product[i]],
-            "region": regions[(first[cell] + ordinal) % len(regions)],
+            "region": regions[(first.setdefault(cell, int(region[i])) + ordinal) % len(regions)],
             "split": used[split[i]],
         }
         specs.append(Spec(len(specs), ordinal, int(seeds[i]), attributes))
