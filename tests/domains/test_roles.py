@@ -237,6 +237,17 @@ def test_the_grammar_is_one_that_llguidance_takes_and_every_offline_answer_is_in
         assert matcher.consume_tokens(tokens) and matcher.is_accepting()
 
 
+def test_the_grammar_ends_a_list_at_the_most_items() -> None:
+    llguidance = pytest.importorskip("llguidance")
+    tokenizer = llguidance.LLTokenizer("byte")
+    longer = made("requirements", 3, max_items=6)[2].answer
+    assert "C005" in longer
+    for most, fits in ((2, False), (6, True)):
+        form = llguidance.LLMatcher.grammar_from_lark(get_domain("requirements", max_items=most).answer_grammar())
+        matcher = llguidance.LLMatcher(tokenizer, form)
+        assert matcher.consume_tokens(list(longer.encode())) == fits
+
+
 def test_a_manifest_brings_the_role_back_with_its_options() -> None:
     role = recorded_domain({"config": {"domain": "vision", "max_items": 3, "min_score": 0.5, "seed": 1}})
     assert (role.name, role.config.max_items, role.config.min_score) == ("vision", 3, 0.5)

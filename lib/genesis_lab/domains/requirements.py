@@ -34,6 +34,17 @@ class Requirements(YamlRole):
             form["properties"][name]["maxItems"] = self.config.max_items
         return form
 
+    def answer_grammar(self) -> str:
+        """As of every role, with `FEWEST` to `max_items` items a list, no number skipped."""
+        rules = [super().answer_grammar()]
+        for prefix in LISTS.values():
+            rule = ""
+            for i in range(self.config.max_items, 0, -1):
+                item = f'"- id: {prefix}{i:03d}\\n" item {rule}'
+                rule = f"({item})?" if i > FEWEST else item
+            rules.append(f"{prefix.lower()}: {rule}")
+        return "\n".join(rules)
+
     def offline_text(self, spec: Spec, attempt: int) -> str:
         rng = np.random.default_rng([spec.seed, attempt])
         return self.written(offline(self.concept(spec), rng, self.config.max_items))

@@ -246,15 +246,14 @@ class YamlRole(Domain):
         """How good an answer is, and everything that is wrong with it, with its place."""
         data, found = self.read(text)
         found = [*found, *self.wrong(data, example)]
-        said = list(texts(self.form, data))
-        if (reads := detect(" ".join(said)[:2_000])) not in (None, example.language):
+        if (reads := detect(" ".join(texts(self.form, data))[:2_000])) not in (None, example.language):
             found.append(
                 Fault("wrong_language", "", f"the text must be in {example.language!r}, it reads as {reads!r}")
             )
         total, parts = self.parts(data, found, example)
-        wanted = concepts.concept_terms(example.facts["concept"])
-        speak = [bool(wanted & terms(one)) for one in self.entries(data)]
-        parts["content"] = coverage(wanted, " ".join(one for one in said if " " in one))
+        wanted, entries = concepts.concept_terms(example.facts["concept"]), self.entries(data)
+        speak = [bool(wanted & terms(one)) for one in entries]
+        parts["content"] = coverage(wanted, " ".join(entries))
         parts["on_topic"] = float(np.mean(speak)) if speak else 0.0
         valid = bool(data) and not any(fault.kind in SCHEMA for fault in found)
         return Score(min(1.0, round(total, 12)), valid, parts, tuple(fault.message for fault in found)), found
