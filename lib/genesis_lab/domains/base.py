@@ -205,6 +205,11 @@ class Domain(ABC):
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> BaseModel:
         """The record of an answer that `parse` accepted: the same whenever and wherever it is made."""
 
+    @property
+    def manner(self) -> Mapping[str, Any] | None:
+        """How people write its texts: `words` to share, share of ``question``, ``lower_case`` and ``greeting``, ``whose`` they are; None: not documented."""
+        return None
+
     def checks(self) -> Sequence[Check]:
         """What is looked at in a dataset's records."""
         return ()

@@ -7,16 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genesis_lab.domains.base import Check, Facets
 from genesis_lab.stats import Interval, above
 from genesis_lab.validation.checks import Counted, Part
 from genesis_lab.validation.labels import LEARNABLE
+from genesis_lab.validation.openings import FEWEST, KINDS
 from genesis_lab.yamls import shipped
 
-FEWEST = 30
-"""Records below which nothing can be told of a dataset, whatever its labels have."""
 _LATER = ("worth", "classifier")
 """Gates that other reports than that of quality decide."""
 
@@ -63,7 +60,7 @@ def form_gates(
     facets: Facets,
     parts: Mapping[str, Part],
     targets: Mapping[str, Mapping[str, float]],
-    reference: Any,
+    openings: Mapping[str, Any] | str,
 ) -> list[Gate]:
     """The gates that need no training on real data: see ``gates.yaml``."""
     if not total.n:
@@ -82,8 +79,8 @@ def form_gates(
     if facets.text:
         found.append(_share("near-duplicates", parts["near_duplicates"], "nearly repeat an earlier opening"))
         found.append(_share("contamination", parts["contamination"], "are nearly a sentence of the reference"))
-        if facets.preview == "chat":
-            found.append(_length(total, reference))
+        if not isinstance(openings, str) or facets.preview == "chat":
+            found += [_length(openings), _manner(openings)]
     if facets.label and facets.text:
         least = parts["separation"]["detail"].get("least_apart")
         says = f"read more like the label's nearest neighbour; least apart: {least}"
@@ -202,20 +199,28 @@ def _fidelity(part: Part, unlearnt: float | None) -> Gate:
     return decide(name, Interval(part["value"], low, high, part["n"]), says, fails_below=fails)
 
 
-def _length(total: Counted, reference: Any) -> Gate:
+def _length(found: Mapping[str, Any] | str) -> Gate:
     name = "openings like people's"
-    sample, people, who = total.sample, float(rules()[name]["words"]), "people's in short chats"
-    if reference is not None and (sample["language"] == reference.language).any():
-        sample = sample[sample["language"] == reference.language]
-        people, who = float(np.median([len(text.split()) for text in reference.texts])), f"those of {reference.name}"
-    words = sample.sort_values("row")["text"].str.split().str.len().to_numpy(dtype=float)
-    if len(words) < FEWEST:
-        return decide(name, f"{len(words)} openings are too few")
-    from scipy.stats import quantile_test
+    if isinstance(found, str):
+        return decide(name, found)
+    (row,) = (row for row in found["rows"] if row["name"] == "words, median")
+    median, people = row["measured"]["estimate"], row["expected"]
+    ratio = Interval(*(row["measured"][end] / people for end in ("estimate", "low", "high")), n=found["n"])
+    times = (
+        f"{ratio.estimate:.1f} times as long as" if ratio.estimate >= 1 else f"{ratio.estimate:.2f} of the length of"
+    )
+    return decide(name, ratio, f"openings are {times} {found['against']}: {median:g} words against {people:g}")
 
-    # The median's interval by order statistics: exact, whatever the distribution (Conover 1999, section 3.2)
-    ends, median = quantile_test(words, p=0.5).confidence_interval(), float(np.median(words))
-    found = Interval(median / people, float(ends.low) / people, float(ends.high) / people, len(words))
-    longer = found.estimate >= 1
-    times = f"{found.estimate:.1f} times as long as" if longer else f"{found.estimate:.2f} of the length of"
-    return decide(name, found, f"openings are {times} {who} ({median:g} words against {people:g})")
+
+def _manner(found: Mapping[str, Any] | str) -> Gate:
+    """By the kind of openings whose share is furthest from people's."""
+    name = "manner of openings"
+    if isinstance(found, str):
+        return decide(name, found)
+    kinds = [row for row in found["rows"] if row["name"] in KINDS.values()]
+    worst = max(kinds, key=lambda row: abs(row["measured"]["estimate"] - row["expected"]))
+    share, low, high = (worst["measured"][end] - worst["expected"] for end in ("estimate", "low", "high"))
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    close = Interval(1 - abs(share), 1 - max(abs(low), abs(high)), 1 - nearest, found["n"])
+    said = f"{worst['measured']['estimate']:.0%} of openings are {worst['name']}, of {found['against']} {worst['expected']:.0%}"
+    return decide(name, close, said)

@@ -27,6 +27,7 @@ from genesis_lab.validation.checks import (
     parts_of,
     share,
 )
+from genesis_lab.validation.openings import openings
 from genesis_lab.validation.text import hashed
 
 if TYPE_CHECKING:
@@ -93,11 +94,13 @@ def finish(
         "diversity": _score("diversity", total.n, diverse, empty),
     }
     parts = {one["name"]: one for score in scores.values() for one in score["parts"]}
+    beside = openings(total, domain, reference) if facets.text else f"{facets.unit} have no openings"
     parts |= {"contamination": copies, "separation": apart}
-    decided = gates.form_gates(total, checks, facets, parts, targets or {}, reference)
+    decided = gates.form_gates(total, checks, facets, parts, targets or {}, beside)
     measured = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
     reasons = {name: score["reason"] for name, score in scores.items() if score["reason"]}
     left_out = f"; left out: {', '.join(f'{name} ({reason})' for name, reason in reasons.items())}" if reasons else ""
+    reasons |= {"openings": beside} if isinstance(beside, str) else {}
     reasons |= {f"{name}.{p['name']}": p["reason"] for name, s in scores.items() for p in s["parts"] if p["reason"]}
     return {
         "records": total.n,
@@ -110,6 +113,7 @@ def finish(
         else "none of the four scores could be measured",
         **scores,
         "contamination": copies,
+        "openings": None if isinstance(beside, str) else beside,
         "personal_data": {
             one["name"]: one | {"value": None, "interval": None, "reason": "counted, not scored"}
             for one in parts_of(total, checks, "personal_data")

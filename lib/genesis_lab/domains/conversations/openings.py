@@ -44,7 +44,8 @@ def default_manner() -> dict[str, Any]:
     """How customers write where no real messages say it: word count to share, shares of kinds and moods."""
     known = dict(shipped(_MANNER))
     places = np.linspace(0, 1, len(known["words"]))
-    return known | {"words": _shares(np.interp((np.arange(200) + 0.5) / 200, places, known["words"]).round())}
+    words = np.interp((np.arange(200) + 0.5) / 200, places, known["words"]).round()
+    return known | {"whose": "people's in short chats (documented default)", "words": _shares(words)}
 
 
 def manner_of(texts: Sequence[str]) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def manner_of(texts: Sequence[str]) -> dict[str, Any]:
         "lower_case": [text == text.lower() for text in texts],
         "greeting": [bool(_GREETING.match(text)) for text in texts],
     }
-    return default_manner() | {"words": _shares(words)} | {name: float(np.mean(found)) for name, found in kinds.items()}
+    known = default_manner() | {"whose": f"those of the {len(words):,} messages given", "words": _shares(words)}
+    return known | {name: float(np.mean(found)) for name, found in kinds.items()}
 
 
 def _shares(words: Any) -> dict[str, float]:
