@@ -111,6 +111,7 @@ def test_its_checks_find_the_record_that_is_wrong(made, tmp_path) -> None:
     good = validate(made)
     assert good["overall"] == 100 and part(good, "topic")["failed"] == 0
     assert "openings like people's" not in {gate["name"] for gate in good["gates"]}, "a review is no short chat"
+    assert "how people write reviews is not documented" in good["not_measured"]["openings"]
     export_dataset(made, file := tmp_path / "r.jsonl")
     lines = file.read_text().splitlines()
     lines[3] = json.dumps(json.loads(lines[3]) | {"said": "No word about it"})

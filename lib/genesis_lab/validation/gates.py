@@ -17,6 +17,9 @@ from genesis_lab.yamls import shipped
 _LATER = ("worth", "classifier")
 """Gates that other reports than that of quality decide."""
 
+_MAY_LACK = ("contamination", "unique ids", "language")
+"""Gates on what a dataset need not have: other people's are often just texts and labels."""
+
 Gate = dict[str, Any]
 """One condition of the verdict, see `decide`."""
 
@@ -67,8 +70,11 @@ def form_gates(
         return [decide(name, "the dataset has no records") for name in rules() if name not in _LATER]
     ids = parts["unique_ids"]
     ends = Interval(ids["value"], ids["value"], ids["value"], ids["n"])
+    none = ids["detail"]["missing"] == total.n
     found = [
-        decide("unique ids", ends, f"{ids['failed']:,} of {ids['n']:,} records have no id of their own"),
+        decide("unique ids", "no record has an id; rows are told by their number")
+        if none
+        else decide("unique ids", ends, f"{ids['failed']:,} of {ids['n']:,} records have no id of their own"),
         _structure(total, checks, facets, parts),
     ]
     unlearnt = None if len(total.labels) * LEARNABLE <= total.labels.total() else 0.0  # too few to blame the labels
@@ -143,9 +149,9 @@ def sentence(gates: Sequence[Gate]) -> str:
 
 
 def _open(gate: Gate) -> bool:
-    """Whether the gate leaves the verdict open; what needs real data may be missing."""
-    needs_real = gate["name"] == "contamination" or gate["name"].startswith("worth")
-    return gate["outcome"] == "warn" or (gate["outcome"] == "not measured" and not needs_real)
+    """Whether the gate leaves the verdict open; real data, ids and languages may be what nobody has."""
+    missing = gate["outcome"] == "not measured" and not gate["name"].startswith(("worth", *_MAY_LACK))
+    return gate["outcome"] == "warn" or missing
 
 
 def _share(name: str, part: Part, what: str, fails_below: float | None = None) -> Gate:
