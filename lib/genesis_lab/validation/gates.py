@@ -211,7 +211,7 @@ def _length(found: Mapping[str, Any] | str) -> Gate:
         return decide(name, found)
     (row,) = (row for row in found["rows"] if row["name"] == "words, median")
     median, people = row["measured"]["estimate"], row["expected"]
-    ratio = Interval(*(row["measured"][end] / people for end in ("estimate", "low", "high")), n=found["n"])
+    ratio = Interval(**{end: value / people for end, value in row["measured"].items()}, n=found["n"])
     times = (
         f"{ratio.estimate:.1f} times as long as" if ratio.estimate >= 1 else f"{ratio.estimate:.2f} of the length of"
     )

@@ -45,7 +45,7 @@ def openings(total: Counted, domain: Domain, reference: Any) -> dict[str, Any] |
     words = np.array([len(text.split()) for text in texts], dtype=float)
     ours = pd.Series(words).value_counts(normalize=True).sort_index()
     people = pd.Series({float(count): share for count, share in expected["words"].items()}).sort_index()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for at, name in _QUANTILES.items():
         value, wanted = float(np.quantile(words, at)), float(people.index[(people.cumsum() < at - 1e-9).sum()])
         measured = _median(words) if at == 0.5 else value
