@@ -52,6 +52,14 @@ def read_info(folder: Path) -> dict[str, Any] | None:
     return info
 
 
+def write_beside(student: str, name: str, report: Mapping[str, Any]) -> Path:
+    """Keep a report in the folder of the student that it is about."""
+    write_atomically(
+        file := student_path(student) / f"{name}.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    )
+    return file
+
+
 def students_of(dataset: Dataset, reports: Mapping[str, Any]) -> dict[str, Any]:
     """The record of the ``student`` that the kept evaluation of `reports` examined, else of the newest that `dataset`
     taught, and that of its ``export``, as far as there are any; ``left_out`` names records that could not be read."""

@@ -70,6 +70,15 @@ def arms(base: str, *, student: str = "", program: PromptProgram | None = None, 
     return found + [Arm(f"{a.id}+grammar", f"{a.name} (constrained)", a.model, constrained=True) for a in twins]
 
 
+def listed(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """A row for each way to get answers, as a table shows it."""
+    prompts = {True: "optimised", False: "as taught"}
+    return [
+        {"candidate": a.name, "model": readable(a.model), "prompt": prompts[bool(a.program)], "held to a grammar": a.constrained}
+        for a in arms
+    ]  # fmt: skip
+
+
 def pairs_of(arms: Sequence[Arm]) -> list[tuple[str, str]]:
     """What is held against what, by id: each against the first, the student against every other way, constrained ones too."""
     ids = [arm.id for arm in arms]

@@ -30,7 +30,6 @@ from genesis_lab.providers.local_models import (
     LoadedModel,
     adapter_base,
     load_model,
-    quiet,
     share_weights,
 )
 from genesis_lab.stats import CANT_TELL, Interval
@@ -248,7 +247,7 @@ def _merge(source: Path, merged: Path) -> LoadedModel:
         return load_model(str(merged), device="cpu")
     loaded = load_model(str(source), device="cpu", dtype="float32")
     kept = AutoConfig.from_pretrained(loaded.model.config.name_or_path).dtype or torch.float32
-    with placed(merged) as temporary, quiet():
+    with placed(merged) as temporary:
         loaded.model.to(kept).save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
         share_weights(temporary)
