@@ -199,9 +199,9 @@ def _fidelity(part: Part, unlearnt: float | None) -> Gate:
     says = part["detail"].get("finding") or (
         f"{part['failed']:,} of {part['n']:,} read like another label, to a classifier that gets {right:.0%} right"
     )
-    # A list by a classifier that errs a lot, or has little to learn from, holds its own errors
-    fails = rule["at_least"] if right >= rule["reads_well"] else rule["fails_below"]
-    fails = fails if unlearnt is None else unlearnt
+    # A list by a classifier that errs a lot, or has little to learn from, holds its own errors: it proves nothing
+    blames = unlearnt is None and (right >= rule["reads_well"] or "finding" in part["detail"])
+    fails = rule["at_least"] if blames else 0.0
     return decide(name, Interval(part["value"], low, high, part["n"]), says, fails_below=fails)
 
 
