@@ -90,6 +90,16 @@ def test_a_report_that_lacks_something_says_so_and_the_page_still_comes() -> Non
             views(kind, {name: value for name, value in report.items() if name != key})
 
 
+def test_a_fault_of_the_program_is_not_taken_for_a_report_that_lacks_something(monkeypatch) -> None:
+    def broken(report: dict[str, Any]) -> Any:
+        return report["findings"] + 1
+
+    monkeypatch.setitem(DRAW, "bias.findings", broken)
+    with pytest.raises(TypeError):
+        view("bias", "findings", bias())
+    assert "it lacks 'findings'" in str(view("bias", "findings", {"severity": "low"}))
+
+
 def test_a_scorecard_without_learners_says_why() -> None:
     empty = {"students": [], "not_measured": {"scorecard": "no reference"}, "worth": {}}
     assert "not measured: no reference" in str(key_figures({"scorecard": empty})["worth"])
