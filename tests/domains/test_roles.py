@@ -151,6 +151,13 @@ def test_a_requirement_addressed_by_its_words_counts_as_well_as_by_its_id() -> N
     assert role.score(unknown, example).parts["alignment"] < 1
 
 
+def test_requirements_in_other_peoples_prompts_are_found_in_them() -> None:
+    role, _, example = made("vision", 12)
+    theirs = role.example({"concept": example.question, "answer": example.answer})
+    assert theirs.facts["requirements"].keys() == example.facts["requirements"].keys()
+    assert role.score(example.answer, theirs).parts["alignment"] == 1
+
+
 def test_a_missing_review_is_asked_for_by_name() -> None:
     role, spec, example = made("vision", 2)
     vision = example.answer.split("```yaml REVIEW")[0]

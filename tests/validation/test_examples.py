@@ -76,12 +76,13 @@ REQUIREMENTS = {
     "repeated_text": in_yaml(lambda d: d["constraints"][1].update(description=d["constraints"][0]["description"])),
     "json_answer": lambda answer: json.dumps(load(answer), indent=1),
     "broken_yaml": lambda answer: answer[:120].replace("title: ", 'title: "'),
+    "fenced": lambda answer: f"```yaml\n{answer}```",
     "truncated": lambda answer: "```yaml\n" + answer[: answer.rindex("- id")],
     "extra_prose": lambda answer: "Sure, here are the requirements:\n\n" + answer,
 }
 FOR_A_PERSON = {
     "missing_priority", "empty_list", "too_few", "missing_field", "not_text", "length", "placeholder", "repeated_text",
-    "broken_yaml", "truncated", "wrong_language", "narrative_long", "missing_block", "bad_status", "unknown_requirement",
+    "broken_yaml", "truncated", "wrong_language", "narrative_long", "narrative_short", "no_number", "missing_block", "bad_status", "unknown_requirement",
     "unaddressed", "two_places", "bad_date",
 }  # fmt: skip
 
@@ -129,7 +130,7 @@ def test_every_planted_fault_of_requirements_is_found_and_nothing_else(tmp_path)
     data, expected = planted(tmp_path / "planted", "requirements", REQUIREMENTS)
     report = audit(data)
     check(report, expected)
-    assert len(expected) == 23 and len(report["kinds"]) >= 23
+    assert len(expected) == 24 and len(report["kinds"]) >= 24
     assert report["records_with_issues"] == len(expected)
     bad_id = next(issue for issue in report["issues"] if issue["kind"] == "bad_id")
     assert (bad_id["path"], bad_id["mechanical"]) == ("functional_requirements.1.id", True)
@@ -147,7 +148,7 @@ def test_fix_leaves_what_needs_a_person_and_the_original_alone(tmp_path) -> None
     repaired = {k for k in expected.values() if k not in left["kinds"]}
     assert repaired >= {
         "bad_id", "id_order", "duplicate_id", "bad_priority", "unknown_field", "date_object", "json_answer",
-        "extra_prose", "duplicate_prompt", "shared_concept", "near_concept", "duplicate_id_of_record",
+        "fenced", "extra_prose", "duplicate_prompt", "shared_concept", "near_concept", "duplicate_id_of_record",
     }  # fmt: skip
     assert fixed.manifest["parent"]["content_hash"] == data.content_hash and fixed.manifest["fixed"]
     assert fixed.total == data.total - 2, "the repeated prompt, and the shared concept once it is in the same split"
@@ -178,6 +179,8 @@ VISION = {
     ),
     "empty_list": review(r"non_goals:\n(- .*\n)+", "non_goals: []\n"),
     "missing_field": review(r"value_proposition: .*\n", ""),
+    "narrative_short": review(r"narrative: .*", "narrative: It fits well enough"),
+    "no_number": review(r"success_metrics:\n- .*", "success_metrics:\n- People are happier than before with it"),
     "placeholder": review(r"product_summary: .*", "product_summary: TBD"),
 }
 

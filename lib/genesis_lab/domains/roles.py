@@ -230,8 +230,10 @@ class YamlRole(Domain):
             return self.read_yaml(text)
 
     def read_yaml(self, text: str) -> tuple[dict[str, Any], list[Fault]]:
-        """The same of an answer that is no JSON."""
-        return read_yaml(text, tuple(self.form["properties"]))
+        """The same of an answer that is no JSON: one bare YAML document."""
+        data, found = read_yaml(text, tuple(self.form["properties"]))
+        fenced = [Fault("fenced", "", "the YAML stands in a code fence")] if "```" in text else []
+        return data, found + fenced
 
     def written(self, data: Mapping[str, Any]) -> str:
         """An answer in its one plain form."""

@@ -34,6 +34,9 @@ DEPTH = {"product_summary", "value_proposition", "target_users", "key_capabiliti
 _ENTRIES = ("target_users", "key_capabilities", "non_goals", "success_metrics")
 _ALIGNMENT = "REVIEW.requirements_alignment"
 _ID = re.compile(r"\b(?:N?FR|C)-?\d{1,4}\b")
+_STATED = re.compile(r"\b((?:N?FR|C)\d{2,4})\b[\"']?,?\s*\n?\s*[\"']?(?:description)?[\"']?:?\s*(.*)")
+_AFTER_CONCEPT = re.compile(r"\n\s*(?:requirements|requisitos|title)\b", re.IGNORECASE)
+"""A requirement, and where they begin, in other people's prompts, which hold concept and requirements in one text."""
 _INFINITIVE = re.compile(r"\w+[aeií]r(?:se|l[aeo]s?)?")
 
 
@@ -98,9 +101,13 @@ class Vision(YamlRole):
         return str(words["question"]).format(concept=indented(concept), requirements=requirements.rstrip())
 
     def facts(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        concept = str(record.get("concept") or "")
         data, _ = read_yaml(str(record.get("requirements") or ""), tuple(LISTS))
         texts = {str(item.get("id")): str(item.get("description")) for item in items(data)}
-        return super().facts(record) | {"requirements": texts}
+        return {
+            "concept": _AFTER_CONCEPT.split(concept, maxsplit=1)[0],
+            "requirements": texts or dict(_STATED.findall(concept)),
+        }
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         try:
