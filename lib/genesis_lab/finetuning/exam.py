@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency, Rejected, Unavailable
-from genesis_lab.files import resolve, shown, write_atomically
+from genesis_lab.files import resolve, shown
 from genesis_lab.finetuning.ask import Answers, OnAsking, PromptProgram, Sampling, ask, shifted
 from genesis_lab.providers import parse_spec
 from genesis_lab.providers.asking import Call
@@ -247,8 +246,7 @@ def asked(
     rows: dict[str, dict[str, Any]] = {}
     for spec in dict.fromkeys(arm.model for arm in arms):
         model = identity(spec)
-        facts = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', model)}.json"
-        with _on_demand(spec, connect, sampling.batch, facts) as (load, call):
+        with _on_demand(spec, connect, sampling.batch) as (load, call, took):
             for arm in (each for each in arms if each.model == spec):
                 try:
                     found = ask(
@@ -261,30 +259,29 @@ def asked(
                         raise
                     missing[arm.name] = str(error)
                 else:
-                    known = json.loads(facts.read_text(encoding="utf-8")) if facts.exists() else {}
-                    answers[arm.id], rows[arm.id] = found, _row(arm, found) | known
+                    answers[arm.id], rows[arm.id] = found, _row(arm, found) | took
     return answers, [rows[arm.id] for arm in arms if arm.id in rows]
 
 
 @contextmanager
-def _on_demand(spec: str, connect: Connect, batch: int, facts: Path) -> Iterator[tuple[Callable[[], None], Call]]:
-    """What loads a model before the first question, and what asks it; the file `facts` keeps what loading took."""
+def _on_demand(spec: str, connect: Connect, batch: int) -> Iterator[tuple[Callable[[], None], Call, dict[str, Any]]]:
+    """What loads a model before the first question, what asks it, and what loading it took: nothing if all is known."""
     connected: list[Any] = []
+    took: dict[str, Any] = {"load_s": None, "memory_bytes": None}
 
     def load() -> None:
         if not connected:
             started = time.perf_counter()
             connected.append(connect(spec))
-            memory = _memory_bytes(as_examined(connected[0].provider, batch))
-            took = {"load_s": memory and time.perf_counter() - started, "memory_bytes": memory}
-            write_atomically(facts, json.dumps(took) + "\n")
+            if memory := _memory_bytes(as_examined(connected[0].provider, batch)):
+                took.update(load_s=time.perf_counter() - started, memory_bytes=memory)
 
     def call(request: Request) -> Completion:
         answer: Completion = connected[0].call(request)
         return answer
 
     try:
-        yield load, call
+        yield load, call, took
     finally:
         for each in connected:
             each.close()
@@ -311,7 +308,7 @@ def _row(arm: Arm, answers: Answers) -> dict[str, Any]:
         "run_sd": None if math.isnan(within) else math.sqrt(within),
         "tokens": None if written.isna().all() else float(written.mean()), "tokens_per_s": speed,
         "seconds_per_answer": float(written.sum()) / speed / len(frame) if speed else None,
-        "latency_s": None if yardstick else float(frame["latency_s"].median()), "load_s": None, "memory_bytes": None,
+        "latency_s": None if yardstick else float(frame["latency_s"].median()),
         "cut_off": float(frame["stop_reason"].eq("max_tokens").mean()), "unanswered": answers.unanswered,
         "cost_usd": None if cost is None else 1000 * cost / len(frame),
     }  # fmt: skip

@@ -283,22 +283,19 @@ def _copied(adapter: Path, target: Path, template: str) -> Path:
 def _write_gguf(
     merged: Path, paths: Mapping[gguf.Quantisation, Path], llama_cpp: str | Path | None, on_step: Callable[[str], None]
 ) -> None:
-    """Write the files that are not there yet; one conversion serves all quantised ones."""
-    missing = {kind: path for kind, path in paths.items() if not path.is_file()}
-    if not missing:
-        return
-    sources = gguf.llama_cpp_sources(llama_cpp)
-    alone = find_spec("llama_cpp") is None  # then the converter itself writes q8_0
-    with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
-        whole = Path(scratch) / "whole.gguf"
-        for kind, path in missing.items():
-            on_step(kind)
-            if kind == "f16" or alone:
-                gguf.convert(merged, path, sources=sources, outtype=kind)
-                continue
-            if not whole.is_file():
-                gguf.convert(merged, whole, sources=sources, outtype="auto")
-            gguf.quantise(whole, path, kind)
+    """Write the files that are not there yet."""
+    for kind, path in paths.items():
+        if path.is_file():
+            continue
+        on_step(kind)
+        sources = gguf.llama_cpp_sources(llama_cpp)
+        if kind != "q4_k_m":
+            gguf.convert(merged, path, sources=sources, outtype=kind)
+            continue
+        with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
+            whole = Path(scratch) / "whole.gguf"
+            gguf.convert(merged, whole, sources=sources, outtype="auto")
+            gguf.quantise(whole, path)
 
 
 def _opened(spec: str) -> Any:

@@ -28,12 +28,11 @@ CONVERTER = "llama-cpp-python==0.3.36"
 _CONVERTER_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 _CONVERTER = "convert_hf_to_gguf.py"
 _WANTED = (_CONVERTER, "conversion/", "gguf-py/gguf/", "LICENSE")
-_FILE_TYPES: dict[Quantisation, int] = {"q8_0": 7, "q4_k_m": 15}  # llama.h, enum llama_ftype
 _QUANTISE = """
 import ctypes, sys
 import llama_cpp
 options = llama_cpp.llama_model_quantize_default_params()
-options.ftype = int(sys.argv[3])
+options.ftype = 15  # llama.h, LLAMA_FTYPE_MOSTLY_Q4_K_M
 sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), ctypes.byref(options)))
 """
 _KNOWN = Path(__file__).parent / "ollama.yaml"
@@ -62,11 +61,10 @@ def convert(model: Path, target: Path, *, sources: Path, outtype: str) -> None:
         _run(command, f"llama.cpp can't convert {shown(model)}")
 
 
-def quantise(source: Path, target: Path, kind: Quantisation) -> None:
-    """Write the GGUF file `source` with fewer bits, by the library in llama-cpp-python."""
+def quantise(source: Path, target: Path) -> None:
+    """Write the GGUF file `source` as Q4_K_M, by the library in llama-cpp-python."""
     with placed(target) as temporary:
-        command = ["-c", _QUANTISE, str(source), str(temporary), str(_FILE_TYPES[kind])]
-        _run(command, f"llama.cpp can't quantise {shown(source)} to {kind}")
+        _run(["-c", _QUANTISE, str(source), str(temporary)], f"llama.cpp can't quantise {shown(source)}")
 
 
 def weight_formats(gguf: Path) -> dict[str, float]:

@@ -124,10 +124,7 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
             )
         kept[split] = fit[:limit]
         left_out += too_long
-    by_id, folder = (
-        {example.id: example for example in examples["validation"]},
-        checkpoints.student_path(config.student),
-    )
+    folder, examined = checkpoints.student_path(config.student), {e.id for e in kept["validation"][: config.examine]}
     seen = [(e.prompt, e.answer) for split in kept.values() for e in split]
     made_with = {
         "base": checkpoints.base_name(config.base, folder),
@@ -140,7 +137,7 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
         config=config, folder=folder, dataset=dataset, role=role, loaded=loaded,
         attention=isolate(loaded.model, loaded.device, config.max_length), model=with_adapters(loaded.model, config),
         train=kept["train"], validation=kept["validation"], too_long=left_out,
-        examined=[by_id[e.id] for e in kept["validation"][: config.examine]], made_with=made_with,
+        examined=[e for e in examples["validation"] if e.id in examined], made_with=made_with,
     )  # fmt: skip
 
 
@@ -151,13 +148,9 @@ def with_adapters(model: Any, config: FinetuneConfig) -> Any:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     torch.manual_seed(config.seed)
-    lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]  # a ratio need not be whole
-        lora_dropout=config.dropout,
-        target_modules=target_layers(model, attention_only=config.targets == "attention"),
-        task_type="CAUSAL_LM",
-    )
+    layers = target_layers(model, attention_only=config.targets == "attention")
+    lora = LoraConfig(task_type="CAUSAL_LM", r=config.rank, lora_dropout=config.dropout, target_modules=layers)
+    lora.lora_alpha = config.alpha  # type: ignore[assignment]  # a ratio need not be whole
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that it will give up
         warnings.filterwarnings("ignore", "fan_in_fan_out", UserWarning)  # GPT-2's layers, which peft sees by itself
@@ -225,6 +218,8 @@ def train(prepared: Prepared, *, on_progress: Callable[[int, int], None] | None 
     config, folder, total = prepared.config, prepared.folder, prepared.total_steps
     finished, checkpoint = _found(prepared)
     if finished:
+        if on_progress:
+            on_progress(total, total)
         return finished
     optimizer = optimizer_of(prepared)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup * total), total)

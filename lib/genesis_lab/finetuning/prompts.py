@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
@@ -25,8 +25,9 @@ from genesis_lab.files import named, shown, write_atomically
 from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptProgram, Sampling, ask
 from genesis_lab.finetuning.mipro import optimised
 from genesis_lab.finetuning.tasks import TEXTS
-from genesis_lab.providers.asking import Asking, Call
+from genesis_lab.providers.asking import Asking, Call, ask_all
 from genesis_lab.providers.base import Request, request_key, total_cost
+from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.stats import Paired
 from genesis_lab.texts import fence
 from genesis_lab.yamls import read_yaml
@@ -98,7 +99,6 @@ def search_prompt(
     sampling = Sampling(1, 0.0, config.max_tokens, max(1, concurrency // 2), config.seed)
     asked: dict[Any, Mapping[str, Any]] = {}
     busy: dict[str, float] = {}
-    standing: list[Asking] = []
 
     def answers_to(program: PromptProgram, items: Sequence[Example]) -> Answers:
         keys = {item.id: (item.id, program.system(item), program.messages(item)) for item in items}
@@ -106,10 +106,9 @@ def search_prompt(
 
         def tell(this: Asking) -> None:
             left = total - done - this.done
-            eta_s = left / this.rate if this.rate else None
-            standing[:] = [replace(this, done=done + this.done, total=total, eta_s=eta_s)]
             if on_progress:
-                on_progress(standing[0])
+                eta_s = left / this.rate if this.rate else None
+                on_progress(replace(this, done=done + this.done, total=total, eta_s=eta_s))
 
         found = ask(
             call, items, role=role, model=model, sampling=sampling, constrained=config.grammar, program=program,
@@ -134,15 +133,15 @@ def search_prompt(
     else:
         good = [e for e in train if role.score(e.answer, e).total >= config.min_score]
         notes.append(f"{len(good)} of {len(train)} training answers score {config.min_score:g} or more.")
-        told = _instructions(proposer, train, config, folder / f"proposals-{settings[:8]}.json", notes)
+        told = _instructions(proposer, train, config, kept, notes)
         mipro["proposer_calls"] = int(proposer is not None and config.instructions > 1)
         race += _candidates(told, [Demonstration(e.question, e.answer, e.language) for e in good], config)
     prompts = {each.name: partial(answers_to, each.program) for each in race}
     rungs, compared = race_prompts(prompts, validation, first_rung=first_rung, notes=notes)
     chosen = next(each for each in race if each.name == (proven_best(compared) or "default"))
     looked = {each.name: answers_to(each.program, test) for each in (default, chosen)}
-    if on_progress and standing:  # nothing more is asked, though a longer race was planned for
-        on_progress(replace(standing[0], total=standing[0].done, eta_s=None))
+    if on_progress:  # nothing more is asked, though a longer race was planned for
+        on_progress(Asking(len(asked), len(asked)))
     result = {name: answers.score.to_dict() for name, answers in looked.items()}
     if chosen is not default:
         result["difference"] = looked[chosen.name].against(looked["default"]).difference.to_dict()
@@ -279,8 +278,8 @@ def _draw(pool: Sequence[Demonstration], n: int, rng: np.random.Generator) -> tu
 def _instructions(
     proposer: Call | None, train: Sequence[Example], config: SearchConfig, kept: Path, notes: list[str]
 ) -> list[tuple[Mapping[str, str], str]]:
-    """Instructions by language with where they come from, the task's own (empty) first. A teacher proposes once, and its
-    proposals stay in the file `kept`; what is missing are templates."""
+    """Instructions by language with where they come from: the task's own (empty) first, then what a teacher proposes, once,
+    then templates."""
     systems: dict[str, str] = {}
     for example in train:
         if systems.setdefault(example.language, example.system) != example.system:
@@ -288,43 +287,47 @@ def _instructions(
     told, n = read_yaml(TEXTS), config.instructions
     found: list[tuple[Mapping[str, str], str]] = [({}, "the task's own")]
     if proposer and n > 1:
-        if not kept.is_file():
-            proposed = _proposed(proposer, told["proposer"], systems, train, n - 1, notes, config.seed)
-            write_atomically(kept, json.dumps(proposed, ensure_ascii=False))
-        found += [(each, "proposed by the teacher") for each in json.loads(kept.read_text(encoding="utf-8"))]
-    first = {language: re.split(r"(?<=[.!?])\s", system.strip(), maxsplit=1)[0] for language, system in systems.items()}
+        request = _request(told["proposer"], next(iter(systems.values())), train, n - 1, config.seed)
+        cache = CompletionCache(kept / "answers.sqlite")
+        try:
+            answer = ask_all(proposer, [request], cache).answers[0]
+            if isinstance(answer, Rejected):
+                raise answer
+            usable = _usable(answer.text, systems)[: n - 1]
+            found += [(each, "proposed by the teacher") for each in usable]
+        except (Rejected, ParseFailure) as error:
+            why = str(error).rstrip(".")
+            notes.append(f"The teacher proposed no usable instruction ({why}): templates were taken.")
+        finally:
+            cache.close()
     for i, template in enumerate(told["templates"], start=1):
-        own = {
-            language: template[language].replace("{system}", system).replace("{first}", first[language])
-            for language, system in systems.items()
-            if language in template
-        }
+        own = {}
+        for language, system in systems.items():
+            if language in template:
+                first = re.split(r"(?<=[.!?])\s", system.strip(), maxsplit=1)[0]
+                own[language] = template[language].replace("{system}", system).replace("{first}", first)
         found.append((own, f"template {i}"))
     return found[:n]
 
 
-def _proposed(
-    proposer: Call, told: Mapping[str, Any], systems: Mapping[str, str], train: Sequence[Example], n: int,
-    notes: list[str], seed: int,
-) -> list[dict[str, str]]:  # fmt: skip
-    """What the teacher proposes, by language; nothing, with a note, where its answer can't be used."""
+def _request(told: Mapping[str, Any], system: str, train: Sequence[Example], n: int, seed: int) -> Request:
+    """What asks a teacher for `n` instructions, with three solved questions that can't end their own tags."""
     solved = sorted(train, key=lambda example: len(example.answer))[:3]
     material = "".join(f"{e.question}{e.answer}" for e in solved)
     tag, reply = (fence(material, f"</{name}")[2:] for name in ("question", "answer"))
     examples = "\n".join(f"<{tag}>\n{e.question}\n</{tag}>\n<{reply}>\n{e.answer}\n</{reply}>" for e in solved)
-    question = told["question"].format(system=next(iter(systems.values())), examples=examples, n=n)
-    listed = {"instructions": {"type": "array", "items": {"type": "object"}}}
-    schema = {"type": "object", "properties": listed, "required": ["instructions"]}
-    request = Request(
+    question = told["question"].format(system=system, examples=examples, n=n)
+    return Request(
         key=request_key("proposer", told, question, seed), system=told["system"], messages=(("user", question),),
         schema=told["schema"], schema_name="instructions", max_tokens=4096, temperature=0.7, seed=seed,
     )  # fmt: skip
-    try:
-        given = read_json(proposer(request).text, schema)["instructions"]  # one language alone will do
-        own = [{language: str(each[language]).strip() for language in systems if each.get(language)} for each in given]
-        if usable := [each for each in own if any(each.values())]:
-            return usable[:n]
-        raise ValueError("it proposed none in the languages of the questions")
-    except (Rejected, ParseFailure, ValueError) as error:
-        notes.append(f"The teacher proposed no usable instruction ({str(error).rstrip('.')}): templates were taken.")
-        return []
+
+
+def _usable(text: str, languages: Iterable[str]) -> list[dict[str, str]]:
+    """The instructions in a teacher's answer; one language alone will do."""
+    listed = {"instructions": {"type": "array", "items": {"type": "object"}}}
+    given = read_json(text, {"type": "object", "properties": listed, "required": ["instructions"]})["instructions"]
+    own = [{each: str(one[each]).strip() for each in languages if one.get(each)} for one in given]
+    if not (usable := [each for each in own if any(each.values())]):
+        raise ParseFailure("it proposed none in the languages of the questions")
+    return usable
