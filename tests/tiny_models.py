@@ -80,3 +80,18 @@ def tiny_tokenizer(texts: Sequence[str] = (), template: str | None = TEMPLATE, *
     raw.train_from_iterator(texts, trainer)
     named = {"bos_token": "<s>", "eos_token": "</s>"} | options
     return PreTrainedTokenizerFast(tokenizer_object=raw, chat_template=template, **named)
+
+
+def tiny_embedder(folder: Path, texts: Sequence[str]) -> Path:
+    """A sentence-transformers model of random weights that knows the words of `texts`, saved in `folder`."""
+    import torch
+    from sentence_transformers import SentenceTransformer, models
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=1024, **sizes)).save_pretrained(folder / "bert")
+    tiny_tokenizer(texts, pad_token="</s>").save_pretrained(folder / "bert")
+    words = models.Transformer(str(folder / "bert"))
+    SentenceTransformer(modules=[words, models.Pooling(32)], device="cpu").save(str(folder / "embedder"))
+    return folder / "embedder"

@@ -160,7 +160,7 @@ def _makers(
     from genesis_lab.training.config import train_config
     from genesis_lab.training.train import train
     from genesis_lab.training.worth import worth
-    from genesis_lab.validation.embeddings import embed
+    from genesis_lab.validation.embeddings import embedder_of
     from genesis_lab.validation.examples import teaching_report
     from genesis_lab.validation.quality import validate
     from genesis_lab.validation.reference import Reference, load_reference
@@ -171,7 +171,7 @@ def _makers(
         return load_reference(reference, split=split) if reference != "none" else None
 
     def quality() -> dict[str, Any]:
-        vectors = embed if embeddings else None
+        vectors = embedder_of(dataset) if embeddings else None
         return validate(dataset, domain=whose, reference=real(), embed=vectors, seed=seed)
 
     def worth_report() -> dict[str, Any]:

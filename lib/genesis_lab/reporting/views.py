@@ -121,13 +121,13 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
 
 
 def caveats(report: Report) -> list[Part]:
-    """What stands above all figures of a smoke run, and of what was measured on a stand-in."""
+    """What stands above all figures of a smoke run, of what was measured on a stand-in, or by an embedder of another language."""
     said: list[Part] = []
     if given := ", ".join(f"{name} {value}" for name, value in (report.get("limits") or {}).items()):
         said.append(f"A smoke run ({given}): nothing in this section is a result.")
     if found := stand_in(report):
         said.append(f"{found.capitalize()}: it keeps the order of datasets, and flatters them.")
-    return said
+    return said + ([note] if (note := report.get("embedder_note")) else [])
 
 
 def headline(report: Report) -> Report:

@@ -24,7 +24,12 @@ Folds = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
 class SentenceEmbedding(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
-    """Texts → unit-length vectors of the workbench's embedding model; nothing is fitted."""
+    """Texts → unit-length vectors of an embedding model (empty: see `embed`); nothing is fitted."""
+
+    model = ""  # of one that was saved before models were named
+
+    def __init__(self, model: str = "") -> None:
+        self.model = model
 
     def fit(self, X: Sequence[str], y: Any = None) -> SentenceEmbedding:
         return self
@@ -32,7 +37,7 @@ class SentenceEmbedding(TransformerMixin, BaseEstimator):  # type: ignore[misc] 
     def transform(self, X: Sequence[str]) -> NDArray[np.float32]:
         from genesis_lab.validation.embeddings import embed
 
-        return embed(list(X))
+        return embed(list(X), model=self.model)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -63,7 +68,7 @@ class BoostedTrees(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # skl
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
-def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int = 2) -> Any:
+def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int = 2, embedder: str = "") -> Any:
     """An unfitted pipeline of steps ``features`` and ``classifier``.
 
     Parameters
@@ -72,6 +77,7 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
     params : the algorithm's own settings, by scikit-learn's names; `InvalidInput` for one that it has not.
     min_df : texts that a character n-gram must occur in. One seen once teaches nothing; without those logistic
         regression fits in a third of the time.
+    embedder : model of ``embeddings``; empty: the default.
     """
     features, _, algorithm = candidate.partition("+")
     if algorithm == "xgboost" and find_spec("xgboost") is None:
@@ -94,7 +100,7 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
     read = {
         "tfidf": FeatureUnion([("words", words), ("characters", characters)]),
         "tfidf_words": words,
-        "embeddings": SentenceEmbedding(),
+        "embeddings": SentenceEmbedding(embedder),
     }[features]
     return Pipeline([("features", read), ("classifier", classifier.set_params(**params))])
 

@@ -35,7 +35,7 @@ class Examples:
     """Texts with their label, language, group and split, in the order of their source.
 
     Records of one group (near-duplicates) never straddle a division. `split` is ``train`` where the source has no
-    splits of its own.
+    splits of its own. `embedder` is the model that embeds them (empty: the default).
     """
 
     texts: Strings
@@ -44,6 +44,7 @@ class Examples:
     groups: Index
     split: Strings
     sources: tuple[Source, ...]
+    embedder: str = ""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -130,7 +131,7 @@ def join(first: Examples, second: Examples) -> Examples:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    both = {
+    both: dict[str, Any] = {
         name: np.concatenate([getattr(first, name), getattr(second, name)])
         for name in ("texts", "labels", "languages", "split")
     }

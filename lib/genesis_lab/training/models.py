@@ -99,16 +99,15 @@ class IntentModel:
 
 
 def model_of(estimator: Any, candidate: str, **about: Any) -> IntentModel:
-    """A fitted classifier with its card: `params`, `sources`, `seed` and `metrics` are given."""
+    """A fitted classifier with its card: `params`, `sources`, `seed`, `metrics` and `embedder` are given."""
     installed = {}
     for package in _PACKAGES:
         try:
             installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    embedder = _embedder() if candidate.startswith("embeddings+") else None
     labels = [str(label) for label in estimator.classes_]
-    card = ModelCard(candidate=candidate, labels=labels, embedder=embedder, versions=installed, **about)
+    card = ModelCard(candidate=candidate, labels=labels, versions=installed, **about)
     return IntentModel(estimator, card)
 
 
@@ -199,11 +198,14 @@ def load_model(name: str | Path) -> IntentModel:
         raise InvalidInput(f"{WEIGHTS} in {shown(folder)} is not the file its card describes: save the model anew.")
     if strange := set(io.get_untrusted_types(file=weights)) - _TRUSTED:
         raise InvalidInput(f"{shown(weights)} holds {sorted(strange)[0]}, which no intent model needs: not loaded.")
-    if card.embedder and card.embedder != _embedder():
-        raise InvalidInput(
-            f"The model was trained on embeddings of {card.embedder}, but GENESIS_EMBEDDER is {_embedder()}: set it to the "
-            "model's."
-        )
+    if card.embedder:
+        from genesis_lab.validation.embeddings import MULTILINGUAL, embedder_name
+
+        if card.embedder not in (embedder_name(), embedder_name(MULTILINGUAL)):
+            raise InvalidInput(
+                f"The model was trained on embeddings of {card.embedder}, but GENESIS_EMBEDDER is {embedder_name()}: set it "
+                "to the model's."
+            )
     try:
         return IntentModel(io.load(weights, trusted=sorted(_TRUSTED)), card)
     except Exception as error:
@@ -211,12 +213,6 @@ def load_model(name: str | Path) -> IntentModel:
         raise InvalidInput(
             f"{shown(weights)} can't be read here ({type(error).__name__}); it was written with {saved}."
         ) from None
-
-
-def _embedder() -> str:
-    from genesis_lab.validation.embeddings import embedder_name
-
-    return embedder_name()
 
 
 def _load_pyfunc(folder: str) -> SimpleNamespace:

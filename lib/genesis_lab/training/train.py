@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -103,6 +104,12 @@ def train(
         messages.append(f"{config.max_records} of {len(examples)} records were used (max_records).")
         small = subset(examples, config.max_records, config.seed)
         examples = check_learnable(small, messages, drop_rare=config.drop_rare)
+    embedder = None
+    if any(name.startswith("embeddings+") for name in config.candidates):
+        from genesis_lab.validation.embeddings import embedder_for
+
+        embedder = embedder_for(Counter(examples.languages.tolist()))
+        examples = replace(examples, embedder=embedder.model)
     evaluation, fold_accuracy, rest = None, list[float](), examples
     if config.evaluation == "cross_validation":
         evaluation, fold_accuracy, (learned, tested) = _cross_validate(examples, run)
@@ -132,13 +139,21 @@ def train(
         "learning_curve": curve,
         "reference": on_real,
         "messages": list(dict.fromkeys(messages)),
+        "embedder": embedder and embedder.name,
+        "embedder_note": embedder and embedder.note,
         "not_measured": {} if on_real else {"reference": why_not},
     }
     if on_real:
         metrics |= {f"reference_{name}": on_real[name]["estimate"] for name in ("accuracy", "macro_f1")}
         metrics["reference_ece"] = on_real["ece"]
     model = model_of(
-        estimator, candidate, params=params, sources=list(examples.sources), seed=config.seed, metrics=metrics
+        estimator,
+        candidate,
+        params=params,
+        sources=list(examples.sources),
+        seed=config.seed,
+        metrics=metrics,
+        embedder=embedder.name if embedder and candidate.startswith("embeddings+") else None,
     )
     return TrainingReport(rows, model, perf_counter() - started)
 
@@ -208,7 +223,9 @@ def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> R
     settings = {"scoring": config.metric, "cv": list(folds), "refit": False, "random_state": config.seed}
     settings["n_jobs"] = get_settings().workers
     with TemporaryDirectory() as folder:
-        pipeline = build(name, fixed, config.seed).set_params(memory=Memory(folder, verbose=0))
+        pipeline = build(name, fixed, config.seed, embedder=examples.embedder).set_params(
+            memory=Memory(folder, verbose=0)
+        )
         if config.search == "random":
             searcher = RandomizedSearchCV(pipeline, draws, n_iter=trials, **settings)
         else:
@@ -248,7 +265,8 @@ def _fit(chosen: Chosen, examples: Examples, config: TrainConfig) -> Any:
             f"The {len(examples)} training records are all of intent {examples.labels[0]!r}: 2 are needed."
         )
     candidate, params = chosen
-    estimator, method = build(candidate, params, config.seed), calibration_method(config.calibration, candidate)
+    estimator = build(candidate, params, config.seed, embedder=examples.embedder)
+    method = calibration_method(config.calibration, candidate)
     if not method:
         return fitted(estimator, examples.texts, examples.labels)
     # An intent with one wording would be unknown to the fold it is scored in, with a score of minus infinity that

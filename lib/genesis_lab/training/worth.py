@@ -25,7 +25,7 @@ from genesis_lab.training.classifiers import build, fitted
 from genesis_lab.training.config import Value
 from genesis_lab.training.evaluation import Row, compared, share
 from genesis_lab.training.examples import named
-from genesis_lab.validation.embeddings import embed, embedder_name
+from genesis_lab.validation.embeddings import Embedder, embedder_for
 from genesis_lab.validation.reference import Reference
 
 if TYPE_CHECKING:
@@ -147,9 +147,10 @@ def worth_of(
     if pool is None:
         why = "no real training data beside the test items"
         why_not |= dict.fromkeys(("k_shots", "equivalence", "gains"), why)
+    embed = embedder_for({reference.language: 1}) if "embedding" in classifiers and embeddings else Embedder()
     if "embedding" in classifiers:
         given = [*reference.texts, *texts, *(pool.texts if pool else ())]
-        if missing_one := _no_embedder(given, tell) if embeddings else "embeddings were switched off":
+        if missing_one := _no_embedder(embed, given, tell) if embeddings else "embeddings were switched off":
             why_not["embedding"] = missing_one
             classifiers = [name for name in classifiers if name != "embedding"]
     n = len(reference)
@@ -163,10 +164,10 @@ def worth_of(
 
     students = []
     for name in classifiers:
-        answers = _taught(name, lessons, reference.texts, step)
-        students.append(_examined(name, answers, reference, shots, weights, rng))
-    embedder = embedder_name() if "embedding" in classifiers else None
-    return _report(reference, pool, students, why_not, embedder=embedder, records=len(texts), notes=remarks)
+        answers = _taught(name, embed, lessons, reference.texts, step)
+        students.append(_examined(name, embed, answers, reference, shots, weights, rng))
+    about = {"embedder": embed.name, "embedder_note": embed.note} if "embedding" in classifiers else {}
+    return _report(reference, pool, students, why_not, records=len(texts), notes=remarks, **about)
 
 
 def _lessons(
@@ -190,7 +191,7 @@ def _lessons(
 
 
 def _taught(
-    name: str, lessons: Mapping[Any, Lesson], items: Sequence[str], step: Callable[[str], None]
+    name: str, embed: Embedder, lessons: Mapping[Any, Lesson], items: Sequence[str], step: Callable[[str], None]
 ) -> dict[Any, Labels]:
     """What a classifier of that name answers to `items` after each lesson."""
     vectors: dict[str, Any] = {}
@@ -218,7 +219,7 @@ def _answers(
     return np.asarray(fitted(model, given, np.asarray(labels, dtype=str)).predict(asked), dtype=str)
 
 
-def _by_names(name: str, labels: Sequence[str], items: Sequence[str]) -> Labels:
+def _by_names(name: str, embed: Embedder, labels: Sequence[str], items: Sequence[str]) -> Labels:
     """What this kind of classifier answers when it knows nothing but the label names: what one gets for no data at all."""
     readable = [label.replace("_", " ").strip("? ") for label in labels]
     if name != "embedding":
@@ -229,6 +230,7 @@ def _by_names(name: str, labels: Sequence[str], items: Sequence[str]) -> Labels:
 
 def _examined(
     name: str,
+    embed: Embedder,
     answers: Mapping[Any, Labels],
     reference: Reference,
     shots: Shots,
@@ -255,12 +257,12 @@ def _examined(
             means = {"real_only": float(only.mean()), "with_synthetic": float(added.mean())}
             gains.append({"k": k, "is_all": is_all, **means, "difference": difference})
     found, n_of = compared(truth, answers[whole]), Counter(reference.labels)
-    by_names = _by_names(name, reference.intents, reference.texts) == truth
+    by_names = _by_names(name, embed, reference.intents, reference.texts) == truth
     against_names = paired(correct, by_names)
     told = {"better": True, "better but small": True, "can't be told": None}
     return {
         "student": name,
-        "title": _CANDIDATES[name][0].format(embedder_name()),
+        "title": _CANDIDATES[name][0].format(embed.name),
         "accuracy": found["accuracy"],
         "macro_f1": found["macro_f1"],
         "labels": [
@@ -323,7 +325,7 @@ def _report(
         "not_measured": why_not,
         "verdict": verdict,
         "worth": worth,
-    } | {"embedder": None, "records": 0, "notes": [], **more}
+    } | {"embedder": None, "embedder_note": None, "records": 0, "notes": [], **more}
 
 
 _BOUNDS = (("k", "below"), ("low", "low_below"), ("high", "high_below"))
@@ -417,7 +419,7 @@ def _replicates(rows: Correct | Weights, weights: Weights, rng: np.random.Genera
     return np.asarray(np.take_along_axis(per_draw, chosen, axis=1).mean(axis=1) / rows.shape[1])
 
 
-def _no_embedder(texts: Sequence[str], tell: OnProgress) -> str | None:
+def _no_embedder(embed: Embedder, texts: Sequence[str], tell: OnProgress) -> str | None:
     """Why there are no embeddings, or None; fills their cache on the way."""
     try:
         embed(texts, on_progress=lambda done, todo: tell(0, 0, f"embedded {done:,} of {todo:,} texts"))

