@@ -42,7 +42,7 @@ def figure(
 
     lines, below = (
         [figure_text(line, 300) for line in textwrap.wrap(plain(text), width)]
-        for text, width in ((title, 92), (subtitle, 110))
+        for text, width in ((title, 84), (subtitle, 100))
     )
     heading: dict[str, Any] = {"text": "<br>".join(lines)}
     if len(lines) > 1:
