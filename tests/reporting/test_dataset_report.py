@@ -221,8 +221,8 @@ def test_worth_on_a_stand_in_is_never_called_plain_worth() -> None:
     cards = key_figures({"scorecard": found})
     assert list(cards) == ["stand-in worth", "accuracy on a stand-in"]
     assert all(label in str(note) for _, note in cards.values())
-    title = view("scorecard", "real examples", found).layout.title.text
-    assert title.startswith("Stand-in worth 3.7") and label in title.replace("<br>", " ")
+    title = view("scorecard", "real examples", found).layout.title.text.replace("<br>", " ")
+    assert title == f"S{label[1:]}. Worth 3.7 stand-in labelled examples per label (TF-IDF)"
     assert "tested on stand-in utterances" in view("scorecard", "worth", found).html
     section = next(s for s in page({"scorecard": found}).sections if s.title.startswith("What it is worth"))
     assert section.title.endswith("(stand-in)") and label in str(section.parts[0]).lower()

@@ -107,9 +107,9 @@ def _real_examples(card: Report) -> Part:
     if of[first]["beats_floor"] is False:
         said += ", no more than the label names alone"
     elif first in worth:
-        said = f"Worth {interval_text(worth[first], ',.1f')} {'' if doubt else 'real '}labelled examples per label ({first})"
+        said = f"Worth {interval_text(worth[first], ',.1f')} {kind} labelled examples per label ({first})"
     if doubt:
-        said = f"Stand-in {said[0].lower()}{said[1:]}; {doubt}"
+        said = f"{doubt.capitalize()}. {said}"
     floors = {
         f"label names alone {s['floor']['estimate']:.2f}": s["floor"]["estimate"] for s in of.values() if s["floor"]
     }
