@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from genesis_lab.dataset import import_dataset
+from genesis_lab.dataset import import_dataset, open_dataset
 from genesis_lab.reporting.views import view
 from genesis_lab.validation.gates import sentence
 from genesis_lab.validation.quality import validate
@@ -65,3 +65,6 @@ def test_a_reference_says_what_is_expected_instead(tmp_path: Path) -> None:
     assert found["openings"]["against"] == "those of letters"
     assert gate(found, "openings like people's")["value"] == pytest.approx(1, abs=0.05)
     assert found["openings"]["distance"] < 0.1
+    made_up = validate(open_dataset("own"), reference=SimpleNamespace(**vars(real), kind="stand-in"))
+    assert "documented default" in made_up["openings"]["against"], "what a model wrote is no measure of people"
+    assert "not by customers" in made_up["not_measured"]["realism"] and made_up["contamination"]["failed"]

@@ -28,6 +28,7 @@ from genesis_lab.validation.checks import (
     share,
 )
 from genesis_lab.validation.openings import openings
+from genesis_lab.validation.reference import STAND_IN
 from genesis_lab.validation.text import hashed
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def finish(
     consistent = parts_of(total, checks, "consistency")
     if facets.label:
         consistent += [_one_label(total), labels.label_fidelity(total, facets.unit, seed, embed)]
-    realism, compared, why = variety.realism(total, reference, seed)
+    real = reference if getattr(reference, "kind", "real") == "real" else None
+    realism, compared, why = variety.realism(total, real, seed)
+    why = f"{reference.name} is a {STAND_IN}" if reference is not None and real is None else why
     scores = {
         "completeness": _score("completeness", total.n, complete),
         "consistency": _score("consistency", total.n, consistent, empty),
@@ -94,7 +97,7 @@ def finish(
         "diversity": _score("diversity", total.n, diverse, empty),
     }
     parts = {one["name"]: one for score in scores.values() for one in score["parts"]}
-    beside = openings(total, domain, reference) if facets.text else f"{facets.unit} have no openings"
+    beside = openings(total, domain, real) if facets.text else f"{facets.unit} have no openings"
     parts |= {"contamination": copies, "separation": apart}
     decided = gates.form_gates(total, checks, facets, parts, targets or {}, beside)
     measured = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
