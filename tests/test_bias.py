@@ -110,14 +110,6 @@ def test_an_association_names_the_cell_and_its_follow_up_ends_it(tmp_path):
     assert finding(after, "language × sentiment")["effect"] < 0.01
 
 
-def test_pairs_that_may_go_together_are_no_finding(tmp_path):
-    data = write(tmp_path / "d", records({("en", "positive"): 90, ("es", "negative"): 90}))
-    report = check_bias(data, allowed=[("sentiment", "language")])
-    assert finding(report, "language × sentiment")["severity"] == "none"
-    assert report["associations"][0]["v"]["estimate"] > 0.9
-    assert "may go together" in finding(report, "language × sentiment")["sentence"]
-
-
 def test_every_empty_cell_of_intent_and_language_is_named(tmp_path):
     config = ConversationsConfig(total=400, categories=("top_up", "refunds"))
     kept = [r for r in planned(config) if (r["intent"], r["language"]) != ("request_refund", "es")]
@@ -330,7 +322,6 @@ def test_the_follow_up_is_written_as_a_params_file(tmp_path):
         ({"targets": {"mood": {"good": 1.0}}}, "There can be no target for 'mood'"),
         ({"targets": {"language": {"en": 0.5}}}, "target shares of language must add up to 1, got 0.5"),
         ({"targets": {"language": {"en": "half"}}}, "must map each value to its share in 0–1"),
-        ({"allowed": [("language", "mood")]}, "An allowed pair must be two of"),
     ],
 )
 def test_options_that_make_no_sense_are_one_sentence(tmp_path, options, sentence):

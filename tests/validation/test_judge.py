@@ -196,7 +196,7 @@ def test_each_person_is_held_against_the_judge_alone(dataset: Dataset, tmp_path:
         "low"
     ] < 1
     text = view("judge", "means", report).text
-    assert "ann: 1.00" in text and "bob: -1.00" in text
+    assert "ann (n = 60): 1.00" in text and "bob (n = 60): -1.00" in text
 
 
 @pytest.mark.parametrize(("scores", "defined"), [([3, 3, 3], False), ([1, 5], True)])

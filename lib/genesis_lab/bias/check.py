@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,38 +34,31 @@ def check_bias(
     dataset: Dataset,
     *,
     targets: Sequence[Target] | Shares | None = None,
-    allowed: Collection[tuple[str, str]] = (),
     thresholds: Thresholds = Thresholds(),
     seed: int = 0,
-    split: str | None = None,
     partitions: int | None = None,
     executor: Any = None,
 ) -> Row:
     """Hold a dataset, anyone's, against its plan and against independence, by what its domain's facets name; JSON-safe.
 
-    `targets` (attribute to shares of its values) default to the plan in the manifest; `allowed` pairs of attributes may go
-    together. In the report ``findings`` come worst first, ``additions`` serve all of them at once, and ``not_measured`` says
-    why something has no value. Every p-value is Holm-adjusted within its section. No number depends on how the work is cut.
+    `targets` (attribute to shares of its values) default to the plan in the manifest. In the report ``findings`` come worst
+    first, ``additions`` serve all of them at once, ``not_measured`` says why something has no value, and every p-value is
+    Holm-adjusted within its section. No number depends on how the work is cut.
     """
     gaps: dict[str, str] = {}
     domain, planned = _planned(dataset, gaps)
     facets, unit = domain.facets, thresholds.low
     wanted = _checked_targets(planned if targets is None else targets, facets.attributes)
-    if wrong := [pair for pair in allowed if len(set(pair)) != 2 or not set(pair) <= set(facets.attributes)]:
-        raise InvalidInput(f"An allowed pair must be two of {', '.join(facets.attributes)}, got {tuple(wrong[0])!r}.")
     names = dataset.schema.names
     needed = [name for name in names if name in facets.attributes or name in (facets.texts or "")]
     counted = map_reduce(
-        dataset, partial(tally, facets=facets), merge, columns=needed, split=split, partitions=partitions, executor=executor
+        dataset, partial(tally, facets=facets), merge, columns=needed, partitions=partitions, executor=executor
     )  # fmt: skip
-    unreadable = dict.fromkeys((name for name in facets.attributes if name not in names), "there is no such column")
-    if facets.texts and not _has_texts(dataset.schema.empty_table(), facets):
-        unreadable["texts"] = f"no texts can be read by {facets.texts}"
     records = counted[0].total()
     report: Row = {
         "domain": domain.name, "records": records, "severity": None, "findings": [], "fits": [], "coverage": None,
-        "associations": [], "appearances": [], "thresholds": asdict(thresholds), "unreadable_columns": unreadable,
-        "not_measured": gaps, "additions": [], "config": domain.config.model_dump(mode="json", exclude_none=True),
+        "associations": [], "appearances": [], "thresholds": asdict(thresholds), "not_measured": gaps,
+        "additions": [], "config": domain.config.model_dump(mode="json", exclude_none=True),
     }  # fmt: skip
     if records < FEWEST:
         why = f"{records} record{'s' * (records != 1)}"
@@ -75,7 +68,7 @@ def check_bias(
     joint = measures.frame(counted[0], facets.attributes)
     known = Known(facets, joint, wanted, thresholds, seed, gaps)
     fits, covered = measures.fits(known), measures.coverage(known)
-    related, appear = measures.associations(known, allowed), measures.appearances(known, counted[1], counted[2])
+    related, appear = measures.associations(known), measures.appearances(known, counted[1], counted[2])
     empty = covered.pop("empty") if covered else {}
 
     def adding(row: Row, *table: str) -> list[Row]:

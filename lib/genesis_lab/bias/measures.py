@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -135,16 +135,15 @@ def coverage(known: Known) -> Row | None:
     return found | {"effect": effect, "empty": empty}
 
 
-def associations(known: Known, allowed: Collection[tuple[str, str]]) -> list[Row]:
+def associations(known: Known) -> list[Row]:
     """Every pair of attributes but those of which one follows from the other: bias-corrected Cramér's ``v``, the same as Cohen's
     ``w``, and the ``cells`` furthest from what independence would give.
     """
     found, derived = [], known.facets.derived
-    may = set(map(frozenset, allowed))
     for place, (a, b) in enumerate(combinations(known.facets.attributes, 2)):
         if derived.get(a) != b and derived.get(b) != a:
             row = _association(known, known.joint, a, b, None, known.rng(100 + place), f"{a} × {b}")
-            found += [row | {"allowed": frozenset((a, b)) in may}] if row else []
+            found += [row] if row else []
     return _adjusted(found, known.thresholds)
 
 
@@ -236,7 +235,7 @@ def _association(
     ]  # fmt: skip
     return {
         "attributes": (a, b), "within": within, "n": int(table.sum()), "v": v.to_dict(), "w": w, "graded": w, "test": test,
-        "p": p, "cells": cells, "allowed": False,
+        "p": p, "cells": cells,
     }  # fmt: skip
 
 
@@ -244,5 +243,5 @@ def _adjusted(rows: list[Row], thresholds: Thresholds) -> list[Row]:
     """The rows with their p-values adjusted for being so many, and how severe each is."""
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         effect = row.pop("graded")
-        row |= {"p_holm": p, "severity": "none" if row.get("allowed") else thresholds.severity(effect, p)}
+        row |= {"p_holm": p, "severity": thresholds.severity(effect, p)}
     return rows

@@ -123,8 +123,6 @@ def _generate(additions: Sequence[Row]) -> str:
 def _together(found: Row, a: str, b: str, low: float) -> str:
     strength = f"Cramér's V {_interval(found['v'])}, {_chance(found['p_holm'])}, {found['test']}, n = {found['n']:,}"
     both, cell = f"{a[0].upper()}{a[1:]} and {b}", found["cells"][0]
-    if found["allowed"]:
-        return f"{both} may go together ({strength})."
     if found["severity"] == "none":
         how = "hardly go together, if at all" if found["w"] < low else "go together no more than chance may make them"
         return f"{both} {how} ({strength})."

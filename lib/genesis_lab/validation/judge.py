@@ -117,12 +117,10 @@ def judge(
         raise InvalidInput("Provider offline can't judge, it is a grammar: name a language model as judge.")
     rubric, labels = rubric or load_rubric(), human_labels or {}
     rows, cases = _drawn(dataset, sample, seed, {record_id for record_id, _, _ in labels})
-    spoiled: dict[int, Case] = {}
-    for row in rows:
-        if len(spoiled) < controls and (other := _spoiled(cases[row], [cases[each] for each in rows])):
-            spoiled[row] = other
-    tasks = [*cases.values(), *spoiled.values()]
-    spoken = [any(text for _, text in task["said"]) for task in tasks]
+    spoiled = {row: other for row in rows if (other := _spoiled(cases[row], [cases[each] for each in rows]))}
+    tasks = {(row, False): one for row, one in cases.items()}
+    tasks |= {(row, True): one for row, one in list(spoiled.items())[:controls]}
+    heard = [key for key, task in tasks.items() if any(text for _, text in task["said"])]
 
     def request(case: Case) -> Request:
         system, message, schema = question(case, rubric, taxonomy)
@@ -131,19 +129,22 @@ def judge(
 
     asked = ask_all(
         call,
-        [request(task) for task, said in zip(tasks, spoken, strict=True) if said],
+        [request(tasks[key]) for key in heard],
         cache,
         on_progress and (lambda at: on_progress(at.done, at.total)),
         width=concurrency,
         usable=lambda completion: isinstance(_read(completion, rubric), tuple),
     )
-    told = iter(asked.answers)
-    answers = [_read(next(told), rubric) if said else "the record has no turns" for said in spoken]
-    scored = dict(zip(cases, answers, strict=False))
-    good = [(cases[row], found) for row in rows if isinstance(found := scored[row], tuple)]
-    by_id = {cases[row]["id"]: found[0] for row, found in scored.items() if isinstance(found, tuple)}
-    pairs = zip((scored[row] for row in spoiled), answers[len(cases) :], strict=True)
-    control = _controlled([(a[0], b[0]) for a, b in pairs if isinstance(a, tuple) and isinstance(b, tuple)])
+    answers = {key: _read(answer, rubric) for key, answer in zip(heard, asked.answers, strict=True)}
+    found = {key: answer for key, answer in answers.items() if isinstance(answer, tuple)}
+    why = Counter(
+        str(answers.get((row, False), "the record has no turns")) for row in rows if (row, False) not in found
+    )
+    good = [(cases[row], found[row, False]) for row in rows if (row, False) in found]
+    by_id = {cases[row]["id"]: scores for (row, spoilt), (scores, _) in found.items() if not spoilt}
+    control = _controlled(
+        [(found[row, False][0], b[0]) for (row, is_b), b in found.items() if is_b and (row, False) in found]
+    )
     model, usage = (asked.completions[0].model if asked.completions else name), asked.usage
     caveats = ["Judges are lenient: compare datasets judged by the same model, don't read the values by themselves."]
     if model == (dataset.manifest.get("generation") or {}).get("model"):
@@ -158,7 +159,7 @@ def judge(
         "sample": len(rows), "judged": len(good), "overall": _mean([_average(scores) for _, (scores, _) in good]),
         "criteria": [_criterion(c, [scores[c.name] for _, (scores, _) in good]) for c in rubric.criteria if good],
         "worst": _worst(good), "agreement": _agreements(rubric, labels, by_id), "control": control,
-        "not_judged": dict(Counter(str(scored[row]) for row in rows if isinstance(scored[row], str))),
+        "not_judged": dict(why),
         "prompt_tokens": usage and usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
         "completion_tokens": usage and usage.completion_tokens, "cost_usd": asked.cost_usd,
         "caveats": caveats, "not_measured": {what: why for what, why in missing.items() if why},
