@@ -13,14 +13,6 @@ class InvalidInput(GenesisError):
     """A parameter, file or record that can't be used as it is."""
 
 
-def sentence(error: Any, *, name: str = "") -> str:
-    """The first fault of a pydantic ``ValidationError`` in one sentence: where, and what; `name` stands before the field."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])
-    said = ": ".join(part for part in (name, where, first["msg"].removeprefix("Value error, ")) if part)
-    return said.rstrip(".") + "."
-
-
 class MissingDependency(GenesisError):
     """An optional package or program that this step needs is not installed."""
 
@@ -57,16 +49,7 @@ class StageFailed(GenesisError):
 
 
 class ProviderError(GenesisError):
-    """A provider did not answer. `can_retry` says whether the same request may work later.
-
-    Parameters
-    ----------
-    message : one sentence.
-    code : the service's own error code, where it has one (``ThrottlingException``).
-    status : HTTP status, where there is one.
-    model : the model asked.
-    retry_after_s : seconds the service asked us to wait, or None.
-    """
+    """A provider did not answer. `can_retry`: whether the same request may work later; `code`: the service's own."""
 
     can_retry = False
 
@@ -80,10 +63,7 @@ class ProviderError(GenesisError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.status = status
-        self.model = model
-        self.retry_after_s = retry_after_s
+        self.code, self.status, self.model, self.retry_after_s = code, status, model, retry_after_s
 
 
 class Throttled(ProviderError):
@@ -118,3 +98,11 @@ class Rejected(ProviderError):
 
 class Fatal(ProviderError):
     """No request can work (access denied, wrong model, bad key): stop the run."""
+
+
+def sentence(error: Any, *, name: str = "") -> str:
+    """The first fault of a pydantic ``ValidationError`` in one sentence: where, and what; `name` stands before the field."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])
+    said = ": ".join(part for part in (name, where, first["msg"].removeprefix("Value error, ")) if part)
+    return said.rstrip(".") + "."
