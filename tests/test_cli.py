@@ -66,7 +66,7 @@ def test_an_unfinished_run_is_thrown_away_by_name(genesis: Callable[..., Outcome
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "nowhere.yaml"], "genesis: There is no params file nowhere.yaml.\n"),
+        (["run", "nowhere.yaml"], "genesis: There is no file nowhere.yaml: give the path of a YAML file.\n"),
         (
             ["run", "PARAMS", "-p", "totl=3"],
             "totl in the command line is not a parameter of 10_make: did you mean total?",

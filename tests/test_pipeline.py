@@ -117,7 +117,7 @@ def test_plain_papermill_takes_the_same_file(house: Path) -> None:
         ("stages: {10: {}, divide: {}}", "must be all numbers or all names"),
         ("total: 3", "must list notebooks by number or name"),
         ("name: a b\nstages: [10]", "name in x.yaml must be letters"),
-        ("stages: [10", "can't be read as YAML"),
+        ("stages: [10", "is not valid YAML"),
         ("- 10", "must hold 'name: value' lines"),
     ],
 )
@@ -132,7 +132,7 @@ def test_an_address_with_a_port_is_no_password(house: Path) -> None:
 
 
 def test_a_missing_params_file_is_named(house: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"There is no params file nowhere\.yaml"):
+    with pytest.raises(InvalidInput, match=r"There is no file nowhere\.yaml"):
         load_pipeline(house / "nowhere.yaml")
 
 

@@ -17,29 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
-from genesis_lab.files import output_root, shown, write_atomically
+from genesis_lab.files import output_root, shown, write_atomically, write_error
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
-from genesis_lab.parameters import Parameter, read_parameters
+from genesis_lab.parameters import FROM_ENVIRONMENT, Parameter, read_parameters
 from genesis_lab.secret_values import found_in, looks_secret, redact
 from genesis_lab.settings import project_root
+from genesis_lab.yamls import read_yaml
 
 METRICS_TYPE = "application/vnd.genesis-lab.metrics+json"
 """Media type of the output by which a notebook hands its metrics to the run."""
 RUN_FOLDER = "run_folder"
 """A notebook that declares this parameter is given the folder of the run it is part of."""
-
-_RESERVED = ("name", "description", "stages")
-_PACKAGES = (
-    "papermill",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "scikit-learn",
-    "sentence-transformers",
-    "torch",
-    "mlflow",
-    "plotly",
-)
+_OWN = ("name", "description", "stages")
+_PACKAGES = "genesis-lab papermill numpy pandas pyarrow scikit-learn sentence-transformers torch mlflow plotly".split()
 
 
 @dataclass(frozen=True)
@@ -72,10 +62,7 @@ class Run:
 
 
 def record_metrics(metrics: Mapping[str, float | int | str | None]) -> None:
-    """Hand metrics from a notebook to the run it is part of; they go to ``metrics.json`` and into sweep tables.
-
-    Floats are kept to four decimals. Shows one line, in a run or not.
-    """
+    """Hand metrics from a notebook to the run it is part of (``metrics.json``, sweep tables); shows one line, in a run or not."""
     from IPython.display import display
 
     kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in metrics.items()}
@@ -84,31 +71,23 @@ def record_metrics(metrics: Mapping[str, float | int | str | None]) -> None:
 
 
 def load_pipeline(path: Path, overrides: Mapping[str, str] | None = None) -> Pipeline:
-    """Read and check a params file.
+    """Read and check a params file; `overrides` are command-line values by name, and win over the file's.
 
-    ``stages`` lists the notebooks in order, by number or name, each with parameters of its own or none; ``name`` and
-    ``description`` are the pipeline's; every other top-level key is a parameter of all stages that declare it, so that
-    plain ``papermill … -f`` takes the same file. Notebooks are looked for in the ``notebooks/`` that stands beside the
-    file's folder, else in the checkout's.
-
-    Parameters
-    ----------
-    overrides : command-line values by parameter name; they win over the file's.
-
-    Raises
-    ------
-    InvalidInput : in one sentence, the first thing wrong with the file.
+    ``stages`` lists notebooks in order, by number or name, each with parameters of its own or none; every top-level key
+    but name and description is a parameter of all stages that declare it, so that ``papermill -f`` takes the same file.
+    Notebooks are those of the ``notebooks/`` beside the file's folder, else of the checkout.
     """
-    content = _read_yaml(path)
+    where, content = shown(path), read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InvalidInput(f"{where} must hold 'name: value' lines.")
     name = content.get("name", path.stem)
     if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name):
-        raise InvalidInput(f"name in {shown(path)} must be letters, digits, - and _, got {name!r}.")
+        raise InvalidInput(f"name in {where} must be letters, digits, - and _, got {name!r}.")
     beside = path.resolve().parent.parent / "notebooks"
     folder = beside if notebook_paths(beside) else None
-    listed = _listed_stages(content.get("stages"), shown(path))
-    stages = [(find_notebook(reference, folder), own) for reference, own in listed]
-    shared = {key: value for key, value in content.items() if key not in _RESERVED}
-    return _checked(name, shown(path), str(content.get("description", "")), shared, stages, overrides or {})
+    stages = [(find_notebook(one, folder), own) for one, own in _listed(content.get("stages"), where)]
+    shared = {key: value for key, value in content.items() if key not in _OWN}
+    return _checked(name, where, str(content.get("description", "")), shared, stages, overrides or {})
 
 
 def single_stage(notebook: Path, overrides: Mapping[str, str]) -> Pipeline:
@@ -117,144 +96,91 @@ def single_stage(notebook: Path, overrides: Mapping[str, str]) -> Pipeline:
 
 
 def run_pipeline(
-    pipeline: Pipeline,
-    *,
-    start: str | None = None,
-    on_stage: Callable[[str, float], None] | None = None,
+    pipeline: Pipeline, *, start: str | None = None, on_stage: Callable[[str, float], None] | None = None
 ) -> Run:
     """Run the stages in order into ``outputs/runs/<name>-<stamp>/`` and stop at the first failure.
 
-    ``run.json`` is rewritten whole before and after every stage. Its status is ``unfinished`` until the run has come
-    to an end of its own, so it is true even after a kill -9.
-
-    Parameters
-    ----------
-    start : number or name of the stage to go on from, in the newest run folder of this pipeline.
-    on_stage : called with each notebook done and its seconds.
+    `start` names the stage to go on from in the newest run folder. ``run.json`` is rewritten whole around every stage and
+    ``unfinished`` until the run has come to an end of its own, so it is true even after a kill -9.
 
     Raises
     ------
     StageFailed : a notebook failed, in one line: notebook, cell, error, how to resume.
     InvalidInput : there is nothing to resume, or the earlier stages were run with other parameters.
     """
-    if start is None:
-        folder, first, record = new_folder(pipeline.name), 0, _new_record(pipeline)
-        metrics: dict[str, Any] = {}
-    else:
-        folder, first, record, metrics = _resumed(pipeline, start)
-    started = time.monotonic()
+    fresh = Run(new_folder(pipeline.name), _new_record(pipeline), {}) if start is None else None
+    first, run = (0, fresh) if fresh else _resumed(pipeline, str(start))
+    record, began, before_s = run.record, time.monotonic(), run.record["seconds"]
 
     def save(**facts: Any) -> None:
         record.update(facts)
-        write_atomically(folder / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        _write_json(run.folder / "run.json", record)
 
     def end(status: str, error: str | None = None) -> None:
-        save(
-            status=status,
-            error=error,
-            finished_at=_now(),
-            seconds=round(record["seconds"] + time.monotonic() - started, 1),
-        )
+        save(status=status, error=error, finished_at=_now(), seconds=round(before_s + time.monotonic() - began, 1))
 
-    save()
-    for index in range(first, len(pipeline.stages)):
-        stage, entry = pipeline.stages[index], record["stages"][index]
+    for stage, entry in zip(pipeline.stages[first:], record["stages"][first:], strict=True):
         entry.update(status="started", started_at=_now())
         save()
-        clock = time.monotonic()
+        clock, name = time.monotonic(), stage.notebook.name
+        status, error, said = "completed", None, ""
         try:
-            metrics[Path(entry["output"]).stem] = _execute(stage, folder / entry["output"], folder)
+            run.metrics[Path(entry["output"]).stem] = _execute(stage, run.folder / entry["output"])
         except KeyboardInterrupt:
-            entry.update(status="interrupted", seconds=round(time.monotonic() - clock, 1))
-            end("interrupted")
-            raise StageFailed(f"Interrupted in {stage.notebook.name}{_resume_hint(pipeline, stage)}.") from None
-        except Exception as error:
-            message = redact(" ".join(str(error).split()))
-            entry.update(status="failed", seconds=round(time.monotonic() - clock, 1), error=message)
-            end("failed", message)
-            if not isinstance(error, GenesisError):
-                message = f"{stage.notebook.name}: {type(error).__name__}: {message[:300]}"
-            raise StageFailed(f"{message}{_resume_hint(pipeline, stage)}") from error
-        entry.update(status="completed", seconds=round(time.monotonic() - clock, 1))
-        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+            status, said = "interrupted", f"Interrupted in {name}"
+        except Exception as problem:
+            status, error = "failed", redact(" ".join(str(problem).split()))
+            ours = isinstance(problem, GenesisError)
+            said = error if ours else f"{name}: {type(problem).__name__}: {error[:300]}"
+        entry.update(status=status, seconds=round(time.monotonic() - clock, 1), **({"error": error} if error else {}))
+        if said:
+            end(status, error)
+            hint = f" (go on with: genesis run {pipeline.source} --from {name.partition('_')[0]})"
+            raise StageFailed(said + hint if len(pipeline.stages) > 1 else said)
+        _write_json(run.folder / "metrics.json", run.metrics)
         save()
         if on_stage:
             on_stage(stage.notebook.stem, entry["seconds"])
     end("completed")
-    return Run(folder, record, metrics)
+    return run
 
 
 def read_run(folder: Path) -> Run:
-    """What a run folder says about its run.
-
-    Raises
-    ------
-    InvalidInput : `folder` is not a run folder.
-    """
+    """What a run folder says about its run; `InvalidInput` if it is none."""
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         metrics_file = folder / "metrics.json"
         metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.exists() else {}
-        if not isinstance(record, dict) or not isinstance(metrics, dict):
-            raise ValueError
-    except (OSError, ValueError):
+        return Run(folder, dict(record), dict(metrics))
+    except (OSError, ValueError, TypeError):
         raise InvalidInput(f"{shown(folder)} is not a run folder: it has no readable run.json.") from None
-    return Run(folder, record, metrics)
 
 
-def latest_run(name: str) -> Run | None:
-    """The newest run of the pipeline called `name`."""
-    folders = sorted((output_root() / "runs").glob(f"{name}-[0-9]*"), reverse=True)
-    for folder in folders:
-        with suppress(InvalidInput):  # somebody else's folder, or a broken one, is no reason not to go on
-            if (run := read_run(folder)).record.get("name") == name:
-                return run
-    return None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-    from papermill.iorw import NoDatesSafeLoader
-
-    class StrictSafeLoader(NoDatesSafeLoader):  # type: ignore[misc]  # papermill has no types
-        """papermill's own reading of YAML, so that both agree, but a key given twice is an error."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
-            if twice is not None:
-                raise InvalidInput(f"{shown(path)} gives {twice!r} twice (line {node.start_mark.line + 1} and below).")
-            return super().construct_mapping(node, deep)
-
+def new_folder(name: str) -> Path:
+    """A fresh ``outputs/runs/<name>-<stamp>/``."""
+    folder = output_root() / "runs" / f"{name}-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S-%f')[:-3]}"
     try:
-        with path.open(encoding="utf-8") as file:
-            content = yaml.load(file, Loader=StrictSafeLoader)  # noqa: S506  (a safe loader, subclassed)
-    except FileNotFoundError:
-        raise InvalidInput(f"There is no params file {shown(path)}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput(f"{shown(path)} can't be read as YAML: {' '.join(str(error).split())[:200]}.") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InvalidInput(f"{shown(path)} must hold 'name: value' lines.")
-    return content
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise write_error(error, output_root()) from None
+    return folder
 
 
-def _listed_stages(stages: Any, where: str) -> list[tuple[str | int, dict[str, Any]]]:
+def _listed(stages: Any, where: str) -> list[tuple[str | int, dict[str, Any]]]:
     """Notebook references with their own parameters, from a mapping or from a list."""
-    shape = f"stages in {where} must list notebooks by number or name, each with 'parameter: value' lines or nothing"
+    items: list[Any] = []
     if isinstance(stages, dict):
         items = list(stages.items())
+        if len({type(key) for key in stages}) > 1:
+            raise InvalidInput(
+                f"stages in {where} must be all numbers or all names: plain papermill can't sort a mixture."
+            )
     elif isinstance(stages, list):
         items = [next(iter(s.items())) if isinstance(s, dict) and len(s) == 1 else (s, None) for s in stages]
-    else:
-        raise InvalidInput(f"{shape}.")
-    if not items:
-        raise InvalidInput(f"{shape}, got none.")
-    if isinstance(stages, dict) and len({type(key) for key in stages}) > 1:
-        raise InvalidInput(f"stages in {where} must be all numbers or all names: plain papermill can't sort a mixture.")
-    for reference, own in items:
-        if not isinstance(reference, str | int) or not isinstance(own, dict | None):
-            raise InvalidInput(f"{shape}, got {reference!r}: {own!r}.")
-    return [(reference, own or {}) for reference, own in items]
+    if not items or not all(isinstance(one, str | int) and isinstance(own, dict | None) for one, own in items):
+        shape = "must list notebooks by number or name, each with 'parameter: value' lines or nothing"
+        raise InvalidInput(f"stages in {where} {shape}, got {stages!r}.")
+    return [(one, own or {}) for one, own in items]
 
 
 def _checked(
@@ -267,34 +193,32 @@ def _checked(
 ) -> Pipeline:
     stages = []
     for notebook, own in listed:
-        declared = read_parameters(read_notebook(notebook), notebook.stem)
-        for key in own:
-            if key not in declared:
-                _refuse_unknown(key, source, {notebook.stem: declared})
+        stem, declared = notebook.stem, read_parameters(read_notebook(notebook), notebook.stem)
+        _refuse_unknown(own, source, {stem: declared})
         given = {key: value for key, value in {**shared, **own}.items() if key in declared}
         for key, value in given.items():
-            declared[key].check(value, notebook.stem)
-        given |= {key: declared[key].parse(text, notebook.stem) for key, text in overrides.items() if key in declared}
+            declared[key].check(value, stem)
+        given |= {key: declared[key].parse(text, stem) for key, text in overrides.items() if key in declared}
         stages.append(Stage(notebook, given, declared))
     everywhere = {stage.notebook.stem: stage.declared for stage in stages}
-    for key in (*shared, *overrides):
-        if not any(key in declared for declared in everywhere.values()):
-            _refuse_unknown(key, source if key in shared else "the command line", everywhere)
+    _refuse_unknown(shared, source, everywhere)
+    _refuse_unknown(overrides, "the command line", everywhere)
     return Pipeline(name, source, description, dict(shared), tuple(stages))
 
 
-def _refuse_unknown(key: str, source: str, declared: Mapping[str, Mapping[str, Parameter]]) -> None:
+def _refuse_unknown(given: Mapping[str, Any], source: str, declared: Mapping[str, Mapping[str, Parameter]]) -> None:
     from difflib import get_close_matches
 
-    if looks_secret(key):
-        raise InvalidInput(f"{key} in {source} looks like a secret: secrets come from the environment only, remove it.")
     known = sorted({name for parameters in declared.values() for name in parameters})
-    close = get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none'}."
-    raise InvalidInput(f"{key} in {source} is not a parameter of {', '.join(declared)}: {hint}")
+    for key in (key for key in given if key not in known):
+        if looks_secret(key):
+            raise InvalidInput(f"{key} in {source} looks like a secret: {FROM_ENVIRONMENT}, remove it.")
+        close = get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none'}."
+        raise InvalidInput(f"{key} in {source} is not a parameter of {', '.join(declared)}: {hint}")
 
 
-def _execute(stage: Stage, output: Path, folder: Path) -> dict[str, Any]:
+def _execute(stage: Stage, output: Path) -> dict[str, Any]:
     """Run one notebook; return the metrics it recorded. The executed notebook is kept unless it shows a secret."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -302,74 +226,54 @@ def _execute(stage: Stage, output: Path, folder: Path) -> dict[str, Any]:
 
     # Its reading of annotations knows no `int | None`, so it warns of parameters that were checked before the run.
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    parameters = dict(stage.parameters)
+    name, parameters, stopped = stage.notebook.name, dict(stage.parameters), None
     if RUN_FOLDER in stage.declared and not parameters.get(RUN_FOLDER):
-        parameters[RUN_FOLDER] = str(folder.resolve())
+        parameters[RUN_FOLDER] = str(output.parent.resolve())
     partial = output.with_name(f".{output.name}")
-    stopped = None
+    # papermill fills parameters into paths with str.format: braces in a folder's name must survive that.
+    source, target = (str(path).replace("{", "{{").replace("}", "}}") for path in (stage.notebook, partial))
     try:
         # Nothing is written while cells run: a kill leaves no unscanned notebook behind.
         with kernel_config() as config:
             papermill.execute_notebook(
-                _literal_path(stage.notebook), _literal_path(partial), parameters, config=config,
-                progress_bar=False, request_save_on_cell_execute=False, kernel_name="python3", language="python",
+                source, target, parameters, config=config, progress_bar=False, request_save_on_cell_execute=False,
+                kernel_name="python3", language="python",
             )  # fmt: skip
     except PapermillExecutionError as error:
-        stopped = (error.ename, error.evalue)
+        stopped = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
-        raise StageFailed(f"{stage.notebook.name}: its kernel died (killed, or out of memory).") from None
+        raise StageFailed(f"{name}: its kernel died (killed, or out of memory).") from None
     except CellTimeoutError as error:
-        raise StageFailed(f"{stage.notebook.name}: {' '.join(str(error).split())[:200]}") from None
-    text = partial.read_text(encoding="utf-8")
-    if names := found_in(text):
+        raise StageFailed(f"{name}: {' '.join(str(error).split())[:200]}") from None
+    if names := found_in(partial.read_text(encoding="utf-8")):
         partial.unlink()
-        raise StageFailed(f"{stage.notebook.name} shows the value of {names[0]}: the executed notebook was not kept")
+        raise StageFailed(f"{name} shows the value of {names[0]}: the executed notebook was not kept")
     partial.replace(output)
-    executed = read_notebook(output)
-    code = [cell for cell in executed.cells if cell.cell_type == "code"]
-    for cell in code:
-        for shown_output in cell.outputs:
-            if shown_output.output_type == "error" and (stopped or shown_output.ename == "SystemExit"):
-                raise StageFailed(failure(stage.notebook.name, cell, shown_output.ename, shown_output.evalue))
-    if stopped:
-        raise StageFailed(f"{stage.notebook.name}: {': '.join(stopped)}")
     found: dict[str, Any] = {}
-    for cell in code:
-        for shown_output in cell.outputs:
-            found |= shown_output.get("data", {}).get(METRICS_TYPE, {})
+    for cell in read_notebook(output).cells:
+        for made in cell.get("outputs", ()):
+            if made.output_type == "error" and (stopped or made.ename == "SystemExit"):
+                raise StageFailed(failure(name, cell, made.ename, made.evalue))
+            found |= made.get("data", {}).get(METRICS_TYPE, {})
+    if stopped:
+        raise StageFailed(f"{name}: {stopped}")
     return found
 
 
-def _literal_path(path: Path) -> str:
-    """papermill fills parameters into paths with str.format: braces in a folder's name must survive that."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def new_folder(name: str) -> Path:
-    """A fresh ``outputs/runs/<name>-<stamp>/``."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{n}" for n in range(2, 100))):
-        folder = output_root() / "runs" / f"{name}-{stamp}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise GenesisError(f"{shown(output_root())} can't be written: {error.strerror or error}.") from None
-    raise GenesisError(f"{shown(output_root() / 'runs')} already holds 99 runs of {name} from this second.")
-
-
 def _new_record(pipeline: Pipeline) -> dict[str, Any]:
-    seen: dict[str, int] = {}
-    stages = []
+    stages: list[dict[str, Any]] = []
     for stage in pipeline.stages:
-        stem = stage.notebook.stem
-        seen[stem] = seen.get(stem, 0) + 1
-        output = f"{stem}.ipynb" if seen[stem] == 1 else f"{stem}-{seen[stem]}.ipynb"
-        stages.append({
-            "notebook": stem, "status": "pending", "seconds": None, "parameters": stage.parameters, "output": output,
-        })  # fmt: skip
+        stem, outputs = stage.notebook.stem, [entry["output"] for entry in stages]
+        times = sum(entry["notebook"] == stem for entry in stages) + 1
+        output = f"{stem}.ipynb" if times == 1 else f"{stem}-{times}.ipynb"
+        entry = {
+            "notebook": stem,
+            "status": "pending",
+            "seconds": None,
+            "parameters": stage.parameters,
+            "output": output,
+        }
+        stages.append(entry)
     return {
         "name": pipeline.name,
         "status": "unfinished",
@@ -387,14 +291,10 @@ def _new_record(pipeline: Pipeline) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python, of this package and of what shapes its numbers; None where not installed."""
-    import genesis_lab
-
-    found: dict[str, str | None] = {"python": platform.python_version(), "genesis-lab": genesis_lab.__version__}
+    found: dict[str, str | None] = {"python": platform.python_version(), **dict.fromkeys(_PACKAGES)}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
     return found
 
 
@@ -402,9 +302,8 @@ def _git() -> dict[str, Any] | None:
     """Commit of the checkout and whether it has changes; None outside a checkout."""
 
     def ask(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=project_root(), capture_output=True, text=True, timeout=20, check=True
-        ).stdout.strip()
+        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 20, "check": True}
+        return str(subprocess.run(["git", *arguments], cwd=project_root(), **settings).stdout).strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
@@ -412,35 +311,38 @@ def _git() -> dict[str, Any] | None:
         return None
 
 
-def _resumed(pipeline: Pipeline, start: str) -> tuple[Path, int, dict[str, Any], dict[str, Any]]:
+def _resumed(pipeline: Pipeline, start: str) -> tuple[int, Run]:
+    """The number of the stage `start`, and the newest run of this pipeline with all from that stage on to be done."""
     wanted = find_notebook(start, pipeline.stages[0].notebook.parent)
-    positions = [i for i, stage in enumerate(pipeline.stages) if stage.notebook == wanted]
-    if not positions:
+    first = next((i for i, stage in enumerate(pipeline.stages) if stage.notebook == wanted), None)
+    if first is None:
         raise InvalidInput(f"{wanted.stem} is not a stage of {pipeline.source}.")
-    run = latest_run(pipeline.name)
-    if run is None:
-        raise InvalidInput(f"There is no earlier run of {pipeline.name} to resume: run it without --from.")
-    fresh = _new_record(pipeline)
-    for i in range(positions[0]):
-        before, now = (record["stages"][i] if i < len(record["stages"]) else {} for record in (run.record, fresh))
+    run = _latest_run(pipeline.name)
+    fresh, before = _new_record(pipeline), run.record["stages"]
+    for i, now in enumerate(fresh["stages"][:first]):
+        then = before[i] if i < len(before) else {"notebook": None}
         where = f"{now['notebook']} in {shown(run.folder)}"
-        if before.get("notebook") != now["notebook"] or before["status"] != "completed":
+        if then["notebook"] != now["notebook"] or then["status"] != "completed":
             raise InvalidInput(f"{where} has not completed: resume from it, or run without --from.")
-        if before["parameters"] != now["parameters"]:
-            names = sorted(set(before["parameters"]) | set(now["parameters"]))
-            changed = [n for n in names if before["parameters"].get(n) != now["parameters"].get(n)]
-            raise InvalidInput(f"{where} was run with another {changed[0]}: run without --from.")
-        fresh["stages"][i] = before
+        for name in sorted({*then["parameters"], *now["parameters"]}):
+            if then["parameters"].get(name) != now["parameters"].get(name):
+                raise InvalidInput(f"{where} was run with another {name}: run without --from.")
+        fresh["stages"][i] = then
     fresh |= {"started_at": run.record["started_at"], "seconds": run.record["seconds"] or 0.0}
-    kept = {Path(entry["output"]).stem for entry in fresh["stages"][: positions[0]]}
-    metrics = {stem: values for stem, values in run.metrics.items() if stem in kept}
-    return run.folder, positions[0], fresh, metrics
+    kept = {Path(entry["output"]).stem for entry in fresh["stages"][:first]}
+    return first, Run(run.folder, fresh, {stem: values for stem, values in run.metrics.items() if stem in kept})
 
 
-def _resume_hint(pipeline: Pipeline, stage: Stage) -> str:
-    if len(pipeline.stages) == 1:
-        return ""
-    return f" (go on with: genesis run {pipeline.source} --from {stage.notebook.stem.partition('_')[0]})"
+def _latest_run(name: str) -> Run:
+    for folder in sorted((output_root() / "runs").glob(f"{name}-[0-9]*"), reverse=True):
+        with suppress(InvalidInput):  # somebody else's folder, or a broken one, is no reason not to go on
+            if (run := read_run(folder)).record.get("name") == name:
+                return run
+    raise InvalidInput(f"There is no earlier run of {name} to resume: run it without --from.")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def _now() -> str:

@@ -13,26 +13,25 @@ from genesis_lab.texts import normal
 
 def parse_yaml(text: str) -> Any:
     """What a YAML text says, constructed by the safe loader; ``yaml.YAMLError`` if it is none."""
-    try:
-        from yaml import CSafeLoader as SafeLoader  # reads the grammar twenty times faster
-    except ImportError:
-        from yaml import SafeLoader  # type: ignore[assignment]  # a build without libyaml
-    loader = SafeLoader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  (libyaml, where it is)
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file, by `parse_yaml`, its texts in their normal form; `InvalidInput` with line and column if it can't be read."""
-    from yaml import YAMLError
+    """The content of a YAML file, its texts in their normal form and dates as texts, no key given twice.
+
+    Raises
+    ------
+    InvalidInput : it can't be read; with line and column.
+    """
+    from yaml import YAMLError, load
 
     try:
-        return normal(parse_yaml(path.read_text(encoding="utf-8")))
+        return normal(load(path.read_text(encoding="utf-8"), Loader=_strict_loader()))  # noqa: S506  (a safe loader)
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path.name}: give the path of a YAML file.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -47,6 +46,23 @@ def dump_yaml(value: Any) -> str:
     from yaml import dump
 
     return str(dump(value, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=10**6))
+
+
+@cache
+def _strict_loader() -> Any:
+    import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # chosen at run time
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            keys = [self.construct_object(key, deep=True) for key in own]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise yaml.constructor.ConstructorError(None, None, f"it gives {twice[0]!r} twice", node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    resolvers = Loader.yaml_implicit_resolvers.items()  # dates stay texts, as papermill reads them
+    Loader.yaml_implicit_resolvers = {k: [r for r in v if "timestamp" not in r[0]] for k, v in resolvers}
+    return Loader
 
 
 @cache
