@@ -259,15 +259,15 @@ def test_a_sweep_runs_every_combination_apart_and_gives_one_table(house: Path) -
     assert [(r["lr"], r["label"], r["status"], r["counted"], r["rate"]) for r in sweep.table()] == [
         ("0.3", "a", "completed", 4, 0.1), ("0.6", "a", "completed", 4, 0.2),
     ]  # fmt: skip
-    assert len({point.folder for point in sweep.points}) == 2
+    assert len({point["folder"] for point in sweep.points}) == 2
     assert len(json.loads((sweep.folder / "sweep.json").read_text())) == 2
 
 
 def test_points_of_a_sweep_whose_names_look_alike_keep_apart(house: Path) -> None:
     path = pipeline_file(house, "name: all\nstages: [10]")
     sweep = run_sweep(path, {"label": ["a/b", "a_b", "A_b"]}, workers=3)
-    assert [point.status for point in sweep.points] == ["completed"] * 3
-    assert len({Path(point.folder).parents[1].name.casefold() for point in sweep.points}) == 3
+    assert [point["status"] for point in sweep.points] == ["completed"] * 3
+    assert len({Path(point["folder"]).parents[1].name.casefold() for point in sweep.points}) == 3
 
 
 def test_a_broken_run_folder_of_somebody_else_stops_nobody(house: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_sweep_says_which_run_failed_on_a_dask_cluster_given_by_address(house:
     ) as cluster:
         sweep = run_sweep(path, {"by": ["1", "0"]}, dask_address=cluster.scheduler_address)
     assert [(row["by"], row["status"]) for row in sweep.table()] == [("1", "completed"), ("0", "failed")]
-    assert "ZeroDivisionError" in (sweep.points[1].error or "")
+    assert "ZeroDivisionError" in (sweep.points[1]["error"] or "")
 
 
 def test_a_sweep_is_checked_before_anything_runs(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:

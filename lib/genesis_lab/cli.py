@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
+from typer import Argument, Option, echo
 
 from genesis_lab import __version__
 from genesis_lab.errors import GenesisError, InvalidInput
 
 if TYPE_CHECKING:
     from genesis_lab.generation.estimate import Estimate
-    from genesis_lab.pipeline import Pipeline, Run
+    from genesis_lab.pipeline import Pipeline
 
 
 def _group(help_text: str) -> typer.Typer:
@@ -32,27 +35,24 @@ dataset_app = _group("Bring datasets in, take them out, look at them.")
 reference_app = _group("Real data to measure against.")
 jobs_app = _group("Batch jobs of Amazon Bedrock.")
 
-Params = Annotated[Path, typer.Argument(help="A params file, for example params/demo.yaml.")]
+Params = Annotated[Path, Argument(help="A params file, for example params/demo.yaml.")]
 Overrides = Annotated[
-    list[str],
-    typer.Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file. Repeatable."),
+    list[str], Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file's.")
 ]
-
-Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there.")]
+Dataset = Annotated[str, Argument(help="A dataset's name or folder.")]
+Replace = Annotated[bool, Option("--replace", help="Replace what is there.")]
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"genesis-lab {__version__}")
+        echo(f"genesis-lab {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    output_root: Annotated[
-        Path | None, typer.Option(help="Write to this folder instead of outputs/ (or GENESIS_OUTPUT_ROOT).")
-    ] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+    output_root: Annotated[Path | None, Option(help="Write here instead of outputs/ (or GENESIS_OUTPUT_ROOT).")] = None,
+    version: Annotated[bool, Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
     if output_root is not None:
         from genesis_lab.files import use_output_root
@@ -64,74 +64,86 @@ def root(
 def run(
     params: Params,
     param: Overrides = [],
-    start: Annotated[
-        str | None, typer.Option("--from", metavar="NOTEBOOK", help="Resume the newest run from this notebook.")
-    ] = None,
+    start: Annotated[str | None, Option("--from", metavar="NOTEBOOK", help="Resume the newest run from here.")] = None,
     sweep: Annotated[
-        list[str], typer.Option(metavar="NAME=A,B,C", help="Run once for each value. Repeatable: all combinations.")
+        list[str], Option(metavar="NAME=A,B,C", help="Run once a value. Repeatable: all combinations.")
     ] = [],
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at once in a sweep (default: GENESIS_WORKERS).")
-    ] = None,
-    dask: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler for a sweep (default: GENESIS_DASK_ADDRESS).")
-    ] = None,
+    workers: Annotated[int | None, Option(min=1, help="Runs at once in a sweep (default: GENESIS_WORKERS).")] = None,
+    dask: Annotated[str | None, Option(metavar="ADDRESS", help="For a sweep (default: GENESIS_DASK_ADDRESS).")] = None,
 ) -> None:
     """Run the notebooks of a params file in order."""
     from genesis_lab.pipeline import load_pipeline
 
-    overrides = _pairs(param)
-    if sweep:
-        if start:
-            raise InvalidInput("A sweep starts from the first notebook: leave out --from or --sweep.")
-        _sweep(params, sweep, overrides, workers, dask)
-        return
-    _run(load_pipeline(params, overrides), start)
+    if not sweep:
+        return _run(load_pipeline(params, _pairs(param)), start)
+    if start:
+        raise InvalidInput("A sweep starts from the first notebook: leave out --from or --sweep.")
+    from genesis_lab.sweep import parse_grid, run_sweep
+
+    def tell(point: dict[str, Any]) -> None:
+        echo(f"{point['values']}  {point['status']}", err=True)
+
+    done = run_sweep(
+        params, parse_grid(sweep), overrides=_pairs(param), workers=workers, dask_address=dask, on_point=tell
+    )
+    echo(str(done))
+    if failed := [point for point in done.points if point["status"] != "completed"]:
+        first = f"the first with {failed[0]['values']}: {failed[0]['error']}"
+        raise GenesisError(f"{len(failed)} of {len(done.points)} runs failed, {first}")
 
 
 @app.command()
 def notebook(
-    reference: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="Its number or name, for example 10.")],
+    reference: Annotated[str, Argument(metavar="NOTEBOOK", help="Its number or name, for example 10.")],
     param: Overrides = [],
-    show: Annotated[bool, typer.Option("--show", help="List its parameters instead of running it.")] = False,
+    show: Annotated[bool, Option("--show", help="List its parameters instead of running it.")] = False,
 ) -> None:
     """Run one notebook, or list its parameters."""
     from genesis_lab.notebooks import find_notebook
     from genesis_lab.pipeline import single_stage
 
     pipeline = single_stage(find_notebook(reference), _pairs(param))
-    if show:
-        stage = pipeline.stages[0]
+    if not show:
+        return _run(pipeline, None)
+    for stage in pipeline.stages:
         for name, declared in stage.declared.items():
             value = stage.parameters.get(name, declared.default)
-            typer.echo(f"{name}: {declared.annotation} = {value!r}".ljust(50) + f"  {declared.help}")
-        return
-    _run(pipeline, None)
+            echo(f"{name}: {declared.annotation} = {value!r}".ljust(50) + f"  {declared.help}")
 
 
 @app.command()
 def plan(params: Params, param: Overrides = []) -> None:
     """Show what a params file would do and cost; run nothing."""
+    from genesis_lab.domains import get_domain
+    from genesis_lab.files import dataset_path
+    from genesis_lab.generation.estimate import Estimate, in_all
     from genesis_lab.pipeline import load_pipeline
 
     pipeline = load_pipeline(params, _pairs(param))
-    typer.echo(f"{pipeline.name}: {pipeline.description or pipeline.source}")
+    echo(f"{pipeline.name}: {pipeline.description or pipeline.source}")
     for stage in pipeline.stages:
         given = ", ".join(f"{name}={value!r}" for name, value in stage.parameters.items())
-        typer.echo(f"  {stage.notebook.stem}  {given}".rstrip())
-    generating = [stage for stage in pipeline.stages if "total" in stage.declared]
-    _show_plans([{**{name: p.default for name, p in s.declared.items()}, **s.parameters} for s in generating])
+        echo(f"  {stage.notebook.stem}  {given}".rstrip())
+    parts, written = [], set()
+    for stage in (stage for stage in pipeline.stages if "total" in stage.declared):
+        parameters = {**{name: p.default for name, p in stage.declared.items()}, **stage.parameters}
+        source = get_domain(*filter(None, [parameters.get("role")]), **parameters).needs
+        if source in written and not dataset_path(source).exists():
+            echo(f"cost and time are not known before there is {source}, which is to be answered")
+            parts.append(Estimate(parameters["total"], 0, 0, None, None))
+        else:
+            parts.append(_show_plan(parameters))
+        written.add(parameters.get("dataset"))
+    if len(parts) > 1:
+        echo(f"all stages: {_expected(in_all(parts, in_turn=True))}")
+    if any(part.cost_usd != 0 for part in parts):
+        echo("Answers in the cache cost nothing and are left out; those that must be asked for again come on top.")
 
 
 @app.command()
 def health(
-    teacher: Annotated[
-        str,
-        typer.Argument(help="A model to check closely and ask one short question: bedrock:<model>, ollama:<model>."),
-    ] = "",
-    write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Put what runs learned of its quota into this params file.")
-    ] = None,
+    teacher: Annotated[str, Argument(help="A model to ask one short question: bedrock:<model>, ollama:<model>.")] = "",
+    write: Annotated[Path | None, Option(metavar="FILE", help="Params file to put its learned quota into.")] = None,
 ) -> None:
     """Check this machine and its teachers, and say what to do about it."""
     from genesis_lab.files import shown
@@ -141,22 +153,18 @@ def health(
         raise InvalidInput("--write needs the teacher whose quota to write, such as bedrock:amazon.nova-lite-v1:0.")
     if write:
         write_params(write, learned_limits(teacher))
-        typer.echo(f"written to {shown(write)}")
-
+        echo(f"written to {shown(write)}")
     checks = check_teachers(teacher) if teacher else run_checks()
-    for check in checks:
-        typer.echo(str(check))
+    _lines(checks)
     if any(check.status == "FAIL" for check in checks):
         raise typer.Exit(1)
 
 
 @app.command()
 def audit(
-    dataset: Annotated[str, typer.Argument(help="A dataset of teacher examples: its name or folder.")],
-    fix: Annotated[
-        str | None, typer.Option(metavar="NEW", help="Write a repaired copy under this name; the original stays.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Issues to list.")] = 20,
+    dataset: Annotated[str, Argument(help="A dataset of teacher examples: its name or folder.")],
+    fix: Annotated[str | None, Option(metavar="NEW", help="Name of a repaired copy; the original stays.")] = None,
+    limit: Annotated[int, Option(min=0, help="Issues to list.")] = 20,
     replace: Replace = False,
 ) -> None:
     """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit status 1: some are left."""
@@ -165,26 +173,22 @@ def audit(
     from genesis_lab.validation import examples
 
     found = examples.audit(open_filled(dataset))
-    typer.echo(found["summary"])
+    echo(found["summary"])
     if fix is not None:
         repaired, found = examples.fix(open_filled(dataset), fix, replace=replace)
         done = ", ".join(f"{what} {n:,}" for what, n in repaired.manifest["fixed"].items()) or "nothing to repair"
-        typer.echo(f"{shown(repaired.path)}: {done}\n{found['summary']}")
-    for issue in found["issues"][:limit]:
-        typer.echo("  {split} row {row} ({record_id}) {kind}: {message}".format(**issue))
-    if len(found["issues"]) > limit:
-        typer.echo(f"  … and {len(found['issues']) - limit:,} more")
+        echo(f"{shown(repaired.path)}: {done}\n{found['summary']}")
+    issues = ("  {split} row {row} ({record_id}) {kind}: {message}".format(**issue) for issue in found["issues"])
+    _lines(issues, limit, len(found["issues"]))
     if found["kinds"]:
         raise typer.Exit(1)
 
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-    text: Annotated[
-        list[str] | None, typer.Argument(help="Texts; without any, one a line from standard input.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Intents to show for each text.")] = 1,
+    model: Annotated[str, Argument(help="A model's name or folder.")],
+    text: Annotated[list[str] | None, Argument(help="Texts; without any, one a line from standard input.")] = None,
+    top: Annotated[int, Option(min=1, help="Intents to show for each text.")] = 1,
 ) -> None:
     """Ask a trained intent classifier: the registry's champion of that name, else the model's folder."""
     from genesis_lab.registry import load_in_use
@@ -193,25 +197,22 @@ def predict(
     if not texts:
         raise InvalidInput("There is no text to classify: give one as an argument or one a line on standard input.")
     loaded, which = load_in_use(model)
-    typer.echo(which, err=True)
+    echo(which, err=True)
     for given, guess in zip(texts, loaded.predict(texts, top=top), strict=True):
         ranking = ((guess.intent, guess.probability), *guess.alternatives)
-        typer.echo("\t".join([given, *(f"{intent} {probability:.3f}" for intent, probability in ranking)]))
+        echo("\t".join([given, *(f"{intent} {probability:.3f}" for intent, probability in ranking)]))
 
 
 @app.command()
-def mlflow(port: Annotated[int, typer.Option(min=1, max=65535, help="Where to serve it.")] = 5000) -> None:
+def mlflow(port: Annotated[int, Option(min=1, max=65535, help="Where to serve it.")] = 5000) -> None:
     """Open the registry of datasets, runs and models in MLflow's own pages."""
-    import signal
-
     from genesis_lab.registry import served
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a closed terminal or a stopped service is a Ctrl-C
+    _end_politely()
     with served(port) as (address, process):
         if process is None:
-            typer.echo(f"The registry is at {address}")
-            return
-        typer.echo(f"{address} (Ctrl-C stops the server)")
+            return echo(f"The registry is at {address}")
+        echo(f"{address} (Ctrl-C stops the server)")
         sys.stdout.flush()
         try:
             process.wait()
@@ -221,19 +222,18 @@ def mlflow(port: Annotated[int, typer.Option(min=1, max=65535, help="Where to se
 
 @app.command("export-student")
 def export_student_command(
-    student: Annotated[str, typer.Argument(help="A student's name, or the folder of an adapter or a whole model.")],
-    target: Annotated[str, typer.Argument(help="Folder to write to; its name is the student's in Ollama.")],
-    format: Annotated[
-        list[str], typer.Option("--format", metavar="FORMAT", help="f16, q8_0 or q4_k_m. Repeatable.")
-    ] = ["q8_0", "q4_k_m"],
-    dataset: Annotated[str | None, typer.Option(help="Measure every form on the test split of this dataset.")] = None,
-    items: Annotated[int, typer.Option(min=1, help="Test items to measure on.")] = 100,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer to a test item, tokens.")] = 1024,
-    llama_cpp: Annotated[
-        str | None, typer.Option(help="A llama.cpp checkout (default: its converter is fetched).")
-    ] = None,
-    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Push it to the Hugging Face hub.")] = None,
-    what: Annotated[str, typer.Option(help="What to push: adapter, merged or gguf.")] = "merged",
+    student: Annotated[str, Argument(help="A student's name, or the folder of an adapter or a whole model.")],
+    target: Annotated[str, Argument(help="Folder to write to; its name is the student's in Ollama.")],
+    format: Annotated[list[str], Option(metavar="FORMAT", help="f16, q8_0 or q4_k_m. Repeatable.")] = [
+        "q8_0",
+        "q4_k_m",
+    ],
+    dataset: Annotated[str | None, Option(help="Measure every form on the test split of this dataset.")] = None,
+    items: Annotated[int, Option(min=1, help="Test items to measure on.")] = 100,
+    max_tokens: Annotated[int, Option(min=1, help="Longest answer to a test item, tokens.")] = 1024,
+    llama_cpp: Annotated[str | None, Option(help="A llama.cpp checkout (default: its converter is fetched).")] = None,
+    push: Annotated[str | None, Option(metavar="OWNER/NAME", help="Push it to the Hugging Face hub.")] = None,
+    what: Annotated[str, Option(help="What to push: adapter, merged or gguf.")] = "merged",
 ) -> None:
     """Merge a student, write it as GGUF for llama.cpp and Ollama, and measure what that cost."""
     from genesis_lab.dataset import open_dataset
@@ -243,7 +243,6 @@ def export_student_command(
     from genesis_lab.reporting.progress import progress
 
     role, splits = role_of(open_dataset(dataset)) if dataset else (None, {})
-    examples = splits.get("test", [])[:items]
     with progress(None, "Exporting", unit="answers") as bar:
 
         def step(name: str) -> None:
@@ -251,29 +250,26 @@ def export_student_command(
             bar.advance(0)
 
         report = export_student(
-            student_path(student), target, cast(Any, format), role=role, examples=examples,
+            student_path(student), target, cast(Any, format), role=role, examples=splits.get("test", [])[:items],
             max_tokens=max_tokens, llama_cpp=llama_cpp, on_step=step, on_progress=bar,
         )  # fmt: skip
-    typer.echo(said(report))
+    echo(said(report))
     if push:
-        typer.echo(push_student(target, push, cast(Any, what)))
+        echo(push_student(target, push, cast(Any, what)))
     if report["passed"] is False:
         raise typer.Exit(1)
 
 
 @dataset_app.command("import")
 def dataset_import(
-    source: Annotated[
-        str, typer.Argument(help="JSON, JSONL, CSV or Parquet file, dataset folder, or hf:owner/name[:split].")
-    ],
-    target: Annotated[str, typer.Argument(help="Name of the new dataset, or a folder.")],
-    domain: Annotated[str, typer.Option(help="What a record is.")] = "conversations",
+    source: Annotated[str, Argument(help="JSON, JSONL, CSV or Parquet, dataset folder, or hf:owner/name[:split].")],
+    target: Annotated[str, Argument(help="Name of the new dataset, or a folder.")],
+    domain: Annotated[str, Option(help="What a record is.")] = "conversations",
     field: Annotated[
-        list[str],
-        typer.Option("--field", metavar="OURS=THEIRS", help="Field map, for example turns=messages. Repeatable."),
+        list[str], Option("--field", metavar="OURS=THEIRS", help="For example turns=messages. Repeatable.")
     ] = [],
-    taxonomy: Annotated[str | None, typer.Option(help="banking77, or a YAML file with your intents.")] = None,
-    language: Annotated[str | None, typer.Option(help="en or es, where the data does not say.")] = None,
+    taxonomy: Annotated[str | None, Option(help="banking77, or a YAML file with your intents.")] = None,
+    language: Annotated[str | None, Option(help="en or es, where the data does not say.")] = None,
     replace: Replace = False,
 ) -> None:
     """Import anyone's data; broken records are named and left out."""
@@ -283,42 +279,29 @@ def dataset_import(
     dataset, report = import_dataset(
         source, target, domain=domain, field_map=_pairs(field), taxonomy=taxonomy, language=language, replace=replace
     )
-    typer.echo(f"{report} in {shown(dataset.path)}")
-    for note in report.notes:
-        typer.echo(f"  {note}")
-    for problem in report.problems[:20]:
-        typer.echo(f"  row {problem.row}{f' ({problem.record_id})' if problem.record_id else ''}: {problem.reason}")
-    more = sum(report.problem_counts.values()) - min(20, len(report.problems))
-    if more:
-        typer.echo(f"  … and {more:,} more")
+    echo(f"{report} in {shown(dataset.path)}")
+    _lines(f"  {note}" for note in report.notes)
+    problems = (f"  row {p.row}{f' ({p.record_id})' if p.record_id else ''}: {p.reason}" for p in report.problems)
+    _lines(problems, 20, sum(report.problem_counts.values()))
 
 
 @dataset_app.command("export")
 def dataset_export(
-    name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
-    target: Annotated[str, typer.Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
-    format: Annotated[
-        str | None,
-        typer.Option(help="jsonl, csv, parquet, labelled (CSV of text,label) or hub (default: by the ending)."),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Only this split.")] = None,
+    name: Dataset,
+    target: Annotated[str, Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
+    format: Annotated[str | None, Option(help="jsonl, csv, parquet, labelled (CSV of text,label) or hub.")] = None,
+    split: Annotated[str | None, Option(help="Only this split.")] = None,
     replace: Replace = False,
 ) -> None:
     """Export a dataset to JSONL, CSV, Parquet, Hugging Face or S3."""
     from genesis_lab.dataset import export_dataset, open_dataset
 
-    for place in export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace):
-        typer.echo(place)
+    _lines(export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace))
 
 
 @dataset_app.command("show")
-def dataset_show(
-    name: Annotated[str, typer.Argument(help="A dataset's name or folder.")],
-    records: Annotated[int, typer.Option(min=0, help="Records to show.")] = 2,
-) -> None:
+def dataset_show(name: Dataset, records: Annotated[int, Option(min=0, help="Records to show.")] = 2) -> None:
     """Show the verdict on a dataset (notebook 20), what it holds and where it comes from."""
-    import json
-
     from genesis_lab.dataset import open_dataset
     from genesis_lab.files import shown
     from genesis_lab.reports import kept
@@ -326,40 +309,35 @@ def dataset_show(
 
     dataset = open_dataset(name)
     counts = ", ".join(f"{split} {n:,}" for split, n in dataset.counts.items())
-    typer.echo(f"{shown(dataset.path)}: {dataset.total:,} {dataset.domain} ({counts})")
-    reports = kept(dataset)
-    if "quality" in reports:
+    echo(f"{shown(dataset.path)}: {dataset.total:,} {dataset.domain} ({counts})")
+    if "quality" in (reports := kept(dataset)):
         found = verdict_on(reports)
-        typer.echo(found["sentence"])
-        for gate in found["gates"]:
-            typer.echo(f"  {gate['outcome']:<12}  {gate['name']}")
-    typer.echo(f"content {dataset.content_hash}")
-    for key, value in dataset.manifest.get("generation", {}).items():
-        typer.echo(f"  {key}: {value}")
-    if records:
-        for batch in dataset.batches(size=records):
-            for record in batch.slice(0, records).to_pylist():
-                typer.echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
-            break
+        echo(found["sentence"])
+        _lines(f"  {gate['outcome']:<12}  {gate['name']}" for gate in found["gates"])
+    echo(f"content {dataset.content_hash}")
+    _lines(f"  {key}: {value}" for key, value in dataset.manifest.get("generation", {}).items())
+    first = next(dataset.batches(size=max(records, 1)), None)
+    for record in first.slice(0, records).to_pylist() if first else ():
+        echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
 
 
 @dataset_app.command("discard")
-def dataset_discard(name: Annotated[str, typer.Argument(help="A dataset's name or folder.")]) -> None:
+def dataset_discard(name: Dataset) -> None:
     """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
     from genesis_lab.files import dataset_path
     from genesis_lab.generation.journal import discard
 
     discard(dataset_path(name))
-    typer.echo(f"the unfinished run of {name} is gone")
+    echo(f"the unfinished run of {name} is gone")
 
 
 @reference_app.command("fetch")
-def reference_fetch(name: Annotated[str, typer.Argument(help="The reference.")] = "banking77") -> None:
+def reference_fetch(name: Annotated[str, Argument(help="The reference.")] = "banking77") -> None:
     """Fetch a reference dataset from the hub into outputs/reference."""
     from genesis_lab.files import shown
     from genesis_lab.validation.reference import fetch_reference
 
-    typer.echo(f"fetched into {shown(fetch_reference(name))}")
+    echo(f"fetched into {shown(fetch_reference(name))}")
 
 
 @jobs_app.command("list")
@@ -370,23 +348,20 @@ def jobs_list() -> None:
     from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 
     jobs, problem = known_jobs(BatchService())
-    for job in jobs:
-        typer.echo(job)
+    _lines(jobs)
     if problem:
-        typer.echo(f"AWS could not be asked, so this is what is known here: {problem}", err=True)
+        echo(f"AWS could not be asked, so this is what is known here: {problem}", err=True)
     elif not jobs:
-        typer.echo(f"no batch jobs; the IAM policies that they need are in {shown(POLICIES)}")
+        echo(f"no batch jobs; the IAM policies that they need are in {shown(POLICIES)}")
 
 
 @jobs_app.command("stop")
-def jobs_stop(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Its name or ARN.")],
-) -> None:
+def jobs_stop(job: Annotated[str, Argument(metavar="JOB", help="Its name or ARN.")]) -> None:
     """Stop a job; what it has answered is kept."""
     from genesis_lab.generation.batch import stop_job
     from genesis_lab.providers.bedrock_batch import BatchService
 
-    typer.echo(f"stopping {stop_job(BatchService(), job)}")
+    echo(f"stopping {stop_job(BatchService(), job)}")
 
 
 app.add_typer(dataset_app, name="dataset")
@@ -399,100 +374,60 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         app(arguments, prog_name="genesis")
     except GenesisError as error:
-        typer.echo(f"genesis: {' '.join(str(error).split())}", err=True)
+        echo(f"genesis: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     sys.exit(0)
 
 
-def _run(pipeline: Pipeline, start: str | None) -> None:
+def _end_politely() -> None:
+    """Let a batch system's polite kill, a closed terminal or a stopped service be a Ctrl-C."""
     import signal
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _run(pipeline: Pipeline, start: str | None) -> None:
     from genesis_lab.files import shown
     from genesis_lab.pipeline import run_pipeline
 
-    # A batch system's polite kill ends as Ctrl-C does: kernels are stopped and run.json says so.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    finished: Run = run_pipeline(
-        pipeline, start=start, on_stage=lambda name, seconds: typer.echo(f"{name}  {seconds:.1f} s")
-    )
-    typer.echo(f"{pipeline.name} completed in {finished.record['seconds']:.1f} s: {shown(finished.folder)}")
-    for stage, values in finished.metrics.items():
-        typer.echo(
-            f"  {stage}  " + ", ".join(f"{name} {value}" for name, value in values.items()) if values else "",
-            nl=bool(values),
-        )
-
-
-def _sweep(params: Path, options: list[str], overrides: dict[str, str], workers: int | None, dask: str | None) -> None:
-    from genesis_lab.files import shown
-    from genesis_lab.settings import get_settings
-    from genesis_lab.sweep import parse_grid, run_sweep
-
-    settings = get_settings()
-    sweep = run_sweep(
-        params,
-        parse_grid(options),
-        overrides=overrides,
-        workers=workers or settings.workers,
-        dask_address=dask or settings.dask_address,
-        on_point=lambda point: typer.echo(f"{point.values}  {point.status}", err=True),
-    )
-    import pandas as pd
-
-    typer.echo(pd.DataFrame(sweep.table()).to_string(index=False, na_rep="-"))
-    typer.echo(shown(sweep.folder))
-    failed = [point for point in sweep.points if point.status != "completed"]
-    if failed:
-        first = failed[0]
-        raise GenesisError(
-            f"{len(failed)} of {len(sweep.points)} runs failed, the first with {first.values}: {first.error}"
-        )
-
-
-def _show_plans(stages: list[dict[str, Any]]) -> None:
-    """What each generating stage would make, and what all of them would cost."""
-    from genesis_lab.domains import get_domain
-    from genesis_lab.files import dataset_path
-    from genesis_lab.generation.estimate import Estimate, in_all
-
-    parts, written = [], set()
-    for parameters in stages:
-        source = get_domain(*filter(None, [parameters.get("role")]), **parameters).needs
-        if source in written and not dataset_path(source).exists():
-            typer.echo(f"cost and time are not known before there is {source}, which is to be answered")
-            parts.append(Estimate(parameters["total"], 0, 0, None, None))
-        else:
-            parts.append(_show_plan(parameters))
-        written.add(parameters.get("dataset"))
-    if len(parts) > 1:
-        typer.echo(f"all stages: {_expected(in_all(parts, in_turn=True))}")
-    if any(part.cost_usd != 0 for part in parts):
-        typer.echo(
-            "Answers that are in the cache already cost nothing and are left out; those that must be asked for again come on top."
-        )
+    _end_politely()
+    done = run_pipeline(pipeline, start=start, on_stage=lambda name, seconds: echo(f"{name}  {seconds:.1f} s"))
+    echo(f"{pipeline.name} completed in {done.record['seconds']:.1f} s: {shown(done.folder)}")
+    for stage, values in done.metrics.items():
+        if values:
+            echo(f"  {stage}  " + ", ".join(f"{name} {value}" for name, value in values.items()))
 
 
 def _show_plan(parameters: dict[str, Any]) -> Estimate:
+    """What one generating stage would make and cost."""
     from genesis_lab.generation import config_for
     from genesis_lab.generation.estimate import in_all
     from genesis_lab.parameters import from_parameters
 
     config = from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
-    typer.echo(f"{config.total:,} {config.domain.facets.unit}, plan {config.plan.hash}")
+    echo(f"{config.total:,} {config.domain.facets.unit}, plan {config.plan.hash}")
     for attribute, counts in config.plan.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
-        typer.echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
+        echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
     parts = config.estimates()
-    for name, part in parts.items():
-        typer.echo(f"  by {name}: {_expected(part)}")
+    _lines(f"  by {name}: {_expected(part)}" for name, part in parts.items())
     if len(parts) > 1:
-        typer.echo(f"  in all: {_expected(in_all(parts.values()))}")
+        echo(f"  in all: {_expected(in_all(parts.values()))}")
     return in_all(parts.values())
 
 
 def _expected(part: Estimate) -> str:
     tokens = f"{part.prompt_tokens:,} + {part.completion_tokens:,} tokens"
     return f"requests {part.requests:,}, {tokens}, cost {part.cost}, time {part.time}"
+
+
+def _lines(things: Iterable[object], limit: int | None = None, of: int = 0) -> None:
+    """A line for each, at most `limit` where it is given, and how many `of` them all are not shown."""
+    shown = [str(thing) for thing in things][:limit]
+    for line in shown:
+        echo(line)
+    if limit is not None and of > len(shown):
+        echo(f"  … and {of - len(shown):,} more")
 
 
 def _pairs(options: list[str]) -> dict[str, str]:

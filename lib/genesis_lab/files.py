@@ -16,6 +16,11 @@ from filelock import FileLock, Timeout
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.settings import get_settings, project_root
 
+SHARED = ("cache", "reference")
+"""Folders of an output root that say nothing about a run: an isolated root links to them."""
+LONGEST_NAME = 200
+"""Bytes of a file's or folder's name: file systems take 255, and what is written beside it has a longer one."""
+
 
 def output_root() -> Path:
     """The folder that runs write to: ``GENESIS_OUTPUT_ROOT``, else ``outputs/`` of the checkout."""
@@ -23,27 +28,15 @@ def output_root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path; a relative one is read from the project root, as in parameters and the README.
-
-    ``outputs/…`` is what `shown` writes of the output root, so it is read from there, wherever that is.
-    """
+    """An absolute path, a relative one from the project root; ``outputs/…`` is read from the output root, wherever that is."""
     path = Path(path).expanduser()
     if path.parts[:1] == ("outputs",):
         return output_root().joinpath(*path.parts[1:])
-    return path if path.is_absolute() else project_root() / path
-
-
-LONGEST_NAME = 200
-"""Bytes of a file's or folder's name: file systems take 255, and what is written beside it has a longer one."""
+    return project_root() / path
 
 
 def named(kind: str, name: str | Path) -> Path:
-    """The folder of a dataset or model given by bare name (under ``outputs/<kind>``) or by path.
-
-    Raises
-    ------
-    InvalidInput : nothing can have that name.
-    """
+    """The folder of a dataset or model given by bare name (under ``outputs/<kind>``) or by path."""
     text, path = str(name), Path(name)
     if not text.strip() or path.name in ("", "..") or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
         wrong = f"{text!r} names no folder"
@@ -51,10 +44,9 @@ def named(kind: str, name: str | Path) -> Path:
         wrong = f"{text[:40]!r}… is longer than a folder's name can be ({LONGEST_NAME} bytes)"
     elif text.startswith("~") and path.parts[0] != "~":
         wrong = f"{text!r} begins with another user's home"
-    elif len(path.parts) == 1 and not text.startswith((".", "~")):
-        return output_root() / kind / path
     else:
-        return resolve(path)
+        bare = len(path.parts) == 1 and not text.startswith((".", "~"))
+        return output_root() / kind / path if bare else resolve(path)
     raise InvalidInput(f"{wrong}: give a name of letters, digits, - and _, or the path of a folder.")
 
 
@@ -78,17 +70,8 @@ def findable(path: Path) -> str:
     return short if resolve(short) == Path(path) else str(path)
 
 
-SHARED = ("cache", "reference")
-"""Folders of an output root that say nothing about a run: an isolated root links to them."""
-
-
 def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to a temporary name beside `path`, then rename.
-
-    Raises
-    ------
-    GenesisError : the folder is read-only or the disk is full; what was there before stays.
-    """
+    """Write UTF-8 `text` to a temporary name beside `path`, then rename; what fails leaves what was there before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,17 +88,8 @@ def write_atomically(path: Path, text: str) -> None:
 def placed(target: Path, *, replace: bool = False, ours: Callable[[Path], bool] = Path.is_file) -> Iterator[Path]:
     """A temporary path beside `target` to write a file or a folder to; it becomes `target` on a clean exit.
 
-    What is replaced goes last, when the new is whole. A kill leaves the old or the new; see `recovered`.
-
-    Parameters
-    ----------
-    replace : whether `target` may be there already.
-    ours : whether what is there may be replaced at all; an empty folder always may.
-
-    Raises
-    ------
-    InvalidInput : `target` exists and is not to be replaced, or another process is writing it.
-    GenesisError : the disk is full or the folder can't be written; nothing is left behind.
+    What is replaced (only if `replace`, and if `ours` says so of it) goes last, when the new is whole. A kill leaves the
+    old or the new; see `recovered`. One sentence where `target` is in the way, being written, or can't be written.
     """
     temporary, old, lock = (target.with_name(f".{target.name}.{role}") for role in ("writing", "old", "lock"))
     try:
@@ -126,7 +100,10 @@ def placed(target: Path, *, replace: bool = False, ours: Callable[[Path], bool] 
                 _remove(temporary)
                 check_free(target, replace=replace, ours=ours)
                 yield temporary
-                _sync(temporary)
+                for file in [temporary, *temporary.rglob("*")]:
+                    if file.is_file():
+                        with file.open("rb+") as handle:
+                            os.fsync(handle.fileno())
                 check_free(target, replace=replace, ours=ours)
                 if target.is_dir():
                     target.rename(old)
@@ -152,12 +129,7 @@ def recovered(target: Path) -> Path:
 
 
 def check_free(target: Path, *, replace: bool, ours: Callable[[Path], bool]) -> None:
-    """Refuse to write where something is that is not ours, or that is not to be replaced.
-
-    Raises
-    ------
-    InvalidInput : see `placed`.
-    """
+    """Refuse to write where something is that is not ours, or that is not to be replaced; an empty folder is free."""
     if not os.path.lexists(target) or (target.is_dir() and not os.path.ismount(target) and not any(target.iterdir())):
         return
     if not ours(target):
@@ -169,14 +141,12 @@ def check_free(target: Path, *, replace: bool, ours: Callable[[Path], bool]) -> 
 
 def write_error(error: OSError, target: Path) -> GenesisError:
     """The one sentence for a failed write."""
+    why = f"can't be written: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return GenesisError(f"The disk is full while writing {shown(target)}: free some space and run the same again.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return GenesisError(
-            f"{shown(target)} can't be written, its folder is read-only: choose a folder you may write to "
-            "(GENESIS_OUTPUT_ROOT sets where outputs go)."
-        )
-    return GenesisError(f"{shown(target)} can't be written: {error.strerror or error}.")
+        why = "can't be written, its folder is read-only: GENESIS_OUTPUT_ROOT sets where outputs go"
+    return GenesisError(f"{shown(target)} {why}.")
 
 
 def _undo(old: Path, target: Path) -> None:
@@ -194,27 +164,16 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Have everything under `path` on the disk before it gets its name."""
-    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
-
-
 def use_output_root(folder: Path | None) -> None:
     """Make `folder` the output root of this process and of the processes it starts; None goes back to the default."""
-    if folder is None:
-        os.environ.pop("GENESIS_OUTPUT_ROOT", None)
-    else:
+    os.environ.pop("GENESIS_OUTPUT_ROOT", None)
+    if folder is not None:
         os.environ["GENESIS_OUTPUT_ROOT"] = str(folder.resolve())
     get_settings.cache_clear()
 
 
 def isolated_root(folder: Path) -> Path:
-    """A new output root at `folder` that shares only caches and fetched reference data with the present one.
-
-    What is generated in it is its own, and an answer that was paid for elsewhere is not paid for again.
-    """
+    """A new output root at `folder` that shares only caches and fetched reference data with the present one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in SHARED:
         ours, link = output_root() / name, folder / name

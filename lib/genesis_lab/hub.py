@@ -40,15 +40,8 @@ def push_folder(
 ) -> str:
     """Upload the files of `folder` that match `allow`; returns the repository's address.
 
-    Parameters
-    ----------
-    replaces : patterns of files in the repository to delete where they are not among those uploaded.
-    private : whether a new repository is private.
-
-    Raises
-    ------
-    InvalidInput : `repository` is not owner/name, or the hub refuses the token.
-    Unavailable : the hub can't be reached, or does not take it.
+    `replaces` are patterns of files in the repository to delete where they are not among those uploaded; `private` counts
+    for a new repository. `InvalidInput`: not owner/name, or no right to write; `Unavailable`: the hub does not take it.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -60,26 +53,15 @@ def push_folder(
     try:
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            repo_type=kind,
-            allow_patterns=allow,
-            delete_patterns=replaces,
+            repo_id=repository, folder_path=folder, repo_type=kind, allow_patterns=allow, delete_patterns=replaces,
             commit_message=message,
-        )
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        )  # fmt: skip
+    except Exception as error:  # httpx, requests and the hub have each their own tree of errors
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
-            raise InvalidInput(
-                f"The hub refused to write {repository}: set GENESIS_HF_TOKEN to a token with write access to it."
-            ) from None
-        raise Unavailable(f"The hub did not take {repository}: {_one_line(error)}") from None
-    except Exception as error:
-        raise Unavailable(f"The Hugging Face hub can't be reached to write {repository}: {_one_line(error)}") from None
+            advice = "set GENESIS_HF_TOKEN to a token with write access to it"
+            raise InvalidInput(f"The hub refused to write {repository}: {advice}.") from None
+        said = " ".join(str(error).split()) or type(error).__name__
+        what = "did not take" if isinstance(error, HfHubHTTPError) else "can't be reached to write"
+        raise Unavailable(f"The Hugging Face hub {what} {repository}: {said[:200].rstrip('.')}.") from None
     return f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repository}"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 200 else text[:199] + "…"
-    return text if text.endswith((".", "…")) else text + "."

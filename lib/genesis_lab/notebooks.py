@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,34 +24,21 @@ def notebook_paths(folder: Path | None = None) -> list[Path]:
 
 
 def find_notebook(reference: str | int, folder: Path | None = None) -> Path:
-    """The notebook with this number (``10``), name (``generate_conversations``), stem or path.
-
-    Raises
-    ------
-    InvalidInput : there is none; the message lists those that there are.
-    """
-    text = str(reference)
-    path = Path(text)
+    """The notebook with this number (``10``), name (``generate_conversations``), stem or path."""
+    path, known = Path(str(reference)), notebook_paths(folder)
     if path.suffix == ".ipynb" and path.is_file():
         return path.resolve()
     stem = path.name.removesuffix(".ipynb")
-    number = f"{int(stem):02d}" if stem.isdigit() else None
-    known = notebook_paths(folder)
     for candidate in known:
-        its_number, _, its_name = candidate.stem.partition("_")
-        if stem in (candidate.stem, its_name) or number == its_number:
+        number, _, name = candidate.stem.partition("_")
+        if stem in (candidate.stem, name) or (stem.isdigit() and int(stem) == int(number)):
             return candidate
     names = ", ".join(p.stem for p in known) or "none"
-    raise InvalidInput(f"There is no notebook {text!r}; there are: {names}.")
+    raise InvalidInput(f"There is no notebook {str(reference)!r}; there are: {names}.")
 
 
 def read_notebook(path: Path) -> Any:
-    """The notebook as an nbformat 4.5 node.
-
-    Raises
-    ------
-    InvalidInput : the file is missing or no notebook.
-    """
+    """The notebook as an nbformat 4.5 node."""
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:
@@ -63,11 +49,8 @@ def read_notebook(path: Path) -> Any:
 
 @contextmanager
 def kernel_config() -> Iterator[Any]:
-    """A traitlets Config whose kernel is reached by files of its own, not by TCP ports.
-
-    Ports are chosen before a kernel binds them: of several kernels that start at once, some die ("Address already in
-    use"). And whoever has a login on the machine could read along.
-    """
+    """A traitlets Config whose kernel is reached by files of its own, not by TCP ports: those that start at once take one
+    another's ports and die, and whoever has a login on the machine could read along."""
     from traitlets.config import Config
 
     with tempfile.TemporaryDirectory(prefix="genesis-") as folder:
@@ -86,12 +69,3 @@ def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     first_line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
     message = " ".join(redact(value).split())
     return f"{notebook}, cell In [{cell.execution_count}] ({first_line[:60]}): {name}: {message[:2_000]}"
-
-
-def title(notebook: Any, path: Path) -> str:
-    """The text of the H1 that every notebook starts with."""
-    first = notebook.cells[0] if notebook.cells else None
-    heading = re.match(r"# (.+)", first.source) if first is not None and first.cell_type == "markdown" else None
-    if heading is None:
-        raise InvalidInput(f"{shown(path)} must start with a Markdown cell whose first line is '# <title>'.")
-    return heading[1].strip()

@@ -23,7 +23,6 @@ PIECE_ROWS = 10_000
 """Records of a piece, unless the number of partitions is given."""
 CONNECT = "10s"
 """How long a Dask scheduler may take to answer."""
-
 A = TypeVar("A")
 Where = Literal["inline", "threads", "processes", "dask"]
 
@@ -49,34 +48,18 @@ def map_reduce(
     columns: Sequence[str] | None = None,
     split: str | None = None,
 ) -> A:
-    """``partial`` of each piece of the dataset, merged from left to right in the dataset's order.
+    """``partial`` of each piece of the dataset (of an empty one: an empty table), merged from left to right in its order.
 
-    The result depends neither on the number of pieces nor on where they are counted, if ``merge`` is associative: keep
-    counts and sums of integers, not of floats.
-
-    Parameters
-    ----------
-    partial : aggregate of a table. An empty dataset is one empty table.
-    merge : the aggregate of two neighbouring pieces.
-    partitions : number of pieces; None: as many as keep each under `PIECE_ROWS` records and every worker busy. Never
-        more than there are records.
-    executor : ``inline``, ``threads`` or ``processes`` (`GENESIS_WORKERS` of them), ``dask`` (`GENESIS_DASK_ADDRESS`, whose
-        workers must see the dataset's folder, else a cluster on this machine). None: Dask if an address is set,
-        processes if there is more than one worker, else inline.
-
-    Raises
-    ------
-    InvalidInput : the number of partitions is below 1, or the executor is unknown.
-    Unavailable : the Dask scheduler can't be reached.
-    GenesisError : a worker process died.
+    If ``merge`` is associative (counts and sums of integers, not of floats), the result depends neither on the pieces nor
+    on the executor: ``inline``, ``threads`` or ``processes`` (`GENESIS_WORKERS`), ``dask`` (`GENESIS_DASK_ADDRESS`, whose
+    workers see the dataset's folder, else a cluster here). None: Dask if an address is set, processes for several workers.
     """
     settings = get_settings()
     executor = executor or ("dask" if settings.dask_address else "processes" if settings.workers > 1 else "inline")
-    total = sum(n for name, n in dataset.counts.items() if split in (None, name))
     if partitions is None:
+        total = sum(n for name, n in dataset.counts.items() if split in (None, name))
         partitions = max(1, math.ceil(total / PIECE_ROWS), 1 if executor == "inline" else settings.workers)
-    pieces = cut(dataset, partitions, split)
-    jobs = [(partial, piece, columns) for piece in pieces]
+    jobs = [(partial, piece, columns) for piece in cut(dataset, partitions, split)]
     counted: Iterator[A] = spread(_count, jobs, executor, settings.workers, settings.dask_address)
     return reduce(merge, counted)
 
@@ -90,7 +73,7 @@ def spread(
     *,
     ordered: bool = True,
 ) -> Iterator[A]:
-    """What `function` makes of each job's arguments, as it comes; see `map_reduce` for the errors."""
+    """What `function` makes of each job's arguments, as it comes."""
     from joblib import Parallel, delayed
 
     with _backend(where, workers, dask_address):
@@ -105,14 +88,14 @@ def spread(
 def _backend(where: Where, workers: int, dask_address: str | None) -> Iterator[None]:
     from joblib import parallel_config
 
-    backends = {"inline": ("sequential", 1), "threads": ("threading", workers), "processes": ("loky", workers)}
-    if where in backends:
+    if where != "dask":
+        backends = {"inline": ("sequential", 1), "threads": ("threading", workers), "processes": ("loky", workers)}
+        if where not in backends:
+            raise InvalidInput(f"Unknown executor {where!r}: expected inline, threads, processes or dask.")
         name, n_jobs = backends[where]
         with parallel_config(name, n_jobs=n_jobs):
             yield
         return
-    if where != "dask":
-        raise InvalidInput(f"Unknown executor {where!r}: expected inline, threads, processes or dask.")
     try:
         import distributed
     except ImportError:
@@ -136,15 +119,12 @@ def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Pie
     total = sum(n for _, n in sizes)
     if not total:
         return [Piece(((sizes[0][0], 0, 0),))]
-    partitions = min(partitions, total)
-    bounds = [i * total // partitions for i in range(partitions + 1)]
-    pieces = []
-    for first, last in pairwise(bounds):
+    partitions, pieces = min(partitions, total), []
+    for first, last in pairwise(i * total // partitions for i in range(partitions + 1)):
         slices, begin = [], 0
         for part, n in sizes:
-            start, stop = max(first - begin, 0), min(last - begin, n)
-            if start < stop:
-                slices.append((part, start, stop))
+            if max(first, begin) < min(last, begin + n):
+                slices.append((part, max(first - begin, 0), min(last - begin, n)))
             begin += n
         pieces.append(Piece(tuple(slices)))
     return pieces
@@ -152,16 +132,12 @@ def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Pie
 
 def _rows(path: Path, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
     with pq.ParquetFile(path) as file:
-        groups: list[int] = []
-        first = begin = 0
-        for group in range(file.num_row_groups):
-            n = file.metadata.row_group(group).num_rows
-            if begin < stop and begin + n > start:
-                first = first if groups else begin
-                groups.append(group)
-            begin += n
-        wanted = None if columns is None else list(columns)
-        return file.read_row_groups(groups, columns=wanted).slice(start - first, stop - start)
+        ends, groups = [0], range(file.num_row_groups)
+        for group in groups:
+            ends.append(ends[-1] + file.metadata.row_group(group).num_rows)
+        held = [group for group in groups if ends[group] < stop and start < ends[group + 1]]
+        rows = file.read_row_groups(held, columns=None if columns is None else list(columns))
+        return rows.slice(start - ends[held[0]] if held else 0, stop - start)
 
 
 def _count(partial: Callable[[pa.Table], A], piece: Piece, columns: Sequence[str] | None) -> A:

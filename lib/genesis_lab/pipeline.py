@@ -29,7 +29,10 @@ METRICS_TYPE = "application/vnd.genesis-lab.metrics+json"
 RUN_FOLDER = "run_folder"
 """A notebook that declares this parameter is given the folder of the run it is part of."""
 _OWN = ("name", "description", "stages")
-_PACKAGES = "genesis-lab papermill numpy pandas pyarrow scikit-learn sentence-transformers torch mlflow plotly".split()
+_PACKAGES = (
+    "genesis-lab", "papermill", "numpy", "pandas", "pyarrow", "scikit-learn", "sentence-transformers", "torch", "mlflow",
+    "plotly",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def _execute(stage: Stage, output: Path) -> dict[str, Any]:
 def _new_record(pipeline: Pipeline) -> dict[str, Any]:
     stages: list[dict[str, Any]] = []
     for stage in pipeline.stages:
-        stem, outputs = stage.notebook.stem, [entry["output"] for entry in stages]
+        stem = stage.notebook.stem
         times = sum(entry["notebook"] == stem for entry in stages) + 1
         output = f"{stem}.ipynb" if times == 1 else f"{stem}-{times}.ipynb"
         entry = {

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -32,10 +33,8 @@ if TYPE_CHECKING:
 
 MODEL = "intent-classifier"
 CHAMPION = "champion"
-
 _DIGEST = 36
 """Characters of a content hash that MLflow shows as a dataset's digest; the whole hash is a tag."""
-_REPORTS, _FILES = "reports", "model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,7 @@ class RegisteredModel:
 
 def tracking_uri() -> str:
     """The MLflow store in use: the setting, else SQLite under the output root."""
-    given = get_settings().mlflow_tracking_uri
-    return given or f"sqlite:///{(_home() / 'mlflow.db').resolve().as_posix()}"
+    return get_settings().mlflow_tracking_uri or f"sqlite:///{(_home() / 'mlflow.db').resolve().as_posix()}"
 
 
 @contextmanager
@@ -58,15 +56,7 @@ def served(port: int) -> Iterator[tuple[str, Popen[bytes] | None]]:
     """The address of MLflow's page of models, and the process that serves it; stopped with all its workers at the end.
 
     Of a store that is a server already there is the address alone.
-
-    Raises
-    ------
-    InvalidInput : `port` is taken.
-    Unavailable : the server can't be started, or the one in the setting can't be reached.
     """
-    import subprocess
-    import sys
-
     uri = tracking_uri()
     _client(uri)  # makes the tables, or says why there are none
     if uri.startswith("http"):
@@ -85,24 +75,19 @@ def served(port: int) -> Iterator[tuple[str, Popen[bytes] | None]]:
     log = _home() / "server.log"
     with log.open("wb") as file:
         # A group of its own: MLflow's workers are not told when their parent ends.
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=_home(), start_new_session=True)
+        process = Popen(command, stdout=file, stderr=file, cwd=_home(), start_new_session=True)
     try:
-        while not _health(f"http://127.0.0.1:{port}")[0]:
+        while _no_answer(f"http://127.0.0.1:{port}"):
             if process.poll() is not None:
                 raise Unavailable(f"MLflow's server ended while it started: {shown(log)} says why.")
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/#/models", process
     finally:
-        _end(process)
-
-
-def _end(process: Popen[bytes]) -> None:
-    """Ends `process` and its group: asks first, then ends what is slow or has outlived its parent."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with suppress(TimeoutExpired):
-            process.wait(5)
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+            with suppress(TimeoutExpired):
+                process.wait(5)
 
 
 def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -110,21 +95,18 @@ def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any
 
     Registering the same content again adds `reports` (kind → JSON-safe fields) to the run that is there.
     """
-    from mlflow.entities import RunTag
-
-    source = (dataset.name, dataset.content_hash)
     with _mlflow() as client:
-        run_id = _dataset_run(client, *source)
+        run_id = _dataset_run(client, dataset.name, dataset.content_hash)
         if run_id is None:
+            title, source = f"{dataset.name}@{dataset.content_hash[:12]}", (dataset.name, dataset.content_hash)
             tags = {"genesis.domain": dataset.domain, "genesis.path": shown(dataset.path)}
-            with _run(client, "dataset", "@".join(source)[: len(dataset.name) + 13], [source], tags) as run_id:
+            with _run(client, "dataset", title, [source], tags) as run_id:
                 counts = {f"records_{split}": n for split, n in dataset.counts.items()}
-                _log_metrics(client, run_id, counts | {"records": dataset.total})
+                _log(client, run_id, counts | {"records": dataset.total}, {})
                 client.log_dict(run_id, dict(dataset.manifest), "manifest.json")
         for kind, report in (reports or {}).items():
-            client.log_dict(run_id, dict(report), f"{_REPORTS}/{kind}.json")
-            _log_metrics(client, run_id, {f"{kind}.{name}": value for name, value in report.items()})
-            client.log_batch(run_id, tags=[RunTag(f"genesis.report.{kind}", "yes")])
+            _log(client, run_id, {f"{kind}.{name}": value for name, value in report.items()}, {kind: report})
+            client.set_tag(run_id, f"genesis.report.{kind}", "yes")
     return run_id
 
 
@@ -145,62 +127,39 @@ def log_run(
 
     Parameters
     ----------
-    kind : of run, for example ``training``.
-    metrics : the numbers among them are kept.
+    metrics, curves : the numbers among the first; figure to its values, each with its step.
     sources : name and content hash of each dataset learned from.
     save : writes the model's files into a new folder at the path it is given.
-    curves : figure to its values, each with its step.
-    reports : kind → JSON-safe fields.
-    loader : the module whose ``_load_pyfunc`` MLflow may call with those files, so that it serves the model by itself;
-        never a pickle.
+    loader : the module whose ``_load_pyfunc`` MLflow may call with those files to serve the model; never a pickle.
     """
-    from mlflow import pyfunc
-    from mlflow.entities import LoggedModelOutput, Metric, Param
-    from mlflow.exceptions import MlflowException
-
     check_name(name)
     with _mlflow() as client, _run(client, kind, f"{name} {sources[0][1][:8]}", sources, tags or {}) as run_id:
-        client.log_batch(run_id, params=[Param(key, json.dumps(value)) for key, value in params.items()])
-        _log_metrics(client, run_id, metrics)
-        points = [
-            Metric(key, float(value), _now(), step) for key, curve in (curves or {}).items() for step, value in curve
-        ]
+        import mlflow
+        from mlflow.entities import Metric
+
+        for key, value in params.items():
+            client.log_param(run_id, key, json.dumps(value))
+        _log(client, run_id, metrics, reports or {})
+        points = [Metric(key, float(y), 0, step) for key, curve in (curves or {}).items() for step, y in curve]
         for start in range(0, len(points), 1000):  # MLflow takes no more at once
             client.log_batch(run_id, metrics=points[start : start + 1000])
-        for report, fields in (reports or {}).items():
-            client.log_dict(run_id, dict(fields), f"{_REPORTS}/{report}.json")
-        run_tags = {key: value for key, value in client.get_run(run_id).data.tags.items() if "genesis." in key}
-        logged = client.create_logged_model(
-            _experiment(client, kind), name, source_run_id=run_id, tags=run_tags, model_type=kind
-        )
-        with TemporaryDirectory() as folder:
-            ours, theirs = Path(folder).resolve() / _FILES, Path(folder).resolve() / "mlflow"
-            save(ours)
+        with TemporaryDirectory() as folder, mlflow.start_run(run_id):
+            save(files := Path(folder).resolve() / "model")
             if loader:
-                requirements = ["genesis-lab"]
-                pyfunc.save_model(str(theirs), loader, str(ours), pip_requirements=requirements)
-            client.log_model_artifacts(logged.model_id, str(theirs if loader else ours))
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        # Not models:/<id>: MLflow looks that up in the process-wide store, which may be another one.
-        version = client.create_model_version(
-            name, logged.artifact_location, run_id, run_tags, model_id=logged.model_id
-        ).version
+                serving = {"loader_module": loader, "data_path": str(files), "pip_requirements": ["genesis-lab"]}
+                model_id = mlflow.pyfunc.log_model(name=name, **serving).model_id
+                source = client.get_logged_model(model_id).artifact_location
+            else:
+                client.log_artifacts(run_id, str(files), "model")
+                model_id, source = None, f"{client.get_run(run_id).info.artifact_uri}/model"
+            with suppress(mlflow.MlflowException):  # there is one already
+                client.create_registered_model(name)
+            version = client.create_model_version(name, source, run_id, model_id=model_id).version
     return RegisteredModel(name, str(version), run_id)
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that MLflow has no place for.
-
-    Raises
-    ------
-    InvalidInput : `name` is not made of letters, digits and a few marks.
-    """
+    """Refuse a name that MLflow has no place for."""
     if not re.fullmatch(r"[\w.-]{1,100}", name):
         raise InvalidInput(f"A model's name is made of letters, digits, '.', '-' and '_', got {name!r}.")
 
@@ -215,37 +174,28 @@ def load_registered(name: str = MODEL, *, version: str | None = None, alias: str
     """The model at `version`, or at `alias` when no version is given."""
     from genesis_lab.training.models import CARD, load_model
 
-    with _mlflow(_no_model(name, version, alias)) as client:
-        found = _version(client, name, version, alias)
+    with _version(name, version, alias) as (client, found), TemporaryDirectory() as folder:
         from mlflow.artifacts import download_artifacts
 
-        with TemporaryDirectory() as folder:
-            uri = client.get_model_version_download_uri(name, found.version)
-            local = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri())
-            return load_model(next(Path(local).resolve().rglob(CARD)).parent)
+        uri = client.get_model_version_download_uri(name, found.version)
+        local = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri())
+        return load_model(next(Path(local).resolve().rglob(CARD)).parent)
 
 
 def load_in_use(name: str) -> tuple[IntentModel, str]:
     """The classifier that everybody should ask, and in words which one it is.
 
     The registry's champion of that name; where there is none, or `name` is a path, the model folder.
-
-    Raises
-    ------
-    InvalidInput : there is neither.
-    Unavailable : the MLflow server of the settings can't be reached.
     """
     from genesis_lab.training.models import load_model, model_path
 
     folder = model_path(name)
     if Path(name).name != name:
         return load_model(folder), shown(folder)
-    version = ""
     if get_settings().mlflow_tracking_uri or _home().is_dir():
-        with suppress(InvalidInput), _mlflow("no champion") as client:
-            version = str(_version(client, name, None, CHAMPION).version)
-    if version:
-        return load_registered(name, version=version), f"{name} version {version}, the registry's champion"
+        with suppress(InvalidInput), _version(name, None, CHAMPION) as (_, found):
+            version = str(found.version)
+            return load_registered(name, version=version), f"{name} version {version}, the registry's champion"
     return load_model(name), f"{shown(folder)}, the registry has no champion of that name"
 
 
@@ -255,87 +205,88 @@ def lineage(name: str = MODEL, *, version: str | None = None, alias: str = CHAMP
     ``datasets`` (name, content_hash, run_id or None where it was never registered, reports), ``model`` (name, version,
     run_id, aliases), and its run's ``reports`` and ``metrics``.
     """
-    with _mlflow(_no_model(name, version, alias)) as client:
-        found = _version(client, name, version, alias)
-        run = client.get_run(found.run_id)
-        datasets = []
-        for one in run.inputs.dataset_inputs:
-            content_hash = next(tag.value for tag in one.tags if tag.key == "genesis.content_hash")
-            run_id = _dataset_run(client, one.dataset.name, content_hash)
+    with _version(name, version, alias) as (client, found):
+        run, datasets = client.get_run(found.run_id), []
+        for source, content_hash in json.loads(run.data.tags["genesis.sources"]):
+            run_id = _dataset_run(client, source, content_hash)
             reports = _reports(client, run_id) if run_id else []
-            datasets.append(
-                {"name": one.dataset.name, "content_hash": content_hash, "run_id": run_id, "reports": reports}
-            )
-        order = run.data.tags["genesis.content_hash"].split(",")
-        return {
-            "datasets": sorted(datasets, key=lambda one: order.index(one["content_hash"])),
-            "model": {
-                "name": name,
-                "version": str(found.version),
-                "run_id": found.run_id,
-                "aliases": list(found.aliases),
-            },
-            "reports": _reports(client, found.run_id),
-            "metrics": dict(run.data.metrics),
-        }
+            datasets.append({"name": source, "content_hash": content_hash, "run_id": run_id, "reports": reports})
+        model = {"name": name, "version": str(found.version), "run_id": found.run_id, "aliases": list(found.aliases)}
+        metrics = dict(run.data.metrics)
+        return {"datasets": datasets, "model": model, "reports": _reports(client, found.run_id), "metrics": metrics}
 
 
 @contextmanager
 def _mlflow(not_found: str = "") -> Iterator[Any]:
-    """A client of the store, its errors in one sentence."""
+    """A client of the store, which is MLflow's own store meanwhile; its errors in one sentence."""
     uri = tracking_uri()
     client = _client(uri)
+    import mlflow
     from mlflow.exceptions import MlflowException
 
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
     try:
         yield client
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST") and not_found:
             raise InvalidInput(not_found) from None
         raise Unavailable(f"MLflow at {_public(uri)} refused: {' '.join(str(error).split())[:300]}") from None
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@contextmanager
+def _version(name: str, version: str | None, alias: str) -> Iterator[tuple[Any, Any]]:
+    """A client, and the model's version of that number or alias."""
+    missing = f"Model {name!r} has no {alias}: train and register one, then promote a version."
+    with _mlflow(f"There is no version {version} of model {name!r}." if version else missing) as client:
+        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
+        yield client, found
 
 
 @lru_cache(maxsize=4)
 def _client(uri: str) -> Any:
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # else MLflow reports its use to its makers
-    answers, reason = _health(uri) if uri.startswith("http") else (True, "")
-    if not answers:  # MLflow itself tries for minutes before it gives a dead server up
-        raise Unavailable(
-            f"The MLflow server {_public(uri)} can't be reached ({reason}): start it, or unset GENESIS_MLFLOW_TRACKING_URI."
-        )
+    for name, value in _QUIET.items():
+        os.environ[name] = value
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    if reason := uri.startswith("http") and _no_answer(uri):  # MLflow itself tries for minutes
+        advice = "start it, or unset GENESIS_MLFLOW_TRACKING_URI"
+        raise Unavailable(f"The MLflow server {_public(uri)} can't be reached ({reason}): {advice}.")
     try:
         from mlflow import MlflowClient
     except ImportError:
         raise MissingDependency("mlflow", "The registry", "pip install mlflow") from None
     from filelock import FileLock
 
-    if uri.startswith("http"):
-        return MlflowClient(uri)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import has set it
     try:
         _home().mkdir(parents=True, exist_ok=True)
         with FileLock(_home() / ".lock"):  # two processes must not create the tables at once
-            logging.getLogger("mlflow").setLevel(logging.ERROR)
             return MlflowClient(uri)
     except OSError as error:
         raise Unavailable(f"The registry can't be written to {shown(_home())}: {error.strerror}.") from None
 
 
-def _health(uri: str) -> tuple[bool, object]:
-    """Whether an MLflow server answers there, or why not."""
+_QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow reports its use to its makers
+}
+
+
+def _no_answer(uri: str) -> object:
+    """Why no MLflow server answers there; empty if one does."""
     from urllib.error import HTTPError
     from urllib.request import urlopen
 
     try:
-        urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
-    except HTTPError:
-        return True, ""
+        with suppress(HTTPError):
+            urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
     except (OSError, ValueError) as error:
-        return False, getattr(error, "reason", error)
-    return True, ""
+        return getattr(error, "reason", error)
+    return ""
 
 
 def _home() -> Path:
@@ -356,16 +307,11 @@ def _run(
 
     names, hashes = zip(*sources, strict=True)
     own = {"genesis.kind": kind, "genesis.dataset": "+".join(names), "genesis.content_hash": ",".join(hashes)}
+    own["genesis.sources"] = json.dumps(sources)
     run_id = str(client.create_run(_experiment(client, kind), run_name=title, tags=own | dict(tags)).info.run_id)
     try:
-        inputs = [
-            DatasetInput(
-                Dataset(name, content_hash[:_DIGEST], "local", json.dumps({"uri": name})),
-                [InputTag("mlflow.data.context", "training"), InputTag("genesis.content_hash", content_hash)],
-            )
-            for name, content_hash in sources
-        ]
-        client.log_inputs(run_id, inputs)
+        read = [Dataset(name, digest[:_DIGEST], "local", json.dumps({"uri": name})) for name, digest in sources]
+        client.log_inputs(run_id, [DatasetInput(one, [InputTag("mlflow.data.context", "training")]) for one in read])
         yield run_id
     except BaseException:
         client.set_terminated(run_id, "FAILED")
@@ -374,13 +320,12 @@ def _run(
 
 
 def _experiment(client: Any, kind: str) -> str:
-    kind = "dataset" if kind == "dataset" else "training"
-    name = "genesis-datasets" if kind == "dataset" else "genesis-training"
-    if found := client.get_experiment_by_name(name):
+    kind = "datasets" if kind == "dataset" else "training"
+    if found := client.get_experiment_by_name(f"genesis-{kind}"):
         return str(found.experiment_id)
     local = not get_settings().mlflow_tracking_uri
     location = (_home() / "artifacts" / kind).resolve().as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(client.create_experiment(f"genesis-{kind}", artifact_location=location))
 
 
 def _dataset_run(client: Any, name: str, content_hash: str) -> str | None:
@@ -389,28 +334,14 @@ def _dataset_run(client: Any, name: str, content_hash: str) -> str | None:
     return next((str(run.info.run_id) for run in runs if run.data.tags["genesis.dataset"] == name), None)
 
 
-def _log_metrics(client: Any, run_id: str, values: Mapping[str, Any]) -> None:
-    """The numbers among `values`."""
-    from mlflow.entities import Metric
-
-    numbers = {name: value for name, value in values.items() if type(value) in (int, float)}
-    metrics = [Metric(re.sub(r"[^\w./ -]", "_", name), float(value), _now(), 0) for name, value in numbers.items()]
-    client.log_batch(run_id, metrics=metrics)
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _version(client: Any, name: str, version: str | None, alias: str) -> Any:
-    return client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
-
-
-def _no_model(name: str, version: str | None, alias: str) -> str:
-    if version:
-        return f"There is no version {version} of model {name!r}."
-    return f"Model {name!r} has no {alias}: train and register one, then promote a version."
+def _log(client: Any, run_id: str, values: Mapping[str, Any], reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """The numbers among `values`, and whole reports."""
+    for name, value in values.items():
+        if type(value) in (int, float):
+            client.log_metric(run_id, re.sub(r"[^\w./ -]", "_", name), float(value))
+    for kind, report in reports.items():
+        client.log_dict(run_id, dict(report), f"reports/{kind}.json")
 
 
 def _reports(client: Any, run_id: str) -> list[str]:
-    return [item.path for item in client.list_artifacts(run_id, _REPORTS)]
+    return [item.path for item in client.list_artifacts(run_id, "reports")]

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from genesis_lab import __version__
 from genesis_lab.dataset import Dataset, read_reports, remembered
 from genesis_lab.domains import get_domain, recorded_domain
+from genesis_lab.errors import InvalidInput
 from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:
     from genesis_lab.domains.base import Facets
     from genesis_lab.reporting.page import Page
+    from genesis_lab.validation.reference import Reference
 
 Reports = dict[str, dict[str, Any]]
+TITLES = {
+    "quality": "Quality",
+    "teaching": "Scores and audit",
+    "scorecard": "Worth",
+    "bias": "Balance",
+    "training": "Classifier",
+}
+"""Kind of report to what is said while it is made."""
 
 
 def needed(dataset: Dataset) -> tuple[str, ...]:
     """The kinds of reports that the page about this dataset rests on, by what its records are."""
     facets = get_domain(dataset.domain).facets
-    asked = {
-        "quality": facets.text,
-        "teaching": facets.preview == "dialogue",
-        "scorecard": facets.worth,
-        "bias": facets.attributes,
-        "training": facets.worth,
-    }
-    return tuple(kind for kind, wanted in asked.items() if wanted)
+    asked = (facets.text, facets.preview == "dialogue", facets.worth, facets.attributes, facets.worth)
+    return tuple(kind for kind, wanted in zip(TITLES, asked, strict=True) if wanted)
 
 
 def complete(
@@ -40,29 +44,18 @@ def complete(
 ) -> Reports:
     """All that is known of the dataset, by kind. Reports of `needed` that are missing are made now, and kept with it.
 
-    With conversations comes the ``verdict`` on them, with teacher examples what is known of a student that they taught:
-    ``student`` and ``export``, and under ``left_out`` which records of others could not be read. Nothing is saved but
-    reports: where no classifier of this data was examined, one is trained by the preset ``fast`` and forgotten.
-
-    Parameters
-    ----------
-    reference : real data to hold conversations against; none: skip what needs it.
-    taxonomy : intents of conversations that were not generated here.
-    embeddings : whether to measure conversations with sentence embeddings too.
-
-    Raises
-    ------
-    InvalidInput : the dataset holds neither conversations nor examples of a role, or a name is unknown.
+    With conversations comes the ``verdict`` on them, with teacher examples what is known of their ``student`` and its
+    ``export``, and under ``left_out`` which records of others could not be read. Nothing is saved but reports: a
+    classifier is trained by the preset ``fast`` and forgotten. `reference` none: skip what needs real data; `taxonomy`
+    is of conversations that were not generated here.
     """
     reports, wanted = kept(dataset), needed(dataset)
-    makers = _makers(dataset, reference, taxonomy, embeddings, seed)
     settings = {"reference": reference, "taxonomy": taxonomy, "embeddings": embeddings, "seed": seed}
     for kind in wanted:
         foreign = kind == "training" and (dataset.path / "reports" / "training.json").exists()
         if kind not in reports and not foreign:
-            label, make = makers[kind]
-            with progress(None, label):
-                reports[kind] = remembered(dataset, kind, settings, make)
+            with progress(None, TITLES[kind]):
+                reports[kind] = remembered(dataset, kind, settings, lambda kind=kind: _make(kind, dataset, **settings))
     if "quality" in wanted:
         from genesis_lab.validation.gates import verdict_on
 
@@ -75,16 +68,14 @@ def complete(
 
 
 def kept(dataset: Dataset) -> Reports:
-    """The reports kept with the dataset, without one of a classifier that learned from other data.
-
-    Nor those of a version that did not decide by gates and intervals: they are made anew.
-    """
+    """The reports kept with the dataset, but for a classifier's that learned from other data, and for those of a version
+    that did not decide by gates and intervals: they are made anew."""
     reports = read_reports(dataset)
     if "gates" not in reports.get("quality", {"gates": ()}):
         del reports["quality"]
     if not all("above_floor" in one for one in reports.get("scorecard", {"students": ()})["students"]):
         del reports["scorecard"]
-    if not _of_this((s["content_hash"] for s in reports.get("training", {}).get("sources", ())), dataset):
+    if [source["content_hash"] for source in reports.get("training", {}).get("sources", ())] != [dataset.content_hash]:
         reports.pop("training", None)
     return reports
 
@@ -100,17 +91,13 @@ def page(
 ) -> Page:
     """The page about a dataset, from the reports that `complete` gives.
 
-    Parameters
-    ----------
-    model : name of a saved classifier of these conversations that shows what it makes of `sentences`.
-    title : the headline; empty: the page's own.
-    seed : of the samples that are shown.
+    The saved classifier `model` of these conversations shows what it makes of `sentences`; `seed` is of the samples.
     """
+    from genesis_lab.reporting.story import dataset_page
+
     made = {"dataset": dataset.path, "made with": f"Genesis Lab {__version__}"}
     if left_out := reports.get("left_out"):
         made["left out"] = "; ".join(f"{path}: {why}" for path, why in left_out.items())
-    from genesis_lab.reporting.story import dataset_page
-
     facets, kinds = get_domain(dataset.domain).facets, needed(dataset)
     frame = dataset.frame(columns=[name for name in facets.attributes if name in dataset.schema.names])
     return dataset_page(
@@ -133,27 +120,17 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
 
     bias = reports["bias"]["severity"]
     if "quality" in reports:
-        worth = page.figures.get("worth")
+        worth, quality = page.figures.get("worth"), reports["quality"]["overall"]
         said = str(worth[0]) if isinstance(worth, tuple) else None
-        return {
-            "quality": reports["quality"]["overall"],
-            "verdict": reports["verdict"]["verdict"],
-            "bias": bias,
-            "worth": said,
-        }
+        return {"quality": quality, "verdict": reports["verdict"]["verdict"], "bias": bias, "worth": said}
     teaching, found = reports["teaching"], reports.get("evaluation")
-    return {
-        "score": teaching["scores"]["mean"],
-        "issues": sum(teaching["audit"]["kinds"].values()),
-        "bias": bias,
-        "verdict": headline(found)["verdict"] if found and not found["limits"] else None,
-    }
+    told = headline(found)["verdict"] if found and not found["limits"] else None
+    issues = sum(teaching["audit"]["kinds"].values())
+    return {"score": teaching["scores"]["mean"], "issues": issues, "bias": bias, "verdict": told}
 
 
-def _makers(
-    dataset: Dataset, reference: str, taxonomy: str, embeddings: bool, seed: int
-) -> dict[str, tuple[str, Callable[[], dict[str, Any]]]]:
-    """Kind of report to its title while it is made, and who makes it."""
+def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddings: bool, seed: int) -> dict[str, Any]:
+    """The report of this kind on a dataset."""
     import numpy as np
 
     from genesis_lab.bias import check_bias
@@ -163,43 +140,33 @@ def _makers(
     from genesis_lab.validation.embeddings import embedder_of
     from genesis_lab.validation.examples import teaching_report
     from genesis_lab.validation.quality import validate
-    from genesis_lab.validation.reference import Reference, load_reference
-
-    whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
+    from genesis_lab.validation.reference import load_reference
 
     def real(split: Literal["train"] | None = None) -> Reference | None:
         return load_reference(reference, split=split) if reference != "none" else None
 
-    def quality() -> dict[str, Any]:
-        vectors = embedder_of(dataset) if embeddings else None
-        return validate(dataset, domain=whose, reference=real(), embed=vectors, seed=seed)
-
-    def worth_report() -> dict[str, Any]:
-        items, labels = real(), whose.taxonomy.names
-        part = labels if items and len(labels) < len(items.intents) else None
-        rng = np.random.default_rng(seed)
-        return worth(dataset, items, pool=real("train"), intents=part, embeddings=embeddings, rng=rng)
-
-    return {
-        "quality": ("Quality", quality),
-        "scorecard": ("Worth", worth_report),
-        "bias": ("Balance", lambda: check_bias(dataset, seed=seed)),
-        "training": ("Classifier", lambda: train(dataset, train_config("fast"), reference=real()).rows),
-        "teaching": ("Scores and audit", lambda: teaching_report(dataset)),
-    }
-
-
-def _of_this(hashes: Iterable[str], dataset: Dataset) -> bool:
-    """Whether this dataset, as it is now, and no other is what was learned from."""
-    return list(hashes) == [dataset.content_hash]
+    if kind == "bias":
+        return check_bias(dataset, seed=seed)
+    if kind == "training":
+        return train(dataset, train_config("fast"), reference=real()).rows
+    if kind == "teaching":
+        return teaching_report(dataset)
+    whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
+    if kind == "quality":
+        return validate(dataset, domain=whose, reference=real(), embed=embedder_of(dataset) if embeddings else None, seed=seed)
+    items, labels = real(), whose.taxonomy.names
+    part = labels if items and len(labels) < len(items.intents) else None
+    rng = np.random.default_rng(seed)
+    return worth(dataset, items, pool=real("train"), intents=part, embeddings=embeddings, rng=rng)
 
 
 def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
     """Records to show: short conversations, label and text, or a question and its answer in each language."""
     order = f"ORDER BY hash({facets.id} || '{seed}')"
     if facets.preview == "chat":
-        chats = dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 2")
-        return list(chats.to_dict("records"))
+        return list(
+            dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 2").to_dict("records")
+        )
     if facets.preview == "text":
         pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
         return [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
@@ -213,7 +180,6 @@ def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
 
 def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
     """What the saved classifier of this name makes of sentences, if it learned from this dataset."""
-    from genesis_lab.errors import InvalidInput
     from genesis_lab.reporting.html import NotMeasured
     from genesis_lab.reporting.views import predictions
     from genesis_lab.training.models import load_model
@@ -222,6 +188,6 @@ def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:
         saved = load_model(model)
     except InvalidInput as error:
         return NotMeasured(f"sentences were not read ({error})")
-    if not _of_this((source.content_hash for source in saved.card.sources), dataset):
+    if [source.content_hash for source in saved.card.sources] != [dataset.content_hash]:
         return NotMeasured(f"model {model!r} learned from other data")
     return predictions(saved.predict(sentences), sentences)

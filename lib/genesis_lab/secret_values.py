@@ -19,7 +19,6 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _NOT_THE_SECRET = re.compile(r"_(file|path|dir|uri|url|name|id_file)$", re.IGNORECASE)
-
 _CREDENTIALS = re.compile(r"""(://[^\s/"',@]+|@[^\s/@:"',]+:[^\s/@"',]+)@""")
 
 
@@ -32,13 +31,10 @@ def looks_secret(name: str) -> bool:
 def secret_names(value: Any) -> Iterator[str]:
     """The keys anywhere in nested parameters that look like a secret's name."""
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if looks_secret(str(key)):
-                yield str(key)
-            yield from secret_names(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from secret_names(inner)
+        yield from (str(key) for key in value if looks_secret(str(key)))
+        value = list(value.values())
+    for inner in value if isinstance(value, list | tuple) else ():
+        yield from secret_names(inner)
 
 
 def credentials_in(text: str) -> bool:
@@ -46,30 +42,26 @@ def credentials_in(text: str) -> bool:
     return bool(_CREDENTIALS.search(text))
 
 
-def known_secrets() -> dict[str, str]:
-    """Name to value of the secrets in the environment and in ``.env``, as `Settings` would read them."""
-    variables = {**DotEnvSettingsSource(Settings, env_file=env_file()).env_vars, **EnvSettingsSource(Settings).env_vars}
-    return {
-        name.upper(): value
-        for name, value in variables.items()
-        if value and len(value) >= _SHORTEST and looks_secret(name)
-    }
-
-
 def found_in(text: str) -> list[str]:
     """Names of the known secrets whose value stands in `text`, as it is or as JSON writes it."""
-    return [name for name, value in known_secrets().items() if any(form in text for form in _forms(value))]
+    return [name for name, value in _known().items() if any(form in text for form in _forms(value))]
 
 
 def redact(text: str) -> str:
     """`text` with every known secret value replaced by its name."""
-    for name, value in known_secrets().items():
+    for name, value in _known().items():
         for form in _forms(value):
             text = text.replace(form, f"[{name}]")
     return text
 
 
+def _known() -> dict[str, str]:
+    """Name to value of the secrets in the environment and in ``.env``, as `Settings` would read them."""
+    variables = {**DotEnvSettingsSource(Settings, env_file=env_file()).env_vars, **EnvSettingsSource(Settings).env_vars}
+    return {name.upper(): v for name, v in variables.items() if v and len(v) >= _SHORTEST and looks_secret(name)}
+
+
 def _forms(value: str) -> set[str]:
     """How a notebook file may write a value: printed, as a repr or in HTML, each as it is or escaped by JSON."""
     shown = {value, repr(value)[1:-1], html.escape(value)}
-    return shown | {json.dumps(form)[1:-1] for form in shown} | {json.dumps(f, ensure_ascii=False)[1:-1] for f in shown}
+    return shown | {json.dumps(form, ensure_ascii=ascii)[1:-1] for form in shown for ascii in (True, False)}

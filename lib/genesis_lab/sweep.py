@@ -7,43 +7,40 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.files import isolated_root, write_atomically
+from genesis_lab.files import isolated_root, shown, write_atomically
 from genesis_lab.parallel import spread
 from genesis_lab.pipeline import load_pipeline, new_folder, read_run
+from genesis_lab.settings import get_settings
 
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep. `metrics` are those of all its notebooks; `error` is None unless it failed."""
-
-    values: dict[str, str]
-    status: str
-    seconds: float | None
-    metrics: dict[str, Any]
-    error: str | None
-    folder: str
+Point = dict[str, Any]
+"""One run of a sweep: values, status, seconds, metrics of all its notebooks, error (None unless it failed), folder."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All points of a sweep, in the order of the grid, and the folder that holds them."""
+    """All points of a sweep, in the order of the grid, and the folder that holds them and ``sweep.json``."""
 
     folder: Path
     points: tuple[Point, ...]
 
     def table(self) -> list[dict[str, Any]]:
         """One row a point: its values, status, seconds and metrics."""
-        names = list(dict.fromkeys(name for point in self.points for name in point.metrics))
+        names = list(dict.fromkeys(name for point in self.points for name in point["metrics"]))
         return [
-            {**p.values, "status": p.status, "seconds": p.seconds, **{name: p.metrics.get(name) for name in names}}
+            {**p["values"], "status": p["status"], "seconds": p["seconds"], **{n: p["metrics"].get(n) for n in names}}
             for p in self.points
         ]
+
+    def __str__(self) -> str:
+        import pandas as pd
+
+        return f"{pd.DataFrame(self.table()).to_string(index=False, na_rep='-')}\n{shown(self.folder)}"
 
 
 def parse_grid(options: Sequence[str]) -> dict[str, list[str]]:
@@ -63,62 +60,46 @@ def run_sweep(
     grid: Mapping[str, Sequence[str]],
     *,
     overrides: Mapping[str, str] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     dask_address: str | None = None,
     on_point: Callable[[Point], None] | None = None,
 ) -> Sweep:
     """Run the pipeline in `params` once for every combination in `grid`, each in a process and an output root of its own.
 
-    The roots share caches with the present one, so a paid answer is not paid for again. ``sweep.json`` holds the table.
-
-    Parameters
-    ----------
-    workers : runs at once on this machine.
-    dask_address : scheduler to send the runs to instead; its workers must see the same files.
-    on_point : called with each run as it ends.
-
-    Raises
-    ------
-    InvalidInput : a combination is not valid; found before any runs.
-    Unavailable : there is no scheduler at `dask_address`.
+    The roots share caches with the present one, so a paid answer is not paid for again. All combinations are checked
+    before any runs. `workers` runs at once here, or the scheduler at `dask_address` (whose workers see the same files).
     """
     points = [dict(zip(grid, combination, strict=True)) for combination in product(*grid.values())]
-    for values in points:
-        pipeline = load_pipeline(params, {**(overrides or {}), **values})
-    folder = new_folder(pipeline.name + "-sweep")
-    jobs: list[_Job] = []
-    for number, values in enumerate(points, 1):
-        label = re.sub(r"[^\w.,=+-]", "_", ",".join(f"{name}={value}" for name, value in values.items()))
-        short = label.encode()[:120].decode(errors="ignore")
-        taken = any(Path(root).name.casefold() == short.casefold() for _, _, root, _ in jobs)
-        root = isolated_root(folder / (f"{short}-{number}" if taken or short != label else short))
-        jobs.append((str(params.resolve()), {**(overrides or {}), **values}, str(root.resolve()), values))
-    done = []
-    for point in spread(run_point, jobs, "dask" if dask_address else "threads", workers, dask_address, ordered=False):
-        done.append(point)
+    given = [{**(overrides or {}), **values} for values in points]
+    names = [load_pipeline(params, values).name for values in given]
+    folder, jobs = new_folder(f"{names[0]}-sweep"), []
+    for number, (values, point) in enumerate(zip(given, points, strict=True), 1):
+        label = re.sub(r"[^\w.,=+-]", "_", ",".join(f"{name}={value}" for name, value in point.items()))
+        root = isolated_root(folder / f"{number:03d}-{label.encode()[:120].decode(errors='ignore')}")
+        jobs.append((str(params.resolve()), values, str(root.resolve()), point))
+    settings, done = get_settings(), []
+    workers, dask_address = workers or settings.workers, dask_address or settings.dask_address
+    for result in spread(run_point, jobs, "dask" if dask_address else "threads", workers, dask_address, ordered=False):
+        done.append(result)
         if on_point:
-            on_point(point)
-    sweep = Sweep(folder, tuple(sorted(done, key=lambda point: points.index(point.values))))
-    text = json.dumps([asdict(point) for point in sweep.points], indent=2, ensure_ascii=False)
-    write_atomically(folder / "sweep.json", text + "\n")
-    return sweep
-
-
-_Job = tuple[str, dict[str, str], str, dict[str, str]]
+            on_point(result)
+    done.sort(key=lambda result: points.index(result["values"]))
+    write_atomically(folder / "sweep.json", json.dumps(done, indent=2, ensure_ascii=False) + "\n")
+    return Sweep(folder, tuple(done))
 
 
 def run_point(params: str, overrides: dict[str, str], root: str, values: dict[str, str]) -> Point:
     """One run in a process of its own, with `root` as its output root."""
     command = [sys.executable, "-m", "genesis_lab.cli", "--output-root", root, "run", params]
-    for name, value in overrides.items():
-        command += ["-p", f"{name}={value}"]
+    command += [part for name, value in overrides.items() for part in ("-p", f"{name}={value}")]
     finished = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     (Path(root) / "log.txt").write_text(finished.stdout + finished.stderr, encoding="utf-8")
     found = sorted((Path(root) / "runs").glob("*/run.json"))
     if not found:
-        last = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-        return Point(values, "failed", None, {}, last, root)
+        error = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+        return {"values": values, "status": "failed", "seconds": None, "metrics": {}, "error": error, "folder": root}
     run = read_run(found[-1].parent)
-    metrics = {name: value for stage in run.metrics.values() for name, value in stage.items()}
-    status = run.record["status"] if finished.returncode == 0 or run.record["status"] != "completed" else "failed"
-    return Point(values, status, run.record["seconds"], metrics, run.record["error"], str(run.folder))
+    record, metrics = run.record, {name: value for stage in run.metrics.values() for name, value in stage.items()}
+    kept = {"seconds": record["seconds"], "metrics": metrics, "error": record["error"], "folder": str(run.folder)}
+    status = "failed" if finished.returncode and record["status"] == "completed" else record["status"]
+    return {"values": values, "status": status, **kept}
