@@ -14,7 +14,7 @@ import pytest
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed, Unavailable
 from genesis_lab.pipeline import Run, load_pipeline, read_run, run_pipeline
-from genesis_lab.sweep import parse_grid, run_sweep
+from genesis_lab.sweep import parse_grid, run_sweep, table
 from tiny_notebooks import write_notebook
 
 SECRET = 'hf_"quoted"\\and-long-enough'
@@ -255,19 +255,19 @@ def test_a_folder_with_braces_is_no_template(house: Path) -> None:
 def test_a_sweep_runs_every_combination_apart_and_gives_one_table(house: Path) -> None:
     path = pipeline_file(house, "name: all\nstages: [10]\ntotal: 4")
     grid = parse_grid(["lr=0.3,0.6", "label=a"])
-    sweep = run_sweep(path, grid, workers=2)
-    assert [(r["lr"], r["label"], r["status"], r["counted"], r["rate"]) for r in sweep.table()] == [
+    folder, points = run_sweep(path, grid, workers=2)
+    assert [(r["lr"], r["label"], r["status"], r["counted"], r["rate"]) for r in table(points)] == [
         ("0.3", "a", "completed", 4, 0.1), ("0.6", "a", "completed", 4, 0.2),
     ]  # fmt: skip
-    assert len({point["folder"] for point in sweep.points}) == 2
-    assert len(json.loads((sweep.folder / "sweep.json").read_text())) == 2
+    assert len({point["folder"] for point in points}) == 2
+    assert len(json.loads((folder / "sweep.json").read_text())) == 2
 
 
 def test_points_of_a_sweep_whose_names_look_alike_keep_apart(house: Path) -> None:
     path = pipeline_file(house, "name: all\nstages: [10]")
-    sweep = run_sweep(path, {"label": ["a/b", "a_b", "A_b"]}, workers=3)
-    assert [point["status"] for point in sweep.points] == ["completed"] * 3
-    assert len({Path(point["folder"]).parents[1].name.casefold() for point in sweep.points}) == 3
+    _, points = run_sweep(path, {"label": ["a/b", "a_b", "A_b"]}, workers=3)
+    assert [point["status"] for point in points] == ["completed"] * 3
+    assert len({Path(point["folder"]).parents[1].name.casefold() for point in points}) == 3
 
 
 def test_a_broken_run_folder_of_somebody_else_stops_nobody(house: Path) -> None:
@@ -285,9 +285,9 @@ def test_a_sweep_says_which_run_failed_on_a_dask_cluster_given_by_address(house:
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
     ) as cluster:
-        sweep = run_sweep(path, {"by": ["1", "0"]}, dask_address=cluster.scheduler_address)
-    assert [(row["by"], row["status"]) for row in sweep.table()] == [("1", "completed"), ("0", "failed")]
-    assert "ZeroDivisionError" in (sweep.points[1]["error"] or "")
+        _, points = run_sweep(path, {"by": ["1", "0"]}, dask_address=cluster.scheduler_address)
+    assert [(row["by"], row["status"]) for row in table(points)] == [("1", "completed"), ("0", "failed")]
+    assert "ZeroDivisionError" in (points[1]["error"] or "")
 
 
 def test_a_sweep_is_checked_before_anything_runs(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:

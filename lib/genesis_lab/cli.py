@@ -78,18 +78,20 @@ def run(
         return _run(load_pipeline(params, _pairs(param)), start)
     if start:
         raise InvalidInput("A sweep starts from the first notebook: leave out --from or --sweep.")
-    from genesis_lab.sweep import parse_grid, run_sweep
+    import pandas as pd
+
+    from genesis_lab.files import shown
+    from genesis_lab.sweep import parse_grid, run_sweep, table
 
     def tell(point: dict[str, Any]) -> None:
         echo(f"{point['values']}  {point['status']}", err=True)
 
-    done = run_sweep(
-        params, parse_grid(sweep), overrides=_pairs(param), workers=workers, dask_address=dask, on_point=tell
-    )
-    echo(str(done))
-    if failed := [point for point in done.points if point["status"] != "completed"]:
+    grid, given = parse_grid(sweep), _pairs(param)
+    folder, points = run_sweep(params, grid, overrides=given, workers=workers, dask_address=dask, on_point=tell)
+    echo(f"{pd.DataFrame(table(points)).to_string(index=False, na_rep='-')}\n{shown(folder)}")
+    if failed := [point for point in points if point["status"] != "completed"]:
         first = f"the first with {failed[0]['values']}: {failed[0]['error']}"
-        raise GenesisError(f"{len(failed)} of {len(done.points)} runs failed, {first}")
+        raise GenesisError(f"{len(failed)} of {len(points)} runs failed, {first}")
 
 
 @app.command()
@@ -137,7 +139,9 @@ def plan(params: Params, param: Overrides = []) -> None:
     if len(parts) > 1:
         echo(f"all stages: {_expected(in_all(parts, in_turn=True))}")
     if any(part.cost_usd != 0 for part in parts):
-        echo("Answers in the cache cost nothing and are left out; those that must be asked for again come on top.")
+        echo(
+            "Answers that are in the cache already cost nothing and are left out; those that must be asked for again come on top."
+        )
 
 
 @app.command()
@@ -206,18 +210,10 @@ def predict(
 @app.command()
 def mlflow(port: Annotated[int, Option(min=1, max=65535, help="Where to serve it.")] = 5000) -> None:
     """Open the registry of datasets, runs and models in MLflow's own pages."""
-    from genesis_lab.registry import served
+    from genesis_lab.registry import serve
 
     _end_politely()
-    with served(port) as (address, process):
-        if process is None:
-            return echo(f"The registry is at {address}")
-        echo(f"{address} (Ctrl-C stops the server)")
-        sys.stdout.flush()
-        try:
-            process.wait()
-        except KeyboardInterrupt:
-            return
+    serve(port, echo)
 
 
 @app.command("export-student")

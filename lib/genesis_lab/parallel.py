@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
@@ -25,17 +24,8 @@ CONNECT = "10s"
 """How long a Dask scheduler may take to answer."""
 A = TypeVar("A")
 Where = Literal["inline", "threads", "processes", "dask"]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some consecutive records: rows ``start:stop`` of each file, in order."""
-
-    slices: tuple[tuple[Path, int, int], ...]
-
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The records; reads only the row groups that hold them."""
-        return pa.concat_tables([_rows(path, start, stop, columns) for path, start, stop in self.slices])
+Piece = list[tuple[Path, int | None]]
+"""Consecutive row groups, each by file and number; None: an empty file."""
 
 
 def map_reduce(
@@ -64,6 +54,26 @@ def map_reduce(
     return reduce(merge, counted)
 
 
+def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Piece]:
+    """The dataset in so many pieces of as many row groups each, give or take one; fewer if it has fewer."""
+    if partitions < 1:
+        raise InvalidInput(f"partitions must be at least 1, got {partitions}.")
+    parts = dataset.parts(split)
+    groups: Piece = [(part, i) for part in parts for i in range(pq.read_metadata(part).num_row_groups)]
+    n = len(groups := groups or [(parts[0], None)])
+    bounds = [i * n // min(partitions, n) for i in range(min(partitions, n) + 1)]
+    return [groups[first:last] for first, last in pairwise(bounds)]
+
+
+def _count(partial: Callable[[pa.Table], A], piece: Piece, columns: Sequence[str] | None) -> A:
+    wanted = None if columns is None else list(columns)
+    tables = []
+    for path, group in piece:
+        with pq.ParquetFile(path) as file:
+            tables.append(file.read_row_groups([] if group is None else [group], columns=wanted))
+    return partial(pa.concat_tables(tables))
+
+
 def spread(
     function: Callable[..., A],
     jobs: Sequence[tuple[Any, ...]],
@@ -88,57 +98,23 @@ def spread(
 def _backend(where: Where, workers: int, dask_address: str | None) -> Iterator[None]:
     from joblib import parallel_config
 
-    if where != "dask":
-        backends = {"inline": ("sequential", 1), "threads": ("threading", workers), "processes": ("loky", workers)}
-        if where not in backends:
-            raise InvalidInput(f"Unknown executor {where!r}: expected inline, threads, processes or dask.")
+    backends = {"inline": ("sequential", 1), "threads": ("threading", workers), "processes": ("loky", workers)}
+    if where in backends:
         name, n_jobs = backends[where]
         with parallel_config(name, n_jobs=n_jobs):
             yield
         return
+    if where != "dask":
+        raise InvalidInput(f"Unknown executor {where!r}: expected inline, threads, processes or dask.")
     try:
-        import distributed
+        from distributed import Client  # type: ignore[import-not-found,unused-ignore]  # optional
     except ImportError:
         raise MissingDependency("dask", "Work on a cluster", 'pip install "genesis-lab[dask]"') from None
-    dask: Any = distributed
+    here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
     try:
-        here = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-        client = dask.Client(dask_address, timeout=CONNECT) if dask_address else dask.Client(**here)
+        client = Client(dask_address, timeout=CONNECT) if dask_address else Client(**here)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise Unavailable(f"The Dask scheduler at {dask_address} can't be reached: {reason}") from None
     with client, parallel_config("dask", n_jobs=-1, client=client):
         yield
-
-
-def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Piece]:
-    """The dataset in `partitions` pieces of equal size, give or take one record, in order; fewer if it is too small."""
-    if partitions < 1:
-        raise InvalidInput(f"partitions must be at least 1, got {partitions}.")
-    sizes = [(part, pq.read_metadata(part).num_rows) for part in dataset.parts(split)]
-    total = sum(n for _, n in sizes)
-    if not total:
-        return [Piece(((sizes[0][0], 0, 0),))]
-    partitions, pieces = min(partitions, total), []
-    for first, last in pairwise(i * total // partitions for i in range(partitions + 1)):
-        slices, begin = [], 0
-        for part, n in sizes:
-            if max(first, begin) < min(last, begin + n):
-                slices.append((part, max(first - begin, 0), min(last - begin, n)))
-            begin += n
-        pieces.append(Piece(tuple(slices)))
-    return pieces
-
-
-def _rows(path: Path, start: int, stop: int, columns: Sequence[str] | None) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        ends, groups = [0], range(file.num_row_groups)
-        for group in groups:
-            ends.append(ends[-1] + file.metadata.row_group(group).num_rows)
-        held = [group for group in groups if ends[group] < stop and start < ends[group + 1]]
-        rows = file.read_row_groups(held, columns=None if columns is None else list(columns))
-        return rows.slice(start - ends[held[0]] if held else 0, stop - start)
-
-
-def _count(partial: Callable[[pa.Table], A], piece: Piece, columns: Sequence[str] | None) -> A:
-    return partial(piece.table(columns))

@@ -269,14 +269,8 @@ def _new_record(pipeline: Pipeline) -> dict[str, Any]:
         stem = stage.notebook.stem
         times = sum(entry["notebook"] == stem for entry in stages) + 1
         output = f"{stem}.ipynb" if times == 1 else f"{stem}-{times}.ipynb"
-        entry = {
-            "notebook": stem,
-            "status": "pending",
-            "seconds": None,
-            "parameters": stage.parameters,
-            "output": output,
-        }
-        stages.append(entry)
+        planned = {"notebook": stem, "status": "pending", "seconds": None}
+        stages.append({**planned, "parameters": stage.parameters, "output": output})
     return {
         "name": pipeline.name,
         "status": "unfinished",
@@ -323,7 +317,7 @@ def _resumed(pipeline: Pipeline, start: str) -> tuple[int, Run]:
     run = _latest_run(pipeline.name)
     fresh, before = _new_record(pipeline), run.record["stages"]
     for i, now in enumerate(fresh["stages"][:first]):
-        then = before[i] if i < len(before) else {"notebook": None}
+        then: dict[str, Any] = before[i] if i < len(before) else {"notebook": None}
         where = f"{now['notebook']} in {shown(run.folder)}"
         if then["notebook"] != now["notebook"] or then["status"] != "completed":
             raise InvalidInput(f"{where} has not completed: resume from it, or run without --from.")

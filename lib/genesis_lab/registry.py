@@ -13,15 +13,15 @@ import re
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
+from subprocess import Popen
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 
 MODEL = "intent-classifier"
 CHAMPION = "champion"
+_QUIET = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow reports its use to its makers
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # else it tries for minutes before it gives a dead server up
+}
 _DIGEST = 36
 """Characters of a content hash that MLflow shows as a dataset's digest; the whole hash is a tag."""
 
@@ -51,43 +57,34 @@ def tracking_uri() -> str:
     return get_settings().mlflow_tracking_uri or f"sqlite:///{(_home() / 'mlflow.db').resolve().as_posix()}"
 
 
-@contextmanager
-def served(port: int) -> Iterator[tuple[str, Popen[bytes] | None]]:
-    """The address of MLflow's page of models, and the process that serves it; stopped with all its workers at the end.
+def serve(port: int, on_start: Callable[[str], object]) -> None:
+    """MLflow's own pages until they are stopped; of a store that is a server already there is the address alone.
 
-    Of a store that is a server already there is the address alone.
+    `on_start` is told the address.
     """
     uri = tracking_uri()
-    _client(uri)  # makes the tables, or says why there are none
+    with _mlflow() as client:  # makes the tables, or says why there are none
+        client.search_registered_models(max_results=1)
     if uri.startswith("http"):
-        yield f"{_public(uri).rstrip('/')}/#/models", None
+        on_start(f"The registry is at {_public(uri).rstrip('/')}/#/models")
         return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise InvalidInput(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from None
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise InvalidInput(f"Port {port} can't be used ({error.strerror}): choose another with --port.") from None
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers=1"]
     command += ["--default-artifact-root", (_home() / "artifacts").resolve().as_uri()]
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # else it keeps a dozen workers for jobs we have none of
-    log = _home() / "server.log"
-    with log.open("wb") as file:
+    with (_home() / "server.log").open("wb") as log:
         # A group of its own: MLflow's workers are not told when their parent ends.
-        process = Popen(command, stdout=file, stderr=file, cwd=_home(), start_new_session=True)
+        server = Popen(command, stdout=log, stderr=log, cwd=_home(), start_new_session=True)
     try:
-        while _no_answer(f"http://127.0.0.1:{port}"):
-            if process.poll() is not None:
-                raise Unavailable(f"MLflow's server ended while it started: {shown(log)} says why.")
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/#/models", process
-    finally:
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-            with suppress(TimeoutExpired):
-                process.wait(5)
+        on_start(f"http://127.0.0.1:{port}/#/models (Ctrl-C stops the server)")
+        if server.wait():
+            raise Unavailable(f"MLflow's server ended: {shown(_home() / 'server.log')} says why.")
+    except KeyboardInterrupt:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
 
 
 def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -137,13 +134,12 @@ def log_run(
         import mlflow
         from mlflow.entities import Metric
 
-        for key, value in params.items():
-            client.log_param(run_id, key, json.dumps(value))
+        mlflow.log_params({key: json.dumps(value) for key, value in params.items()})
         _log(client, run_id, metrics, reports or {})
         points = [Metric(key, float(y), 0, step) for key, curve in (curves or {}).items() for step, y in curve]
         for start in range(0, len(points), 1000):  # MLflow takes no more at once
             client.log_batch(run_id, metrics=points[start : start + 1000])
-        with TemporaryDirectory() as folder, mlflow.start_run(run_id):
+        with TemporaryDirectory() as folder:
             save(files := Path(folder).resolve() / "model")
             if loader:
                 serving = {"loader_module": loader, "data_path": str(files), "pip_requirements": ["genesis-lab"]}
@@ -164,22 +160,10 @@ def check_name(name: str) -> None:
         raise InvalidInput(f"A model's name is made of letters, digits, '.', '-' and '_', got {name!r}.")
 
 
-def promote(name: str, version: str, alias: str = CHAMPION) -> None:
-    """Let `alias` of model `name` point to `version`; it leaves the version it was on."""
+def promote(name: str, version: str) -> None:
+    """Make `version` the champion of model `name`."""
     with _mlflow(f"There is no version {version} of model {name!r} to promote.") as client:
-        client.set_registered_model_alias(name, alias, version)
-
-
-def load_registered(name: str = MODEL, *, version: str | None = None, alias: str = CHAMPION) -> IntentModel:
-    """The model at `version`, or at `alias` when no version is given."""
-    from genesis_lab.training.models import CARD, load_model
-
-    with _version(name, version, alias) as (client, found), TemporaryDirectory() as folder:
-        from mlflow.artifacts import download_artifacts
-
-        uri = client.get_model_version_download_uri(name, found.version)
-        local = download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=tracking_uri())
-        return load_model(next(Path(local).resolve().rglob(CARD)).parent)
+        client.set_registered_model_alias(name, CHAMPION, version)
 
 
 def load_in_use(name: str) -> tuple[IntentModel, str]:
@@ -187,25 +171,29 @@ def load_in_use(name: str) -> tuple[IntentModel, str]:
 
     The registry's champion of that name; where there is none, or `name` is a path, the model folder.
     """
-    from genesis_lab.training.models import load_model, model_path
+    from genesis_lab.training.models import CARD, load_model, model_path
 
     folder = model_path(name)
     if Path(name).name != name:
         return load_model(folder), shown(folder)
     if get_settings().mlflow_tracking_uri or _home().is_dir():
-        with suppress(InvalidInput), _version(name, None, CHAMPION) as (_, found):
-            version = str(found.version)
-            return load_registered(name, version=version), f"{name} version {version}, the registry's champion"
-    return load_model(name), f"{shown(folder)}, the registry has no champion of that name"
+        with suppress(InvalidInput), _version(name, None) as (client, found), TemporaryDirectory() as place:
+            from mlflow.artifacts import download_artifacts
+
+            uri = client.get_model_version_download_uri(name, found.version)
+            local = Path(download_artifacts(artifact_uri=uri, dst_path=place)).resolve()
+            said = f"{name} version {found.version}, the registry's {CHAMPION}"
+            return load_model(next(local.rglob(CARD)).parent), said
+    return load_model(name), f"{shown(folder)}, the registry has no {CHAMPION} of that name"
 
 
-def lineage(name: str = MODEL, *, version: str | None = None, alias: str = CHAMPION) -> dict[str, Any]:
+def lineage(name: str = MODEL, *, version: str | None = None) -> dict[str, Any]:
     """What a model was made of.
 
     ``datasets`` (name, content_hash, run_id or None where it was never registered, reports), ``model`` (name, version,
     run_id, aliases), and its run's ``reports`` and ``metrics``.
     """
-    with _version(name, version, alias) as (client, found):
+    with _version(name, version) as (client, found):
         run, datasets = client.get_run(found.run_id), []
         for source, content_hash in json.loads(run.data.tags["genesis.sources"]):
             run_id = _dataset_run(client, source, content_hash)
@@ -219,74 +207,41 @@ def lineage(name: str = MODEL, *, version: str | None = None, alias: str = CHAMP
 @contextmanager
 def _mlflow(not_found: str = "") -> Iterator[Any]:
     """A client of the store, which is MLflow's own store meanwhile; its errors in one sentence."""
+    os.environ.update(_QUIET)
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        import mlflow
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        raise MissingDependency("mlflow", "The registry", "pip install mlflow") from None
     uri = tracking_uri()
-    client = _client(uri)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import has set it
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
+        _home().mkdir(parents=True, exist_ok=True)
+        with FileLock(_home() / ".lock"):  # two processes must not create the tables at once
+            client = mlflow.MlflowClient(uri)
         yield client
+    except OSError as error:
+        raise Unavailable(f"The registry can't be written to {shown(_home())}: {error.strerror or error}.") from None
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "BAD_REQUEST") and not_found:
             raise InvalidInput(not_found) from None
-        raise Unavailable(f"MLflow at {_public(uri)} refused: {' '.join(str(error).split())[:300]}") from None
+        said = _public(" ".join(str(error).split()))[:300]
+        raise Unavailable(f"MLflow at {_public(uri)} refused or can't be reached: {said}") from None
     finally:
         mlflow.set_tracking_uri(before)
 
 
 @contextmanager
-def _version(name: str, version: str | None, alias: str) -> Iterator[tuple[Any, Any]]:
-    """A client, and the model's version of that number or alias."""
-    missing = f"Model {name!r} has no {alias}: train and register one, then promote a version."
+def _version(name: str, version: str | None) -> Iterator[tuple[Any, Any]]:
+    """A client, and the model's version of that number, else its champion."""
+    missing = f"Model {name!r} has no {CHAMPION}: train and register one, then promote a version."
     with _mlflow(f"There is no version {version} of model {name!r}." if version else missing) as client:
-        found = client.get_model_version(name, version) if version else client.get_model_version_by_alias(name, alias)
-        yield client, found
-
-
-@lru_cache(maxsize=4)
-def _client(uri: str) -> Any:
-    for name, value in _QUIET.items():
-        os.environ[name] = value
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    if reason := uri.startswith("http") and _no_answer(uri):  # MLflow itself tries for minutes
-        advice = "start it, or unset GENESIS_MLFLOW_TRACKING_URI"
-        raise Unavailable(f"The MLflow server {_public(uri)} can't be reached ({reason}): {advice}.")
-    try:
-        from mlflow import MlflowClient
-    except ImportError:
-        raise MissingDependency("mlflow", "The registry", "pip install mlflow") from None
-    from filelock import FileLock
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import has set it
-    try:
-        _home().mkdir(parents=True, exist_ok=True)
-        with FileLock(_home() / ".lock"):  # two processes must not create the tables at once
-            return MlflowClient(uri)
-    except OSError as error:
-        raise Unavailable(f"The registry can't be written to {shown(_home())}: {error.strerror}.") from None
-
-
-_QUIET = {
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow reports its use to its makers
-}
-
-
-def _no_answer(uri: str) -> object:
-    """Why no MLflow server answers there; empty if one does."""
-    from urllib.error import HTTPError
-    from urllib.request import urlopen
-
-    try:
-        with suppress(HTTPError):
-            urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
-    except (OSError, ValueError) as error:
-        return getattr(error, "reason", error)
-    return ""
+        by_alias = client.get_model_version_by_alias
+        yield client, client.get_model_version(name, version) if version else by_alias(name, CHAMPION)
 
 
 def _home() -> Path:
@@ -303,20 +258,17 @@ def _run(
     client: Any, kind: str, title: str, sources: Sequence[tuple[str, str]], tags: Mapping[str, str]
 ) -> Iterator[str]:
     """A new run of this kind and what it read, marked as failed where something stops it."""
+    import mlflow
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     names, hashes = zip(*sources, strict=True)
     own = {"genesis.kind": kind, "genesis.dataset": "+".join(names), "genesis.content_hash": ",".join(hashes)}
-    own["genesis.sources"] = json.dumps(sources)
-    run_id = str(client.create_run(_experiment(client, kind), run_name=title, tags=own | dict(tags)).info.run_id)
-    try:
-        read = [Dataset(name, digest[:_DIGEST], "local", json.dumps({"uri": name})) for name, digest in sources]
-        client.log_inputs(run_id, [DatasetInput(one, [InputTag("mlflow.data.context", "training")]) for one in read])
-        yield run_id
-    except BaseException:
-        client.set_terminated(run_id, "FAILED")
-        raise
-    client.set_terminated(run_id)
+    own |= {"genesis.sources": json.dumps(sources), **tags}
+    read = [Dataset(name, digest[:_DIGEST], "local", json.dumps({"uri": name})) for name, digest in sources]
+    with mlflow.start_run(experiment_id=_experiment(client, kind), run_name=title, tags=own) as run:
+        purpose = [InputTag("mlflow.data.context", "training")]
+        client.log_inputs(run.info.run_id, [DatasetInput(one, purpose) for one in read])
+        yield run.info.run_id
 
 
 def _experiment(client: Any, kind: str) -> str:

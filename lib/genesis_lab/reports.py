@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from genesis_lab import __version__
@@ -50,12 +51,12 @@ def complete(
     is of conversations that were not generated here.
     """
     reports, wanted = kept(dataset), needed(dataset)
-    settings = {"reference": reference, "taxonomy": taxonomy, "embeddings": embeddings, "seed": seed}
+    settings: dict[str, Any] = {"reference": reference, "taxonomy": taxonomy, "embeddings": embeddings, "seed": seed}
     for kind in wanted:
         foreign = kind == "training" and (dataset.path / "reports" / "training.json").exists()
         if kind not in reports and not foreign:
             with progress(None, TITLES[kind]):
-                reports[kind] = remembered(dataset, kind, settings, lambda kind=kind: _make(kind, dataset, **settings))
+                reports[kind] = remembered(dataset, kind, settings, partial(_make, kind, dataset, **settings))
     if "quality" in wanted:
         from genesis_lab.validation.gates import verdict_on
 

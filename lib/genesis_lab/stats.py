@@ -6,7 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -205,7 +205,7 @@ def sign_flip_p(differences: ArrayLike, *, rng: np.random.Generator, n: int = 10
     values = values[np.abs(values) > _TIE]
     total = values.sum()
 
-    def as_far(kept: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.bool_]:
+    def as_far(kept: NDArray[Any]) -> Any:
         return np.abs(2 * (kept @ values) - total) >= abs(total) - 1e-12
 
     if 2 ** len(values) <= n:

@@ -7,40 +7,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.files import isolated_root, shown, write_atomically
+from genesis_lab.files import isolated_root, write_atomically
 from genesis_lab.parallel import spread
 from genesis_lab.pipeline import load_pipeline, new_folder, read_run
 from genesis_lab.settings import get_settings
 
 Point = dict[str, Any]
 """One run of a sweep: values, status, seconds, metrics of all its notebooks, error (None unless it failed), folder."""
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """All points of a sweep, in the order of the grid, and the folder that holds them and ``sweep.json``."""
-
-    folder: Path
-    points: tuple[Point, ...]
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row a point: its values, status, seconds and metrics."""
-        names = list(dict.fromkeys(name for point in self.points for name in point["metrics"]))
-        return [
-            {**p["values"], "status": p["status"], "seconds": p["seconds"], **{n: p["metrics"].get(n) for n in names}}
-            for p in self.points
-        ]
-
-    def __str__(self) -> str:
-        import pandas as pd
-
-        return f"{pd.DataFrame(self.table()).to_string(index=False, na_rep='-')}\n{shown(self.folder)}"
 
 
 def parse_grid(options: Sequence[str]) -> dict[str, list[str]]:
@@ -63,11 +41,12 @@ def run_sweep(
     workers: int | None = None,
     dask_address: str | None = None,
     on_point: Callable[[Point], None] | None = None,
-) -> Sweep:
+) -> tuple[Path, list[Point]]:
     """Run the pipeline in `params` once for every combination in `grid`, each in a process and an output root of its own.
 
     The roots share caches with the present one, so a paid answer is not paid for again. All combinations are checked
     before any runs. `workers` runs at once here, or the scheduler at `dask_address` (whose workers see the same files).
+    Returns the folder of all roots and ``sweep.json``, and the points in the order of the grid.
     """
     points = [dict(zip(grid, combination, strict=True)) for combination in product(*grid.values())]
     given = [{**(overrides or {}), **values} for values in points]
@@ -85,7 +64,16 @@ def run_sweep(
             on_point(result)
     done.sort(key=lambda result: points.index(result["values"]))
     write_atomically(folder / "sweep.json", json.dumps(done, indent=2, ensure_ascii=False) + "\n")
-    return Sweep(folder, tuple(done))
+    return folder, done
+
+
+def table(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """One row a point: its values, status, seconds and metrics."""
+    names = list(dict.fromkeys(name for point in points for name in point["metrics"]))
+    return [
+        {**p["values"], "status": p["status"], "seconds": p["seconds"], **{n: p["metrics"].get(n) for n in names}}
+        for p in points
+    ]
 
 
 def run_point(params: str, overrides: dict[str, str], root: str, values: dict[str, str]) -> Point:
