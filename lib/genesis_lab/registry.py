@@ -207,7 +207,8 @@ def lineage(name: str = MODEL, *, version: str | None = None) -> dict[str, Any]:
 @contextmanager
 def _mlflow(not_found: str = "") -> Iterator[Any]:
     """A client of the store, which is MLflow's own store meanwhile; its errors in one sentence."""
-    os.environ.update(_QUIET)
+    for name, value in _QUIET.items():
+        os.environ[name] = value
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
