@@ -154,7 +154,9 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
         return teaching_report(dataset)
     whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
     if kind == "quality":
-        return validate(dataset, domain=whose, reference=real(), embed=embedder_of(dataset) if embeddings else None, seed=seed)
+        return validate(
+            dataset, domain=whose, reference=real(), embed=embedder_of(dataset) if embeddings else None, seed=seed
+        )
     items, labels = real(), whose.taxonomy.names
     part = labels if items and len(labels) < len(items.intents) else None
     rng = np.random.default_rng(seed)
