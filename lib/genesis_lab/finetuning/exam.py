@@ -145,31 +145,29 @@ def benchmark(
     pairs = {(a["id"], b["id"]): answers[a["id"]].against(answers[b["id"]]) for a, b in combinations(models, 2)}
     adjusted = zip(pairs.items(), holm([found.p for found in pairs.values()]), strict=True)
     verdicts = {pair: found.corrected(p).verdict for (pair, found), p in adjusted}
-    best = models[0] if models else None
-    as_good = [c for c in models[1:] if best and not verdicts[best["id"], c["id"]].startswith("better")]
-    scored = {card["name"]: answers[card["id"]].score for card in (*models[:1], *as_good)}
-    enough = [card for card in (*models[:1], *as_good) if above(scored[card["name"]], threshold)]
+    best = models[0]["id"] if models else ""
+    as_good = [c["name"] for c in models[1:] if not verdicts[best, c["id"]].startswith("better")]
+    rivals = [c for c in models if c["id"] == best or c["name"] in as_good]
+    reach = {c["name"]: above(answers[c["id"]].score, threshold) for c in rivals}
+    enough = [c for c in rivals if reach[c["name"]]]
     picked = min(enough, key=lambda card: card["seconds_per_answer"] or math.inf, default=None)
-    others = ", ".join(card["name"] for card in as_good)
-    if best is None:
+    said = {c["name"]: f"{c['name']}, scores {answers[c['id']].score}, {threshold:.2f} was asked for" for c in rivals}
+    told = next((f"the best, {each}" for each in said.values()), "")
+    ranked = f"; {told}, and can't be told from {', '.join(as_good)}" if as_good else ""
+    if not rivals:
         verdict = "No model could be asked."
+    elif picked:
+        speed = "quickest" if as_good and picked["seconds_per_answer"] else "best"
+        unknown = "" if picked["seconds_per_answer"] else " (speed not known)"
+        verdict = f"Good enough and {speed}: {said[picked['name']]}{unknown}{ranked}."
+    elif None in reach.values():
+        verdict = f"Whether any is good enough can't be told{ranked or f': {told}'}: ask more questions."
     else:
-        ranked = f"; the best, {best['name']}, can't be told from {others}" if others else ""
-        told = f"the best, {best['name']}, scores {scored[best['name']]}, {threshold:.2f} was asked for"
-        if picked:
-            speed = "quickest" if others and picked["seconds_per_answer"] else "best"
-            unknown = "" if picked["seconds_per_answer"] else ", speed not known"
-            score = f"score {scored[picked['name']]}{unknown}; {threshold:.2f} was asked for"
-            verdict = f"Good enough and {speed}: {picked['name']} ({score}){ranked}."
-        elif any(above(score, threshold) is None for score in scored.values()):
-            verdict = f"Whether any is good enough can't be told: {told}{ranked}: ask more questions."
-        else:
-            verdict = f"None is good enough: {told}: optimise its prompt, or teach it."
+        verdict = f"None is good enough: {told}: optimise its prompt, or teach it."
     return {
         "examples": len(examples), "groups": len({example.group for example in examples}),
         "sampling": asdict(sampling), "threshold": threshold, "cards": cards, "not_measured": missing,
-        "verdict": verdict, "picked": picked and picked["name"], "best": best and best["name"],
-        "as_good": [card["name"] for card in as_good],
+        "verdict": verdict, "picked": picked and picked["name"], "best": next(iter(said), None), "as_good": as_good,
     }  # fmt: skip
 
 

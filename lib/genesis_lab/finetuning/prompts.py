@@ -77,17 +77,14 @@ def search_prompt(
     ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once (``looks`` counts how often). `proposer`
     asks the teacher `proposed_by` for instructions; None takes those in ``prompts.yaml`` (MIPROv2: the model's own)."""
     folder = folder or named("prompts", config.prompt)
-    train = list(examples.get("train", ()))
+    train, validation, test = (list(examples.get(split, ())) for split in ("train", "validation", "test"))
     validation, test = (
         [found[i] for i in np.random.default_rng(config.seed).permutation(len(found))[:most]]
-        for found, most in (
-            (list(examples.get("validation", ())), config.validation_items),
-            (list(examples.get("test", ())), config.test_items),
-        )
+        for found, most in ((validation, config.validation_items), (test, config.test_items))
     )
     _check({"train": train, "validation": validation, "test": test}, config)
-    settings = request_key(
-        "4", model, role.name, config.model_dump(exclude={"prompt", "replace"}),
+    settings = request_key(  # own_answers was an option once: searches from then are still read
+        "3", model, role.name, config.model_dump(exclude={"prompt", "replace"}) | {"own_answers": 0},
         [(e.id, e.system, e.question, e.answer) for e in (*train, *validation, *test)],
         proposed_by or proposer is not None,
     )  # fmt: skip
