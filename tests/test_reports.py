@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,6 +112,16 @@ def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
     assert "learned from other data" in page_html(page)
     assert page.status == "FAIL" and "enough examples per label" in page.summary and "classifier" in page.summary
     assert made.metrics(page, reports)["verdict"] == "FAIL"
+
+
+def test_a_worth_on_a_stand_in_is_recorded_under_its_own_name() -> None:
+    card = {"reference": {"kind": "stand-in"}}
+    known: Any = {"bias": {"severity": "none"}, "quality": {"overall": 90.0}, "verdict": {"verdict": "PASS"}}
+    page: Any = SimpleNamespace(figures={"stand-in worth": ("3.7", "stand-in: …")})
+    found = made.metrics(page, known | {"scorecard": card})
+    assert found["stand_in_worth"] == "3.7 (stand-in: written by a language model, not by customers)"
+    assert "worth" not in found
+    assert made.metrics(SimpleNamespace(figures={"worth": ("3.7", "")}), known)["worth"] == "3.7"  # type: ignore[arg-type]
 
 
 def test_conversations_need_their_own_reports(tmp_path) -> None:

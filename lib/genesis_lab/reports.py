@@ -116,14 +116,17 @@ def page(
 
 
 def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]:
-    """The few values that pipelines and sweeps keep of a page."""
+    """The few values that pipelines and sweeps keep of a page; a worth on a stand-in goes by that name."""
+    from genesis_lab.reporting.reading import stand_in
     from genesis_lab.reporting.views import headline
 
     bias = reports["bias"]["severity"]
     if "quality" in reports:
-        worth, quality = page.figures.get("worth"), reports["quality"]["overall"]
+        quality, made_up = reports["quality"]["overall"], stand_in(reports.get("scorecard", {}))
+        worth = page.figures.get("stand-in worth" if made_up else "worth")
         said = str(worth[0]) if isinstance(worth, tuple) else None
-        return {"quality": quality, "verdict": reports["verdict"]["verdict"], "bias": bias, "worth": said}
+        named = {"stand_in_worth": f"{said} ({made_up})"} if made_up else {"worth": said}
+        return {"quality": quality, "verdict": reports["verdict"]["verdict"], "bias": bias, **named}
     teaching, found = reports["teaching"], reports.get("evaluation")
     told = headline(found)["verdict"] if found and not found["limits"] else None
     issues = sum(teaching["audit"]["kinds"].values())
@@ -164,11 +167,11 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
 
 
 def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
-    """Records to show: short conversations, label and text, or a question and its answer in each language."""
+    """Records to show: short conversations (or utterances), label and text, or a question and its answer in each language."""
     order = f"ORDER BY hash({facets.id} || '{seed}')"
     if facets.preview == "chat":
         return list(
-            dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 2").to_dict("records")
+            dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 15").to_dict("records")
         )
     if facets.preview == "text":
         pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
