@@ -10,8 +10,10 @@ from sklearn.metrics import precision_recall_fscore_support
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.training import classifiers
 from genesis_lab.training.config import presets, train_config
+from genesis_lab.training.continuing import continue_training
 from genesis_lab.training.evaluation import evaluate
 from genesis_lab.training.examples import make_examples, make_folds, read_examples, subset
+from genesis_lab.training.models import load_model, save_model
 from genesis_lab.training.train import train
 from labelled_texts import labelled, write_dataset
 
@@ -90,13 +92,49 @@ def test_a_search_reports_its_choice_and_never_sees_the_test_split(how, monkeypa
 
 def test_several_candidates_are_compared_on_validation_records():
     poor = {"random_forest": {"n_estimators": 1, "max_depth": 1}}
-    report = train(examples(), train_config(candidates=["tfidf_words+random_forest", "tfidf+linear_svm"], params=poor))
-    assert [result["measured_on"] for result in report.rows["candidates"]] == ["validation"] * 2
-    assert report.rows["chosen"] == report.rows["candidates"][0]["candidate"]
-    assert (
-        report.rows["chosen"] == "tfidf+linear_svm"
-        and report.rows["candidates"][0]["score"] > report.rows["candidates"][1]["score"]
+    english = examples([row for row in labelled() if row[2] == "en"])
+    report = train(english, train_config(candidates=["tfidf_words+random_forest", "tfidf+linear_svm"], params=poor))
+    best, other = report.rows["candidates"]
+    assert best["measured_on"] == other["measured_on"] == "validation"
+    assert report.rows["chosen"] == best["candidate"] == "tfidf+linear_svm" and best["score"] > other["score"]
+
+
+class English(classifiers.SentenceEmbedding):
+    """Vectors of a model that reads English and nothing else."""
+
+    def transform(self, X):
+        words = ["card", "post", "sent", "rate", "dollars", "fair", "pin", "code", "reset"]
+        return np.array([[word in text for word in words] for text in X], dtype=float)
+
+
+def test_each_language_is_answered_by_what_works_in_it(monkeypatch):
+    monkeypatch.setattr(classifiers, "SentenceEmbedding", English)
+    weak = {"random_forest": {"n_estimators": 5, "max_depth": 3}}
+    candidates = ["embeddings+logistic_regression", "tfidf_words+random_forest"]
+    report = train(examples(), train_config(candidates=candidates, params=weak))
+    assert report.rows["chosen"] == "en: embeddings+logistic_regression, es: tfidf_words+random_forest"
+    assert report.rows["params"] == {f"random_forest.{name}": value for name, value in weak["random_forest"].items()}
+    said = [message for message in report.rows["messages"] if "does best" in message]
+    assert len(said) == 2 and "In Spanish tfidf_words+random_forest does best: embeddings" in said[1]
+    assert [row["measured_on"] for row in report.rows["candidates"]] == ["folds by language"] * 3
+    assert report.rows["evaluation"]["per_language"]["es"]["estimate"] > 0.4
+
+
+def test_a_model_with_a_candidate_by_language_is_kept_and_continued(monkeypatch, tmp_path):
+    chosen = "en: tfidf_words+logistic_regression, es: tfidf+linear_svm"
+    config = train_config().model_copy(
+        update={"candidates": (chosen,), "params": {chosen.partition("+")[2]: {"linear_svm.C": 2.0}}}
     )
+    report = train(examples(), config)
+    assert report.rows["chosen"] == chosen and report.rows["params"] == {"linear_svm.C": 2.0}
+    parts = report.model.estimator.parts
+    assert parts["es"].estimator.steps[-1][1].C == 2.0 and list(parts) == ["en", "es"]
+    asked = ["where is my card", "dónde está mi tarjeta", "??"]
+    again = load_model(save_model(report.model, tmp_path / "m"))
+    np.testing.assert_allclose(again.probabilities(asked), report.model.probabilities(asked), rtol=1e-5)
+    assert [one.intent for one in again.predict(asked[:2])] == ["card_arrival"] * 2
+    more = examples([row for row in labelled() if row[1] != "change_pin"][::2], name="more")
+    assert continue_training(again, more, earlier=examples()).rows["chosen"] == chosen
 
 
 def test_cross_validation_tests_every_record_once():

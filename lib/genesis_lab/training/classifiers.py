@@ -17,6 +17,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import LabelEncoder
 from sklearn.svm import LinearSVC
 
+from genesis_lab.domains.language import detect
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.training.config import Value
 
@@ -66,6 +67,25 @@ class BoostedTrees(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # skl
 
     def predict(self, X: Any) -> Any:
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+
+class ByLanguage(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+    """Fitted classifiers of the same labels: each answers texts in its language, the first also those that tell none."""
+
+    def __init__(self, parts: dict[str, Any]) -> None:
+        self.parts = parts
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        return np.asarray(next(iter(self.parts.values())).classes_)
+
+    def predict_proba(self, X: Sequence[str]) -> NDArray[np.float64]:
+        first, texts = next(iter(self.parts)), np.asarray(X, dtype=object)
+        language = np.array([told if (told := detect(text)) in self.parts else first for text in X])
+        chances = np.zeros((len(texts), len(self.classes_)))
+        for name in np.unique(language).tolist():
+            chances[language == name] = self.parts[name].predict_proba(texts[language == name])
+        return chances
 
 
 def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int = 2, embedder: str = "") -> Any:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genesis_lab.dataset.folder import labelled
+from genesis_lab.dataset.folder import Dataset, labelled, open_dataset
+from genesis_lab.dataset.sources import locate, read_rows
 from genesis_lab.dataset.splitting import assign_splits
+from genesis_lab.domains.language import detect
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words
 
@@ -118,6 +120,33 @@ def read_examples(dataset: Any) -> tuple[Examples, list[str]]:
         content_hash=dataset.content_hash,
     )
     return examples, messages
+
+
+def labelled_texts(source: Any) -> Examples:
+    """Labelled texts in whatever form: `Examples`, a dataset, its name, or a file with columns text and label.
+
+    A file may have a column language; a text that does not say is in the language it reads as, else in the most usual.
+
+    Raises
+    ------
+    InvalidInput : there is no such file, it has no such columns, or nothing in it has both.
+    """
+    if isinstance(source, Examples):
+        return source
+    if isinstance(source, Dataset):
+        return read_examples(source)[0]
+    path = locate(source)
+    if path.is_dir():
+        return read_examples(open_dataset(path))[0]
+    rows = [row.value for row in read_rows(path) if row.value]
+    column = next((name for name in ("label", "category") if rows and name in rows[0]), "label")
+    kept = [row for row in rows if row.get("text") and row.get(column)]
+    if not kept:
+        raise InvalidInput(f"{path.name} holds no labelled texts: it must have columns text and label.")
+    told = [row.get("language") or detect(row["text"]) for row in kept]
+    usual = Counter(filter(None, told)).most_common(1)
+    languages = [language or (usual[0][0] if usual else None) for language in told]
+    return make_examples([row["text"] for row in kept], [row[column] for row in kept], languages, name=path.stem)
 
 
 def same_wording(texts: Sequence[str]) -> Index:

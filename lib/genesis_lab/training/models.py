@@ -29,6 +29,7 @@ WEIGHTS, CARD = "model.skops", "model.json"
 _TRUSTED = {
     "genesis_lab.training.classifiers.SentenceEmbedding",
     "genesis_lab.training.classifiers.BoostedTrees",
+    "genesis_lab.training.classifiers.ByLanguage",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
@@ -46,7 +47,7 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     candidate: str
-    """features+algorithm"""
+    """features+algorithm; of a model that has one by language ``en: features+algorithm, es: …``"""
     params: dict[str, Value]
     labels: list[str]
     sources: list[Source]

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput
 from genesis_lab.settings import get_settings
-from genesis_lab.training.classifiers import Folds, build, calibration_method, fitted
+from genesis_lab.training.classifiers import ByLanguage, Folds, build, calibration_method, fitted
 from genesis_lab.training.config import TrainConfig, Value, search_space, train_config
-from genesis_lab.training.evaluation import Row, evaluate, share
+from genesis_lab.training.evaluation import Row, compared, evaluate, share
 from genesis_lab.training.examples import (
     Examples,
     check_learnable,
@@ -36,7 +37,9 @@ Progress = Callable[[int, int], None]
 Chosen = tuple[str, dict[str, Value]]
 """A candidate and its settings."""
 
-CALIBRATION_FOLDS = 3
+CALIBRATION_FOLDS = LANGUAGE_FOLDS = 3
+_ENOUGH = 20
+"""Records of a language that tell which candidate works in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def train(
         small = subset(examples, config.max_records, config.seed)
         examples = check_learnable(small, messages, drop_rare=config.drop_rare)
     embedder = None
-    if any(name.startswith("embeddings+") for name in config.candidates):
+    if any("embeddings+" in name for name in config.candidates):
         from genesis_lab.validation.embeddings import embedder_for
 
         embedder = embedder_for(Counter(examples.languages.tolist()))
@@ -153,7 +156,7 @@ def train(
         sources=list(examples.sources),
         seed=config.seed,
         metrics=metrics,
-        embedder=embedder.name if embedder and candidate.startswith("embeddings+") else None,
+        embedder=embedder.name if embedder and "embeddings+" in candidate else None,
     )
     return TrainingReport(rows, model, perf_counter() - started)
 
@@ -190,23 +193,60 @@ def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
         folds = make_folds(examples, config.folds, config.seed, run.messages)
         results = [_search(candidate, examples, folds, run) for candidate in given]
     elif len(given) > 1:
-        own = examples.split == "validation"
-        if not own.any() or own.all():
-            own = hold_out(examples, config.validation_share, config.seed, run.messages, "validation")
-        learned, tested = examples.take(~own), examples.take(own)
-        results = [_tried(candidate, learned, tested, run) for candidate in given]
+        results = _tried(given, examples, run)
     else:
         return given[0], []
     results.sort(key=lambda result: -result["score"])
     return (results[0]["candidate"], results[0]["params"]), results
 
 
-def _tried(candidate: Chosen, learned: Examples, tested: Examples, run: _Run) -> Row:
-    """How a candidate does on validation records; the test split has no part in it."""
-    found = _measure(_fit(candidate, learned, run.config), tested, "validation", run.config.seed)
-    interval = found["accuracy" if run.config.metric == "accuracy" else "macro_f1"]
-    run.step()
-    return _result(*candidate, "validation", interval["estimate"], interval)
+def _tried(given: list[Chosen], examples: Examples, run: _Run) -> list[Row]:
+    """How the candidates do on validation records, or, in several languages, in cross-validation over all of them.
+
+    Where another candidate is best in another language, a model that has one by language is a candidate too.
+    """
+    config, languages = run.config, [one for one in NAMES if (examples.languages == one).sum() >= _ENOUGH]
+    own = examples.split == "validation"
+    if len(languages) > 1:
+        folds, measured_on = make_folds(examples, LANGUAGE_FOLDS, config.seed, run.messages), "folds by language"
+    else:
+        if not own.any() or own.all():
+            own = hold_out(examples, config.validation_share, config.seed, run.messages, "validation")
+        folds, measured_on = [(np.flatnonzero(~own), np.flatnonzero(own))], "validation"
+    tested = examples.take(np.concatenate([held for _, held in folds]))
+    answers = []
+    for candidate in given:
+        learned = [(_fit(candidate, examples.take(kept), config), held) for kept, held in folds]
+        answers.append(np.concatenate([_predict(one, examples.take(held))[0] for one, held in learned]))
+        run.step()
+    best = {}
+    for language in languages if len(languages) > 1 else []:
+        mine = tested.languages == language
+        scores = [_score(tested.labels[mine], said[mine], config)["estimate"] for said in answers]
+        best[language] = int(np.argmax(scores))
+        others = ", ".join(f"{name} {score:.2f}" for (name, _), score in zip(given, scores, strict=True))
+        run.messages.append(f"In {NAMES[language]} {given[best[language]][0]} does best: {others}.")
+    if len(set(best.values())) > 1:
+        chosen = {language: given[place] for language, place in best.items()}
+        given = [*given, (", ".join(f"{language}: {name}" for language, (name, _) in chosen.items()), _joined(chosen))]
+        first, *_ = best.values()
+        place = np.array([best.get(language, first) for language in tested.languages.tolist()])
+        answers.append(np.choose(place, answers))
+    found = [_score(tested.labels, said, config) for said in answers]
+    return [_result(*each, measured_on, one["estimate"], one) for each, one in zip(given, found, strict=True)]
+
+
+def _score(labels: NDArray[Any], said: NDArray[Any], config: TrainConfig) -> Row:
+    found = compared(labels, said, seed=config.seed)
+    score: Row = found["accuracy" if config.metric == "accuracy" else "macro_f1"]
+    return score
+
+
+def _joined(chosen: dict[str, Chosen]) -> dict[str, Value]:
+    """The settings of a model that has a candidate by language: by algorithm and name."""
+    return {
+        f"{name.partition('+')[2]}.{key}": value for name, params in chosen.values() for key, value in params.items()
+    }
 
 
 def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> Row:
@@ -265,6 +305,14 @@ def _fit(chosen: Chosen, examples: Examples, config: TrainConfig) -> Any:
             f"The {len(examples)} training records are all of intent {examples.labels[0]!r}: 2 are needed."
         )
     candidate, params = chosen
+    if ": " in candidate:
+        parts = dict(part.split(": ") for part in candidate.split(", "))
+        own = {name: f"{name.partition('+')[2]}." for name in parts.values()}
+        fits = {
+            name: _fit((name, {k.removeprefix(p): v for k, v in params.items() if k.startswith(p)}), examples, config)
+            for name, p in own.items()
+        }
+        return ByLanguage({language: fits[name] for language, name in parts.items()})
     estimator = build(candidate, params, config.seed, embedder=examples.embedder)
     method = calibration_method(config.calibration, candidate)
     if not method:

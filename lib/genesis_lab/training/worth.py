@@ -201,15 +201,20 @@ def _taught(
     jobs = [(name, texts, labels, items, vectors) for texts, labels, _ in lessons.values()]
     found: dict[Any, Labels] = {}
     with warnings.catch_warnings(action="ignore"):  # once for all threads
-        answers = spread(_answers, jobs, "threads", os.cpu_count() or 1)
+        answers = spread(learn_and_answer, jobs, "threads", os.cpu_count() or 1)
         for key, found[key] in zip(lessons, answers, strict=True):
             step(f"{name}: {lessons[key][2]}")
     return found
 
 
-def _answers(
-    name: str, texts: Sequence[str], labels: Sequence[str], items: Sequence[str], vectors: Mapping[str, Any]
+def learn_and_answer(
+    name: str,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    items: Sequence[str],
+    vectors: Mapping[str, Any] | None = None,
 ) -> Labels:
+    """What a classifier of that name, taught these texts, answers to `items`; `vectors` saves embedding them once more."""
     if len(set(labels)) == 1:  # a single label needs no learning
         return np.full(len(items), labels[0])
     _, candidate, settings = _CANDIDATES[name]
@@ -223,7 +228,7 @@ def _by_names(name: str, embed: Embedder, labels: Sequence[str], items: Sequence
     """What this kind of classifier answers when it knows nothing but the label names: what one gets for no data at all."""
     readable = [label.replace("_", " ").strip("? ") for label in labels]
     if name != "embedding":
-        return _answers(name, readable, labels, items, {})
+        return learn_and_answer(name, readable, labels, items)
     nearest: Labels = np.asarray(labels, dtype=str)[(embed(items) @ embed(readable).T).argmax(axis=1)]
     return nearest
 
