@@ -187,7 +187,9 @@ def _results(report: Report) -> Rows:
     languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
     rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in languages.items()]
     none = NotMeasured((report.get("not_measured") or {}).get("reference", "no reference"))
-    on_real = real | {"name": f"real: {real['name']}"} if real else {"name": "real", "accuracy": none}
+    on_real = (
+        real | {"name": f"{real.get('kind', 'real')}: {real['name']}"} if real else {"name": "real", "accuracy": none}
+    )
     return [held_out | {"name": "held out"}, *rows, on_real]
 
 

@@ -124,7 +124,9 @@ def train(
     evaluation = evaluation or _measure(estimator, tested, "test", config.seed)
     curve = _learning_curve(chosen, learned, tested, run)
     real = _known_to(estimator, reference, messages)
-    on_real = real and _measure(estimator, real, reference.name, config.seed)
+    on_real = real and _measure(estimator, real, reference.name, config.seed) | {
+        "kind": getattr(reference, "kind", "real")
+    }
     metrics = {name: evaluation[name]["estimate"] for name in ("accuracy", "macro_f1")} | {"ece": evaluation["ece"]}
     why_not = "no reference was given" if reference is None else f"{reference.name} has none of the intents learned"
     candidate, params = chosen
