@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 DOMAINS = {
     "conversations": "genesis_lab.domains.conversations.domain:Conversations",
+    "timeseries": "genesis_lab.domains.timeseries.domain:Timeseries",
     "requirements": "genesis_lab.domains.requirements:Requirements",
     "vision": "genesis_lab.domains.vision:Vision",
 }

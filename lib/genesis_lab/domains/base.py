@@ -95,6 +95,7 @@ class Facets:
     worth: str | None = None  # which learner says what a dataset is worth in real data; None: not measured
     task_categories: tuple[str, ...] = ()  # as the Hugging Face hub names them
     aliases: Mapping[str, str] = field(default_factory=dict)  # what other people's data calls our fields
+    lacking: Mapping[str, str] = field(default_factory=dict)  # columns that may be empty, and where, in SQL
     dataset: str = ""  # the dataset that is made where none is named; empty: the domain's name
 
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from genesis_lab.dataset.schema import arrow_schema
-from genesis_lab.domains.base import Check, Domain
+from genesis_lab.domains.base import Check, Domain, Facets
 from genesis_lab.domains.language import NAMES
 from genesis_lab.stats import proportion_interval
 from genesis_lab.texts import normal_sql
@@ -89,7 +89,10 @@ def count(table: pa.Table, domain: Domain, *, planned: bool = True, seed: int = 
     facets, schema = domain.facets, arrow_schema(domain.record_type)
     found: dict[str, tuple[int, int, Offences]] = {check.name: (0, 0, ()) for check in domain.checks()}
     said = Counter[tuple[str, str]]()
-    checks = [*(check for check in domain.checks() if planned or not check.planned), *map(_is_there, schema)]
+    checks = [
+        *(check for check in domain.checks() if planned or not check.planned),
+        *(_is_there(field, facets) for field in schema),
+    ]
     with duckdb.connect(config={"threads": 1}) as connection:
         unreadable = flattened(connection, table, domain)
         lists = [field.name for field in schema if of_structs(field.type)]
@@ -188,10 +191,11 @@ def parts_of(total: Counted, checks: Sequence[Check], score: str) -> list[Part]:
     return found
 
 
-def _is_there(field: pa.Field) -> Check:
-    """Whether a record has something in this field of the schema."""
+def _is_there(field: pa.Field, facets: Facets) -> Check:
+    """Whether a record has something in this field of the schema, where it must."""
     gone = f'coalesce(len("{field.name}"), 0) = 0' if of_structs(field.type) else f'"{field.name}" IS NULL'
-    return Check(f"has.{field.name}", "", "fields", "records", "true", gone, f"'{field.name} is missing'")
+    must = f"NOT coalesce({facets.lacking.get(field.name, 'false')}, false)"
+    return Check(f"has.{field.name}", "", "fields", "records", must, gone, f"'{field.name} is missing'")
 
 
 def _asked(
@@ -265,6 +269,8 @@ def _cleaned(field: pa.Field, given: pa.DataType, problems: dict[str, str]) -> s
         return f"list_transform({source}, lambda element: struct_pack({', '.join(packed)}))"
     if pa.types.is_null(given):
         return "NULL::VARCHAR"
+    if pa.types.is_list(kind) and pa.types.is_list(given) and not pa.types.is_nested(kind.value_type):
+        return name
     if pa.types.is_nested(kind):  # there or not is all that is asked of it
         inside = kind.field(0).name if pa.types.is_struct(kind) else ""
         known = pa.types.is_struct(given) and given.get_field_index(inside) >= 0

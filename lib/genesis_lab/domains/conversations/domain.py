@@ -69,6 +69,7 @@ class Conversations(Domain):
         derived={"category": "intent"},
         covered=(("intent", "language"),),
         outcomes=("sentiment", "resolution_status"),
+        lacking=dict.fromkeys(("complexity", "emotion_arc", "resolution_time", "resolution_status"), "len(turns) = 1"),
         preview="chat",
         worth="intents",
         task_categories=("text-classification",),

@@ -1,0 +1,270 @@
+"""Domain ``timeseries``: a model (or the priors) writes a recipe, NumPy renders it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genesis_lab.domains.base import Answer, Check, Domain, Facets, Prompt, Provenance, Spec, Target
+from genesis_lab.domains.language import detect
+from genesis_lab.domains.reading import read_json
+from genesis_lab.domains.timeseries import record as r
+from genesis_lab.domains.timeseries.checks import checks
+from genesis_lab.domains.timeseries.kinds import Kind, drawn, families, kinds, known_moves, level_of
+from genesis_lab.domains.timeseries.marks import gaps, with_anomalies
+from genesis_lab.domains.timeseries.options import WORDS, TimeseriesConfig, make_specs, targets
+from genesis_lab.domains.timeseries.reader import SeriesReader
+from genesis_lab.domains.timeseries.render import (
+    RENDERER_VERSION,
+    STEP_HOURS,
+    Clock,
+    clock,
+    draws,
+    render,
+    rounded,
+    side_by_side,
+    stamps_of,
+)
+from genesis_lab.errors import InvalidInput, ParseFailure
+from genesis_lab.files import resolve
+from genesis_lab.yamls import file_digests, shipped
+
+Values = NDArray[np.float64]
+_FINEST = 168
+"""Hours that a value of a coarser series is the mean of, at most."""
+_RISE = {"none": 0.0, "upward": 0.35, "downward": -0.3, "cyclic": 0.25}
+_NOISY = 0.2
+
+
+class Timeseries(Domain):
+    """The `Domain` of measured series."""
+
+    name = "timeseries"
+    facets = Facets(
+        unit="series",
+        id="series_id",
+        label=None,
+        group=None,
+        text=None,
+        language="language",
+        attributes=("series_type", "sector", "frequency", "language", "trend_type", "anomaly_count", "country"),
+        derived={"sector": "series_type"},
+        covered=(("series_type", "language"),),
+        preview="series",
+        lacking=dict.fromkeys(("latitude", "group_id", "anomalies", "missing", "seasonality_types", "recipe"), "true"),
+        worth="forecast",
+        task_categories=("time-series-forecasting",),
+        aliases={"series_id": "item_id", "target": "values"},
+    )
+    record_type = r.Series
+    config_type = TimeseriesConfig
+    config: TimeseriesConfig
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """The kinds that were chosen."""
+        known, chosen = kinds(self.config.kinds), self.config.series_types
+        unknown = [name for name in chosen if name not in known]
+        if unknown:
+            raise InvalidInput(f"Unknown series type {unknown[0]!r}: there are {', '.join(known)}.")
+        return {name: kind for name, kind in known.items() if not chosen or name in chosen}
+
+    def knowledge(self) -> dict[str, str]:
+        own = [
+            resolve(source) for source in (self.config.kinds, self.config.priors) if source.endswith((".yaml", ".yml"))
+        ]
+        return file_digests(*Path(__file__).parent.glob("*.yaml"), *own)
+
+    def targets(self) -> Sequence[Target]:
+        """Shares of type, sector, frequency, language, trend, anomalies and country."""
+        return [target for target in targets(self.config, self.kinds) if target.name in self.facets.attributes]
+
+    def specs(self, total: int, seed: int) -> Sequence[Spec]:
+        return make_specs(self.config, self.kinds, total, seed)
+
+    def checks(self) -> Sequence[Check]:
+        """What may be wrong with a series."""
+        return checks(kinds(self.config.kinds))
+
+    def reader(self, field_map: Mapping[str, str], taxonomy: Any = None) -> SeriesReader:
+        """Series as others keep them: GluonTS and Hugging Face names, values as a list."""
+        return SeriesReader(tuple(r.Series.model_fields), self.facets.aliases, field_map)
+
+    def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Lists as JSON."""
+        return {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in record.items()}
+
+    # The recipe
+
+    def schema(self, kind: Kind) -> dict[str, Any]:
+        """JSON schema of a recipe of this kind."""
+        text = {"type": "string", "minLength": 10, "maxLength": 400}
+        numbers = {
+            name: {"type": "number", "minimum": p.low, "maximum": p.high} for name, p in families()[kind.family].items()
+        }
+        return r.object_schema({"context": text, "description": text, "level": {"type": "number"}, **numbers})
+
+    def prompt(self, spec: Spec) -> Prompt:
+        a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
+        words, language = shipped(WORDS)[a["language"]], a["language"]
+        said = "\n".join(f"{name}: {p.means}, {p.low:g} to {p.high:g}." for name, p in families()[kind.family].items())
+        task = words["task"].format(
+            kind=getattr(kind, language), place=shipped(WORDS)["places"][a["country"]][language], frequency=a["frequency"],
+            length=a["length"], start=self.config.start[:10], trend=words["trend"][a["trend_type"]], unit=kind.unit,
+            low=kind.level[0], high=kind.level[1], level=words["level"][kind.family], parameters=said, number=spec.ordinal + 1,
+        )  # fmt: skip
+        return Prompt(words["system"], (("user", task),), self.schema(kind), "recipe")
+
+    def offline_text(self, spec: Spec, attempt: int) -> str:
+        """A recipe drawn from the priors."""
+        a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
+        rng = np.random.Generator(np.random.Philox(key=[spec.seed, attempt + 1]))
+        z = rng.standard_normal((1, len(families()[kind.family]) + 1))
+        values = drawn(kind, z[:, 1:], known_moves(self.config.priors))
+        words, language = shipped(WORDS)[a["language"]], a["language"]
+        said = {"kind": getattr(kind, language), "place": shipped(WORDS)["places"][a["country"]][language]}
+        said["trend"] = words["trend"][a["trend_type"]]
+        texts = {"context": words["context"].format(**said), "description": words["offline"].format(**said)}
+        numbers = {"level": level_of(kind, z[:, 0])} | values
+        return json.dumps(texts | {name: _short(value[0]) for name, value in numbers.items()}, ensure_ascii=False)
+
+    def answer_characters(self, spec: Spec) -> int:
+        return len(self.offline_text(spec, 0))
+
+    def parse(self, text: str, spec: Spec) -> Answer:
+        """The recipe in a model's answer; raises `ParseFailure` with what is missing, out of bounds or contradictory."""
+        kind = self.kinds[spec.attributes["series_type"]]
+        sent = read_json(text, self.schema(kind))
+        reasons, answer = [], {}
+        for name in ("context", "description"):
+            answer[name] = str(sent[name]).strip()
+            if not 10 <= len(answer[name]) <= 400:
+                reasons.append(f"{name} has {len(answer[name])} characters, 10 to 400 are asked for")
+            elif (found := detect(answer[name])) not in (None, spec.attributes["language"]):
+                reasons.append(f"{name} must be in {spec.attributes['language']!r}, it reads as {found!r}")
+        low, high = kind.level
+        bounds = {"level": (low / 20 if low > 0 else low - (high - low), high * 20 if low > 0 else high + (high - low))}
+        bounds |= {name: (p.low, p.high) for name, p in families()[kind.family].items()}
+        for name, (least, most) in bounds.items():
+            value = sent[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                reasons.append(f"{name} must be a number, got {str(value)[:40]!r}")
+            elif not least <= value <= most:
+                reasons.append(f"{name} must be between {least:g} and {most:g}, got {value:g}")
+            answer[name] = value
+        if not reasons and kind.family == "load" and not answer["morning"] + answer["midday"] + answer["evening"]:
+            reasons.append("a load needs a peak: morning, midday and evening are all 0")
+        if not reasons and kind.family == "price" and answer["persistence"] <= answer["clustering"]:
+            reasons.append("persistence must be more than clustering")
+        if reasons:
+            raise ParseFailure(*reasons[:5])
+        return answer
+
+    def fingerprint(self, answer: Answer, spec: Spec) -> str:
+        """The numbers of the recipe."""
+        numbers = {name: value for name, value in answer.items() if not isinstance(value, str)}
+        return f"{spec.attributes['series_type']}/{json.dumps(numbers, sort_keys=True)}"
+
+    # The series
+
+    def values(
+        self,
+        kind: Kind,
+        recipes: Sequence[Answer],
+        seeds: Sequence[int],
+        time: Sequence[Any],
+        frequency: str,
+        length: int,
+    ) -> Values:
+        """The series of recipes of one kind, frequency and length, shape (n, length), before anything is put into them.
+
+        `time` gives for each series start, time zone, country and latitude. What is coarser than an hour is rendered in
+        hours and averaged; prices and volumes are not.
+        """
+        hours = (
+            round(STEP_HOURS[frequency]) if STEP_HOURS[frequency] > 1 and kind.family not in ("price", "volume") else 1
+        )
+        step = "1h" if hours > 1 else frequency
+        clocks = [
+            clock(start, length * hours, step, zone, country, latitude) for start, zone, country, latitude in time
+        ]
+        parameters = {name: np.array([float(recipe[name]) for recipe in recipes]) for name in families()[kind.family]}
+        level = np.array([float(recipe["level"]) for recipe in recipes])
+        at: Clock = side_by_side(clocks)
+        made = render(kind, parameters, level, at, step, draws(seeds, length * hours, int(at.day.max()) + 1))
+        return made.reshape(len(made), length, hours).mean(2) if hours > 1 else made
+
+    def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Series:
+        a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
+        place = shipped(WORDS)["places"][a["country"]]
+        length, frequency = a["length"], a["frequency"]
+        time = (self.config.start, place["timezone"], a["country"], place["latitude"])
+        values = self.values(kind, [answer], [spec.seed], [time], frequency, length)[0]
+        rng = np.random.Generator(np.random.Philox(key=[spec.seed, 2**20]))
+        values = self._spoilt(values, kind, a, rng)
+        day = max(1, round(24 / STEP_HOURS[frequency]))
+        wanted = [name for name in a["anomalies"].split(",") if name]
+        values, marks, refused = with_anomalies(values, wanted, day, kind.low, kind.high, rng)
+        values = rounded(values, kind.resolution)
+        facts = self._facts(values, marks, kind, a, time)
+        if self.config.scale == "standardised":
+            values = np.round((values - values.mean()) / (values.std() or 1.0), 6)
+        missing = gaps(length, float(rng.uniform(0.01, 0.08)), rng) if a["quality"] == "missing_values" else []
+        target: list[float | None] = values.tolist()
+        for gap in missing:
+            target[gap["start"] : gap["start"] + gap["length"]] = [None] * gap["length"]
+        burdens = (a["trend_type"] != "none") + (a["anomaly_count"] > 0) + (a["quality"] != "clean")
+        recipe = json.dumps(answer, ensure_ascii=False, sort_keys=True)
+        return r.Series(
+            series_id="series_" + hashlib.sha256(f"{spec.seed}{recipe}".encode()).hexdigest()[:16],
+            sector=a["sector"], series_type=a["series_type"], frequency=frequency, length=length,
+            start=stamps_of(self.config.start, 1, frequency)[0].isoformat(), timezone=place["timezone"], country=a["country"],
+            latitude=place["latitude"], target=target, unit=kind.unit, resolution=kind.resolution, scale=self.config.scale,
+            language=a["language"], complexity=("simple", "medium", "complex")[min(burdens, 2)], data_quality=[a["quality"]],
+            seasonality_types=list(kind.seasonality), trend_type=a["trend_type"], anomaly_count=len(marks), anomalies=marks,
+            anomalies_refused=refused, missing=missing, context=answer["context"],
+            description=f"{answer['description']} {facts}", recipe=recipe, renderer_version=RENDERER_VERSION, seed=spec.seed,
+            provenance=provenance,
+        )  # fmt: skip
+
+    def _spoilt(self, values: Values, kind: Kind, a: Mapping[str, Any], rng: np.random.Generator) -> Values:
+        """With the planned trend, and noisy where that was planned; what can't be negative is scaled, the rest is moved."""
+        t = np.linspace(0, 1, len(values))
+        rise = _RISE[a["trend_type"]] * (np.sin(2 * np.pi * 1.5 * t) if a["trend_type"] == "cyclic" else t)
+        noise = _NOISY * rng.standard_normal(len(values)) if a["quality"] == "noisy" else 0.0
+        spread = float(values.std())
+        moved = (
+            values * (1 + rise) * (1 + noise)
+            if kind.low >= 0 and kind.high == np.inf
+            else values + spread * (3 * rise + noise)
+        )
+        return np.asarray(moved).clip(kind.low, kind.high)
+
+    def _facts(
+        self, values: Values, marks: Iterable[Mapping[str, Any]], kind: Kind, a: Mapping[str, Any], time: Any
+    ) -> str:
+        """What can be seen in the series, measured, in the record's language."""
+        words, start, zone = shipped(WORDS)[a["language"]], time[0], time[1]
+        short = {
+            name: f"{value:.6g}"
+            for name, value in (("low", values.min()), ("high", values.max()), ("mean", values.mean()))
+        }
+        said = [words["facts"].format(unit=kind.unit, **short)]
+        stamps = stamps_of(start, len(values), a["frequency"]).tz_convert(zone)
+        if STEP_HOURS[a["frequency"]] <= 1 and "daily" in kind.seasonality and len(values) >= 48:
+            hours = np.asarray(stamps.hour)
+            said.append(words["peak"].format(hour=int(np.argmax([values[hours == h].mean() for h in range(24)]))))
+        named = [words["at"].format(kind=words["anomaly"][m["kind"]], date=stamps[m["start"]].date()) for m in marks]
+        return " ".join(said + ([words["marks"].format(marks=", ".join(named))] if named else []))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

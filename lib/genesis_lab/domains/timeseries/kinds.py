@@ -1,0 +1,133 @@
+"""Kinds of series and what their recipes may say, as data; priors that a recipe is drawn from, and how they are moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.files import resolve
+from genesis_lab.yamls import read_yaml, shipped
+
+Values = NDArray[np.float64]
+Prior = tuple[Literal["log", "lin", "logit"], float, Annotated[float, Field(ge=0)]]
+SECTORS = {"electricity": 0.5, "energy": 0.2, "sensors": 0.2, "financial": 0.1}
+_HERE = Path(__file__).parent
+
+
+class Parameter(BaseModel):
+    """One thing a recipe says: what it means, its bounds, and what it is drawn from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    means: str
+    low: float
+    high: float
+    prior: Prior
+
+
+class Kind(BaseModel):
+    """One kind of series, as ``types.yaml`` lists them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sector: Literal["electricity", "energy", "sensors", "financial"]
+    family: Literal["load", "solar", "wind", "weather", "price", "volume"]
+    unit: str
+    low: float = -np.inf
+    high: float = np.inf
+    level: tuple[float, float]
+    resolution: float = Field(gt=0)
+    seasonality: tuple[Literal["daily", "weekly", "yearly"], ...] = ()
+    en: str
+    es: str
+    share: float = Field(0.01, gt=0)
+    priors: dict[str, Prior] = {}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Kind:
+        unknown = set(self.priors) - set(families()[self.family])
+        if unknown:
+            raise ValueError(f"family {self.family} has no parameter {sorted(unknown)[0]}")
+        if not self.low <= self.level[0] <= self.level[1] <= self.high:
+            raise ValueError(f"level {self.level} must rise and lie between {self.low} and {self.high}")
+        return self
+
+
+@cache
+def families() -> dict[str, dict[str, Parameter]]:
+    """Family to its parameters by name."""
+    known = shipped(_HERE / "families.yaml")
+    return {name: {key: Parameter(**p) for key, p in one["parameters"].items()} for name, one in known.items()}
+
+
+def kinds(source: str = "") -> dict[str, Kind]:
+    """The kinds that ship, with those of a user's YAML file added or in their place.
+
+    Raises
+    ------
+    InvalidInput : the file lacks something; the message names the kind and the field.
+    """
+    found = dict(shipped(_HERE / "types.yaml"))
+    if source:
+        own = read_yaml(resolve(source))
+        if not isinstance(own, Mapping):
+            raise InvalidInput(f"{source} must map names of kinds to what they are.")
+        found |= own
+    made = {}
+    for name, kind in found.items():
+        try:
+            made[name] = Kind.model_validate(kind)
+        except ValidationError as error:
+            raise InvalidInput(f"kind {name}: {sentence(error)}") from None
+    return made
+
+
+Moves = Mapping[str, tuple[float, float]]
+"""Parameter (``family.name``) to how far its median is moved, in spreads, and the logarithm of what its spread is multiplied by."""
+
+
+@cache
+def known_moves(source: str) -> Moves:
+    """The moves in a file of `tune_priors`, or shipped under that name; none for an empty name."""
+    if not source:
+        return {}
+    path = _HERE / f"priors_{source}.yaml"
+    data = shipped(path) if path.is_file() else read_yaml(resolve(source))
+    moves = data.get("moves") if isinstance(data, Mapping) else None
+    names = {f"{family}.{name}" for family, parameters in families().items() for name in parameters}
+    if not isinstance(moves, Mapping) or not set(moves) <= names:
+        raise InvalidInput(f"{source} holds no priors: it needs moves of the parameters of families.yaml.")
+    return {name: (float(move[0]), float(move[1])) for name, move in moves.items()}
+
+
+def drawn(kind: Kind, z: Values, moves: Moves) -> dict[str, Values]:
+    """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family)."""
+    values = {}
+    for j, (name, parameter) in enumerate(families()[kind.family].items()):
+        shape, median, spread = kind.priors.get(name, parameter.prior)
+        shift, widened = moves.get(f"{kind.family}.{name}", (0.0, 0.0))
+        step = spread * (shift + np.exp(widened) * z[:, j])
+        if shape == "log":
+            value = median * np.exp(step)
+        elif shape == "lin":
+            value = median + step
+        else:
+            value = 1 / (1 + (1 / median - 1) * np.exp(-step))
+        values[name] = value.clip(parameter.low, parameter.high)
+    return values
+
+
+def level_of(kind: Kind, z: Values) -> Values:
+    """Levels spread over the kind's range, evenly on a log scale where it is positive, from standard normal numbers."""
+    from scipy.special import ndtr
+
+    low, high = kind.level
+    u = np.asarray(ndtr(z), dtype=float)
+    return low * (high / low) ** u if low > 0 else low + (high - low) * u

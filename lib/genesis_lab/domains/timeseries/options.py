@@ -1,0 +1,151 @@
+"""What a user may choose about a set of series, and the exact plan of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from genesis_lab.domains.base import Spec, Target
+from genesis_lab.domains.quotas import largest_remainder, spread
+from genesis_lab.domains.timeseries.kinds import SECTORS, Kind
+from genesis_lab.domains.timeseries.marks import KINDS
+from genesis_lab.domains.timeseries.record import LONGEST, SHORTEST, Scale
+from genesis_lab.domains.timeseries.render import STEP_HOURS
+from genesis_lab.texts import normal
+from genesis_lab.yamls import shipped
+
+WORDS = Path(__file__).with_name("words.yaml")
+Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
+ALIASES = {"1H": "1h", "H": "1h", "h": "1h", "60min": "1h", "60T": "1h", "15T": "15min", "30T": "30min", "D": "1D", "1d": "1D", "d": "1D",
+           "24h": "1D", "W": "1W", "1w": "1W", "7D": "1W", **{f"W-{day}": "1W" for day in ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")}}  # fmt: skip
+"""Frequencies as older pandas and others write them."""
+_ALLOWED: Mapping[str, Sequence[str]] = {
+    "frequency_shares": tuple(STEP_HOURS),
+    "trend_shares": ("none", "upward", "downward", "cyclic"),
+    "quality_shares": ("clean", "noisy", "missing_values"),
+    "anomaly_shares": ("0", "1", "2", "3"),
+}
+
+
+class TimeseriesConfig(BaseModel):
+    """What a user can choose about a set of series."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total: int = Field(300, ge=1, le=1_000_000, description="series to generate")
+    series_types: tuple[str, ...] = Field((), description="kinds of series (none chosen: all 16)")
+    kinds: str = Field("", description="path of a YAML file with your own kinds, in the form of types.yaml")
+    length: int = Field(500, ge=SHORTEST, le=LONGEST, description="points of each series")
+    frequency_shares: Shares = Field({"1h": 1.0}, description="share of each frequency: 15min, 30min, 1h, 1D, 1W")
+    start: str = Field("2024-01-01", description="first stamp, UTC")
+    countries: tuple[str, ...] = Field(("ES", "PT", "FR", "DE"), description="where: local time, holidays and the sun")
+    english_share: float = Field(0.5, ge=0, le=1, description="share described in English; the rest in Spanish")
+    trend_shares: Shares = Field(
+        {"none": 0.7, "upward": 0.1, "downward": 0.1, "cyclic": 0.1}, description="share of each trend"
+    )
+    quality_shares: Shares = Field(
+        {"clean": 0.7, "noisy": 0.1, "missing_values": 0.2}, description="share of each quality of the data"
+    )
+    anomaly_shares: Shares = Field({"0": 0.7, "1": 0.2, "2": 0.1}, description="share of series with so many anomalies")
+    scale: Scale = Field("physical", description="physical: in the kind's unit, or standardised: mean 0, spread 1")
+    priors: str = Field(
+        "",
+        description="what offline recipes are drawn from: electricity_clients (loads tuned to public series), a file of "
+        "`genesis tune`, or empty: set by hand",
+    )
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_normal_form(cls, given: Any) -> Any:
+        return normal(given)
+
+    @field_validator("frequency_shares", mode="before")
+    @classmethod
+    def _spelt(cls, shares: Any) -> Any:
+        if isinstance(shares, str):
+            shares = {shares: 1.0}
+        return (
+            {ALIASES.get(name, name): share for name, share in shares.items()} if isinstance(shares, dict) else shares
+        )
+
+    @field_validator(*_ALLOWED)
+    @classmethod
+    def _adds_up(cls, shares: dict[str, float], info: Any) -> dict[str, float]:
+        allowed = _ALLOWED[info.field_name]
+        unknown = [value for value in shares if value not in allowed]
+        if unknown:
+            raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            raise ValueError(f"shares must add up to 1, got {sum(shares.values()):g}")
+        return {value: shares.get(value, 0.0) for value in allowed}
+
+    @field_validator("start")
+    @classmethod
+    def _stamp(cls, start: str) -> str:
+        import pandas as pd
+
+        try:
+            return str(pd.Timestamp(start).isoformat())
+        except ValueError:
+            raise ValueError(f"{start!r} is no date") from None
+
+    @field_validator("countries")
+    @classmethod
+    def _known(cls, countries: tuple[str, ...]) -> tuple[str, ...]:
+        places = shipped(WORDS)["places"]
+        unknown = [country for country in countries if country not in places]
+        if unknown or not countries:
+            raise ValueError(f"unknown country {(unknown or [''])[0]!r}, expected some of {', '.join(places)}")
+        return countries
+
+
+def type_shares(chosen: Mapping[str, Kind]) -> dict[str, float]:
+    """Share of each kind: the sectors' 50, 20, 20 and 10 % among those that are there, the kinds' own within a sector."""
+    of_sector = {sector: [name for name, kind in chosen.items() if kind.sector == sector] for sector in SECTORS}
+    whole = sum(SECTORS[sector] for sector, names in of_sector.items() if names)
+    within = {sector: sum(chosen[name].share for name in names) for sector, names in of_sector.items()}
+    return {name: SECTORS[kind.sector] / whole * kind.share / within[kind.sector] for name, kind in chosen.items()}
+
+
+def targets(config: TimeseriesConfig, chosen: Mapping[str, Kind]) -> list[Target]:
+    """The share of each value of what is planned."""
+    shares = type_shares(chosen)
+    sectors = {sector: sum(s for name, s in shares.items() if chosen[name].sector == sector) for sector in SECTORS}
+    return [
+        Target("series_type", shares),
+        Target("sector", {sector: share for sector, share in sectors.items() if share}),
+        Target("frequency", config.frequency_shares),
+        Target("language", {"en": config.english_share, "es": 1 - config.english_share}),
+        Target("trend_type", config.trend_shares),
+        Target("quality", config.quality_shares),
+        Target("anomaly_count", config.anomaly_shares),
+        Target("country", dict.fromkeys(config.countries, 1 / len(config.countries))),
+    ]
+
+
+def make_specs(config: TimeseriesConfig, chosen: Mapping[str, Kind], total: int, seed: int) -> list[Spec]:
+    """`total` specs whose counts meet every target by largest remainder, spread evenly over each other."""
+    rng = np.random.default_rng(seed)
+    planned = {target.name: target.shares for target in targets(config, chosen) if target.name != "sector"}
+    codes: dict[str, np.ndarray] = {}
+    for name, shares in planned.items():
+        codes[name] = spread(largest_remainder(shares, total), list(codes.values())[:3], rng)
+    labels = {name: np.array(list(shares))[codes[name]] for name, shares in planned.items()}
+    seeds = rng.integers(2**31, size=total)
+    order = rng.permutation(total)
+    ordinals: dict[str, int] = {}
+    specs = []
+    for index, at in enumerate(order):
+        a: dict[str, Any] = {name: str(values[at]) for name, values in labels.items()}
+        count = int(a.pop("anomaly_count"))
+        wanted = rng.choice(KINDS, size=count, replace=False)
+        further = {"sector": chosen[a["series_type"]].sector, "length": config.length, "anomaly_count": count}
+        ordinal = ordinals.get(a["series_type"], 0)
+        ordinals[a["series_type"]] = ordinal + 1
+        specs.append(Spec(index, ordinal, int(seeds[at]), a | further | {"anomalies": ",".join(wanted)}))
+    return specs

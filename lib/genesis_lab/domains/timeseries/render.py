@@ -1,0 +1,258 @@
+"""Recipes to values: vectorised over series; each series draws from its own stream, so alone and among others it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genesis_lab.domains.timeseries.kinds import Kind
+
+Values = NDArray[np.float64]
+Parameters = Mapping[str, Values]
+
+RENDERER_VERSION = "1"
+STEP_HOURS = {"15min": 0.25, "30min": 0.5, "1h": 1.0, "1D": 24.0, "1W": 168.0}
+_OFFSETS = {"15min": "15min", "30min": "30min", "1h": "h", "1D": "D", "1W": "7D"}
+_DAILY = 7
+_PEAKS = ("morning", "midday", "evening")
+
+
+@dataclass(frozen=True, eq=False)
+class Clock:
+    """The local time of each point: hour, weekday (0 is Monday; holidays are Sundays), day of the year, days since the start;
+    shape (length,), or (n, length) after `side_by_side`."""
+
+    hour: Values
+    weekday: NDArray[np.int64]
+    yearday: Values
+    day: NDArray[np.int64]
+    per_day: float
+    latitude: Values
+
+
+@lru_cache(256)
+def clock(start: str, length: int, frequency: str, timezone: str, country: str = "", latitude: float = 40.0) -> Clock:
+    """The clock of a series that starts at `start` (UTC): the daily shape follows the local time, also when it changes."""
+    stamps = stamps_of(start, length, frequency).tz_convert(timezone)
+    local = stamps.tz_localize(None)
+    days = local.normalize()
+    weekday = np.array(local.day_of_week)
+    if country:
+        import holidays
+
+        years = range(days[0].year, days[-1].year + 1)
+        free = {np.datetime64(day) for day in holidays.country_holidays(country, years=years)}
+        weekday[np.isin(days.values.astype("datetime64[D]"), list(free))] = 6
+    hours = np.array(local.hour + local.minute / 60, dtype=float)
+    since = np.array((days - days[0]).days)
+    return Clock(
+        hours, weekday, np.array(local.day_of_year + hours / 24), since, 24 / STEP_HOURS[frequency], np.array(latitude)
+    )
+
+
+def stamps_of(start: str, length: int, frequency: str):  # type: ignore[no-untyped-def]  # pandas' index
+    """The stamps of a series in UTC; local ones are made of them."""
+    import pandas as pd
+
+    first = pd.Timestamp(start)
+    first = first.tz_localize("UTC") if first.tz is None else first.tz_convert("UTC")
+    return pd.date_range(first, periods=length, freq=_OFFSETS[frequency])
+
+
+def side_by_side(clocks: Sequence[Clock]) -> Clock:
+    """Clocks of one length and frequency as one of shape (n, length)."""
+    first = clocks[0]
+
+    def rows(name: str) -> NDArray[Any]:
+        if all(one is first for one in clocks):
+            return np.broadcast_to(getattr(first, name), (len(clocks), len(first.hour)))
+        return np.stack([getattr(one, name) for one in clocks])
+
+    latitude = np.array([one.latitude for one in clocks])[:, None]
+    return Clock(rows("hour"), rows("weekday"), rows("yearday"), rows("day"), first.per_day, latitude)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of series: per point normal (2) and uniform (3), per day normal (7); each from its seed alone."""
+
+    normal: Values
+    uniform: Values
+    daily: Values
+    generators: Sequence[np.random.Generator]
+
+
+def draws(seeds: Sequence[int], length: int, days: int) -> Draws:
+    """Philox streams keyed by the seeds."""
+    n = len(seeds)
+    normal, uniform, daily = np.empty((n, 2, length)), np.empty((n, 3, length)), np.empty((n, _DAILY, days))
+    generators = [np.random.Generator(np.random.Philox(key=int(seed))) for seed in seeds]
+    for i, rng in enumerate(generators):
+        normal[i], uniform[i], daily[i] = (
+            rng.standard_normal((2, length)),
+            rng.random((3, length)),
+            rng.standard_normal((_DAILY, days)),
+        )
+    return Draws(normal, uniform, daily, generators)
+
+
+def autoregressive(innovations: Values, memory: Values) -> Values:
+    """AR(1) of unit variance along the last axis; `memory` of shape (n,)."""
+    from scipy.signal import lfilter
+
+    keep = np.sqrt(1 - memory**2)
+    out = np.empty_like(innovations)
+    for i, row in enumerate(innovations):
+        first = np.array([row[0] * (1 - keep[i])])  # the first value has the variance of the others
+        out[i] = lfilter([keep[i]], [1.0, -memory[i]], row, zi=first)[0]
+    return out
+
+
+def render(kind: Kind, parameters: Parameters, level: Values, time: Clock, frequency: str, drawn: Draws) -> Values:
+    """Values in the kind's unit and within its bounds, shape (n, length).
+
+    Parameters
+    ----------
+    parameters : of the kind's family, each of shape (n,).
+    level : in the kind's unit, shape (n,): the mean of loads and volumes, the capacity of plants, the first price.
+    """
+    made = _FAMILIES[kind.family](parameters, time, drawn)
+    values = level[:, None] + made if kind.family == "weather" else level[:, None] * made
+    return np.asarray(values.clip(kind.low, kind.high))
+
+
+def rounded(values: Values, resolution: float) -> Values:
+    """Values in whole steps of the resolution, to the last digit."""
+    decimals = max(0, -int(np.floor(np.log10(resolution) + 1e-9)))
+    return np.round(np.round(values / resolution) * resolution, decimals)
+
+
+def _load(p: Parameters, t: Clock, d: Draws) -> Values:
+    """What is consumed: peaks of the day over a base, that wander, with weekdays, seasons, surprises and lasting changes."""
+
+    def column(name: str) -> Values:
+        return p[name][:, None]
+
+    rows = np.arange(len(t.hour))[:, None]
+    weekend = t.weekday >= 5
+    hour = t.hour - (column("jitter") * d.daily[:, 0])[rows, t.day]
+    peaks = np.zeros_like(hour)
+    for place, name in enumerate(_PEAKS):
+        late = column("weekend_late") * weekend if name == "morning" else 0
+        away = (hour - column(f"{name}_hour") - late + 12) % 24 - 12
+        width = column("width") * np.where(away < 0, 1 - column("asymmetry"), 1 + column("asymmetry"))
+        height = np.exp((column("drift") * autoregressive(d.daily[:, 4 + place], p["drift_memory"]))[rows, t.day])
+        if name == "midday":
+            height = height * np.where(weekend, column("weekend_midday"), 1)
+        peaks += column(name) * height * np.exp(-0.5 * (away / width) ** 2)
+    mean = sum(p[name] for name in _PEAKS) * p["width"] * np.sqrt(2 * np.pi) / 24
+    peaks /= np.maximum(mean, 1e-9)[:, None]
+    absent = d.daily[:, 3] < _normal_quantile(p["absent"])[:, None]
+    shape = column("base") + (1 - column("base")) * peaks * ~absent[rows, t.day]
+    level = np.exp((column("day_sd") * autoregressive(d.daily[:, 2], p["day_memory"]))[rows, t.day])
+    level *= np.where(weekend, column("weekend"), 1) * (1 + column("yearly") * _season(t, p["yearly_month"]))
+    level *= 1 + column("trend") * np.arange(hour.shape[1]) / (365 * t.per_day)
+    changed = d.uniform[:, 0] < column("shifts") / (30 * t.per_day)
+    level *= np.exp(
+        np.cumsum(changed * _normal_quantile(d.uniform[:, 2]) * column("shift_size"), axis=1).clip(-1.5, 1.5)
+    )
+    values = level * shape
+    lasting = autoregressive(d.normal[:, 0], p["noise_memory"] ** (24 / t.per_day))
+    surprise = np.sqrt(1 - column("rough")) * lasting + np.sqrt(column("rough")) * d.normal[:, 1]
+    skew = np.maximum(column("skew"), 0.01)
+    surprise = (np.exp(skew * surprise) - np.exp(skew**2 / 2)) / (np.exp(skew**2) * skew)
+    values = values + column("noise") * np.maximum(values, 1e-9) ** column("noise_power") * surprise
+    burst = d.uniform[:, 1] < column("bursts") / t.per_day
+    values += burst * column("burst_size") * -np.log(d.uniform[:, 2].clip(1e-9))
+    return np.asarray(np.round(np.maximum(values, 0) * column("steps")) / column("steps"))
+
+
+def _solar(p: Parameters, t: Clock, d: Draws) -> Values:
+    """What a plant gives: the sun's height by latitude and date, clouds of the day and within it. Nothing before sunrise."""
+    declination = np.deg2rad(23.45) * np.sin(2 * np.pi * (284 + t.yearday) / 365.25)
+    latitude = np.deg2rad(t.latitude)
+    angle = np.deg2rad(15 * (t.hour + 12 / t.per_day - 12.5))
+    height = np.sin(latitude) * np.sin(declination) + np.cos(latitude) * np.cos(declination) * np.cos(angle)
+    clear = np.where(height > 0, height * np.exp(-0.14 / np.maximum(height, 0.02)), 0) * 1.15  # Haurwitz' clear sky
+    rows = np.arange(len(t.hour))[:, None]
+    daily = autoregressive(d.daily[:, 0], p["cloud_days"])[rows, t.day]
+    within = autoregressive(d.normal[:, 0], np.full(len(rows), 0.85) ** (24 / t.per_day))
+    odds = np.log(p["clouds"] / (1 - p["clouds"]))[:, None] + 1.2 * daily + p["flicker"][:, None] * within
+    return np.asarray(clear * (1 - p["loss"])[:, None] * (1 - 0.85 / (1 + np.exp(-odds))))
+
+
+def _wind(p: Parameters, t: Clock, d: Draws) -> Values:
+    """What a wind farm gives: Weibull speeds that last, a cubic power curve from 3 m/s to the rated 12, shut at 25."""
+    from scipy.special import gamma, ndtr
+
+    u = np.asarray(ndtr(autoregressive(d.normal[:, 0], p["memory"] ** (24 / t.per_day)))).clip(1e-9, 1 - 1e-9)
+    shape = p["weibull"][:, None]
+    speed = p["speed"][:, None] / gamma(1 + 1 / shape) * (-np.log(1 - u)) ** (1 / shape)
+    speed *= (
+        1
+        + p["daily"][:, None] * np.cos(2 * np.pi * (t.hour - 15) / 24)
+        + p["yearly"][:, None] * _season(t, np.full(len(u), 1.0))
+    )
+    given = ((speed**3 - 27) / (1728 - 27)).clip(0, 1)
+    return np.where(speed > 25, 0.0, given)
+
+
+def _weather(p: Parameters, t: Clock, d: Draws) -> Values:
+    """What a sensor in the open reads, around its level: the day, the year, fronts and the instrument."""
+    by_day = p["daily"][:, None] * np.cos(2 * np.pi * (t.hour - p["daily_hour"][:, None]) / 24)
+    by_year = p["yearly"][:, None] * _season(t, np.full(len(t.hour), 7.5))
+    memory = np.exp(-1 / (p["front_days"] * t.per_day))
+    fronts = p["fronts"][:, None] * autoregressive(d.normal[:, 0], memory)
+    return by_day * (t.per_day > 1) + by_year + fronts + p["noise"][:, None] * d.normal[:, 1]
+
+
+def _price(p: Parameters, t: Clock, d: Draws) -> Values:
+    """A price from 1 on: heavy-tailed returns whose unrest clusters (GARCH), and jumps. Always positive."""
+    from scipy.special import stdtrit
+
+    n, length = t.hour.shape
+    year = 365 * t.per_day
+    moves = (
+        stdtrit(p["tails"][:, None], d.uniform[:, 0].clip(1e-9, 1 - 1e-9))
+        / np.sqrt(p["tails"] / (p["tails"] - 2))[:, None]
+    )
+    moves = moves.clip(-12, 12)
+    usual = (p["volatility"] ** 2) / year
+    a, b = p["clustering"], np.maximum(p["persistence"] - p["clustering"], 0)
+    returns, variance = np.empty((n, length)), usual.copy()
+    for i in range(length):
+        returns[:, i] = np.sqrt(variance) * moves[:, i]
+        variance = ((1 - a - b) * usual + a * returns[:, i] ** 2 + b * variance).clip(None, 100 * usual)
+    jumps = (d.uniform[:, 1] < (p["jumps"] / year)[:, None]) * d.normal[:, 0] * 6 * np.sqrt(usual)[:, None]
+    trend = ((p["drift"] - p["volatility"] ** 2 / 2) / year)[:, None]
+    path = np.cumsum(returns + jumps + trend, axis=1)
+    return np.asarray(np.exp((path - path[:, :1]).clip(-8, 8)))
+
+
+def _volume(p: Parameters, t: Clock, d: Draws) -> Values:
+    """What is traded: log-normal around 1, with memory, the middle of the week and days of news."""
+    busy = p["spread"][:, None] * autoregressive(d.normal[:, 0], p["memory"])
+    week = 1 + p["weekday"][:, None] * np.cos(2 * np.pi * (t.weekday - 2) / 5) * (t.weekday < 5)
+    news = (d.uniform[:, 0] < (p["bursts"] / (365 * t.per_day))[:, None]) * p["burst_size"][:, None]
+    return np.asarray(np.exp(busy - p["spread"][:, None] ** 2 / 2) * week * (1 + news))
+
+
+_FAMILIES: Mapping[str, Callable[[Parameters, Clock, Draws], Values]] = {
+    "load": _load, "solar": _solar, "wind": _wind, "weather": _weather, "price": _price, "volume": _volume,
+}  # fmt: skip
+
+
+def _season(t: Clock, month: Values) -> Values:
+    """1 in the middle of that month, -1 half a year later."""
+    return np.asarray(np.cos(2 * np.pi * (t.yearday / 365.25 - (month[:, None] - 0.5) / 12)))
+
+
+def _normal_quantile(share: Values) -> Values:
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(share.clip(1e-6, 1 - 1e-6)), dtype=float)

@@ -1,0 +1,149 @@
+"""Priors that learn what a user's own series look like: global moves only, so that no series is copied."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genesis_lab.domains.timeseries.features import features, mean_ks, nearest
+from genesis_lab.domains.timeseries.kinds import Kind, Moves, drawn, families
+from genesis_lab.domains.timeseries.render import Clock, clock, draws, render, side_by_side
+from genesis_lab.errors import InvalidInput
+
+Values = NDArray[np.float64]
+FEWEST = 20
+"""Series from which priors may be tuned."""
+_DRAWN = 160
+_POPULATION = 20
+_PENALTY = 0.0003
+"""What moving far from the priors costs, per squared spread."""
+
+
+def tune_priors(
+    reference: Values,
+    chosen: Mapping[str, Kind],
+    *,
+    start: str,
+    timezone: str = "UTC",
+    frequency: str = "1h",
+    seconds: float = 240.0,
+    generations: int = 200,
+    seed: int = 0,
+    on_progress: Callable[[int, int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Moves of the priors that bring the features of generated series closest to those of `reference` (mean KS).
+
+    Parameters
+    ----------
+    reference : real series of shape (n, length), n >= 20, without nulls.
+    chosen : kinds to generate, in proportion to their shares.
+    seconds, generations : the search ends at whichever comes first.
+
+    Returns
+    -------
+    ``moves`` for a file of priors; ``mean_ks`` before and after on fresh series; ``nearest``: medians of how far a generated
+    series is from the closest real one, and a real one from the closest other real one (features, in spreads).
+    """
+    if len(reference) < FEWEST:
+        raise InvalidInput(f"Priors are tuned to {FEWEST} series or more, got {len(reference)}.")
+    real = features(reference)
+    names = [f"{family}.{name}" for family in {kind.family for kind in chosen.values()} for name in families()[family]]
+    at = side_by_side([clock(start, reference.shape[1], frequency, timezone)] * _DRAWN)
+    rng = np.random.default_rng(seed)
+
+    def score(moved: Values, draw: int) -> float:
+        return mean_ks(features(sample(chosen, _moves(names, moved), at, frequency, draw)), real)
+
+    began, best = time.monotonic(), np.zeros(2 * len(names))
+    search = _Search(best, rng)
+    for generation in range(generations):
+        if time.monotonic() - began > seconds:
+            break
+        tried = search.ask()
+        draw = int(rng.integers(2**31))
+        losses = [score(x, draw) + _PENALTY * float((x**2).mean()) for x in tried]
+        search.tell(tried, losses)
+        if on_progress:
+            on_progress(generation + 1, generations, min(losses))
+    moves = _moves(names, search.mean)
+    fresh = [features(sample(chosen, m, at, frequency, -seed - 1)) for m in ({}, moves)]
+    return {
+        "moves": {name: [round(shift, 4), round(widened, 4)] for name, (shift, widened) in moves.items()},
+        "mean_ks": {"before": round(mean_ks(fresh[0], real), 4), "after": round(mean_ks(fresh[1], real), 4)},
+        "nearest": {
+            "generated to real": round(float(np.median(nearest(fresh[1], real))), 3),
+            "real to real": round(float(np.median(nearest(real, real))), 3),
+        },
+        "series": len(reference),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def sample(chosen: Mapping[str, Kind], moves: Moves, at: Clock, frequency: str, seed: int) -> Values:
+    """As many series as `at` has clocks, of the kinds in proportion to their shares, drawn from moved priors."""
+    n, length = at.hour.shape
+    rng = np.random.default_rng([seed % 2**32, 7])
+    shares = np.array([kind.share for kind in chosen.values()])
+    ends = np.round(np.cumsum(shares / shares.sum()) * n).astype(int)
+    made, begin = [], 0
+    for kind, end in zip(chosen.values(), ends, strict=True):
+        if end > begin:
+            rows = slice(begin, end)
+            z = rng.standard_normal((end - begin, len(families()[kind.family])))
+            part = Clock(at.hour[rows], at.weekday[rows], at.yearday[rows], at.day[rows], at.per_day, at.latitude[rows])
+            seeds = rng.integers(2**31, size=end - begin).tolist()
+            random = draws(seeds, length, int(at.day.max()) + 1)
+            made.append(
+                render(kind, drawn(kind, z, moves), np.full(end - begin, kind.level[1]), part, frequency, random)
+            )
+        begin = end
+    return np.concatenate(made)
+
+
+def _moves(names: list[str], x: Values) -> Moves:
+    return {name: (float(x[2 * i]), float(x[2 * i + 1])) for i, name in enumerate(names)}
+
+
+class _Search:
+    """Separable CMA-ES (Ros & Hansen 2008): a normal distribution that moves, widens and narrows along each axis by ranks."""
+
+    def __init__(self, mean: Values, rng: np.random.Generator, step: float = 0.5) -> None:
+        n = len(mean)
+        self.mean, self.step, self._rng = mean.copy(), step, rng
+        self._variance, self._step_path, self._path = np.ones(n), np.zeros(n), np.zeros(n)
+        weights = np.log(_POPULATION / 2 + 0.5) - np.log(np.arange(1, _POPULATION // 2 + 1))
+        self._weights = weights / weights.sum()
+        self._mass = 1 / (self._weights**2).sum()
+        self._rate = (self._mass + 2) / (n + self._mass + 5)
+        self._damping = 1 + 2 * max(0.0, np.sqrt((self._mass - 1) / (n + 1)) - 1) + self._rate
+        self._along = 4 / (n + 4)
+        self._one = (n + 2) / 3 * 2 / ((n + 1.3) ** 2 + self._mass)
+        self._many = min(
+            1 - self._one, (n + 2) / 3 * 2 * (self._mass - 2 + 1 / self._mass) / ((n + 2) ** 2 + self._mass)
+        )
+
+    def ask(self) -> list[Values]:
+        """Points to try."""
+        return [
+            self.mean + self.step * np.sqrt(self._variance) * self._rng.standard_normal(len(self.mean))
+            for _ in range(_POPULATION)
+        ]
+
+    def tell(self, tried: list[Values], losses: list[float]) -> None:
+        """What they cost."""
+        n = len(self.mean)
+        best = [tried[i] for i in np.argsort(losses)[: len(self._weights)]]
+        steps = np.array([(x - self.mean) / self.step for x in best])
+        move = self._weights @ steps
+        self.mean = self.mean + self.step * move
+        keep = np.sqrt(self._rate * (2 - self._rate) * self._mass)
+        self._step_path = (1 - self._rate) * self._step_path + keep * move / np.sqrt(self._variance)
+        self._path = (1 - self._along) * self._path + np.sqrt(self._along * (2 - self._along) * self._mass) * move
+        spread = self._weights @ steps**2
+        self._variance = (1 - self._one - self._many) * self._variance + self._one * self._path**2 + self._many * spread
+        expected = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))
+        self.step *= float(np.exp(self._rate / self._damping * (np.linalg.norm(self._step_path) / expected - 1)))

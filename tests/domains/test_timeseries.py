@@ -1,0 +1,288 @@
+"""Series: exact plans, recipes that are checked, values that their kind can have, and the same ones wherever they are rendered."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.quotas import largest_remainder
+from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
+from genesis_lab.domains.timeseries.features import features, mean_ks
+from genesis_lab.domains.timeseries.kinds import kinds
+from genesis_lab.domains.timeseries.marks import KINDS, gaps, with_anomalies
+from genesis_lab.domains.timeseries.render import clock, side_by_side, stamps_of
+from genesis_lab.domains.timeseries.tuning import sample, tune_priors
+from genesis_lab.errors import InvalidInput, ParseFailure
+
+PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")
+PLAIN = {"trend_shares": {"none": 1}, "quality_shares": {"clean": 1}, "anomaly_shares": {"0": 1}}
+
+
+def domain(**options) -> Timeseries:
+    return Timeseries(TimeseriesConfig(**options))
+
+
+def made(of: Timeseries, spec):
+    return of.render(of.parse(of.offline_text(spec, 0), spec), spec, PROVENANCE)
+
+
+def series(**options):
+    of = domain(**options)
+    return [made(of, spec) for spec in of.specs(of.config.total, of.config.seed)]
+
+
+@pytest.mark.parametrize("total", [10, 77, 300])
+def test_a_plan_meets_every_share_exactly(total):
+    of = domain(total=total)
+    specs = of.specs(total, 5)
+    for target in of.targets():
+        found = Counter(str(spec.attributes[target.name]) for spec in specs)
+        if target.name != "sector":
+            assert found == {v: n for v, n in largest_remainder(target.shares, total).items() if n}, target.name
+    if total == 300:
+        assert Counter(spec.attributes["sector"] for spec in specs) == {
+            "electricity": 150, "energy": 60, "sensors": 60, "financial": 30
+        }  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(kinds())),
+    frequency=st.sampled_from(["15min", "30min", "1h", "1D", "1W"]),
+    length=st.sampled_from([24, 30, 168, 400]),
+    seed=st.integers(0, 10_000),
+    scale=st.sampled_from(["physical", "standardised"]),
+)
+def test_whatever_is_drawn_has_the_exact_length_and_values_its_kind_can_have(kind, frequency, length, seed, scale):
+    of = domain(total=1, series_types=(kind,), frequency_shares={frequency: 1}, length=length, seed=seed, scale=scale)
+    (one,) = [made(of, spec) for spec in of.specs(1, seed)]
+    known = np.array([value for value in one.target if value is not None])
+    assert one.length == len(one.target) == length and np.isfinite(known).all()
+    assert sum(gap.length for gap in one.missing) == one.target.count(None)
+    if scale == "physical":
+        limits = of.kinds[kind]
+        assert limits.low <= known.min() and known.max() <= limits.high
+        steps = known / limits.resolution
+        assert np.allclose(steps, np.round(steps), rtol=1e-6, atol=1e-3)
+    json.loads(one.model_dump_json())
+
+
+def test_alone_and_among_others_a_series_is_the_same():
+    of = domain(total=40, series_types=("residential_consumption", "grid_demand", "stock_price", "wind_generation"))
+    for name, kind in of.kinds.items():
+        specs = [spec for spec in of.specs(40, 1) if spec.attributes["series_type"] == name]
+        recipes = [of.parse(of.offline_text(spec, 0), spec) for spec in specs]
+        time, seeds = [("2024-01-01", "Europe/Madrid", "ES", 40.4)] * len(specs), [spec.seed for spec in specs]
+        together = of.values(kind, recipes, seeds, time, "1h", 300)
+        for i in range(len(specs)):
+            assert np.array_equal(together[i], of.values(kind, [recipes[i]], [seeds[i]], time[:1], "1h", 300)[0]), name
+
+
+def test_another_process_renders_the_same():
+    script = (
+        "from genesis_lab.domains.timeseries.domain import *; P=Provenance(provider='t',model='t',prompt_version='1')\n"
+        "d=Timeseries(TimeseriesConfig(total=20)); import hashlib; h=hashlib.sha256()\n"
+        "for s in d.specs(20,1): h.update(d.render(d.parse(d.offline_text(s,0),s),s,P).model_dump_json().encode())\n"
+        "print(h.hexdigest())"
+    )
+    said = {subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(said) == 1 and len(said.pop()) == 65
+
+
+def test_the_sun_does_not_shine_at_night():
+    for one in series(total=8, series_types=("solar_generation",), countries=("ES",), length=24 * 20, **PLAIN):
+        stamps = stamps_of(one.start, one.length, "1h").tz_convert(one.timezone)
+        values = np.array(one.target)
+        assert not values[(stamps.hour < 7) | (stamps.hour > 20)].any() and values[stamps.hour == 13].mean() > 0
+
+
+def test_prices_have_the_stylised_facts():
+    returns = [
+        np.diff(np.log(one.target)) for one in series(total=30, series_types=("stock_price",), length=2000, **PLAIN)
+    ]
+
+    def acf(x, lag):
+        x = x - x.mean()
+        return (x[lag:] * x[:-lag]).mean() / x.var()
+
+    assert abs(np.mean([acf(x, 1) for x in returns])) < 0.1
+    assert np.median([((x - x.mean()) ** 4).mean() / x.var() ** 2 for x in returns]) > 4
+    assert all(np.mean([acf(np.abs(x), lag) for x in returns]) > 0 for lag in (1, 5, 10, 20))
+
+
+def test_both_clock_changes_of_madrid_keep_the_length_and_the_local_shape():
+    spring = clock("2024-03-30T00:00", 72, "1h", "Europe/Madrid")
+    autumn = clock("2024-10-26T00:00", 72, "1h", "Europe/Madrid")
+    assert len(spring.hour) == len(autumn.hour) == 72
+    assert Counter(spring.hour.tolist())[2.0] == 2 and Counter(autumn.hour.tolist())[2.0] == 4
+    assert Counter(spring.day.tolist())[1] == 23 and Counter(autumn.day.tolist())[1] == 25
+
+
+def test_a_holiday_is_a_sunday():
+    days = clock("2024-05-01T00:00", 48, "1h", "Europe/Madrid", "ES").weekday
+    assert set(days[:22]) == {6} and set(days[24:40]) == {3}
+
+
+@pytest.mark.parametrize(("said", "meant"), [("1H", "1h"), ("15T", "15min"), ("D", "1D"), ("W-SUN", "1W")])
+def test_other_spellings_of_a_frequency_are_read(said, meant):
+    assert TimeseriesConfig(frequency_shares=said).frequency_shares[meant] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"frequency_shares": {"M": 1.0}}, "unknown value 'M', expected 15min"),
+        ({"length": 1}, "greater than or equal to 24"),
+        ({"length": 10_000_000}, "less than or equal to 8760"),
+        ({"start": "yesterday-ish"}, "'yesterday-ish' is no date"),
+        ({"countries": ("XX",)}, "unknown country 'XX'"),
+        ({"trend_shares": {"none": 0.5}}, "must add up to 1"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(options, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        TimeseriesConfig(**options)
+
+
+def test_an_unknown_type_is_named():
+    with pytest.raises(InvalidInput, match="Unknown series type 'tides'"):
+        domain(series_types=("tides",)).targets()
+
+
+def test_a_users_own_kind_needs_no_python(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "cold_store: {sector: electricity, family: load, unit: kW, low: 0, level: [10, 50], resolution: 0.1, en: a cold store, es: un almacén frío}"
+    )
+    (one,) = series(total=1, kinds=str(file), series_types=("cold_store",), english_share=1.0)
+    assert one.unit == "kW" and "a cold store" in one.context
+    file.write_text("cold_store: {sector: electricity, family: load, unit: kW, level: [10, 50], resolution: 0}")
+    with pytest.raises(InvalidInput, match=r"kind cold_store: .*resolution"):
+        domain(kinds=str(file)).targets()
+
+
+def test_labelled_anomalies_are_really_there_and_none_lie_on_each_other():
+    rng = np.random.default_rng(1)
+    base = 10 + np.sin(np.arange(500) * 2 * np.pi / 24) + 0.1 * rng.standard_normal(500)
+    changed, marks, refused = with_anomalies(base, KINDS, 24, 0, np.inf, rng)
+    assert len(marks) + refused == len(KINDS) and len(marks) >= 6
+    inside = np.zeros(500, dtype=int)
+    for mark in marks:
+        span = slice(mark["start"], mark["start"] + mark["length"])
+        inside[span] += 1
+        assert np.abs(changed[span] - base[span]).max() > 0 and mark["effect"] >= 3
+    assert inside.max() == 1 and np.array_equal(changed[inside == 0], base[inside == 0])
+
+
+def test_more_anomalies_than_fit_and_constant_series_are_refused_and_counted():
+    rng = np.random.default_rng(1)
+    _, marks, refused = with_anomalies(np.ones(100), ["spike"] * 3, 24, 0, np.inf, rng)
+    assert (marks, refused) == ([], 3)
+    _, marks, refused = with_anomalies(rng.standard_normal(30), ["level_shift"] * 20, 24, -np.inf, np.inf, rng)
+    assert len(marks) + refused == 20 and refused > 10
+
+
+def test_gaps_are_as_many_as_asked_and_apart():
+    found = gaps(1000, 0.05, np.random.default_rng(3))
+    assert sum(gap["length"] for gap in found) == 50
+    ends = [(gap["start"], gap["start"] + gap["length"]) for gap in found]
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(ends))
+
+
+def test_a_description_states_measured_facts_in_the_records_language():
+    for one in series(total=20, series_types=("grid_demand",), **(PLAIN | {"anomaly_shares": {"1": 1}})):
+        low = min(one.target)
+        assert f"{low:.6g}" in one.description
+        assert ("Between" if one.language == "en" else "Entre") in one.description
+        if one.anomalies:
+            assert ("Marked" if one.language == "en" else "Marcado") in one.description
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"noise": 50}, "noise must be between 0.005 and 1, got 50"),
+        ({"noise": "much"}, "noise must be a number, got 'much'"),
+        ({"level": -5}, "level must be between"),
+        ({"morning": 0, "midday": 0, "evening": 0}, "a load needs a peak"),
+        ({"context": "x"}, "context has 1 characters"),
+        ({"description": "El consumo sube por la tarde y baja por la noche en este hogar."}, "must be in 'en'"),
+    ],
+)
+def test_a_recipe_that_is_absurd_or_contradictory_is_sent_back_with_the_reason(change, reason):
+    of = domain(total=1, series_types=("residential_consumption",), english_share=1.0)
+    spec = of.specs(1, 1)[0]
+    recipe = json.loads(of.offline_text(spec, 0)) | change
+    with pytest.raises(ParseFailure, match=reason):
+        of.parse(json.dumps(recipe), spec)
+
+
+def test_a_recipe_with_a_missing_field_is_sent_back():
+    of = domain(total=1, series_types=("stock_price",))
+    spec = of.specs(1, 1)[0]
+    recipe = json.loads(of.offline_text(spec, 0))
+    del recipe["volatility"]
+    with pytest.raises(ParseFailure, match="volatility"):
+        of.parse(json.dumps(recipe), spec)
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_the_prompt_names_every_parameter_and_its_bounds(language):
+    of = domain(total=1, series_types=("wind_generation",), english_share=float(language == "en"))
+    prompt = of.prompt(of.specs(1, 1)[0])
+    task = prompt.messages[-1][1]
+    assert "weibull" in task and "1.4 to 3" in task and ("wind farm" if language == "en" else "parque eólico") in task
+    assert set(prompt.schema["required"]) >= {"level", "speed", "context"}
+
+
+@pytest.fixture(scope="module")
+def load():
+    chosen = {name: kind for name, kind in kinds().items() if kind.sector == "electricity"}
+    at = side_by_side([clock("2024-01-01", 504, "1h", "UTC")] * 80)
+    return sample(chosen, {}, at, "1h", 1), sample(chosen, {}, at, "1h", 2)
+
+
+def test_realism_falls_with_every_way_of_spoiling(load):
+    real, other = load
+    as_good = mean_ks(features(other), features(real))
+    rng = np.random.default_rng(0)
+    sd = other.std(1, keepdims=True)
+    smooth = np.stack([np.convolve(row, np.ones(5) / 5, "same") for row in other])
+    spoilt = {
+        "noise": [other + amount * sd * rng.standard_normal(other.shape) for amount in (0.3, 1.0)],
+        "smoothing": [smooth, np.stack([np.convolve(row, np.ones(25) / 25, "same") for row in other])],
+        "a ramp": [other + amount * sd * np.linspace(0, 1, 504) for amount in (1.0, 4.0)],
+        "collapse": [np.repeat(other[:10], 8, axis=0), np.repeat(other[:1], 80, axis=0)],
+    }
+    for what, (some, much) in spoilt.items():
+        a, b = (mean_ks(features(x), features(real)) for x in (some, much))
+        assert as_good < a < b, what
+
+
+def test_there_are_forty_nine_features_whatever_the_scale(load):
+    found = features(load[0])
+    assert len(found) == 49 and all(np.isfinite(value).all() for value in found.values())
+    again = features(load[0] * 1e6 + 1e9)
+    assert mean_ks(found, again) < 0.02
+
+
+def test_priors_move_towards_what_they_are_shown(load):
+    chosen = {name: kind for name, kind in kinds().items() if name == "commercial_consumption"}
+    found = tune_priors(load[0][:30], chosen, start="2024-01-01", seconds=60, generations=5)
+    assert found["mean_ks"]["after"] < found["mean_ks"]["before"]
+    assert found["nearest"]["generated to real"] > 0
+
+
+def test_priors_need_twenty_series(load):
+    with pytest.raises(InvalidInput, match="20 series or more, got 3"):
+        tune_priors(load[0][:3], kinds(), start="2024-01-01")
