@@ -51,12 +51,11 @@ class OpenAIProvider(Provider):
         self.base_urls = tuple(map(server_address, base_urls))
         self.capabilities = Capabilities(concurrency=concurrency or 8 * len(base_urls))
         self._secret = api_key.get_secret_value() if api_key else ""
+        key = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         self._clients = [
             httpx.Client(
                 base_url=url,
-                headers={"Authorization": f"Bearer {self._secret}"}
-                if self._secret and may_get_key(url, key_host)
-                else {},
+                headers=key if may_get_key(url, key_host) else {},
                 timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
                 limits=httpx.Limits(max_connections=None),
                 trust_env=not on_this_machine(url),  # no proxy between here and here
@@ -76,11 +75,11 @@ class OpenAIProvider(Provider):
     def list_models(self) -> list[str]:
         """The models that the first server offers; raises the same errors as `complete`."""
         client = self._clients[0]
-        told, place = self._call(client, "GET", "models").json(), str(client.base_url)
+        told = self._call(client, "GET", "models")
         try:
-            return sorted(str(model["id"]) for model in told["data"])
-        except (KeyError, TypeError):
-            raise Fatal(f"{place} answers, but not as an OpenAI-compatible server.") from None
+            return sorted(str(model["id"]) for model in told.json()["data"])
+        except (ValueError, KeyError, TypeError):
+            raise Fatal(f"{client.base_url} answers, but not as an OpenAI-compatible server.") from None
 
     def cost_usd(self, usage: Usage) -> float | None:
         """Not known: a server has its own prices, whatever models of the same name cost elsewhere."""
