@@ -28,6 +28,7 @@ def trained(candidate="tfidf_words+logistic_regression", **fields):
         ("tfidf_words+random_forest", "isotonic"),
         ("tfidf_words+xgboost", "auto"),
         ("embeddings+linear_svm", "auto"),
+        ("tfidf_embeddings+logistic_regression", "auto"),
     ],
 )
 def test_a_model_read_back_predicts_the_same(candidate, calibration):

@@ -97,14 +97,15 @@ def test_a_quality_report_says_which_model_compared_meanings(
     assert validate(dataset)["embedder"] is None
 
 
+@pytest.mark.parametrize("features", ["embeddings", "tfidf_embeddings"])
 @pytest.mark.parametrize("there", [True, False])
 def test_a_classifier_of_two_languages_keeps_the_model_it_learned_with(
-    there: bool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: bool, features: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if there:
         monkeypatch.setattr(embeddings, "MULTILINGUAL", str(folder))
     texts, labels, languages = zip(*MIXED, strict=True)
-    config = train_config(candidates=("embeddings+logistic_regression",), learning_curve=())
+    config = train_config(candidates=(f"{features}+logistic_regression",), learning_curve=())
     report = train(make_examples(texts, labels, languages), config)
     name = "embedder" if there else "all-MiniLM-L6-v2"
     assert (report.rows["embedder"], report.model.card.embedder) == (name, name)

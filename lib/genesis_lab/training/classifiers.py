@@ -117,10 +117,12 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
     characters = TfidfVectorizer(
         analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=min_df, dtype=np.float32
     )
+    tfidf, meaning = [("words", words), ("characters", characters)], SentenceEmbedding(embedder)
     read = {
-        "tfidf": FeatureUnion([("words", words), ("characters", characters)]),
+        "tfidf": FeatureUnion(tfidf),
         "tfidf_words": words,
-        "embeddings": SentenceEmbedding(embedder),
+        "embeddings": meaning,
+        "tfidf_embeddings": FeatureUnion([*tfidf, ("meaning", meaning)]),
     }[features]
     return Pipeline([("features", read), ("classifier", classifier.set_params(**params))])
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from genesis_lab.errors import InvalidInput, sentence
 from genesis_lab.yamls import shipped
 
-Features = Literal["tfidf", "tfidf_words", "embeddings"]
-"""TF-IDF of words (1–2) and characters (3–5); TF-IDF of words only; sentence embeddings (all-MiniLM-L6-v2)."""
+Features = Literal["tfidf", "tfidf_words", "embeddings", "tfidf_embeddings"]
+"""TF-IDF of words (1–2) and characters (3–5); TF-IDF of words only; sentence embeddings; the first and the third side by side."""
 Algorithm = Literal["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"]
 """`sgd` is logistic regression fitted record by record."""
 Value = float | int | str | bool | None
