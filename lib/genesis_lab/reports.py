@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from genesis_lab import __version__
 from genesis_lab.dataset import Dataset, read_reports, remembered
@@ -144,10 +144,10 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
     from genesis_lab.validation.embeddings import embedder_of
     from genesis_lab.validation.examples import teaching_report
     from genesis_lab.validation.quality import validate
-    from genesis_lab.validation.reference import load_reference
+    from genesis_lab.validation.reference import for_worth, load_reference
 
-    def real(split: Literal["train"] | None = None) -> Reference | None:
-        return load_reference(reference, split=split) if reference != "none" else None
+    def real() -> Reference | None:
+        return load_reference(reference) if reference != "none" else None
 
     if kind == "bias":
         return check_bias(dataset, seed=seed)
@@ -160,10 +160,11 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
         return validate(
             dataset, domain=whose, reference=real(), embed=embedder_of(dataset) if embeddings else None, seed=seed
         )
-    items, labels = real(), whose.taxonomy.names
+    items, pool = for_worth(reference) if reference != "none" else (None, None)
+    labels = whose.taxonomy.names
     part = labels if items and len(labels) < len(items.intents) else None
     rng = np.random.default_rng(seed)
-    return worth(dataset, items, pool=real("train"), intents=part, embeddings=embeddings, rng=rng)
+    return worth(dataset, items, pool=pool, intents=part, embeddings=embeddings, rng=rng)
 
 
 def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:

@@ -203,6 +203,7 @@ def card(difference: float, half: float, beats: bool | None) -> dict[str, Any]:
         (card(-0.2, 0.05, False), "FAIL"),
         ({"students": [], "not_measured": {"scorecard": "no reference"}}, "PASS on form; worth not measured"),
         (None, "PASS on form; worth not measured"),
+        (card(0.2, 0.05, True) | {"reference": {"kind": "stand-in"}}, "PASS on form; worth not measured"),
     ],
 )
 def test_worth_is_the_last_gate(scorecard: dict[str, Any] | None, verdict: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import output_root
 from genesis_lab.settings import get_settings
-from genesis_lab.validation.reference import Reference, fetch_reference, load_reference
+from genesis_lab.validation.reference import Reference, fetch_reference, for_worth, load_reference
 
 
 def write_csv(
@@ -62,6 +62,21 @@ def test_the_training_pool_is_the_whole_training_split_when_it_is_there(given: P
 def test_the_local_copy_is_used_when_no_folder_is_given(own_output_root: Path) -> None:
     write_csv(own_output_root / "reference" / "banking77", "test", [("a", "x")])
     assert loaded().source == "outputs/reference/banking77/test.csv"
+
+
+def test_where_nothing_real_is_to_be_had_worth_is_measured_on_a_stand_in_that_says_so() -> None:
+    items, pool = for_worth()
+    assert items is not None and pool is not None and {items.kind, pool.kind} == {"stand-in"}
+    assert str(items) == "stand-in test (n = 924, stand-in: written by a language model, not by customers)"
+    assert items.source == "shipped with Genesis Lab" and items.language == "en"
+    assert len(items.intents) == 77 and items.intents == pool.intents and not {*items.texts} & {*pool.texts}
+    assert load_reference() is None, "never where real data is meant"
+
+
+def test_real_items_are_never_mixed_with_a_stand_in(given: Path) -> None:
+    write_csv(given, "test", [("a", "x")])
+    items, pool = for_worth()
+    assert items is not None and items.kind == "real" and pool is None
 
 
 def test_a_report_names_the_reference_but_never_holds_its_sentences(given: Path) -> None:
@@ -153,6 +168,9 @@ def test_fetching_keeps_a_local_copy_of_both_splits(tmp_path: Path, own_output_r
     assert sorted(f.name for f in folder.iterdir()) == ["FETCHED.txt", "test.csv", "train.csv"]
     assert fetch_reference(repo=str(hub)) == folder, "what was fetched may be fetched again"
     assert loaded().labels == ("exchange_rate",)
+    items, pool = for_worth()
+    assert (items, pool) == (loaded(), loaded("train")) and items.kind == "real"
+    assert items.source.startswith("fetched from the Hugging Face hub") and "kept in outputs/reference" in items.source
     assert loaded("train").labels == ("Refund_not_showing_up", "exchange_rate", "exchange_rate")
 
 

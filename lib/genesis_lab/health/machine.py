@@ -105,7 +105,7 @@ def check_reference() -> Check:
 
     if found := load_reference("banking77", fetch=False):
         return Check("reference", "OK", f"{found}, from {found.source}")
-    todo = "genesis reference fetch, or set GENESIS_REFERENCE_DIR; without it scorecards say 'not measured'"
+    todo = "genesis reference fetch, or set GENESIS_REFERENCE_DIR; without it worth is measured on a stand-in only"
     return Check("reference", "WARN", "no real data to measure against", todo)
 
 

@@ -12,6 +12,7 @@ from genesis_lab.stats import Interval, above
 from genesis_lab.validation.checks import Counted, Part
 from genesis_lab.validation.labels import LEARNABLE
 from genesis_lab.validation.openings import FEWEST, KINDS
+from genesis_lab.validation.reference import STAND_IN
 from genesis_lab.yamls import shipped
 
 _LATER = ("worth", "classifier")
@@ -100,6 +101,8 @@ def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
     if not students:
         why = card["not_measured"].get("scorecard", "no student could be trained") if card else "no scorecard"
         return [decide("worth", why)]
+    if card and (card.get("reference") or {}).get("kind") == "stand-in":
+        return [decide("worth", f"there is only a {STAND_IN}")]
     gates = []
     outcomes = {None: "warn", True: "pass", False: "fail"}
     for s in students:

@@ -26,6 +26,8 @@ HUB_NAME = "banking77"
 BANKING77_HUB = "legacy-datasets/banking77"
 """Parquet mirror of PolyAI/banking77 (Casanueva et al. 2020, CC-BY-4.0) with both splits whole: 10,003 and 3,080."""
 Kind = Literal["real", "stand-in"]
+SHIPPED = Path(__file__).parent / "stand_in"
+"""The stand-in: how it was made and how it relates to real worth stands in its ``reference.yaml``."""
 STAND_IN = "stand-in: written by a language model, not by customers"
 _ORDER: dict[str | None, tuple[Split, ...]] = {
     None: ("test", "dev"), "test": ("test",), "dev": ("dev",), "train": ("train", "train_pool"), "train_pool": ("train_pool",),
@@ -108,6 +110,14 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
     return _read_folder(local, name, split) if wanted and _fetched_once() else None
 
 
+def for_worth(name: str = HUB_NAME) -> tuple[Reference | None, Reference | None]:
+    """What worth is measured on, to test on and to train on; of banking77 the stand-in that ships where no real one is to be had."""
+    if items := load_reference(name):
+        return items, load_reference(name, "train")
+    items, pool = (_read_folder(SHIPPED, "stand-in", split) if name == HUB_NAME else None for split in (None, "train"))
+    return items, pool
+
+
 def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
     """Fetch both splits of banking77 from the hub into ``outputs/reference/banking77`` and return that folder.
 
@@ -134,7 +144,7 @@ def fetch_reference(name: str = HUB_NAME, *, repo: str = BANKING77_HUB) -> Path:
             f"or put test.csv and train.csv (columns text, category) into {shown(folder)}."
         ) from None
     with placed(folder, replace=True, ours=lambda there: (there / _FETCHED).is_file()) as scratch:
-        write_atomically(scratch / _FETCHED, f"fetched from the hub: {BANKING77_HUB}\n")
+        write_atomically(scratch / _FETCHED, f"fetched from the Hugging Face hub ({BANKING77_HUB}, CC BY 4.0)\n")
         for split, rows in splits.items():
             names = rows.features["label"].names
             with (scratch / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
@@ -170,7 +180,10 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
             f"{shown(about)} must say language: a code such as en or es, and kind: real or stand-in; got {said!r}."
         )
     texts, labels = zip(*_pairs(path), strict=True)
-    source = "GENESIS_REFERENCE_DIR" if folder != _local_copy(name) else shown(path)
+    sources = {SHIPPED: "shipped with Genesis Lab", _local_copy(name): shown(path)}
+    source = sources.get(folder, "GENESIS_REFERENCE_DIR")
+    if (folder / _FETCHED).is_file():
+        source = f"{(folder / _FETCHED).read_text(encoding='utf-8').strip()}, kept in {source}"
     return Reference(name, found, texts, labels, str(language), source, kind)
 
 
