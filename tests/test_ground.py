@@ -32,7 +32,7 @@ EVERYTHING_ABOVE = {
     "review",
     "reporting",
 }
-EDGE = {"reports", "pipeline", "sweep", "notebooks", "cli", "health"}
+EDGE = {"reports", "rounds", "pipeline", "sweep", "notebooks", "cli", "health"}
 FORBIDDEN = {
     "domains": {"providers", *EVERYTHING_ABOVE, *EDGE},
     "providers": {"domains", *EVERYTHING_ABOVE, *EDGE},

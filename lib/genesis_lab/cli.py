@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -127,8 +127,7 @@ def plan(params: Params, param: Overrides = []) -> None:
         given = ", ".join(f"{name}={value!r}" for name, value in stage.parameters.items())
         echo(f"  {stage.notebook.stem}  {given}".rstrip())
     parts, written = [], set()
-    for stage in (stage for stage in pipeline.stages if "total" in stage.declared):
-        parameters = {**{name: p.default for name, p in stage.declared.items()}, **stage.parameters}
+    for parameters in _generating(pipeline):
         source = get_domain(*filter(None, [parameters.get("role")]), **parameters).needs
         if source in written and not dataset_path(source).exists():
             echo(f"cost and time are not known before there is {source}, which is to be answered")
@@ -142,6 +141,33 @@ def plan(params: Params, param: Overrides = []) -> None:
         echo(
             "Answers that are in the cache already cost nothing and are left out; those that must be asked for again come on top."
         )
+
+
+@app.command()
+def improve(
+    params: Params,
+    seeds: Annotated[str, Option(help="Real labelled messages: CSV or JSONL with text and label, or a dataset.")],
+    param: Overrides = [],
+    rounds: Annotated[int, Option(min=1, help="Rounds at most.")] = 3,
+    per_round: Annotated[int, Option(min=2, help="Records that a round asks for.")] = 200,
+    holdout: Annotated[float, Option(min=0.1, max=0.9, help="Share of the seeds that is only tested on.")] = 0.5,
+) -> None:
+    """Generate, then ask in rounds for what is mixed up, as long as that gains on real messages."""
+    from genesis_lab import rounds as contrast
+    from genesis_lab.generation import config_for
+    from genesis_lab.parameters import from_parameters
+    from genesis_lab.pipeline import load_pipeline
+
+    _end_politely()
+    parameters = next(_generating(load_pipeline(params, _pairs(param))), None)
+    if parameters is None:
+        raise InvalidInput(f"{params.name} has no stage that generates.")
+    config = from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
+    told = contrast.improve(
+        config, seeds, rounds=rounds, per_round=per_round, holdout=holdout,
+        on_round=lambda row: echo(contrast.sentence(row)),
+    )  # fmt: skip
+    echo(f"{told['stopped']}; all records are in {told['dataset']}")
 
 
 @app.command()
@@ -392,6 +418,13 @@ def _run(pipeline: Pipeline, start: str | None) -> None:
     for stage, values in done.metrics.items():
         if values:
             echo(f"  {stage}  " + ", ".join(f"{name} {value}" for name, value in values.items()))
+
+
+def _generating(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
+    """The parameters of each stage that generates."""
+    for stage in pipeline.stages:
+        if "total" in stage.declared:
+            yield {**{name: p.default for name, p in stage.declared.items()}, **stage.parameters}
 
 
 def _show_plan(parameters: dict[str, Any]) -> Estimate:

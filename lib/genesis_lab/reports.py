@@ -125,7 +125,7 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
         quality, made_up = reports["quality"]["overall"], stand_in(reports.get("scorecard", {}))
         worth = page.figures.get("stand-in worth" if made_up else "worth")
         said = str(worth[0]) if isinstance(worth, tuple) else None
-        named = {"stand_in_worth": f"{said} ({made_up})"} if made_up else {"worth": said}
+        named = {"stand_in_worth": said and f"{said} ({made_up})"} if made_up else {"worth": said}
         return {"quality": quality, "verdict": reports["verdict"]["verdict"], "bias": bias, **named}
     teaching, found = reports["teaching"], reports.get("evaluation")
     told = headline(found)["verdict"] if found and not found["limits"] else None
