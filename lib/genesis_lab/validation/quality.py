@@ -61,6 +61,7 @@ def validate(
         )
     work = partial(count, domain=whose, planned=bool(domain or made), seed=seed)
     total: Counted = map_reduce(dataset, work, merge, partitions=partitions, executor=executor)
+    pa.default_memory_pool().release_unused()  # of the partitions
     targets = {target.name: target.shares for target in made.targets()} if made else {}
     return finish(total, whose, targets=targets, reference=reference, embed=embed, seed=seed)
 
