@@ -51,6 +51,7 @@ def test_a_list_of_short_messages_passes(tmp_path: Path) -> None:
     found = recorded(tmp_path, "list")
     assert {gate(found, name)["outcome"] for name in ("openings like people's", "manner of openings")} == {"pass"}
     assert gate(found, "unique ids")["outcome"] == "not measured", "labelled texts have none, which is no fault"
+    assert found["completeness"]["value"] == 1.0, "nor is it that they have no endings and moods"
     assert not any(name in sentence(found["gates"]) for name in ("unique ids", "language ("))
     assert found["openings"]["against"] == "people's in short chats (documented default)"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,12 +69,9 @@ def form_gates(
     if not total.n:
         return [decide(name, "the dataset has no records") for name in rules() if name not in _LATER]
     ids = parts["unique_ids"]
-    ends = Interval(ids["value"], ids["value"], ids["value"], ids["n"])
-    none = ids["detail"]["missing"] == total.n
+    ends = ids["reason"] or Interval(ids["value"], ids["value"], ids["value"], ids["n"])
     found = [
-        decide("unique ids", "no record has an id; rows are told by their number")
-        if none
-        else decide("unique ids", ends, f"{ids['failed']:,} of {ids['n']:,} records have no id of their own"),
+        decide("unique ids", ends, f"{ids['failed'] or 0:,} of {ids['n']:,} records have no id of their own"),
         _structure(total, checks, facets, parts),
     ]
     unlearnt = None if len(total.labels) * LEARNABLE <= total.labels.total() else 0.0  # too few to blame the labels
@@ -166,12 +162,10 @@ def _share(name: str, part: Part, what: str, fails_below: float | None = None) -
 
 
 def _structure(total: Counted, checks: Sequence[Check], facets: Facets, parts: Mapping[str, Part]) -> Gate:
-    """The worst of the fields (what no record has was not there to be had, but for label and text) and of the checks of form."""
-    n, shares = total.n, []
-    for name, gone in parts["fields"]["detail"]["missing"].items():
-        needed = name == facets.label or re.search(rf"\b{name}\b", facets.text or "")
-        if name != facets.id and (gone < n or needed):
-            shares.append((1 - gone / n, n, f"{gone:,} of {n:,} records have no {name}"))
+    """The worst of the fields and of the checks of form."""
+    n, fields = total.n, parts["fields"]["detail"]
+    missing = {name: gone for name, gone in fields["missing"].items() if name not in (facets.id, *fields["not_there"])}
+    shares = [(1 - gone / n, n, f"{gone:,} of {n:,} records have no {name}") for name, gone in missing.items()]
     for name in dict.fromkeys(check.name for check in checks if check.gate == "schema and structure"):
         if (part := parts[name])["value"] is not None:
             failed = f"{part['failed']:,} of {part['n']:,} {part['unit']}"

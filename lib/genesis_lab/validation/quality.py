@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genesis_lab.domains import get_domain, recorded_domain
-from genesis_lab.domains.base import Domain
+from genesis_lab.domains.base import Domain, Facets
 from genesis_lab.errors import InvalidInput
 from genesis_lab.parallel import map_reduce
 from genesis_lab.validation import gates, labels, variety
@@ -24,6 +25,7 @@ from genesis_lab.validation.checks import (
     Part,
     count,
     merge,
+    part,
     parts_of,
     share,
 )
@@ -84,7 +86,7 @@ def finish(
     # In this order memory peaks least: near-copies take most of it, and cleanlab's imports never give theirs back
     diverse, empty = (variety.diversity(total, embed), None) if total.n else ([], _EMPTY)
     copies, apart = variety.copies(total, reference and reference.texts), labels.separation(total, seed)
-    complete = [_fields(total), *parts_of(total, checks, "completeness"), _unique_ids(total)]
+    complete = [_fields(total, facets), *parts_of(total, checks, "completeness"), _unique_ids(total)]
     consistent = parts_of(total, checks, "consistency")
     if facets.label:
         consistent += [_one_label(total), labels.label_fidelity(total, facets.unit, seed, embed)]
@@ -142,17 +144,24 @@ def _score(name: str, n: int, parts: list[Part], reason: str | None = None) -> d
     return {"name": name, "value": value, "n": n, "parts": parts, "reason": reason}
 
 
-def _fields(total: Counted) -> Part:
+def _fields(total: Counted, facets: Facets) -> Part:
+    """What no record has was not there to be had, but for label and text: it counts for nothing, and is named in the detail."""
     fields = {name[4:]: found for name, found in total.found.items() if name.startswith("has.")}
-    first = sorted((offence for _, _, offences in fields.values() for offence in offences), key=lambda pair: pair[0])
-    checked, failed = sum(found[0] for found in fields.values()), sum(found[1] for found in fields.values())
-    missing = {name: found[1] for name, found in fields.items() if found[1]}
-    return share("fields", checked, failed, offences=total.offences(first), detail={"missing": missing})
+    needed = rf"\b({'|'.join(fields)})\b"
+    needed = {facets.label, *re.findall(needed, facets.text or "")}
+    absent = [name for name, found in fields.items() if found[1] == total.n and name not in needed]
+    there = {name: found for name, found in fields.items() if name not in absent}
+    first = sorted((offence for found in there.values() for offence in found[2]), key=lambda pair: pair[0])
+    checked, failed = (sum(found[i] for found in there.values()) for i in (0, 1))
+    detail = {"missing": {name: found[1] for name, found in fields.items() if found[1]}, "not_there": absent}
+    return share("fields", checked, failed, offences=total.offences(first), detail=detail)
 
 
 def _unique_ids(total: Counted) -> Part:
     ids = pa.concat_tables(total.rows)["id"].combine_chunks()
     rows = np.flatnonzero(ids.is_valid())
+    if total.n and not len(rows):
+        return part("unique_ids", None, 0, reason="no record has an id: they are told by their number")
     again = variety.repeated(hashed(ids.drop_null()))
     failures = [(int(rows[i]), f"the id of row {rows[first]} again") for i, first in again]
     failures += [(int(row), "there is no id") for row in np.flatnonzero(pc.is_null(ids))]
