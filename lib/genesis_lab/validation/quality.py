@@ -147,12 +147,11 @@ def _score(name: str, n: int, parts: list[Part], reason: str | None = None) -> d
 def _fields(total: Counted, facets: Facets) -> Part:
     """What no record has was not there to be had, but for label and text: it counts for nothing, and is named in the detail."""
     fields = {name[4:]: found for name, found in total.found.items() if name.startswith("has.")}
-    needed = rf"\b({'|'.join(fields)})\b"
-    needed = {facets.label, *re.findall(needed, facets.text or "")}
+    needed = {facets.label, *re.findall(r"\w+", facets.text or "")}
     absent = [name for name, found in fields.items() if found[1] == total.n and name not in needed]
     there = {name: found for name, found in fields.items() if name not in absent}
     first = sorted((offence for found in there.values() for offence in found[2]), key=lambda pair: pair[0])
-    checked, failed = (sum(found[i] for found in there.values()) for i in (0, 1))
+    checked, failed = sum(found[0] for found in there.values()), sum(found[1] for found in there.values())
     detail = {"missing": {name: found[1] for name, found in fields.items() if found[1]}, "not_there": absent}
     return share("fields", checked, failed, offences=total.offences(first), detail=detail)
 
