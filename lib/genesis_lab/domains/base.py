@@ -135,7 +135,9 @@ class Domain(ABC):
     version: ClassVar[str] = "1"
     """Version of schema and checks; part of a dataset's config hash."""
     prompt_version: ClassVar[str] = "1"
-    """Version of prompt and offline text; part of the request key."""
+    """Version of the prompt; part of the request key."""
+    offline_version: ClassVar[str] = "1"
+    """Version of the offline text, which its records name in place of the prompt's."""
 
     def __init__(self, config: Any = None) -> None:
         self.config: Any = config or self.config_type()

@@ -353,7 +353,7 @@ def _records(state: State, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
         usage = [(place + 1) * tokens // n - place * tokens // n for tokens in line["usage"] or ()]
         provenance = Provenance(
             **line["made"],
-            prompt_version=state.domain.prompt_version,
+            prompt_version=state.domain.prompt_version if line["made"]["request_key"] else state.domain.offline_version,
             spec_index=spec.index,
             spec_seed=spec.seed,
             attempts=item["attempts"],

@@ -76,7 +76,7 @@ class Conversations(Domain):
     )  # fmt: skip
     record_type = r.Conversation
     config_type = ConversationsConfig
-    prompt_version = "1"
+    prompt_version = "2"
 
     config: ConversationsConfig
 
