@@ -264,7 +264,9 @@ def test_contrast_rounds_are_a_table_and_a_line() -> None:
         {"round": 1, "records": 1000, "requests": 12, "cost_usd": 0.1, "accuracy": interval(0.84), "gain": interval(0.06),
          "verdict": "better"},
     ]  # fmt: skip
-    shown, figure = (view("rounds", name, {"rounds": rows}) for name in ("rounds", "growth"))
+    report = {"rounds": rows, "stopped": "3 rounds are made", "seeds": {"accuracy_alone": interval(0.7)}}
+    shown, figure = (view("rounds", name, report) for name in ("rounds", "growth"))
+    assert "3 rounds are made" in shown.text and "the shown seeds alone 0.70" in str(figure.layout.annotations)
     assert "1  1,000  12  0.10  0.84 [0.79–0.89]  100  +6.0 [+1.0 to +11.0]  better" in shown.text
     assert "from 0.80 [0.75–0.85] to 0.84 [0.79–0.89]" in figure.layout.title.text.replace("<br>", " ")
     assert "cost $0.50" in figure.layout.title.subtitle.text

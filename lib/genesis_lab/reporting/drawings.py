@@ -215,7 +215,11 @@ def _rounds(report: Report) -> Part:
     below = "" if None in costs else f"cost ${sum(costs):,.2f}; "
     curve = {"accuracy": [(row["records"], row["accuracy"]) for row in rows]}
     below += f"n = {last['accuracy']['n']:,}, 95 % interval"
-    return charts.lines(curve, title=title, x="records", y="accuracy on held-out seeds", ticks=True, subtitle=below)
+    alone = at(report, "seeds.accuracy_alone.estimate")
+    levels = {} if alone is None else {f"the shown seeds alone {alone:.2f}": alone}
+    return charts.lines(
+        curve, title=title, x="records", y="accuracy on held-out seeds", ticks=True, subtitle=below, levels=levels
+    )
 
 
 # judge
