@@ -124,6 +124,23 @@ def test_a_worth_on_a_stand_in_is_recorded_under_its_own_name() -> None:
     assert made.metrics(SimpleNamespace(figures={"worth": ("3.7", "")}), known)["worth"] == "3.7"  # type: ignore[arg-type]
 
 
+def test_without_real_data_worth_is_measured_on_the_stand_in_that_ships_and_says_so() -> None:
+    data = generate(config_for()(total=154))
+    reports = made.complete(data, embeddings=False)
+    assert (
+        reports["scorecard"]["reference"] | {"n": 924, "kind": "stand-in", "language": "en"}
+        == reports["scorecard"]["reference"]
+    )
+    assert any("Spanish" in note for note in reports["scorecard"]["notes"])
+    page = made.page(data, reports)
+    assert "stand-in worth" in page.figures and "worth" not in page.figures
+    assert "written by a language model" in str(made.metrics(page, reports)["stand_in_worth"])
+    assert not [
+        gate for gate in reports["verdict"]["gates"] if gate["name"] == "worth" and gate["outcome"] != "not measured"
+    ]
+    assert not reports["quality"].get("reference"), "how people write is not asked of what no people wrote"
+
+
 def test_conversations_need_their_own_reports(tmp_path) -> None:
     data = write(tmp_path / "chats", [conversation(0)])
     assert made.needed(data) == ("quality", "scorecard", "bias", "training")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -113,20 +114,18 @@ def run_pipeline(
     """
     fresh = Run(new_folder(pipeline.name), _new_record(pipeline), {}) if start is None else None
     first, run = (0, fresh) if fresh else _resumed(pipeline, str(start))
-    record, began, before_s = run.record, time.monotonic(), run.record["seconds"]
+    record, began = run.record, time.monotonic() - run.record["seconds"]
 
-    def save(**facts: Any) -> None:
-        record.update(facts)
+    def save(entry: dict[str, Any], **facts: Any) -> None:
+        entry.update(facts)
         _write_json(run.folder / "run.json", record)
 
-    def end(status: str, error: str | None = None) -> None:
-        save(status=status, error=error, finished_at=_now(), seconds=round(before_s + time.monotonic() - began, 1))
+    def end(status: str, error: str | None) -> None:
+        save(record, status=status, error=error, finished_at=_now(), seconds=round(time.monotonic() - began, 1))
 
     for stage, entry in zip(pipeline.stages[first:], record["stages"][first:], strict=True):
-        entry.update(status="started", started_at=_now())
-        save()
-        clock, name = time.monotonic(), stage.notebook.name
-        status, error, said = "completed", None, ""
+        save(entry, status="started", started_at=_now())
+        clock, name, status, error, said = time.monotonic(), stage.notebook.name, "completed", None, ""
         try:
             run.metrics[Path(entry["output"]).stem] = _execute(stage, run.folder / entry["output"])
         except KeyboardInterrupt:
@@ -135,16 +134,17 @@ def run_pipeline(
             status, error = "failed", redact(" ".join(str(problem).split()))
             ours = isinstance(problem, GenesisError)
             said = error if ours else f"{name}: {type(problem).__name__}: {error[:300]}"
-        entry.update(status=status, seconds=round(time.monotonic() - clock, 1), **({"error": error} if error else {}))
+            entry["error"] = error
+        entry.update(status=status, seconds=round(time.monotonic() - clock, 1))
         if said:
             end(status, error)
             hint = f" (go on with: genesis run {pipeline.source} --from {name.partition('_')[0]})"
             raise StageFailed(said + hint if len(pipeline.stages) > 1 else said)
         _write_json(run.folder / "metrics.json", run.metrics)
-        save()
+        save(entry)
         if on_stage:
             on_stage(stage.notebook.stem, entry["seconds"])
-    end("completed")
+    end("completed", None)
     return run
 
 
@@ -272,18 +272,10 @@ def _new_record(pipeline: Pipeline) -> dict[str, Any]:
         planned = {"notebook": stem, "status": "pending", "seconds": None}
         stages.append({**planned, "parameters": stage.parameters, "output": output})
     return {
-        "name": pipeline.name,
-        "status": "unfinished",
-        "started_at": _now(),
-        "finished_at": None,
-        "seconds": 0.0,
-        "error": None,
-        "params_file": pipeline.source,
-        "parameters": pipeline.shared,
-        "versions": versions(),
-        "git": _git(),
-        "stages": stages,
-    }
+        "name": pipeline.name, "status": "unfinished", "started_at": _now(), "finished_at": None, "seconds": 0.0,
+        "error": None, "params_file": pipeline.source, "parameters": pipeline.shared, "versions": versions(),
+        "git": _git(), "stages": stages,
+    }  # fmt: skip
 
 
 def versions() -> dict[str, str | None]:
@@ -298,14 +290,12 @@ def versions() -> dict[str, str | None]:
 def _git() -> dict[str, Any] | None:
     """Commit of the checkout and whether it has changes; None outside a checkout."""
 
-    def ask(*arguments: str) -> str:
-        settings: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 20, "check": True}
-        return str(subprocess.run(["git", *arguments], cwd=project_root(), **settings).stdout).strip()
-
+    ask = partial(subprocess.run, cwd=project_root(), capture_output=True, text=True, timeout=20, check=True)
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}
+        commit, changes = ask(["git", "rev-parse", "HEAD"]).stdout, ask(["git", "status", "--porcelain"]).stdout
     except (OSError, subprocess.SubprocessError):
         return None
+    return {"commit": commit.strip(), "changed": bool(changes)}
 
 
 def _resumed(pipeline: Pipeline, start: str) -> tuple[int, Run]:
