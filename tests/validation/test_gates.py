@@ -15,7 +15,8 @@ import pytest
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.validation import gates
-from genesis_lab.validation.quality import count, finish
+from genesis_lab.validation.checks import count
+from genesis_lab.validation.quality import finish
 
 Records = list[dict[str, Any]]
 PROVENANCE = Provenance(provider="offline", model="grammar", prompt_version="1")

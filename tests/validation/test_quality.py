@@ -17,7 +17,8 @@ from genesis_lab.dataset import DatasetWriter, open_dataset
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.validation import variety
-from genesis_lab.validation.quality import count, finish, merge, validate
+from genesis_lab.validation.checks import count, merge
+from genesis_lab.validation.quality import finish, validate
 from genesis_lab.validation.text import first_words, hashed, normalised
 from genesis_lab.validation.variety import distinct_bigrams, pattern_concentration, self_similarity
 from genesis_lab.yamls import shipped

@@ -30,21 +30,18 @@ def compare(
     *,
     quality: Pair = (None, None),
     scorecards: Pair = (None, None),
-    attributes: Sequence[str] | None = None,
-    names: tuple[str, str] | None = None,
     rng: np.random.Generator | None = None,
 ) -> dict[str, Any]:
-    """Compare two datasets of the same domain, by their reports of quality and worth and by `attributes`; JSON-safe.
+    """Compare two datasets of the same domain, by their reports of quality and worth and by planned attributes; JSON-safe.
 
     Differences are a − b with p-values corrected over the attributes and the classifiers (Holm); what could not be compared is in
     ``not_measured``, with why. `rng` is for tests by simulation.
     """
     if a.domain != b.domain:
         raise InvalidInput(f"Datasets of one domain can be compared, got {a.domain!r} and {b.domain!r}.")
-    both = names or (a.name, b.name)
+    both = (a.name, b.name)
     missing = {"worth": _lacking("scorecard", scorecards, both), "quality": _lacking("quality report", quality, both)}
-    columns = get_domain(a.domain).facets.attributes if attributes is None else attributes
-    spread, gone = _spread(a, b, columns, rng or np.random.default_rng(0))
+    spread, gone = _spread(a, b, get_domain(a.domain).facets.attributes, rng or np.random.default_rng(0))
     worth: list[dict[str, Any]] = []
     if not missing["worth"]:
         worth, missing["worth"] = _worth(scorecards, both)

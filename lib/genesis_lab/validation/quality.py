@@ -16,19 +16,9 @@ from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Domain, Facets
 from genesis_lab.errors import InvalidInput
 from genesis_lab.parallel import map_reduce
+from genesis_lab.validation import checks as counting
 from genesis_lab.validation import gates, labels, variety
-from genesis_lab.validation.checks import (
-    LISTED,
-    SAMPLE_PER_CELL,
-    UNKNOWN_CELL,
-    Counted,
-    Part,
-    count,
-    merge,
-    part,
-    parts_of,
-    share,
-)
+from genesis_lab.validation.checks import LISTED, SAMPLE_PER_CELL, UNKNOWN_CELL, Counted, Part, part, parts_of, share
 from genesis_lab.validation.openings import openings
 from genesis_lab.validation.reference import STAND_IN
 from genesis_lab.validation.text import hashed
@@ -61,8 +51,8 @@ def validate(
             f"The four quality scores are not of {whose.facets.unit}, and {dataset.name} is a dataset of {dataset.domain}: "
             f"use genesis audit {dataset.name}."
         )
-    work = partial(count, domain=whose, planned=bool(domain or made), seed=seed)
-    total: Counted = map_reduce(dataset, work, merge, partitions=partitions, executor=executor)
+    work = partial(counting.count, domain=whose, planned=bool(domain or made), seed=seed)
+    total: Counted = map_reduce(dataset, work, counting.merge, partitions=partitions, executor=executor)
     pa.default_memory_pool().release_unused()  # of the partitions
     targets = {target.name: target.shares for target in made.targets()} if made else {}
     return finish(total, whose, targets=targets, reference=reference, embed=embed, seed=seed)

@@ -73,14 +73,9 @@ class Reference:
 
     def to_dict(self) -> dict[str, Any]:
         """What reports show about it; never its sentences."""
-        found = {
-            "name": self.name,
-            "kind": self.kind,
-            "split": self.split,
-            "n": len(self),
-            "intents": len(self.intents),
-        }
-        return found | {"language": self.language, "source": self.source, "digest": self.digest}
+        found = {"name": self.name, "kind": self.kind, "split": self.split, "n": len(self)}
+        found |= {"intents": len(self.intents), "language": self.language}
+        return found | {"source": self.source, "digest": self.digest}
 
 
 def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: bool = True) -> Reference | None:
