@@ -342,3 +342,8 @@ def test_a_report_is_made_again_only_when_its_settings_change(tmp_path):
 
     reports = [remembered(dataset, "scorecard", {"seed": seed}, make) for seed in (1, 1, 2)]
     assert [report["score"] for report in reports] == [1, 1, 2]
+
+
+def test_a_query_may_ask_for_times(tmp_path) -> None:
+    found = write(tmp_path / "d", conversations(2)).sql("SELECT *, provenance.generated_at AS at FROM data")
+    assert found["at"].iloc[0] == datetime(2025, 3, 1, 12, tzinfo=UTC)

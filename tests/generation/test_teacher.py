@@ -190,7 +190,9 @@ def test_impossible_parameters_are_one_sentence(parameters, sentence) -> None:
 
 
 def test_a_domain_that_is_not_there_is_one_sentence() -> None:
-    with pytest.raises(InvalidInput, match="Unknown domain 'poet': there is conversations, requirements, vision"):
+    with pytest.raises(
+        InvalidInput, match="Unknown domain 'poet': there is conversations, timeseries, requirements, vision"
+    ):
         config_for("poet")
 
 

@@ -107,7 +107,9 @@ class Dataset:
                 selects.append(f"SELECT *, '{split}' AS split FROM part_{i}")
             connection.execute(f"CREATE VIEW data AS {' UNION ALL '.join(selects)}")
             try:
-                return connection.execute(query, list(parameters)).df()
+                found = connection.sql(query, params=list(parameters))
+                zoned = "TIME ZONE" in str(found.types)  # for which DuckDB would need pytz
+                return found.to_arrow_table().to_pandas() if zoned else found.df()
             except duckdb.Error as error:
                 raise InvalidInput(f"The query can't be answered: {' '.join(str(error).split())}") from None
 
