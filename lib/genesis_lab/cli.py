@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ Overrides = Annotated[
     list[str], Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file's.")
 ]
 Dataset = Annotated[str, Argument(help="A dataset's name or folder.")]
+FORMATS = ["q8_0", "q4_k_m"]
 Replace = Annotated[bool, Option("--replace", help="Replace what is there.")]
 
 
@@ -154,15 +156,12 @@ def improve(
 ) -> None:
     """Generate, then ask in rounds for what is mixed up, as long as that gains on real messages."""
     from genesis_lab import rounds as contrast
-    from genesis_lab.generation import config_for
-    from genesis_lab.parameters import from_parameters
     from genesis_lab.pipeline import load_pipeline
 
-    _end_politely()
     parameters = next(_generating(load_pipeline(params, _pairs(param))), None)
     if parameters is None:
         raise InvalidInput(f"{params.name} has no stage that generates.")
-    config = from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
+    config = _config(parameters)
     told = contrast.improve(
         config, seeds, rounds=rounds, per_round=per_round, holdout=holdout,
         on_round=lambda row: echo(contrast.sentence(row)),
@@ -238,7 +237,6 @@ def mlflow(port: Annotated[int, Option(min=1, max=65535, help="Where to serve it
     """Open the registry of datasets, runs and models in MLflow's own pages."""
     from genesis_lab.registry import serve
 
-    _end_politely()
     serve(port, echo)
 
 
@@ -246,10 +244,7 @@ def mlflow(port: Annotated[int, Option(min=1, max=65535, help="Where to serve it
 def export_student_command(
     student: Annotated[str, Argument(help="A student's name, or the folder of an adapter or a whole model.")],
     target: Annotated[str, Argument(help="Folder to write to; its name is the student's in Ollama.")],
-    format: Annotated[list[str], Option(metavar="FORMAT", help="f16, q8_0 or q4_k_m. Repeatable.")] = [
-        "q8_0",
-        "q4_k_m",
-    ],
+    format: Annotated[list[str], Option(metavar="FORMAT", help="f16, q8_0 or q4_k_m. Repeatable.")] = FORMATS,
     dataset: Annotated[str | None, Option(help="Measure every form on the test split of this dataset.")] = None,
     items: Annotated[int, Option(min=1, help="Test items to measure on.")] = 100,
     max_tokens: Annotated[int, Option(min=1, help="Longest answer to a test item, tokens.")] = 1024,
@@ -393,6 +388,7 @@ app.add_typer(jobs_app, name="jobs")
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command; an error of ours is one line on standard error and exit code 1, wrong usage is exit code 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite kill is a Ctrl-C
     try:
         app(arguments, prog_name="genesis")
     except GenesisError as error:
@@ -401,18 +397,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _end_politely() -> None:
-    """Let a batch system's polite kill, a closed terminal or a stopped service be a Ctrl-C."""
-    import signal
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def _run(pipeline: Pipeline, start: str | None) -> None:
     from genesis_lab.files import shown
     from genesis_lab.pipeline import run_pipeline
 
-    _end_politely()
     done = run_pipeline(pipeline, start=start, on_stage=lambda name, seconds: echo(f"{name}  {seconds:.1f} s"))
     echo(f"{pipeline.name} completed in {done.record['seconds']:.1f} s: {shown(done.folder)}")
     for stage, values in done.metrics.items():
@@ -427,13 +415,18 @@ def _generating(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
             yield {**{name: p.default for name, p in stage.declared.items()}, **stage.parameters}
 
 
-def _show_plan(parameters: dict[str, Any]) -> Estimate:
-    """What one generating stage would make and cost."""
+def _config(parameters: dict[str, Any]) -> Any:
     from genesis_lab.generation import config_for
-    from genesis_lab.generation.estimate import in_all
     from genesis_lab.parameters import from_parameters
 
-    config = from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
+    return from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
+
+
+def _show_plan(parameters: dict[str, Any]) -> Estimate:
+    """What one generating stage would make and cost."""
+    from genesis_lab.generation.estimate import in_all
+
+    config = _config(parameters)
     echo(f"{config.total:,} {config.domain.facets.unit}, plan {config.plan.hash}")
     for attribute, counts in config.plan.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
