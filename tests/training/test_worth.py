@@ -141,7 +141,7 @@ def test_the_first_customer_utterance_in_the_references_language_is_used(tmp_pat
 def test_a_dataset_of_another_field_or_language_is_not_measured(tmp_path: Path) -> None:
     texts, labels = utterances(INTENTS, 2, rng())
     spanish = dataset(tmp_path / "es", texts, labels, ["es"] * 8)
-    assert worth(spanish, reference())["verdict"] == "not measured: no record in English has an intent of errands"
+    assert worth(spanish, reference())["verdict"] == "not measured: no reference in Spanish"
     other = worth_of(["a", "b"], ["x", "y"], reference())
     assert not other["students"] and "2 intents unknown to the reference" in other["notes"][0]
 

@@ -76,6 +76,9 @@ def worth(
         return _report(None, not_measured={"scorecard": "no reference"})
     rows, language, notes = labelled(dataset), reference.language, []
     mine = rows[rows["language"].isna() | (rows["language"] == language)]
+    if len(rows) and mine.empty:
+        others = " or ".join(sorted(map(_spelt, rows["language"].unique())))
+        return _report(None, not_measured={"scorecard": f"no reference in {others}"})
     usable = mine[mine["text"].notna() & mine["label"].notna()]
     if len(usable) < len(mine):
         notes.append(f"{len(mine) - len(usable):,} records without an opening or an intent were left out.")
