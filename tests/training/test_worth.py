@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.settings import get_settings
 from genesis_lab.training.evaluation import compared
 from genesis_lab.training.worth import equivalence_sentence, label_equivalence, worth, worth_of
+from genesis_lab.validation.reference import load_reference
+from labelled_texts import labelled, write_dataset
 from validation.real_and_synthetic import INTENTS, dataset, reference, utterances
 
 N_BOOT = 300
@@ -159,6 +162,27 @@ def test_a_dataset_meant_for_some_intents_is_scored_on_those() -> None:
     assert card["reference"] is not None and card["reference"]["n"] == 80
     assert card["pool"] is not None and card["pool"]["n"] == 10
     assert "2 chosen intents" in card["notes"][0]
+
+
+def test_a_spanish_reference_of_ones_own_says_what_the_spanish_records_are_worth(tmp_path, monkeypatch) -> None:
+    """A folder with columns text and label, read by its name; its training examples are the pool."""
+    own, rows = tmp_path / "soporte", [row for row in labelled() if row[2] == "es"]
+    own.mkdir()
+    (own / "reference.yaml").write_text("language: es\n")
+    for split, part in (("train", rows[::2]), ("test", rows[1::2])):
+        lines = [f'"{text}",{intent}' for text, intent, _ in part]
+        (own / f"{split}.csv").write_text("\n".join(["text,label", *lines]), encoding="utf-8")
+    monkeypatch.setenv("GENESIS_REFERENCE_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    data = write_dataset(tmp_path / "d", labelled())
+    real, pool = load_reference("soporte"), load_reference("soporte", split="train")
+    card = worth(data, real, pool=pool, classifiers=("tfidf",), embeddings=False, draws=2)
+    assert card["records"] == 108 and card["students"][0]["accuracy"]["estimate"] > 0.9
+    assert {name: card["reference"][name] for name in ("name", "kind", "language", "n")} == {
+        "name": "soporte", "kind": "real", "language": "es", "n": 54,
+    }  # fmt: skip
+    assert "108 records in English were left out: the reference is in Spanish." in card["notes"]
+    assert "real labelled examples per intent" in card["worth"]["tfidf"]
 
 
 def test_a_stand_in_is_named_wherever_its_worth_is_told() -> None:
