@@ -2,7 +2,7 @@
 
 from genesis_lab.dataset.exporting import export_dataset
 from genesis_lab.dataset.folder import Dataset, open_dataset, open_filled, read_reports, remembered, write_report
-from genesis_lab.dataset.importing import ImportReport, Problem, import_dataset
+from genesis_lab.dataset.importing import import_dataset
 from genesis_lab.dataset.schema import arrow_schema, schema_of
 from genesis_lab.dataset.splitting import assign_splits
 from genesis_lab.dataset.writing import DatasetWriter
@@ -10,8 +10,6 @@ from genesis_lab.dataset.writing import DatasetWriter
 __all__ = [
     "Dataset",
     "DatasetWriter",
-    "ImportReport",
-    "Problem",
     "arrow_schema",
     "assign_splits",
     "export_dataset",

@@ -44,11 +44,6 @@ def export_dataset(
         with the card). None: by the target's ending.
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
-
-    Raises
-    ------
-    InvalidInput : unknown format, split or AWS profile, or the target exists.
-    Unavailable : the hub or S3 can't be reached.
     """
     to_s3, suffix, formats = str(target).startswith(S3), Path(target).suffix.lower()[1:], get_args(Format)
     chosen = format or (suffix if suffix in formats else None)

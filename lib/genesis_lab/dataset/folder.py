@@ -85,17 +85,7 @@ class Dataset:
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
         """The answer of a DuckDB query; the records are in the table ``data``, which also has a column ``split``.
 
-        Parameters
-        ----------
-        parameters : values for the ``?`` in the query.
-
-        Raises
-        ------
-        InvalidInput : the query is wrong; the message is DuckDB's.
-
-        Examples
-        --------
-        >>> dataset.sql("SELECT intent, count(*) AS n FROM data GROUP BY intent")  # doctest: +SKIP
+        `parameters` are the values for its ``?``; a wrong query is `InvalidInput` with DuckDB's message.
         """
         import duckdb
 
@@ -121,12 +111,7 @@ def _known(dataset: Dataset, what: str, names: Sequence[str], known: Sequence[st
 
 
 def open_dataset(name_or_path: str | Path) -> Dataset:
-    """The dataset of that name under ``outputs/datasets``, or in that folder.
-
-    Raises
-    ------
-    InvalidInput : there is none, or it is damaged; the message says what is missing.
-    """
+    """The dataset of that name under ``outputs/datasets``, or in that folder; `InvalidInput` if it lacks or is damaged."""
     path = recovered(dataset_path(name_or_path))
     damaged = f"Dataset {shown(path)} is damaged:"
     try:
@@ -184,12 +169,7 @@ def _missing(path: Path) -> str:
 
 
 def labelled(dataset: Dataset) -> pd.DataFrame:
-    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none.
-
-    Raises
-    ------
-    InvalidInput : by the facets of their domain, its records have no text or no label.
-    """
+    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none."""
     import pandas as pd
 
     facets = get_domain(dataset.domain).facets

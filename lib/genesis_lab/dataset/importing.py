@@ -77,16 +77,10 @@ def import_dataset(
 
     Parameters
     ----------
-    source : .json (a list, or an object holding one), .jsonl, .csv, .parquet, a dataset folder, or
-        ``hf:owner/name[:split]``.
-    target : name or folder of the new dataset.
+    source : .json, .jsonl, .csv, .parquet, a dataset folder, or ``hf:owner/name[:split]``.
     field_map : our field to theirs, ``{"intent": "meta.label", "turns": "messages", "turns.text": "content"}``.
     taxonomy : the labels that records shall have, by name or file; None: the domain's own, but others are welcome too.
     language : the language of records that don't say.
-
-    Raises
-    ------
-    InvalidInput : the source can't be read, or nothing in it looks like a record of the domain.
     """
     import_, target = _Import(domain, normal(dict(field_map or {})), taxonomy, language), dataset_path(target)
     name, reader = source_name(source), import_.reader

@@ -35,9 +35,7 @@ def schema_of(domain: str) -> pa.Schema:
 def arrow_schema(record_type: type[BaseModel]) -> pa.Schema:
     """One column per field: nested models are structs, datetimes microseconds in UTC, else what `Arrow` says.
 
-    Raises
-    ------
-    TypeError : a field's type has no column type, for example a union of text and number.
+    A type without a column type, such as a union of text and number, is a `TypeError`.
     """
     return pa.schema(_fields(record_type))
 

@@ -34,13 +34,7 @@ class Row:
 
 
 def read_rows(source: str | Path) -> Iterator[Row]:
-    """Each row of `source`, in order, one split after the other.
-
-    Raises
-    ------
-    InvalidInput : the source does not exist or can't be read at all.
-    Unavailable : a hub that can't be reached.
-    """
+    """Each row of `source`, in order, one split after the other; `InvalidInput` where it can't be read at all."""
     if str(source).startswith(HUB):
         yield from _hub_rows(str(source).removeprefix(HUB))
         return

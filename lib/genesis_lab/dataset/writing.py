@@ -35,11 +35,6 @@ class DatasetWriter:
     ----------
     manifest : what else the manifest shall say, read on exit. No clock times: the same records make the same bytes.
     replace : replace the dataset that is there, if one is.
-
-    Raises
-    ------
-    InvalidInput : the folder exists, or a record does not fit the domain's schema.
-    GenesisError : the disk is full or the folder can't be written.
     """
 
     def __init__(

@@ -128,12 +128,7 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
 
 
 def fitted(estimator: Any, texts: Sequence[Any] | NDArray[Any], labels: NDArray[Any]) -> Any:
-    """`estimator`, fitted; without scikit-learn's warnings on scarce labels, which are worded for the user elsewhere.
-
-    Raises
-    ------
-    InvalidInput : TF-IDF finds nothing in the texts.
-    """
+    """`estimator`, fitted; without scikit-learn's warnings on scarce labels, which are worded for the user elsewhere."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return estimator.fit(texts, labels)

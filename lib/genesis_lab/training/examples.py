@@ -67,12 +67,7 @@ def make_examples(
     name: str = "texts",
     content_hash: str | None = None,
 ) -> Examples:
-    """Examples from lists of one length; without `groups`, texts that say the same words are one group.
-
-    Raises
-    ------
-    InvalidInput : the lists differ in length, or a text or label is not a non-empty string.
-    """
+    """Examples from lists of one length; without `groups`, texts that say the same words are one group."""
     n = len(texts)
     languages = [language or "unknown" for language in languages or [None] * n]
     split = ["train"] * n if split is None else split
@@ -126,10 +121,6 @@ def labelled_texts(source: Any) -> Examples:
     """Labelled texts in whatever form: `Examples`, a dataset, its name, or a file with columns text and label.
 
     A file may have a column language; a text that does not say is in the language it reads as, else in the most usual.
-
-    Raises
-    ------
-    InvalidInput : there is no such file, it has no such columns, or nothing in it has both.
     """
     if isinstance(source, Examples):
         return source
@@ -173,12 +164,7 @@ def join(first: Examples, second: Examples) -> Examples:
 
 
 def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool = False) -> Examples:
-    """`examples` when there is something to learn: two intents or more, with two records each.
-
-    Raises
-    ------
-    InvalidInput : fewer than two intents, or an intent with a single record and `drop_rare` is not set.
-    """
+    """`examples` when there is something to learn: two intents or more, with two records each; else `InvalidInput`."""
     counts = Counter(examples.labels.tolist())
     rare = sorted(label for label, n in counts.items() if n < 2)
     if rare and len(counts) > 1:
@@ -227,10 +213,6 @@ def hold_out(examples: Examples, share: float, seed: int, messages: list[str], n
     """Which records to hold out: `share` of them, within one group, by intent and in whole groups.
 
     Every intent is among the others; those that are not among the held out are named in `messages`.
-
-    Raises
-    ------
-    InvalidInput : there are too few distinct wordings for a division of this `name`.
     """
     distinct, groups, labels = _distinct(examples), examples.groups, examples.labels
     single = groups[[distinct[label] < 2 for label in labels.tolist()]]

@@ -125,12 +125,7 @@ def check_place(name: str | Path, content_hash: str, *, replace: bool) -> None:
 
 
 def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -> Path:
-    """Write the model folder and return it; a folder with the same model is written anew.
-
-    Raises
-    ------
-    InvalidInput : there is another model of this name that is not to be replaced, or something that is no model folder.
-    """
+    """Write the model folder and return it; another model is replaced only where that is said, other things never."""
     from skops import io
 
     target = model_path(name)
@@ -180,13 +175,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def load_model(name: str | Path) -> IntentModel:
-    """The model in a folder written by `save_model`.
-
-    Raises
-    ------
-    InvalidInput : no model folder, weights that are not the ones on the card or hold types that a model doesn't
-        need, or features from another embedding model than ``GENESIS_EMBEDDER``.
-    """
+    """The model in a folder written by `save_model`; `InvalidInput` where its weights or embedder are not the card's."""
     from skops import io
 
     folder = model_path(name)

@@ -93,11 +93,6 @@ def train(
     source : a dataset whose records have a text and a label (`genesis_lab.dataset.Dataset`), or `Examples`.
     config : settings, by default the preset ``fast``.
     reference : real labelled texts (``.texts``, ``.labels``, ``.language``, ``.name``) to test the model on as well.
-
-    Raises
-    ------
-    InvalidInput : there is nothing to learn, or a setting does not exist.
-    MissingDependency : a candidate needs a package that is not installed.
     """
     config, started = config or train_config(), perf_counter()
     examples, messages = (source, []) if isinstance(source, Examples) else read_examples(source)

@@ -118,10 +118,6 @@ def worth_of(
     draws, gain_draws : random draws of k real examples, for the curve and for the gain.
     intents : score these labels only, for a dataset that is meant to cover a part (default: all of the reference's).
     on_progress : called with models trained, models to train, and what was just done.
-
-    Raises
-    ------
-    InvalidInput : texts and labels differ in number, a classifier is unknown, or nothing can be learned from the texts.
     """
     rng, tell = rng or np.random.default_rng(0), on_progress or _silent
     if len(texts) != len(labels):
