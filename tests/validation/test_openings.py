@@ -69,3 +69,11 @@ def test_a_reference_says_what_is_expected_instead(tmp_path: Path) -> None:
     made_up = validate(open_dataset("own"), reference=SimpleNamespace(**vars(real), kind="stand-in"))
     assert "documented default" in made_up["openings"]["against"], "what a model wrote is no measure of people"
     assert "not by customers" in made_up["not_measured"]["realism"] and made_up["contamination"]["failed"]
+
+
+def test_the_whole_recorded_list_passes_and_people_do_too(real_banking77: Path) -> None:
+    recordings = real_banking77.parent / "teacher_recordings" / "utterances_list_24.jsonl"
+    found = validate(import_dataset(recordings, "list")[0])
+    assert found["verdict"] == "PASS on form; worth not measured", sentence(found["gates"])
+    people = validate(import_dataset(real_banking77 / "train_pool.csv", "people")[0])
+    assert people["verdict"] == "PASS on form; worth not measured", sentence(people["gates"])

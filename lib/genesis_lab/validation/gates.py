@@ -17,8 +17,8 @@ from genesis_lab.yamls import shipped
 _LATER = ("worth", "classifier")
 """Gates that other reports than that of quality decide."""
 
-_MAY_LACK = ("contamination", "unique ids", "language")
-"""Gates on what a dataset need not have: other people's are often just texts and labels."""
+_MAY_LACK = ("contamination", "unique ids", "language", "label fidelity")
+"""Gates on what a dataset need not have: other people's are often just short texts and labels."""
 
 Gate = dict[str, Any]
 """One condition of the verdict, see `decide`."""
@@ -188,18 +188,20 @@ def _enough(total: Counted, planned: Mapping[str, float]) -> Gate:
 
 
 def _fidelity(part: Part, unlearnt: float | None) -> Gate:
-    name = "label fidelity"
+    """A classifier's own errors are in its list of labels: the more it errs, the less the list says."""
+    name, rule, detail = "label fidelity", rules()["label fidelity"], part["detail"]
     if part["value"] is None:
         return decide(name, part["reason"])
     low, high = part["interval"] or (part["value"], part["value"])
-    right, rule = part["detail"]["out_of_fold_accuracy"], rules()[name]
-    says = part["detail"].get("finding") or (
-        f"{part['failed']:,} of {part['n']:,} read like another label, to a classifier that gets {right:.0%} right"
-    )
-    # A list by a classifier that errs a lot, or has little to learn from, holds its own errors: it proves nothing
-    blames = unlearnt is None and (right >= rule["reads_well"] or "finding" in part["detail"])
-    fails = rule["at_least"] if blames else 0.0
-    return decide(name, Interval(part["value"], low, high, part["n"]), says, fails_below=fails)
+    value, right = Interval(part["value"], low, high, part["n"]), detail["out_of_fold_accuracy"]
+    if "finding" in detail:
+        return decide(name, value, detail["finding"], fails_below=unlearnt)
+    if right < rule["reads_at_least"]:
+        return decide(name, f"a classifier gets {right:.0%} of the labels right, too few to blame single ones")
+    says = f"{part['failed']:,} of {part['n']:,} read like another label, to a classifier that gets {right:.0%} right"
+    if right >= rule["reads_well"]:
+        return decide(name, value, says, fails_below=unlearnt)
+    return decide(name, value, says, outcome="pass" if above(value, rule["else_at_least"]) else "warn")
 
 
 def _length(found: Mapping[str, Any] | str) -> Gate:
