@@ -9,6 +9,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.training import classifiers
+from genesis_lab.training import train as training
 from genesis_lab.training.config import presets, train_config
 from genesis_lab.training.continuing import continue_training
 from genesis_lab.training.evaluation import evaluate
@@ -108,12 +109,14 @@ class English(classifiers.SentenceEmbedding):
 
 
 def test_each_language_is_answered_by_what_works_in_it(monkeypatch):
+    monkeypatch.setattr(training, "COMPARED", 150)
     monkeypatch.setattr(classifiers, "SentenceEmbedding", English)
     weak = {"random_forest": {"n_estimators": 5, "max_depth": 3}}
     candidates = ["embeddings+logistic_regression", "tfidf_words+random_forest"]
     report = train(examples(), train_config(candidates=candidates, params=weak))
     assert report.rows["chosen"] == "en: embeddings+logistic_regression, es: tfidf_words+random_forest"
     assert report.rows["params"] == {f"random_forest.{name}": value for name, value in weak["random_forest"].items()}
+    assert "Candidates were compared on 150 of 173 records." in report.rows["messages"]
     said = [message for message in report.rows["messages"] if "does best" in message]
     assert len(said) == 2 and "In Spanish tfidf_words+random_forest does best: embeddings" in said[1]
     assert [row["measured_on"] for row in report.rows["candidates"]] == ["folds by language"] * 3

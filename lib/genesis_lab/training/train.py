@@ -38,6 +38,8 @@ Chosen = tuple[str, dict[str, Value]]
 """A candidate and its settings."""
 
 CALIBRATION_FOLDS = LANGUAGE_FOLDS = 3
+COMPARED = 4_000
+"""Records, at most, on which candidates are compared by language: three fits of each."""
 _ENOUGH = 20
 """Records of a language that tell which candidate works in it."""
 
@@ -205,6 +207,9 @@ def _tried(given: list[Chosen], examples: Examples, run: _Run) -> list[Row]:
     config, languages = run.config, [one for one in NAMES if (examples.languages == one).sum() >= _ENOUGH]
     own = examples.split == "validation"
     if len(languages) > 1:
+        if len(examples) > COMPARED:
+            run.messages.append(f"Candidates were compared on {COMPARED:,} of {len(examples):,} records.")
+            examples = subset(examples, COMPARED, config.seed)
         folds, measured_on = make_folds(examples, LANGUAGE_FOLDS, config.seed, run.messages), "folds by language"
     else:
         if not own.any() or own.all():
