@@ -40,8 +40,7 @@ def push_folder(
 ) -> str:
     """Upload the files of `folder` that match `allow`; returns the repository's address.
 
-    `replaces` are patterns of files in the repository to delete where they are not among those uploaded; `private` counts
-    for a new repository. `InvalidInput`: not owner/name, or no right to write; `Unavailable`: the hub does not take it.
+    `replaces`: patterns of files to delete there where they are not among those uploaded; `private`: of a new repository.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError

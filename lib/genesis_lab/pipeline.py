@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +53,7 @@ class Pipeline:
     source: str
     description: str
     shared: dict[str, Any]
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,12 @@ def load_pipeline(path: Path, overrides: Mapping[str, str] | None = None) -> Pip
     folder = beside if notebook_paths(beside) else None
     stages = [(find_notebook(one, folder), own) for one, own in _listed(content.get("stages"), where)]
     shared = {key: value for key, value in content.items() if key not in _OWN}
-    return _checked(name, where, str(content.get("description", "")), shared, stages, overrides or {})
+    return _checked(Pipeline(name, where, str(content.get("description", "")), shared), stages, overrides or {})
 
 
 def single_stage(notebook: Path, overrides: Mapping[str, str]) -> Pipeline:
     """A pipeline of one notebook."""
-    return _checked(notebook.stem, shown(notebook), "", {}, [(notebook, {})], overrides)
+    return _checked(Pipeline(notebook.stem, shown(notebook), "", {}), [(notebook, {})], overrides)
 
 
 def run_pipeline(
@@ -187,26 +187,22 @@ def _listed(stages: Any, where: str) -> list[tuple[str | int, dict[str, Any]]]:
 
 
 def _checked(
-    name: str,
-    source: str,
-    description: str,
-    shared: Mapping[str, Any],
-    listed: Sequence[tuple[Path, Mapping[str, Any]]],
-    overrides: Mapping[str, str],
+    pipeline: Pipeline, listed: Sequence[tuple[Path, Mapping[str, Any]]], overrides: Mapping[str, str]
 ) -> Pipeline:
+    """The pipeline with these notebooks as its stages, each with what it declares of the parameters that are given."""
     stages = []
     for notebook, own in listed:
         stem, declared = notebook.stem, read_parameters(read_notebook(notebook), notebook.stem)
-        _refuse_unknown(own, source, {stem: declared})
-        given = {key: value for key, value in {**shared, **own}.items() if key in declared}
+        _refuse_unknown(own, pipeline.source, {stem: declared})
+        given = {key: value for key, value in {**pipeline.shared, **own}.items() if key in declared}
         for key, value in given.items():
             declared[key].check(value, stem)
         given |= {key: declared[key].parse(text, stem) for key, text in overrides.items() if key in declared}
         stages.append(Stage(notebook, given, declared))
     everywhere = {stage.notebook.stem: stage.declared for stage in stages}
-    _refuse_unknown(shared, source, everywhere)
+    _refuse_unknown(pipeline.shared, pipeline.source, everywhere)
     _refuse_unknown(overrides, "the command line", everywhere)
-    return Pipeline(name, source, description, dict(shared), tuple(stages))
+    return replace(pipeline, stages=tuple(stages))
 
 
 def _refuse_unknown(given: Mapping[str, Any], source: str, declared: Mapping[str, Mapping[str, Parameter]]) -> None:

@@ -15,11 +15,10 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
@@ -43,8 +42,7 @@ _DIGEST = 36
 """Characters of a content hash that MLflow shows as a dataset's digest; the whole hash is a tag."""
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredModel:
+class RegisteredModel(NamedTuple):
     """One version of a registered model, and the run that trained it."""
 
     name: str
@@ -58,10 +56,7 @@ def tracking_uri() -> str:
 
 
 def serve(port: int, on_start: Callable[[str], object]) -> None:
-    """MLflow's own pages until they are stopped; of a store that is a server already there is the address alone.
-
-    `on_start` is told the address.
-    """
+    """MLflow's own pages until they are stopped, `on_start` is told where; of a store that is a server already only that."""
     uri = tracking_uri()
     with _mlflow() as client:  # makes the tables, or says why there are none
         client.search_registered_models(max_results=1)
@@ -83,8 +78,12 @@ def serve(port: int, on_start: Callable[[str], object]) -> None:
         if server.wait():
             raise Unavailable(f"MLflow's server ended: {shown(_home() / 'server.log')} says why.")
     except KeyboardInterrupt:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        return
+    finally:
+        for how in (signal.SIGTERM, signal.SIGKILL):  # asked first; then what is slow, or has outlived its parent
+            with suppress(ProcessLookupError, TimeoutExpired):
+                os.killpg(server.pid, how)
+                server.wait(5)
 
 
 def register_dataset(dataset: Dataset, *, reports: Mapping[str, Mapping[str, Any]] | None = None) -> str:
