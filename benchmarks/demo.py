@@ -29,8 +29,7 @@ def main() -> None:
         "demo",
         "make demo, from plan to report",
         rows,
-        note="Worth in real labelled examples per intent: "
-        + ", ".join(f"{name} {said}" for name, said in worth.items()),
+        note="; ".join(f"{name} {said}" for name, said in worth.items()),  # real or stand-in: the sentence says so
         facts={"seconds": f"{run['seconds']:.0f} s", "worth": worth.get("embedding", "not measured")},
     )
 
