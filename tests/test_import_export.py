@@ -160,7 +160,7 @@ def test_labels_that_a_taxonomy_lacks_are_named_and_one_per_class_is_enough(tmp_
     rows = [f"{name.replace('_', ' ')}?,{name}" for name in ("card_arrival", "atm_support", "cards_arrival")]
     source = put(tmp_path / "a.csv", "\n".join(["text,label", *rows]))
     dataset, report = import_dataset(source, tmp_path / "d", taxonomy="banking77", language="en")
-    assert dataset.total == 3 and dataset.manifest["import"]["problem_counts"]["intent: not in taxonomy banking#"] == 1
+    assert dataset.total == 3 and dataset.manifest["import"]["problem_counts"]["intent: not in taxonomy banking77"] == 1
     assert (3, "intent: not in taxonomy banking77, got 'cards_arrival'") in reasons(report)
     export_dataset(dataset, tmp_path / "out.csv", "labelled")
     assert (tmp_path / "out.csv").read_text(encoding="utf-8-sig").count("\n") == 4

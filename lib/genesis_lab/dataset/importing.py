@@ -205,7 +205,7 @@ class _Import:
 
     def _name(self, row: int, record_id: str | None, reasons: list[str]) -> None:
         for reason in reasons:
-            kind = re.sub(r"\d+", "#", reason.split(", got ")[0])  # without its particulars
+            kind = re.sub(r"(?<!\w)\d+", "#", reason.split(", got ")[0])  # without its particulars
             self.counts[kind] += 1
             if self.counts[kind] <= LISTED:
                 self.problems.append(Problem(row, record_id, reason))
