@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from genesis_lab.dataset.folder import labelled
 from genesis_lab.domains.language import NAMES
@@ -199,7 +200,8 @@ def _taught(
         vectors = dict(zip(every, embed(every), strict=True))
     jobs = [(name, texts, labels, items, vectors) for texts, labels, _ in lessons.values()]
     found: dict[Any, Labels] = {}
-    with warnings.catch_warnings(action="ignore"):  # once for all threads
+    # Once for all threads: warnings go, and each does its own algebra, so that they don't wait for each other's
+    with warnings.catch_warnings(action="ignore"), threadpool_limits(1):
         answers = spread(learn_and_answer, jobs, "threads", os.cpu_count() or 1)
         for key, found[key] in zip(lessons, answers, strict=True):
             step(f"{name}: {lessons[key][2]}")
