@@ -28,7 +28,7 @@ def answer(answers: Answers, system: str, task: str, request_id: str = "") -> st
     intent, turns, messages = _INTENT.search(task), _TURNS.search(task), _MESSAGES.search(task)
     seed = zlib.crc32(f"{task}{request_id}".encode())
     if answers != "fixed" and intent and messages:
-        return _openings(intent[1], int(messages[1]), task, seed)
+        return _openings(int(messages[1]), task, seed)
     if answers == "fixed" or not intent or not turns:
         return FIXED
     text = _conversation(intent[1], int(turns[1]), task, seed)
@@ -53,14 +53,13 @@ def broken(text: str, seed: int) -> str:
     return text.replace('"customer"', '"robot"', 1)
 
 
-def _openings(intent: str, n: int, task: str, seed: int) -> str:
+def _openings(n: int, task: str, seed: int) -> str:
     """A list of as many messages as asked for, each of as many words."""
     words = [int(n) for n in re.findall(r"^\d+\. (\d+) (?:words|palabras)", task, re.MULTILINE)]
     filler = ("my", "card", "is", "not", "here", "and", "i", "want", "to", "know", "why") if "Intent: " in task else (
         "mi", "tarjeta", "no", "está", "aquí", "y", "yo", "quiero", "saber", "por", "qué")  # fmt: skip
     said = [
-        " ".join([f"{intent}{seed % 9973}x{i}", *(filler[j % len(filler)] for j in range(count - 1))])
-        for i, count in enumerate(words)
+        " ".join([*(filler[j % len(filler)] for j in range(count - 1)), f"{seed}{i}"]) for i, count in enumerate(words)
     ]
     return json.dumps({"messages": said[:n]}, ensure_ascii=False)
 

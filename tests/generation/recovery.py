@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import sqlite3
 import time
-import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -130,10 +128,8 @@ def recover(folder: Path, *, records: int, kills: int, seed: int = 0) -> Recover
 
 
 def _answer(system: str, task: str) -> str:
-    """A conversation that opens like no other: which of two alike is asked for again would depend on their order."""
-    conversation = json.loads(answer("grammar", system, task))
-    conversation["turns"][0]["text"] += f" (#{zlib.crc32(task.encode())})"
-    return json.dumps(conversation)
+    """What the emulated model says: openings are like no others, so nothing depends on which of two alike comes first."""
+    return answer("grammar", system, task)
 
 
 def _start(url: str, target: Path, records: int) -> Any:
