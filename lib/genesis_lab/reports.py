@@ -31,7 +31,7 @@ TITLES = {
 def needed(dataset: Dataset) -> tuple[str, ...]:
     """The kinds of reports that the page about this dataset rests on, by what its records are."""
     facets = get_domain(dataset.domain).facets
-    asked = (facets.text, facets.preview == "dialogue", facets.worth, facets.attributes, facets.worth)
+    asked = (facets.text or facets.preview == "series", facets.preview == "dialogue", facets.worth, facets.attributes, facets.worth)
     return tuple(kind for kind, wanted in zip(TITLES, asked, strict=True) if wanted)
 
 
@@ -177,6 +177,8 @@ def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
     if facets.preview == "text":
         pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
         return [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
+    if facets.preview == "series":
+        return []
     from genesis_lab.validation.examples import role_of
 
     one_each = f"QUALIFY row_number() OVER (PARTITION BY language {order}) = 1 ORDER BY language"

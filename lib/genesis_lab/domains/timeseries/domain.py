@@ -60,7 +60,6 @@ class Timeseries(Domain):
         covered=(("series_type", "language"),),
         preview="series",
         lacking=dict.fromkeys(("latitude", "group_id", "anomalies", "missing", "seasonality_types", "recipe"), "true"),
-        worth="forecast",
         task_categories=("time-series-forecasting",),
         aliases={"series_id": "item_id", "target": "values"},
     )
