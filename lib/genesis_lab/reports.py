@@ -31,7 +31,13 @@ TITLES = {
 def needed(dataset: Dataset) -> tuple[str, ...]:
     """The kinds of reports that the page about this dataset rests on, by what its records are."""
     facets = get_domain(dataset.domain).facets
-    asked = (facets.text or facets.preview == "series", facets.preview == "dialogue", facets.worth, facets.attributes, facets.worth)
+    asked = (
+        facets.text or facets.preview == "series",
+        facets.preview == "dialogue",
+        facets.worth,
+        facets.attributes,
+        facets.worth,
+    )
     return tuple(kind for kind, wanted in zip(TITLES, asked, strict=True) if wanted)
 
 
