@@ -18,9 +18,26 @@ BUDGETS = {
     "reporting": 1_700,
     "health": 300,
     "ground and edge": 1_700,
+    "time series": 1_500,
 }
-"""Room to physical lines; modules beside the rooms are the ground and the edge."""
-RESERVE = 1_050
+"""Room to the physical lines it should have; modules beside the rooms are the ground and the edge."""
+RESERVE = 1_050 + 1_500
+"""For no room in particular, and for what a teacher that writes utterances adds to several."""
+CEILINGS = {
+    "domains": 3_700,
+    "providers": 2_550,
+    "generation": 2_700,
+    "dataset": 1_350,
+    "validation": 2_450,
+    "bias": 970,
+    "training": 1_900,
+    "finetuning": 2_510,
+    "reporting": 2_150,
+    "health": 445,
+    "ground and edge": 2_850,
+    "time series": 1_900,
+}
+"""What a room that is still over its budget may have at most today: a number that is only ever lowered."""
 TOTAL = sum(BUDGETS.values()) + RESERVE
 
 
@@ -29,7 +46,9 @@ def sizes(package: Path = PACKAGE) -> dict[str, int]:
     lines: Counter[str] = Counter()
     for module in package.rglob("*.py"):
         place = module.relative_to(package).parts
-        lines[place[0] if len(place) > 1 else "ground and edge"] += len(module.read_text(encoding="utf-8").splitlines())
+        room = place[0] if len(place) > 1 else "ground and edge"
+        series = "timeseries" in place or module.stem == "forecasts"
+        lines["time series" if series else room] += len(module.read_text(encoding="utf-8").splitlines())
     return {room: lines[room] for room in {**BUDGETS, **lines}}
 
 
