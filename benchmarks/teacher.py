@@ -37,6 +37,8 @@ def main() -> None:
         "version 2, 24 per intent": recorded["planned"],
         "5 real": shots,
         "5 real + version 2, 24 per intent": pd.concat([shots, recorded["planned"]]),
+        "… + a contrast round of 480": pd.concat([shots, recorded["planned"], recorded["contrast"]]),
+        "… + the plain list, 24 per intent": pd.concat([shots, recorded["planned"], recorded["list"]]),
     }
     rows, words = [], pd.Series(real.texts).str.split().str.len()
     for name, messages in sets.items():
