@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
-from genesis_lab.domains.conversations.openings import alike, read_seeds
+from genesis_lab.domains.conversations.openings import alike, greets, read_seeds
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure
 
@@ -145,6 +145,12 @@ def test_an_utterance_is_a_conversation_of_one_turn_without_an_ending():
         assert record.turn_count == 1 and record.turns[0].speaker == "customer"
         assert record.resolution_status is record.complexity is record.emotion_arc is record.resolution_time is None
     assert domain.first_stage("x") is None
+
+
+def test_the_grammars_utterances_greet_as_rarely_as_planned():
+    domain = utterances(total=600)
+    texts = [domain.parse(domain.offline_text(s, 0), s)["turns"][0]["text"] for s in domain.specs(600, 2)]
+    assert sum(map(greets, texts)) <= 24 and len(set(texts)) > 560
 
 
 SEEDS = pd.DataFrame(

@@ -25,6 +25,7 @@ from genesis_lab.domains.conversations.openings import (
     default_manner,
     fault,
     file_digest,
+    greets,
     manner_of,
     messages_in,
     read_seeds,
@@ -47,6 +48,7 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _ENOUGH_SEEDS = 100
 """Seeds from which their own manner is taken; fewer say too little about lengths."""
 _ARC_OF = {"positive": "stable_positive", "neutral": "stable_neutral", "negative": "stable_frustrated"}
+_DRAWS = 6
 _CHARACTERS = 6
 """Of a word, with the blank and what JSON adds."""
 
@@ -261,8 +263,12 @@ class Conversations(Domain):
         if self.config.records == "conversations":
             return self._grammar.write(spec, attempt)
         a = {"turns": 2, "resolution_status": "pending", "emotion_arc": _ARC_OF[spec.attributes["sentiment"]]}
-        turns = json.loads(self._grammar.write(replace(spec, attributes={**spec.attributes, **a}), attempt))["turns"]
-        return json.dumps({"turns": turns[:1]}, ensure_ascii=False)
+        whole = replace(spec, attributes={**spec.attributes, **a})
+        for further in range(_DRAWS):  # until it greets as planned
+            turn = json.loads(self._grammar.write(whole, attempt + 97 * further))["turns"][0]
+            if greets(turn["text"]) == spec.attributes["greeting"]:
+                break
+        return json.dumps({"turns": [turn]}, ensure_ascii=False)
 
     def answer_characters(self, spec: Spec) -> int:
         if "words" in spec.attributes:

@@ -26,7 +26,7 @@ _WRAPPED = {"neutral": 0.3, "positive": 0.75, "frustrated": 0.75}
 _CARELESS = 0.15
 """Share of openings typed without capitals or punctuation, or with a slip of the finger."""
 _PART = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]|\{(\w+)\}")
-_GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
+GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
 
 
 class _Draw:
@@ -141,7 +141,7 @@ def _compiled(pattern: str, language: str) -> tuple[str | tuple[str, ...], ...]:
 
 def _led(lead: str, text: str) -> str:
     """`text` after the words that lead to it; as it is, if it greets already. "I", "I'm" and names in capitals stay."""
-    if _GREETING.match(text):
+    if GREETING.match(text):
         return text
     first = text.split(" ", 1)[0]
     if lead.rstrip()[-1] in ".!?":

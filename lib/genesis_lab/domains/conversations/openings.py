@@ -17,6 +17,7 @@ import pandas as pd
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.foreign import ChatReader
+from genesis_lab.domains.conversations.grammar import GREETING
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import read_json
@@ -32,7 +33,6 @@ _SHOWN = 20
 """Seeds of an intent that one prompt shows."""
 _COPY = 0.9
 """Similarity (difflib's ratio over characters) from which a message counts as a copy."""
-_GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
 _ASKS = re.compile(
     r".*\?|(how|what|when|where|why|which|who|can|could|do|does|is|are|will|qué|cómo|cuándo|dónde|cuánto|cuál)\b",
     re.IGNORECASE | re.DOTALL,
@@ -54,10 +54,15 @@ def manner_of(texts: Sequence[str]) -> dict[str, Any]:
     kinds = {
         "question": [bool(_ASKS.match(text)) for text in texts],
         "lower_case": [text == text.lower() for text in texts],
-        "greeting": [bool(_GREETING.match(text)) for text in texts],
+        "greeting": [greets(text) for text in texts],
     }
     known = default_manner() | {"whose": f"those of the {len(words):,} messages given", "words": _shares(words)}
     return known | {name: float(np.mean(found)) for name, found in kinds.items()}
+
+
+def greets(text: str) -> bool:
+    """Whether a message begins with a greeting."""
+    return bool(GREETING.match(text))
 
 
 def _shares(words: Any) -> dict[str, float]:
