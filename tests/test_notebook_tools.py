@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -151,3 +155,19 @@ def test_committed_notebooks_were_run_whole_and_are_small(path: Path) -> None:
     assert not [o for cell in code for o in cell["outputs"] if o["output_type"] == "error"]
     assert any("parameters" in cell["metadata"].get("tags", ()) for cell in code)
     assert path.stat().st_size <= MAX_BYTES
+
+
+def test_what_the_notebooks_import_is_there() -> None:
+    for path in notebook_paths():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for source in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+            tree = ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", source, flags=re.MULTILINE))
+            for node in (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)):
+                if not (node.module or "").startswith("genesis_lab"):
+                    continue
+                module = import_module(str(node.module))
+                for name in (one.name for one in node.names):
+                    there = hasattr(module, name) or (
+                        hasattr(module, "__path__") and find_spec(f"{node.module}.{name}")
+                    )
+                    assert there, f"{path.name}: {node.module} has no {name}"

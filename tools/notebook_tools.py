@@ -18,8 +18,8 @@ from typing import Any
 import nbformat
 
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
-from genesis_lab.files import isolated_root, shown, use_output_root, write_atomically
-from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
+from genesis_lab.files import isolated_root, use_output_root, write_atomically
+from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook, title
 from genesis_lab.secret_values import found_in
 from genesis_lab.settings import get_settings, project_root
 
@@ -48,7 +48,7 @@ def sync(folder: Path | None = None, *, check: bool = False) -> list[Path]:
     """
     paths = notebook_paths(folder)
     notebooks = [read_notebook(path) for path in paths]
-    titles = [_title(notebook, path) for notebook, path in zip(notebooks, paths, strict=True)]
+    titles = [title(notebook, path) for notebook, path in zip(notebooks, paths, strict=True)]
     repository = _repository()
     changed = []
     for i, (path, notebook) in enumerate(zip(paths, notebooks, strict=True)):
@@ -172,15 +172,6 @@ def _refuse_machine_facts(path: Path, text: str, folders: Sequence[Path]) -> Non
             raise InvalidInput(
                 f"{path.name} would show a path of this machine ({folder}/…): use genesis_lab.files.shown."
             )
-
-
-def _title(notebook: Any, path: Path) -> str:
-    """The text of the H1 that every notebook starts with."""
-    first = notebook.cells[0] if notebook.cells else None
-    heading = re.match(r"# (.+)", first.source) if first is not None and first.cell_type == "markdown" else None
-    if heading is None:
-        raise InvalidInput(f"{shown(path)} must start with a Markdown cell whose first line is '# <title>'.")
-    return heading[1].strip()
 
 
 def _text(notebook: Any) -> str:

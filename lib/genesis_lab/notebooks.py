@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -69,3 +70,12 @@ def failure(notebook: str, cell: Any, name: str, value: str) -> str:
     first_line = next((line.strip() for line in cell.source.splitlines() if line.strip()), "")
     message = " ".join(redact(value).split())
     return f"{notebook}, cell In [{cell.execution_count}] ({first_line[:60]}): {name}: {message[:2_000]}"
+
+
+def title(notebook: Any, path: Path) -> str:
+    """The text of the H1 that every notebook starts with."""
+    first = notebook.cells[0] if notebook.cells else None
+    heading = re.match(r"# (.+)", first.source) if first is not None and first.cell_type == "markdown" else None
+    if heading is None:
+        raise InvalidInput(f"{shown(path)} must start with a Markdown cell whose first line is '# <title>'.")
+    return heading[1].strip()

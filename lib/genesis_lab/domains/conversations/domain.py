@@ -298,7 +298,9 @@ class Conversations(Domain):
             return answer
         sent = read_json(text, schema(spec.attributes.get("turns", 1)))["turns"]
         turns = [{"speaker": role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in sent]
-        if turns and turns[0]["speaker"] == "agent" and not utterance:  # it goes on from the opening that the prompt shows
+        if (
+            turns and turns[0]["speaker"] == "agent" and not utterance
+        ):  # it goes on from the opening that the prompt shows
             turns.insert(0, {"speaker": "customer", "text": self.opening(spec)})
         elif self._opened and (not turns or same_words(str(turns[0]["text"])) != same_words(self.opening(spec))):
             raise ParseFailure("the chat must go on from the customer's first message, with a turn of the agent")
