@@ -19,6 +19,7 @@ def within(value: float) -> dict[str, float]:
     return {"estimate": value, "low": value - 0.1, "high": value + 0.1, "n": 50}
 
 
+SERIES = {"name": "a <b>", "values": [1.0, 2.0, None, 9.0, 2.0], "marks": [(3, 1)], "holes": [(2, 1)]}
 CURVE = [(k, within(score)) for k, score in ((1, 0.5), (5, 0.7), (20, 0.8))]
 needs_chrome = pytest.mark.skipif(figures.find_chrome() is None, reason="no Chrome on this machine")
 
@@ -40,6 +41,7 @@ def all_charts() -> dict[str, go.Figure]:
         "bars": charts.bars(dict.fromkeys(NAMES, 20), title="77 labels", axis="conversations"),
         "bars side by side": charts.bars({"x": {"en": 0.5}, "y": {"en": 0.4}}, title="Share", axis="share", spec=".0%"),
         "stack": charts.stack({"language": {"en": 5, "es": 5}}, title="Made of", unit="records"),
+        "panels": charts.panels([SERIES] * 4, title="Series", subtitle="a week"),
     }  # fmt: skip
 
 
@@ -50,6 +52,13 @@ def test_a_chart_is_small_plain_json_and_the_same_twice(name: str) -> None:
     assert len(first) < figures.MAX_BYTES
     assert "bdata" not in first
     assert figures.summary(all_charts()[name]).startswith("[chart] ")
+
+
+def test_panels_mark_what_is_labelled_and_shade_holes_each_in_its_own_axes() -> None:
+    fig = charts.panels([SERIES, SERIES], title="Two")
+    assert [trace.xaxis for trace in fig.data] == ["x", "x", "x2", "x2"] and list(fig.data[1].y) == [9.0] and fig.data[1].x0 == 3
+    assert [(shape.xref, shape.x0, shape.x1) for shape in fig.layout.shapes] == [("x", 1.5, 2.5), ("x2", 1.5, 2.5)]
+    assert fig.layout.annotations[0].text == "a &lt;b&gt;"
 
 
 def test_what_was_not_measured_is_named_and_not_drawn_as_zero() -> None:

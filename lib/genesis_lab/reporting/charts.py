@@ -1,4 +1,4 @@
-"""The four charts: dots, lines, bars, stack. Each takes plain data and draws it; what its title says is the caller's.
+"""The five charts: dots, lines, bars, stack, panels. Each takes plain data and draws it; what its title says is the caller's.
 
 A value is a number or an interval (see `html.ends`), and shares and scores are in [0, 1]. All text is shown as it is.
 """
@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from genesis_lab.reporting.figures import figure, figure_text
 from genesis_lab.reporting.html import ends, interval_text
-from genesis_lab.reporting.style import BLUE, DARK, INK, LINE, MEANING, MUTED, SERIES
+from genesis_lab.reporting.style import BLUE, DARK, GREY, INK, LINE, MEANING, MUTED, RED, SERIES
 
 _NAMES = {
     "type": "category", "autorange": "reversed", "showgrid": False, "ticks": "", "linecolor": LINE, "ticksuffix": " ",
@@ -178,6 +178,31 @@ def stack(parts: Mapping[str, Mapping[Any, float]], *, title: str, unit: str) ->
         traces, title=title, height=80 + 38 * max(len(parts), 1), barmode="overlay", bargap=0.25, yaxis=_NAMES,
         xaxis={"tickformat": ".0%", "range": [0, 1], "showgrid": False, "title": {"text": f"share of {figure_text(unit)}"}},
     )  # fmt: skip
+
+
+def panels(rows: Sequence[Mapping[str, Any]], *, title: str, subtitle: str = "", columns: int = 3) -> go.Figure:
+    """Small multiples: each row has ``name`` and ``values``, spans (start, length) of ``marks`` (red) and ``holes`` (grey)."""
+    traces, shapes, names, high = [], [], [], max(1, -(-len(rows) // columns))
+    for i, row in enumerate(rows, 1):
+        x, y, values = f"x{i if i > 1 else ''}", f"y{i if i > 1 else ''}", row["values"]
+        traces.append({"y": values, "mode": "lines", "line": {"color": BLUE, "width": 1}, "xaxis": x, "yaxis": y})
+        for start, length in row.get("marks", ()):
+            mark = {"x0": start, "y": values[start : start + length], "marker": {"color": RED, "size": 4}}
+            traces.append(mark | {"mode": "lines+markers", "xaxis": x, "yaxis": y})
+        for start, length in row.get("holes", ()):
+            span = {"x0": start - 0.5, "x1": start + length - 0.5, "y0": 0, "y1": 1, "fillcolor": GREY, "line_width": 0}
+            shapes.append({"type": "rect", "xref": x, "yref": f"{y} domain", "layer": "below", **span})
+        place = {"xref": f"{x} domain", "yref": f"{y} domain", "x": 0, "y": 1, "yanchor": "bottom", "showarrow": False}
+        names.append({"text": figure_text(row["name"], 36), "font": {"size": 11}, **place})
+    grid = {
+        "rows": high,
+        "columns": columns,
+        "pattern": "independent",
+        "ygap": 0.4,
+        "domain": {"y": [0, 1 - 0.15 / high]},
+    }
+    height = 100 + 120 * high
+    return figure(traces, title=title, subtitle=subtitle, height=height, grid=grid, shapes=shapes, annotations=names)
 
 
 def _error(values: Sequence[Any], colour: str = MUTED) -> dict[str, Any] | None:
