@@ -56,7 +56,11 @@ def test_a_chart_is_small_plain_json_and_the_same_twice(name: str) -> None:
 
 def test_panels_mark_what_is_labelled_and_shade_holes_each_in_its_own_axes() -> None:
     fig = charts.panels([SERIES, SERIES], title="Two")
-    assert [trace.xaxis for trace in fig.data] == ["x", "x", "x2", "x2"] and list(fig.data[1].y) == [9.0] and fig.data[1].x0 == 3
+    assert (
+        [trace.xaxis for trace in fig.data] == ["x", "x", "x2", "x2"]
+        and list(fig.data[1].y) == [9.0]
+        and fig.data[1].x0 == 3
+    )
     assert [(shape.xref, shape.x0, shape.x1) for shape in fig.layout.shapes] == [("x", 1.5, 2.5), ("x2", 1.5, 2.5)]
     assert fig.layout.annotations[0].text == "a &lt;b&gt;"
 

@@ -20,7 +20,7 @@ from genesis_lab.files import check_free, placed, resolve, shown
 from genesis_lab.hub import push_folder
 from genesis_lab.settings import get_settings
 
-Format = Literal["jsonl", "csv", "parquet", "labelled", "hub"]
+Format = Literal["jsonl", "csv", "parquet", "labelled", "long", "wide", "hub"]
 S3 = "s3://"
 
 
@@ -40,7 +40,7 @@ def export_dataset(
     target : a file; ``s3://bucket/key``, without ending for the dataset folder as it is; ``owner/name`` for the hub.
         Several splits become several files, ``name-train.csv`` and so on.
     format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet``, ``labelled`` (CSV of
-        text, label and language, of the records that have a text and a label) or ``hub`` (push to the Hugging Face hub
+        text, label and language, of the records that have a text and a label), ``long`` or ``wide`` (CSV of series) or ``hub`` (push to the Hugging Face hub
         with the card). None: by the target's ending.
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
@@ -69,10 +69,12 @@ def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, re
     paths = [target] if len(splits) == 1 else [target.with_stem(f"{target.stem}-{name}") for name in splits]
     for path in paths:
         check_free(path, replace=replace, ours=Path.is_file)
-    write = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv, "labelled": _write_labelled}[format]
     for name, path in zip(splits, paths, strict=True):
         with placed(path, replace=replace) as temporary:
-            write(dataset, name, temporary)
+            if format in ("long", "wide"):
+                _write_rows(temporary, *get_domain(dataset.domain).table(_records(dataset, name), format))
+            else:
+                _WRITERS[format](dataset, name, temporary)
     return paths
 
 
@@ -97,6 +99,9 @@ def _write_labelled(dataset: Dataset, split: str, path: Path) -> None:
     rows = labelled(dataset).query("split == @split").dropna(subset=["text", "label"])
     columns = ["text", "label", *(["language"] if rows["language"].notna().any() else [])]
     _write_rows(path, columns, rows[columns].to_numpy().tolist())
+
+
+_WRITERS = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv, "labelled": _write_labelled}
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

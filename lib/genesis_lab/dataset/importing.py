@@ -87,7 +87,7 @@ def import_dataset(
     about = {"source": name, "field_map": reader.field_map, "language": language, **reader.about}
     manifest: dict[str, Any] = {}
     with DatasetWriter(target, domain, manifest, replace=replace) as writer:
-        for split, record in import_.records(read_rows(source)):
+        for split, record in import_.records(reader.gathered(read_rows(source))):
             writer.write([record], split)
         if origin := import_.origin(source, target):
             manifest["config"] = origin.manifest["config"]
@@ -175,10 +175,12 @@ class _Import:
             if theirs := self.reader.field_map.get(name):
                 raise InvalidInput(f"field_map: no record has {theirs!r} for {name!r}; the columns are {found}.")
             if name in self.reader.essential:
-                other = self.reader.extra_fields[-1]
+                other = (name, *self.reader.extra_fields)[-1]
+                either = name if other == name else f"{name} or a {other}"
+                label = f', "{self.facets.label}": "another"' if self.facets.label else ""
                 raise InvalidInput(
-                    f"No record of {source} has {name} or a {other}; its columns are {found}: say which is which with "
-                    f'field_map, for example {{"{other}": "their column", "{self.facets.label}": "another"}}.'
+                    f"No record of {source} has {either}; its columns are {found}: say which is which with "
+                    f'field_map, for example {{"{other}": "their column"{label}}}.'
                 )
         everywhere = {f"{name}: missing" for name in absent}
         counts = {kind: n for kind, n in self.counts.most_common() if kind not in everywhere}

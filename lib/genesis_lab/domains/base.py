@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from genesis_lab.domains.foreign import Reader
+from genesis_lab.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +225,10 @@ class Domain(ABC):
     def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """A record as the cells of a flat table."""
         return dict(record)
+
+    def table(self, records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str], Iterable[list[Any]]]:
+        """Header and rows of records laid out over a table, ``long`` or ``wide``."""
+        raise InvalidInput(f"Records of {self.name} have no {form} table: export them as csv.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ class Reader:
         self.done: Counter[str] = Counter()
         """What was done to all records alike, and how often."""
 
+    def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """The rows of a source, each with a whole record; where one is spread over rows, it is put together here."""
+        return rows
+
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields, as they are, and what is wrong with them."""
         return {name: self.value(raw, name) for name in self.fields}, []

@@ -33,6 +33,7 @@ from genesis_lab.domains.timeseries.render import (
     side_by_side,
     stamps_of,
 )
+from genesis_lab.domains.timeseries.tables import laid_out
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.files import resolve
 from genesis_lab.yamls import file_digests, shipped
@@ -100,6 +101,9 @@ class Timeseries(Domain):
     def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Lists as JSON."""
         return {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in record.items()}
+
+    def table(self, records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str], Iterable[list[Any]]]:
+        return laid_out(records, form)
 
     # The recipe
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from genesis_lab.domains.foreign import Reader
 from genesis_lab.domains.timeseries.options import ALIASES
 from genesis_lab.domains.timeseries.render import STEP_HOURS
+from genesis_lab.domains.timeseries.tables import gathered
 
 
 class SeriesReader(Reader):
@@ -17,9 +18,15 @@ class SeriesReader(Reader):
 
     essential = ("target",)
 
+    def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Long and wide tables as series."""
+        self.used.add("reasons")
+        return gathered(rows, self.field_map)
+
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields; NaN, infinities and their names become nulls, and are counted."""
         record, reasons = super().read(raw)
+        reasons += raw.get("reasons", [])
         values = record.get("target")
         if isinstance(values, str):
             try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from genesis_lab.domains.timeseries.features import features, mean_ks, nearest
 from genesis_lab.domains.timeseries.kinds import Kind, Moves, drawn, families
-from genesis_lab.domains.timeseries.render import Clock, clock, draws, render, side_by_side
+from genesis_lab.domains.timeseries.render import STEP_HOURS, Clock, clock, draws, render, side_by_side
 from genesis_lab.errors import InvalidInput
 
 Values = NDArray[np.float64]
 FEWEST = 20
 """Series from which priors may be tuned."""
+_SHORTEST = 168
 _DRAWN = 160
 _POPULATION = 20
 _PENALTY = 0.0003
@@ -81,6 +83,33 @@ def tune_priors(
         "series": len(reference),
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def comparable(records: Iterable[Mapping[str, Any]]) -> tuple[Values, str, str, str]:
+    """Series that priors can be tuned to, of one length, their start and frequency, and in a sentence what was left out.
+
+    Kept are those of the most common frequency, at least half as long as the middle one, not constant and with at most
+    30 % nulls, which are filled linearly; the longer ones are cut to the shortest kept.
+    """
+    usable, read = [], 0
+    for record in records:
+        read += 1
+        values = np.array([np.nan if v is None else v for v in record.get("target") or ()], dtype=float)
+        known = np.isfinite(values)
+        if known.any() and known.mean() >= 0.7 and np.ptp(values[known]) > 0:
+            filled = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
+            usable.append((record.get("frequency") or "1h", str(record.get("start") or "2024-01-01"), filled))
+    frequency = Counter(each[0] for each in usable).most_common(1)[0][0] if usable else "1h"
+    least = max(_SHORTEST, np.median([len(each[2]) for each in usable]) / 2) if usable else _SHORTEST
+    kept = [each for each in usable if each[0] == frequency and len(each[2]) >= least]
+    if len(kept) < FEWEST or frequency not in STEP_HOURS:
+        raise InvalidInput(
+            f"Priors are tuned to {FEWEST} series or more: {len(kept)} of the {read} are of frequency {frequency}, have "
+            f"{least:g} values or more, do not stand still and lack at most 30 % of their values."
+        )
+    length = min(len(each[2]) for each in kept)
+    said = f"{len(kept)} of {read} series, every {frequency}, the first {length:,} values of each"
+    return np.stack([each[2][:length] for each in kept]), min(each[1] for each in kept), frequency, said
 
 
 def sample(chosen: Mapping[str, Kind], moves: Moves, at: Clock, frequency: str, seed: int) -> Values:
