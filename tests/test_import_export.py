@@ -553,7 +553,7 @@ def test_an_existing_file_is_only_replaced_on_demand(tmp_path):
 @pytest.mark.parametrize(
     ("target", "format", "sentence"),
     [
-        ("out.xlsx", None, "can't be told from its ending: say jsonl, csv, parquet, labelled, hub"),
+        ("out.xlsx", None, "can't be told from its ending: say jsonl, csv, parquet, labelled, long, wide, hub"),
         ("out.csv", "xlsx", "Unknown format 'xlsx': expected jsonl, csv"),
         ("out", "folder", "Unknown format 'folder': expected jsonl, csv"),
         ("s3:///key", None, "names no bucket"),
