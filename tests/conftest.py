@@ -21,6 +21,24 @@ def real_banking77() -> Path:
     return folder
 
 
+@pytest.fixture
+def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contrast rounds go by TF-IDF, so that a test takes no model."""
+    from genesis_lab.errors import Unavailable
+    from genesis_lab.training import contrast
+
+    def no_model(languages):
+        class Missing:
+            note = None
+
+            def __call__(self, texts):
+                raise Unavailable("no model")
+
+        return Missing()
+
+    monkeypatch.setattr(contrast, "embedder_for", no_model)
+
+
 @pytest.fixture(autouse=True)
 def own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Outputs go to a temporary folder; hubs are told to be offline."""

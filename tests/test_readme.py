@@ -18,6 +18,10 @@ def test_the_readme_says_what_is() -> None:
     assert refreshed(readme) == readme, "run: make readme"
 
 
+def test_the_readme_is_a_front_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8")) <= 14_000
+
+
 def test_what_stands_between_the_markers_is_replaced_whole() -> None:
     text = refreshed("before\n<!-- genesis --help -->\nold\n<!-- / -->\nafter")
     assert text == f"before\n<!-- genesis --help -->\n```text\n{help_text()}\n```\n<!-- / -->\nafter"

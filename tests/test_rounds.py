@@ -10,28 +10,12 @@ import pytest
 from genesis_lab import rounds
 from genesis_lab.cli import main
 from genesis_lab.dataset import open_dataset, read_reports
-from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for
 from genesis_lab.training import contrast
 from genesis_lab.validation.reference import for_worth
 
-
-@pytest.fixture(autouse=True)
-def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF-IDF, so that a test takes no model."""
-
-    def no_model(languages):
-        class Missing:
-            note = None
-
-            def __call__(self, texts):
-                raise Unavailable("no model")
-
-        return Missing()
-
-    monkeypatch.setattr(contrast, "embedder_for", no_model)
-
-
+pytestmark = pytest.mark.usefixtures("words_only")
 CHOSEN = ("card_arrival", "card_delivery_estimate", "exchange_rate", "card_linking")
 
 

@@ -272,8 +272,8 @@ def test_realism_falls_with_every_way_of_spoiling(load):
 def test_there_are_forty_nine_features_whatever_the_scale(load):
     found = features(load[0])
     assert len(found) == 49 and all(np.isfinite(value).all() for value in found.values())
-    again = features(load[0] * 1e6 + 1e9)
-    assert mean_ks(found, again) < 0.02
+    for scale, level in ((1e6, 1e9), (1e-12, 0.0), (1e20, 0.0)):
+        assert mean_ks(found, features(load[0] * scale + level)) < 0.02
 
 
 def test_priors_move_towards_what_they_are_shown(load):
@@ -281,6 +281,18 @@ def test_priors_move_towards_what_they_are_shown(load):
     found = tune_priors(load[0][:30], chosen, start="2024-01-01", seconds=60, generations=5)
     assert found["mean_ks"]["after"] < found["mean_ks"]["before"]
     assert found["nearest"]["generated to real"] > 0
+
+
+def test_edited_priors_are_noticed_and_are_other_knowledge(tmp_path):
+    file, found = tmp_path / "mine.priors", []
+    for shift in (0.0, 3.0):
+        file.write_text(f"moves: {{load.noise: [{shift}, 0.0]}}")
+        of = domain(total=1, series_types=("grid_demand",), priors=str(file))
+        found.append((json.loads(of.offline_text(of.specs(1, 1)[0], 0))["noise"], of.knowledge()["priors"]))
+    assert found[0][0] < found[1][0] and found[0][1] != found[1][1]
+    file.write_text("moves: {load.colour: [1, 0]}")
+    with pytest.raises(InvalidInput, match="holds no priors"):
+        domain(priors=str(file)).moves  # noqa: B018
 
 
 def test_priors_need_twenty_series(load):

@@ -283,6 +283,20 @@ def test_a_conversation_goes_on_from_an_opening_that_was_written_before():
         domain.parse(json.dumps({"turns": other}), spec)
 
 
+def test_the_grammar_beside_a_model_goes_on_from_the_openings_too():
+    domain = Conversations(ConversationsConfig(total=12, intents=("card_arrival",), english_share=1.0))
+    said = [f"Where is card number {i}?" for i in range(12)]
+    domain.feed(
+        [
+            {"intent": "card_arrival", "language": "en", "turns": [{"speaker": "customer", "text": text}]}
+            for text in said
+        ],
+        "conversations",
+    )
+    answers = [domain.parse(domain.offline_text(spec, 0), spec) for spec in domain.specs(12, 42)]
+    assert sorted(answer["turns"][0]["text"] for answer in answers) == sorted(said)
+
+
 def test_openings_of_another_domain_or_too_few_are_named():
     domain = Conversations(ConversationsConfig(total=12, intents=("card_arrival",), english_share=1.0, openings="mine"))
     assert domain.first_stage("chats") is None and domain.needs == "mine"

@@ -8,28 +8,13 @@ import numpy as np
 import pytest
 
 from genesis_lab.domains.conversations.domain import ConversationsConfig
-from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.training import contrast
+from genesis_lab.errors import InvalidInput
 from genesis_lab.training.contrast import confusions, gain
 from genesis_lab.training.examples import labelled_texts, make_examples
 from labelled_texts import labelled, write_dataset
 from validation.real_and_synthetic import INTENTS, utterances
 
-
-@pytest.fixture(autouse=True)
-def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TF-IDF, so that a test takes no model."""
-
-    def no_model(languages):
-        class Missing:
-            note = None
-
-            def __call__(self, texts):
-                raise Unavailable("no model")
-
-        return Missing()
-
-    monkeypatch.setattr(contrast, "embedder_for", no_model)
+pytestmark = pytest.mark.usefixtures("words_only")
 
 
 def mixed_up() -> list[tuple[str, str, str]]:

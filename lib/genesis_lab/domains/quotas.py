@@ -22,6 +22,16 @@ def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]
     return dict(zip(shares, counts.tolist(), strict=True))
 
 
+def checked_shares(shares: Mapping[str, float], allowed: Sequence[str]) -> dict[str, float]:
+    """A user's shares with every allowed value, those left out as 0; `ValueError` for other values or another sum than 1."""
+    unknown = [value for value in shares if value not in allowed]
+    if unknown:
+        raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"shares must add up to 1, got {sum(shares.values()):g}")
+    return {value: shares.get(value, 0.0) for value in allowed}
+
+
 def spread(counts: Mapping[str, int], strata: Sequence[Codes], rng: np.random.Generator) -> Codes:
     """One value index per record: value *i* exactly ``counts[i]`` times, evenly over the strata.
 

@@ -261,7 +261,12 @@ class Conversations(Domain):
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         if self.config.records == "conversations":
-            return self._grammar.write(spec, attempt)
+            text = self._grammar.write(spec, attempt)
+            if not self._opened:
+                return text
+            turns = json.loads(text)["turns"]
+            turns[0]["text"] = self.opening(spec)  # beside a model, it too goes on from what was written before
+            return json.dumps({"turns": turns}, ensure_ascii=False)
         a = {"turns": 2, "resolution_status": "pending", "emotion_arc": _ARC_OF[spec.attributes["sentiment"]]}
         whole = replace(spec, attributes={**spec.attributes, **a})
         for further in range(_DRAWS):  # until it greets as planned

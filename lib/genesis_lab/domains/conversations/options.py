@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.taxonomy import BANKING77
+from genesis_lab.domains.quotas import checked_shares
 from genesis_lab.texts import normal
 
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
@@ -94,12 +95,7 @@ class ConversationsConfig(BaseModel):
         allowed = {"sentiment": r.SENTIMENTS, "complexity": tuple(r.TURN_RANGES), "resolution": r.RESOLUTIONS}[
             info.field_name.removesuffix("_shares")
         ]
-        unknown = [value for value in shares if value not in allowed]
-        if unknown:
-            raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
-        if abs(sum(shares.values()) - 1) > 1e-6:
-            raise ValueError(f"shares must add up to 1, got {sum(shares.values()):g}")
-        return {value: shares.get(value, 0.0) for value in allowed}
+        return checked_shares(shares, allowed)
 
     @model_validator(mode="after")
     def _fits(self) -> ConversationsConfig:

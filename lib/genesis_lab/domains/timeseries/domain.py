@@ -18,7 +18,16 @@ from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import read_json
 from genesis_lab.domains.timeseries import record as r
 from genesis_lab.domains.timeseries.checks import checks
-from genesis_lab.domains.timeseries.kinds import Kind, drawn, families, kinds, known_moves, level_of
+from genesis_lab.domains.timeseries.kinds import (
+    Kind,
+    Moves,
+    drawn,
+    families,
+    kinds,
+    known_moves,
+    level_of,
+    shipped_priors,
+)
 from genesis_lab.domains.timeseries.marks import gaps, with_anomalies
 from genesis_lab.domains.timeseries.options import WORDS, TimeseriesConfig, make_specs, targets
 from genesis_lab.domains.timeseries.reader import SeriesReader
@@ -35,12 +44,10 @@ from genesis_lab.domains.timeseries.render import (
 )
 from genesis_lab.domains.timeseries.tables import laid_out
 from genesis_lab.errors import InvalidInput, ParseFailure
-from genesis_lab.files import resolve
+from genesis_lab.files import digest, resolve
 from genesis_lab.yamls import file_digests, shipped
 
 Values = NDArray[np.float64]
-_FINEST = 168
-"""Hours that a value of a coarser series is the mean of, at most."""
 _RISE = {"none": 0.0, "upward": 0.35, "downward": -0.3, "cyclic": 0.25}
 _NOISY = 0.2
 
@@ -78,10 +85,17 @@ class Timeseries(Domain):
         return {name: kind for name, kind in known.items() if not chosen or name in chosen}
 
     def knowledge(self) -> dict[str, str]:
-        own = [
-            resolve(source) for source in (self.config.kinds, self.config.priors) if source.endswith((".yaml", ".yml"))
-        ]
-        return file_digests(*Path(__file__).parent.glob("*.yaml"), *own)
+        """Digests of what ships, and of a user's own kinds and priors."""
+        c = self.config
+        own = {"kinds": c.kinds, "priors": "" if shipped_priors(c.priors) else c.priors}
+        return file_digests(*Path(__file__).parent.glob("*.yaml")) | {
+            name: digest(resolve(source)) for name, source in own.items() if source
+        }
+
+    @cached_property
+    def moves(self) -> Moves:
+        """How the priors of offline recipes are moved."""
+        return known_moves(self.config.priors)
 
     def targets(self) -> Sequence[Target]:
         """Shares of type, sector, frequency, language, trend, anomalies and country."""
@@ -131,7 +145,7 @@ class Timeseries(Domain):
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, attempt + 1]))
         z = rng.standard_normal((1, len(families()[kind.family]) + 1))
-        values = drawn(kind, z[:, 1:], known_moves(self.config.priors))
+        values = drawn(kind, z[:, 1:], self.moves)
         words, language = shipped(WORDS)[a["language"]], a["language"]
         said = {"kind": getattr(kind, language), "place": shipped(WORDS)["places"][a["country"]][language]}
         said["trend"] = words["trend"][a["trend_type"]]

@@ -25,7 +25,7 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
     sd = values.std(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         z = np.where(
-            sd > 1e-9 * (1 + np.abs(values).max(axis=1, keepdims=True)),
+            sd > 1e-14 * np.abs(values).max(axis=1, keepdims=True),
             (values - values.mean(1, keepdims=True)) / sd,
             np.nan,
         )
@@ -58,12 +58,6 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
 def mean_ks(found: dict[str, Values], real: dict[str, Values]) -> float:
     """The mean Kolmogorov-Smirnov distance over all features: 0 where both sets have the same distributions."""
     return float(np.mean([_ks(found[name], real[name]) for name in real]))
-
-
-def distances(found: dict[str, Values], real: dict[str, Values]) -> dict[str, float]:
-    """Feature to Kolmogorov-Smirnov distance, the largest first."""
-    apart = {name: _ks(found[name], real[name]) for name in real}
-    return dict(sorted(apart.items(), key=lambda item: -item[1]))
 
 
 def matrix(found: dict[str, Values]) -> Values:

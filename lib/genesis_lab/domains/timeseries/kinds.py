@@ -89,17 +89,22 @@ def kinds(source: str = "") -> dict[str, Kind]:
     return made
 
 
+def shipped_priors(name: str) -> Path | None:
+    """The file of priors that ships under this name; None where there is none."""
+    path = _HERE / f"priors_{name}.yaml"
+    return path if path.is_file() else None
+
+
 Moves = Mapping[str, tuple[float, float]]
 """Parameter (``family.name``) to how far its median is moved, in spreads, and the logarithm of what its spread is multiplied by."""
 
 
-@cache
 def known_moves(source: str) -> Moves:
     """The moves in a file of `tune_priors`, or shipped under that name; none for an empty name."""
     if not source:
         return {}
-    path = _HERE / f"priors_{source}.yaml"
-    data = shipped(path) if path.is_file() else read_yaml(resolve(source))
+    path = shipped_priors(source)
+    data = shipped(path) if path else read_yaml(resolve(source))
     moves = data.get("moves") if isinstance(data, Mapping) else None
     names = {f"{family}.{name}" for family, parameters in families().items() for name in parameters}
     if not isinstance(moves, Mapping) or not set(moves) <= names:

@@ -30,7 +30,7 @@ def residual_scale(values: Values, day: int) -> float:
     else:
         rest = values[1:] - values[:-1]
     scale = float(np.quantile(np.abs(rest), 0.95)) if rest.size else 0.0
-    return scale if scale > 1e-12 * (1 + float(np.abs(values).max())) else 0.0
+    return scale if scale > 1e-14 * float(np.abs(values).max()) else 0.0
 
 
 def with_anomalies(

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains.base import Spec, Target
-from genesis_lab.domains.quotas import largest_remainder, spread
+from genesis_lab.domains.quotas import checked_shares, largest_remainder, spread
 from genesis_lab.domains.timeseries.kinds import SECTORS, Kind
 from genesis_lab.domains.timeseries.marks import KINDS
 from genesis_lab.domains.timeseries.record import LONGEST, SHORTEST, Scale
@@ -76,13 +76,7 @@ class TimeseriesConfig(BaseModel):
     @field_validator(*_ALLOWED)
     @classmethod
     def _adds_up(cls, shares: dict[str, float], info: Any) -> dict[str, float]:
-        allowed = _ALLOWED[info.field_name]
-        unknown = [value for value in shares if value not in allowed]
-        if unknown:
-            raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
-        if abs(sum(shares.values()) - 1) > 1e-6:
-            raise ValueError(f"shares must add up to 1, got {sum(shares.values()):g}")
-        return {value: shares.get(value, 0.0) for value in allowed}
+        return checked_shares(shares, _ALLOWED[info.field_name])
 
     @field_validator("start")
     @classmethod
