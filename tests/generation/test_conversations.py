@@ -78,14 +78,14 @@ def test_a_provider_without_its_model_is_one_sentence():
 
 
 @pytest.mark.parametrize("path", sorted(PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_params_file_that_generates_conversations_is_one_that_can_run(path):
+def test_every_params_file_that_generates_is_one_that_can_run(path):
     stages = {stage.notebook.stem: stage.parameters for stage in load_pipeline(path).stages}
-    parameters = stages.get("10_generate_conversations")
-    if parameters is None:
-        assert "12_generate_teacher" in stages
-        return
-    config = from_parameters(config_for(), parameters)
-    assert config.dataset != "conversations" and len(config.plan.specs) == config.total
+    domains = {"10_generate_conversations": "conversations", "11_generate_timeseries": "timeseries"}
+    made = [(domain, stages[stem]) for stem, domain in domains.items() if stem in stages]
+    assert made or "12_generate_teacher" in stages
+    for domain, parameters in made:
+        config = from_parameters(config_for(domain), parameters)
+        assert config.dataset != "conversations" and len(config.plan.specs) == config.total
 
 
 def test_the_default_dataset_is_made_where_it_is_missing_and_others_are_asked_for(capsys):

@@ -35,6 +35,11 @@ _DECODER = json.JSONDecoder(strict=False)  # raw line breaks and tabs in texts a
 _SHAPES = ("object", "array")
 
 
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object with exactly these properties."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
 def read_json(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The last object in a model's answer that has the form of `schema`, in NFC.
 

@@ -15,6 +15,7 @@ from genesis_lab.domains.conversations.neighbours import intent_named, sentences
 from genesis_lab.domains.conversations.plan import KINDS
 from genesis_lab.domains.conversations.record import MAX_TEXT
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
+from genesis_lab.domains.reading import object_schema
 from genesis_lab.texts import fence
 from genesis_lab.yamls import shipped
 
@@ -28,16 +29,12 @@ _KNOWN = 40
 """Most earlier messages that a list is shown."""
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
 _TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
 
 
 def list_schema(n: int) -> dict[str, Any]:
     """JSON schema of a list of `n` messages."""
-    return _object({"messages": {"type": "array", "items": _TEXT, "minItems": n, "maxItems": n}})
+    return object_schema({"messages": {"type": "array", "items": _TEXT, "minItems": n, "maxItems": n}})
 
 
 def schema(turns: int, first: int = 0) -> dict[str, Any]:
@@ -46,9 +43,9 @@ def schema(turns: int, first: int = 0) -> dict[str, Any]:
     Services that know no ``prefixItems`` or counts leave them out and are left with the shape of a turn.
     """
     speakers = [("customer", "agent")[(i + first) % 2] for i in range(turns)]
-    turn = [_object({"speaker": {"const": speaker}, "text": _TEXT}) for speaker in speakers]
-    either = _object({"speaker": {"type": "string", "enum": ["customer", "agent"]}, "text": _TEXT})
-    return _object(
+    turn = [object_schema({"speaker": {"const": speaker}, "text": _TEXT}) for speaker in speakers]
+    either = object_schema({"speaker": {"type": "string", "enum": ["customer", "agent"]}, "text": _TEXT})
+    return object_schema(
         {"turns": {"type": "array", "items": either, "prefixItems": turn, "minItems": turns, "maxItems": turns}}
     )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.domains.base import Answer, Check, Domain, Facets, Prompt, Provenance, Spec, Target
 from genesis_lab.domains.language import detect
-from genesis_lab.domains.reading import read_json
+from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.domains.timeseries import record as r
 from genesis_lab.domains.timeseries.checks import checks
 from genesis_lab.domains.timeseries.kinds import (
@@ -127,7 +127,7 @@ class Timeseries(Domain):
         numbers = {
             name: {"type": "number", "minimum": p.low, "maximum": p.high} for name, p in families()[kind.family].items()
         }
-        return r.object_schema({"context": text, "description": text, "level": {"type": "number"}, **numbers})
+        return object_schema({"context": text, "description": text, "level": {"type": "number"}, **numbers})
 
     def prompt(self, spec: Spec) -> Prompt:
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]

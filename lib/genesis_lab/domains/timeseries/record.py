@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -82,8 +82,3 @@ class Series(BaseModel):
         if self.length != len(self.target):
             raise ValueError(f"length is {self.length}, but there are {len(self.target)} values")
         return self
-
-
-def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object with exactly these properties."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
