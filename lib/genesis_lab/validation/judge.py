@@ -23,7 +23,7 @@ from genesis_lab.dataset.sources import read_rows
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.domains.conversations.opening import role_of
-from genesis_lab.domains.reading import read_json
+from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected, sentence
 from genesis_lab.files import resolve, shown
 from genesis_lab.providers.asking import Call, ask_all
@@ -201,7 +201,7 @@ def answer_schema(criteria: Sequence[Criterion]) -> dict[str, Any]:
     """JSON schema of a judge's answer: the reason, then a score for each criterion."""
     properties: dict[str, Any] = {"reason": {"type": "string", "maxLength": 500}}
     properties |= {criterion.name: {"type": "integer", "enum": list(SCALE)} for criterion in criteria}
-    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    return object_schema(properties)
 
 
 def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:

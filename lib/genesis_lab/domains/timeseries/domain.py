@@ -253,15 +253,15 @@ class Timeseries(Domain):
         )  # fmt: skip
 
     def _spoilt(self, values: Values, kind: Kind, a: Mapping[str, Any], rng: np.random.Generator) -> Values:
-        """With the planned trend, and noisy where that was planned; what can't be negative is scaled, the rest is moved."""
+        """With the planned trend, and noisy where that was planned; weather and prices are moved by their own spread, the rest is scaled."""
         t = np.linspace(0, 1, len(values))
         rise = _RISE[a["trend_type"]] * (np.sin(2 * np.pi * 1.5 * t) if a["trend_type"] == "cyclic" else t)
         noise = _NOISY * rng.standard_normal(len(values)) if a["quality"] == "noisy" else 0.0
         spread = float(values.std())
         moved = (
-            values * (1 + rise) * (1 + noise)
-            if kind.low >= 0 and kind.high == np.inf
-            else values + spread * (3 * rise + noise)
+            values + spread * (3 * rise + noise)
+            if kind.family in ("weather", "price")
+            else values * (1 + rise) * (1 + noise)
         )
         return np.asarray(moved).clip(kind.low, kind.high)
 
