@@ -52,6 +52,7 @@ FORBIDDEN = {
     "bias": {"generation", "providers", "training", "finetuning", "review", "reporting", *EDGE},
     "training": {"generation", "providers", "finetuning", "review", "reporting", *EDGE},
     "finetuning": {"generation", "review", "reporting", *EDGE},
+    "review": {"generation", "providers", "bias", "finetuning", "reporting", *EDGE},
     "reporting": {
         "generation",
         "providers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -58,6 +58,25 @@ class Settings(BaseSettings):
         None, description="host that the key is for, e.g. openrouter.ai (default: every https address that is named)"
     )
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
+    review_url: str | None = Field(
+        None,
+        description="review store: postgresql://user@host/database or a SQLite file (default: under the output root)",
+    )
+    review_password: SecretStr | None = Field(
+        None, description="password of the review store on PostgreSQL (PGPASSWORD and .pgpass work too)"
+    )
+    review_source_password: SecretStr | None = Field(
+        None, description="password of the PostgreSQL database that conversations are read from"
+    )
+    review_secret: SecretStr | None = Field(
+        None, description="key that sender ids are hashed with (default, on SQLite only: one made beside the store)"
+    )
+    review_name: str | None = Field(
+        None,
+        validation_alias=AliasChoices("GENESIS_REVIEW_NAME", "JUPYTERHUB_USER"),
+        description="who sits here, as the review store notes it (default: the user of JupyterHub or of the machine)",
+    )
+    rasa_token: SecretStr | None = Field(None, description="token of a Rasa server (its --auth-token)")
     llama_cpp_dir: Path | None = Field(
         None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)"
     )

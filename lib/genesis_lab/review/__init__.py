@@ -1,0 +1,1 @@
+"""What real users said: conversations read from a bot's own store, and what people decide about them."""
