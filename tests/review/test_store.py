@@ -132,7 +132,7 @@ def test_the_parquet_copy_follows_the_store_and_holds_no_raw_text(store):
         ("m4", None),
     ]
     assert "raw" not in database.sql("SELECT * FROM messages").columns
-    assert database.sql("SELECT ranking->>'$[0].name' FROM messages LIMIT 1").fetchone() == ("saludar",)
+    assert database.sql("SELECT ranking->>'$[0].name' FROM messages LIMIT 1").fetchall() == [("saludar",)]
 
 
 @pytest.mark.parametrize("url, says", [

@@ -660,10 +660,12 @@ def messages_parquet(store: Store, source: str) -> Path:
                         )
                     )
             if fresh != temporary:
-                old, new, made = (_quoted(file) for file in (path, fresh, temporary))
+                old, new, made = _reading(path), _reading(fresh), str(temporary).replace("'", "''")
                 merged = f"SELECT * FROM {new} UNION ALL SELECT * FROM {old} WHERE key NOT IN (SELECT key FROM {new})"
                 with duckdb.connect() as database:
-                    database.execute(f"COPY ({merged}) TO {made} (FORMAT parquet, KV_METADATA {{ingest: '{newest}'}})")
+                    database.execute(
+                        f"COPY ({merged}) TO '{made}' (FORMAT parquet, KV_METADATA {{ingest: '{newest}'}})"
+                    )
                 fresh.unlink()
     return path
 
@@ -675,12 +677,12 @@ def open_messages(store: Store, sources_: Iterable[str] | None = None) -> duckdb
     if sources_ is None:
         with store.begin() as connection:
             sources_ = connection.execute(sa.select(sources.c.name).order_by(sources.c.name)).scalars().all()
-    if not (files := ", ".join(_quoted(messages_parquet(store, source)) for source in sources_)):
+    if not (parts := [f"SELECT * FROM {_reading(messages_parquet(store, source))}" for source in sources_]):
         raise InvalidInput(f"{store.address} holds no conversations yet: read some with genesis review ingest.")
     database = duckdb.connect()
-    database.execute(f"CREATE VIEW messages AS SELECT * FROM read_parquet([{files}])")
+    database.execute(f"CREATE VIEW messages AS {' UNION ALL '.join(parts)}")
     return database
 
 
-def _quoted(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
+def _reading(path: Path) -> str:
+    return "read_parquet('" + str(path).replace("'", "''") + "')"
