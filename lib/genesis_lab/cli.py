@@ -35,6 +35,7 @@ app = _group("From no data to a small model that provably works: generate, valid
 dataset_app = _group("Bring datasets in, take them out, look at them.")
 reference_app = _group("Real data to measure against.")
 jobs_app = _group("Batch jobs of Amazon Bedrock.")
+review_app = _group("Conversations with users.")
 
 Params = Annotated[Path, Argument(help="A params file, for example params/demo.yaml.")]
 Overrides = Annotated[
@@ -44,6 +45,10 @@ Dataset = Annotated[str, Argument(help="A dataset's name or folder.")]
 ELECTRICITY = ["residential_consumption", "commercial_consumption", "industrial_load", "grid_demand"]
 FORMATS = ["q8_0", "q4_k_m"]
 Replace = Annotated[bool, Option("--replace", help="Replace what is there.")]
+ReviewStore = Annotated[
+    str | None,
+    Option("--store", help="postgresql://… or a SQLite file (default: GENESIS_REVIEW_URL, else one under outputs)."),
+]
 
 
 def _show_version(wanted: bool) -> None:
@@ -155,7 +160,7 @@ def improve(
     per_round: Annotated[int, Option(min=2, help="Records that a round asks for.")] = 200,
     holdout: Annotated[float, Option(min=0.1, max=0.9, help="Share of the seeds that is only tested on.")] = 0.5,
 ) -> None:
-    """Generate, then ask in rounds for what is mixed up, as long as that gains on real messages."""
+    """Generate, then ask for what is mixed up as long as it gains."""
     from genesis_lab import rounds as contrast
     from genesis_lab.pipeline import load_pipeline
 
@@ -179,7 +184,7 @@ def tune(
     seconds: Annotated[float, Option(min=1, help="Search for so long at most.")] = 240.0,
     replace: Replace = False,
 ) -> None:
-    """Tune the priors of time series to your own: no series is copied, only what they have in common is learned."""
+    """Tune the priors of time series to your own; no series is copied."""
     import yaml
 
     from genesis_lab.dataset.sources import read_rows
@@ -252,7 +257,7 @@ def predict(
     text: Annotated[list[str] | None, Argument(help="Texts; without any, one a line from standard input.")] = None,
     top: Annotated[int, Option(min=1, help="Intents to show for each text.")] = 1,
 ) -> None:
-    """Ask a trained intent classifier: the registry's champion of that name, else the model's folder."""
+    """Ask a trained intent classifier: the registry's champion or a folder."""
     from genesis_lab.registry import load_in_use
 
     texts = text or [line.strip() for line in sys.stdin if line.strip()]
@@ -416,9 +421,57 @@ def jobs_stop(job: Annotated[str, Argument(metavar="JOB", help="Its name or ARN.
     echo(f"stopping {stop_job(BatchService(), job)}")
 
 
+@review_app.command("ingest")
+def review_ingest(
+    source: Annotated[
+        str,
+        Argument(
+            help="SQLite file or postgresql://… of a tracker store or event broker, JSON, JSONL, or a Rasa server."
+        ),
+    ],
+    store: ReviewStore = None,
+    name: Annotated[
+        str | None, Option(help="Name of the source in the store (default: the file's, the database's).")
+    ] = None,
+    schema: Annotated[str | None, Option(help="Schema of the events table in PostgreSQL.")] = None,
+    conversation: Annotated[list[str], Option(help="Of a Rasa server: a conversation to read. Repeatable.")] = [],
+    field: Annotated[
+        list[str], Option("--field", metavar="OURS=THEIRS", help="Of other chats: turns, speaker, text, time, sender.")
+    ] = [],
+    gap_minutes: Annotated[
+        float, Option(min=0, help="Silence that begins a session in trackers that never expire.")
+    ] = 60,
+    plain_senders: Annotated[bool, Option("--plain-senders", help="Show sender ids as they are, not hashed.")] = False,
+    retention_days: Annotated[float | None, Option(min=0, help="Delete the texts of older messages.")] = None,
+    full: Annotated[bool, Option("--full", help="Look at every row again.")] = False,
+) -> None:
+    """Read what is new in a bot's conversations; every row is accounted for."""
+    from genesis_lab.reporting.progress import progress
+    from genesis_lab.review.ingest import ingest, report_table
+    from genesis_lab.review.store import open_store
+
+    with progress(None, "Reading", unit="rows") as bar:
+        report = ingest(
+            open_store(store), source, name=name, schema=schema, conversations=conversation, fields=_pairs(field),
+            gap_minutes=gap_minutes, hash_senders=not plain_senders, retention_days=retention_days, full=full, on_progress=bar.at,
+        )  # fmt: skip
+    echo(report_table(report))
+
+
+@review_app.command("forget")
+def review_forget(
+    sender: Annotated[str, Argument(help="The sender's id, or the hash that is shown.")], store: ReviewStore = None
+) -> None:
+    """Delete what a person said: texts go, also from labels and remarks, counts stay."""
+    from genesis_lab.review.store import forget, open_store
+
+    echo(f"{forget(open_store(store), sender):,} messages have lost their text")
+
+
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(reference_app, name="reference")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(review_app, name="review")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -132,6 +132,7 @@ messages = Table(
     Column("ranking", Json),
     Column("entities", Json),
     Column("gold", Text),  # a person's correction in interactive learning
+    Column("gold_entities", Json),
     Column("model", Text),  # null: the source does not say (Rasa 2)
     Column("assistant", Text),
     Column("channel", Text),

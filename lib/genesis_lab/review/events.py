@@ -1,0 +1,335 @@
+"""What a bot's events mean: messages, sessions, what was typed, the real prediction. Checked against Rasa 3.6; nothing is read or written here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+FALLBACK = "nlu_fallback"
+UNTRAINED = ("Duckling", "Spacy", "RegexMessageHandler", "RegexEntityExtractor")
+"""Extractors that no example teaches (by the beginning of their names): what they find is no training data by itself."""
+_UNSEEN = re.compile("[\0\ud800-\udfff]")
+
+
+class Row(NamedTuple):
+    """A row of a source. `key` identifies it; `at` is the source's own time stamp (seconds, UTC), `data` its JSON."""
+
+    id: int | None
+    type: str | None
+    at: float | None
+    data: str | None
+
+
+@dataclass
+class Conversation:
+    """All that one sender's rows say; `kinds` has an entry for each row, in their order."""
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[tuple[int | None, str, str]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    equal_times: bool = False
+    """Most time stamps of the source are equal, as MySQL's 4-byte FLOAT leaves them."""
+
+
+def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float) -> Conversation:
+    """The messages and sessions of one sender, whose rows come in the source's order.
+
+    `gap_s` : seconds of silence before a message that begin a session where the tracker itself never does; 0 for none.
+    """
+    found = Conversation()
+    events, seen = [], set()
+    for row in rows:
+        data = row.data or ""
+        digest = hashlib.sha1(data.encode("utf-8", "surrogatepass")).hexdigest()
+        if digest in seen:
+            found.kinds.append("duplicate row")
+            continue
+        seen.add(digest)
+        event, reason = parsed(data)
+        identity = f"{source}\0{row.id}\0{digest}"
+        if row.id is None:
+            identity = f"{source}\0{sender}\0{event.get('timestamp')}\0{event.get('event')}\0{digest}"
+        key = hashlib.sha1(identity.encode("utf-8", "surrogatepass")).hexdigest()
+        if reason:
+            found.errors.append((row.id, reason, key))
+            found.kinds.append("broken row")
+            continue
+        at = _number(event.get("timestamp"))
+        events.append((key, row, event, str(event.get("event") or row.type), row.at if at is None else at))
+        found.kinds.append("")
+    stamps = [row.at for row in rows if row.at is not None]
+    found.equal_times = len(stamps) > 4 and 2 * sum(a == b for a, b in pairwise(stamps)) > len(stamps)
+    kinds = iter(_follow(source, sender, events, gap_s, found))
+    found.kinds = [kind or next(kinds) for kind in found.kinds]
+    return found
+
+
+def parsed(data: str) -> tuple[dict[str, Any], str | None]:
+    """An event as JSON, and why it is none. Python's reader takes the NaN and lone surrogates that Rasa writes."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return {}, f"the data is no JSON: {str(error)[:120]}" if data else "there is no data"
+    if not isinstance(event, dict):
+        return {}, f"the data is {type(event).__name__}, expected an object"
+    return event, None
+
+
+def _follow(
+    source: str, sender: str, events: Sequence[tuple[str, Row, dict[str, Any], str, float | None]],
+    gap_s: float, found: Conversation,
+) -> list[str]:  # fmt: skip
+    """Go through a sender's events as Rasa's tracker does; fills `found` and returns what each event was."""
+    begins, kinds = _begins(events, gap_s), []
+    applied: list[tuple[str, dict[str, Any]]] = []  # what `rewind` and `undo` may take back
+    originals: dict[Any, dict[str, Any]] = {}
+    message: dict[str, Any] | None = None
+    for number, (key, row, event, name, at) in enumerate(events):
+        if begins[number]:
+            message = None
+            begun = hashlib.sha1(f"session\0{key}".encode()).hexdigest()
+            found.sessions.append(
+                {"key": begun, "source": source, "sender": sender, "number": len(found.sessions) + 1, "started_at": at,
+                 "ended_at": at, "messages": 0, "typed": 0, "model": None, "channel": None, "opening": []}
+            )  # fmt: skip
+        session = found.sessions[-1]
+        session["ended_at"] = at if session["ended_at"] is None else max(session["ended_at"], at or session["ended_at"])
+        kinds.append(name)
+        if name == "user":
+            parse = _mapping(event.get("parse_data"))
+            same = (event.get("timestamp"), event.get("message_id") or event.get("text"))
+            sure = _mapping(parse.get("intent")).get("confidence") == 1.0 and not parse.get("intent_ranking")
+            if sure and same in originals and event.get("timestamp") is not None:
+                kinds[-1] = "user: a person's correction of the message before"
+                message = originals[same]
+                message["gold"] = prediction(parse)["intent"]
+                message["gold_entities"] = entities(parse, event.get("text"))
+                message["undone"] = False
+                applied.append((name, message))
+                continue
+            what, message = _message(event, parse)
+            message |= {"key": key, "source": source, "sender": sender, "session": session["key"], "timestamp": at,
+                        "position": session["messages"], "event_id": row.id, "raw": _ascii(row.data or "", event)}  # fmt: skip
+            kinds[-1] = f"user: {what}" if parse else f"user: {what}, without parse_data"
+            originals[same] = message
+            applied.append((name, message))
+            found.messages.append(message)
+            session["messages"] += 1
+            session["typed"] += message["typed"]
+            session["model"] = message["model"] or session["model"]
+            session["channel"] = message["channel"] or session["channel"]
+            continue
+        if name in ("restart", "session_started"):
+            applied.clear()
+        elif name == "rewind":
+            _take_back(applied, "user")
+            _take_back(applied, "action")
+        elif name == "undo":
+            _take_back(applied, "action")
+        if (shown := _shown(name, event)) is None:
+            if name == "action":
+                applied.append((name, {}))
+            continue
+        applied.append((name, shown))
+        (message["events"] if message else session["opening"]).append(shown)
+        if message and name == "action":
+            message["actions"].append(shown["action"])
+    return kinds
+
+
+def _begins(events: Sequence[tuple[str, Row, dict[str, Any], str, float | None]], gap_s: float) -> list[bool]:
+    """Which events begin a session.
+
+    That is a `session_started_metadata` slot directly followed by `action_session_start`, else that action, else a
+    `session_started` that no such action announced, else the first event. ``/session_start`` belongs to the session before.
+    """
+    begins, announced, opened = [], False, False
+    for number, (_, _, event, name, _) in enumerate(events):
+        starts = _starts(name, event)
+        following = events[number + 1] if number + 1 < len(events) else None
+        slot = name == "slot" and event.get("name") == "session_started_metadata"
+        begin = slot and following is not None and _starts(following[3], following[2])
+        if starts:
+            begin, announced = not opened, True
+        elif name == "session_started":
+            begin, announced = not announced, False
+        elif name == "user":
+            announced = False
+        opened = begin and slot
+        begins.append(begin)
+    if gap_s and sum(begins) <= 1:  # the tracker never expires
+        for number, ((*_, before), (*_, name, at)) in enumerate(pairwise(events), 1):
+            silent = name == "user" and at is not None and before is not None and at - before > gap_s
+            begins[number] = begins[number] or silent
+    return [True, *begins[1:]] if begins else []
+
+
+def _starts(name: str, event: Mapping[str, Any]) -> bool:
+    return name == "action" and event.get("name") == "action_session_start"
+
+
+def _take_back(applied: list[tuple[str, dict[str, Any]]], until: str) -> None:
+    """What Rasa's tracker forgets when it goes back to the newest event of a kind stays here, marked."""
+    while applied:
+        name, what = applied.pop()
+        what["undone"] = True
+        if name == until:
+            return
+
+
+def _message(event: Mapping[str, Any], parse: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What kind of message an event is, and its part of a row."""
+    metadata, text = _mapping(event.get("metadata")), event.get("text")
+    text = text if text is None or isinstance(text, str) else json.dumps(text)
+    what = kind(text, parse, metadata)
+    shown, lossy = displayed(text)
+    return what, {
+        "text": shown, "lossy": lossy, "typed": what == "typed", "undone": False, **prediction(parse),
+        "entities": entities(parse, text), "gold": None, "gold_entities": None, "model": _name(metadata.get("model_id")),
+        "assistant": _name(metadata.get("assistant_id")), "channel": _name(event.get("input_channel")),
+        "actions": [], "events": [],
+    }  # fmt: skip
+
+
+def kind(text: str | None, parse: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """``typed``, or why a message is not: ``payload`` of a button, ``external`` trigger, ``without text``.
+
+    A payload begins with ``/`` and was never tokenized and ranked; a ``/x`` that the domain does not know was, so it is
+    typed text. A confidence of 1.0 says nothing.
+    """
+    if not text or not text.strip():
+        return "without text"
+    if text.startswith("EXTERNAL:") and metadata.get("is_external"):
+        return "external"
+    ranking = parse.get("intent_ranking")
+    alone = len(ranking) == 1 if isinstance(ranking, list) else bool(_mapping(parse.get("intent")).get("name"))
+    return "payload" if text.startswith("/") and alone and not parse.get("text_tokens") else "typed"
+
+
+def prediction(parse: Mapping[str, Any]) -> dict[str, Any]:
+    """``intent``, ``confidence``, ``fallback`` and ``ranking`` as the model really predicted, by full names.
+
+    Where the fallback stepped in, its confidence is a threshold: the prediction is the next in the ranking, which does
+    not hold the fallback here. None where there is none.
+    """
+    intent, ranked = _mapping(parse.get("intent")), parse.get("intent_ranking")
+    full = _full_names(parse, intent)
+    ranking: list[dict[str, Any]] = [
+        {"name": full.get(known, known), "confidence": _number(one.get("confidence"))}
+        for one in (ranked if isinstance(ranked, list) else ())
+        if isinstance(one, dict) and (known := _name(one.get("name"))) and known != FALLBACK
+    ]
+    name: str | None = _name(intent.get("name"))
+    confidence = _number(intent.get("confidence"))
+    fallback = name == FALLBACK
+    if fallback:
+        name, confidence = (ranking[0]["name"], ranking[0]["confidence"]) if ranking else (None, None)
+    elif name is not None:
+        name = full.get(name, name)
+    else:
+        confidence = None
+    return {"intent": name, "confidence": confidence, "fallback": fallback,
+            "ranking": ranking if isinstance(ranked, list) else None}  # fmt: skip
+
+
+def _full_names(parse: Mapping[str, Any], intent: Mapping[str, Any]) -> dict[str, str]:
+    """Retrieval intent to its full name (``faq`` to ``faq/ask_price``), which only the selectors know."""
+    full: dict[str, str] = {}
+    for selector in _mapping(parse.get("response_selector")).values():
+        selector = _mapping(selector)
+        ranked = selector.get("ranking")
+        said = [_mapping(selector.get("response")), *(map(_mapping, ranked) if isinstance(ranked, list) else ())]
+        for one in (*said, selector):
+            name = one.get("intent_response_key") or one.get("full_retrieval_intent")
+            if isinstance(name, str) and "/" in name:
+                full.setdefault(name.partition("/")[0], displayed(name)[0] or name)
+    for holder in (intent, parse):
+        if isinstance(name := holder.get("full_retrieval_intent_name"), str) and "/" in name:
+            full[name.partition("/")[0]] = displayed(name)[0] or name
+    return full
+
+
+def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]:
+    """Entities with ``start`` and ``end`` in code points, at the borders of tokens, and the ``text`` that stands there.
+
+    ``value`` is kept only where it differs from the text: it would become a synonym. ``confirm``: found by an extractor
+    that no example teaches, so it is training data only if a person says so.
+    """
+    tokens = [
+        t
+        for t in parse.get("text_tokens") or ()
+        if isinstance(t, list) and len(t) == 2 and all(type(n) is int for n in t)
+    ]
+    found = []
+    for one in parse.get("entities") or ():
+        if not isinstance(one, dict) or not (name := _name(one.get("entity"))):
+            continue
+        start, end, value = one.get("start"), one.get("end"), one.get("value")
+        entity: dict[str, Any] = {"entity": name}
+        if text and type(start) is int and type(end) is int and 0 <= start < end <= len(text):
+            start = next((a for a, b in tokens if a <= start < b), start)
+            end = next((b for a, b in tokens if a < end <= b), end)
+            entity |= {"start": start, "end": end, "text": displayed(text[start:end])[0]}
+        if value is not None and value != entity.get("text"):
+            entity["value"] = displayed(value)[0] if isinstance(value, str) else value
+        entity |= {key: one[key] for key in ("role", "group", "extractor") if isinstance(one.get(key), str)}
+        if entity.get("extractor", "").startswith(UNTRAINED):
+            entity["confirm"] = True
+        found.append(entity)
+    return found
+
+
+def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An event as a conversation shows it; None for what says nothing to people."""
+    if name == "action":
+        action = _name(event.get("name")) or _name(event.get("action_text")) or "unknown"
+        if action == "action_listen":
+            return None
+        return {"action": action, "policy": _name(event.get("policy")), "confidence": _number(event.get("confidence"))}
+    if name == "bot":
+        shown: dict[str, Any] = {"bot": displayed(_name(event.get("text")))[0]}
+        data = _mapping(event.get("data"))
+        if buttons := [_mapping(b).get("title") for b in data.get("buttons") or () if isinstance(b, dict)]:
+            shown["buttons"] = buttons
+        if others := sorted(what for what, value in data.items() if value and what != "buttons"):
+            shown["sent"] = others
+        return shown
+    if name == "slot":
+        return {"slot": _name(event.get("name")), "value": event.get("value")}
+    if name in ("user_featurization", "session_started"):
+        return None
+    return {"event": name, **({"name": event["name"]} if isinstance(event.get("name"), str) else {})}
+
+
+def displayed(text: str | None) -> tuple[str | None, bool]:
+    """A text that can be shown and kept anywhere, and whether that changed it: NUL is ␀, a lone surrogate U+FFFD."""
+    if text is None or not _UNSEEN.search(text):
+        return text, False
+    return _UNSEEN.sub(lambda one: "\u2400" if one[0] == "\0" else "\ufffd", text), True
+
+
+def _ascii(data: str, event: Mapping[str, Any]) -> str:
+    return data if data.isascii() and "\0" not in data else json.dumps(event)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _name(value: Any) -> str | None:
+    return displayed(value)[0] if isinstance(value, str) else None
+
+
+def _number(value: Any) -> float | None:
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )

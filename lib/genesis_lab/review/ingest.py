@@ -1,0 +1,382 @@
+"""From a source into the review store: what is new only, each sender as a whole, in batches that are there or not.
+
+The unit that is written is the message. Whoever has a new row is read again from their first one, so that order, sessions
+and corrections are right whatever came late; only what differs from the store is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.review import store as st
+from genesis_lab.review.events import Conversation, Row, conversation, displayed
+from genesis_lab.review.sources import Source, open_source
+from genesis_lab.review.store import Store
+
+BATCH = 20_000
+"""Rows that are read at once, and messages that are written in one transaction."""
+BATCH_BYTES = 64_000_000
+OVERLAP = 2_000
+"""Ids below the highest one read that are looked at again: PostgreSQL commits out of order, SQLite gives ids anew."""
+FOLLOWS = ("session", "position", "undone", "gold", "gold_entities", "actions", "events")
+"""Columns of a message that later rows may change; everything else is what its own row says."""
+
+
+def ingest(
+    store: Store,
+    address: str,
+    *,
+    name: str | None = None,
+    schema: str | None = None,
+    conversations: Sequence[str] = (),
+    fields: Mapping[str, str] | None = None,
+    gap_minutes: float = 60,
+    hash_senders: bool = True,
+    retention_days: float | None = None,
+    full: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Read what is new in a source (see `open_source`) into the store.
+
+    Parameters
+    ----------
+    name : of the source in the store (default: that of the file, database or server).
+    gap_minutes : silence before a message that begins a session in trackers that never expire; 0 for none.
+    hash_senders : show sender ids as a keyed hash; a source keeps what it was begun with.
+    retention_days : delete the texts of messages older than this.
+    full : look at every row again.
+
+    Returns
+    -------
+    The report, which accounts for every row: see `report_table`. A run that finds nothing new writes nothing.
+    """
+    started = time.time()
+    with open_source(address, schema=schema, conversations=conversations, fields=fields) as source:
+        run = _Run(store, source, _name(name, source), explicit=name is not None, hash_senders=hash_senders)
+        by_sender, new, known = run.to_read(full)
+        total, done = sum(map(len, by_sender.values())), 0
+        kinds: Counter[str] = Counter({"broken row": len(source.errors)} if source.errors else {})
+        for part in run.conversations(by_sender, gap_minutes * 60):
+            for ids, found in part:
+                of_row = dict(zip(ids, found.kinds, strict=False))
+                kinds.update(
+                    of_row.get(number, "gone while it was read") for number in ids if new is None or number in new
+                )
+                done += len(ids)
+            run.write([found for _, found in part], part[-1][0][0])
+            on_progress(done, total)
+        run.note_errors([(number, reason, f"{run.name}\0{number}\0{reason}") for number, reason in source.errors])
+        report = {
+            "source": run.name, "kind": source.kind, "address": source.address, "rows": known + kinds.total(), "known": known,
+            "kinds": dict(sorted(kinds.items())), "written": dict(run.written), "notes": run.notes,
+        }  # fmt: skip
+        run.finish(report, started, read=total > 0)
+    if retention_days is not None:
+        report["expired"] = st.expire(store, started - retention_days * 86_400)
+    if run.id or report.get("expired"):
+        st.messages_parquet(store, run.name)
+    return report | {"seconds": round(time.time() - started, 2)}
+
+
+def report_table(report: Mapping[str, Any]) -> str:
+    """A report of `ingest` as people read it: every row of the source, what was written, what to know."""
+    rows = [
+        *report["kinds"].items(),
+        ("read by an earlier run", report["known"]),
+        ("rows in the source", report["rows"]),
+    ]
+    rows += [(f"written: {what}", n) for what, n in report["written"].items()]
+    rows += [("texts past their retention deleted", report["expired"])] if "expired" in report else []
+    lines = [f"{report['source']}: {report['kind']} {report['address']}, {report['seconds']} s"]
+    lines += [f"  {what:<60} {n:>11,}" for what, n in rows]
+    return "\n".join([*lines, *(f"  ! {note}" for note in report["notes"])])
+
+
+class _Run:
+    """One run on one source: what it knows from the runs before, and what it has written. `id` is None while it has not."""
+
+    def __init__(self, store: Store, source: Source, name: str, *, explicit: bool, hash_senders: bool) -> None:
+        self.store, self.source, self.name, self.notes = store, source, name, source.notes
+        self.id: int | None = None
+        self.written: Counter[str] = Counter({"new messages": 0, "changed messages": 0, "sessions": 0})
+        self.key, self.equal_times = st.sender_key(store), 0
+        self.upto: int | None = None
+        check = st.hashed(self.key, "check")
+        with store.begin() as connection:
+            kept = connection.execute(sa.select(st.sources).where(st.sources.c.name == name)).mappings().first()
+            self.forgotten = {row.sender: row.until for row in connection.execute(sa.select(st.forgotten))}
+        fresh = {"hashed": hash_senders, "check": check, "generation": 1}
+        self.before: dict[str, Any] = dict(kept["state"]) if kept else {}
+        self.state = dict(self.before or fresh)
+        if kept and not explicit and kept["address"] != source.address:
+            raise InvalidInput(
+                f"The store has another source {name}, {kept['address']}: give this one a name (--name), or the same if it has moved."
+            )
+        if self.state["hashed"] != hash_senders:
+            was = "hashed" if self.state["hashed"] else "as they are"
+            raise InvalidInput(f"{name} was begun with sender ids {was}: go on so, or give another --name.")
+        if self.state["check"] != check:
+            raise InvalidInput(
+                f"{name} was read with another GENESIS_REVIEW_SECRET: set that one, or senders fall apart."
+            )
+
+    def to_read(self, full: bool) -> tuple[dict[str, list[int]], set[int] | None, int]:
+        """The row ids by sender, in order of their first; which of them are new (None: all); how many others are known."""
+        source, upto, unfinished = self.source, self.state.get("upto"), self.state.pop("unfinished", None)
+        if upto is not None and not full:
+            recent = source.ids(after=upto - OVERLAP)
+            window = {int(number): digest for number, digest in self.state["window"].items()}
+            below = {number for number, _ in recent if number <= upto}
+            other = [n for n, digest in self._digests(below & window.keys()).items() if window[n] != digest]
+            late, count = below - window.keys(), source.count(upto)
+            gone = self.state["rows"] + len(late) - count
+            if other or (window and not below & window.keys()):
+                self.state["generation"] += 1
+                why = (
+                    f"{len(other)} ids hold other rows than before" if other else "the ids that were read last are gone"
+                )
+                self.notes.append(
+                    f"{why}: generation {self.state['generation']} of the source, read from its first row; what was read before is kept."
+                )
+            elif gone < 0:
+                self.notes.append(f"{-gone:,} rows came in late, far below what was read: everything was read again.")
+            else:
+                if gone:
+                    self.notes.append(f"{gone:,} rows are gone from the source; what was read of them is kept.")
+                new = late | {number for number, _ in recent if number > upto}
+                self.upto = max(new, default=None)
+                senders = sorted({sender for number, sender in recent if number in new})
+                return _by_sender(source.ids_of(senders) if senders else []), new, count - len(late)
+        rows, known = source.ids(), 0
+        if unfinished and not full:
+            first = {sender: ids[0] for sender, ids in _by_sender(rows).items()}
+            rows = [row for row in rows if row[0] <= unfinished["upto"]]
+            rest = [row for row in rows if first[row[1]] > unfinished["done"]]
+            rows, known = rest, len(rows) - len(rest)
+            self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
+        self.upto = unfinished["upto"] if unfinished and not full else max((row[0] for row in rows), default=None)
+        return _by_sender(rows), None, known
+
+    def conversations(
+        self, by_sender: Mapping[str, list[int]], gap_s: float
+    ) -> Iterator[list[tuple[list[int], Conversation]]]:
+        """Whole conversations with the ids of their rows, as many at a time as one transaction writes."""
+        part: list[tuple[list[int], Conversation]] = []
+        messages = size = 0
+        for senders in _chunks(by_sender):
+            wanted = sorted(number for _, ids in senders for number in ids)
+            rows = {row[0]: row for some in _parts(wanted) for row in self.source.rows(some)}
+            for sender, ids in senders:
+                there = [number for number in ids if number in rows]
+                shown = st.hashed(self.key, sender) if self.state["hashed"] else str(displayed(sender)[0])
+                found = conversation(self.name, shown, [self._row(rows.pop(number)) for number in there], gap_s=gap_s)
+                self.equal_times += found.equal_times
+                self._blank(sender, found)
+                part.append((there + [number for number in ids if number not in {*there}], found))
+                messages += len(found.messages)
+                size += sum(len(message["raw"] or "") for message in found.messages)
+                if messages >= BATCH or size > BATCH_BYTES:
+                    yield part
+                    part, messages, size = [], 0, 0
+        if part:
+            yield part
+
+    def write(self, part: Sequence[Conversation], done: int) -> None:
+        """Write what differs from the store of these conversations, in one transaction with how far that is."""
+        sessions = [session for found in part for session in found.sessions]
+        with self.store.begin() as connection:
+            self._upsert(connection, st.messages, [message for found in part for message in found.messages], FOLLOWS)
+            self._upsert(connection, st.sessions, sessions, _SESSION)
+            self._tidy(connection, sessions)
+            if self.source.numbered and self.id and "upto" not in self.state:
+                self._keep(connection, self.state | {"unfinished": {"upto": self.upto, "done": done}})
+        self.note_errors([error for found in part for error in found.errors])
+
+    def note_errors(self, errors: Sequence[tuple[int | None, str, str]]) -> None:
+        """Note rows that could not be read, with the reason."""
+        rows = [
+            {"key": hashlib.sha1(key.encode("utf-8", "replace")).hexdigest(), "source": self.name, "event_id": number,
+             "reason": displayed(reason)[0]}
+            for number, reason, key in errors
+        ]  # fmt: skip
+        with self.store.begin() as connection:
+            self._upsert(connection, st.ingest_errors, rows, ())
+
+    def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:
+        """Keep how far the source was read, and the report, if anything came of it."""
+        if self.equal_times:
+            self.notes.append(
+                f"Most time stamps of {self.equal_times:,} senders are equal in the table, as MySQL's FLOAT leaves them: "
+                "order goes by id, times by the events' own data."
+            )
+        if self.source.numbered and read and self.upto is not None:
+            upto = max(self.upto, self.before.get("upto") or 0)
+            ids = {number for number, _ in self.source.ids(after=upto - OVERLAP) if number <= upto}
+            window = {str(number): digest for number, digest in self._digests(ids).items()}
+            self.state |= {"upto": upto, "rows": self.source.count(upto), "window": window}
+        if self.id is None and self.state == self.before:
+            return
+        with self.store.begin() as connection:
+            self._keep(connection, self.state)
+            done = {"finished_at": time.time(), "report": report | {"seconds": round(time.time() - started, 2)}}
+            connection.execute(sa.update(st.ingests).where(st.ingests.c.id == self._begun(connection)).values(done))
+
+    def _begun(self, connection: sa.Connection) -> int:
+        if self.id is None:
+            made = connection.execute(sa.insert(st.ingests).values(source=self.name, started_at=time.time()))
+            self.id = int((made.inserted_primary_key or (0,))[0])
+        return self.id
+
+    def _keep(self, connection: sa.Connection, state: Mapping[str, Any]) -> None:
+        values = {"kind": self.source.kind, "address": self.source.address, "state": state}
+        mine = sa.update(st.sources).where(st.sources.c.name == self.name)
+        if not connection.execute(mine.values(values)).rowcount:
+            connection.execute(sa.insert(st.sources).values(values | {"name": self.name}))
+
+    def _digests(self, ids: Iterable[int]) -> dict[int, str]:
+        rows = (self._row(row) for row in self.source.rows(sorted(ids))) if ids else ()
+        return {
+            row.id or 0: hashlib.sha1((row.data or "").encode("utf-8", "surrogatepass")).hexdigest()[:12]
+            for row in rows
+        }
+
+    def _row(self, row: tuple[Any, ...]) -> Row:
+        number, kind, at, data = row
+        if isinstance(data, bytes):
+            data = data.decode("utf-8", "surrogateescape")
+        return Row(number if self.source.numbered else None, kind, at, data if data is None else str(data))
+
+    def _blank(self, sender: str, found: Conversation) -> None:
+        """What is forgotten does not come back."""
+        until = self.forgotten.get(st.hashed(self.key, sender)) if self.forgotten else None
+        for message in found.messages if until is not None else ():
+            if message["timestamp"] is None or message["timestamp"] <= until:
+                message |= {"text": None, "raw": None, "entities": None, "events": None, "gold_entities": None}
+        for session in found.sessions if until is not None else ():
+            if session["started_at"] is None or session["started_at"] <= until:
+                session["opening"] = None
+
+    def _upsert(
+        self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], follows: Sequence[str]
+    ) -> None:
+        """Insert rows by their key; of those that are there already change the columns that follow, where they differ."""
+        if not rows:
+            return
+        known: dict[str, list[Any]] = {}
+        for some in _parts([row["key"] for row in rows]):
+            columns = [table.c.key, *(sa.type_coerce(table.c[name], _kept(table.c[name])) for name in follows)]
+            columns += [table.c.raw.is_(None)] if "raw" in table.c else []
+            chosen = sa.select(*columns).where(table.c.key.in_(some))
+            known |= {key: values for key, *values in connection.execute(chosen)}
+        new, changed = [], []
+        json_columns = [column.name for column in table.columns if isinstance(column.type, st.Json)]
+        for row in {row["key"]: row for row in rows}.values():
+            row |= {name: json.dumps(row[name]) for name in json_columns if row[name] is not None}
+            before = known.get(row["key"])
+            if before is None:
+                new.append(row)
+                continue
+            if "raw" in table.c and before.pop():
+                row |= {"events": None, "gold_entities": None}  # forgotten since
+            elif "opening" in follows and before[follows.index("opening")] is None:
+                row["opening"] = None
+            if before != [row[name] for name in follows]:
+                changed.append(row)
+        if new or changed:
+            run = self._begun(connection)
+            _put(connection, table, [row | {"ingest": run} for row in new + changed], follows)
+        if table is st.messages:
+            self.written.update({"new messages": len(new), "changed messages": len(changed)})
+        else:
+            self.written.update({table.name.replace("_", " "): len(new) + len(changed)})
+
+    def _tidy(self, connection: sa.Connection, sessions: Sequence[dict[str, Any]]) -> None:
+        """Take sessions away that late rows have joined to others."""
+        if not self.before:
+            return
+        now = {session["key"] for session in sessions}
+        since: dict[str, float] = {}
+        for session in sessions:
+            since.setdefault(session["sender"], session["started_at"] or 0.0)
+        held = sa.exists().where(st.messages.c.session == st.sessions.c.key)
+        for some in _parts(sorted(since)):
+            theirs = (st.sessions.c.source == self.name) & st.sessions.c.sender.in_(some) & ~held
+            rows = connection.execute(
+                sa.select(st.sessions.c.key, st.sessions.c.sender, st.sessions.c.started_at).where(theirs)
+            )
+            stale = [row.key for row in rows if row.key not in now and (row.started_at or 0.0) >= since[row.sender]]
+            for keys in _parts(stale):
+                connection.execute(sa.delete(st.sessions).where(st.sessions.c.key.in_(keys)))
+
+
+_SESSION = ("number", "started_at", "ended_at", "messages", "typed", "model", "channel", "opening")
+
+
+def _kept(column: sa.Column[Any]) -> Any:
+    return sa.Text() if isinstance(column.type, st.Json) else column.type
+
+
+def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], follows: Sequence[str]) -> None:
+    """Many rows at once, by the driver itself: `executemany` in SQLite, COPY in PostgreSQL."""
+    names = [column.name for column in table.columns]
+    listed = ", ".join(f'"{name}"' for name in names)
+    values = [tuple(row[name] for name in names) for row in rows]
+    setting = ", ".join(f'"{name}" = excluded."{name}"' for name in (*follows, "ingest"))
+    conflict = f"ON CONFLICT (key) DO UPDATE SET {setting}" if follows else "ON CONFLICT (key) DO NOTHING"
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(names))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({listed}) VALUES ({marks}) {conflict}", values)
+        return
+    incoming = f"incoming_{table.name}"
+    connection.exec_driver_sql(f"CREATE TEMP TABLE {incoming} (LIKE {table.name}) ON COMMIT DROP")
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {incoming} ({listed}) FROM STDIN") as copy:
+        for row in values:
+            copy.write_row(row)
+    connection.exec_driver_sql(f"INSERT INTO {table.name} ({listed}) SELECT {listed} FROM {incoming} {conflict}")
+
+
+def _name(given: str | None, source: Source) -> str:
+    """The name of a source: a folder's name too, so of letters, digits, dots, - and _."""
+    bare = source.address.partition("?")[0].partition(", schema ")
+    name = given or re.sub(
+        r"[^\w.-]+", "_", re.sub(r"\.\w+$", "", bare[0].rpartition("/")[2]) + (f"_{bare[2]}" if bare[2] else "")
+    )
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise InvalidInput(f"A source's name is of letters, digits, dots, - and _, got {name!r}: give one with --name.")
+    return name
+
+
+def _by_sender(rows: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for number, sender in rows:
+        found.setdefault(sender, []).append(number)
+    return found
+
+
+def _chunks(by_sender: Mapping[str, list[int]]) -> Iterator[list[tuple[str, list[int]]]]:
+    """Senders, as many at a time as have about `BATCH` rows."""
+    chunk: list[tuple[str, list[int]]] = []
+    size = 0
+    for sender, ids in by_sender.items():
+        if chunk and size + len(ids) > BATCH:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append((sender, ids))
+        size += len(ids)
+    if chunk:
+        yield chunk
+
+
+def _parts(values: Sequence[Any], size: int = 5_000) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]

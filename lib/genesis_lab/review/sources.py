@@ -1,0 +1,360 @@
+"""Where conversations come from, read and never written: Rasa's two kinds of `events` tables, event lines, trackers, chats."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import sqlalchemy as sa
+
+from genesis_lab.dataset.sources import locate, read_rows
+from genesis_lab.domains.conversations.foreign import NAMES
+from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.foreign import lookup
+from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.files import shown
+from genesis_lab.review.store import postgresql
+from genesis_lab.settings import get_settings
+
+TRACKER = {"id", "sender_id", "type_name", "timestamp", "data"}
+BROKER = {"id", "sender_id", "data"}
+WHO = ("sender_id", "conversation_id", "session_id", "chat_id", "user_id", "conversation", "id")
+WHEN = ("timestamp", "time", "created_at", "date", "datetime", "sent_at", "ts")
+_SQLITE = b"SQLite format 3\0"
+
+
+@dataclass
+class Source:
+    """An open source: a table of events in a database. `numbered`: its ids say something, so it can be read on from there."""
+
+    kind: str
+    address: str
+    ask: Callable[..., list[tuple[Any, ...]]]
+    table: str
+    columns: str
+    among: str
+    numbered: bool = True
+    notes: list[str] = field(default_factory=list)
+    errors: list[tuple[int, str]] = field(default_factory=list)
+    """Rows that could not become an event at all, and why."""
+
+    def count(self, upto: int | None = None) -> int:
+        """Rows, up to an id."""
+        where = "" if upto is None else f" WHERE id <= {upto}"
+        return int(self.ask(f"SELECT count(*) FROM {self.table}{where}")[0][0])
+
+    def ids(self, after: int | None = None) -> list[tuple[int, str]]:
+        """Id and sender of each row, those after an id only."""
+        where = "" if after is None else f" WHERE id > {after}"
+        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM {self.table}{where} ORDER BY id")
+
+    def ids_of(self, senders: Sequence[str]) -> list[tuple[int, str]]:
+        """Id and sender of each row of these senders."""
+        where = f"coalesce(sender_id, '') {self.among}" if "" in senders else f"sender_id {self.among}"
+        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM {self.table} WHERE {where} ORDER BY id", [*senders])
+
+    def rows(self, ids: Sequence[int]) -> list[tuple[int, str | None, float | None, str | None]]:
+        """Id, type, time stamp and data of these rows."""
+        return self.ask(f"SELECT {self.columns} FROM {self.table} WHERE id {self.among} ORDER BY id", [*ids])
+
+
+@contextmanager
+def open_source(
+    address: str,
+    *,
+    schema: str | None = None,
+    conversations: Sequence[str] = (),
+    fields: Mapping[str, str] | None = None,
+) -> Iterator[Source]:
+    """Open conversations for reading.
+
+    Parameters
+    ----------
+    address : a SQLite file, ``postgresql://user@host/database``, a file of JSON lines or JSON (events of an event broker,
+        trackers, chats of other systems), or the address of a Rasa server.
+    schema : of the table `events` in PostgreSQL (Rasa's ``POSTGRESQL_SCHEMA``).
+    conversations : whose trackers to ask a Rasa server for.
+    fields : where chats of other systems keep ``turns``, ``speaker``, ``text``, ``time`` and ``sender``.
+
+    Raises
+    ------
+    InvalidInput : there is no table of Rasa's, or nothing that can be read.
+    Unavailable : the database or server can't be reached, or goes away.
+    """
+    if address.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
+        with _open_postgresql(address, schema) as source:
+            yield source
+    elif address.startswith(("http://", "https://")):
+        events = _from_server(address, conversations)
+        yield _spooled("tracker of a server", f"{urlsplit(address).scheme}://{urlsplit(address).netloc}", events, {})
+    else:
+        path = locate(address.removeprefix("sqlite:///"))
+        if path.is_dir():
+            raise InvalidInput(f"{shown(path)} is a folder: give a SQLite file, or a file of JSON or JSON lines.")
+        with path.open("rb") as file:
+            is_sqlite = file.read(len(_SQLITE)) == _SQLITE
+        if is_sqlite:
+            with _open_sqlite(path) as source:
+                yield source
+        elif path.suffix.lower() not in (".json", ".jsonl", ".ndjson"):
+            raise InvalidInput(f"{path.name} is no SQLite database: expected one, or a file ending in .json or .jsonl.")
+        else:
+            rows = ((row.number, row.value, row.problem) for row in read_rows(path))
+            yield _spooled("lines", shown(path), rows, fields or {})
+
+
+def _described(kind: str, columns: Mapping[str, str], tables: Iterable[str], where: str) -> str:
+    """Which of Rasa's tables it is; refuses any other."""
+    if columns.keys() >= TRACKER:
+        return "tracker store"
+    if columns.keys() >= BROKER:
+        return "event broker"
+    what = f"whose columns are {', '.join(columns)}" if columns else f"among {', '.join(tables) or 'no tables'}"
+    raise InvalidInput(
+        f"{where} holds no events of Rasa: expected a table events with at least id, sender_id, data, found "
+        f"{'one ' if columns else 'none '}{what}."
+    )
+
+
+def _selected(kind: str, data: str = "data") -> str:
+    return f"id, type_name, timestamp, {data}" if kind == "tracker store" else f"id, NULL, NULL, {data}"
+
+
+@contextmanager
+def _open_sqlite(path: Path) -> Iterator[Source]:
+    name, notes = shown(path), []
+    address = f"file:{quote(str(path))}?mode=ro"
+    connection = sqlite3.connect(address, uri=True, timeout=30)
+    try:
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+        except sqlite3.OperationalError:  # a journal that can't be made beside a file in a read-only folder
+            connection.close()
+            connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
+            notes.append("the file's folder is read-only: what is still in its journal could not be read")
+
+        def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
+            parameters = () if among is None else (json.dumps(among),)
+            try:
+                return connection.execute(sql, parameters).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode to UTF-8" not in str(error):
+                    raise _gone(name, error) from None
+                connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+                return connection.execute(sql, parameters).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _gone(name, error) from None
+
+        tables = [row[0] for row in ask("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
+        columns = {row[1]: str(row[2]).upper() for row in ask("SELECT * FROM pragma_table_info('events')")}
+        kind = _described("sqlite", columns, tables, name)
+        if "JSON" in columns["data"]:
+            notes.append(_JSONB.format(columns["data"]))
+        among = "IN (SELECT value FROM json_each(?))"
+        yield Source(f"SQLite {kind}", name, ask, "events", _selected(kind), among, notes=notes)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
+    import psycopg
+
+    secret = get_settings().review_source_password
+    engine = postgresql(address, secret.get_secret_value() if secret else None, search_path=schema or "public")
+    name = f"{engine.url.set(password=None, drivername='postgresql').render_as_string()}" + (
+        f", schema {schema}" if schema else ""
+    )
+    try:
+        with engine.connect() as opened:
+            connection = opened.connection.driver_connection
+            assert isinstance(connection, psycopg.Connection)
+            connection.rollback()
+            connection.read_only = True
+
+            def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
+                try:
+                    found = connection.execute(sql, None if among is None else (among,), prepare=False).fetchall()
+                    connection.rollback()
+                    return found
+                except psycopg.Error as error:
+                    raise _gone(name, error) from None
+
+            tables = [row[0] for row in ask("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
+            found = ask(
+                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
+                "WHERE attrelid = to_regclass('events') AND attnum > 0 AND NOT attisdropped"
+            )
+            columns = dict(found)
+            kind = _described("postgresql", columns, tables, name)
+            notes = [_JSONB.format(columns["data"].upper())] if "json" in columns["data"] else []
+            data = "data::text" if notes else "data"
+            yield Source(f"PostgreSQL {kind}", name, ask, "events", _selected(kind, data), "= ANY(%s)", notes=notes)
+    except sa.exc.OperationalError as error:
+        raise _gone(name, error.orig or error) from None
+    finally:
+        engine.dispose()
+
+
+_JSONB = (
+    "events.data is {}: Rasa's own reader fails on it from a conversation's second turn on, so that every message starts "
+    "from an empty tracker and events go missing. It was read; change the column back to TEXT."
+)
+
+
+def _gone(name: str, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"{name} can't be read ({' '.join(str(error).split())[:200]}): what is whole is kept, the next run goes on from there."
+    )
+
+
+# What has no table becomes one, in a database of its own that goes with the connection.
+
+
+def _spooled(
+    kind: str, address: str, rows: Iterable[tuple[int, Mapping[str, Any] | None, str | None]], fields: Mapping[str, str]
+) -> Source:
+    connection = sqlite3.connect("")
+    connection.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, sender_id TEXT, data TEXT)")
+    errors: list[tuple[int, str]] = []
+    kinds: dict[str, None] = {}
+
+    def events() -> Iterator[tuple[str, str]]:
+        for number, value, problem in rows:
+            if value is None:
+                errors.append((number, problem or "there is nothing"))
+                continue
+            known, found = _events_in(value, fields)
+            if not found:
+                errors.append((number, "it holds neither an event, nor a tracker with events, nor a chat with turns"))
+            kinds[known] = None
+            for sender, event in found:
+                yield sender.encode("utf-8", "replace").decode(), json.dumps(event)
+
+    connection.executemany("INSERT INTO events (sender_id, data) VALUES (?, ?)", events())
+    connection.execute("CREATE INDEX by_sender ON events (sender_id)")
+
+    def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        return connection.execute(sql, () if among is None else (json.dumps(among),)).fetchall()
+
+    told = f"{kind}: {' and '.join(kinds)}" if kinds else kind
+    among = "IN (SELECT value FROM json_each(?))"
+    return Source(told, address, ask, "events", _selected("broker"), among, numbered=False, errors=errors)
+
+
+def _events_in(value: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
+    """What a JSON object is, and the sender and event of all events in it."""
+    if isinstance(events := value.get("events"), list):
+        sender = str(value.get("sender_id") or "unknown")
+        return "trackers", [
+            (sender, event if isinstance(event, dict) else {"event": "unknown", "value": event}) for event in events
+        ]
+    if isinstance(value.get("event"), str):
+        return "events", [(str(value.get("sender_id") or "unknown"), value)]
+    return "chats", list(_chat(value, fields))
+
+
+def _chat(value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The turns of a chat of another system, or the one turn of a row, as events: what a user says and what is answered."""
+    turns = _first(value, fields, "turns", NAMES["turns"])
+    whole = isinstance(turns, list)
+    sender = _first(value, fields, "sender", WHO)
+    begun = _seconds(_first(value, fields, "time", WHEN))
+    for number, turn in enumerate(turns if whole else [value]):
+        if not isinstance(turn, dict):
+            continue
+        text = _first(turn, fields, "text", NAMES["turns.text"])
+        speaker = _first(
+            turn, fields, "speaker", [name for name in NAMES["turns.speaker"] if whole or name != "sender"]
+        )
+        if isinstance(text, list):  # parts, as chat models have them
+            text = "\n".join(
+                part.get("text", "") for part in text if isinstance(part, dict) and isinstance(part.get("text"), str)
+            )
+        if not isinstance(text, str) or (not whole and sender is None and speaker is None):
+            continue
+        at = _seconds(_first(turn, fields, "time", WHEN))
+        event: dict[str, Any] = {
+            "event": "bot",
+            "text": text,
+            "timestamp": at if at is not None else begun,
+            "turn": number,
+        }
+        if role_of(speaker) == "customer" or speaker is None:
+            label = turn.get("intent") or turn.get("label")
+            event |= {
+                "event": "user",
+                "input_channel": value.get("channel"),
+                "metadata": {"label": label} if label else {},
+            }
+        elif role_of(speaker) is None:
+            event["event"] = str(speaker)
+        yield str(sender if sender is not None else "unknown"), event
+
+
+def _first(value: Mapping[str, Any], fields: Mapping[str, str], name: str, usual: Sequence[str]) -> Any:
+    """The value where the fields say, else under the first usual name that has one."""
+    if name in fields:
+        return lookup(value, fields[name])
+    return next((value[key] for key in usual if value.get(key) is not None), None)
+
+
+def _seconds(value: Any) -> float | None:
+    """A moment as seconds since 1970 in UTC: a number (milliseconds are recognized) or ISO 8601, UTC where it says no zone."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value / 1000 if value > 1e11 else float(value)
+
+
+def _from_server(
+    address: str, conversations: Sequence[str]
+) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
+    """The trackers of these conversations from a Rasa server, whole: ``GET /conversations/{id}/tracker``."""
+    import httpx
+
+    token = get_settings().rasa_token
+    parts = urlsplit(address)
+    if token and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise InvalidInput(
+            f"The token of {parts.netloc} is sent over https or to this machine only: give an https address."
+        )
+    base = address.partition("?")[0].rstrip("/")
+    if not conversations and not base.endswith("/tracker"):
+        raise InvalidInput("A Rasa server does not list its conversations: name those to read (--conversation).")
+    asked = [f"{base}/conversations/{quote(one, safe='')}/tracker" for one in conversations] or [base]
+    parameters = {"include_events": "ALL", **({"token": token.get_secret_value()} if token else {})}
+    with httpx.Client(timeout=60) as client:
+        for number, url in enumerate(asked, 1):
+            try:
+                answer = client.get(url, params=parameters)
+            except httpx.HTTPError as error:
+                raise Unavailable(f"The server {parts.netloc} can't be reached: {type(error).__name__}.") from None
+            if answer.status_code in (401, 403):
+                raise Unavailable(
+                    f"The server {parts.netloc} refuses ({answer.status_code}): set GENESIS_RASA_TOKEN to its token."
+                )
+            if answer.status_code != 200:
+                raise Unavailable(
+                    f"The server {parts.netloc} has no tracker to give ({answer.status_code}): it must run with --enable-api."
+                )
+            try:
+                tracker = answer.json()
+            except ValueError:
+                tracker = None
+            yield number, tracker if isinstance(tracker, dict) else None, "the answer is no tracker"
