@@ -436,7 +436,8 @@ def review_ingest(
     schema: Annotated[str | None, Option(help="Schema of the events table in PostgreSQL.")] = None,
     conversation: Annotated[list[str], Option(help="Of a Rasa server: a conversation to read. Repeatable.")] = [],
     field: Annotated[
-        list[str], Option("--field", metavar="OURS=THEIRS", help="Of other chats: turns, speaker, text, time, sender.")
+        list[str],
+        Option("--field", metavar="OURS=THEIRS", help="Of other chats: messages, speaker, text, time, sender."),
     ] = [],
     gap_minutes: Annotated[
         float, Option(min=0, help="Silence that begins a session in trackers that never expire.")

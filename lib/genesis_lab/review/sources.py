@@ -15,18 +15,17 @@ from urllib.parse import quote, urlsplit
 import sqlalchemy as sa
 
 from genesis_lab.dataset.sources import locate, read_rows
-from genesis_lab.domains.conversations.foreign import NAMES
 from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.foreign import lookup
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import shown
 from genesis_lab.review.store import postgresql
 from genesis_lab.settings import get_settings
+from genesis_lab.yamls import shipped
 
 TRACKER = {"id", "sender_id", "type_name", "timestamp", "data"}
 BROKER = {"id", "sender_id", "data"}
-WHO = ("sender_id", "conversation_id", "session_id", "chat_id", "user_id", "conversation", "id")
-WHEN = ("timestamp", "time", "created_at", "date", "datetime", "sent_at", "ts")
+CHATS = Path(__file__).with_name("chats.yaml")
 _SQLITE = b"SQLite format 3\0"
 
 
@@ -81,7 +80,7 @@ def open_source(
         trackers, chats of other systems), or the address of a Rasa server.
     schema : of the table `events` in PostgreSQL (Rasa's ``POSTGRESQL_SCHEMA``).
     conversations : whose trackers to ask a Rasa server for.
-    fields : where chats of other systems keep ``turns``, ``speaker``, ``text``, ``time`` and ``sender``.
+    fields : where chats of other systems keep ``messages``, ``speaker``, ``text``, ``time`` and ``sender``.
 
     Raises
     ------
@@ -263,47 +262,31 @@ def _events_in(value: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[str
 
 def _chat(value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The turns of a chat of another system, or the one turn of a row, as events: what a user says and what is answered."""
-    turns = _first(value, fields, "turns", NAMES["turns"])
-    whole = isinstance(turns, list)
-    sender = _first(value, fields, "sender", WHO)
-    begun = _seconds(_first(value, fields, "time", WHEN))
+    whole = isinstance(turns := _first(value, fields, "messages"), list)
+    sender, begun = _first(value, fields, "sender"), _seconds(_first(value, fields, "time"))
     for number, turn in enumerate(turns if whole else [value]):
-        if not isinstance(turn, dict):
-            continue
-        text = _first(turn, fields, "text", NAMES["turns.text"])
-        speaker = _first(
-            turn, fields, "speaker", [name for name in NAMES["turns.speaker"] if whole or name != "sender"]
-        )
+        text = _first(turn, fields, "text") if isinstance(turn, dict) else None
         if isinstance(text, list):  # parts, as chat models have them
-            text = "\n".join(
-                part.get("text", "") for part in text if isinstance(part, dict) and isinstance(part.get("text"), str)
-            )
-        if not isinstance(text, str) or (not whole and sender is None and speaker is None):
+            parts = [part.get("text") for part in text if isinstance(part, dict)]
+            text = "\n".join(part for part in parts if isinstance(part, str))
+        if not isinstance(text, str):
             continue
-        at = _seconds(_first(turn, fields, "time", WHEN))
-        event: dict[str, Any] = {
-            "event": "bot",
-            "text": text,
-            "timestamp": at if at is not None else begun,
-            "turn": number,
-        }
-        if role_of(speaker) == "customer" or speaker is None:
-            label = turn.get("intent") or turn.get("label")
-            event |= {
-                "event": "user",
-                "input_channel": value.get("channel"),
-                "metadata": {"label": label} if label else {},
-            }
-        elif role_of(speaker) is None:
+        speaker, at = _first(turn, fields, "speaker"), _seconds(_first(turn, fields, "time"))
+        event: dict[str, Any] = {"event": "bot", "text": text, "timestamp": begun if at is None else at, "turn": number}
+        if (role := role_of(speaker)) == "customer" or speaker is None:
+            event |= {"event": "user", "input_channel": value.get("channel")}
+            if isinstance(intent := turn.get("intent"), str):
+                event["parse_data"] = {"intent": {"name": intent, "confidence": turn.get("confidence")}}
+        elif role is None:
             event["event"] = str(speaker)
-        yield str(sender if sender is not None else "unknown"), event
+        yield str("unknown" if sender is None else sender), event
 
 
-def _first(value: Mapping[str, Any], fields: Mapping[str, str], name: str, usual: Sequence[str]) -> Any:
+def _first(value: Mapping[str, Any], fields: Mapping[str, str], name: str) -> Any:
     """The value where the fields say, else under the first usual name that has one."""
     if name in fields:
         return lookup(value, fields[name])
-    return next((value[key] for key in usual if value.get(key) is not None), None)
+    return next((value[key] for key in shipped(CHATS)[name] if value.get(key) is not None), None)
 
 
 def _seconds(value: Any) -> float | None:
