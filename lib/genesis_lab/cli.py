@@ -469,6 +469,31 @@ def review_forget(
     echo(f"{forget(open_store(store), sender):,} messages have lost their text")
 
 
+@review_app.command("init-db")
+def review_init_db(
+    url: Annotated[str, Argument(help="postgresql://login@host/database, with a login that may create roles.")],
+    events: Annotated[str | None, Option(help="Rasa's table in it, schema.events, for role ingest to read.")] = None,
+) -> None:
+    """Make a team's review store on PostgreSQL, where the database enforces who may do what."""
+    from genesis_lab.review.roles import init_db
+
+    echo(init_db(url, events=events))
+
+
+@review_app.command("grant")
+def review_grant(
+    login: Annotated[str, Argument(help="A login of the database.")],
+    role: Annotated[str, Argument(help="viewer, developer, qa_analyst, qa_lead, admin or ingest.")],
+    store: ReviewStore = None,
+    revoke: Annotated[bool, Option("--revoke", help="Take the role away.")] = False,
+) -> None:
+    """Give a login a role in the review store; an admin's to do."""
+    from genesis_lab.review.roles import grant
+    from genesis_lab.review.store import open_store
+
+    echo(grant(open_store(store), login, role, revoke=revoke))
+
+
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(reference_app, name="reference")
 app.add_typer(jobs_app, name="jobs")

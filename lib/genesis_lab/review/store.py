@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SCHEMA = "review"
 """Where the tables stand in PostgreSQL."""
 DECLARED = "SQLite: names and roles are declared, not enforced; four eyes are a warning. A team takes PostgreSQL (genesis review init-db)."
+ROLES = ("viewer", "developer", "qa_analyst", "qa_lead", "admin", "ingest")
 Status = Literal["pending", "approved", "rejected"]
 
 
@@ -264,7 +265,7 @@ def open_store(url: str | Path | None = None) -> Store:
     if given.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
         password = settings.review_password.get_secret_value() if settings.review_password else None
         engine = postgresql(given, password, search_path=SCHEMA)
-        address = engine.url.set(password=None).render_as_string()
+        address = engine.url.set(password=None, drivername="postgresql").render_as_string()
         with said(address):
             if "messages" not in sa.inspect(engine).get_table_names(SCHEMA):
                 raise InvalidInput(
@@ -341,7 +342,11 @@ def whoami(store: Store) -> dict[str, Any]:
         return {"name": store.person, "roles": None, "banner": DECLARED}
     with store.begin() as connection:
         name = str(connection.execute(sa.text("SELECT session_user")).scalar_one())
-        roles = [str(role) for role in connection.execute(sa.text("SELECT * FROM my_roles()")).scalars()]
+        member = "SELECT role FROM unnest(CAST(:roles AS text[])) AS role WHERE pg_has_role(session_user, 'review_' || role, 'MEMBER')"
+        roles = [str(role) for role in connection.execute(sa.text(member), {"roles": list(ROLES)}).scalars()]
+        if not roles:
+            banner = f"The login {name} has no role in {store.address}: an admin grants one with genesis review grant."
+            return {"name": name, "roles": roles, "banner": banner}
         people = connection.execute(sa.select(activity.c.person).where(activity.c.author == name).distinct()).scalars()
         others = sorted({*map(str, people)} - {store.person})
     if others:
@@ -350,8 +355,8 @@ def whoami(store: Store) -> dict[str, Any]:
             "name": name, "roles": None,
             "banner": f"The login {name} is shared by {who}: no roles are claimed. Each person needs a login of their own.",
         }  # fmt: skip
-    told = ", ".join(roles) or "none: an admin grants one with genesis review grant"
-    return {"name": name, "roles": roles, "banner": f"PostgreSQL login {name}, roles {told}; enforced by the database."}
+    banner = f"PostgreSQL login {name}, roles {', '.join(roles)}; enforced by the database."
+    return {"name": name, "roles": roles, "banner": banner}
 
 
 def annotate(
@@ -438,7 +443,11 @@ def mark_exported(store: Store, ids: Sequence[int]) -> int:
     """Note that approved annotations stand in the training data now; how many were approved and not yet exported."""
     with store.begin() as connection:
         if store.enforced:
-            return int(connection.execute(sa.text("SELECT mark_exported(:ids)"), {"ids": list(ids)}).scalar_one())
+            return int(
+                connection.execute(
+                    sa.text("SELECT mark_exported(CAST(:ids AS int[]))"), {"ids": list(ids)}
+                ).scalar_one()
+            )
         fresh = labels.c.id.in_(ids) & (labels.c.status == "approved") & labels.c.exported_at.is_(None)
         done = connection.execute(sa.update(labels).where(fresh).values(exported_at=_Now())).rowcount
         if done:
@@ -593,7 +602,7 @@ def _forget(
     store: Store, connection: sa.Connection, senders: Sequence[str] | None, tombstone: str | None, until: float
 ) -> int:
     if store.enforced:
-        call = sa.text("SELECT forget(:senders, :tombstone, :until)")
+        call = sa.text("SELECT forget(CAST(:senders AS text[]), CAST(:tombstone AS text), :until)")
         values = {"senders": senders, "tombstone": tombstone, "until": until}
         return int(connection.execute(call, values).scalar_one())
     old = messages.c.timestamp <= until
