@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,13 +18,18 @@ UNTRAINED = ("Duckling", "Spacy", "RegexMessageHandler", "RegexEntityExtractor")
 _UNSEEN = re.compile("[\0\ud800-\udfff]")
 
 
-class Row(NamedTuple):
-    """A row of a source. `key` identifies it; `at` is the source's own time stamp (seconds, UTC), `data` its JSON."""
+Row = tuple[int, str | None, float | None, str | bytes | None]
+"""A row of a source: its id, type, the source's own time stamp (seconds, UTC), and the event as JSON."""
 
-    id: int | None
-    type: str | None
+
+class Event(NamedTuple):
+    """An event as it goes through a conversation; `key` begins what identifies it, `digest` is the SHA-1 of its data."""
+
+    row: Row
+    digest: str
+    what: dict[str, Any]
+    name: str
     at: float | None
-    data: str | None
 
 
 @dataclass
@@ -38,37 +44,46 @@ class Conversation:
     """Most time stamps of the source are equal, as MySQL's 4-byte FLOAT leaves them."""
 
 
-def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float) -> Conversation:
+def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float, numbered: bool = True) -> Conversation:
     """The messages and sessions of one sender, whose rows come in the source's order.
 
     `gap_s` : seconds of silence before a message that begin a session where the tracker itself never does; 0 for none.
+    `numbered` : whether the rows' ids are the source's own, and so a part of what identifies them.
     """
     found = Conversation()
-    events, seen = [], set()
+    events: list[Event] = []
+    seen: set[str] = set()
     for row in rows:
-        data = row.data or ""
+        data = row[3] if isinstance(row[3], str) else _decoded(row[3])
         digest = hashlib.sha1(data.encode("utf-8", "surrogatepass")).hexdigest()
         if digest in seen:
             found.kinds.append("duplicate row")
             continue
         seen.add(digest)
-        event, reason = parsed(data)
-        identity = f"{source}\0{row.id}\0{digest}"
-        if row.id is None:
-            identity = f"{source}\0{sender}\0{event.get('timestamp')}\0{event.get('event')}\0{digest}"
-        key = hashlib.sha1(identity.encode("utf-8", "surrogatepass")).hexdigest()
+        what, reason = parsed(data)
+        at = _number(what.get("timestamp"))
+        event = Event(row, digest, what, str(what.get("event") or row[1]), row[2] if at is None else at)
         if reason:
-            found.errors.append((row.id, reason, key))
+            found.errors.append((row[0] if numbered else None, reason, key_of(source, sender, event, numbered)))
             found.kinds.append("broken row")
             continue
-        at = _number(event.get("timestamp"))
-        events.append((key, row, event, str(event.get("event") or row.type), row.at if at is None else at))
+        events.append(event)
         found.kinds.append("")
-    stamps = [row.at for row in rows if row.at is not None]
-    found.equal_times = len(stamps) > 4 and 2 * sum(a == b for a, b in pairwise(stamps)) > len(stamps)
-    kinds = iter(_follow(source, sender, events, gap_s, found))
+    stamps = [row[2] for row in rows if row[2] is not None]
+    found.equal_times = len(stamps) > 4 and 2 * len(set(stamps)) <= len(stamps)
+    kinds = iter(_follow(source, sender, events, gap_s, numbered, found))
     found.kinds = [kind or next(kinds) for kind in found.kinds]
     return found
+
+
+def key_of(source: str, sender: str, event: Event, numbered: bool) -> str:
+    """What identifies a row for ever: source, id and content; without ids sender, time, kind and content."""
+    own = str(event.row[0]) if numbered else f"{sender}\0{event.what.get('timestamp')}\0{event.what.get('event')}"
+    return hashlib.sha1(f"{source}\0{own}\0{event.digest}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _decoded(data: Any) -> str:
+    return data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else "" if data is None else str(data)
 
 
 def parsed(data: str) -> tuple[dict[str, Any], str | None]:
@@ -83,18 +98,18 @@ def parsed(data: str) -> tuple[dict[str, Any], str | None]:
 
 
 def _follow(
-    source: str, sender: str, events: Sequence[tuple[str, Row, dict[str, Any], str, float | None]],
-    gap_s: float, found: Conversation,
+    source: str, sender: str, events: Sequence[Event], gap_s: float, numbered: bool, found: Conversation
 ) -> list[str]:  # fmt: skip
     """Go through a sender's events as Rasa's tracker does; fills `found` and returns what each event was."""
     begins, kinds = _begins(events, gap_s), []
     applied: list[tuple[str, dict[str, Any]]] = []  # what `rewind` and `undo` may take back
     originals: dict[Any, dict[str, Any]] = {}
     message: dict[str, Any] | None = None
-    for number, (key, row, event, name, at) in enumerate(events):
-        if begins[number]:
+    for one, begin in zip(events, begins, strict=True):
+        row, _, event, name, at = one
+        if begin:
             message = None
-            begun = hashlib.sha1(f"session\0{key}".encode()).hexdigest()
+            begun = hashlib.sha1(f"session\0{key_of(source, sender, one, numbered)}".encode()).hexdigest()
             found.sessions.append(
                 {"key": begun, "source": source, "sender": sender, "number": len(found.sessions) + 1, "started_at": at,
                  "ended_at": at, "messages": 0, "typed": 0, "model": None, "channel": None, "opening": []}
@@ -115,8 +130,8 @@ def _follow(
                 applied.append((name, message))
                 continue
             what, message = _message(event, parse)
-            message |= {"key": key, "source": source, "sender": sender, "session": session["key"], "timestamp": at,
-                        "position": session["messages"], "event_id": row.id, "raw": _ascii(row.data or "", event)}  # fmt: skip
+            message |= {"key": key_of(source, sender, one, numbered), "source": source, "sender": sender, "session": session["key"], "timestamp": at,
+                        "position": session["messages"], "event_id": row[0] if numbered else None, "raw": _ascii(row[3], event)}  # fmt: skip
             kinds[-1] = f"user: {what}" if parse else f"user: {what}, without parse_data"
             originals[same] = message
             applied.append((name, message))
@@ -144,7 +159,7 @@ def _follow(
     return kinds
 
 
-def _begins(events: Sequence[tuple[str, Row, dict[str, Any], str, float | None]], gap_s: float) -> list[bool]:
+def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
     """Which events begin a session.
 
     That is a `session_started_metadata` slot directly followed by `action_session_start`, else that action, else a
@@ -152,10 +167,14 @@ def _begins(events: Sequence[tuple[str, Row, dict[str, Any], str, float | None]]
     """
     begins, announced, opened = [], False, False
     for number, (_, _, event, name, _) in enumerate(events):
+        if name not in ("slot", "action", "session_started", "user"):
+            begins.append(False)
+            opened = False
+            continue
         starts = _starts(name, event)
         following = events[number + 1] if number + 1 < len(events) else None
         slot = name == "slot" and event.get("name") == "session_started_metadata"
-        begin = slot and following is not None and _starts(following[3], following[2])
+        begin = slot and following is not None and _starts(following.name, following.what)
         if starts:
             begin, announced = not opened, True
         elif name == "session_started":
@@ -262,6 +281,8 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
     ``value`` is kept only where it differs from the text: it would become a synonym. ``confirm``: found by an extractor
     that no example teaches, so it is training data only if a person says so.
     """
+    if not parse.get("entities"):
+        return []
     tokens = [
         t
         for t in parse.get("text_tokens") or ()
@@ -294,7 +315,7 @@ def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
             return None
         return {"action": action, "policy": _name(event.get("policy")), "confidence": _number(event.get("confidence"))}
     if name == "bot":
-        shown: dict[str, Any] = {"bot": displayed(_name(event.get("text")))[0]}
+        shown: dict[str, Any] = {"bot": displayed(event["text"])[0] if isinstance(event.get("text"), str) else None}
         data = _mapping(event.get("data"))
         if buttons := [_mapping(b).get("title") for b in data.get("buttons") or () if isinstance(b, dict)]:
             shown["buttons"] = buttons
@@ -308,6 +329,11 @@ def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"event": name, **({"name": event["name"]} if isinstance(event.get("name"), str) else {})}
 
 
+@lru_cache(10_000)
+def _known_name(name: str) -> str:
+    return displayed(name)[0] or name
+
+
 def displayed(text: str | None) -> tuple[str | None, bool]:
     """A text that can be shown and kept anywhere, and whether that changed it: NUL is ␀, a lone surrogate U+FFFD."""
     if text is None or not _UNSEEN.search(text):
@@ -315,8 +341,8 @@ def displayed(text: str | None) -> tuple[str | None, bool]:
     return _UNSEEN.sub(lambda one: "\u2400" if one[0] == "\0" else "\ufffd", text), True
 
 
-def _ascii(data: str, event: Mapping[str, Any]) -> str:
-    return data if data.isascii() and "\0" not in data else json.dumps(event)
+def _ascii(data: Any, event: Mapping[str, Any]) -> str:
+    return data if isinstance(data, str) and data.isascii() and "\0" not in data else json.dumps(event)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -324,10 +350,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _name(value: Any) -> str | None:
-    return displayed(value)[0] if isinstance(value, str) else None
+    return _known_name(value) if isinstance(value, str) else None
 
 
 def _number(value: Any) -> float | None:
+    if type(value) is float and math.isfinite(value):
+        return value
     return (
         float(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

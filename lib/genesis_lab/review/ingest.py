@@ -18,13 +18,12 @@ import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review import store as st
-from genesis_lab.review.events import Conversation, Row, conversation, displayed
+from genesis_lab.review.events import Conversation, conversation, displayed
 from genesis_lab.review.sources import Source, open_source
 from genesis_lab.review.store import Store
 
 BATCH = 20_000
-"""Rows that are read at once, and messages that are written in one transaction."""
-BATCH_BYTES = 64_000_000
+"""Rows that are read at once and whose messages are written in one transaction."""
 OVERLAP = 2_000
 """Ids below the highest one read that are looked at again: PostgreSQL commits out of order, SQLite gives ids anew."""
 FOLLOWS = ("session", "position", "undone", "gold", "gold_entities", "actions", "events")
@@ -170,24 +169,18 @@ class _Run:
         self, by_sender: Mapping[str, list[int]], gap_s: float
     ) -> Iterator[list[tuple[list[int], Conversation]]]:
         """Whole conversations with the ids of their rows, as many at a time as one transaction writes."""
-        part: list[tuple[list[int], Conversation]] = []
-        messages = size = 0
         for senders in _chunks(by_sender):
             wanted = sorted(number for _, ids in senders for number in ids)
             rows = {row[0]: row for some in _parts(wanted) for row in self.source.rows(some)}
+            part = []
             for sender, ids in senders:
                 there = [number for number in ids if number in rows]
                 shown = st.hashed(self.key, sender) if self.state["hashed"] else str(displayed(sender)[0])
-                found = conversation(self.name, shown, [self._row(rows.pop(number)) for number in there], gap_s=gap_s)
+                theirs, numbered = [rows.pop(number) for number in there], self.source.numbered
+                found = conversation(self.name, shown, theirs, gap_s=gap_s, numbered=numbered)
                 self.equal_times += found.equal_times
                 self._blank(sender, found)
-                part.append((there + [number for number in ids if number not in {*there}], found))
-                messages += len(found.messages)
-                size += sum(len(message["raw"] or "") for message in found.messages)
-                if messages >= BATCH or size > BATCH_BYTES:
-                    yield part
-                    part, messages, size = [], 0, 0
-        if part:
+                part.append((there + (sorted({*ids} - {*there}) if len(there) < len(ids) else []), found))
             yield part
 
     def write(self, part: Sequence[Conversation], done: int) -> None:
@@ -243,17 +236,11 @@ class _Run:
             connection.execute(sa.insert(st.sources).values(values | {"name": self.name}))
 
     def _digests(self, ids: Iterable[int]) -> dict[int, str]:
-        rows = (self._row(row) for row in self.source.rows(sorted(ids))) if ids else ()
+        """What rows hold, so that the next run sees whether they are the same."""
         return {
-            row.id or 0: hashlib.sha1((row.data or "").encode("utf-8", "surrogatepass")).hexdigest()[:12]
-            for row in rows
+            row[0]: hashlib.sha1(repr(row[3]).encode("utf-8", "replace")).hexdigest()[:12]
+            for row in self.source.rows(sorted(ids))
         }
-
-    def _row(self, row: tuple[Any, ...]) -> Row:
-        number, kind, at, data = row
-        if isinstance(data, bytes):
-            data = data.decode("utf-8", "surrogateescape")
-        return Row(number if self.source.numbered else None, kind, at, data if data is None else str(data))
 
     def _blank(self, sender: str, found: Conversation) -> None:
         """What is forgotten does not come back."""
