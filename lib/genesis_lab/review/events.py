@@ -56,7 +56,7 @@ def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float,
     for row in rows:
         data = row[3] if isinstance(row[3], str) else _decoded(row[3])
         digest = hashlib.sha1(data.encode("utf-8", "surrogatepass")).hexdigest()
-        if digest in seen:
+        if digest in seen and data:
             found.kinds.append("duplicate row")
             continue
         seen.add(digest)
@@ -167,15 +167,12 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
     """
     begins, announced, opened = [], False, False
     for number, (_, _, event, name, _) in enumerate(events):
-        if name not in ("slot", "action", "session_started", "user"):
-            begins.append(False)
-            opened = False
-            continue
-        starts = _starts(name, event)
+        begin = event.get("turn") == 0  # of a chat of another system
         following = events[number + 1] if number + 1 < len(events) else None
         slot = name == "slot" and event.get("name") == "session_started_metadata"
-        begin = slot and following is not None and _starts(following.name, following.what)
-        if starts:
+        if slot:
+            begin = following is not None and _starts(following.name, following.what)
+        elif _starts(name, event):
             begin, announced = not opened, True
         elif name == "session_started":
             begin, announced = not announced, False

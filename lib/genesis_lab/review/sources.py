@@ -230,7 +230,7 @@ def _spooled(
             if value is None:
                 errors.append((number, problem or "there is nothing"))
                 continue
-            known, found = _events_in(value, fields)
+            known, found = _events_in(value, number, fields)
             if not found:
                 errors.append((number, "it holds neither an event, nor a tracker with events, nor a chat with turns"))
             kinds[known] = None
@@ -248,7 +248,9 @@ def _spooled(
     return Source(told, address, ask, "events", _selected("broker"), among, numbered=False, errors=errors)
 
 
-def _events_in(value: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
+def _events_in(
+    value: Mapping[str, Any], number: int, fields: Mapping[str, str]
+) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
     """What a JSON object is, and the sender and event of all events in it."""
     if isinstance(events := value.get("events"), list):
         sender = str(value.get("sender_id") or "unknown")
@@ -257,14 +259,14 @@ def _events_in(value: Mapping[str, Any], fields: Mapping[str, str]) -> tuple[str
         ]
     if isinstance(value.get("event"), str):
         return "events", [(str(value.get("sender_id") or "unknown"), value)]
-    return "chats", list(_chat(value, fields))
+    return "chats", list(_chat(value, number, fields))
 
 
-def _chat(value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _chat(value: Mapping[str, Any], number: int, fields: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The turns of a chat of another system, or the one turn of a row, as events: what a user says and what is answered."""
     whole = isinstance(turns := _first(value, fields, "messages"), list)
     sender, begun = _first(value, fields, "sender"), _seconds(_first(value, fields, "time"))
-    for number, turn in enumerate(turns if whole else [value]):
+    for place, turn in enumerate(turns if whole else [value]):
         text = _first(turn, fields, "text") if isinstance(turn, dict) else None
         if isinstance(text, list):  # parts, as chat models have them
             parts = [part.get("text") for part in text if isinstance(part, dict)]
@@ -272,14 +274,15 @@ def _chat(value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[tuple
         if not isinstance(text, str):
             continue
         speaker, at = _first(turn, fields, "speaker"), _seconds(_first(turn, fields, "time"))
-        event: dict[str, Any] = {"event": "bot", "text": text, "timestamp": begun if at is None else at, "turn": number}
-        if (role := role_of(speaker)) == "customer" or speaker is None:
+        event: dict[str, Any] = {"event": "bot", "text": text, "timestamp": begun if at is None else at}
+        event |= {"chat": number, "turn": place} if whole else {} if at is not None else {"row": number}
+        if speaker is None or (role := role_of(speaker)) == "customer":
             event |= {"event": "user", "input_channel": value.get("channel")}
             if isinstance(intent := turn.get("intent"), str):
                 event["parse_data"] = {"intent": {"name": intent, "confidence": turn.get("confidence")}}
         elif role is None:
-            event["event"] = str(speaker)
-        yield str("unknown" if sender is None else sender), event
+            event["event"] = "another speaker"
+        yield str(sender if sender is not None else f"chat {number}"), event
 
 
 def _first(value: Mapping[str, Any], fields: Mapping[str, str], name: str) -> Any:
