@@ -138,6 +138,8 @@ def _open_sqlite(path: Path) -> Iterator[Source]:
             connection.close()
             connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
             notes.append("the file's folder is read-only: what is still in its journal could not be read")
+        except sqlite3.DatabaseError as error:
+            raise _gone(name, error) from None
 
         def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
             parameters = () if among is None else (json.dumps(among),)

@@ -470,13 +470,20 @@ def remove(store: Store, table: str, row: int) -> None:
             raise InvalidInput(f"There is no row {row} in {table} that {_author(store, None)} may remove.")
 
 
-def frame(store: Store, query: sa.Select[Any] | str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def records(store: Store, query: Any, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """The rows of a query, by SQLAlchemy or as SQL with ``:name`` parameters."""
+    with store.begin() as connection:
+        done = connection.execute(sa.text(query) if isinstance(query, str) else query, parameters or {})
+        return [dict(row) for row in done.mappings()]
+
+
+def frame(store: Store, query: Any, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """The rows of a query (see `records`) as a table, whose columns are there even if no row is."""
     import pandas as pd
 
     with store.begin() as connection:
         done = connection.execute(sa.text(query) if isinstance(query, str) else query, parameters or {})
-        return pd.DataFrame([dict(row) for row in done.mappings()], columns=list(done.keys()))
+        return pd.DataFrame([tuple(row) for row in done], columns=list(done.keys()))
 
 
 def _remark(table: str) -> Table:
