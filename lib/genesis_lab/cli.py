@@ -454,7 +454,7 @@ def review_ingest(
     with progress(None, "Reading", unit="rows") as bar:
         report = ingest(
             open_store(store), source, name=name, schema=schema, conversations=conversation, fields=_pairs(field),
-            gap_minutes=gap_minutes, hash_senders=not plain_senders, retention_days=retention_days, full=full, on_progress=bar.at,
+            gap_minutes=gap_minutes, hash_senders=False if plain_senders else None, retention_days=retention_days, full=full, on_progress=bar.at,
         )  # fmt: skip
     echo(report_table(report))
 

@@ -260,6 +260,23 @@ def test_rows_that_are_committed_late_are_found_near_and_far(tmp_path, store, mo
     assert ingest(store, str(source))["notes"] == []
 
 
+def test_a_row_that_is_committed_while_one_reads_is_found_by_the_next_run(database, new_database):
+    import psycopg
+
+    source = f"postgresql://postgres@{new_database()}"
+    store = st.open_store(f"postgresql://postgres@{database[0]}")
+    with psycopg.connect(source) as slow, psycopg.connect(source) as quick:
+        quick.execute(TRACKER.format("SERIAL PRIMARY KEY"))
+        quick.commit()
+        slow.execute(
+            "INSERT INTO events (sender_id, type_name, data) VALUES ('ana', 'user', %s)", (json.dumps(user("slow")),)
+        )
+        put(quick, [("eva", user("quick"))], mark="%s")
+        ingest(store, source, on_progress=lambda done, total: slow.commit())
+        assert texts(store) == ["quick"]
+        assert ingest(store, source)["kinds"] == {"user: typed": 1} and set(texts(store)) == {"slow", "quick"}
+
+
 @pytest.mark.parametrize("rows", [3, 12, 40])
 def test_ids_that_start_again_are_a_new_generation_and_nothing_old_is_lost(rows, tmp_path, store):
     source = tmp_path / "bot.sqlite"
@@ -394,6 +411,7 @@ def test_a_database_that_goes_away_in_the_middle_leaves_whole_batches_and_the_ne
     import psycopg
 
     monkeypatch.setattr(module, "BATCH", 30)
+    monkeypatch.setattr(module, "OVERLAP", 5)
     place, _ = database
     elsewhere = new_database()
     source, url = f"postgresql://postgres@{elsewhere}", f"postgresql://postgres@{place}"
@@ -487,11 +505,13 @@ def test_sender_ids_are_hashed_unless_one_says_otherwise_and_a_source_stays_with
 def test_two_sources_of_one_name_are_not_mixed(tmp_path, store):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-    ingest(store, str(FIXTURE))
-    tracker(tmp_path / "tracker.sqlite", [("ana", user("hola"))]).close()
+        tracker(tmp_path / folder / "rasa.db", [("ana", user(f"hola {folder}"))]).close()
+    ingest(store, str(tmp_path / "a" / "rasa.db"))
     with pytest.raises(InvalidInput, match="give this one a name"):
-        ingest(store, str(tmp_path / "tracker.sqlite"))
-    assert ingest(store, str(tmp_path / "tracker.sqlite"), name="other")["rows"] == 1
+        ingest(store, str(tmp_path / "b" / "rasa.db"))
+    assert ingest(store, str(tmp_path / "b" / "rasa.db"), name="other")["rows"] == 1
+    moved = (tmp_path / "a" / "rasa.db").rename(tmp_path / "moved.db")
+    assert ingest(store, str(moved), name="rasa")["known"] == 1
     with pytest.raises(InvalidInput, match="source's name"):
         ingest(store, str(FIXTURE), name="../x")
 

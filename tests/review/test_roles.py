@@ -11,8 +11,10 @@ psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
 from genesis_lab.errors import InvalidInput  # noqa: E402
 from genesis_lab.review import store as st  # noqa: E402
+from genesis_lab.review.ingest import ingest  # noqa: E402
 from genesis_lab.review.roles import grant, init_db  # noqa: E402
 from genesis_lab.settings import get_settings  # noqa: E402
+from trackers import TRACKER, put, user  # noqa: E402
 
 PEOPLE = {
     "vera": "viewer", "dani": "developer", "ana": "qa_analyst", "eva": "qa_analyst", "luis": "qa_lead", "lola": "qa_lead",
@@ -295,6 +297,38 @@ def test_a_database_without_a_store_and_a_wrong_events_table_are_said(new_databa
         init_db(f"postgresql://postgres@{where}", events="public.nothing")
     with pytest.raises(InvalidInput, match="genesis review init-db"):
         as_(where, "postgres")
+
+
+def test_the_ingest_login_reads_the_bots_events_and_writes_the_store_and_an_admin_forgets(
+    new_database, place, monkeypatch
+):
+    monkeypatch.setenv("GENESIS_REVIEW_SECRET", "a key of the tests")
+    get_settings.cache_clear()
+    where = new_database()
+    with psycopg.connect(f"postgresql://postgres@{where}") as server:
+        server.execute(TRACKER.format("SERIAL PRIMARY KEY"))
+        put(server, [("+502", user("soy Ana")), ("eva", user("hola"))], mark="%s")
+        init_db(f"postgresql://postgres@{where}", events="events")
+        url = f"postgresql://iris@{where}"
+        assert ingest(as_(where, "iris"), url, retention_days=3_650)["expired"] == 2, "time stamps of the tests are old"
+        put(server, [("+502", user("soy Ana", timestamp=4e9)), ("eva", user("hola", timestamp=4e9))], mark="%s")
+        assert ingest(as_(where, "iris"), url)["written"]["new messages"] == 2
+    st.annotate(as_(where, "ana"), message := key_of(where, "soy Ana"), "saludar", note="Ana dice su nombre")
+    assert st.forget(as_(where, "rosa"), "+502", now=5e9) == 1
+    assert ingest(as_(where, "iris"), url, full=True)["written"]["changed messages"] == 0
+    store = as_(where, "luis")
+    assert [
+        row["text"] for row in st.records(store, "SELECT text FROM messages WHERE timestamp > 2e9 ORDER BY text")
+    ] == ["hola", None]
+    label = st.records(store, st.labels.select())[0]
+    assert (label["message"], label["note"], label["intent"]) == (message, None, "saludar")
+    assert st.audit_faults(store) == []
+    with pytest.raises(InvalidInput, match="permission denied"):
+        st.forget(as_(where, "ana"), "eva")
+
+
+def key_of(where: str, text: str) -> str:
+    return st.records(as_(where, "vera"), "SELECT key FROM messages WHERE text = :text", {"text": text})[0]["key"]
 
 
 def test_the_parquet_copy_holds_what_every_role_may_read(place, tmp_path):

@@ -42,7 +42,7 @@ def ingest(
     conversations: Sequence[str] = (),
     fields: Mapping[str, str] | None = None,
     gap_minutes: float = 60,
-    hash_senders: bool = True,
+    hash_senders: bool | None = None,
     retention_days: float | None = None,
     full: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -53,7 +53,7 @@ def ingest(
     ----------
     name : of the source in the store (default: that of the file, database or server).
     gap_minutes : silence before a message that begins a session in trackers that never expire; 0 for none.
-    hash_senders : show sender ids as a keyed hash; a source keeps what it was begun with.
+    hash_senders : show sender ids as a keyed hash (default: as the source was begun with, else yes).
     retention_days : delete the texts of messages older than this.
     full : look at every row again.
 
@@ -118,24 +118,30 @@ def report_table(report: Mapping[str, Any]) -> str:
 class _Run:
     """One run on one source: what it knows from the runs before, and what it has written. `id` is None while it has not."""
 
-    def __init__(self, store: Store, source: Source, name: str, *, explicit: bool, hash_senders: bool) -> None:
+    def __init__(self, store: Store, source: Source, name: str, *, explicit: bool, hash_senders: bool | None) -> None:
         self.store, self.source, self.name, self.notes = store, source, name, source.notes
         self.id: int | None = None
         self.written: Counter[str] = Counter({"new messages": 0, "changed messages": 0, "sessions": 0})
         self.key, self.equal_times = st.sender_key(store), 0
         self.upto: int | None = None
+        self.rows, self.newest = (
+            0,
+            set[int](),
+        )  # read up to there, by this run or an earlier one: how many, the last ids
         check = st.hashed(self.key, "check")
         with store.begin() as connection:
             kept = connection.execute(sa.select(st.sources).where(st.sources.c.name == name)).mappings().first()
             self.forgotten = {row.sender: row.until for row in connection.execute(sa.select(st.forgotten))}
-        fresh = {"hashed": hash_senders, "check": check, "generation": 1}
+        place = hashlib.sha1(source.place.encode()).hexdigest()[:12]
+        fresh = {"hashed": hash_senders is not False, "check": check, "generation": 1, "place": place}
         self.before: dict[str, Any] = dict(kept["state"]) if kept else {}
         self.state = dict(self.before or fresh)
-        if kept and not explicit and kept["address"] != source.address:
+        if kept and not explicit and self.state["place"] != place:
             raise InvalidInput(
                 f"The store has another source {name}, {kept['address']}: give this one a name (--name), or the same if it has moved."
             )
-        if self.state["hashed"] != hash_senders:
+        self.state["place"] = place
+        if hash_senders not in (None, self.state["hashed"]):
             was = "hashed" if self.state["hashed"] else "as they are"
             raise InvalidInput(f"{name} was begun with sender ids {was}: go on so, or give another --name.")
         if self.state["check"] != check:
@@ -167,18 +173,23 @@ class _Run:
                 if gone:
                     self.notes.append(f"{gone:,} rows are gone from the source; what was read of them is kept.")
                 new = late | {number for number, _ in recent if number > upto}
-                self.upto = max(new, default=None)
+                self.upto, self.rows = max([*new, upto]), count - len(late) + len(new)
+                self.newest = (below & window.keys()) | new
                 senders = sorted({sender for number, sender in recent if number in new})
                 return _by_sender(source.ids_of(senders) if senders else []), new, count - len(late)
-        rows, known = source.ids(), 0
-        if unfinished and not full:
-            first = {sender: ids[0] for sender, ids in _by_sender(rows).items()}
-            rows = [row for row in rows if row[0] <= unfinished["upto"]]
-            rest = [row for row in rows if first[row[1]] > unfinished["done"]]
-            rows, known = rest, len(rows) - len(rest)
-            self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
-        self.upto = unfinished["upto"] if unfinished and not full else max((row[0] for row in rows), default=None)
-        return _by_sender(rows), None, known
+        rows, resumed = source.ids(), unfinished if not full else None
+        self.upto = resumed["upto"] if resumed else max((row[0] for row in rows), default=None)
+        if self.upto is None:
+            return {}, None, 0
+        rows = [row for row in rows if row[0] <= self.upto]
+        by_sender, border = _by_sender(rows), self.upto - OVERLAP
+        self.rows, self.newest = len(rows), {number for number, _ in rows if number > border}
+        if not resumed:
+            return by_sender, None, 0
+        left = {one: ids for one, ids in by_sender.items() if ids[0] > resumed["done"] or ids[-1] > border}
+        known = len(rows) - sum(map(len, left.values()))
+        self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
+        return left, None, known
 
     def conversations(
         self, by_sender: Mapping[str, list[int]], gap_s: float
@@ -226,11 +237,9 @@ class _Run:
                 f"Most time stamps of {self.equal_times:,} senders are equal in the table, as MySQL's FLOAT leaves them: "
                 "order goes by id, times by the events' own data."
             )
-        if self.source.numbered and read and self.upto is not None:
-            upto = max(self.upto, self.before.get("upto") or 0)
-            ids = {number for number, _ in self.source.ids(after=upto - OVERLAP) if number <= upto}
-            window = {str(number): digest for number, digest in self._digests(ids).items()}
-            self.state |= {"upto": upto, "rows": self.source.count(upto), "window": window}
+        if self.source.numbered and read:
+            digests = self._digests(number for number in self.newest if number > (self.upto or 0) - OVERLAP)
+            self.state |= {"upto": self.upto, "rows": self.rows, "window": {str(n): d for n, d in digests.items()}}
         if self.id is None and self.state == self.before:
             return
         with self.store.begin() as connection:

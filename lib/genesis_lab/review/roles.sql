@@ -37,6 +37,16 @@ SET LOCAL search_path = review, pg_temp;
 
 -- :tables (made by SQLAlchemy, see store.py)
 
+DO $$
+DECLARE
+    written text;
+BEGIN
+    FOREACH written IN ARRAY ARRAY['annotations', 'cases', 'tags', 'notes', 'flags', 'filters', 'activity'] LOOP
+        EXECUTE format('ALTER TABLE %I ALTER author SET DEFAULT session_user', written);
+        EXECUTE format('ALTER TABLE %I ALTER created_at SET DEFAULT extract(epoch FROM clock_timestamp())', written);
+    END LOOP;
+END $$;
+
 REVOKE ALL ON ALL TABLES IN SCHEMA review FROM PUBLIC, review_viewer, review_developer, review_qa_analyst, review_qa_lead,
     review_admin, review_ingest;
 

@@ -31,37 +31,40 @@ _SQLITE = b"SQLite format 3\0"
 
 @dataclass
 class Source:
-    """An open source: a table of events in a database. `numbered`: its ids say something, so it can be read on from there."""
+    """An open source: a table `events` in a database, with how it is asked.
+
+    `address` is how it is shown, `place` the full one; `columns` and `among` are parts of SQL: what to select, and "one of
+    these". `numbered`: ids say something, so that it can be read on from there. `errors`: what could not become a row.
+    """
 
     kind: str
     address: str
+    place: str
     ask: Callable[..., list[tuple[Any, ...]]]
-    table: str
     columns: str
-    among: str
+    among: str = "IN (SELECT value FROM json_each(?))"
     numbered: bool = True
     notes: list[str] = field(default_factory=list)
     errors: list[tuple[int, str]] = field(default_factory=list)
-    """Rows that could not become an event at all, and why."""
 
     def count(self, upto: int | None = None) -> int:
         """Rows, up to an id."""
         where = "" if upto is None else f" WHERE id <= {upto}"
-        return int(self.ask(f"SELECT count(*) FROM {self.table}{where}")[0][0])
+        return int(self.ask(f"SELECT count(*) FROM events{where}")[0][0])
 
     def ids(self, after: int | None = None) -> list[tuple[int, str]]:
         """Id and sender of each row, those after an id only."""
         where = "" if after is None else f" WHERE id > {after}"
-        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM {self.table}{where} ORDER BY id")
+        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM events{where} ORDER BY id")
 
     def ids_of(self, senders: Sequence[str]) -> list[tuple[int, str]]:
         """Id and sender of each row of these senders."""
         where = f"coalesce(sender_id, '') {self.among}" if "" in senders else f"sender_id {self.among}"
-        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM {self.table} WHERE {where} ORDER BY id", [*senders])
+        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM events WHERE {where} ORDER BY id", [*senders])
 
     def rows(self, ids: Sequence[int]) -> list[tuple[int, str | None, float | None, str | None]]:
         """Id, type, time stamp and data of these rows."""
-        return self.ask(f"SELECT {self.columns} FROM {self.table} WHERE id {self.among} ORDER BY id", [*ids])
+        return self.ask(f"SELECT {self.columns} FROM events WHERE id {self.among} ORDER BY id", [*ids])
 
 
 @contextmanager
@@ -91,8 +94,8 @@ def open_source(
         with _open_postgresql(address, schema) as source:
             yield source
     elif address.startswith(("http://", "https://")):
-        events = _from_server(address, conversations)
-        yield _spooled("tracker of a server", f"{urlsplit(address).scheme}://{urlsplit(address).netloc}", events, {})
+        server = f"{urlsplit(address).scheme}://{urlsplit(address).netloc}"
+        yield _spooled("tracker of a server", server, server, _from_server(address, conversations), {})
     else:
         path = locate(address.removeprefix("sqlite:///"))
         if path.is_dir():
@@ -106,10 +109,10 @@ def open_source(
             raise InvalidInput(f"{path.name} is no SQLite database: expected one, or a file ending in .json or .jsonl.")
         else:
             rows = ((row.number, row.value, row.problem) for row in read_rows(path))
-            yield _spooled("lines", shown(path), rows, fields or {})
+            yield _spooled("lines", shown(path), str(path.resolve()), rows, fields or {})
 
 
-def _described(kind: str, columns: Mapping[str, str], tables: Iterable[str], where: str) -> str:
+def _described(columns: Mapping[str, str], tables: Iterable[str], where: str) -> str:
     """Which of Rasa's tables it is; refuses any other."""
     if columns.keys() >= TRACKER:
         return "tracker store"
@@ -137,31 +140,34 @@ def _open_sqlite(path: Path) -> Iterator[Source]:
         except sqlite3.OperationalError:  # a journal that can't be made beside a file in a read-only folder
             connection.close()
             connection = sqlite3.connect(f"{address}&immutable=1", uri=True)
-            notes.append("the file's folder is read-only: what is still in its journal could not be read")
+            notes.append("The file's folder is read-only: what is still in its journal could not be read.")
         except sqlite3.DatabaseError as error:
             raise _gone(name, error) from None
-
-        def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
-            parameters = () if among is None else (json.dumps(among),)
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            except sqlite3.OperationalError as error:
-                if "decode to UTF-8" not in str(error):
-                    raise _gone(name, error) from None
-                connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-                return connection.execute(sql, parameters).fetchall()
-            except sqlite3.DatabaseError as error:
-                raise _gone(name, error) from None
-
+        ask = _asking(connection, name)
         tables = [row[0] for row in ask("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
         columns = {row[1]: str(row[2]).upper() for row in ask("SELECT * FROM pragma_table_info('events')")}
-        kind = _described("sqlite", columns, tables, name)
+        kind = _described(columns, tables, name)
         if "JSON" in columns["data"]:
             notes.append(_JSONB.format(columns["data"]))
-        among = "IN (SELECT value FROM json_each(?))"
-        yield Source(f"SQLite {kind}", name, ask, "events", _selected(kind), among, notes=notes)
+        yield Source(f"SQLite {kind}", name, str(path.resolve()), ask, _selected(kind), notes=notes)
     finally:
         connection.close()
+
+
+def _asking(connection: sqlite3.Connection, name: str) -> Callable[..., list[tuple[Any, ...]]]:
+    """How SQLite is asked; the values to be among go as one JSON list, however many they are."""
+
+    def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        parameters = () if among is None else (json.dumps(among),)
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            if "decode to UTF-8" not in str(error):
+                raise _gone(name, error) from None
+            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+            return connection.execute(sql, parameters).fetchall()
+
+    return ask
 
 
 @contextmanager
@@ -170,9 +176,8 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
 
     secret = get_settings().review_source_password
     engine = postgresql(address, secret.get_secret_value() if secret else None, search_path=schema or "public")
-    name = f"{engine.url.set(password=None, drivername='postgresql').render_as_string()}" + (
-        f", schema {schema}" if schema else ""
-    )
+    name = engine.url.set(password=None, drivername="postgresql").render_as_string()
+    name += f", schema {schema}" if schema else ""
     try:
         with engine.connect() as opened:
             connection = opened.connection.driver_connection
@@ -186,6 +191,7 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
                     connection.rollback()
                     return found
                 except psycopg.Error as error:
+                    opened.invalidate()
                     raise _gone(name, error) from None
 
             tables = [row[0] for row in ask("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
@@ -194,10 +200,10 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
                 "WHERE attrelid = to_regclass('events') AND attnum > 0 AND NOT attisdropped"
             )
             columns = dict(found)
-            kind = _described("postgresql", columns, tables, name)
+            kind = _described(columns, tables, name)
             notes = [_JSONB.format(columns["data"].upper())] if "json" in columns["data"] else []
             data = "data::text" if notes else "data"
-            yield Source(f"PostgreSQL {kind}", name, ask, "events", _selected(kind, data), "= ANY(%s)", notes=notes)
+            yield Source(f"PostgreSQL {kind}", name, name, ask, _selected(kind, data), "= ANY(%s)", notes=notes)
     except sa.exc.OperationalError as error:
         raise _gone(name, error.orig or error) from None
     finally:
@@ -220,7 +226,11 @@ def _gone(name: str, error: Exception) -> Unavailable:
 
 
 def _spooled(
-    kind: str, address: str, rows: Iterable[tuple[int, Mapping[str, Any] | None, str | None]], fields: Mapping[str, str]
+    kind: str,
+    address: str,
+    place: str,
+    rows: Iterable[tuple[int, Mapping[str, Any] | None, str | None]],
+    fields: Mapping[str, str],
 ) -> Source:
     connection = sqlite3.connect("")
     connection.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, sender_id TEXT, data TEXT)")
@@ -242,12 +252,9 @@ def _spooled(
     connection.executemany("INSERT INTO events (sender_id, data) VALUES (?, ?)", events())
     connection.execute("CREATE INDEX by_sender ON events (sender_id)")
 
-    def ask(sql: str, among: list[Any] | None = None) -> list[tuple[Any, ...]]:
-        return connection.execute(sql, () if among is None else (json.dumps(among),)).fetchall()
-
     told = f"{kind}: {' and '.join(kinds)}" if kinds else kind
-    among = "IN (SELECT value FROM json_each(?))"
-    return Source(told, address, ask, "events", _selected("broker"), among, numbered=False, errors=errors)
+    ask = _asking(connection, address)
+    return Source(told, address, place, ask, _selected("broker"), numbered=False, errors=errors)
 
 
 def _events_in(

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,8 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Identity, Index, Integer, Table, Text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, placed, resolve, shown
@@ -52,43 +51,18 @@ class Json(sa.types.TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
-class _Now(FunctionElement[float]):
-    inherit_cache = True
-    type = Float()
-
-
-class _Login(FunctionElement[str]):
-    inherit_cache = True
-    type = Text()
-
-
-@compiles(_Now)
-def _now(element: Any, compiler: Any, **options: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(_Now, "postgresql")
-def _now_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    return "extract(epoch from clock_timestamp())"
-
-
-@compiles(_Login)
-def _login(element: Any, compiler: Any, **options: Any) -> str:
-    return "'unknown'"
-
-
-@compiles(_Login, "postgresql")
-def _login_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    return "session_user"
-
-
 def _id() -> Column[int]:
     return Column("id", Integer, Identity(always=True), primary_key=True)
 
 
+def _texts(*names: str, empty: bool = False) -> list[Column[str]]:
+    return [Column(name, Text, nullable=empty) for name in names]
+
+
 def _said_by() -> Iterator[Column[Any]]:
-    yield Column("author", Text, nullable=False, server_default=_Login())
-    yield Column("created_at", Float, nullable=False, server_default=_Now())
+    """Who wrote a row, and when: filled in here on SQLite, by the database itself on PostgreSQL (``roles.sql``)."""
+    yield Column("author", Text, nullable=False)
+    yield Column("created_at", Float, nullable=False)
 
 
 def _about() -> Iterator[Column[Any]]:
@@ -99,27 +73,18 @@ def _about() -> Iterator[Column[Any]]:
 
 metadata = sa.MetaData()
 sources = Table(
-    "sources", metadata,
-    Column("name", Text, primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("address", Text, nullable=False),
-    Column("state", Json, nullable=False),
-)  # fmt: skip
+    "sources", metadata, Column("name", Text, primary_key=True), *_texts("kind", "address"), Column("state", Json)
+)
 """Where conversations come from; `state` is how far it has been read."""
 ingests = Table(
-    "ingests", metadata, _id(),
-    Column("source", Text, nullable=False, index=True),
-    Column("started_at", Float, nullable=False),
-    Column("finished_at", Float),
-    Column("report", Json),
+    "ingests", metadata, _id(), Column("source", Text, nullable=False, index=True),
+    Column("started_at", Float, nullable=False), Column("finished_at", Float), Column("report", Json),
 )  # fmt: skip
-"""Each run that changed something; unfinished ones have no report."""
+"""Each run that changed something; one that ended early has no report."""
 messages = Table(
     "messages", metadata,
     Column("key", Text, primary_key=True),  # sha1 of source, row and content
-    Column("source", Text, nullable=False),
-    Column("sender", Text, nullable=False),  # as shown: a keyed hash by default
-    Column("session", Text, nullable=False, index=True),
+    *_texts("source", "sender", "session"),  # the sender as shown: a keyed hash by default
     Column("position", Integer, nullable=False),  # number of the message in its session, from 0
     Column("timestamp", Float, index=True),
     Column("raw", Text),  # the source's JSON, ASCII-escaped; null once forgotten
@@ -130,105 +95,66 @@ messages = Table(
     Column("intent", Text),  # the real prediction's full name
     Column("confidence", Float),  # of the real prediction
     Column("fallback", Boolean, nullable=False),
-    Column("ranking", Json),
+    Column("ranking", Json),  # [{name, confidence}] by full names, without the fallback; null: the source has none
     Column("entities", Json),
     Column("gold", Text),  # a person's correction in interactive learning
     Column("gold_entities", Json),
-    Column("model", Text),  # null: the source does not say (Rasa 2)
-    Column("assistant", Text),
-    Column("channel", Text),
+    *_texts("model", "assistant", "channel", empty=True),  # model null: the source does not say (Rasa 2)
     Column("actions", Json),  # names of those that followed
     Column("events", Json),  # what followed, in order: actions with policy, replies, slots
     Column("event_id", BigInteger),  # the row's id in the source, where it has one
     Column("ingest", Integer, nullable=False),  # the run that wrote it last
     Index("ix_messages_sender", "source", "sender"),
+    Index("ix_messages_session", "session"),
     Index("ix_messages_ingest", "source", "ingest"),
 )  # fmt: skip
 sessions = Table(
-    "sessions", metadata,
-    Column("key", Text, primary_key=True),
-    Column("source", Text, nullable=False),
-    Column("sender", Text, nullable=False),
+    "sessions", metadata, Column("key", Text, primary_key=True), *_texts("source", "sender"),
     Column("number", Integer, nullable=False),  # of the sender's sessions, from 1
-    Column("started_at", Float),
-    Column("ended_at", Float),
-    Column("messages", Integer, nullable=False),
-    Column("typed", Integer, nullable=False),
-    Column("model", Text),
-    Column("channel", Text),
+    Column("started_at", Float), Column("ended_at", Float),
+    Column("messages", Integer, nullable=False), Column("typed", Integer, nullable=False),
+    *_texts("model", "channel", empty=True),
     Column("opening", Json),  # what came before the first message
     Column("ingest", Integer, nullable=False),
     Index("ix_sessions_sender", "source", "sender"),
 )  # fmt: skip
 ingest_errors = Table(
-    "ingest_errors", metadata,
-    Column("key", Text, primary_key=True),
-    Column("source", Text, nullable=False, index=True),
-    Column("event_id", BigInteger),
-    Column("reason", Text, nullable=False),
-    Column("ingest", Integer, nullable=False),
+    "ingest_errors", metadata, Column("key", Text, primary_key=True), Column("source", Text, nullable=False, index=True),
+    Column("event_id", BigInteger), Column("reason", Text, nullable=False), Column("ingest", Integer, nullable=False),
 )  # fmt: skip
 forgotten = Table(
-    "forgotten", metadata,
-    Column("sender", Text, primary_key=True),  # its keyed hash, whatever is shown
-    Column("until", Float, nullable=False),
-)  # fmt: skip
-"""Whose texts must not come back with the next ingest."""
+    "forgotten", metadata, Column("sender", Text, primary_key=True), Column("until", Float, nullable=False)
+)
+"""Whose texts must not come back with the next ingest, by the keyed hash of their id, whatever is shown."""
 labels = Table(
-    "annotations", metadata, _id(),
-    Column("message", Text, ForeignKey("messages.key"), nullable=False, index=True),
-    Column("intent", Text),
-    Column("entities", Json),
-    Column("note", Text),
-    Column("author", Text, nullable=False, server_default=_Login()),
+    "annotations", metadata, _id(), Column("message", Text, ForeignKey("messages.key"), nullable=False, index=True),
+    Column("intent", Text), Column("entities", Json), Column("note", Text), *_said_by(),
     Column("status", Text, nullable=False, server_default="pending"),
     Column("version", Integer, nullable=False, server_default="1"),
-    Column("reason", Text),
-    Column("decided_by", Text),
-    Column("created_at", Float, nullable=False, server_default=_Now()),
-    Column("decided_at", Float),
-    Column("exported_at", Float),
+    *_texts("reason", "decided_by", empty=True), Column("decided_at", Float), Column("exported_at", Float),
     sa.CheckConstraint("status IN ('pending', 'approved', 'rejected')", name="known_status"),
     sa.CheckConstraint("(status = 'pending') = (decided_by IS NULL)", name="decided_by_somebody"),
     Index("one_pending_each", "message", "author", unique=True, sqlite_where=sa.text("status = 'pending'"),
           postgresql_where=sa.text("status = 'pending'")),
 )  # fmt: skip
 cases = Table(
-    "cases", metadata, _id(),
-    Column("text", Text, nullable=False),
-    Column("intent", Text, nullable=False),
-    Column("entities", Json),
+    "cases", metadata, _id(), *_texts("text", "intent"), Column("entities", Json),
     Column("min_confidence", Float, nullable=False, server_default="0.7"),
-    Column("message", Text, ForeignKey("messages.key")),
-    *_said_by(),
+    Column("message", Text, ForeignKey("messages.key")), *_said_by(),
 )  # fmt: skip
-tags = Table("tags", metadata, _id(), *_about(), Column("tag", Text, nullable=False), *_said_by())
-notes = Table("notes", metadata, _id(), *_about(), Column("note", Text, nullable=False), *_said_by())
-flags = Table("flags", metadata, _id(), *_about(), Column("reason", Text), *_said_by())
-filters = Table(
-    "filters", metadata, _id(),
-    Column("name", Text, nullable=False), Column("filter", Json, nullable=False), *_said_by(),
-)  # fmt: skip
+tags = Table("tags", metadata, _id(), *_about(), *_texts("tag"), *_said_by())
+notes = Table("notes", metadata, _id(), *_about(), *_texts("note"), *_said_by())
+flags = Table("flags", metadata, _id(), *_about(), *_texts("reason", empty=True), *_said_by())
+filters = Table("filters", metadata, _id(), *_texts("name"), Column("filter", Json, nullable=False), *_said_by())
 audit = Table(
-    "audit", metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("at", Text, nullable=False),
-    Column("who", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("content", Text, nullable=False),  # SHA-256 of what was written, never the text itself
-    Column("previous", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    "audit", metadata, Column("number", Integer, primary_key=True, autoincrement=False),
+    *_texts("at", "who", "action", "subject", "content", "previous", "hash"),
 )  # fmt: skip
-"""Who changed what, each row chained to the one before by SHA-256."""
+"""Who changed what; `content` is the SHA-256 of what was written, never a text, and each row is chained to the one before."""
 activity = Table(
-    "activity", metadata, _id(),
-    Column("person", Text, nullable=False),  # as declared by who sat there; `author` is the login
-    Column("action", Text, nullable=False),
-    Column("message", Text),
-    Column("seconds", Float),
-    *_said_by(),
+    "activity", metadata, _id(), *_texts("person", "action"), Column("message", Text), Column("seconds", Float), *_said_by()
 )  # fmt: skip
+"""What people did and how long it took; `person` is who says to sit there, `author` the login."""
 REMARKS = {table.name: table for table in (cases, tags, notes, flags, filters)}
 
 
@@ -297,8 +223,10 @@ def postgresql(url: str, password: str | None, *, search_path: str) -> sa.Engine
             f"The address {address.set(password=None)} holds a password: leave it out and set GENESIS_REVIEW_PASSWORD (or PGPASSWORD)."
         )
     del psycopg
+    path = '"' + search_path.replace('"', '""') + '"'
+    path = path.replace("\\", "\\\\").replace(" ", "\\ ")
     arguments = {
-        "options": f"-csearch_path={search_path}",
+        "options": f"-csearch_path={path}",
         "connect_timeout": 10,
         **({"password": password} if password else {}),
     }
@@ -383,15 +311,12 @@ def annotate(
         if not done.rowcount:
             if not connection.execute(sa.select(messages.c.key).where(messages.c.key == message)).first():
                 raise InvalidInput(f"There is no message {message!r} in {store.address}: it can't be labelled.")
-            own = {} if store.enforced else {"author": who}
-            connection.execute(sa.insert(labels).values(values | own | {"message": message}))
+            connection.execute(sa.insert(labels).values(values | _own(store, author) | {"message": message}))
         row = dict(connection.execute(sa.select(labels).where(mine)).one()._mapping)
         if not store.enforced:
             _append(connection, who, what, f"annotation {row['id']} version {row['version']}", row)
-        own = {} if store.enforced else {"author": who}
-        connection.execute(
-            sa.insert(activity).values(person=store.person, action=what, message=message, seconds=seconds, **own)
-        )
+        done_by = {"person": store.person, "action": what, "message": message, "seconds": seconds}
+        connection.execute(sa.insert(activity).values(done_by | _own(store, author)))
     return row
 
 
@@ -417,7 +342,7 @@ def decide(
             "status": status,
             "reason": reason or None,
             "decided_by": who,
-            "decided_at": datetime.now(UTC).timestamp(),
+            "decided_at": time.time(),
         }
         seen = which & (labels.c.status == "pending") & (labels.c.version == version)
         done = connection.execute(sa.update(labels).where(seen).values(values)).rowcount
@@ -433,9 +358,6 @@ def decide(
             )
             raise InvalidInput(f"Annotation {annotation} {gone}, what was seen is version {version}: look at it again.")
         _append(connection, who, status, f"annotation {annotation} version {version}", row)
-        connection.execute(
-            sa.insert(activity).values(person=store.person, action=status, message=row["message"], author=who)
-        )
     return row | ({"warning": f"{who} decided on an annotation of their own."} if row["author"] == who else {})
 
 
@@ -449,7 +371,7 @@ def mark_exported(store: Store, ids: Sequence[int]) -> int:
                 ).scalar_one()
             )
         fresh = labels.c.id.in_(ids) & (labels.c.status == "approved") & labels.c.exported_at.is_(None)
-        done = connection.execute(sa.update(labels).where(fresh).values(exported_at=_Now())).rowcount
+        done = connection.execute(sa.update(labels).where(fresh).values(exported_at=time.time())).rowcount
         if done:
             _append(connection, store.person, "exported", f"{done} annotations", sorted(ids))
         return done
@@ -457,9 +379,8 @@ def mark_exported(store: Store, ids: Sequence[int]) -> int:
 
 def add(store: Store, table: str, *, author: str | None = None, **values: Any) -> int:
     """Add a row to cases, tags, notes, flags or filters; its id."""
-    own = {} if store.enforced else {"author": _author(store, author)}
     with store.begin() as connection:
-        done = connection.execute(sa.insert(_remark(table)).values(**values, **own))
+        done = connection.execute(sa.insert(_remark(table)).values(values | _own(store, author)))
         return int((done.inserted_primary_key or (0,))[0])
 
 
@@ -490,6 +411,11 @@ def _remark(table: str) -> Table:
     if table not in REMARKS:
         raise InvalidInput(f"A remark goes into one of {', '.join(REMARKS)}, got {table!r}.")
     return REMARKS[table]
+
+
+def _own(store: Store, author: str | None) -> dict[str, Any]:
+    """What SQLite is told of who writes, and when; PostgreSQL knows."""
+    return {} if store.enforced else {"author": _author(store, author), "created_at": time.time()}
 
 
 def _author(store: Store, given: str | None) -> str:
@@ -578,20 +504,21 @@ def forget(store: Store, sender: str, *, now: float | None = None) -> int:
 
     Returns how many messages lost their text. Later ingests do not bring them back.
     """
-    who = hashed(sender_key(store), sender)
-    until = datetime.now(UTC).timestamp() if now is None else now
+    until = time.time() if now is None else now
     with store.begin() as connection:
-        known = set(
-            connection.execute(sa.select(messages.c.sender).where(messages.c.sender.in_([who, sender]))).scalars()
-        )
-        known |= set(
-            connection.execute(sa.select(sessions.c.sender).where(sessions.c.sender.in_([who, sender]))).scalars()
-        )
+
+        def shown(one: str) -> set[str]:
+            found = (sa.select(table.c.sender).where(table.c.sender == one).limit(1) for table in (messages, sessions))
+            return {name for query in found for name in connection.execute(query).scalars()}
+
+        known, tombstone = shown(sender), sender
+        if not known or len(sender) != 16 or not set(sender) <= set("0123456789abcdef"):  # it is an id, not its hash
+            tombstone = hashed(sender_key(store), sender)
+            known |= shown(tombstone)
         if not known:
             raise InvalidInput(
                 f"No message in {store.address} is from that sender: give the id, or the hash that is shown."
             )
-        tombstone = sender if known == {sender} and who not in known and _is_hash(sender) else who
         return _forget(store, connection, sorted(known), tombstone, until)
 
 
@@ -601,10 +528,6 @@ def expire(store: Store, before: float) -> int:
         return _forget(store, connection, None, None, before)
 
 
-def _is_hash(sender: str) -> bool:
-    return len(sender) == 16 and set(sender) <= set("0123456789abcdef")
-
-
 def _forget(
     store: Store, connection: sa.Connection, senders: Sequence[str] | None, tombstone: str | None, until: float
 ) -> int:
@@ -612,26 +535,22 @@ def _forget(
         call = sa.text("SELECT forget(CAST(:senders AS text[]), CAST(:tombstone AS text), :until)")
         values = {"senders": senders, "tombstone": tombstone, "until": until}
         return int(connection.execute(call, values).scalar_one())
-    old = messages.c.timestamp <= until
-    theirs = (sa.or_(old, messages.c.timestamp.is_(None)) & messages.c.sender.in_(senders)) if senders else old
-    mine = sa.select(messages.c.key).where(theirs)
-    held = sa.select(messages.c.session).where(theirs)
-    whose = theirs & messages.c.raw.is_not(None)
+    old, ended = messages.c.timestamp <= until, sessions.c.started_at <= until
+    if senders:
+        old = sa.or_(old, messages.c.timestamp.is_(None)) & messages.c.sender.in_(senders)
+        ended &= sessions.c.sender.in_(senders)
+    theirs = old & messages.c.raw.is_not(None)
+    mine, held = sa.select(messages.c.key).where(theirs), sa.select(messages.c.session).where(theirs)
     run = 0
-    if touched := list(connection.execute(sa.select(messages.c.source).where(whose).distinct()).scalars()):
-        for source in touched:
-            what = {"forgotten": len(senders or ())}
-            made = sa.insert(ingests).values(source=source, started_at=_Now(), finished_at=_Now(), report=what)
-            run = (connection.execute(made).inserted_primary_key or (0,))[0]
-    blank = {"text": None, "raw": None, "entities": None, "events": None}
-    n = connection.execute(sa.update(messages).where(whose).values(**blank, ingest=run)).rowcount
-    ended = sessions.c.started_at <= until
-    connection.execute(
-        sa.update(sessions).where(ended & sessions.c.sender.in_(senders) if senders else ended).values(opening=None)
-    )
+    for source in connection.execute(sa.select(messages.c.source).where(theirs).distinct()).scalars().all():
+        told = {"source": source, "started_at": time.time(), "finished_at": time.time(), "report": {"forgotten": True}}
+        run = (connection.execute(sa.insert(ingests).values(told)).inserted_primary_key or (0,))[0]
     connection.execute(sa.update(labels).where(labels.c.message.in_(mine)).values(entities=None, note=None))
     connection.execute(sa.update(notes).where(notes.c.message.in_(mine) | notes.c.session.in_(held)).values(note=""))
     connection.execute(sa.update(cases).where(cases.c.message.in_(mine)).values(text="", entities=None))
+    blank = {"text": None, "raw": None, "entities": None, "gold_entities": None, "events": None, "ingest": run}
+    n = connection.execute(sa.update(messages).where(theirs).values(blank)).rowcount
+    connection.execute(sa.update(sessions).where(ended & sessions.c.opening.is_not(None)).values(opening=None))
     if tombstone:
         connection.execute(sa.delete(forgotten).where(forgotten.c.sender == tombstone))
         connection.execute(sa.insert(forgotten).values(sender=tombstone, until=until))
