@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from genesis_lab.review.events import conversation
+from genesis_lab.review.events import as_json, conversation
 from trackers import action, event, payload, rows, start, user
 
 
@@ -228,3 +228,9 @@ def test_what_follows_a_message_is_kept_for_its_conversation():
         {"slot": "cuenta", "value": "x"},
     ]
     assert {"bot": "¡Hola!"} in session["opening"] and (session["model"], session["channel"]) == ("m2", "rest")
+
+
+def test_what_is_kept_as_json_is_json_for_every_reader():
+    value = [{"slot": "x\0", "value": {"a": float("nan"), "b": ["\ud83d", "🙂"]}}]
+    assert as_json(value).isascii()
+    assert json.loads(as_json(value)) == [{"slot": "x␀", "value": {"a": None, "b": ["\ufffd", "🙂"]}}]

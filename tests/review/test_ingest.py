@@ -516,6 +516,27 @@ def test_two_sources_of_one_name_are_not_mixed(tmp_path, store):
         ingest(store, str(FIXTURE), name="../x")
 
 
+def test_a_bot_that_is_read_twice_is_noticed(tmp_path, store):
+    assert ingest(store, str(FIXTURE))["notes"] == []
+    with sqlite3.connect(tmp_path / "broker.db") as connection:
+        connection.execute(BROKER.format("INTEGER PRIMARY KEY"))
+        rows = sqlite3.connect(FIXTURE).execute("SELECT sender_id, data FROM events ORDER BY id")
+        connection.executemany("INSERT INTO events (sender_id, data) VALUES (?, ?)", rows)
+    assert "Source tracker holds the same messages" in ingest(store, str(tmp_path / "broker.db"))["notes"][0]
+
+
+def test_a_store_that_is_made_anew_does_not_answer_from_the_old_ones_copy(tmp_path):
+    (path := tmp_path / "review.sqlite").unlink(missing_ok=True)
+    tracker(tmp_path / "bot.sqlite", [("ana", user("viejo"))]).close()
+    ingest(st.open_store(path), str(tmp_path / "bot.sqlite"))
+    for file in tmp_path.glob("review.sqlite*"):
+        file.unlink()
+    (tmp_path / "bot.sqlite").unlink()
+    tracker(tmp_path / "bot.sqlite", [("ana", user("nuevo"))]).close()
+    ingest(store := st.open_store(path), str(tmp_path / "bot.sqlite"))
+    assert st.open_messages(store).sql("SELECT text FROM messages").fetchall() == [("nuevo",)]
+
+
 def test_the_command_reads_says_what_it_read_and_forgets(capsys):
     from genesis_lab.cli import main
 

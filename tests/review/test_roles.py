@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -54,6 +55,14 @@ def as_(where: str, person: str) -> st.Store:
 
 def connected(where: str, person: str) -> psycopg.Connection:
     return psycopg.connect(f"postgresql://{person}@{where}", options="-csearch_path=review,public")
+
+
+@pytest.fixture(scope="module")
+def connections(place) -> Iterator[dict[str, psycopg.Connection]]:
+    opened = {person: connected(place, person) for person in PEOPLE}
+    yield opened
+    for connection in opened.values():
+        connection.close()
 
 
 LABEL = "INSERT INTO annotations (message, intent) VALUES ('m2', 'x')"
@@ -110,14 +119,16 @@ ATTEMPTS = [
 
 @pytest.mark.parametrize("who", ["vera", "dani", "ana", "luis", "rosa", "iris", "nadie"])
 @pytest.mark.parametrize("what, allowed, says", ATTEMPTS, ids=[attempt[0][:60] for attempt in ATTEMPTS])
-def test_each_role_can_do_what_it_may_and_nothing_else(place, who, what, allowed, says):
-    with connected(place, who) as connection:
+def test_each_role_can_do_what_it_may_and_nothing_else(connections, who, what, allowed, says):
+    connection = connections[who]
+    try:
         if who in allowed:
             connection.execute(what)
         else:
             hidden = "|does not exist" if who == "nadie" else ""  # to whom the schema is closed it does not exist
             with pytest.raises(psycopg.Error, match=says + hidden):
                 connection.execute(what)
+    finally:
         connection.rollback()
 
 

@@ -62,7 +62,7 @@ def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float,
         seen.add(digest)
         what, reason = parsed(data)
         at = _number(what.get("timestamp"))
-        event = Event(row, digest, what, str(what.get("event") or row[1]), row[2] if at is None else at)
+        event = Event(row, digest, what, str(what.get("event") or row[1]), _number(row[2]) if at is None else at)
         if reason:
             found.errors.append((row[0] if numbered else None, reason, key_of(source, sender, event, numbered)))
             found.kinds.append("broken row")
@@ -336,6 +336,27 @@ def displayed(text: str | None) -> tuple[str | None, bool]:
     if text is None or not _UNSEEN.search(text):
         return text, False
     return _UNSEEN.sub(lambda one: "\u2400" if one[0] == "\0" else "\ufffd", text), True
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON that any reader takes: ASCII, no NaN, and what can't be displayed replaced as in `displayed`."""
+    try:
+        text = _encode(value)
+    except ValueError:  # NaN and infinities, which are no numbers
+        value = json.loads(json.dumps(value), parse_constant=lambda name: None)
+        text = _encode(value)
+    return text if "\\ud" not in text and "\\u0000" not in text else _encode(_clean(value))
+
+
+_encode = json.JSONEncoder(check_circular=False, allow_nan=False).encode
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return displayed(value)[0]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(each) for key, each in value.items()}
+    return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
 def _ascii(data: Any, event: Mapping[str, Any]) -> str:

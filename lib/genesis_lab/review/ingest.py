@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import json
 import re
 import time
 from collections import Counter
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review import store as st
-from genesis_lab.review.events import Conversation, conversation, displayed
+from genesis_lab.review.events import Conversation, as_json, conversation, displayed
 from genesis_lab.review.sources import Source, open_source
 from genesis_lab.review.store import Store
 
@@ -243,9 +242,29 @@ class _Run:
         if self.id is None and self.state == self.before:
             return
         with self.store.begin() as connection:
+            if self.written["new messages"]:
+                self._note_twice(connection)
             self._keep(connection, self.state)
             done = {"finished_at": time.time(), "report": report | {"seconds": round(time.time() - started, 2)}}
             connection.execute(sa.update(st.ingests).where(st.ingests.c.id == self._begun(connection)).values(done))
+
+    def _note_twice(self, connection: sa.Connection) -> None:
+        """Say so if another source holds the same messages: a bot's tracker store and its event broker both have them."""
+        ours, theirs = st.messages, st.messages.alias()
+        some = (
+            sa.select(ours.c.timestamp)
+            .where((ours.c.source == self.name) & (ours.c.ingest == self.id))
+            .limit(1_000)
+            .subquery()
+        )
+        also = sa.select(theirs.c.source, sa.func.count()).join_from(
+            some, theirs, theirs.c.timestamp == some.c.timestamp
+        )
+        for source, n in connection.execute(also.where(theirs.c.source != self.name).group_by(theirs.c.source)).all():
+            if 2 * n > self.written["new messages"] or n > 500:
+                self.notes.append(
+                    f"Source {source} holds the same messages, by their times: every number counts them twice."
+                )
 
     def _begun(self, connection: sa.Connection) -> int:
         if self.id is None:
@@ -293,7 +312,7 @@ class _Run:
         for row in {row["key"]: row for row in rows}.values():
             for name in json_columns:
                 if row[name] is not None:
-                    row[name] = _json(row[name]) if row[name] else "[]"
+                    row[name] = as_json(row[name]) if row[name] else "[]"
             before = known.get(row["key"])
             if before is None:
                 new.append(row)
@@ -332,9 +351,6 @@ class _Run:
 
 
 _SESSION = ("number", "started_at", "ended_at", "messages", "typed", "model", "channel", "opening")
-
-
-_json = json.JSONEncoder(check_circular=False).encode
 
 
 def _kept(column: sa.Column[Any]) -> Any:

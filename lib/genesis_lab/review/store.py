@@ -197,7 +197,12 @@ def open_store(url: str | Path | None = None) -> Store:
                 raise InvalidInput(
                     f"{address} holds no review store: an administrator of the database makes one with genesis review init-db."
                 )
-        return Store(engine, address, output_root() / "review" / f"{engine.url.host}_{engine.url.database}", person)
+        return Store(
+            engine,
+            address,
+            output_root() / "review" / f"{engine.url.host}_{engine.url.port or 5432}_{engine.url.database}",
+            person,
+        )
     if "://" in given and not given.startswith("sqlite:///"):
         raise InvalidInput(
             f"A review store is a SQLite file or postgresql://…, got {given.partition('://')[0]}://…: give one of these."
@@ -572,18 +577,21 @@ def messages_parquet(store: Store, source: str) -> Path:
     kinds = {Float: pa.float64(), Boolean: pa.bool_(), Integer: pa.int64(), BigInteger: pa.int64()}
     columns = [column for column in messages.columns if column.name != "raw"]
     schema = pa.schema([(column.name, kinds.get(type(column.type), pa.string())) for column in columns])
-    done = 0
-    if path.exists():
-        done = int((pq.read_schema(path).metadata or {}).get(b"ingest", b"0"))
-    newer = (messages.c.source == source) & (messages.c.ingest > done)
     with store.begin() as connection:
+        first = connection.execute(
+            sa.select(sa.func.min(ingests.c.started_at)).where(ingests.c.source == source)
+        ).scalar()
+        kept = (pq.read_schema(path).metadata or {}) if path.exists() else {}
+        done = int(kept[b"ingest"]) if kept.get(b"begun") == str(first).encode() else 0  # else it is another store's
+        newer = (messages.c.source == source) & (messages.c.ingest > done)
         newest = connection.execute(sa.select(sa.func.max(messages.c.ingest)).where(newer)).scalar()
-        if newest is None and path.exists():
+        if newest is None and done:
             return path
-        schema = schema.with_metadata({"ingest": str(newest or done)})
+        about = {"ingest": str(newest or 0), "begun": str(first)}
+        schema = schema.with_metadata(about)
         path.parent.mkdir(parents=True, exist_ok=True)
         with placed(path, replace=True) as temporary:
-            fresh = temporary.with_name(f".{source}.changed") if path.exists() else temporary
+            fresh = temporary.with_name(f".{source}.changed") if done else temporary
             query = sa.select(*(sa.type_coerce(c, Text) if isinstance(c.type, Json) else c for c in columns)).where(
                 newer
             )
@@ -599,9 +607,7 @@ def messages_parquet(store: Store, source: str) -> Path:
                 old, new, made = _reading(path), _reading(fresh), str(temporary).replace("'", "''")
                 merged = f"SELECT * FROM {new} UNION ALL SELECT * FROM {old} WHERE key NOT IN (SELECT key FROM {new})"
                 with duckdb.connect() as database:
-                    database.execute(
-                        f"COPY ({merged}) TO '{made}' (FORMAT parquet, KV_METADATA {{ingest: '{newest}'}})"
-                    )
+                    database.execute(f"COPY ({merged}) TO '{made}' (FORMAT parquet, KV_METADATA {about})")
                 fresh.unlink()
     return path
 
