@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANIFEST = "manifest.json"
+DECISIONS = "curation.jsonl"
 FORMAT = 1
 """What a manifest says as ``format``."""
 
@@ -146,7 +147,7 @@ def is_dataset(path: Path) -> bool:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         ours = manifest["format"] == FORMAT and manifest["domain"] in DOMAINS
         held = {file.name for file in path.iterdir() if file.name[0] != "."}
-        only = held <= {MANIFEST, "README.md", "data", "reports"}
+        only = held <= {MANIFEST, DECISIONS, "README.md", "data", "reports"}
         return ours and only and all(file.suffix == ".parquet" for file in (path / "data").iterdir())
     except (OSError, ValueError, LookupError, TypeError):
         return False

@@ -1,0 +1,428 @@
+"""What people decide about records, kept beside the data and applied as a new version; and the shelf of datasets."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from genesis_lab.dataset.folder import DECISIONS, MANIFEST, Dataset, is_dataset, open_dataset, write_report
+from genesis_lab.dataset.writing import DatasetWriter
+from genesis_lab.domains import get_domain, recorded_domain
+from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.files import check_free, dataset_path, output_root, shown, write_error
+from genesis_lab.settings import get_settings
+from genesis_lab.texts import normal
+
+Decision = dict[str, Any]
+"""One line: ``row``, ``record`` (its id), ``action``, ``value``, ``why``, ``by``, ``at``, and the ``content_hash`` it is about."""
+ACTIONS = ("keep", "drop", "fix", "relabel", "note", "undo")
+VERDICTS = ("keep", "drop")
+
+
+def decide(
+    dataset: Dataset, row: int, action: str, value: Any = None, *, why: str = "", by: str = "", at: str = ""
+) -> Decision:
+    """Keep what a person decided about the record at place `row`; returns all that stands for it then, see `standing`.
+
+    `value` is of fix the new texts by name (`texts_of`), of relabel the label, of note the note.
+    """
+    record = next(iter(_records(dataset, [row]).values()), None)
+    if record is None:
+        raise InvalidInput(f"{dataset.name} has no record at row {row + 1}: it has {dataset.total:,}.")
+    _check(dataset, record, action, value)
+    line = {"row": row, "record": record.get(get_domain(dataset.domain).facets.id), "action": action, "value": value}
+    line |= {"why": why, "by": by or _who(), "at": at or datetime.now(UTC).isoformat(timespec="seconds")}
+    _append(dataset.path / DECISIONS, line | {"content_hash": dataset.content_hash})
+    return standing(dataset).get(row, {})
+
+
+def take(dataset: Dataset, lines: Iterable[Mapping[str, Any]]) -> int:
+    """Keep decisions that were made elsewhere (downloaded from the HTML file), all or, where one makes no sense, none."""
+    given = list(lines)
+    facets = get_domain(dataset.domain).facets
+    try:
+        records = _records(dataset, [int(line["row"]) for line in given])
+        for number, line in enumerate(given, 1):
+            record = records.get(int(line["row"]))
+            if record is None or str(record.get(facets.id) or "") != str(line.get("record") or ""):
+                raise InvalidInput(f"Decision {number} is about a record that {dataset.name} does not have there.")
+            _check(dataset, record, line["action"], line.get("value"))
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput("A decision must have a row, the record's id and an action: take a file as it was downloaded.") from None  # fmt: skip
+    known = {json.dumps(_plain(line), sort_keys=True) for line in decisions(dataset)}
+    new = [_plain(line) | {"content_hash": dataset.content_hash} for line in given if json.dumps(_plain(line), sort_keys=True) not in known]  # fmt: skip
+    _append(dataset.path / DECISIONS, *new)
+    return len(new)
+
+
+def decisions(dataset: Dataset) -> list[Decision]:
+    """All that was decided about these very records, in order; a line that a kill has torn is left out."""
+    found = []
+    try:
+        text = (dataset.path / DECISIONS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    for line in text.splitlines():
+        try:
+            one = json.loads(line)
+            if one["content_hash"] == dataset.content_hash and one["action"] in ACTIONS and one["row"] >= 0:
+                found.append(one)
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def standing(dataset: Dataset) -> dict[int, Decision]:
+    """Row to what stands for it: ``verdict`` (keep or drop), ``label``, ``parts`` (name to text), ``notes``, ``marks``."""
+    found: dict[int, Decision] = {}
+    for line in decisions(dataset):
+        action, row, value = line["action"], line["row"], line.get("value")
+        one = found.setdefault(row, {"verdict": None, "label": None, "parts": {}, "notes": [], "why": ""})
+        if action == "undo":
+            del found[row]
+            continue
+        if action in VERDICTS:
+            one |= {"verdict": action, "why": line.get("why", "")}
+        elif action == "relabel":
+            one["label"] = value
+        elif action == "fix":
+            one["parts"] |= value
+        else:
+            one["notes"].append(value)
+    for one in found.values():
+        kinds = {"fix": one["parts"], "relabel": one["label"], "note": one["notes"]}
+        one["marks"] = ", ".join([*filter(None, [one["verdict"]]), *(name for name, there in kinds.items() if there)])
+    return found
+
+
+def apply(
+    dataset: Dataset,
+    target: str | Path | None = None,
+    *,
+    add: Sequence[Dataset] = (),
+    replace: bool = False,
+) -> Dataset:
+    """The decisions carried out as a new dataset (default: ``<name>_v2``, ``_v3`` …); the original stays as it is.
+
+    The manifest says from which content it was made, and how many records were changed; ``reports/curation.json`` which, by
+    whom, when and why. Records of `add` (such as those that were asked for again) come at the end of their split.
+    """
+    stands = standing(dataset)
+    changing = {row: one for row, one in stands.items() if one["verdict"] == "drop" or one["label"] or one["parts"]}
+    if not changing and not add:
+        so_far = f"{len(stands)} records are marked, but none is to be dropped, fixed or relabelled" if stands else "nothing has been decided"  # fmt: skip
+        raise InvalidInput(f"There is nothing to apply to {dataset.name}: {so_far}.")
+    if strange := [one.name for one in add if one.domain != dataset.domain]:
+        raise InvalidInput(f"{strange[0]} holds no {dataset.domain}, so it can't be added to {dataset.name}.")
+    if sum(one["verdict"] == "drop" for one in stands.values()) == dataset.total and not add:
+        raise InvalidInput(f"Every record of {dataset.name} is to be dropped: nothing would be left.")
+    place = dataset_path(target) if target else _next_version(dataset.path)
+    if place.resolve() == dataset.path.resolve():
+        raise InvalidInput(f"{dataset.name} is kept as it is: give the new version another name.")
+    facets, follows = get_domain(dataset.domain).facets, _follows(dataset, stands)
+    counts, ids = Counter[str](), set[Any]()
+    made = dict(dataset.manifest.get("generation") or {})
+    manifest = dataset.manifest | ({"generation": made | {"curated": dataset.content_hash}} if made else {})
+    origin: dict[str, Any] = {"dataset": dataset.name, "content_hash": dataset.content_hash}
+    manifest |= {"curation": {"from": origin, "added": {one.name: one.content_hash for one in add}}}
+    if older := dataset.manifest.get("curation"):
+        origin["curation"] = older
+
+    def curated(split: str, first: int) -> Iterator[dict[str, Any]]:
+        rows = (record for batch in dataset.batches(split=split) for record in batch.to_pylist())
+        for row, record in enumerate(rows, first):
+            one = stands.get(row, {})
+            if one.get("verdict") == "drop":
+                counts["dropped"] += 1
+                continue
+            if one.get("label") and facets.label and record[facets.label] != one["label"]:
+                counts["relabelled"] += 1
+                record[facets.label] = one["label"]
+                record |= follows[one["label"]]
+            if one.get("parts"):
+                counts["fixed"] += 1
+                record = changed(record, one["parts"])
+            counts["kept"] += one.get("verdict") == "keep"
+            ids.add(record[facets.id])
+            yield record
+
+    def fresh(split: str) -> Iterator[dict[str, Any]]:
+        for other in add:
+            for batch in other.batches(split=split) if split in other.counts else ():
+                for record in batch.to_pylist():
+                    if record[facets.id] is None or record[facets.id] not in ids:
+                        ids.add(record[facets.id])
+                        counts["added"] += 1
+                        yield record
+
+    first = 0
+    with DatasetWriter(place, dataset.domain, manifest, replace=replace) as writer:
+        for split in dict.fromkeys([*dataset.counts, *(split for one in add for split in one.counts)]):
+            if split in dataset.counts:
+                writer.write(curated(split, first), split)
+                first += dataset.counts[split]
+            writer.write(fresh(split), split)
+        names = ("dropped", "relabelled", "fixed", "added", "kept")
+        manifest["curation"] |= {"changed": {name: counts[name] for name in names}}
+    new = open_dataset(place)
+    write_report(new, "curation", manifest["curation"] | {"decisions": decisions(dataset)})
+    return new
+
+
+def texts_of(dataset: Dataset, record: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of a record that are written freely, by where they stand (``turns.1.text``): what may be fixed."""
+    free = {name: record.get(name) for name in written_freely(dataset.domain)}
+    return dict(_texts(get_domain(dataset.domain).record_type, free, ""))
+
+
+def written_freely(domain: str) -> list[str]:
+    """The columns that hold texts: no ids, planned attributes, or closed sets of words."""
+    facets, fields = get_domain(domain).facets, get_domain(domain).record_type.model_fields
+    held = {facets.id, facets.label, facets.group, facets.language, *facets.attributes, "provenance"}
+    texts = {name for name, field in fields.items() if any(k is str or _is_model(k) for k in _kinds(field.annotation))}
+    return [name for name in fields if name in texts - held]
+
+
+def changed(record: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
+    """The record with other texts at these places; a place that it does not have is a `LookupError`."""
+    made: dict[str, Any] = _copied(record)
+    for path, text in parts.items():
+        *way, last = path.split(".")
+        inner: Any = made
+        for step in way:
+            inner = inner[int(step)] if isinstance(inner, list) else inner[step]
+        if last not in inner:
+            raise LookupError(path)
+        inner[last] = normal(text)
+    return made
+
+
+# the shelf
+
+
+def listed() -> list[dict[str, Any]]:
+    """The datasets under the output root, the newest first, as far as their manifests can be read; and unfinished runs."""
+    found = []
+    for folder in sorted((output_root() / "datasets").glob("[!.]*")):
+        if folder.name.endswith(".run") and folder.is_dir():
+            found.append({"name": folder.name.removesuffix(".run"), "unfinished": True, "when": folder.stat().st_mtime})
+            continue
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            records, when = sum(map(int, manifest["counts"].values())), (folder / MANIFEST).stat().st_mtime
+            found.append({"name": folder.name, "records": records, "when": when, "manifest": manifest})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return sorted(found, key=lambda one: -one["when"])
+
+
+def delete(name: str | Path) -> Path:
+    """Put a dataset away; `undo` brings it back."""
+    return _away(_ours(name), None)
+
+
+def rename(name: str | Path, new: str | Path) -> Path:
+    """Give a dataset another name; `undo` gives back the old one."""
+    source, target = _ours(name), dataset_path(new)
+    check_free(target, replace=False, ours=is_dataset)
+    return _away(source, target)
+
+
+def undo() -> str:
+    """Take back the last `delete` or `rename` under the output root, and say what is there again."""
+    shelf = output_root() / "datasets" / ".removed"
+    for note in sorted(shelf.glob("*.json"), reverse=True):
+        told = json.loads(note.read_text(encoding="utf-8"))
+        lies, was = Path(told["lies"]), Path(told["was"])
+        if lies.is_dir():
+            check_free(was, replace=False, ours=is_dataset)
+            _moved(lies, was)
+            note.unlink()
+            return f"{shown(was)} is there again"
+        note.unlink()
+    raise InvalidInput("There is nothing to take back: no dataset was deleted or renamed here.")
+
+
+def _away(source: Path, target: Path | None) -> Path:
+    shelf = output_root() / "datasets" / ".removed"
+    shelf.mkdir(parents=True, exist_ok=True)
+    number = 1 + max((int(one.stem) for one in shelf.glob("*.json")), default=0)
+    lies = target or shelf / f"{number:05d}-{source.name}"
+    _moved(source, lies)
+    (shelf / f"{number:05d}.json").write_text(json.dumps({"was": str(source), "lies": str(lies)}), encoding="utf-8")
+    return lies
+
+
+def _moved(source: Path, target: Path) -> None:
+    lock = source.with_name(f".{source.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                target.rmdir()  # an empty folder is free
+            source.rename(target)
+            lock.unlink(missing_ok=True)
+    except Timeout:
+        raise InvalidInput(f"Another process is writing {shown(source)}: wait for it.") from None
+    except OSError as error:
+        raise write_error(error, target) from None
+
+
+def _ours(name: str | Path) -> Path:
+    path = dataset_path(name)
+    if not is_dataset(path):
+        open_dataset(path)  # says what is wrong
+        raise InvalidInput(f"{shown(path)} holds other things besides a dataset: move it by hand.")
+    return path
+
+
+def _next_version(path: Path) -> Path:
+    stem = re.sub(r"_v\d+$", "", path.name)
+    number = 2
+    while os.path.lexists(place := path.with_name(f"{stem}_v{number}")):
+        number += 1
+    return place
+
+
+def _records(dataset: Dataset, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The records at these places; of each Parquet file only the row groups that hold one are read."""
+    found, first = dict[int, dict[str, Any]](), 0
+    for part in dataset.parts():
+        with pq.ParquetFile(part) as file:
+            for number in range(file.num_row_groups):
+                n = file.metadata.row_group(number).num_rows
+                if here := [row for row in rows if first <= row < first + n]:
+                    group = file.read_row_group(number)
+                    found |= {row: group.slice(row - first, 1).to_pylist()[0] for row in here}
+                first += n
+    return found
+
+
+def _check(dataset: Dataset, record: Mapping[str, Any], action: str, value: Any) -> None:
+    """`InvalidInput` where an action makes no sense for this record."""
+    domain = get_domain(dataset.domain)
+    if action not in ACTIONS:
+        raise InvalidInput(f"Unknown action {action!r}: there is {', '.join(ACTIONS)}.")
+    if action == "relabel":
+        if domain.facets.label is None:
+            raise InvalidInput(f"{domain.facets.unit.capitalize()} of {domain.name} have no label.")
+        known = labels(dataset)
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidInput("A label is missing: say which one is right.")
+        if recorded_domain(dataset.manifest) and value not in known:
+            near = get_close_matches(value, known, 1)
+            raise InvalidInput(f"There is no label {value!r} here{f': did you mean {near[0]}?' if near else '.'}")
+    if action == "note" and not (isinstance(value, str) and value.strip()):
+        raise InvalidInput("The note is empty.")
+    if action == "fix":
+        known_parts = texts_of(dataset, record)
+        texts = value if isinstance(value, Mapping) else {}
+        if not texts or not all(name in known_parts and isinstance(text, str) and text.strip() for name, text in texts.items()):  # fmt: skip
+            raise InvalidInput(f"A fix gives new words to one of {', '.join(known_parts) or 'no text'}.")
+        try:
+            domain.record_type.model_validate(record)
+        except ValidationError:
+            return  # foreign: it was not whole before
+        try:
+            domain.record_type.model_validate(changed(record, texts))
+        except ValidationError as error:
+            raise InvalidInput(sentence(error)) from None
+
+
+def labels(dataset: Dataset) -> list[str]:
+    """The labels that its records have, or were planned to have."""
+    label = get_domain(dataset.domain).facets.label
+    if label is None:
+        return []
+    rows = dataset.sql(f"SELECT DISTINCT {label} AS label FROM data WHERE {label} IS NOT NULL")
+    planned = recorded_domain(dataset.manifest)
+    shares = {target.name: target.shares for target in planned.targets()} if planned else {}
+    return sorted({*map(str, rows["label"]), *shares.get(label, ())})
+
+
+def _follows(dataset: Dataset, stands: Mapping[int, Decision]) -> dict[str, dict[str, Any]]:
+    """Label to the columns that follow from it, as other records have them, or as the plan says."""
+    facets = get_domain(dataset.domain).facets
+    names = [name for name, base in facets.derived.items() if base == facets.label]
+    wanted = {one["label"] for one in stands.values() if one["label"]}
+    found: dict[str, dict[str, Any]] = {label: dict.fromkeys(names) for label in wanted}
+    if wanted and names:
+        firsts = ", ".join(f"min({name}) AS {name}" for name in names)
+        rows = dataset.sql(f"SELECT {facets.label} AS label, {firsts} FROM data GROUP BY ALL")
+        planned = recorded_domain(dataset.manifest)
+        specs = planned.specs(len(labels(dataset)) * 20, 0) if planned and wanted - set(rows["label"]) else ()
+        told = [{"label": spec.attributes[facets.label or ""], **spec.attributes} for spec in specs]
+        for row in [*told, *rows.to_dict("records")]:
+            if row["label"] in found:
+                found[row["label"]] = {name: row[name] for name in names}
+    return found
+
+
+def _texts(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        given, at = value.get(name), f"{path}{name}"
+        inner = next(filter(_is_model, _kinds(field.annotation)), None)
+        if inner is not None and given is not None:
+            several = list(enumerate(given)) if isinstance(given, list) else [("", given)]
+            for i, one in several:
+                yield from _texts(inner, one, f"{at}.{i}." if isinstance(given, list) else f"{at}.")
+        elif isinstance(given, str) and str in _kinds(field.annotation):
+            yield at, given
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types in an annotation; a closed set of words is none."""
+    if get_origin(annotation) is not Literal:
+        inner = get_args(annotation)
+        yield from (kind for part in inner for kind in _kinds(part)) if inner else (annotation,)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
+
+
+def _plain(line: Mapping[str, Any]) -> Decision:
+    """The fields of a decision, and nothing else that a file may hold."""
+    named = {name: str(line.get(name) or "") for name in ("why", "by", "at")}
+    return {"row": int(line["row"]), "record": line.get("record"), "action": line["action"], "value": line.get("value")} | named  # fmt: skip
+
+
+def _append(path: Path, *lines: Decision) -> None:
+    """Add whole lines, one after the other even where several people decide at once."""
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    data = text.encode("utf-8", "replace")
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                data = data if file.read(1) == b"\n" else b"\n" + data  # a kill has torn the last line
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(error, path) from None
+
+
+def _who() -> str:
+    try:
+        return get_settings().review_name or getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,472 @@
+"""Looking through records: filters, full text, keys and a person's decisions, as a widget or as one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import gzip
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from genesis_lab.dataset import Dataset, read_reports
+from genesis_lab.dataset.curation import decide, labels, standing, texts_of, written_freely
+from genesis_lab.domains import get_domain, recorded_domain
+from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.files import placed
+from genesis_lab.reporting.frontend import viewer
+from genesis_lab.reporting.html import Html, cell_text, chat, dialogue, escape, facts, table
+from genesis_lab.reporting.style import CSS
+
+Row = Mapping[str, Any]
+HERE = Path(__file__).parent / "templates"
+MARK, ROW = "mark", "row"
+"""Columns of ours: what a person has decided, and a record's place."""
+PAGE = 50
+_SNIPPET = 160
+_VALUES = 300
+"""Values of a filter that are listed, the most frequent ones."""
+_CHUNK = 250
+"""Records of an HTML file that are unpacked at once."""
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class Action:
+    """What a person may do with a record: its key, its name, and what it asks for before."""
+
+    key: str
+    name: str
+    asks: Literal["", "text", "label", "parts"] = ""  # parts: new words for the record's own texts
+
+
+ACTIONS = (
+    Action("y", "keep"),
+    Action("d", "drop"),
+    Action("f", "fix", "parts"),
+    Action("r", "relabel", "label"),
+    Action("n", "note", "text"),
+    Action("u", "undo"),
+)
+"""What `dataset.curation` keeps."""
+
+
+class Browser:
+    """Rows that can be looked through; `ask`, `open` and `act` are what the front end calls.
+
+    Parameters
+    ----------
+    rows : an Arrow table or a DuckDB relation (over Parquet files: only what is filtered by is held in memory).
+    key : SQL of what names a row, `text` of what the list shows, `search` of what the full text looks in (default: both).
+    filters : heading to SQL. Numbers are filtered by a range, lists by what they hold, else by value.
+    preview : HTML of one row, given with all its columns; escaped by whoever makes it.
+    actions, act : what may be done with a row, and who does it: given row, key, name of the action, what was entered and
+        why, it returns how the row is marked then, or raises a `GenesisError`, which is shown.
+    marks : place of a row to how it is marked already.
+    tags : heading to place of a row to names, each with what is said of the row under it: filtered by name.
+    parts : the texts of a row that `Action.asks` "parts" offers to be changed, by name.
+    labels : what `Action.asks` "label" offers.
+    where : heading to the values (of numbers ``{"from": 3, "to": 9}``) that are chosen at first.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        *,
+        key: str,
+        text: str,
+        preview: Callable[[Row], Html],
+        filters: Mapping[str, str] = {},
+        search: str = "",
+        actions: Sequence[Action] = (),
+        act: Callable[[int, str, str, Any, str], str] | None = None,
+        marks: Mapping[int, str] = {},
+        tags: Mapping[str, Mapping[int, Mapping[str, str]]] = {},
+        parts: Callable[[Row], Mapping[str, str]] = lambda row: {},
+        labels: Sequence[str] = (),
+        where: Mapping[str, Any] | None = None,
+        title: str = "",
+        unit: str = "records",
+    ) -> None:
+        import duckdb
+
+        related = isinstance(rows, duckdb.DuckDBPyRelation)
+        relation: Any = rows if related else duckdb.connect().from_arrow(rows)
+        self._rows = relation
+        self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
+        self._key, self.actions, self._tags = key, tuple(actions), {name: said for name, said in tags.items() if said}
+        named = {f"f{i}": (heading, sql) for i, (heading, sql) in enumerate(filters.items())}
+        columns = [f"({sql}) AS {name}" for name, (_, sql) in named.items()]
+        plain = f"coalesce(({text})::VARCHAR, '')"
+        looked = f"coalesce(({search or text})::VARCHAR, '') || ' ' || coalesce(({key})::VARCHAR, '')"
+        self._db: Any = duckdb.connect()
+        try:
+            index: pa.Table = self._rows.query(
+                "rows",
+                f"SELECT (row_number() OVER () - 1)::INTEGER AS row, ({key})::VARCHAR AS key, left(replace({plain}, chr(10), ' '), {_SNIPPET}) AS text, "
+                f"{''.join(f'{column}, ' for column in columns)}"
+                f"strip_accents(lower(replace({looked}, chr(10), ' '))) AS folded FROM rows",
+            ).to_arrow_table()
+        except duckdb.Error as error:
+            raise InvalidInput(f"These rows can't be looked through: {' '.join(str(error).split())}") from None
+        kinds = {name: _kind(index.schema.field(name).type) for name in named}
+        as_text = {"value": "coalesce({0}::VARCHAR, '') AS {0}", "list": "coalesce({0}::VARCHAR[], []) AS {0}"}
+        shown = [as_text.get(kind, "{0}").format(name) for name, kind in kinds.items()]
+        tagged, joins = {f"t{i}": name for i, name in enumerate(self._tags)}, ""
+        for name, heading in tagged.items():
+            said = self._tags[heading]
+            self._db.register(f"of_{name}", pa.table({"row": pa.array(said, pa.int32()), name: [list(one) for one in said.values()]}))  # fmt: skip
+            shown.append(f"coalesce({name}, []) AS {name}")
+            joins += f" LEFT JOIN of_{name} USING (row)"
+        self._db.register("given", index)
+        self._db.register("marked", pa.table({"row": pa.array(marks, pa.int32()), "said": pa.array(marks.values(), pa.string())}))  # fmt: skip
+        self._db.execute(
+            f"CREATE TABLE shown AS SELECT {', '.join(['row', 'key', 'text', *shown])}, coalesce(said, '') AS mark, folded "
+            f"FROM given LEFT JOIN marked USING (row){joins} ORDER BY row"
+        )
+        self._names = {name: heading for name, (heading, _) in named.items()} | tagged
+        self._kinds = kinds | dict.fromkeys(tagged, "list")
+        if actions:
+            self._names["mark"], self._kinds["mark"] = MARK, "value"
+        self.total = int(index.num_rows)
+        self.labels, self.where = list(labels), self._chosen(where or {})
+
+    def about(self) -> dict[str, Any]:
+        """What the front end has to know before it asks for anything."""
+        filters = [{"name": name, "title": heading, "kind": self._kinds[name]} for name, heading in self._names.items()]
+        plain = {"title": self.title, "unit": self.unit, "total": self.total, "labels": self.labels, "page": PAGE}
+        return plain | {"filters": filters, "where": self.where, "actions": [asdict(one) for one in self.actions]}
+
+    def ask(
+        self, where: Mapping[str, Any] | None = None, words: str = "", offset: int = 0, limit: int = PAGE
+    ) -> dict[str, Any]:
+        """The rows of one page, how many there are, and of each filter the counts of its values among what all others leave."""
+        conditions = {name: self._condition(name, chosen) for name, chosen in (where or {}).items() if chosen}
+        source, given = "shown", list[Any]()
+        if looked := _wanted(words):
+            given = [word for (word,) in (self._db.execute("SELECT strip_accents(lower(?))", [w]).fetchone() for w in looked)]  # fmt: skip
+            found = " AND ".join("contains(folded, ?)" for _ in given)
+            self._db.execute(f"CREATE OR REPLACE TEMP TABLE found AS SELECT * EXCLUDE folded FROM shown WHERE {found}", given)  # fmt: skip
+            source = "found"
+
+        def chosen(*without: str) -> tuple[str, list[Any]]:
+            kept = [condition for name, condition in conditions.items() if name not in without]
+            return " AND ".join(["true", *(sql for sql, _ in kept)]), [value for _, values in kept for value in values]
+
+        sql, values = chosen()
+        total = self._db.execute(f"SELECT count(*) FROM {source} WHERE {sql}", values).fetchall()[0][0]
+        columns = ", ".join(["row", "key", "text", *self._names, *([] if self.actions else ["'' AS mark"])])
+        page = f"SELECT {columns} FROM {source} WHERE {sql} ORDER BY row LIMIT {int(limit)} OFFSET {int(offset)}"
+        rows = self._db.sql(page, params=values).to_arrow_table().to_pylist()
+        counts = {name: self._counted(name, source, *chosen(name)) for name in self._names}
+        return {"total": total, "offset": offset, "rows": rows, "counts": counts}
+
+    def open(self, row: int) -> dict[str, Any]:
+        """The preview of a row, its tags with what is said, and its texts that may be changed."""
+        return {"row": row, **self._opened(row, self.record(row))}
+
+    def act(self, row: int, name: str, value: Any = None, why: str = "") -> dict[str, Any]:
+        """Carry out an action; how the row is marked then, or why it can't be."""
+        if self._act is None or name not in [one.name for one in self.actions]:
+            raise InvalidInput(f"Nothing is done under the name {name!r} here.")
+        mark = self._act(row, self._at(row), name, value, why)
+        self._db.execute("UPDATE shown SET mark = ? WHERE row = ?", [mark, row])
+        return {"row": row, "mark": mark}
+
+    def record(self, row: int) -> dict[str, Any]:
+        """A row with all its columns."""
+        key = self._at(row)
+        quoted = "'" + key.replace("'", "''") + "'"
+        alike = self._db.execute("SELECT row FROM shown WHERE key = ? ORDER BY row LIMIT 2", [key]).fetchall()
+        found = self._rows.filter(f"({self._key})::VARCHAR = {quoted}") if len(alike) == 1 else self._rows.limit(1, row)
+        return dict(found.to_arrow_table().to_pylist()[0])
+
+    def few(self, where: Mapping[str, Any] | None = None, limit: int = _FEW) -> Html:
+        """The first rows with their text, where nobody can look through them."""
+        found = self.ask(self.where if where is None else self._chosen(where), limit=limit)
+        shown = [name for name in self._names if name != "mark"]
+        rows = [
+            {"record": row["key"], "text": row["text"], **{self._names[name]: row[name] for name in shown[:4]}}
+            for row in found["rows"]
+        ]
+        said = f"{found['total']:,} of {self.total:,} {self.unit}" + (f": {self.title}" if self.title else "")
+        if not rows:
+            return Html(f"<p>{escape(said)}</p>")
+        more = f", the first {len(rows)}" if found["total"] > len(rows) else ""
+        return table(rows, caption=f"{said}{more}")
+
+    def widget(self) -> Any:
+        """The widget that shows it in a notebook."""
+        return _widget_type()(self)
+
+    def write(self, path: Path, *, replace: bool = False) -> Path:
+        """All of it as one HTML file that needs nothing else; what is decided there is downloaded from it as JSON lines."""
+        with placed(path, replace=replace) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.writelines(self._page())
+        return path
+
+    def _page(self) -> Iterator[str]:
+        about = json.dumps(self.about() | {"chunk": _CHUNK}, ensure_ascii=False).replace("<", "\\u003c")
+        yield f'<!doctype html><html><head><meta charset="utf-8"><title>{escape(self.title or self.unit)}</title>'
+        yield '<meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" '
+        yield "content=\"default-src 'none';style-src 'unsafe-inline';script-src 'unsafe-inline';img-src data:;connect-src data:\">"
+        yield f'<style>{_style()}body{{margin:0}}</style></head><body><div id="browser"></div>'
+        yield f'<script type="application/json" id="about">{about}</script>'
+        columns = self._db.sql(f"SELECT key, text, {', '.join([*self._names, 'folded'])} FROM shown ORDER BY row")
+        index = columns.to_arrow_table()
+        packed: dict[str, Any] = {name: index[name].to_pylist() for name in ("key", "text")}
+        for name, kind in ((name, self._kinds[name]) for name in self._names):
+            values = index[name].to_pylist()
+            if kind == "value":
+                codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+                packed[name] = {"values": list(codes), "codes": [codes[value] for value in values]}
+            else:
+                packed[name] = values
+        yield _packed("index", json.dumps(packed, ensure_ascii=False))
+        yield _packed("folded", "\n".join(index["folded"].to_pylist()))
+        chunk, number, count = list[dict[str, Any]](), 0, 0
+        for batch in self._rows.to_arrow_reader(10_000):
+            for record in batch.to_pylist():
+                chunk.append(self._opened(count, record))
+                count += 1
+                if len(chunk) == _CHUNK or count == self.total:
+                    yield _packed(f"chunk{number}", json.dumps(chunk, ensure_ascii=False))
+                    chunk, number = [], number + 1
+        yield f'<script type="module">{_script()}\nopenFile();</script></body></html>'
+
+    def _opened(self, row: int, record: Row) -> dict[str, Any]:
+        tags = [[name, why] for said in self._tags.values() for name, why in said.get(row, {}).items()]
+        return {"html": self._preview(record).html, "tags": tags, "parts": dict(self._parts(record))}
+
+    def _at(self, row: int) -> str:
+        found = self._db.execute("SELECT key FROM shown WHERE row = ?", [row]).fetchall()
+        if not found:
+            raise InvalidInput(f"There is no row {row}: there are {self.total:,}.")
+        return str(found[0][0] or "")
+
+    def _chosen(self, where: Mapping[str, Any]) -> dict[str, Any]:
+        """What is chosen by headings, by the front end's names; one value will do as well as a list."""
+        names = {heading: name for name, heading in self._names.items()}
+        if unknown := [heading for heading in where if heading not in names]:
+            raise InvalidInput(f"Nothing is filtered by {unknown[0]!r} here: there is {', '.join(names)}.")
+        return {
+            names[heading]: value if isinstance(value, Mapping) else [str(one) for one in _list(value)]
+            for heading, value in where.items()
+        }
+
+    def _condition(self, name: str, chosen: Any) -> tuple[str, list[Any]]:
+        if name not in self._kinds:
+            raise InvalidInput(f"Nothing is filtered by {name!r} here.")
+        if self._kinds[name] == "number":
+            ends = [(sign, chosen.get(end)) for end, sign in (("from", ">="), ("to", "<="))]
+            given = [(sign, float(end)) for sign, end in ends if end not in (None, "")]
+            return " AND ".join(["true", *(f"{name} {sign} ?" for sign, _ in given)]), [end for _, end in given]
+        values = [str(one) for one in chosen]
+        return (f"list_has_any({name}, ?)" if self._kinds[name] == "list" else f"list_contains(?, {name})"), [values]
+
+    def _counted(self, name: str, source: str, sql: str, values: list[Any]) -> Any:
+        if self._kinds[name] == "number":
+            low, high = self._db.execute(f"SELECT min({name}), max({name}) FROM {source} WHERE {sql}", values).fetchall()[0]  # fmt: skip
+            return {"low": low, "high": high}
+        each = f"unnest({name})" if self._kinds[name] == "list" else name
+        found = self._db.execute(
+            f"SELECT value, count(*) AS n FROM (SELECT {each} AS value FROM {source} WHERE {sql}) GROUP BY value "
+            f"ORDER BY n DESC, value LIMIT {_VALUES}",
+            values,
+        )
+        return found.fetchall()
+
+
+def _kind(of: pa.DataType) -> str:
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        return "list"
+    return "number" if pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of) else "value"
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+
+
+def _wanted(words: str) -> list[str]:
+    """What must occur: words, and what stands in quotes as a whole."""
+    quoted = words.split('"')
+    return [*(part for part in quoted[1::2] if part.strip()), *(word for part in quoted[::2] for word in part.split())]
+
+
+def _packed(name: str, text: str) -> str:
+    data = base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
+    return f'<script type="text/plain" id="{name}">{data}</script>'
+
+
+@cache
+def _script() -> str:
+    return (HERE / "browser.js").read_text(encoding="utf-8")
+
+
+@cache
+def _style() -> str:
+    return CSS + (HERE / "browser.css").read_text(encoding="utf-8")
+
+
+@cache
+def _widget_type() -> Any:
+    import anywidget
+    import traitlets
+
+    class BrowserWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget and traitlets have no types here
+        """The front end; every message of it is answered under its number."""
+
+        _esm = _script() + "\nexport default { render };\n"
+        _css = _style()
+        about = traitlets.Dict().tag(sync=True)
+
+        def __init__(self, browser: Browser) -> None:
+            super().__init__(about=browser.about())
+            self.browser = browser
+            self.on_msg(self._answer)  # type: ignore[no-untyped-call]
+
+        def _answer(self, _: Any, message: Mapping[str, Any], __: Any) -> None:
+            does: dict[str, Callable[..., Any]] = {
+                "ask": self.browser.ask,
+                "open": self.browser.open,
+                "act": self.browser.act,
+            }
+            try:
+                said: dict[str, Any] = {"answer": does[message["does"]](**message.get("with", {}))}
+            except GenesisError as error:
+                said = {"error": str(error)}
+            self.send(json.loads(json.dumps({"number": message.get("number"), **said}, default=str)))
+
+    return BrowserWidget
+
+
+def shown(browser: Browser) -> Any:
+    """The widget where a person sits before a notebook; else the first records with their texts."""
+    return browser.widget() if viewer() == "notebook" else browser.few()
+
+
+def browser_of(dataset: Dataset, where: Mapping[str, Any] | None = None, *, title: str = "", by: str = "") -> Browser:
+    """A dataset's records, of any domain: filtered by attributes, teacher, words and what its reports say is wrong with them.
+
+    What a person decides (`ACTIONS`) is kept beside the data, see `dataset.curation`.
+    """
+    import duckdb
+
+    facets, schema = get_domain(dataset.domain).facets, dataset.schema
+    connection = duckdb.connect()
+    selects = []
+    for i, split in enumerate(dataset.counts):
+        connection.read_parquet([glob.escape(str(part)) for part in dataset.parts(split)]).create_view(f"part_{i}")
+        selects.append(f"SELECT *, '{split}' AS split FROM part_{i}")
+    own = ", ".join(f'"{name}"' for name in written_freely(dataset.domain) if name in schema.names) or "NULL"
+    everything = f"array_to_string({facets.texts}, ' ')" if facets.texts else facets.text or f"concat_ws(' · ', {own})"
+    named = [facets.label, facets.language, *facets.attributes]
+    filters = {name: f'"{name}"' for name in dict.fromkeys(named) if name and name in schema.names}
+    filters |= {"teacher": "provenance.model"} if "provenance" in schema.names else {}
+    filters["words"] = f"len(regexp_extract_all({everything}, '\\S+'))"
+    filters |= {"split": "split"} if len(dataset.counts) > 1 else {}
+    offences, alike = _offences(dataset)
+    parts: Callable[[Row], Mapping[str, str]] = partial(texts_of, dataset)
+
+    def act(row: int, key: str, name: str, value: Any, why: str) -> str:
+        return str(decide(dataset, row, name, value, why=why, by=by).get("marks", ""))
+
+    return Browser(
+        connection.sql(" UNION ALL ".join(selects)),
+        key=f'"{facets.id}"',
+        text=facets.text or everything,
+        search=everything,
+        preview=preview_of(dataset),
+        filters=filters,
+        actions=ACTIONS if facets.label else [one for one in ACTIONS if one.asks != "label"],
+        act=act,
+        marks={row: one["marks"] for row, one in standing(dataset).items()},
+        tags={"check failed": offences, "alike": alike},
+        parts=parts,
+        labels=labels(dataset),
+        where=where,
+        title=title or dataset.name,
+        unit=facets.unit,
+    )
+
+
+def preview_of(dataset: Dataset) -> Callable[[Row], Html]:
+    """How one record of a dataset is shown, by its domain's `facets.preview`, with its other fields folded below."""
+    domain: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
+    facets = domain.facets
+
+    def draw(record: Row) -> str:
+        if facets.preview == "chat":
+            return chat([record], facets).html
+        if facets.preview == "dialogue":
+            example = domain.example(record)
+            return dialogue([(example.question, example.answer)]).html
+        numbers = next((value for value in record.values() if _is_curve(value)), None)
+        return (_curve(numbers) if numbers else "") + facts({name: record.get(name) for name in facets.attributes}).html
+
+    def preview(record: Row) -> Html:
+        plain = {name: value for name, value in record.items() if not _is_curve(value) and not _nested(value)}
+        plain |= {name: value for name, value in (record.get("provenance") or {}).items() if value is not None}
+        return Html(f"{draw(record)}<details><summary>all fields</summary>{facts(plain).html}</details>")
+
+    return preview
+
+
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(one, int | float | None) for one in value)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict | list) for one in value))
+
+
+def _curve(values: Sequence[float | None]) -> str:
+    """A line of the numbers; a gap where there is none."""
+    there = [value for value in values if value is not None and math.isfinite(value)]
+    if not there:
+        return ""
+    low, high = min(there), max(there)
+    step, span = 600 / (len(values) - 1), (high - low) or 1.0
+    points, pen = list[str](), "M"
+    for i, value in enumerate(values):
+        if value is None or not math.isfinite(value):
+            pen = "M"
+            continue
+        points.append(f"{pen}{i * step:.1f} {125 - 115 * (value - low) / span:.1f}")
+        pen = "L"
+    about = f"{len(values):,} values from {cell_text(float(low))} to {cell_text(float(high))}"
+    path = f'<path d="{"".join(points)}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
+    return f'<svg viewBox="0 0 600 130" role="img" aria-label="{about}">{path}</svg><p>{about}</p>'
+
+
+def _offences(dataset: Dataset) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:
+    """Row to the checks that it fails and why, as the reports kept with the dataset say; row to the groups of like ones it is in."""
+    failed: dict[int, dict[str, str]] = {}
+    alike: dict[int, dict[str, str]] = {}
+
+    def walk(node: Any) -> None:
+        if isinstance(node, Mapping):
+            for one in node.get("offences") or ():
+                row, why = int(one["row"]), str(one["reason"])
+                failed.setdefault(row, {})[str(node.get("name"))] = why
+                if other := re.search(r"\brow (\d+)$", why):
+                    for each in (row, int(other[1])):
+                        alike.setdefault(each, {})[f"like row {int(other[1]) + 1}"] = "" if each == row else "the first"
+            for one in node.get("issues") or ():
+                failed.setdefault(int(one["row"]), {})[str(one["kind"])] = str(one["message"])
+            for inner in node.values():
+                walk(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                walk(inner)
+
+    for report in read_reports(dataset).values():
+        walk({name: part for name, part in report.items() if name != "decisions"})
+    return failed, alike
