@@ -464,7 +464,8 @@ def review_forget(
     sender: Annotated[str, Argument(help="The sender's id, or the hash that is shown.")], store: ReviewStore = None
 ) -> None:
     """Delete what a person said: texts go, also from labels and remarks, counts stay."""
-    from genesis_lab.review.store import forget, open_store
+    from genesis_lab.review.forgetting import forget
+    from genesis_lab.review.store import open_store
 
     echo(f"{forget(open_store(store), sender):,} messages have lost their text")
 

@@ -16,7 +16,10 @@ import pytest
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.review import ingest as module
 from genesis_lab.review import store as st
+from genesis_lab.review import tables
+from genesis_lab.review.forgetting import forget
 from genesis_lab.review.ingest import ingest, report_table
+from genesis_lab.review.parquet import open_messages
 from genesis_lab.review.roles import init_db
 from genesis_lab.settings import get_settings
 from trackers import BROKER, FIXTURE, TRACKER, action, event, put, start, tracker, user
@@ -44,7 +47,7 @@ def database(new_database, monkeypatch):
 
 def contents(store):
     """Everything in the store, to see whether a run has written."""
-    return {table.name: st.records(store, table.select()) for table in st.metadata.sorted_tables}
+    return {table.name: st.records(store, table.select()) for table in tables.metadata.sorted_tables}
 
 
 def texts(store):
@@ -63,9 +66,9 @@ def test_every_event_of_a_real_tracker_is_accounted_for_in_either_database(kind,
         store = st.open_store(source)
     report = ingest(store, source)
     assert report["rows"] == sum(report["kinds"].values()) == 3_136 and report["written"]["new messages"] == 505
-    sessions = st.frame(store, st.sessions.select())
+    sessions = st.frame(store, tables.sessions.select())
     assert (len(sessions), int((sessions["typed"] > 0).sum())) == (157, 145)
-    messages = st.frame(store, st.messages.select())
+    messages = st.frame(store, tables.messages.select())
     assert messages["typed"].sum() == 459 and messages["lossy"].sum() == 1
     raw = dict(sqlite3.connect(REFERENCE).execute("SELECT id, data FROM events WHERE type_name = 'user'"))
     assert dict(zip(messages["event_id"], messages["raw"], strict=True)) == raw
@@ -186,7 +189,7 @@ def test_a_server_gets_its_token_and_says_what_is_wrong(rasa_server, store, monk
     get_settings.cache_clear()
     assert ingest(store, address, conversations=["ana"])["written"]["new messages"] == 1
     for wrong, options, says in [
-        (address, {}, "does not list its conversations"), (address, {"conversations": ["eva"]}, "no tracker to give"),
+        (address, {}, "does not list its conversations"), (address, {"conversations": ["eva"]}, "gives no tracker .404."),
         ("http://example.invalid", {"conversations": ["ana"]}, "over https or to this machine"),
     ]:  # fmt: skip
         with pytest.raises(GenesisError, match=says):
@@ -210,9 +213,9 @@ def test_chats_of_other_systems(lines, texts_, sessions, tmp_path, store):
     report = ingest(store, str(source))
     if texts_ is None:
         assert report["kinds"] == {"broken row": 1}
-        assert "neither an event" in st.frame(store, st.ingest_errors.select())["reason"][0]
+        assert "neither an event" in st.frame(store, tables.ingest_errors.select())["reason"][0]
         return
-    assert texts(store) == texts_ and len(st.frame(store, st.sessions.select())) == sessions
+    assert texts(store) == texts_ and len(st.frame(store, tables.sessions.select())) == sessions
     assert ingest(store, str(source))["written"]["changed messages"] == 0
 
 
@@ -235,7 +238,7 @@ def test_only_what_is_new_is_read_and_what_it_changes_is_changed(tmp_path, store
     assert report["written"] == {"new messages": 2, "changed messages": 1, "sessions": 2}
     found = st.frame(store, "SELECT text, actions, undone FROM messages ORDER BY event_id").values.tolist()
     assert found == [["a", '["utter_a"]', False], ["x", "[]", False], ["b", "[]", True], ["n", "[]", False]]
-    assert st.open_messages(store).sql("SELECT count(*), sum(undone::int) FROM messages").fetchall() == [(4, 1)]
+    assert open_messages(store).sql("SELECT count(*), sum(undone::int) FROM messages").fetchall() == [(4, 1)]
 
 
 def test_rows_that_are_committed_late_are_found_near_and_far(tmp_path, store, monkeypatch):
@@ -317,14 +320,14 @@ def test_what_is_not_as_it_should_be_is_counted_named_and_leaves_the_rest_alone(
     report = ingest(store, str(source))
     assert report["kinds"] == {
         "broken row": 1, "duplicate row": 1, "flow_started": 1, "user: typed": 4, "user: typed, without parse_data": 1}  # fmt: skip
-    errors = st.frame(store, st.ingest_errors.select())
+    errors = st.frame(store, tables.ingest_errors.select())
     assert errors["event_id"].tolist() == [2] and "no JSON" in errors["reason"][0]
     assert {len(text) for text in texts(store)} == {4, 9, 10_000_000, 3}
     table = report_table(report)
     assert "duplicate row" in table and "rows in the source" in table
     put(sqlite3.connect(source), [("ana", user("más"))])
     ingest(store, str(source))
-    assert len(st.frame(store, st.ingest_errors.select())) == 1
+    assert len(st.frame(store, tables.ingest_errors.select())) == 1
 
 
 def test_a_column_of_type_json_is_read_with_a_warning_and_never_written(database, tmp_path, store):
@@ -334,7 +337,7 @@ def test_a_column_of_type_json_is_read_with_a_warning_and_never_written(database
     before = connection.execute("SELECT * FROM events ORDER BY id").fetchall()
     report = ingest(store, f"postgresql://postgres@{where}", name="jsonb")
     assert "JSONB" in report["notes"][0] and "TEXT" in report["notes"][0]
-    assert st.frame(store, st.messages.select())["raw"][0].isascii() and texts(store) == ["¿cuánto? 💩"]
+    assert st.frame(store, tables.messages.select())["raw"][0].isascii() and texts(store) == ["¿cuánto? 💩"]
     assert connection.execute("SELECT * FROM events ORDER BY id").fetchall() == before
     source = tmp_path / "json.sqlite"
     with sqlite3.connect(source) as other:
@@ -461,7 +464,7 @@ def test_who_is_forgotten_does_not_come_back_even_when_all_is_read_again(tmp_pat
         ],
     )
     ingest(store, str(source))
-    assert st.forget(store, "+502 5555", now=10_000_000.0) == 1
+    assert forget(store, "+502 5555", now=10_000_000.0) == 1
     ingest(store, str(source), full=True)
     put(connection, [("+502 5555", action("utter_a"))])
     ingest(store, str(source))
@@ -534,7 +537,7 @@ def test_a_store_that_is_made_anew_does_not_answer_from_the_old_ones_copy(tmp_pa
     (tmp_path / "bot.sqlite").unlink()
     tracker(tmp_path / "bot.sqlite", [("ana", user("nuevo"))]).close()
     ingest(store := st.open_store(path), str(tmp_path / "bot.sqlite"))
-    assert st.open_messages(store).sql("SELECT text FROM messages").fetchall() == [("nuevo",)]
+    assert open_messages(store).sql("SELECT text FROM messages").fetchall() == [("nuevo",)]
 
 
 def test_the_command_reads_says_what_it_read_and_forgets(capsys):

@@ -9,6 +9,11 @@ import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review import store as st
+from genesis_lab.review import tables
+from genesis_lab.review.audit import audit_faults, audit_head
+from genesis_lab.review.forgetting import forget, hashed, sender_key
+from genesis_lab.review.labelling import add, annotate, decide, mark_exported, remove
+from genesis_lab.review.parquet import messages_parquet, open_messages
 
 
 @pytest.fixture
@@ -29,33 +34,35 @@ def put(store, key, *, sender, text="hola\u2400", source="bot"):
            "confidence": 0.9, "fallback": False, "ranking": [{"name": "saludar", "confidence": 0.9}], "entities": [],
            "actions": ["utter_saludar"], "events": []}  # fmt: skip
     with store.begin() as connection:
-        if not connection.execute(sa.select(st.sources).where(st.sources.c.name == source)).first():
-            connection.execute(sa.insert(st.sources).values(name=source, kind="tracker", address="x", state={}))
-        run = connection.execute(sa.insert(st.ingests).values(source=source, started_at=0.0)).inserted_primary_key[0]
-        connection.execute(sa.insert(st.messages).values(row | {"ingest": run}))
+        if not connection.execute(sa.select(tables.sources).where(tables.sources.c.name == source)).first():
+            connection.execute(sa.insert(tables.sources).values(name=source, kind="tracker", address="x", state={}))
+        run = connection.execute(sa.insert(tables.ingests).values(source=source, started_at=0.0)).inserted_primary_key[
+            0
+        ]
+        connection.execute(sa.insert(tables.messages).values(row | {"ingest": run}))
 
 
 def test_a_label_is_saved_changed_seen_and_decided_once(store):
-    first = st.annotate(store, "m1", "saludar", seconds=2.5)
-    second = st.annotate(store, "m1", "despedir", [{"entity": "persona", "start": 0, "end": 4}])
+    first = annotate(store, "m1", "saludar", seconds=2.5)
+    second = annotate(store, "m1", "despedir", [{"entity": "persona", "start": 0, "end": 4}])
     assert (first["id"], first["version"], second["version"], second["status"]) == (second["id"], 1, 2, "pending")
     with pytest.raises(InvalidInput, match="version 2, what was seen is version 1"):
-        st.decide(store, second["id"], 1, "approved", decider="luis")
-    row = st.decide(store, second["id"], 2, "approved", decider="luis")
+        decide(store, second["id"], 1, "approved", decider="luis")
+    row = decide(store, second["id"], 2, "approved", decider="luis")
     assert (row["status"], row["decided_by"], row["intent"]) == (
         "approved",
         "luis",
         "despedir",
     ) and "warning" not in row
     with pytest.raises(InvalidInput, match="was approved by luis"):
-        st.decide(store, second["id"], 2, "rejected", "no", decider="eva")
-    assert (st.mark_exported(store, [row["id"]]), st.mark_exported(store, [row["id"]])) == (1, 0)
-    assert st.frame(store, st.activity.select())["seconds"].tolist()[0] == 2.5
+        decide(store, second["id"], 2, "rejected", "no", decider="eva")
+    assert (mark_exported(store, [row["id"]]), mark_exported(store, [row["id"]])) == (1, 0)
+    assert st.frame(store, tables.activity.select())["seconds"].tolist()[0] == 2.5
 
 
 def test_four_eyes_are_a_warning_and_the_banner_says_that_names_are_declared(store):
-    row = st.annotate(store, "m1", "saludar")
-    assert "own" in st.decide(store, row["id"], 1, "approved")["warning"]
+    row = annotate(store, "m1", "saludar")
+    assert "own" in decide(store, row["id"], 1, "approved")["warning"]
     found = st.whoami(store)
     assert (found["name"], found["roles"]) == ("ana", None) and "declared, not enforced" in found["banner"]
 
@@ -65,67 +72,68 @@ def test_four_eyes_are_a_warning_and_the_banner_says_that_names_are_declared(sto
 ])  # fmt: skip
 def test_a_decision_that_is_none_is_refused(store, arguments, says):
     with pytest.raises(InvalidInput, match=says):
-        st.decide(store, *arguments)
+        decide(store, *arguments)
 
 
 def test_a_label_for_a_message_that_is_gone_is_refused(store):
     with pytest.raises(InvalidInput, match="no message 'gone'"):
-        st.annotate(store, "gone", "saludar")
-    assert st.frame(store, st.labels.select()).empty
+        annotate(store, "gone", "saludar")
+    assert st.frame(store, tables.labels.select()).empty
 
 
 def test_the_chain_shows_a_changed_row_a_missing_one_and_a_rewritten_end(store):
     for key in ("m1", "m2"):
-        st.annotate(store, key, "saludar")
-    head = st.audit_head(store)
-    assert st.audit_faults(store, head) == [] and head["number"] == 2
+        annotate(store, key, "saludar")
+    head = audit_head(store)
+    assert audit_faults(store, head) == [] and head["number"] == 2
     with store.begin() as connection:
-        connection.execute(sa.update(st.audit).where(st.audit.c.number == 1).values(who="eva"))
-    assert st.audit_faults(store) == ["row 1 is not what was written"]
+        connection.execute(sa.update(tables.audit).where(tables.audit.c.number == 1).values(who="eva"))
+    assert audit_faults(store) == ["row 1 is not what was written"]
     with store.begin() as connection:
-        connection.execute(sa.delete(st.audit).where(st.audit.c.number == 1))
-    assert any("missing" in fault for fault in st.audit_faults(store))
+        connection.execute(sa.delete(tables.audit).where(tables.audit.c.number == 1))
+    assert any("missing" in fault for fault in audit_faults(store))
     with store.begin() as connection:
-        connection.execute(sa.delete(st.audit))
-    assert any("no longer holds the head" in fault for fault in st.audit_faults(store, head))
+        connection.execute(sa.delete(tables.audit))
+    assert any("no longer holds the head" in fault for fault in audit_faults(store, head))
 
 
 def test_remarks_are_kept_with_their_author_and_removed(store):
-    row = st.add(store, "tags", message="m1", tag="raro")
-    case = st.add(store, "cases", text="hola", intent="saludar")
+    row = add(store, "tags", message="m1", tag="raro")
+    case = add(store, "cases", text="hola", intent="saludar")
     assert st.frame(store, "SELECT author, tag FROM tags WHERE id = :id", {"id": row}).values.tolist() == [
         ["ana", "raro"]
     ]
-    assert st.frame(store, st.cases.select())["min_confidence"].tolist() == [0.7] and case == 1
-    st.remove(store, "tags", row)
+    assert st.frame(store, tables.cases.select())["min_confidence"].tolist() == [0.7] and case == 1
+    remove(store, "tags", row)
     with pytest.raises(InvalidInput, match="no row"):
-        st.remove(store, "tags", row)
+        remove(store, "tags", row)
     with pytest.raises(InvalidInput, match="one of cases, tags"):
-        st.add(store, "audit", number=1)
+        add(store, "audit", number=1)
 
 
 def test_forgetting_takes_texts_and_leaves_counts_and_the_chain(store):
-    put(store, "m3", sender=st.hashed(st.sender_key(store), "+502 5555"), text="mi nombre es Ana")
-    st.annotate(store, "m3", "saludar", [{"entity": "persona", "value": "Ana"}], "se llama Ana")
-    st.add(store, "notes", message="m3", note="Ana otra vez")
-    path = st.messages_parquet(store, "bot")
-    assert st.forget(store, "+502 5555") == 1
-    st.messages_parquet(store, "bot")
-    assert st.audit_faults(store) == [] and len(st.frame(store, st.messages.select())) == 3
+    put(store, "m3", sender=hashed(sender_key(store), "+502 5555"), text="mi nombre es Ana")
+    annotate(store, "m3", "saludar", [{"entity": "persona", "value": "Ana"}], "se llama Ana")
+    add(store, "notes", message="m3", note="Ana otra vez")
+    path = messages_parquet(store, "bot")
+    assert forget(store, "+502 5555") == 1
+    assert audit_faults(store) == [] and len(st.frame(store, tables.messages.select())) == 3
     store.engine.dispose()
     assert b"Ana" not in store.folder.with_suffix(".sqlite").read_bytes()
     dump = "\n".join(sqlite3.connect(store.folder.with_suffix(".sqlite")).iterdump())
     assert "Ana" not in dump and "5555" not in dump and b"Ana" not in path.read_bytes()
     with pytest.raises(InvalidInput, match="No message"):
-        st.forget(store, "somebody else")
+        forget(store, "somebody else")
 
 
 def test_the_parquet_copy_follows_the_store_and_holds_no_raw_text(store):
-    assert sorted(st.open_messages(store).sql("SELECT key FROM messages").fetchall()) == [("m1",), ("m2",)]
+    assert sorted(open_messages(store).sql("SELECT key FROM messages").fetchall()) == [("m1",), ("m2",)]
     put(store, "m4", sender="c")
     with store.begin() as connection:
-        connection.execute(sa.update(st.messages).where(st.messages.c.key == "m1").values(gold="despedir", ingest=3))
-    database = st.open_messages(store)
+        connection.execute(
+            sa.update(tables.messages).where(tables.messages.c.key == "m1").values(gold="despedir", ingest=3)
+        )
+    database = open_messages(store)
     assert database.sql("SELECT key, gold FROM messages ORDER BY key").fetchall() == [
         ("m1", "despedir"),
         ("m2", None),

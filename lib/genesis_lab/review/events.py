@@ -1,4 +1,4 @@
-"""What a bot's events mean: messages, sessions, what was typed, the real prediction. Checked against Rasa 3.6; nothing is read or written here."""
+"""What a bot's events mean: messages, sessions, what was typed, the real prediction. Checked against Rasa 3.6's source."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = tuple[int, str | None, float | None, str | bytes | None]
 
 
 class Event(NamedTuple):
-    """An event as it goes through a conversation; `key` begins what identifies it, `digest` is the SHA-1 of its data."""
+    """An event of a row: `digest` is the SHA-1 of its data, `at` its own time stamp, else the row's."""
 
     row: Row
     digest: str
@@ -50,9 +50,7 @@ def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float,
     `gap_s` : seconds of silence before a message that begin a session where the tracker itself never does; 0 for none.
     `numbered` : whether the rows' ids are the source's own, and so a part of what identifies them.
     """
-    found = Conversation()
-    events: list[Event] = []
-    seen: set[str] = set()
+    found, events, seen = Conversation(), list[tuple[int, Event]](), set[str]()
     for row in rows:
         data = row[3] if isinstance(row[3], str) else _decoded(row[3])
         digest = hashlib.sha1(data.encode("utf-8", "surrogatepass")).hexdigest()
@@ -65,14 +63,12 @@ def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float,
         event = Event(row, digest, what, str(what.get("event") or row[1]), _number(row[2]) if at is None else at)
         if reason:
             found.errors.append((row[0] if numbered else None, reason, key_of(source, sender, event, numbered)))
-            found.kinds.append("broken row")
-            continue
-        events.append(event)
-        found.kinds.append("")
+        else:
+            events.append((len(found.kinds), event))
+        found.kinds.append("broken row" if reason else event.name)
     stamps = [row[2] for row in rows if row[2] is not None]
     found.equal_times = len(stamps) > 4 and 2 * len(set(stamps)) <= len(stamps)
-    kinds = iter(_follow(source, sender, events, gap_s, numbered, found))
-    found.kinds = [kind or next(kinds) for kind in found.kinds]
+    _follow(source, sender, events, gap_s, numbered, found)
     return found
 
 
@@ -98,65 +94,59 @@ def parsed(data: str) -> tuple[dict[str, Any], str | None]:
 
 
 def _follow(
-    source: str, sender: str, events: Sequence[Event], gap_s: float, numbered: bool, found: Conversation
-) -> list[str]:  # fmt: skip
-    """Go through a sender's events as Rasa's tracker does; fills `found` and returns what each event was."""
-    begins, kinds = _begins(events, gap_s), []
+    source: str, sender: str, events: Sequence[tuple[int, Event]], gap_s: float, numbered: bool, found: Conversation
+) -> None:
+    """Go through a sender's events as Rasa's tracker does, and note in `found` what they say."""
     applied: list[tuple[str, dict[str, Any]]] = []  # what `rewind` and `undo` may take back
     originals: dict[Any, dict[str, Any]] = {}
     message: dict[str, Any] | None = None
-    for one, begin in zip(events, begins, strict=True):
+    for (place, one), begins in zip(events, _begins([one for _, one in events], gap_s), strict=True):
         row, _, event, name, at = one
-        if begin:
-            message = None
-            begun = hashlib.sha1(f"session\0{key_of(source, sender, one, numbered)}".encode()).hexdigest()
+        if begins:
+            message, key = None, key_of(source, sender, one, numbered)
             found.sessions.append(
-                {"key": begun, "source": source, "sender": sender, "number": len(found.sessions) + 1, "started_at": at,
-                 "ended_at": at, "messages": 0, "typed": 0, "model": None, "channel": None, "opening": []}
+                {"key": hashlib.sha1(f"session\0{key}".encode()).hexdigest(), "source": source, "sender": sender,
+                 "number": len(found.sessions) + 1, "started_at": at, "ended_at": at, "messages": 0, "typed": 0,
+                 "model": None, "channel": None, "opening": []}
             )  # fmt: skip
         session = found.sessions[-1]
-        session["ended_at"] = at if session["ended_at"] is None else max(session["ended_at"], at or session["ended_at"])
-        kinds.append(name)
+        session["ended_at"] = max((moment for moment in (session["ended_at"], at) if moment is not None), default=None)
         if name == "user":
             parse = _mapping(event.get("parse_data"))
             same = (event.get("timestamp"), event.get("message_id") or event.get("text"))
             sure = _mapping(parse.get("intent")).get("confidence") == 1.0 and not parse.get("intent_ranking")
             if sure and same in originals and event.get("timestamp") is not None:
-                kinds[-1] = "user: a person's correction of the message before"
+                found.kinds[place] = "user: a person's correction of the message before"
                 message = originals[same]
-                message["gold"] = prediction(parse)["intent"]
-                message["gold_entities"] = entities(parse, event.get("text"))
-                message["undone"] = False
-                applied.append((name, message))
-                continue
-            what, message = _message(event, parse)
-            message |= {"key": key_of(source, sender, one, numbered), "source": source, "sender": sender, "session": session["key"], "timestamp": at,
-                        "position": session["messages"], "event_id": row[0] if numbered else None, "raw": _ascii(row[3], event)}  # fmt: skip
-            kinds[-1] = f"user: {what}" if parse else f"user: {what}, without parse_data"
-            originals[same] = message
+                message |= {
+                    "gold": prediction(parse)["intent"],
+                    "gold_entities": entities(parse, event.get("text")),
+                    "undone": False,
+                }
+            else:
+                what, message = _message(event, parse)
+                found.kinds[place] = f"user: {what}" if parse else f"user: {what}, without parse_data"
+                message |= {"key": key_of(source, sender, one, numbered), "source": source, "sender": sender,
+                            "session": session["key"], "position": session["messages"], "timestamp": at,
+                            "event_id": row[0] if numbered else None, "raw": _ascii(row[3], event)}  # fmt: skip
+                found.messages.append(message)
+                originals[same] = message
+                session |= {"messages": session["messages"] + 1, "typed": session["typed"] + message["typed"],
+                            "model": message["model"] or session["model"],
+                            "channel": message["channel"] or session["channel"]}  # fmt: skip
             applied.append((name, message))
-            found.messages.append(message)
-            session["messages"] += 1
-            session["typed"] += message["typed"]
-            session["model"] = message["model"] or session["model"]
-            session["channel"] = message["channel"] or session["channel"]
             continue
         if name in ("restart", "session_started"):
             applied.clear()
-        elif name == "rewind":
-            _take_back(applied, "user")
-            _take_back(applied, "action")
-        elif name == "undo":
-            _take_back(applied, "action")
-        if (shown := _shown(name, event)) is None:
-            if name == "action":
-                applied.append((name, {}))
-            continue
-        applied.append((name, shown))
-        (message["events"] if message else session["opening"]).append(shown)
-        if message and name == "action":
-            message["actions"].append(shown["action"])
-    return kinds
+        elif name in ("rewind", "undo"):
+            for until in ("user", "action") if name == "rewind" else ("action",):
+                _take_back(applied, until)
+        shown = _shown(name, event)
+        applied.append((name, shown or {}))
+        if shown is not None:
+            (message["events"] if message else session["opening"]).append(shown)
+            if message and name == "action":
+                message["actions"].append(shown["action"])
 
 
 def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:

@@ -19,8 +19,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.review import store as st
+from genesis_lab.review import tables
 from genesis_lab.review.events import Conversation, as_json, conversation, displayed
+from genesis_lab.review.forgetting import expire, hashed, sender_key
+from genesis_lab.review.parquet import messages_parquet
 from genesis_lab.review.sources import Source, open_source
 from genesis_lab.review.store import Store
 
@@ -82,9 +84,9 @@ def ingest(
         }  # fmt: skip
         run.finish(report, started, read=total > 0)
     if retention_days is not None:
-        report["expired"] = st.expire(store, started - retention_days * 86_400)
+        report["expired"] = expire(store, started - retention_days * 86_400)
     if run.id or report.get("expired"):
-        st.messages_parquet(store, run.name)
+        messages_parquet(store, run.name)
     return report | {"seconds": round(time.time() - started, 2)}
 
 
@@ -121,16 +123,16 @@ class _Run:
         self.store, self.source, self.name, self.notes = store, source, name, source.notes
         self.id: int | None = None
         self.written: Counter[str] = Counter({"new messages": 0, "changed messages": 0, "sessions": 0})
-        self.key, self.equal_times = st.sender_key(store), 0
+        self.key, self.equal_times = sender_key(store), 0
         self.upto: int | None = None
         self.rows, self.newest = (
             0,
             set[int](),
         )  # read up to there, by this run or an earlier one: how many, the last ids
-        check = st.hashed(self.key, "check")
+        check = hashed(self.key, "check")
         with store.begin() as connection:
-            kept = connection.execute(sa.select(st.sources).where(st.sources.c.name == name)).mappings().first()
-            self.forgotten = {row.sender: row.until for row in connection.execute(sa.select(st.forgotten))}
+            kept = connection.execute(sa.select(tables.sources).where(tables.sources.c.name == name)).mappings().first()
+            self.forgotten = {row.sender: row.until for row in connection.execute(sa.select(tables.forgotten))}
         place = hashlib.sha1(source.place.encode()).hexdigest()[:12]
         fresh = {"hashed": hash_senders is not False, "check": check, "generation": 1, "place": place}
         self.before: dict[str, Any] = dict(kept["state"]) if kept else {}
@@ -200,7 +202,7 @@ class _Run:
             part = []
             for sender, ids in senders:
                 there = [number for number in ids if number in rows]
-                shown = st.hashed(self.key, sender) if self.state["hashed"] else str(displayed(sender)[0])
+                shown = hashed(self.key, sender) if self.state["hashed"] else str(displayed(sender)[0])
                 theirs, numbered = [rows.pop(number) for number in there], self.source.numbered
                 found = conversation(self.name, shown, theirs, gap_s=gap_s, numbered=numbered)
                 self.equal_times += found.equal_times
@@ -212,8 +214,10 @@ class _Run:
         """Write what differs from the store of these conversations, in one transaction with how far that is."""
         sessions = [session for found in part for session in found.sessions]
         with self.store.begin() as connection:
-            self._upsert(connection, st.messages, [message for found in part for message in found.messages], FOLLOWS)
-            self._upsert(connection, st.sessions, sessions, _SESSION)
+            self._upsert(
+                connection, tables.messages, [message for found in part for message in found.messages], FOLLOWS
+            )
+            self._upsert(connection, tables.sessions, sessions, _SESSION)
             self._tidy(connection, sessions)
             if self.source.numbered and self.id and "upto" not in self.state:
                 self._keep(connection, self.state | {"unfinished": {"upto": self.upto, "done": done}})
@@ -227,7 +231,7 @@ class _Run:
             for number, reason, key in errors
         ]  # fmt: skip
         with self.store.begin() as connection:
-            self._upsert(connection, st.ingest_errors, rows, ())
+            self._upsert(connection, tables.ingest_errors, rows, ())
 
     def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:
         """Keep how far the source was read, and the report, if anything came of it."""
@@ -246,11 +250,13 @@ class _Run:
                 self._note_twice(connection)
             self._keep(connection, self.state)
             done = {"finished_at": time.time(), "report": report | {"seconds": round(time.time() - started, 2)}}
-            connection.execute(sa.update(st.ingests).where(st.ingests.c.id == self._begun(connection)).values(done))
+            connection.execute(
+                sa.update(tables.ingests).where(tables.ingests.c.id == self._begun(connection)).values(done)
+            )
 
     def _note_twice(self, connection: sa.Connection) -> None:
         """Say so if another source holds the same messages: a bot's tracker store and its event broker both have them."""
-        ours, theirs = st.messages, st.messages.alias()
+        ours, theirs = tables.messages, tables.messages.alias()
         some = (
             sa.select(ours.c.timestamp)
             .where((ours.c.source == self.name) & (ours.c.ingest == self.id))
@@ -268,15 +274,15 @@ class _Run:
 
     def _begun(self, connection: sa.Connection) -> int:
         if self.id is None:
-            made = connection.execute(sa.insert(st.ingests).values(source=self.name, started_at=time.time()))
+            made = connection.execute(sa.insert(tables.ingests).values(source=self.name, started_at=time.time()))
             self.id = int((made.inserted_primary_key or (0,))[0])
         return self.id
 
     def _keep(self, connection: sa.Connection, state: Mapping[str, Any]) -> None:
         values = {"kind": self.source.kind, "address": self.source.address, "state": state}
-        mine = sa.update(st.sources).where(st.sources.c.name == self.name)
+        mine = sa.update(tables.sources).where(tables.sources.c.name == self.name)
         if not connection.execute(mine.values(values)).rowcount:
-            connection.execute(sa.insert(st.sources).values(values | {"name": self.name}))
+            connection.execute(sa.insert(tables.sources).values(values | {"name": self.name}))
 
     def _digests(self, ids: Iterable[int]) -> dict[int, str]:
         """What rows hold, so that the next run sees whether they are the same."""
@@ -287,7 +293,7 @@ class _Run:
 
     def _blank(self, sender: str, found: Conversation) -> None:
         """What is forgotten does not come back."""
-        until = self.forgotten.get(st.hashed(self.key, sender)) if self.forgotten else None
+        until = self.forgotten.get(hashed(self.key, sender)) if self.forgotten else None
         for message in found.messages if until is not None else ():
             if message["timestamp"] is None or message["timestamp"] <= until:
                 message |= {"text": None, "raw": None, "entities": None, "events": None, "gold_entities": None}
@@ -308,7 +314,7 @@ class _Run:
             chosen = sa.select(*columns).where(table.c.key.in_(some))
             known |= {key: values for key, *values in connection.execute(chosen)}
         new, changed = [], []
-        json_columns = [column.name for column in table.columns if isinstance(column.type, st.Json)]
+        json_columns = [column.name for column in table.columns if isinstance(column.type, tables.Json)]
         for row in {row["key"]: row for row in rows}.values():
             for name in json_columns:
                 if row[name] is not None:
@@ -326,7 +332,7 @@ class _Run:
         if new or changed:
             run = self._begun(connection)
             _put(connection, table, [row | {"ingest": run} for row in new + changed], follows)
-        if table is st.messages:
+        if table is tables.messages:
             self.written.update({"new messages": len(new), "changed messages": len(changed)})
         else:
             self.written.update({table.name.replace("_", " "): len(new) + len(changed)})
@@ -339,22 +345,22 @@ class _Run:
         since: dict[str, float] = {}
         for session in sessions:
             since.setdefault(session["sender"], session["started_at"] or 0.0)
-        held = sa.exists().where(st.messages.c.session == st.sessions.c.key)
+        held = sa.exists().where(tables.messages.c.session == tables.sessions.c.key)
         for some in _parts(sorted(since)):
-            theirs = (st.sessions.c.source == self.name) & st.sessions.c.sender.in_(some) & ~held
+            theirs = (tables.sessions.c.source == self.name) & tables.sessions.c.sender.in_(some) & ~held
             rows = connection.execute(
-                sa.select(st.sessions.c.key, st.sessions.c.sender, st.sessions.c.started_at).where(theirs)
+                sa.select(tables.sessions.c.key, tables.sessions.c.sender, tables.sessions.c.started_at).where(theirs)
             )
             stale = [row.key for row in rows if row.key not in now and (row.started_at or 0.0) >= since[row.sender]]
             for keys in _parts(stale):
-                connection.execute(sa.delete(st.sessions).where(st.sessions.c.key.in_(keys)))
+                connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.key.in_(keys)))
 
 
 _SESSION = ("number", "started_at", "ended_at", "messages", "typed", "model", "channel", "opening")
 
 
 def _kept(column: sa.Column[Any]) -> Any:
-    return sa.Text() if isinstance(column.type, st.Json) else column.type
+    return sa.Text() if isinstance(column.type, tables.Json) else column.type
 
 
 def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], follows: Sequence[str]) -> None:

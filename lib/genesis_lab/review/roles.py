@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.review.store import ROLES, Store, metadata, postgresql, said
+from genesis_lab.review.store import ROLES, Store, postgresql, said
+from genesis_lab.review.tables import metadata
 from genesis_lab.settings import get_settings
 
 SQL = Path(__file__).with_name("roles.sql")
@@ -20,9 +21,7 @@ def init_db(url: str, *, events: str | None = None) -> str:
     It takes a login that may create roles and a schema; it owns nothing afterwards. `events` : a table of Rasa's in the
     same database (``schema.events``), which logins with role ingest may then read, and nothing else of it.
     """
-    password = get_settings().review_password
-    engine = postgresql(url, password.get_secret_value() if password else None, search_path="public")
-    where = engine.url.set(password=None, drivername="postgresql").render_as_string()
+    engine, where = postgresql(url, get_settings().review_password, schema="public")
     before, after = SQL.read_text(encoding="utf-8").split("-- :tables")
     with said(where), engine.begin() as connection:
         driver: Any = connection.connection.driver_connection

@@ -19,7 +19,7 @@ from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.foreign import lookup
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import shown
-from genesis_lab.review.store import postgresql
+from genesis_lab.review.store import POSTGRESQL, postgresql
 from genesis_lab.settings import get_settings
 from genesis_lab.yamls import shipped
 
@@ -90,7 +90,7 @@ def open_source(
     InvalidInput : there is no table of Rasa's, or nothing that can be read.
     Unavailable : the database or server can't be reached, or goes away.
     """
-    if address.startswith(("postgresql:", "postgresql+psycopg:", "postgres:")):
+    if address.startswith(POSTGRESQL):
         with _open_postgresql(address, schema) as source:
             yield source
     elif address.startswith(("http://", "https://")):
@@ -174,9 +174,7 @@ def _asking(connection: sqlite3.Connection, name: str) -> Callable[..., list[tup
 def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
     import psycopg
 
-    secret = get_settings().review_source_password
-    engine = postgresql(address, secret.get_secret_value() if secret else None, search_path=schema or "public")
-    name = engine.url.set(password=None, drivername="postgresql").render_as_string()
+    engine, name = postgresql(address, get_settings().review_source_password, schema=schema or "public")
     name += f", schema {schema}" if schema else ""
     try:
         with engine.connect() as opened:
@@ -323,8 +321,7 @@ def _from_server(
     """The trackers of these conversations from a Rasa server, whole: ``GET /conversations/{id}/tracker``."""
     import httpx
 
-    token = get_settings().rasa_token
-    parts = urlsplit(address)
+    token, parts = get_settings().rasa_token, urlsplit(address)
     if token and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise InvalidInput(
             f"The token of {parts.netloc} is sent over https or to this machine only: give an https address."
@@ -338,18 +335,14 @@ def _from_server(
         for number, url in enumerate(asked, 1):
             try:
                 answer = client.get(url, params=parameters)
+                tracker = answer.json() if answer.status_code == 200 else None
             except httpx.HTTPError as error:
                 raise Unavailable(f"The server {parts.netloc} can't be reached: {type(error).__name__}.") from None
-            if answer.status_code in (401, 403):
-                raise Unavailable(
-                    f"The server {parts.netloc} refuses ({answer.status_code}): set GENESIS_RASA_TOKEN to its token."
-                )
-            if answer.status_code != 200:
-                raise Unavailable(
-                    f"The server {parts.netloc} has no tracker to give ({answer.status_code}): it must run with --enable-api."
-                )
-            try:
-                tracker = answer.json()
             except ValueError:
                 tracker = None
+            if answer.status_code != 200:
+                need = "GENESIS_RASA_TOKEN to be its token" if answer.status_code in (401, 403) else "--enable-api"
+                raise Unavailable(
+                    f"The server {parts.netloc} gives no tracker ({answer.status_code}): it needs {need}."
+                )
             yield number, tracker if isinstance(tracker, dict) else None, "the answer is no tracker"

@@ -1,0 +1,130 @@
+"""What people say of messages: labels with a second person's decision, and remarks that need none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.review.audit import append
+from genesis_lab.review.store import Store
+from genesis_lab.review.tables import REMARKS, activity, labels, messages
+
+Decision = Literal["approved", "rejected"]
+
+
+def annotate(
+    store: Store,
+    message: str,
+    intent: str | None,
+    entities: Sequence[Mapping[str, Any]] | None = None,
+    note: str | None = None,
+    *,
+    author: str | None = None,
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """Save the author's pending label of a message, a new one or the next version; `seconds` is what it took.
+
+    `author` can be given on SQLite only; on PostgreSQL it is the login.
+    """
+    values = {"intent": intent, "entities": entities, "note": note}
+    who = _author(store, author)
+    with store.begin() as connection:
+        mine = (labels.c.message == message) & (labels.c.status == "pending") & (labels.c.author == who)
+        bump = {} if store.enforced else {"version": labels.c.version + 1}
+        done = connection.execute(sa.update(labels).where(mine).values(values | bump))
+        what = "changed" if done.rowcount else "annotated"
+        if not done.rowcount:
+            if not connection.execute(sa.select(messages.c.key).where(messages.c.key == message)).first():
+                raise InvalidInput(f"There is no message {message!r} in {store.address}: it can't be labelled.")
+            connection.execute(sa.insert(labels).values(values | _own(store, author) | {"message": message}))
+        row = dict(connection.execute(sa.select(labels).where(mine)).one()._mapping)
+        if not store.enforced:
+            append(connection, who, what, f"annotation {row['id']} version {row['version']}", row)
+        done_by = {"person": store.person, "action": what, "message": message, "seconds": seconds}
+        connection.execute(sa.insert(activity).values(done_by | _own(store, author)))
+    return row
+
+
+def decide(
+    store: Store, annotation: int, version: int, status: Decision, reason: str = "", *, decider: str | None = None
+) -> dict[str, Any]:
+    """Approve or reject a pending annotation in the version that was seen; a rejection needs a reason.
+
+    Returns the row, with ``warning`` where author and decider are one person, which only SQLite lets pass.
+    """
+    if status not in ("approved", "rejected"):
+        raise InvalidInput(f"A decision is approved or rejected, got {status!r}.")
+    if status == "rejected" and not reason.strip():
+        raise InvalidInput("A rejection needs a reason: its author is shown it.")
+    with store.begin() as connection:
+        which = labels.c.id == annotation
+        if store.enforced:
+            call = sa.text("SELECT decide(:id, :version, :status, :reason)")
+            connection.execute(call, {"id": annotation, "version": version, "status": status, "reason": reason})
+            return dict(connection.execute(sa.select(labels).where(which)).one()._mapping)
+        who = _author(store, decider)
+        values = {"status": status, "reason": reason or None, "decided_by": who, "decided_at": time.time()}
+        seen = which & (labels.c.status == "pending") & (labels.c.version == version)
+        done = connection.execute(sa.update(labels).where(seen).values(values)).rowcount
+        found = connection.execute(sa.select(labels).where(which)).first()
+        if found is None:
+            raise InvalidInput(f"There is no annotation {annotation}.")
+        row = dict(found._mapping)
+        if not done:
+            gone = f"is at version {row['version']}"
+            if row["decided_by"]:
+                gone = f"was {row['status']} by {row['decided_by']}"
+            raise InvalidInput(f"Annotation {annotation} {gone}, what was seen is version {version}: look at it again.")
+        append(connection, who, status, f"annotation {annotation} version {version}", row)
+    return row | ({"warning": f"{who} decided on an annotation of their own."} if row["author"] == who else {})
+
+
+def mark_exported(store: Store, ids: Sequence[int]) -> int:
+    """Note that approved annotations stand in the training data now; how many were approved and not yet exported."""
+    with store.begin() as connection:
+        if store.enforced:
+            call = sa.text("SELECT mark_exported(CAST(:ids AS int[]))")
+            return int(connection.execute(call, {"ids": list(ids)}).scalar_one())
+        fresh = labels.c.id.in_(ids) & (labels.c.status == "approved") & labels.c.exported_at.is_(None)
+        done = connection.execute(sa.update(labels).where(fresh).values(exported_at=time.time())).rowcount
+        if done:
+            append(connection, store.person, "exported", f"{done} annotations", sorted(ids))
+        return done
+
+
+def add(store: Store, table: str, *, author: str | None = None, **values: Any) -> int:
+    """Add a row to cases, tags, notes, flags or filters; its id."""
+    with store.begin() as connection:
+        done = connection.execute(sa.insert(_remark(table)).values(values | _own(store, author)))
+        return int((done.inserted_primary_key or (0,))[0])
+
+
+def remove(store: Store, table: str, row: int) -> None:
+    """Take a row of cases, tags, notes, flags or filters away; on PostgreSQL one's own only, but for cases."""
+    with store.begin() as connection:
+        if not connection.execute(sa.delete(_remark(table)).where(_remark(table).c.id == row)).rowcount:
+            raise InvalidInput(f"There is no row {row} in {table} that {_author(store, None)} may remove.")
+
+
+def _remark(table: str) -> sa.Table:
+    if table not in REMARKS:
+        raise InvalidInput(f"A remark goes into one of {', '.join(REMARKS)}, got {table!r}.")
+    return REMARKS[table]
+
+
+def _own(store: Store, author: str | None) -> dict[str, Any]:
+    """What SQLite is told of who writes, and when; PostgreSQL knows."""
+    return {} if store.enforced else {"author": _author(store, author), "created_at": time.time()}
+
+
+def _author(store: Store, given: str | None) -> str:
+    if not store.enforced:
+        return given or store.person
+    if given is not None:
+        raise InvalidInput("On PostgreSQL the author is the login: an author can't be given.")
+    with store.begin() as connection:
+        return str(connection.execute(sa.text("SELECT session_user")).scalar_one())
