@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def genesis(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     code = "from genesis_lab.pipeline import record_metrics\nrecord_metrics({'half': total / 2})"
-    parameters = "total: int = 10  # conversations to generate\nseed: int = 42"
+    parameters = "total: int = 10  # conversations to generate\nseed: int = 42\nprovider: str = 'offline'\nintents: list[str] = []"
     write_notebook(tmp_path / "notebooks", "10_make", parameters, code)
     path = tmp_path / "params" / "small.yaml"
     path.parent.mkdir()
@@ -48,6 +49,29 @@ def test_run_prints_a_line_a_stage_where_it_went_and_the_metrics(genesis: Callab
     stage, completed, metrics = out.splitlines()
     assert stage.startswith("10_make  ") and completed.startswith("small completed in ")
     assert "outputs/runs/small-" in completed and metrics == "  10_make  half 15.0"
+
+
+def test_what_is_suggested_after_a_failure_can_be_pasted(
+    genesis: Callable[..., Outcome], params: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(params.parent.parent / "notebooks", "20_break", "seed: int = 1", "1 / (seed - 7)")
+    (params := params.with_name("with blank.yaml")).write_text("name: two\nstages: [10, 20]\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = genesis("run", params.relative_to(tmp_path), "-p", "seed=7", "-p", "intents=lost_or_stolen_card")
+    assert code == 1 and "20_break.ipynb, cell 3: ZeroDivisionError" in err and err.count("\n") == 1
+    command = re.search(r"\(go on with: genesis (.*)\)$", err.strip())
+    assert command is not None
+    code, _, again = genesis(*shlex.split(command[1]))
+    assert (code, again.partition("(go")[0]) == (1, err.partition("(go")[0]) and "20_break.ipynb" in again
+
+
+def test_lists_and_mappings_are_taken_as_people_type_them(genesis: Callable[..., Outcome], params: Path) -> None:
+    assert "intents=['card_arrival', 'lost_or_stolen_card']" in genesis(
+        "plan", params, "-p", "intents=card_arrival, lost_or_stolen_card"
+    )[1]  # fmt: skip
+    assert "sentiment_shares={'positive': 0.5, 'negative': 0.5}" in genesis(
+        "plan", ROOT / "params/demo.yaml", "-p", "sentiment_shares=positive=0.5,negative=0.5"
+    )[1]  # fmt: skip
 
 
 def test_an_unfinished_run_is_thrown_away_by_name(genesis: Callable[..., Outcome], own_output_root: Path) -> None:
@@ -66,7 +90,10 @@ def test_an_unfinished_run_is_thrown_away_by_name(genesis: Callable[..., Outcome
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "nowhere.yaml"], "genesis: There is no file nowhere.yaml: give the path of a YAML file.\n"),
+        (
+            ["run", "nowhere.yaml"],
+            "genesis: nowhere.yaml does not exist: give the path of a params file, such as params/demo.yaml.\n",
+        ),
         (
             ["run", "PARAMS", "-p", "totl=3"],
             "totl in the command line is not a parameter of 10_make: did you mean total?",
@@ -75,7 +102,19 @@ def test_an_unfinished_run_is_thrown_away_by_name(genesis: Callable[..., Outcome
         (["run", "PARAMS", "-p", "total=many"], "Parameter total of 10_make must be int, got 'many'"),
         (["run", "PARAMS", "--from", "10"], "There is no earlier run of small"),
         (["run", "PARAMS", "--sweep", "total=1", "--from", "10"], "leave out --from or --sweep"),
-        (["plan", "PARAMS", "-p", "total=3"], "total: Input should be greater than or equal to 10, got 3."),
+        (["plan", "PARAMS", "-p", "total=3"], "10_make: total must be at least 10, got 3."),
+        (["plan", "PARAMS", "-p", "seed=x"], "Parameter seed of 10_make must be int, got 'x'"),
+        (["plan", "PARAMS", "-p", "provider=opnai"], "got 'opnai': did you mean openai?"),
+        (
+            ["plan", "PARAMS", "-p", "intents=card_arrival,top_up_faild"],
+            "no intent 'top_up_faild': did you mean top_up_failed?",
+        ),
+        (["run", "PARAMS", "-p", "total=5"], "genesis: 10_make: total must be at least 10, got 5."),
+        (["notebook", "40", "-p", "preset=fats"], "40_train_intents: There is no preset 'fats': did you mean fast?"),
+        (["notebook", "20", "-p", "dataset=nope"], "20_validate: There is no dataset"),
+        (["notebook", "20", "-p", "rubric=mine.yaml"], "rubric must be a file that is there, got 'mine.yaml'"),
+        (["notebook", "52", "-p", "rank=0"], "52_finetune_lora: rank must be at least 1, got 0."),
+        (["notebook", "train_intent"], "did you mean 40_train_intents?"),
         (["notebook", "99"], "There is no notebook '99'"),
         (["dataset", "show", "nothing"], "nothing"),
         (["predict", "nothing", "hello"], "nothing"),
@@ -133,7 +172,7 @@ stages:
 def test_notebook_lists_its_parameters(genesis: Callable[..., Outcome], params: Path) -> None:
     notebook = params.parent.parent / "notebooks/10_make.ipynb"
     code, out, _ = genesis("notebook", notebook, "--show", "-p", "seed=7")
-    first, second = out.splitlines()
+    first, second, *_ = out.splitlines()
     assert code == 0 and first.split() == ["total:", "int", "=", "10", "conversations", "to", "generate"]
     assert second.split() == ["seed:", "int", "=", "7"]
 

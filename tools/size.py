@@ -26,7 +26,8 @@ BUDGETS = {
 RESERVE = 1_050
 """For no room in particular."""
 PARTS = {
-    "time series": {"timeseries", "forecasts"},
+    "time series": {"timeseries", "forecasts", "cli_series"},
+    "review": {"cli_review"},
     "browser and foreign data": {"browser", "curation", "foreign", "columns", "asking_again"},
 }
 """What stands inside other rooms and is counted apart: the names of its folders and modules."""

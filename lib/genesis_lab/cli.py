@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -13,42 +13,27 @@ import typer
 from typer import Argument, Option, echo
 
 from genesis_lab import __version__
+from genesis_lab.cli_review import review_app
+from genesis_lab.cli_series import tune
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.terminal import Replace, group, lines, pairs
 
 if TYPE_CHECKING:
     from genesis_lab.generation.estimate import Estimate
     from genesis_lab.pipeline import Pipeline
 
 
-def _group(help_text: str) -> typer.Typer:
-    return typer.Typer(
-        help=help_text,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    )
-
-
-app = _group("From no data to a small model that provably works: generate, validate, train, report.")
-dataset_app = _group("Bring datasets in, take them out, look at them.")
-reference_app = _group("Real data to measure against.")
-jobs_app = _group("Batch jobs of Amazon Bedrock.")
-review_app = _group("Conversations with users.")
+app = group("From no data to a small model that provably works: generate, validate, train, report.")
+dataset_app = group("Bring datasets in, take them out, look at them.")
+reference_app = group("Real data to measure against.")
+jobs_app = group("Batch jobs of Amazon Bedrock.")
 
 Params = Annotated[Path, Argument(help="A params file, for example params/demo.yaml.")]
 Overrides = Annotated[
     list[str], Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file's.")
 ]
 Dataset = Annotated[str, Argument(help="A dataset's name or folder.")]
-ELECTRICITY = ["residential_consumption", "commercial_consumption", "industrial_load", "grid_demand"]
 FORMATS = ["q8_0", "q4_k_m"]
-Replace = Annotated[bool, Option("--replace", help="Replace what is there.")]
-ReviewStore = Annotated[
-    str | None,
-    Option("--store", help="postgresql://… or a SQLite file (default: GENESIS_REVIEW_URL, else one under outputs)."),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -83,7 +68,7 @@ def run(
     from genesis_lab.pipeline import load_pipeline
 
     if not sweep:
-        return _run(load_pipeline(params, _pairs(param)), start)
+        return _run(load_pipeline(params, pairs(param)), start)
     if start:
         raise InvalidInput("A sweep starts from the first notebook: leave out --from or --sweep.")
     import pandas as pd
@@ -94,7 +79,7 @@ def run(
     def tell(point: dict[str, Any]) -> None:
         echo(f"{point['values']}  {point['status']}", err=True)
 
-    grid, given = parse_grid(sweep), _pairs(param)
+    grid, given = parse_grid(sweep), pairs(param)
     folder, points = run_sweep(params, grid, overrides=given, workers=workers, dask_address=dask, on_point=tell)
     echo(f"{pd.DataFrame(table(points)).to_string(index=False, na_rep='-')}\n{shown(folder)}")
     if failed := [point for point in points if point["status"] != "completed"]:
@@ -112,7 +97,7 @@ def notebook(
     from genesis_lab.notebooks import find_notebook
     from genesis_lab.pipeline import single_stage
 
-    pipeline = single_stage(find_notebook(reference), _pairs(param))
+    pipeline = single_stage(find_notebook(reference), pairs(param))
     if not show:
         return _run(pipeline, None)
     for stage in pipeline.stages:
@@ -129,7 +114,7 @@ def plan(params: Params, param: Overrides = []) -> None:
     from genesis_lab.generation.estimate import Estimate, in_all
     from genesis_lab.pipeline import load_pipeline
 
-    pipeline = load_pipeline(params, _pairs(param))
+    pipeline = load_pipeline(params, pairs(param))
     echo(f"{pipeline.name}: {pipeline.description or pipeline.source}")
     for stage in pipeline.stages:
         given = ", ".join(f"{name}={value!r}" for name, value in stage.parameters.items())
@@ -162,12 +147,12 @@ def improve(
 ) -> None:
     """Generate, then ask for what is mixed up as long as it gains."""
     from genesis_lab import rounds as contrast
-    from genesis_lab.pipeline import load_pipeline
+    from genesis_lab.pipeline import load_pipeline, settings_of
 
-    parameters = next(_generating(load_pipeline(params, _pairs(param))), None)
+    parameters = next(_generating(load_pipeline(params, pairs(param))), None)
     if parameters is None:
         raise InvalidInput(f"{params.name} has no stage that generates.")
-    config = _config(parameters)
+    config = settings_of(parameters)
     told = contrast.improve(
         config, seeds, rounds=rounds, per_round=per_round, holdout=holdout,
         on_round=lambda row: echo(contrast.sentence(row)),
@@ -175,36 +160,7 @@ def improve(
     echo(f"{told['stopped']}; all records are in {told['dataset']}")
 
 
-@app.command()
-def tune(
-    file: Annotated[str, Argument(help="Your series: JSONL with a list of values in each, or a long or wide CSV.")],
-    out: Annotated[Path, Option(metavar="FILE", help="YAML file to write; parameter priors takes it.")],
-    types: Annotated[list[str], Option("--type", metavar="TYPE", help="Kind they are of. Repeatable.")] = [],
-    field: Annotated[list[str], Option("--field", metavar="OURS=THEIRS", help="For example target=kwh.")] = [],
-    seconds: Annotated[float, Option(min=1, help="Search for so long at most.")] = 240.0,
-    replace: Replace = False,
-) -> None:
-    """Tune the priors of time series to your own; no series is copied."""
-    import yaml
-
-    from genesis_lab.dataset.sources import read_rows
-    from genesis_lab.domains import get_domain
-    from genesis_lab.domains.timeseries.tuning import comparable, tune_priors
-    from genesis_lab.files import check_free, resolve, shown, write_atomically
-
-    check_free(resolve(out), replace=replace, ours=Path.is_file)
-    domain = get_domain("timeseries", series_types=types or ELECTRICITY)
-    reader = domain.reader(_pairs(field))
-    kinds = cast(Any, domain).kinds
-    rows = reader.gathered(read_rows(file))
-    series, start, frequency, said = comparable(reader.read(row.value)[0] for row in rows if row.value)
-    echo(f"{said}, against {', '.join(kinds)}", err=True)
-    found = tune_priors(series, kinds, start=start, frequency=frequency, seconds=seconds)
-    about = f"# Priors tuned to {said} by genesis tune.\n"
-    write_atomically(resolve(out), about + yaml.safe_dump(found, sort_keys=False))
-    echo(f"mean KS {found['mean_ks']['before']} before, {found['mean_ks']['after']} after, {found['seconds']} s")
-    _lines(f"nearest, {pair}: {distance}" for pair, distance in found["nearest"].items())
-    echo(f"written to {shown(resolve(out))}: parameter priors takes it")
+app.command()(tune)
 
 
 @app.command()
@@ -222,7 +178,7 @@ def health(
         write_params(write, learned_limits(teacher))
         echo(f"written to {shown(write)}")
     checks = check_teachers(teacher) if teacher else run_checks()
-    _lines(checks)
+    lines(checks)
     if any(check.status == "FAIL" for check in checks):
         raise typer.Exit(1)
 
@@ -246,7 +202,7 @@ def audit(
         done = ", ".join(f"{what} {n:,}" for what, n in repaired.manifest["fixed"].items()) or "nothing to repair"
         echo(f"{shown(repaired.path)}: {done}\n{found['summary']}")
     issues = ("  {split} row {row} ({record_id}) {kind}: {message}".format(**issue) for issue in found["issues"])
-    _lines(issues, limit, len(found["issues"]))
+    lines(issues, limit, len(found["issues"]))
     if found["kinds"]:
         raise typer.Exit(1)
 
@@ -332,12 +288,12 @@ def dataset_import(
     from genesis_lab.files import shown
 
     dataset, report = import_dataset(
-        source, target, domain=domain, field_map=_pairs(field), taxonomy=taxonomy, language=language, replace=replace
+        source, target, domain=domain, field_map=pairs(field), taxonomy=taxonomy, language=language, replace=replace
     )
     echo(f"{report} in {shown(dataset.path)}")
-    _lines(f"  {note}" for note in report.notes)
+    lines(f"  {note}" for note in report.notes)
     problems = (f"  row {p.row}{f' ({p.record_id})' if p.record_id else ''}: {p.reason}" for p in report.problems)
-    _lines(problems, 20, sum(report.problem_counts.values()))
+    lines(problems, 20, sum(report.problem_counts.values()))
 
 
 @dataset_app.command("export")
@@ -353,7 +309,7 @@ def dataset_export(
     """Export a dataset to JSONL, CSV, Parquet, Hugging Face or S3."""
     from genesis_lab.dataset import export_dataset, open_dataset
 
-    _lines(export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace))
+    lines(export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace))
 
 
 @dataset_app.command("show")
@@ -370,9 +326,9 @@ def dataset_show(name: Dataset, records: Annotated[int, Option(min=0, help="Reco
     if "quality" in (reports := kept(dataset)):
         found = verdict_on(reports)
         echo(found["sentence"])
-        _lines(f"  {gate['outcome']:<12}  {gate['name']}" for gate in found["gates"])
+        lines(f"  {gate['outcome']:<12}  {gate['name']}" for gate in found["gates"])
     echo(f"content {dataset.content_hash}")
-    _lines(f"  {key}: {value}" for key, value in dataset.manifest.get("generation", {}).items())
+    lines(f"  {key}: {value}" for key, value in dataset.manifest.get("generation", {}).items())
     first = next(dataset.batches(size=max(records, 1)), None)
     for record in first.slice(0, records).to_pylist() if first else ():
         echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
@@ -405,7 +361,7 @@ def jobs_list() -> None:
     from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 
     jobs, problem = known_jobs(BatchService())
-    _lines(jobs)
+    lines(jobs)
     if problem:
         echo(f"AWS could not be asked, so this is what is known here: {problem}", err=True)
     elif not jobs:
@@ -419,80 +375,6 @@ def jobs_stop(job: Annotated[str, Argument(metavar="JOB", help="Its name or ARN.
     from genesis_lab.providers.bedrock_batch import BatchService
 
     echo(f"stopping {stop_job(BatchService(), job)}")
-
-
-@review_app.command("ingest")
-def review_ingest(
-    source: Annotated[
-        str,
-        Argument(
-            help="SQLite file or postgresql://… of a tracker store or event broker, JSON, JSONL, or a Rasa server."
-        ),
-    ],
-    store: ReviewStore = None,
-    name: Annotated[
-        str | None, Option(help="Name of the source in the store (default: the file's, the database's).")
-    ] = None,
-    schema: Annotated[str | None, Option(help="Schema of the events table in PostgreSQL.")] = None,
-    conversation: Annotated[list[str], Option(help="Of a Rasa server: a conversation to read. Repeatable.")] = [],
-    field: Annotated[
-        list[str],
-        Option("--field", metavar="OURS=THEIRS", help="Of other chats: messages, speaker, text, time, sender."),
-    ] = [],
-    gap_minutes: Annotated[
-        float, Option(min=0, help="Silence that begins a session in trackers that never expire.")
-    ] = 60,
-    plain_senders: Annotated[bool, Option("--plain-senders", help="Show sender ids as they are, not hashed.")] = False,
-    retention_days: Annotated[float | None, Option(min=0, help="Delete the texts of older messages.")] = None,
-    full: Annotated[bool, Option("--full", help="Look at every row again.")] = False,
-) -> None:
-    """Read what is new in a bot's conversations; every row is accounted for."""
-    from genesis_lab.reporting.progress import progress
-    from genesis_lab.review.ingest import ingest, report_table
-    from genesis_lab.review.store import open_store
-
-    with progress(None, "Reading", unit="rows") as bar:
-        report = ingest(
-            open_store(store), source, name=name, schema=schema, conversations=conversation, fields=_pairs(field),
-            gap_minutes=gap_minutes, hash_senders=False if plain_senders else None, retention_days=retention_days, full=full, on_progress=bar.at,
-        )  # fmt: skip
-    echo(report_table(report))
-
-
-@review_app.command("forget")
-def review_forget(
-    sender: Annotated[str, Argument(help="The sender's id, or the hash that is shown.")], store: ReviewStore = None
-) -> None:
-    """Delete what a person said: texts go, also from labels and remarks, counts stay."""
-    from genesis_lab.review.forgetting import forget
-    from genesis_lab.review.store import open_store
-
-    echo(f"{forget(open_store(store), sender):,} messages have lost their text")
-
-
-@review_app.command("init-db")
-def review_init_db(
-    url: Annotated[str, Argument(help="postgresql://login@host/database, with a login that may create roles.")],
-    events: Annotated[str | None, Option(help="Rasa's table in it, schema.events, for role ingest to read.")] = None,
-) -> None:
-    """Make a team's review store on PostgreSQL, where the database enforces who may do what."""
-    from genesis_lab.review.roles import init_db
-
-    echo(init_db(url, events=events))
-
-
-@review_app.command("grant")
-def review_grant(
-    login: Annotated[str, Argument(help="A login of the database.")],
-    role: Annotated[str, Argument(help="viewer, developer, qa_analyst, qa_lead, admin or ingest.")],
-    store: ReviewStore = None,
-    revoke: Annotated[bool, Option("--revoke", help="Take the role away.")] = False,
-) -> None:
-    """Give a login a role in the review store; an admin's to do."""
-    from genesis_lab.review.roles import grant
-    from genesis_lab.review.store import open_store
-
-    echo(grant(open_store(store), login, role, revoke=revoke))
 
 
 app.add_typer(dataset_app, name="dataset")
@@ -526,28 +408,22 @@ def _run(pipeline: Pipeline, start: str | None) -> None:
 def _generating(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     """The parameters of each stage that generates."""
     for stage in pipeline.stages:
-        if "total" in stage.declared:
-            yield {**{name: p.default for name, p in stage.declared.items()}, **stage.parameters}
-
-
-def _config(parameters: dict[str, Any]) -> Any:
-    from genesis_lab.generation import config_for
-    from genesis_lab.parameters import from_parameters
-
-    return from_parameters(config_for(*filter(None, [parameters.get("role")])), parameters)
+        if {"total", "provider"} <= stage.declared.keys():
+            yield stage.values
 
 
 def _show_plan(parameters: dict[str, Any]) -> Estimate:
     """What one generating stage would make and cost."""
     from genesis_lab.generation.estimate import in_all
+    from genesis_lab.pipeline import settings_of
 
-    config = _config(parameters)
+    config = settings_of(parameters)
     echo(f"{config.total:,} {config.domain.facets.unit}, plan {config.plan.hash}")
     for attribute, counts in config.plan.counts().items():
         few = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:12])
         echo(f"  {attribute}: {few}" + (f" … ({len(counts)} values)" if len(counts) > 12 else ""))
     parts = config.estimates()
-    _lines(f"  by {name}: {_expected(part)}" for name, part in parts.items())
+    lines(f"  by {name}: {_expected(part)}" for name, part in parts.items())
     if len(parts) > 1:
         echo(f"  in all: {_expected(in_all(parts.values()))}")
     return in_all(parts.values())
@@ -556,26 +432,6 @@ def _show_plan(parameters: dict[str, Any]) -> Estimate:
 def _expected(part: Estimate) -> str:
     tokens = f"{part.prompt_tokens:,} + {part.completion_tokens:,} tokens"
     return f"requests {part.requests:,}, {tokens}, cost {part.cost}, time {part.time}"
-
-
-def _lines(things: Iterable[object], limit: int | None = None, of: int = 0) -> None:
-    """A line for each, at most `limit` where it is given, and how many `of` them all are not shown."""
-    shown = [str(thing) for thing in things][:limit]
-    for line in shown:
-        echo(line)
-    if limit is not None and of > len(shown):
-        echo(f"  … and {of - len(shown):,} more")
-
-
-def _pairs(options: list[str]) -> dict[str, str]:
-    """``["a=1"]`` as ``{"a": "1"}``."""
-    pairs = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or not name:
-            raise InvalidInput(f"A parameter must be given as name=value, got {option!r}.")
-        pairs[name.strip()] = value
-    return pairs
 
 
 if __name__ == "__main__":

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Collection, Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -101,8 +106,47 @@ class Fatal(ProviderError):
 
 
 def sentence(error: Any, *, name: str = "") -> str:
-    """The first fault of a pydantic ``ValidationError`` in one sentence: where, and what; `name` stands before the field."""
+    """The first fault of a pydantic ``ValidationError``: where, what is expected, what was given; `name` stands before it."""
     first = error.errors(include_url=False)[0]
+    kind, given = first["type"], first.get("input")
     where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])
-    said = ": ".join(part for part in (name, where, first["msg"].removeprefix("Value error, ")) if part)
-    return said.rstrip(".") + "."
+    told = expected("must", kind)
+    if kind in ("value_error", "assertion_error"):
+        said = ": ".join(part for part in (where, first["msg"].partition(", ")[2]) if part)
+    elif kind == "extra_forbidden":
+        said = f"{where} is not known here"
+    else:
+        bounds = {name: f"{n:,.12g}" if isinstance(n, int | float) else n for name, n in first.get("ctx", {}).items()}
+        must = told.format(**bounds) if told else first["msg"].removeprefix("Input should ")
+        near = nearest(given, re.findall("'([^']*)'", must)) if kind == "literal_error" else None
+        got = "" if kind == "missing" else f", got {repr(given)[:120]}" + (f": did you mean {near}?" if near else "")
+        said = f"{where or 'it'} must {must}{got}"
+    return (f"{name}: " if name else "") + said.rstrip(".") + ("" if said.endswith("?") else ".")
+
+
+def expected(how: str, kind: str) -> str | None:
+    """What a value should be (`how`: must) or how to write it (hint), by pydantic's type of error or its first word."""
+    said = _expected()[how]
+    return said.get(kind) or said.get(kind.partition("_")[0])
+
+
+@cache
+def _expected() -> dict[str, dict[str, str]]:
+    return dict(json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8")))
+
+
+def nearest(wrong: object, known: Iterable[object]) -> str | None:
+    """What was probably meant, whatever its case; None where nothing is like it."""
+    from difflib import get_close_matches
+
+    names = {str(name).casefold(): str(name) for name in known}
+    close = get_close_matches(str(wrong).casefold(), names, n=1)
+    return names[close[0]] if close else None
+
+
+def instead(wrong: object, known: Collection[object], most: int = 12) -> str:
+    """What to write instead of it: the nearest of what is known, else the first of them all."""
+    if near := nearest(wrong, known):
+        return f"did you mean {near}?"
+    more = f" … and {len(known) - most:,} more" if len(known) > most else ""
+    return f"there are {', '.join(list(map(str, known))[:most]) or 'none'}{more}."

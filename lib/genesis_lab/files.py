@@ -56,12 +56,12 @@ def dataset_path(name: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """`path` as it is written into reports and notebooks: relative to the project, never a machine's own path."""
+    """`path` as it is written into reports and notebooks: relative to the project, or as given; never a machine's own path."""
     path = Path(path)
     for root, prefix in ((output_root(), "outputs"), (project_root(), "")):
         if path.is_relative_to(root):
             return (Path(prefix) / path.relative_to(root)).as_posix()
-    return path.name
+    return path.as_posix() if not path.is_absolute() and ".." not in path.parts else path.name
 
 
 def findable(path: Path) -> str:

@@ -13,21 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.errors import InvalidInput, expected, sentence
 from genesis_lab.secret_values import credentials_in, found_in, looks_secret, secret_names
 
 FROM_ENVIRONMENT = "secrets come from the environment only"
-_HINTS = {
-    "string": "put words in quotes, YAML reads yes, no and digits as something else",
-    "literal": "put words in quotes, YAML reads yes, no and digits as something else",
-    "int": "write a whole number without quotes and _",
-    "float": "write a number without quotes and _, with a dot before its exponent",
-    "bool": "write true or false without quotes",
-    "list": "a list is written [first, second]",
-    "tuple": "a list is written [first, second]",
-    "dict": "a mapping is written {name: value}",
-}
-"""The beginning of pydantic's type of error to what a user should write."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +47,20 @@ class Parameter:
             place = "".join(
                 f"[{p!r}]" for p in first["loc"] if isinstance(p, int) or (isinstance(value, dict) and p in value)
             )
-            hint = _HINTS.get(first["type"].partition("_")[0], first["msg"])
+            hint = expected("hint", first["type"]) or first["msg"]
             raise InvalidInput(
                 f"Parameter {self.name}{place} of {where} must be {self.annotation}, got {value!r}: {hint}."
             ) from None
 
     def parse(self, text: str, where: str) -> Any:
-        """The value of a command-line ``name=text``: JSON where that fits the annotation, else the text itself."""
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
-        try:
-            self.check(value, where)
-        except InvalidInput:
-            if not _takes(self.type, text):
-                raise
-            self.check(value := text, where)
+        """The value of a command-line ``name=text``: JSON where that fits the annotation, the text itself, or a list
+        ``a,b`` or mapping ``a=1,b=2`` of such."""
+        entries = [entry.strip() for entry in text.split(",") if entry.strip()]
+        pairs = [entry.partition("=")[::2] for entry in entries]
+        readings = [_plain(text), text, [_plain(entry) for entry in entries], entries]
+        readings += [{name.strip(): _plain(value.strip()) for name, value in pairs}] if "=" in text else []
+        value = next((reading for reading in readings if _takes(self.type, reading)), readings[0])
+        self.check(value, where)
         return value
 
 
@@ -117,9 +103,16 @@ def _secret_refused(name: str, where: str) -> str:
     return f"Parameter {name} of {where} looks like a secret: {FROM_ENVIRONMENT}, remove it."
 
 
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def _takes(kind: Any, value: Any) -> bool:
     try:
-        TypeAdapter(kind).validate_python(value, strict=True)
+        TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError:
         return False
     return True
@@ -138,6 +131,4 @@ def from_parameters(model: type[Model], namespace: Mapping[str, Any]) -> Model:
     try:
         return model(**{name: namespace[name] for name in model.model_fields if name in namespace})
     except ValidationError as error:
-        first = error.errors()[0]
-        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-        raise InvalidInput(f"{sentence(error).rstrip('.')}{got}.") from None
+        raise InvalidInput(sentence(error)) from None

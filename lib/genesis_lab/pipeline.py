@@ -6,6 +6,7 @@ import json
 import logging
 import platform
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
-from genesis_lab.files import output_root, shown, write_atomically, write_error
+from genesis_lab.errors import GenesisError, InvalidInput, StageFailed, instead
+from genesis_lab.files import dataset_path, output_root, recovered, resolve, shown, write_atomically, write_error
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
-from genesis_lab.parameters import FROM_ENVIRONMENT, Parameter, read_parameters
+from genesis_lab.parameters import FROM_ENVIRONMENT, Parameter, from_parameters, read_parameters
 from genesis_lab.secret_values import found_in, looks_secret, redact
 from genesis_lab.settings import project_root
 from genesis_lab.yamls import read_yaml
@@ -44,6 +45,11 @@ class Stage:
     parameters: dict[str, Any]
     declared: dict[str, Parameter]
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """All its parameters: those given, else their defaults."""
+        return {name: declared.default for name, declared in self.declared.items()} | self.parameters
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -53,6 +59,7 @@ class Pipeline:
     source: str
     description: str
     shared: dict[str, Any]
+    command: str  # that runs it, to be pasted into a terminal
     stages: tuple[Stage, ...] = ()
 
 
@@ -81,6 +88,9 @@ def load_pipeline(path: Path, overrides: Mapping[str, str] | None = None) -> Pip
     but name and description is a parameter of all stages that declare it, so that ``papermill -f`` takes the same file.
     Notebooks are those of the ``notebooks/`` beside the file's folder, else of the checkout.
     """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise InvalidInput(f"{path} {what}: give the path of a params file, such as params/demo.yaml.")
     where, content = shown(path), read_yaml(path)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InvalidInput(f"{where} must hold 'name: value' lines.")
@@ -91,12 +101,47 @@ def load_pipeline(path: Path, overrides: Mapping[str, str] | None = None) -> Pip
     folder = beside if notebook_paths(beside) else None
     stages = [(find_notebook(one, folder), own) for one, own in _listed(content.get("stages"), where)]
     shared = {key: value for key, value in content.items() if key not in _OWN}
-    return _checked(Pipeline(name, where, str(content.get("description", "")), shared), stages, overrides or {})
+    command = _command("run", path, overrides or {})
+    return _checked(
+        Pipeline(name, where, str(content.get("description", "")), shared, command), stages, overrides or {}
+    )
 
 
 def single_stage(notebook: Path, overrides: Mapping[str, str]) -> Pipeline:
     """A pipeline of one notebook."""
-    return _checked(Pipeline(notebook.stem, shown(notebook), "", {}), [(notebook, {})], overrides)
+    command = _command("notebook", notebook, overrides)
+    return _checked(Pipeline(notebook.stem, shown(notebook), "", {}, command), [(notebook, {})], overrides)
+
+
+def settings_of(parameters: Mapping[str, Any]) -> Any:
+    """The configuration of what the parameters of a notebook make or train; None of one that only looks.
+
+    Raises
+    ------
+    InvalidInput : a value is impossible.
+    """
+    if {"total", "provider"} <= parameters.keys():
+        from genesis_lab.domains import DOMAINS, get_domain
+        from genesis_lab.generation import config_for
+
+        def known(domain: str) -> int:
+            return len(config_for(domain).model_fields.keys() & parameters.keys())
+
+        config = from_parameters(config_for(parameters.get("role") or max(DOMAINS, key=known)), parameters)
+        domain = get_domain(config.domain_name, **config.model_dump())
+        if not domain.needs:
+            domain.targets()  # refuses what its knowledge lacks, as an intent
+        return config
+    if "preset" in parameters:
+        from genesis_lab.training.config import TrainConfig, train_config
+
+        given = {name: value for name, value in parameters.items() if name in TrainConfig.model_fields and value}
+        return train_config(parameters["preset"], **given)
+    if "rank" in parameters:
+        from genesis_lab.finetuning.config import FinetuneConfig
+
+        return from_parameters(FinetuneConfig, parameters)
+    return None
 
 
 def run_pipeline(
@@ -138,7 +183,7 @@ def run_pipeline(
         entry.update(status=status, seconds=round(time.monotonic() - clock, 1))
         if said:
             end(status, error)
-            hint = f" (go on with: genesis run {pipeline.source} --from {name.partition('_')[0]})"
+            hint = f" (go on with: {pipeline.command} --from {name.partition('_')[0]})"
             raise StageFailed(said + hint if len(pipeline.stages) > 1 else said)
         _write_json(run.folder / "metrics.json", run.metrics)
         save(entry)
@@ -199,22 +244,52 @@ def _checked(
             declared[key].check(value, stem)
         given |= {key: declared[key].parse(text, stem) for key, text in overrides.items() if key in declared}
         stages.append(Stage(notebook, given, declared))
+    made: set[str] = set()
     everywhere = {stage.notebook.stem: stage.declared for stage in stages}
     _refuse_unknown(pipeline.shared, pipeline.source, everywhere)
     _refuse_unknown(overrides, "the command line", everywhere)
+    for stage in stages:
+        _check_values(stage, made)
     return replace(pipeline, stages=tuple(stages))
 
 
-def _refuse_unknown(given: Mapping[str, Any], source: str, declared: Mapping[str, Mapping[str, Parameter]]) -> None:
-    from difflib import get_close_matches
+def _check_values(stage: Stage, made: set[str]) -> None:
+    """Refuse, before anything runs, what a stage would stop at: impossible values, data and files that are nowhere.
 
+    `made` are the names of the datasets that stages before it make; this one's is added.
+    """
+    values = stage.values
+    try:
+        if settings_of(values):
+            made.add(str(values.get("dataset")))
+        for name in ("dataset", "continue_with", "a", "b"):
+            named, default = values.get(name), stage.declared[name].default if name in stage.declared else ""
+            if named and named not in (*made, default) and not recovered(dataset_path(named)).exists():
+                from genesis_lab.dataset import open_dataset
+
+                open_dataset(named)  # says what there is
+        for name, value in stage.parameters.items():
+            if (
+                isinstance(value, str)
+                and Path(value).suffix in (".yaml", ".yml", ".csv", ".jsonl")
+                and not resolve(value).is_file()
+            ):
+                raise InvalidInput(f"{name} must be a file that is there, got {value!r}.")
+    except InvalidInput as error:
+        raise InvalidInput(f"{stage.notebook.stem}: {error}") from None
+
+
+def _command(what: str, path: Path, overrides: Mapping[str, str]) -> str:
+    options = [word for name, text in overrides.items() for word in ("-p", f"{name}={text}")]
+    return shlex.join(["genesis", what, str(path), *options])
+
+
+def _refuse_unknown(given: Mapping[str, Any], source: str, declared: Mapping[str, Mapping[str, Parameter]]) -> None:
     known = sorted({name for parameters in declared.values() for name in parameters})
     for key in (key for key in given if key not in known):
         if looks_secret(key):
             raise InvalidInput(f"{key} in {source} looks like a secret: {FROM_ENVIRONMENT}, remove it.")
-        close = get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known) or 'none'}."
-        raise InvalidInput(f"{key} in {source} is not a parameter of {', '.join(declared)}: {hint}")
+        raise InvalidInput(f"{key} in {source} is not a parameter of {', '.join(declared)}: {instead(key, known)}")
 
 
 def _execute(stage: Stage, output: Path) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_more_than_there_are_distinct_concepts_is_refused_in_one_sentence() -> N
     [
         ({"industries": ["mining"]}, "unknown industry 'mining', expected healthcare, "),
         ({"validation_share": 0.5, "test_share": 0.45}, "leave 5% to learn from"),
-        ({"total": 3}, "greater than or equal to 10"),
+        ({"total": 3}, "must be at least 10"),
     ],
 )
 def test_impossible_options_are_named(options, message) -> None:

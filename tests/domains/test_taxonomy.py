@@ -98,10 +98,10 @@ def test_selection_forgets_what_was_left_out():
     ("change", "message"),
     [
         (("es: [Quiero una tarta]", "es: []"), "order_cake.*no examples in 'es'"),
-        (("    category: orders\n", ""), "intent order_cake.category: Field required"),
+        (("    category: orders\n", ""), "intent order_cake.category must be given"),
         (("name: bakery", "name: [bakery"), "not valid YAML.*line"),
         (("intents:", "intentz:"), "intents"),
-        (("title: {en: a bakery, es: una panadería}\n", ""), "title: Field required"),
+        (("title: {en: a bakery, es: una panadería}\n", ""), "title must be given"),
     ],
 )
 def test_a_faulty_taxonomy_is_one_sentence(tmp_path, change, message):

@@ -180,7 +180,7 @@ def test_the_default_set_is_made_where_it_is_missing_and_others_are_not(capsys) 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"min_score": 80}, "min_score: Input should be less than or equal to 1, got 80"),
+        ({"min_score": 80}, "min_score must be at most 1, got 80"),
         ({"industries": ["mining"]}, "industries: unknown industry 'mining'"),
     ],
 )
@@ -191,7 +191,7 @@ def test_impossible_parameters_are_one_sentence(parameters, sentence) -> None:
 
 def test_a_domain_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(
-        InvalidInput, match="Unknown domain 'poet': there is conversations, timeseries, requirements, vision"
+        InvalidInput, match="Unknown domain 'poet': there are conversations, timeseries, requirements, vision"
     ):
         config_for("poet")
 

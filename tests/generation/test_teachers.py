@@ -166,9 +166,9 @@ def test_labels_hold_neither_addresses_nor_account_numbers():
     [
         (["openai:m@http://a/v1", "openai:m@http://b/v1"], "openai:m is named twice"),
         (["local", "local:smollm2"], "local:smollm2 is named twice"),
-        ({"offline": -0.5}, r"teachers.offline: Input should be greater than or equal to 0, got -0\.5"),
+        ({"offline": -0.5}, r"teachers.offline must be at least 0, got -0\.5"),
         ({"offline": 0}, "teachers: at least one must have a share"),
-        (7, "teachers: Input should be a valid dictionary, got 7"),
+        (7, "teachers must be a mapping of names to values, got 7"),
     ],
 )
 def test_shares_that_make_no_sense_are_one_sentence(teachers, sentence):

@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, cast
 
 from genesis_lab.domains.base import Domain
-from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.errors import InvalidInput, instead, sentence
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -52,5 +52,5 @@ def recorded_domain(manifest: Mapping[str, Any]) -> Domain | None:
 
 def _class(name: str) -> type[Domain]:
     if name not in DOMAINS:
-        raise InvalidInput(f"Unknown domain {name!r}: there is {', '.join(DOMAINS)}.")
+        raise InvalidInput(f"Unknown domain {name!r}: {instead(name, DOMAINS)}")
     return cast("type[Domain]", resolve_name(DOMAINS[name]))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, instead
 from genesis_lab.providers.addresses import OLLAMA_URL, OPENAI_URL, server_address
 from genesis_lab.providers.base import Provider
 from genesis_lab.providers.models import default_model
@@ -83,7 +83,7 @@ class ModelSpec:
             from genesis_lab.providers.local import LocalProvider
 
             return LocalProvider(self.model or "smollm2")
-        raise InvalidInput(f"Unknown provider {self.provider!r}: there are {', '.join(get_args(ProviderName))}.")
+        raise InvalidInput(f"Unknown provider {self.provider!r}: {instead(self.provider, get_args(ProviderName))}")
 
 
 def parse_spec(text: str) -> ModelSpec:

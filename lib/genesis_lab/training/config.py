@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.errors import InvalidInput, instead, sentence
 from genesis_lab.yamls import shipped
 
 Features = Literal["tfidf", "tfidf_words", "embeddings", "tfidf_embeddings"]
@@ -86,14 +86,14 @@ def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
     """
     known = presets()
     if preset not in known:
-        raise InvalidInput(f"preset must be one of {', '.join(known)}, got {preset!r}.")
+        raise InvalidInput(f"There is no preset {preset!r}: {instead(preset, known)}")
     unknown = [name for name in fields if name not in TrainConfig.model_fields]
     if unknown:
         raise InvalidInput(f"Training has no setting {unknown[0]!r}; it has {', '.join(TrainConfig.model_fields)}.")
     try:
         return TrainConfig(**known[preset] | fields)
     except ValidationError as error:
-        raise InvalidInput(f"{sentence(error).rstrip('.')}, got {error.errors()[0]['input']!r}.") from None
+        raise InvalidInput(sentence(error)) from None
 
 
 def search_space(algorithm: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class ConversationsConfig(BaseModel):
     @model_validator(mode="after")
     def _fits(self) -> ConversationsConfig:
         if not self.cells and self.total < 10:
-            raise ValueError(f"total: Input should be greater than or equal to 10, got {self.total}")
+            raise ValueError(f"total must be at least 10, got {self.total}")
         if self.min_turns > self.max_turns:
             raise ValueError(f"min_turns ({self.min_turns}) must not exceed max_turns ({self.max_turns})")
         if self.openings and self.records == "utterances":

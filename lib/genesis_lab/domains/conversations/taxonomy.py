@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.errors import InvalidInput, instead, sentence
 from genesis_lab.files import resolve
 from genesis_lab.texts import same_words
 from genesis_lab.yamls import file_digests, read_yaml, shipped
@@ -98,7 +98,7 @@ class Taxonomy(BaseModel):
         """The taxonomy cut to these categories and these intents (both empty: all of it)."""
         for kind, given, known in (("category", categories, self.categories), ("intent", intents, self.names)):
             if unknown := [value for value in given if value not in known]:
-                raise InvalidInput(f"Unknown {kind} {unknown[0]!r}: taxonomy {self.name!r} has {', '.join(known)}.")
+                raise InvalidInput(f"Taxonomy {self.name!r} has no {kind} {unknown[0]!r}: {instead(unknown[0], known)}")
         if not categories and not intents:
             return self
         kept = tuple(i for i in self.intents if i.category in categories or i.name in intents)

@@ -43,7 +43,7 @@ from genesis_lab.domains.timeseries.render import (
     stamps_of,
 )
 from genesis_lab.domains.timeseries.tables import laid_out
-from genesis_lab.errors import InvalidInput, ParseFailure
+from genesis_lab.errors import InvalidInput, ParseFailure, instead
 from genesis_lab.files import digest, resolve
 from genesis_lab.yamls import file_digests, shipped
 
@@ -81,7 +81,7 @@ class Timeseries(Domain):
         known, chosen = kinds(self.config.kinds), self.config.series_types
         unknown = [name for name in chosen if name not in known]
         if unknown:
-            raise InvalidInput(f"Unknown series type {unknown[0]!r}: there are {', '.join(known)}.")
+            raise InvalidInput(f"Unknown series type {unknown[0]!r}: {instead(unknown[0], known)}")
         return {name: kind for name, kind in known.items() if not chosen or name in chosen}
 
     def knowledge(self) -> dict[str, str]:

@@ -1,0 +1,43 @@
+"""The command `genesis tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from typer import Argument, Option, echo
+
+from genesis_lab.terminal import Replace, lines, pairs
+
+ELECTRICITY = ["residential_consumption", "commercial_consumption", "industrial_load", "grid_demand"]
+
+
+def tune(
+    file: Annotated[str, Argument(help="Your series: JSONL with a list of values in each, or a long or wide CSV.")],
+    out: Annotated[Path, Option(metavar="FILE", help="YAML file to write; parameter priors takes it.")],
+    types: Annotated[list[str], Option("--type", metavar="TYPE", help="Kind they are of. Repeatable.")] = [],
+    field: Annotated[list[str], Option("--field", metavar="OURS=THEIRS", help="For example target=kwh.")] = [],
+    seconds: Annotated[float, Option(min=1, help="Search for so long at most.")] = 240.0,
+    replace: Replace = False,
+) -> None:
+    """Tune the priors of time series to your own; no series is copied."""
+    import yaml
+
+    from genesis_lab.dataset.sources import read_rows
+    from genesis_lab.domains import get_domain
+    from genesis_lab.domains.timeseries.tuning import comparable, tune_priors
+    from genesis_lab.files import check_free, resolve, shown, write_atomically
+
+    check_free(resolve(out), replace=replace, ours=Path.is_file)
+    domain = get_domain("timeseries", series_types=types or ELECTRICITY)
+    reader = domain.reader(pairs(field))
+    kinds = cast(Any, domain).kinds
+    rows = reader.gathered(read_rows(file))
+    series, start, frequency, said = comparable(reader.read(row.value)[0] for row in rows if row.value)
+    echo(f"{said}, against {', '.join(kinds)}", err=True)
+    found = tune_priors(series, kinds, start=start, frequency=frequency, seconds=seconds)
+    about = f"# Priors tuned to {said} by genesis tune.\n"
+    write_atomically(resolve(out), about + yaml.safe_dump(found, sort_keys=False))
+    echo(f"mean KS {found['mean_ks']['before']} before, {found['mean_ks']['after']} after, {found['seconds']} s")
+    lines(f"nearest, {pair}: {distance}" for pair, distance in found["nearest"].items())
+    echo(f"written to {shown(resolve(out))}: parameter priors takes it")
