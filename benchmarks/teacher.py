@@ -35,9 +35,12 @@ def main() -> None:
         "plain list, 24 per intent": recorded["list"],
         "version 2, 10 per intent": recorded["planned"].groupby("label").head(10),
         "version 2, 24 per intent": recorded["planned"],
+        "version 2 with 5 real in each prompt, 24 per intent": recorded["seeded"],
         "5 real": shots,
         "5 real + version 2, 24 per intent": pd.concat([shots, recorded["planned"]]),
+        "… + a contrast round of 240": pd.concat([shots, recorded["planned"], recorded["round_seeded"]]),
         "… + a contrast round of 480": pd.concat([shots, recorded["planned"], recorded["contrast"]]),
+        "… + another one of 480": pd.concat([shots, recorded["planned"], recorded["round_planned"]]),
         "… + the plain list, 24 per intent": pd.concat([shots, recorded["planned"], recorded["list"]]),
     }
     rows, words = [], pd.Series(real.texts).str.split().str.len()

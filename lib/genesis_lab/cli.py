@@ -157,7 +157,7 @@ def improve(
         config, seeds, rounds=rounds, per_round=per_round, holdout=holdout,
         on_round=lambda row: echo(contrast.sentence(row)),
     )  # fmt: skip
-    echo(f"{told['stopped']}; all records are in {told['dataset']}")
+    echo(f"{told['stopped']}; the records up to round {told['kept']} are in {told['dataset']}")
 
 
 app.command()(tune)

@@ -37,13 +37,14 @@ def improve(
 ) -> Row:
     """Generate a set, then rounds of records for what it mixes up; stops where a gain can't be told, or after `rounds`.
 
-    Each round is a dataset ``<name>_round<k>``, all together ``<name>_all``, which keeps this report as ``rounds``. The same
-    call goes on where it stopped. Never sees what a scorecard is measured on.
+    The first set is asked for as `config` says; real messages are shown where they tell something: on a line that is mixed up.
+    Each round is a dataset ``<name>_round<k>``, those that gained together ``<name>_all``, which keeps this report as
+    ``rounds``. The same call goes on where it stopped. Never sees what a scorecard is measured on.
 
     Parameters
     ----------
     seeds : real labelled messages, as `labelled_texts` takes them: the share `holdout` of each label is only tested on,
-        the others are shown to the model that writes.
+        the others are shown, in the rounds, to the model that writes.
     on_round : called with the row of each round: records so far, requests, cost, accuracy on what is held out, gain over
         the round before with interval and verdict.
     """
@@ -62,9 +63,9 @@ def improve(
     made: list[Dataset] = []
     rows: list[Row] = []
     cells: list[Row] = []
-    stopped, options = f"{rounds} rounds are made", config.model_dump() | {"seeds": shown(file)}
+    stopped, options = f"{rounds} rounds are made", config.model_dump()
     for number in range(rounds + 1):
-        chosen = {"cells": cells, "total": sum(cell["n"] for cell in cells)} if number else {}
+        chosen = {"cells": cells, "total": sum(c["n"] for c in cells), "seeds": shown(file)} if number else {}
         made.append(generate(type(config)(**options | chosen | {"dataset": f"{config.dataset}_round{number}"})))
         union = _together(f"{config.dataset}_all", made)
         found = gain([taught, *made[:-1]] if number else None, [taught, *made], tested)
@@ -73,6 +74,7 @@ def improve(
             on_round(rows[-1])
         if number and found["verdict"] not in GAINS:
             stopped = f"round {number} was no gain: {found['verdict'] or CANT_TELL}"
+            union = _together(union.name, made[:-1])  # what brought nothing stays apart
             break
         mixed = confusions(union, taught, top=max(1, per_round // (2 * PER_CELL)))[:per_round]
         cells = [cell | {"n": (per_round + i) // len(mixed)} for i, cell in enumerate(mixed)]
@@ -81,7 +83,8 @@ def improve(
             break
     alone = gain(None, taught, tested)["accuracy"]
     told = {"seeds": {"shown": len(taught), "held_out": len(tested), "accuracy_alone": alone}, "stopped": stopped}
-    report = {"dataset": union.name, "rounds": rows, **told}
+    kept = len(union.manifest["rounds"]) - 1
+    report = {"dataset": union.name, "kept": kept, "rounds": rows, **told}
     write_report(union, "rounds", report)
     return report
 
