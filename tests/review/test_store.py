@@ -115,6 +115,8 @@ def test_forgetting_takes_texts_and_leaves_counts_and_the_chain(store):
     put(store, "m3", sender=hashed(sender_key(store), "+502 5555"), text="mi nombre es Ana")
     annotate(store, "m3", "saludar", [{"entity": "persona", "value": "Ana"}], "se llama Ana")
     add(store, "notes", message="m3", note="Ana otra vez")
+    add(store, "flags", message="m3", reason="es Ana")
+    add(store, "cases", message="m3", text="mi nombre es Ana", intent="saludar")
     path = messages_parquet(store, "bot")
     assert forget(store, "+502 5555") == 1
     assert audit_faults(store) == [] and len(st.frame(store, tables.messages.select())) == 3

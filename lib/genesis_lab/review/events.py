@@ -110,7 +110,8 @@ def _follow(
                  "model": None, "channel": None, "opening": []}
             )  # fmt: skip
         session = found.sessions[-1]
-        session["ended_at"] = max((moment for moment in (session["ended_at"], at) if moment is not None), default=None)
+        if at is not None and (session["ended_at"] is None or at > session["ended_at"]):
+            session["ended_at"] = at
         if name == "user":
             parse = _mapping(event.get("parse_data"))
             same = (event.get("timestamp"), event.get("message_id") or event.get("text"))

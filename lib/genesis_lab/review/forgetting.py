@@ -14,7 +14,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.review.audit import append
 from genesis_lab.review.parquet import messages_parquet
 from genesis_lab.review.store import Store
-from genesis_lab.review.tables import cases, forgotten, ingests, labels, messages, notes, sessions
+from genesis_lab.review.tables import cases, flags, forgotten, ingests, labels, messages, notes, sessions
 from genesis_lab.settings import get_settings
 
 
@@ -94,7 +94,9 @@ def _forget(
         told = {"source": source, "started_at": time.time(), "finished_at": time.time(), "report": {"forgotten": True}}
         run = (connection.execute(sa.insert(ingests).values(told)).inserted_primary_key or (0,))[0]
     connection.execute(sa.update(labels).where(labels.c.message.in_(mine)).values(entities=None, note=None))
-    connection.execute(sa.update(notes).where(notes.c.message.in_(mine) | notes.c.session.in_(held)).values(note=""))
+    for remark, blanked in ((notes, {"note": ""}), (flags, {"reason": None})):
+        about = remark.c.message.in_(mine) | remark.c.session.in_(held)
+        connection.execute(sa.update(remark).where(about).values(blanked))
     connection.execute(sa.update(cases).where(cases.c.message.in_(mine)).values(text="", entities=None))
     blank = {"text": None, "raw": None, "entities": None, "gold_entities": None, "events": None, "ingest": run}
     n = connection.execute(sa.update(messages).where(theirs).values(blank)).rowcount

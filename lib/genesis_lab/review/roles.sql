@@ -200,6 +200,8 @@ BEGIN
         SELECT max(id) INTO run FROM ingests;
         UPDATE notes SET note = ''
         WHERE message = ANY(theirs) OR session IN (SELECT session FROM messages WHERE key = ANY(theirs));
+        UPDATE flags SET reason = NULL
+        WHERE message = ANY(theirs) OR session IN (SELECT session FROM messages WHERE key = ANY(theirs));
         UPDATE messages SET text = NULL, raw = NULL, entities = NULL, gold_entities = NULL, events = NULL, ingest = run
         WHERE key = ANY(theirs);
         UPDATE annotations SET entities = NULL, note = NULL WHERE message = ANY(theirs);
