@@ -73,7 +73,7 @@ class Browser:
     tags : heading to place of a row to names, each with what is said of the row under it: filtered by name.
     parts : the texts of a row that `Action.asks` "parts" offers to be changed, by name.
     labels : what `Action.asks` "label" offers.
-    where : heading to the values (of numbers ``{"from": 3, "to": 9}``) that are chosen at first.
+    where : heading to the values (of numbers ``{"from": 3, "to": 9}``, of tags True for any) that are chosen at first.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Browser:
         relation: Any = rows if related else duckdb.connect().from_arrow(rows)
         self._rows = relation
         self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
-        self._key, self.actions, self._tags = key, tuple(actions), {name: said for name, said in tags.items() if said}
+        self._key, self.actions, self._tags = key, tuple(actions), tags
         named = {f"f{i}": (heading, sql) for i, (heading, sql) in enumerate(filters.items())}
         columns = [f"({sql}) AS {name}" for name, (_, sql) in named.items()]
         plain = f"coalesce(({text})::VARCHAR, '')"
@@ -202,6 +202,10 @@ class Browser:
         more = f", the first {len(rows)}" if found["total"] > len(rows) else ""
         return table(rows, caption=f"{said}{more}")
 
+    def shown(self) -> Any:
+        """The widget where a person sits before a notebook; else the first rows with their texts."""
+        return self.widget() if viewer() == "notebook" else self.few()
+
     def widget(self) -> Any:
         """The widget that shows it in a notebook."""
         return _widget_type()(self)
@@ -256,9 +260,11 @@ class Browser:
         names = {heading: name for name, heading in self._names.items()}
         if unknown := [heading for heading in where if heading not in names]:
             raise InvalidInput(f"Nothing is filtered by {unknown[0]!r} here: there is {', '.join(names)}.")
+        every = {heading: sorted({name for one in said.values() for name in one}) or [""] for heading, said in self._tags.items()}  # fmt: skip
+        listed = {heading: every[heading] if value is True else value for heading, value in where.items()}
         return {
             names[heading]: value if isinstance(value, Mapping) else [str(one) for one in _list(value)]
-            for heading, value in where.items()
+            for heading, value in listed.items()
         }
 
     def _condition(self, name: str, chosen: Any) -> tuple[str, list[Any]]:
@@ -347,15 +353,42 @@ def _widget_type() -> Any:
     return BrowserWidget
 
 
-def shown(browser: Browser) -> Any:
-    """The widget where a person sits before a notebook; else the first records with their texts."""
-    return browser.widget() if viewer() == "notebook" else browser.few()
+def browse(
+    dataset: Dataset,
+    where: Mapping[str, Any] | None = None,
+    *,
+    title: str = "",
+    reports: Mapping[str, Any] | None = None,
+) -> Any:
+    """A dataset's records that `where` is true of: the browser where a person sits, else the first ones with their texts."""
+    return browser_of(dataset, where, title=title, reports=reports).shown()
 
 
-def browser_of(dataset: Dataset, where: Mapping[str, Any] | None = None, *, title: str = "", by: str = "") -> Browser:
+def answered(rows: Sequence[Row], where: Mapping[str, Any] | None = None, *, title: str = "") -> Any:
+    """What a classifier made of texts (``text``, ``label``, ``understood as`` and whatever else), to be looked through."""
+    held = pa.Table.from_pylist(
+        [{**row, "right": "yes" if row["label"] == row["understood as"] else "no"} for row in rows]
+    )
+    filters = {name: f'"{name}"' for name in ["right", *held.column_names] if name != "text"}
+
+    def preview(row: Row) -> Html:
+        return Html(f'<section class="chat"><p dir="auto">{escape(row["text"])}</p></section>{facts(row).html}')
+
+    return Browser(held, key="NULL", text="text", filters=filters, preview=preview, where=where, title=title, unit="texts").shown()  # fmt: skip
+
+
+def browser_of(
+    dataset: Dataset,
+    where: Mapping[str, Any] | None = None,
+    *,
+    title: str = "",
+    reports: Mapping[str, Any] | None = None,
+    by: str = "",
+) -> Browser:
     """A dataset's records, of any domain: filtered by attributes, teacher, words and what its reports say is wrong with them.
 
-    What a person decides (`ACTIONS`) is kept beside the data, see `dataset.curation`.
+    What a person decides (`ACTIONS`) is kept beside the data, see `dataset.curation`. `reports` (default: those kept with
+    the dataset) name the offenders; pairs that should be filled are a filter each, ``intent × language``.
     """
     import duckdb
 
@@ -369,10 +402,12 @@ def browser_of(dataset: Dataset, where: Mapping[str, Any] | None = None, *, titl
     everything = f"array_to_string({facets.texts}, ' ')" if facets.texts else facets.text or f"concat_ws(' · ', {own})"
     named = [facets.label, facets.language, *facets.attributes]
     filters = {name: f'"{name}"' for name in dict.fromkeys(named) if name and name in schema.names}
+    for a, b in facets.covered:
+        filters[f"{a} × {b}"] = f'concat_ws(\' × \', "{a}", "{b}")'
     filters |= {"teacher": "provenance.model"} if "provenance" in schema.names else {}
     filters["words"] = f"len(regexp_extract_all({everything}, '\\S+'))"
     filters |= {"split": "split"} if len(dataset.counts) > 1 else {}
-    offences, alike = _offences(dataset)
+    offences, alike = _offences(read_reports(dataset) if reports is None else reports)
     parts: Callable[[Row], Mapping[str, str]] = partial(texts_of, dataset)
 
     def act(row: int, key: str, name: str, value: Any, why: str) -> str:
@@ -446,8 +481,8 @@ def _curve(values: Sequence[float | None]) -> str:
     return f'<svg viewBox="0 0 600 130" role="img" aria-label="{about}">{path}</svg><p>{about}</p>'
 
 
-def _offences(dataset: Dataset) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:
-    """Row to the checks that it fails and why, as the reports kept with the dataset say; row to the groups of like ones it is in."""
+def _offences(reports: Mapping[str, Any]) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:
+    """Row to the checks that it fails and why, as the reports say; row to the groups of like ones it is in."""
     failed: dict[int, dict[str, str]] = {}
     alike: dict[int, dict[str, str]] = {}
 
@@ -467,6 +502,6 @@ def _offences(dataset: Dataset) -> tuple[dict[int, dict[str, str]], dict[int, di
             for inner in node:
                 walk(inner)
 
-    for report in read_reports(dataset).values():
+    for report in reports.values():
         walk({name: part for name, part in report.items() if name != "decisions"})
     return failed, alike

@@ -56,6 +56,8 @@ class TrainingReport:
     rows: Row
     model: IntentModel = field(repr=False)
     seconds: float = field(default=0.0, compare=False)
+    answers: list[Row] = field(default_factory=list, repr=False, compare=False)
+    """Each text that was tested on: ``text``, ``label``, ``understood as``, how ``sure``, ``language``, ``tested on``."""
 
     def logged(self) -> dict[str, Any]:
         """What `registry.log_run` keeps of it."""
@@ -83,6 +85,7 @@ class _Run:
     config: TrainConfig
     messages: list[str]
     step: Callable[[], None]
+    answers: list[Row] = field(default_factory=list)
 
 
 def train(
@@ -118,12 +121,10 @@ def train(
     chosen, results = _choose(rest, run)
     estimator = _fit(chosen, rest, config)
     run.step()
-    evaluation = evaluation or _measure(estimator, tested, "test", config.seed)
+    evaluation = evaluation or _measure(estimator, tested, "test", run)
     curve = _learning_curve(chosen, learned, tested, run)
     real = _known_to(estimator, reference, messages)
-    on_real = real and _measure(estimator, real, reference.name, config.seed) | {
-        "kind": getattr(reference, "kind", "real")
-    }
+    on_real = real and _measure(estimator, real, reference.name, run) | {"kind": getattr(reference, "kind", "real")}
     metrics = {name: evaluation[name]["estimate"] for name in ("accuracy", "macro_f1")} | {"ece": evaluation["ece"]}
     why_not = "no reference was given" if reference is None else f"{reference.name} has none of the intents learned"
     candidate, params = chosen
@@ -157,7 +158,7 @@ def train(
         metrics=metrics,
         embedder=embedder.name if embedder and "embeddings+" in candidate else None,
     )
-    return TrainingReport(rows, model, perf_counter() - started)
+    return TrainingReport(rows, model, perf_counter() - started, run.answers)
 
 
 def _divide(examples: Examples, config: TrainConfig, messages: list[str]) -> tuple[Examples, Examples]:
@@ -179,9 +180,17 @@ def _predict(estimator: Any, examples: Examples) -> tuple[NDArray[Any], NDArray[
     return estimator.classes_[chances.argmax(axis=1)], chances.max(axis=1)
 
 
-def _measure(estimator: Any, examples: Examples, name: str, seed: int) -> Row:
-    predicted, confidence = _predict(estimator, examples)
-    return evaluate(name, examples.labels, predicted, confidence, examples.languages, seed=seed)
+def _measure(estimator: Any, examples: Examples, name: str, run: _Run) -> Row:
+    return _evaluated(name, examples, *_predict(estimator, examples), run)
+
+
+def _evaluated(name: str, examples: Examples, predicted: Any, confidence: Any, run: _Run) -> Row:
+    """`evaluate`, and what was answered to each text."""
+    told = zip(examples.texts, examples.labels, predicted, confidence, examples.languages, strict=True)
+    for text, label, said, sure, language in told:
+        row = {"text": text, "label": str(label), "understood as": str(said), "sure": round(float(sure), 3)}
+        run.answers.append(row | {"language": str(language), "tested on": name})
+    return evaluate(name, examples.labels, predicted, confidence, examples.languages, seed=run.config.seed)
 
 
 def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
@@ -341,7 +350,7 @@ def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, list[float], tu
         predicted[held], confidence[held] = _predict(_fit(chosen, learned, run.config), examples.take(held))
         run.step()
     name, said = f"{len(folds)}-fold cross-validation", predicted.astype(str)
-    found = evaluate(name, examples.labels, said, confidence, examples.languages, seed=run.config.seed)
+    found = _evaluated(name, examples, said, confidence, run)
     right = said == examples.labels
     kept, held = folds[0]
     return found, [float(right[one].mean()) for _, one in folds], (examples.take(kept), examples.take(held))

@@ -97,6 +97,7 @@ export function mount(place, about, backend) {
           where[one.name] = { ...where[one.name], [name]: event.target.value === "" ? null : Number(event.target.value) }; offset = 0; ask(); } });
       return el("fieldset", {}, el("legend", {}, one.title), el("div", { class: "glb-range" }, end("from", counts?.low), "to", end("to", counts?.high)));
     }
+    if (!counts.length && !chosen) return "";
     const picked = new Set(chosen || []), most = Math.max(1, ...counts.map(([, n]) => n)), text = fold(narrowed[one.name] || "");
     const shown = counts.filter(([value]) => picked.has(value ?? "") || fold(spoken(value)).includes(text));
     for (const value of picked) if (!counts.some(([other]) => (other ?? "") === value)) shown.unshift([value, 0]);
