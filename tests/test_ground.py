@@ -32,8 +32,8 @@ EVERYTHING_ABOVE = {
     "review",
     "reporting",
 }
-COMMANDS = {"cli", "cli_review", "cli_series", "terminal"}
-EDGE = {"reports", "rounds", "pipeline", "sweep", "notebooks", "health", *COMMANDS}
+COMMANDS = {"cli", "cli_dataset", "cli_review", "cli_series", "terminal"}
+EDGE = {"reports", "rounds", "asking_again", "pipeline", "sweep", "notebooks", "health", *COMMANDS}
 FORBIDDEN = {
     "domains": {"providers", *EVERYTHING_ABOVE, *EDGE},
     "providers": {"domains", *EVERYTHING_ABOVE, *EDGE},

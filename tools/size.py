@@ -28,7 +28,15 @@ RESERVE = 1_050
 PARTS = {
     "time series": {"timeseries", "forecasts", "cli_series"},
     "review": {"cli_review"},
-    "browser and foreign data": {"browser", "curation", "foreign", "columns", "asking_again"},
+    "browser and foreign data": {
+        "browser",
+        "curation",
+        "foreign",
+        "columns",
+        "asking_again",
+        "reviewers",
+        "cli_dataset",
+    },
 }
 """What stands inside other rooms and is counted apart: the names of its folders and modules."""
 CEILINGS = {

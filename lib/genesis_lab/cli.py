@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import typer
 from typer import Argument, Option, echo
 
 from genesis_lab import __version__
+from genesis_lab.cli_dataset import commands as dataset_commands
 from genesis_lab.cli_review import review_app
 from genesis_lab.cli_series import tune
 from genesis_lab.errors import GenesisError, InvalidInput
@@ -312,28 +312,6 @@ def dataset_export(
     lines(export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace))
 
 
-@dataset_app.command("show")
-def dataset_show(name: Dataset, records: Annotated[int, Option(min=0, help="Records to show.")] = 2) -> None:
-    """Show the verdict on a dataset (notebook 20), what it holds and where it comes from."""
-    from genesis_lab.dataset import open_dataset
-    from genesis_lab.files import shown
-    from genesis_lab.reports import kept
-    from genesis_lab.validation.gates import verdict_on
-
-    dataset = open_dataset(name)
-    counts = ", ".join(f"{split} {n:,}" for split, n in dataset.counts.items())
-    echo(f"{shown(dataset.path)}: {dataset.total:,} {dataset.domain} ({counts})")
-    if "quality" in (reports := kept(dataset)):
-        found = verdict_on(reports)
-        echo(found["sentence"])
-        lines(f"  {gate['outcome']:<12}  {gate['name']}" for gate in found["gates"])
-    echo(f"content {dataset.content_hash}")
-    lines(f"  {key}: {value}" for key, value in dataset.manifest.get("generation", {}).items())
-    first = next(dataset.batches(size=max(records, 1)), None)
-    for record in first.slice(0, records).to_pylist() if first else ():
-        echo(json.dumps(record, indent=2, ensure_ascii=False, default=str))
-
-
 @dataset_app.command("discard")
 def dataset_discard(name: Dataset) -> None:
     """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
@@ -377,6 +355,7 @@ def jobs_stop(job: Annotated[str, Argument(metavar="JOB", help="Its name or ARN.
     echo(f"stopping {stop_job(BatchService(), job)}")
 
 
+dataset_app.add_typer(dataset_commands)
 app.add_typer(dataset_app, name="dataset")
 app.add_typer(reference_app, name="reference")
 app.add_typer(jobs_app, name="jobs")

@@ -6,8 +6,9 @@ import getpass
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,10 +19,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from genesis_lab.dataset.folder import DECISIONS, MANIFEST, Dataset, is_dataset, open_dataset, write_report
+from genesis_lab.dataset.sources import read_rows
 from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.errors import InvalidInput, sentence
-from genesis_lab.files import check_free, dataset_path, output_root, shown, write_error
+from genesis_lab.files import check_free, dataset_path, output_root, shown, write_atomically, write_error
 from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
 
@@ -31,56 +33,70 @@ ACTIONS = ("keep", "drop", "fix", "relabel", "note", "undo")
 VERDICTS = ("keep", "drop")
 
 
-def decide(
-    dataset: Dataset, row: int, action: str, value: Any = None, *, why: str = "", by: str = "", at: str = ""
-) -> Decision:
+def decide(dataset: Dataset, row: int, action: str, value: Any = None, *, why: str = "", by: str = "") -> Decision:
     """Keep what a person decided about the record at place `row`; returns all that stands for it then, see `standing`.
 
     `value` is of fix the new texts by name (`texts_of`), of relabel the label, of note the note.
     """
-    record = next(iter(_records(dataset, [row]).values()), None)
-    if record is None:
-        raise InvalidInput(f"{dataset.name} has no record at row {row + 1}: it has {dataset.total:,}.")
-    _check(dataset, record, action, value)
-    line = {"row": row, "record": record.get(get_domain(dataset.domain).facets.id), "action": action, "value": value}
-    line |= {"why": why, "by": by or _who(), "at": at or datetime.now(UTC).isoformat(timespec="seconds")}
-    _append(dataset.path / DECISIONS, line | {"content_hash": dataset.content_hash})
+    line = {"row": row, "action": action, "value": value, "why": why, "by": by or _who()}
+    _keep(dataset, [line | {"at": datetime.now(UTC).isoformat(timespec="seconds")}])
     return standing(dataset).get(row, {})
 
 
-def take(dataset: Dataset, lines: Iterable[Mapping[str, Any]]) -> int:
-    """Keep decisions that were made elsewhere (downloaded from the HTML file), all or, where one makes no sense, none."""
-    given = list(lines)
-    facets = get_domain(dataset.domain).facets
-    try:
-        records = _records(dataset, [int(line["row"]) for line in given])
-        for number, line in enumerate(given, 1):
-            record = records.get(int(line["row"]))
-            if record is None or str(record.get(facets.id) or "") != str(line.get("record") or ""):
-                raise InvalidInput(f"Decision {number} is about a record that {dataset.name} does not have there.")
-            _check(dataset, record, line["action"], line.get("value"))
-    except (KeyError, TypeError, ValueError):
-        raise InvalidInput("A decision must have a row, the record's id and an action: take a file as it was downloaded.") from None  # fmt: skip
-    known = {json.dumps(_plain(line), sort_keys=True) for line in decisions(dataset)}
-    new = [_plain(line) | {"content_hash": dataset.content_hash} for line in given if json.dumps(_plain(line), sort_keys=True) not in known]  # fmt: skip
-    _append(dataset.path / DECISIONS, *new)
+def take(dataset: Dataset, path: Path) -> int:
+    """Keep the decisions in a file that the HTML page was left with, all or, where one makes no sense, none; how many are new."""
+    names, lines = (
+        ("row", "record", "action", "value", "why", "by", "at"),
+        [line.value or {} for line in read_rows(path)],
+    )
+    known = [{name: line.get(name) for name in names} for line in decisions(dataset)]
+    new = [one for one in ({name: line.get(name) for name in names} for line in lines) if one not in known]
+    _keep(dataset, new)
     return len(new)
+
+
+def _keep(dataset: Dataset, lines: Sequence[Decision]) -> None:
+    """Append decisions that were looked at: all, or none."""
+    records, facets = _records(dataset, [line["row"] for line in lines]), get_domain(dataset.domain).facets
+    for line in lines:
+        record = records.get(line["row"]) if type(line["row"]) is int else None
+        if record is None or line.get("record", record[facets.id]) != record[facets.id]:
+            raise InvalidInput(
+                f"{dataset.name} has no such record at row {line['row']!r}: it has {dataset.total:,} rows, from 0."
+            )
+        _check(dataset, record, line["action"], line["value"])
+        line |= {"record": record[facets.id], "content_hash": dataset.content_hash}
+    path = dataset.path / DECISIONS
+    data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8", "replace")
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                data = data if file.read(1) == b"\n" else b"\n" + data  # a kill has torn the last line
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(error, path) from None
+
+
+def row_of(dataset: Dataset, record: str) -> int:
+    """The place of the record with this id."""
+    ids = dataset.frame(columns=[get_domain(dataset.domain).facets.id]).iloc[:, 0].astype(str)
+    found = ids.index[ids == record]
+    if len(found) != 1:
+        raise InvalidInput(f"{dataset.name} has {len(found)} records of id {record!r}: look for it with genesis dataset show --search.")  # fmt: skip
+    return int(found[0])
 
 
 def decisions(dataset: Dataset) -> list[Decision]:
     """All that was decided about these very records, in order; a line that a kill has torn is left out."""
-    found = []
-    try:
-        text = (dataset.path / DECISIONS).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    for line in text.splitlines():
-        try:
+    found, path = list[Decision](), dataset.path / DECISIONS
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        with suppress(ValueError, KeyError, TypeError):
             one = json.loads(line)
             if one["content_hash"] == dataset.content_hash and one["action"] in ACTIONS and one["row"] >= 0:
                 found.append(one)
-        except (ValueError, KeyError, TypeError):
-            continue
     return found
 
 
@@ -131,14 +147,14 @@ def apply(
     place = dataset_path(target) if target else _next_version(dataset.path)
     if place.resolve() == dataset.path.resolve():
         raise InvalidInput(f"{dataset.name} is kept as it is: give the new version another name.")
-    facets, follows = get_domain(dataset.domain).facets, _follows(dataset, stands)
-    counts, ids = Counter[str](), set[Any]()
-    made = dict(dataset.manifest.get("generation") or {})
-    manifest = dataset.manifest | ({"generation": made | {"curated": dataset.content_hash}} if made else {})
-    origin: dict[str, Any] = {"dataset": dataset.name, "content_hash": dataset.content_hash}
-    manifest |= {"curation": {"from": origin, "added": {one.name: one.content_hash for one in add}}}
-    if older := dataset.manifest.get("curation"):
-        origin["curation"] = older
+    facets = get_domain(dataset.domain).facets
+    follows = _follows(dataset, {one["label"] for one in stands.values()} - {None})
+    counts, ids = dict.fromkeys(("dropped", "relabelled", "fixed", "added", "kept"), 0), set[Any]()
+    manifest, old = dict(dataset.manifest), dataset.content_hash
+    if made := manifest.get("generation"):  # so that it is not taken for what that run made
+        manifest["generation"] = made | {"curated": old}
+    origin = {"dataset": dataset.name, "content_hash": old, "curation": manifest.get("curation")}
+    manifest["curation"] = {"from": origin, "added": {one.name: one.content_hash for one in add}}
 
     def curated(split: str, first: int) -> Iterator[dict[str, Any]]:
         rows = (record for batch in dataset.batches(split=split) for record in batch.to_pylist())
@@ -159,13 +175,12 @@ def apply(
             yield record
 
     def fresh(split: str) -> Iterator[dict[str, Any]]:
-        for other in add:
-            for batch in other.batches(split=split) if split in other.counts else ():
-                for record in batch.to_pylist():
-                    if record[facets.id] is None or record[facets.id] not in ids:
-                        ids.add(record[facets.id])
-                        counts["added"] += 1
-                        yield record
+        for batch in (batch for one in add if split in one.counts for batch in one.batches(split=split)):
+            for record in batch.to_pylist():
+                if record[facets.id] is None or record[facets.id] not in ids:
+                    ids.add(record[facets.id])
+                    counts["added"] += 1
+                    yield record
 
     first = 0
     with DatasetWriter(place, dataset.domain, manifest, replace=replace) as writer:
@@ -174,8 +189,7 @@ def apply(
                 writer.write(curated(split, first), split)
                 first += dataset.counts[split]
             writer.write(fresh(split), split)
-        names = ("dropped", "relabelled", "fixed", "added", "kept")
-        manifest["curation"] |= {"changed": {name: counts[name] for name in names}}
+        manifest["curation"]["changed"] = counts
     new = open_dataset(place)
     write_report(new, "curation", manifest["curation"] | {"decisions": decisions(dataset)})
     return new
@@ -196,15 +210,13 @@ def written_freely(domain: str) -> list[str]:
 
 
 def changed(record: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str, Any]:
-    """The record with other texts at these places; a place that it does not have is a `LookupError`."""
-    made: dict[str, Any] = _copied(record)
+    """The record with other texts at these places."""
+    made: dict[str, Any] = deepcopy(dict(record))
     for path, text in parts.items():
         *way, last = path.split(".")
         inner: Any = made
         for step in way:
-            inner = inner[int(step)] if isinstance(inner, list) else inner[step]
-        if last not in inner:
-            raise LookupError(path)
+            inner = inner[int(step) if isinstance(inner, list) else step]
         inner[last] = normal(text)
     return made
 
@@ -228,64 +240,41 @@ def listed() -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: -one["when"])
 
 
-def delete(name: str | Path) -> Path:
-    """Put a dataset away; `undo` brings it back."""
-    return _away(_ours(name), None)
-
-
-def rename(name: str | Path, new: str | Path) -> Path:
-    """Give a dataset another name; `undo` gives back the old one."""
-    source, target = _ours(name), dataset_path(new)
-    check_free(target, replace=False, ours=is_dataset)
-    return _away(source, target)
+def put_away(name: str | Path, new: str | Path | None = None) -> Path:
+    """Give a dataset the name `new`, or put it where `undo` finds it; returns where it is."""
+    source, shelf = dataset_path(name), output_root() / "datasets" / ".removed"
+    if not is_dataset(source):
+        raise InvalidInput(f"{shown(open_dataset(source).path)} holds other things besides a dataset: move it by hand.")
+    number = 1 + max((int(one.stem) for one in shelf.glob("*.json")), default=0)
+    target = dataset_path(new) if new else shelf / f"{number:05d}-{source.name}"
+    _move(source, target)
+    write_atomically(shelf / f"{number:05d}.json", json.dumps({"was": str(source), "lies": str(target)}))
+    return target
 
 
 def undo() -> str:
-    """Take back the last `delete` or `rename` under the output root, and say what is there again."""
-    shelf = output_root() / "datasets" / ".removed"
-    for note in sorted(shelf.glob("*.json"), reverse=True):
-        told = json.loads(note.read_text(encoding="utf-8"))
-        lies, was = Path(told["lies"]), Path(told["was"])
+    """Take back the last `put_away` that can be, and say what is there again."""
+    for note in sorted((output_root() / "datasets" / ".removed").glob("*.json"), reverse=True):
+        lies, was = (Path(json.loads(note.read_text(encoding="utf-8"))[name]) for name in ("lies", "was"))
         if lies.is_dir():
-            check_free(was, replace=False, ours=is_dataset)
-            _moved(lies, was)
-            note.unlink()
-            return f"{shown(was)} is there again"
+            _move(lies, was)
         note.unlink()
+        if was.is_dir():
+            return f"{shown(was)} is there again"
     raise InvalidInput("There is nothing to take back: no dataset was deleted or renamed here.")
 
 
-def _away(source: Path, target: Path | None) -> Path:
-    shelf = output_root() / "datasets" / ".removed"
-    shelf.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(one.stem) for one in shelf.glob("*.json")), default=0)
-    lies = target or shelf / f"{number:05d}-{source.name}"
-    _moved(source, lies)
-    (shelf / f"{number:05d}.json").write_text(json.dumps({"was": str(source), "lies": str(lies)}), encoding="utf-8")
-    return lies
-
-
-def _moved(source: Path, target: Path) -> None:
-    lock = source.with_name(f".{source.name}.lock")
+def _move(source: Path, target: Path) -> None:
+    check_free(target, replace=False, ours=is_dataset)
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock := source.with_name(f".{source.name}.lock"), timeout=0):
             target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_dir():
-                target.rmdir()  # an empty folder is free
             source.rename(target)
             lock.unlink(missing_ok=True)
     except Timeout:
         raise InvalidInput(f"Another process is writing {shown(source)}: wait for it.") from None
     except OSError as error:
         raise write_error(error, target) from None
-
-
-def _ours(name: str | Path) -> Path:
-    path = dataset_path(name)
-    if not is_dataset(path):
-        open_dataset(path)  # says what is wrong
-        raise InvalidInput(f"{shown(path)} holds other things besides a dataset: move it by hand.")
-    return path
 
 
 def _next_version(path: Path) -> Path:
@@ -352,22 +341,15 @@ def labels(dataset: Dataset) -> list[str]:
     return sorted({*map(str, rows["label"]), *shares.get(label, ())})
 
 
-def _follows(dataset: Dataset, stands: Mapping[int, Decision]) -> dict[str, dict[str, Any]]:
-    """Label to the columns that follow from it, as other records have them, or as the plan says."""
-    facets = get_domain(dataset.domain).facets
+def _follows(dataset: Dataset, wanted: set[str]) -> dict[str, dict[str, Any]]:
+    """Label to the columns that follow from it, as other records have them, or as the plan says; None where neither does."""
+    facets, planned = get_domain(dataset.domain).facets, recorded_domain(dataset.manifest)
     names = [name for name, base in facets.derived.items() if base == facets.label]
-    wanted = {one["label"] for one in stands.values() if one["label"]}
-    found: dict[str, dict[str, Any]] = {label: dict.fromkeys(names) for label in wanted}
-    if wanted and names:
-        firsts = ", ".join(f"min({name}) AS {name}" for name in names)
-        rows = dataset.sql(f"SELECT {facets.label} AS label, {firsts} FROM data GROUP BY ALL")
-        planned = recorded_domain(dataset.manifest)
-        specs = planned.specs(len(labels(dataset)) * 20, 0) if planned and wanted - set(rows["label"]) else ()
-        told = [{"label": spec.attributes[facets.label or ""], **spec.attributes} for spec in specs]
-        for row in [*told, *rows.to_dict("records")]:
-            if row["label"] in found:
-                found[row["label"]] = {name: row[name] for name in names}
-    return found
+    rows = dataset.sql(f"SELECT DISTINCT {', '.join([str(facets.label), *names])} FROM data") if wanted else None
+    specs = planned.specs(max(1_000, 10 * len(labels(dataset))), 0) if planned and wanted else ()
+    known = [*(dict(spec.attributes) for spec in specs), *(rows.to_dict("records") if rows is not None else ())]
+    told = {row[facets.label]: {name: row[name] for name in names} for row in known}
+    return {label: told.get(label, dict.fromkeys(names)) for label in wanted}
 
 
 def _texts(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
@@ -391,34 +373,6 @@ def _kinds(annotation: Any) -> Iterator[Any]:
     if get_origin(annotation) is not Literal:
         inner = get_args(annotation)
         yield from (kind for part in inner for kind in _kinds(part)) if inner else (annotation,)
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copied(each) for key, each in value.items()}
-    return [_copied(each) for each in value] if isinstance(value, list) else value
-
-
-def _plain(line: Mapping[str, Any]) -> Decision:
-    """The fields of a decision, and nothing else that a file may hold."""
-    named = {name: str(line.get(name) or "") for name in ("why", "by", "at")}
-    return {"row": int(line["row"]), "record": line.get("record"), "action": line["action"], "value": line.get("value")} | named  # fmt: skip
-
-
-def _append(path: Path, *lines: Decision) -> None:
-    """Add whole lines, one after the other even where several people decide at once."""
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    data = text.encode("utf-8", "replace")
-    try:
-        with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                data = data if file.read(1) == b"\n" else b"\n" + data  # a kill has torn the last line
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise write_error(error, path) from None
 
 
 def _who() -> str:

@@ -27,8 +27,6 @@ from genesis_lab.reporting.style import CSS
 
 Row = Mapping[str, Any]
 HERE = Path(__file__).parent / "templates"
-MARK, ROW = "mark", "row"
-"""Columns of ours: what a person has decided, and a record's place."""
 PAGE = 50
 _SNIPPET = 160
 _VALUES = 300
@@ -36,6 +34,12 @@ _VALUES = 300
 _CHUNK = 250
 """Records of an HTML file that are unpacked at once."""
 _FEW = 5
+_SHOWN = {
+    "value": "coalesce({0}::VARCHAR, '')",
+    "list": "coalesce({0}::VARCHAR[], [])",
+    "number": "CASE WHEN isfinite({0}::DOUBLE) THEN {0}::DOUBLE END",
+}
+"""SQL of a column by what it is filtered by."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,8 @@ class Browser:
     ) -> None:
         import duckdb
 
-        related = isinstance(rows, duckdb.DuckDBPyRelation)
-        relation: Any = rows if related else duckdb.connect().from_arrow(rows)
-        self._rows = relation
+        is_relation = isinstance(rows, duckdb.DuckDBPyRelation)
+        self._rows: Any = rows if is_relation else duckdb.connect().from_arrow(rows)
         self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
         self._key, self.actions, self._tags = key, tuple(actions), tags
         named = {f"f{i}": (heading, sql) for i, (heading, sql) in enumerate(filters.items())}
@@ -108,17 +111,17 @@ class Browser:
         looked = f"coalesce(({search or text})::VARCHAR, '') || ' ' || coalesce(({key})::VARCHAR, '')"
         self._db: Any = duckdb.connect()
         try:
-            index: pa.Table = self._rows.query(
+            answer: Any = self._rows.query(
                 "rows",
                 f"SELECT (row_number() OVER () - 1)::INTEGER AS row, ({key})::VARCHAR AS key, left(replace({plain}, chr(10), ' '), {_SNIPPET}) AS text, "
                 f"{''.join(f'{column}, ' for column in columns)}"
                 f"strip_accents(lower(replace({looked}, chr(10), ' '))) AS folded FROM rows",
-            ).to_arrow_table()
+            )
+            index: pa.Table = answer.to_arrow_table()
         except duckdb.Error as error:
             raise InvalidInput(f"These rows can't be looked through: {' '.join(str(error).split())}") from None
         kinds = {name: _kind(index.schema.field(name).type) for name in named}
-        as_text = {"value": "coalesce({0}::VARCHAR, '') AS {0}", "list": "coalesce({0}::VARCHAR[], []) AS {0}"}
-        shown = [as_text.get(kind, "{0}").format(name) for name, kind in kinds.items()]
+        shown = [f"{_SHOWN[kind].format(name)} AS {name}" for name, kind in kinds.items()]
         tagged, joins = {f"t{i}": name for i, name in enumerate(self._tags)}, ""
         for name, heading in tagged.items():
             said = self._tags[heading]
@@ -134,7 +137,7 @@ class Browser:
         self._names = {name: heading for name, (heading, _) in named.items()} | tagged
         self._kinds = kinds | dict.fromkeys(tagged, "list")
         if actions:
-            self._names["mark"], self._kinds["mark"] = MARK, "value"
+            self._names["mark"], self._kinds["mark"] = "mark", "value"
         self.total = int(index.num_rows)
         self.labels, self.where = list(labels), self._chosen(where or {})
 
@@ -188,19 +191,12 @@ class Browser:
         found = self._rows.filter(f"({self._key})::VARCHAR = {quoted}") if len(alike) == 1 else self._rows.limit(1, row)
         return dict(found.to_arrow_table().to_pylist()[0])
 
-    def few(self, where: Mapping[str, Any] | None = None, limit: int = _FEW) -> Html:
+    def few(self, limit: int = _FEW) -> Html:
         """The first rows with their text, where nobody can look through them."""
-        found = self.ask(self.where if where is None else self._chosen(where), limit=limit)
-        shown = [name for name in self._names if name != "mark"]
-        rows = [
-            {"record": row["key"], "text": row["text"], **{self._names[name]: row[name] for name in shown[:4]}}
-            for row in found["rows"]
-        ]
-        said = f"{found['total']:,} of {self.total:,} {self.unit}" + (f": {self.title}" if self.title else "")
-        if not rows:
-            return Html(f"<p>{escape(said)}</p>")
-        more = f", the first {len(rows)}" if found["total"] > len(rows) else ""
-        return table(rows, caption=f"{said}{more}")
+        found, first = self.ask(self.where, limit=limit), [name for name in self._names if name != "mark"][:4]
+        rows = [{"record": row["key"], "text": row["text"], **{self._names[name]: row[name] for name in first}} for row in found["rows"]]  # fmt: skip
+        of = f"{self.title}: {found['total']:,} of {self.total:,} {self.unit}".removeprefix(": ")
+        return table(rows, caption=f"{of}, the first {len(rows)}") if rows else Html(f"<p>{escape(of)}</p>")
 
     def shown(self) -> Any:
         """The widget where a person sits before a notebook; else the first rows with their texts."""
@@ -221,7 +217,7 @@ class Browser:
         yield f'<!doctype html><html><head><meta charset="utf-8"><title>{escape(self.title or self.unit)}</title>'
         yield '<meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" '
         yield "content=\"default-src 'none';style-src 'unsafe-inline';script-src 'unsafe-inline';img-src data:;connect-src data:\">"
-        yield f'<style>{_style()}body{{margin:0}}</style></head><body><div id="browser"></div>'
+        yield f'<style>{CSS}{_asset("browser.css")}body{{margin:0}}</style></head><body><div id="browser"></div>'
         yield f'<script type="application/json" id="about">{about}</script>'
         columns = self._db.sql(f"SELECT key, text, {', '.join([*self._names, 'folded'])} FROM shown ORDER BY row")
         index = columns.to_arrow_table()
@@ -243,7 +239,7 @@ class Browser:
                 if len(chunk) == _CHUNK or count == self.total:
                     yield _packed(f"chunk{number}", json.dumps(chunk, ensure_ascii=False))
                     chunk, number = [], number + 1
-        yield f'<script type="module">{_script()}\nopenFile();</script></body></html>'
+        yield f'<script type="module">{_asset("browser.js")}\nopenFile();</script></body></html>'
 
     def _opened(self, row: int, record: Row) -> dict[str, Any]:
         tags = [[name, why] for said in self._tags.values() for name, why in said.get(row, {}).items()]
@@ -260,19 +256,26 @@ class Browser:
         names = {heading: name for name, heading in self._names.items()}
         if unknown := [heading for heading in where if heading not in names]:
             raise InvalidInput(f"Nothing is filtered by {unknown[0]!r} here: there is {', '.join(names)}.")
-        every = {heading: sorted({name for one in said.values() for name in one}) or [""] for heading, said in self._tags.items()}  # fmt: skip
-        listed = {heading: every[heading] if value is True else value for heading, value in where.items()}
-        return {
-            names[heading]: value if isinstance(value, Mapping) else [str(one) for one in _list(value)]
-            for heading, value in listed.items()
-        }
+        chosen: dict[str, Any] = {}
+        for heading, value in where.items():
+            if value is True:
+                value = sorted({name for one in self._tags.get(heading, {}).values() for name in one}) or [""]
+            several = value if isinstance(value, list | tuple | set) else [value]
+            chosen[names[heading]] = value if isinstance(value, Mapping) else [str(one) for one in several]
+        return chosen
 
     def _condition(self, name: str, chosen: Any) -> tuple[str, list[Any]]:
         if name not in self._kinds:
             raise InvalidInput(f"Nothing is filtered by {name!r} here.")
-        if self._kinds[name] == "number":
+        if isinstance(chosen, Mapping) != (self._kinds[name] == "number"):
+            wanted = "a range" if self._kinds[name] == "number" else "values"
+            raise InvalidInput(f"{self._names[name]} is filtered by {wanted}, got {chosen}.")
+        if isinstance(chosen, Mapping):
             ends = [(sign, chosen.get(end)) for end, sign in (("from", ">="), ("to", "<="))]
-            given = [(sign, float(end)) for sign, end in ends if end not in (None, "")]
+            try:
+                given = [(sign, float(end)) for sign, end in ends if end not in (None, "")]
+            except (TypeError, ValueError):
+                raise InvalidInput(f"{self._names[name]} is filtered by numbers, got {dict(chosen)}.") from None
             return " AND ".join(["true", *(f"{name} {sign} ?" for sign, _ in given)]), [end for _, end in given]
         values = [str(one) for one in chosen]
         return (f"list_has_any({name}, ?)" if self._kinds[name] == "list" else f"list_contains(?, {name})"), [values]
@@ -296,10 +299,6 @@ def _kind(of: pa.DataType) -> str:
     return "number" if pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of) else "value"
 
 
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-
-
 def _wanted(words: str) -> list[str]:
     """What must occur: words, and what stands in quotes as a whole."""
     quoted = words.split('"')
@@ -312,13 +311,8 @@ def _packed(name: str, text: str) -> str:
 
 
 @cache
-def _script() -> str:
-    return (HERE / "browser.js").read_text(encoding="utf-8")
-
-
-@cache
-def _style() -> str:
-    return CSS + (HERE / "browser.css").read_text(encoding="utf-8")
+def _asset(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -329,8 +323,8 @@ def _widget_type() -> Any:
     class BrowserWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget and traitlets have no types here
         """The front end; every message of it is answered under its number."""
 
-        _esm = _script() + "\nexport default { render };\n"
-        _css = _style()
+        _esm = _asset("browser.js") + "\nexport default { render };\n"
+        _css = CSS + _asset("browser.css")
         about = traitlets.Dict().tag(sync=True)
 
         def __init__(self, browser: Browser) -> None:
@@ -432,8 +426,8 @@ def browser_of(
     )
 
 
-def preview_of(dataset: Dataset) -> Callable[[Row], Html]:
-    """How one record of a dataset is shown, by its domain's `facets.preview`, with its other fields folded below."""
+def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html]:
+    """How one record of a dataset is shown, by its domain's `facets.preview`, all `fields` folded below."""
     domain: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
     facets = domain.facets
 
@@ -447,6 +441,8 @@ def preview_of(dataset: Dataset) -> Callable[[Row], Html]:
         return (_curve(numbers) if numbers else "") + facts({name: record.get(name) for name in facets.attributes}).html
 
     def preview(record: Row) -> Html:
+        if not fields:
+            return Html(draw(record))
         plain = {name: value for name, value in record.items() if not _is_curve(value) and not _nested(value)}
         plain |= {name: value for name, value in (record.get("provenance") or {}).items() if value is not None}
         return Html(f"{draw(record)}<details><summary>all fields</summary>{facts(plain).html}</details>")
@@ -464,18 +460,13 @@ def _nested(value: Any) -> bool:
 
 def _curve(values: Sequence[float | None]) -> str:
     """A line of the numbers; a gap where there is none."""
-    there = [value for value in values if value is not None and math.isfinite(value)]
-    if not there:
-        return ""
-    low, high = min(there), max(there)
-    step, span = 600 / (len(values) - 1), (high - low) or 1.0
-    points, pen = list[str](), "M"
-    for i, value in enumerate(values):
-        if value is None or not math.isfinite(value):
-            pen = "M"
-            continue
-        points.append(f"{pen}{i * step:.1f} {125 - 115 * (value - low) / span:.1f}")
-        pen = "L"
+    places = [(i, value) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
+    low, high = (end((value for _, value in places), default=0.0) for end in (min, max))
+    step, height = 600 / (len(values) - 1), 115 / ((high - low) or 1.0)
+    pens = [
+        "L" if before and before[0] == i - 1 else "M" for before, (i, _) in zip([None, *places], places, strict=False)
+    ]
+    points = (f"{pen}{i * step:.1f} {125 - height * (v - low):.1f}" for pen, (i, v) in zip(pens, places, strict=True))
     about = f"{len(values):,} values from {cell_text(float(low))} to {cell_text(float(high))}"
     path = f'<path d="{"".join(points)}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
     return f'<svg viewBox="0 0 600 130" role="img" aria-label="{about}">{path}</svg><p>{about}</p>'
@@ -487,21 +478,16 @@ def _offences(reports: Mapping[str, Any]) -> tuple[dict[int, dict[str, str]], di
     alike: dict[int, dict[str, str]] = {}
 
     def walk(node: Any) -> None:
-        if isinstance(node, Mapping):
-            for one in node.get("offences") or ():
-                row, why = int(one["row"]), str(one["reason"])
-                failed.setdefault(row, {})[str(node.get("name"))] = why
-                if other := re.search(r"\brow (\d+)$", why):
-                    for each in (row, int(other[1])):
-                        alike.setdefault(each, {})[f"like row {int(other[1]) + 1}"] = "" if each == row else "the first"
-            for one in node.get("issues") or ():
-                failed.setdefault(int(one["row"]), {})[str(one["kind"])] = str(one["message"])
-            for inner in node.values():
-                walk(inner)
-        elif isinstance(node, list):
-            for inner in node:
-                walk(inner)
+        for inner in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+            walk(inner)
+        for one in node.get("offences", ()) if isinstance(node, Mapping) else ():
+            row, why = int(one["row"]), str(one["reason"])
+            failed.setdefault(row, {})[str(node.get("name"))] = why
+            if other := re.search(r"\brow (\d+)$", why):
+                for each in (row, int(other[1])):
+                    alike.setdefault(each, {})[f"like row {int(other[1]) + 1}"] = "" if each == row else "the first"
+        for one in node.get("issues", ()) if isinstance(node, Mapping) else ():
+            failed.setdefault(int(one["row"]), {})[str(one["kind"])] = str(one["message"])
 
-    for report in reports.values():
-        walk({name: part for name, part in report.items() if name != "decisions"})
+    walk({kind: report for kind, report in reports.items() if kind != "curation"})
     return failed, alike

@@ -116,7 +116,7 @@ def judge(
     if name.partition(":")[0] == "offline":
         raise InvalidInput("Provider offline can't judge, it is a grammar: name a language model as judge.")
     rubric, labels = rubric or load_rubric(), human_labels or {}
-    rows, cases = _drawn(dataset, sample, seed, {record_id for record_id, _, _ in labels})
+    rows, cases = drawn(dataset, sample, seed, {record_id for record_id, _, _ in labels})
     spoiled = {row: other for row in rows if (other := _spoiled(cases[row], [cases[each] for each in rows]))}
     tasks = {(row, False): one for row, one in cases.items()}
     tasks |= {(row, True): one for row, one in list(spoiled.items())[:controls]}
@@ -208,7 +208,7 @@ def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:
     """Scores and reason in a judge's answer. Raises `ParseFailure`; a score is never guessed."""
     names = [criterion.name for criterion in rubric.criteria]
     data = read_json(text, answer_schema(rubric.criteria) | {"required": names})
-    scores = {name: _score(data.get(name)) for name in names}
+    scores = {name: score_of(data.get(name)) for name in names}
     if none := [name for name, score in scores.items() if score is None]:
         raise ParseFailure(f"no score from 1 to 5 for {none[0]}")
     return {n: score for n, score in scores.items() if score}, " ".join(str(data.get("reason") or "").split())
@@ -234,7 +234,7 @@ def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], 
         if not (said["score"] or "").strip():
             continue
         key = str(said["record_id"] or ""), said["criterion"] or "", (said.get("rater") or "").strip()
-        score = _score(said["score"])
+        score = score_of(said["score"])
         if key[1] not in names or score is None:
             raise InvalidInput(
                 f"{at} must give one of {', '.join(names)} a whole score from 1 to 5, got {key[1]!r} and {said['score']!r}."
@@ -247,7 +247,7 @@ def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], 
     return given
 
 
-def _score(value: object) -> int | None:
+def score_of(value: object) -> int | None:
     """4, 4.0 and "4" as a score of the scale; anything else is none."""
     try:
         return next((score for score in SCALE if not isinstance(value, bool) and float(str(value)) == score), None)
@@ -265,7 +265,7 @@ def _read(answer: Completion | Rejected, rubric: Rubric) -> tuple[dict[str, int]
         return answer.note or "the answer could not be read"
 
 
-def _drawn(dataset: Dataset, n: int, seed: int, labelled: set[str]) -> tuple[list[int], dict[int, Case]]:
+def drawn(dataset: Dataset, n: int, seed: int, labelled: set[str]) -> tuple[list[int], dict[int, Case]]:
     """Rows of a sample in proportion to label and language (systematic, from a random order); their cases and those of the labelled."""
     from pyarrow.dataset import dataset as scanned
 
@@ -345,14 +345,14 @@ def _agreements(rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str
         ]
         if pairs:
             model, human = np.array(pairs).T
-            kappa, bias, n = _kappa(model, human), float((model - human).mean()), len(pairs)
-            same, reading = float((model == human).mean()), _reading(kappa, n, bias)
+            kappa, bias, n = weighted_kappa(model, human), float((model - human).mean()), len(pairs)
+            same, reading = float((model == human).mean()), reading_of(kappa, n, bias)
             row = {"name": criterion.name, "rater": rater, "n": n, "kappa": kappa and kappa.to_dict()}
             found.append(row | {"same": same, "bias": bias, "reading": reading})
     return found
 
 
-def _kappa(model: NDArray[np.int64], human: NDArray[np.int64]) -> Interval | None:
+def weighted_kappa(model: NDArray[np.int64], human: NDArray[np.int64]) -> Interval | None:
     """Cohen's kappa with quadratic weights (Cohen 1968), None where both always gave one score.
 
     Interval by Fleiss, Cohen and Everitt (1969) with one more label given by chance: a few that all agree prove little.
@@ -369,7 +369,7 @@ def _kappa(model: NDArray[np.int64], human: NDArray[np.int64]) -> Interval | Non
     return Interval(estimate, min(estimate, max(likely.kappa_low, -1.0)), max(estimate, min(likely.kappa_upp, 1.0)), n)
 
 
-def _reading(kappa: Interval | None, n: int, bias: float) -> str:
+def reading_of(kappa: Interval | None, n: int, bias: float) -> str:
     if kappa is None:
         return "not defined: both always gave the same score"
     said = "agreement beyond chance" if kappa.low > 0 else "no agreement that could not be chance"
