@@ -186,7 +186,7 @@ def test_a_broken_row_is_named_and_the_rest_is_read(data, reason):
 
 def test_unknown_kinds_of_events_are_kept_and_counted():
     found = read(user("a"), event("flow_started", flow_id="x"), {"timestamp": 1.0})
-    assert found.kinds == ["user: typed", "flow_started", "None"]
+    assert found.kinds == ["user: typed", "flow_started", "unknown"]
     assert found.messages[0]["events"][0] == {"event": "flow_started"}
 
 

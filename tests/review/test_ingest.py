@@ -226,6 +226,22 @@ def test_chats_whose_fields_have_other_names_are_read_by_a_map(tmp_path, store):
     assert texts(store) == ["hola"]
 
 
+def test_a_field_that_chats_do_not_have_is_refused(store):
+    with pytest.raises(InvalidInput, match="no field 'who': say where messages, speaker"):
+        ingest(store, str(FIXTURE), fields={"who": "x"})
+
+
+def test_time_stamps_that_lost_their_seconds_are_said_and_the_events_own_are_taken(tmp_path, store):
+    connection = tracker(tmp_path / "mysql.sqlite", [("ana", user(str(n))) for n in range(8)])
+    connection.execute("UPDATE events SET timestamp = 1795237632.0")
+    connection.commit()
+    assert "MySQL" in ingest(store, str(tmp_path / "mysql.sqlite"))["notes"][0]
+    assert (
+        texts(store) == [str(n) for n in range(8)]
+        and len({row["timestamp"] for row in contents(store)["messages"]}) == 8
+    )
+
+
 def test_only_what_is_new_is_read_and_what_it_changes_is_changed(tmp_path, store):
     source = tmp_path / "bot.sqlite"
     connection = tracker(
@@ -377,6 +393,8 @@ def test_what_is_no_source_is_refused_in_one_sentence(tmp_path, store):
         (tmp_path / "none.db", InvalidInput, "no file"), (tmp_path / "broken.sqlite", Unavailable, "can't be read"),
         ("postgresql://nobody@127.0.0.1:1/x", Unavailable, "can't be read"),
         ("postgresql://me:not-a-real-password@host/x", InvalidInput, "holds a password"),
+        ("http://me:not-a-real-password@host/x", InvalidInput, "no credentials"),
+        ("mysql://host/x", InvalidInput, "got mysql://"),
     ]:  # fmt: skip
         with pytest.raises(error, match=says) as caught:
             ingest(store, str(source))

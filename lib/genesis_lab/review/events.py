@@ -60,7 +60,8 @@ def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float,
         seen.add(digest)
         what, reason = parsed(data)
         at = _number(what.get("timestamp"))
-        event = Event(row, digest, what, str(what.get("event") or row[1]), _number(row[2]) if at is None else at)
+        name = (_name(what.get("event")) or _name(row[1]) or "unknown")[:40]
+        event = Event(row, digest, what, name, _number(row[2]) if at is None else at)
         if reason:
             found.errors.append((row[0] if numbered else None, reason, key_of(source, sender, event, numbered)))
         else:
@@ -159,10 +160,9 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
     begins, announced, opened = [], False, False
     for number, (_, _, event, name, _) in enumerate(events):
         begin = event.get("turn") == 0  # of a chat of another system
-        following = events[number + 1] if number + 1 < len(events) else None
         slot = name == "slot" and event.get("name") == "session_started_metadata"
         if slot:
-            begin = following is not None and _starts(following.name, following.what)
+            begin = any(_starts(after.name, after.what) for after in events[number + 1 : number + 2])
         elif _starts(name, event):
             begin, announced = not opened, True
         elif name == "session_started":

@@ -90,12 +90,21 @@ def open_source(
     InvalidInput : there is no table of Rasa's, or nothing that can be read.
     Unavailable : the database or server can't be reached, or goes away.
     """
+    if wrong := set(fields or {}) - set(shipped(CHATS)):
+        raise InvalidInput(f"A chat has no field {min(wrong)!r}: say where {', '.join(shipped(CHATS))} are.")
     if address.startswith(POSTGRESQL):
         with _open_postgresql(address, schema) as source:
             yield source
     elif address.startswith(("http://", "https://")):
         server = f"{urlsplit(address).scheme}://{urlsplit(address).netloc}"
+        if "@" in server:
+            raise InvalidInput("The address of a server must hold no credentials: set GENESIS_RASA_TOKEN instead.")
         yield _spooled("tracker of a server", server, server, _from_server(address, conversations), {})
+    elif "://" in address.removeprefix("sqlite:///"):
+        kind = address.partition("://")[0]
+        raise InvalidInput(
+            f"Conversations come from a file, postgresql:// or a Rasa server's http(s)://, got {kind}://."
+        )
     else:
         path = locate(address.removeprefix("sqlite:///"))
         if path.is_dir():
