@@ -23,17 +23,15 @@ def tune(
     """Tune the priors of time series to your own; no series is copied."""
     import yaml
 
-    from genesis_lab.dataset.sources import read_rows
+    from genesis_lab.dataset.sources import read_records
     from genesis_lab.domains import get_domain
     from genesis_lab.domains.timeseries.tuning import comparable, tune_priors
     from genesis_lab.files import check_free, resolve, shown, write_atomically
 
     check_free(resolve(out), replace=replace, ours=Path.is_file)
     domain = get_domain("timeseries", series_types=types or ELECTRICITY)
-    reader = domain.reader(pairs(field))
     kinds = cast(Any, domain).kinds
-    rows = reader.gathered(read_rows(file))
-    series, start, frequency, said = comparable(reader.read(row.value)[0] for row in rows if row.value)
+    series, start, frequency, said = comparable(read_records(file, domain, pairs(field)))
     echo(f"{said}, against {', '.join(kinds)}", err=True)
     found = tune_priors(series, kinds, start=start, frequency=frequency, seconds=seconds)
     about = f"# Priors tuned to {said} by genesis tune.\n"

@@ -15,7 +15,6 @@ from genesis_lab.reporting.progress import progress
 if TYPE_CHECKING:
     from genesis_lab.domains.base import Facets
     from genesis_lab.reporting.page import Page
-    from genesis_lab.validation.reference import Reference
 
 Reports = dict[str, dict[str, Any]]
 TITLES = {
@@ -36,7 +35,7 @@ def needed(dataset: Dataset) -> tuple[str, ...]:
         facets.preview == "dialogue",
         facets.worth,
         facets.attributes,
-        facets.worth,
+        facets.worth and facets.label,
     )
     return tuple(kind for kind, wanted in zip(TITLES, asked, strict=True) if wanted)
 
@@ -62,7 +61,8 @@ def complete(
         foreign = kind == "training" and (dataset.path / "reports" / "training.json").exists()
         if kind not in reports and not foreign:
             with progress(None, TITLES[kind]):
-                reports[kind] = remembered(dataset, kind, settings, partial(_make, kind, dataset, **settings))
+                made = partial(_make, kind, dataset, **settings)
+                reports[kind] = made() if kind == "scorecard" else remembered(dataset, kind, settings, made)
     if "quality" in wanted:
         from genesis_lab.validation.gates import verdict_on
 
@@ -115,7 +115,7 @@ def page(
         counts={name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in frame},
         samples=_picked(dataset, facets, seed),
         facets=facets,
-        sentences=_understood(dataset, model, sentences) if facets.worth else None,
+        sentences=_understood(dataset, model, sentences) if facets.worth and facets.label else None,
         title=title,
         provenance=made,
     )
@@ -141,36 +141,27 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
 
 def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddings: bool, seed: int) -> dict[str, Any]:
     """The report of this kind on a dataset."""
-    import numpy as np
-
     from genesis_lab.bias import check_bias
     from genesis_lab.training.config import train_config
+    from genesis_lab.training.scorecard import real_data, scorecard
     from genesis_lab.training.train import train
-    from genesis_lab.training.worth import worth
     from genesis_lab.validation.embeddings import embedder_of
     from genesis_lab.validation.examples import teaching_report
     from genesis_lab.validation.quality import validate
-    from genesis_lab.validation.reference import for_worth, load_reference
-
-    def real() -> Reference | None:
-        return load_reference(reference) if reference != "none" else None
 
     if kind == "bias":
         return check_bias(dataset, seed=seed)
     if kind == "training":
-        return train(dataset, train_config("fast"), reference=real()).rows
+        return train(dataset, train_config("fast"), reference=real_data(dataset, reference)).rows
     if kind == "teaching":
         return teaching_report(dataset)
     whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
     if kind == "quality":
         return validate(
-            dataset, domain=whose, reference=real(), embed=embedder_of(dataset) if embeddings else None, seed=seed
-        )
-    items, pool = for_worth(reference) if reference != "none" else (None, None)
-    labels = whose.taxonomy.names
-    part = labels if items and len(labels) < len(items.intents) else None
-    rng = np.random.default_rng(seed)
-    return worth(dataset, items, pool=pool, intents=part, embeddings=embeddings, rng=rng)
+            dataset, domain=whose, reference=real_data(dataset, reference),
+            embed=embedder_of(dataset) if embeddings else None, seed=seed,
+        )  # fmt: skip
+    return scorecard(dataset, reference=reference, taxonomy=taxonomy, embeddings=embeddings, seed=seed)
 
 
 def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 from genesis_lab.dataset.folder import MANIFEST, open_dataset
 from genesis_lab.dataset.spreadsheet import plain_cell
 from genesis_lab.domains import DOMAINS, get_domain
+from genesis_lab.domains.base import Domain
 from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.files import dataset_path, resolve, shown
+from genesis_lab.files import dataset_path, output_root, resolve, shown
 from genesis_lab.settings import get_settings
 
 HUB = "hf:"
@@ -47,6 +49,61 @@ def read_rows(source: str | Path) -> Iterator[Row]:
         yield from read(path)
     except OSError as error:
         raise InvalidInput(f"{path.name} can't be read: {error.strerror or error}.") from None
+
+
+def read_records(
+    source: str | Path, domain: Domain, field_map: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """The records of `source` as the domain's reader finds them, unchecked; rows that can't be read are left out."""
+    reader = domain.reader(field_map or {})
+    return [reader.read(row.value)[0] for row in reader.gathered(read_rows(source)) if row.value]
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real records to measure against, as they were read."""
+
+    name: str
+    records: list[dict[str, Any]]
+    kind: str = "real"
+
+    def __str__(self) -> str:
+        return f"{self.name} (n = {len(self.records):,})"
+
+    @property
+    def digest(self) -> str:
+        """Two results with the same digest are about the same records."""
+        return hashlib.sha256(json.dumps(self.records, default=str, sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What reports show about it; never its records."""
+        about = {"name": self.name, "kind": self.kind, "split": "all"}
+        return about | {"n": len(self.records), "digest": self.digest}
+
+
+def real_records(name: str, domain: Domain) -> Real:
+    """The real records of that name, see `reference_file`; `InvalidInput` where none is what `domain` reads."""
+    file, essential = reference_file(name), domain.reader({}).essential
+    records = [record for record in read_records(file, domain) if all(record.get(field) for field in essential)]
+    if not records:
+        what = f"each record must have {' and '.join(essential)}"
+        raise InvalidInput(f"Reference {name!r} holds no {domain.facets.unit}: {what}.")
+    return Real(file.stem if Path(name).name != name else name, records)
+
+
+def reference_file(name: str) -> Path:
+    """Where real data of that name lies: a file, a dataset, or a folder with one file or with ``test`` among them.
+
+    Folders lie in ``GENESIS_REFERENCE_DIR``, then in ``outputs/reference``.
+    """
+    homes = [home for home in (get_settings().reference_dir, output_root() / "reference") if home]
+    place = next((home / name for home in homes if (home / name).is_dir()), None) or locate(name)
+    if not place.is_dir() or (place / MANIFEST).exists():
+        return place
+    files = [file for file in sorted(place.iterdir()) if file.suffix.lower() in _READERS]
+    if len(files := [file for file in files if file.stem == "test"] or files) != 1:
+        raise InvalidInput(f"Reference {name!r} must be a folder with one file of records, or with test among them.")
+    return files[0]
 
 
 def source_name(source: str | Path) -> str:

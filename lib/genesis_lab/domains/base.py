@@ -230,6 +230,10 @@ class Domain(ABC):
         """Header and rows of records laid out over a table, ``long`` or ``wide``."""
         raise InvalidInput(f"Records of {self.name} have no {form} table: export them as csv.")
 
+    def lessons(self, records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Any:
+        """What the learner that `facets.worth` names takes of records, read or found by a `Reader`: each cut to `length`, none under `fewest`."""
+        raise NotImplementedError(f"{self.name} has no learner of its own")
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

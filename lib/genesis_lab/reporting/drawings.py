@@ -152,6 +152,38 @@ def _growth(report: Report) -> Part:
     return charts.lines(found, title=title, x="records learned from", y="accuracy", log=True, ticks=True, subtitle=below)  # fmt: skip
 
 
+def _real_series(card: Report) -> Part:
+    of = {s["title"]: s for s in card["students"]}
+    if not of:
+        return why(card, "k_shots")
+    curves = {title: [(shot["k"], shot["mase"]) for shot in s["k_shots"]] for title, s in of.items()}
+    last = max(k for curve in curves.values() for k, _ in curve)
+    worth = {
+        title: {"estimate": s["equivalence"]["k"], "low": s["equivalence"]["low"], "high": s["equivalence"]["high"]}
+        for title, s in of.items()
+        if s["beats_floor"] is not False and s["equivalence"]["k"] is not None
+    }
+    first = best(card) or {}
+    said = f"{card['worth'][first['student']].capitalize()}: MASE {interval_text(first['mase'])} ({first['title']})"
+    levels = {f"{name} {value['estimate']:.2f}": value["estimate"] for name, value in card["baselines"].items()}
+    return charts.lines(
+        curves, title=said, x="real series", y="MASE, 24 hours ahead", log=True, ticks=True, levels=levels,
+        marks={f"this dataset, {title}": (worth.get(title, last), s["mase"]) for title, s in of.items()},
+        subtitle=f"error on {first['mase']['n']:,} real series with 95 % interval, lower is better; diamonds: this dataset",
+    )  # fmt: skip
+
+
+def _series_growth(card: Report) -> Part:
+    if not (first := best(card)):
+        return why(card, "scorecard")
+    curves = {s["title"]: [(row["records"], row["mase"]) for row in s["learning_curve"]] for s in card["students"]}
+    last = first["learning_curve"][-1]
+    title = (
+        f"{first['title'].capitalize()}: MASE {interval_text(last['mase'])} with {last['records']:,} synthetic series"
+    )
+    return charts.lines(curves, title=title, x="synthetic series", y="MASE, 24 hours ahead", log=True, ticks=True)
+
+
 def _exam(report: Report) -> tuple[Report, str]:
     """Where a classifier, or the best learner of a scorecard, was examined, on real data if it was; and who that is."""
     if "students" in report:
@@ -377,6 +409,7 @@ DRAW: dict[str, Callable[[Report], Any]] = {
     "verdict.gates": _gates,
     "scorecard.real examples": _real_examples, "scorecard.worth": _worth, "scorecard.gains": _gains,
     "scorecard.growth": _growth, "scorecard.hardest": _hardest, "scorecard.mixed up": _mixed_up,
+    "forecasts.real examples": _real_series, "forecasts.worth": _worth, "forecasts.gains": _gains, "forecasts.growth": _series_growth,
     "training.candidates": _candidates, "training.results": _results, "training.calibration": _calibration,
     "training.growth": _growth, "training.hardest": _hardest, "training.mixed up": _mixed_up,
     "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private, "quality.lengths": _lengths,

@@ -12,8 +12,13 @@ Rows = list[dict[str, Any]]
 
 
 def best(card: Report | None) -> Report | None:
-    """The learner of a scorecard that does best on real data."""
+    """The learner of a scorecard that does best on real data: by accuracy, a forecaster by its error."""
     return max((card or {}).get("students") or (), key=accuracy_of, default=None)
+
+
+def shown_as(kind: str, report: Report | None) -> str:
+    """The kind whose views and cards a report is shown by: its own word for it, where it has one."""
+    return str((report or {}).get("shown_as", kind))
 
 
 def named(row: Report) -> list[str]:
@@ -54,7 +59,7 @@ def why(report: Report, key: str, other: str = "") -> NotMeasured:
 
 
 def accuracy_of(row: Report) -> float:
-    return float(row["accuracy"]["estimate"])
+    return -float(row["mase"]["estimate"]) if "mase" in row else float(row["accuracy"]["estimate"])
 
 
 def spoken(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
 from genesis_lab.reporting.page import Page, Part, Section
-from genesis_lab.reporting.reading import Report, best, measured_on, named, points, stand_in
+from genesis_lab.reporting.reading import Report, best, measured_on, named, points, shown_as, stand_in
 from genesis_lab.reporting.views import headline, kinds, shares, views
 from genesis_lab.stats import proportion_interval
 
@@ -37,7 +37,9 @@ def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, obje
     """The cards of the reports that there are, and of those of `shown`, which say why they are empty."""
     found: dict[str, object] = {}
     for kind in (kind for kind in ORDER if kind in reports or kind in shown):
-        about, report = kinds()[kind], reports.get(kind)
+        report = reports.get(kind)
+        kind = shown_as(kind, report)
+        about = kinds()[kind]
         missing = dict.fromkeys(about.get("cards", ()), NotMeasured(about["missing"]))
         found |= CARDS[kind](report) if report and missing else missing
     return found
@@ -45,7 +47,8 @@ def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, obje
 
 def next_steps(reports: Reports) -> list[str]:
     """What the reports recommend, the most useful first."""
-    told = (STEPS[kind](reports[kind], reports) for kind in ORDER if kind in STEPS and reports.get(kind))
+    there = ((shown_as(kind, reports.get(kind)), reports.get(kind)) for kind in ORDER)
+    told = (STEPS[kind](report, reports) for kind, report in there if kind in STEPS and report)
     return [step for steps in told for step in steps][:_MOST_STEPS]
 
 
@@ -156,6 +159,20 @@ def _worth(learner: Report, kind: str) -> object:
     return text(worth["k"], worth["below"]), f"{kind} labelled examples per label {reach}{doubt}"
 
 
+def _of_forecasts(card: Report) -> dict[str, object]:
+    if not (learner := best(card)):
+        none = NotMeasured(str(card["not_measured"]["scorecard"]))
+        return {"worth": none, "MASE on real series": none}
+    m, rule = learner["mase"], f"{card['best_baseline']} {learner['floor']['estimate']:.2f}"
+    error = (f"{m['estimate']:.2f}", f"[{m['low']:.2f}–{m['high']:.2f}] of {m['n']:,} real series; {rule}")
+    says = card["worth"][learner["student"]].removeprefix("worth ")
+    few, _, reach = says.removesuffix(" real series").partition(" [")
+    told: object = ("nothing", f"the {rule} needs no training")
+    if learner["beats_floor"] is not False:
+        told = (few, "real series" + (f" [{reach}" if reach else ""))
+    return {"worth": told, "MASE on real series": error}
+
+
 def _of_evaluation(report: Report) -> dict[str, object]:
     if report["limits"]:
         return {"gain": NotMeasured("only a smoke run")}
@@ -219,6 +236,20 @@ def _teach_better(card: Report, _: Reports) -> Iterator[str]:
     if pair := next(proven, None):
         one, other = named(pair)[:2]
         yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} {kind} messages of the first are taken for the second."
+
+
+def _forecast_better(card: Report, _: Reports) -> Iterator[str]:
+    if not (learner := best(card)):
+        return
+    if learner["beats_floor"] is False:
+        yield f"Don't train on it: {learner['says']}. genesis tune draws such series nearer to your own."
+        return
+    last, gain = learner["learning_curve"][-1], learner["learning_curve"][-1]["gain"]
+    if gain and gain["low"] > 0:
+        yield f"Generate more: the last half of the {last['records']:,} series lowered MASE by {gain['estimate']:.3f}."
+    added = learner["gains"][0]
+    if added["difference"]["low"] > 0:
+        yield f"Use it beside what you have: with {added['k']} real series it lowers MASE from {added['real_only']:.2f} to {added['with_synthetic']:.2f}."
 
 
 def _use(report: Report, reports: Reports) -> Iterator[str]:
@@ -285,9 +316,9 @@ def _go_on(manifest: Report, _: Reports) -> Iterator[str]:
 
 CARDS: Mapping[str, Callable[[Report], dict[str, object]]] = {
     "verdict": _of_verdict, "evaluation": _of_evaluation, "scorecard": _of_scorecard, "teaching": _of_teaching,
-    "bias": _of_bias, "manifest": _of_manifest,
+    "bias": _of_bias, "manifest": _of_manifest, "forecasts": _of_forecasts,
 }  # fmt: skip
 STEPS: Mapping[str, Callable[[Report, Reports], Iterable[str]]] = {
     "verdict": _mend, "evaluation": _use, "export": _exported, "scorecard": _teach_better, "teaching": _teach,
-    "quality": _private, "bias": _balance, "manifest": _go_on,
+    "quality": _private, "bias": _balance, "manifest": _go_on, "forecasts": _forecast_better,
 }  # fmt: skip

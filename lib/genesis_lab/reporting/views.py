@@ -12,7 +12,7 @@ from genesis_lab.reporting.drawings import DRAW
 from genesis_lab.reporting.html import Html, NotMeasured, cell_text, facts, table
 from genesis_lab.reporting.page import Part, Section
 from genesis_lab.reporting.progress import duration
-from genesis_lab.reporting.reading import Report, at, points, spoken, stand_in, why
+from genesis_lab.reporting.reading import Report, at, points, shown_as, spoken, stand_in, why
 from genesis_lab.yamls import shipped
 
 _PATH = re.compile(r"{([\w. -]+):?([^}]*)}")
@@ -25,7 +25,10 @@ def kinds() -> dict[str, Any]:
 
 def view(kind: str, name: str, report: Report | None) -> Any:
     """What is shown under this name of a report of this kind; why not, where there is none or it is not whole."""
-    how, draw = kinds()[kind]["views"][name], DRAW.get(f"{kind}.{name}")
+    kind = shown_as(kind, report)
+    how, draw = kinds()[kind]["views"].get(name), DRAW.get(f"{kind}.{name}")
+    if how is None:
+        return []
     if not report:
         return NotMeasured(kinds()[kind]["missing"])
     try:
@@ -106,7 +109,7 @@ def _shown(value: Any, spec: str) -> Any:
 def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> list[Section]:
     """The sections of the page about a report of this kind; `extra` parts come at the end of the last one."""
     sections: list[Section] = []
-    for name, how in kinds()[kind]["views"].items():
+    for name, how in kinds()[shown_as(kind, report)]["views"].items():
         if "title" in how:
             title = how["title"] + (" (stand-in)" if stand_in(report or {}) else "")
             sections.append(Section(title, caveats(report or {})))

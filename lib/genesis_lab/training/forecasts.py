@@ -2,73 +2,129 @@
 
 One model for all series, direct (the horizon is a feature), on values normalised by the week before the origin. Gradient
 boosting and ridge regression, because they rank sets of series differently. Errors are MASE (Hyndman & Koehler 2006): the
-mean absolute error over that of the daily naive forecast in the context.
+mean absolute error over that of the daily naive forecast in the context. Whoever trains on a set of real series is tested
+on others of them, over several draws, so that the curve of real series says how many teach as much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genesis_lab.dataset.sources import Real
+from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
+from genesis_lab.stats import Interval, Paired, paired, percentile_interval
+from genesis_lab.training.examples import Source
+from genesis_lab.training.models import IntentModel, model_of
+from genesis_lab.training.worth import equivalence_sentence, equivalent
+
+if TYPE_CHECKING:
+    from genesis_lab.dataset import Dataset
 
 Values = NDArray[np.float64]
-Clock = tuple[NDArray[np.int_], NDArray[np.int_]]
-"""Hour of the day and weekday of each point, shape (n, length) each."""
+Row = dict[str, Any]
+OnProgress = Callable[[int, int, str], None]
 
-DAY, WEEK, CONTEXT, HORIZON = 24, 168, 332, 48
-ORIGINS = tuple(range(CONTEXT - 1, 452, 12))
+DAY, WEEK, CONTEXT, HORIZON, LENGTH = 24, 168, 332, 48, 500
+ORIGINS = tuple(range(CONTEXT - 1, LENGTH - HORIZON, 12))
 SHOTS = (1, 2, 5, 10, 20, 30)
 SPLITS = 6
-_FEWEST = 5
-"""Real series that must be left to be forecast."""
+MOST = 2_000
+"""Synthetic series that are learned from at most: the learning curve is flat there."""
+LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
+"""Quantiles that are forecast; the outer ones are an 80 % band."""
+FEATURES = 29
+_FEW = 5
+"""Real series that are there where it is asked what synthetic ones add."""
+_RULE = 23
+"""The feature that is the mean of the last two same hours of the week: a forecaster learns what to add to it."""
 _ROWS = 60_000
 """Rows that a forecaster is trained on at most, drawn at random."""
 _REPLICATES = 1000
-FEATURES = 29
 _NOTHING = 1e-14
 """Change that is rounding only, relative to the level: what varies no more is constant."""
 
 
+def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Without NumPy's remarks on means of nothing, which are NaN here on purpose: nothing was measured."""
+
+    @wraps(function)
+    def quiet(*given: Any, **named: Any) -> Any:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning), np.errstate(all="ignore"):
+            return function(*given, **named)
+
+    return quiet
+
+
+def hours_of(domain: str, records: Iterable[Mapping[str, Any]]) -> Any:
+    """Those that can be forecast of the records of a domain: `domains.timeseries.hourly.Hours`."""
+    return get_domain(domain).lessons(records, LENGTH, CONTEXT + HORIZON)
+
+
+def series_of(dataset: Dataset, seed: int = 0) -> tuple[Any, list[str]]:
+    """What is learned from a dataset, at most `MOST` series drawn at random, and in sentences what was left out."""
+    rows = (record for batch in dataset.batches(size=500) for record in batch.to_pylist())
+    notes = []
+    if dataset.total > MOST:
+        drawn = {*np.random.default_rng(seed).choice(dataset.total, MOST, replace=False).tolist()}
+        rows = (record for i, record in enumerate(rows) if i in drawn)
+        notes.append(f"Learned from {MOST:,} of {dataset.total:,} series, drawn at random.")
+    found, needed = hours_of(dataset.domain, rows), f"{CONTEXT + HORIZON} hours or more"
+    notes += [f"{n:,} series {why} and were left out." for why, n in found.left_out.items()]
+    if not len(found):
+        raise InvalidInput(f"Forecasters learn from series of {needed}, {dataset.name} has none. {' '.join(notes)}")
+    return found, notes
+
+
 @dataclass(frozen=True)
 class Windows:
-    """What is forecast: `x` of shape (n, origins, horizon, features), `y` alike, and the mean and spread that undo the scaling."""
+    """What is forecast: `x` of shape (n, origins, horizon, features), `y` alike, the mean and spread that undo the scaling, and
+    how far the last week was from the one before it, in spreads: by it bands are wide or narrow."""
 
     x: NDArray[np.float32]
     y: Values
     mean: Values
     sd: Values
+    rough: Values
 
-    def rows(self, series: Sequence[int] | NDArray[np.int_]) -> tuple[NDArray[np.float32], Values]:
-        """The windows of these series one under the other, in the scale of the week before each origin."""
+    def rows(self, series: Any) -> tuple[NDArray[np.float32], Values]:
+        """The windows of these series one under the other, and how far they are from `_RULE`, in the scale of the week before."""
         y = ((self.y - self.mean) / self.sd)[series].ravel()
         x = self.x[series].reshape(-1, FEATURES)
         known = np.isfinite(y)
-        return x[known], y[known]
+        return x[known], y[known] - np.nan_to_num(x[known, _RULE])
 
 
-def windows(values: Values, clock: Clock, origins: Sequence[int] = ORIGINS, horizon: int = HORIZON) -> Windows:
+@_quietly
+def windows(series: Any, origins: Sequence[int] = ORIGINS, horizon: int = HORIZON) -> Windows:
     """What is known at each origin about each of the next points: lags of the same hour and of the same hour of the week,
-    their neighbours, the latest values, level and spread, and the calendar.
+    their neighbours, the latest values, level and spread, and the calendar. No feature has a unit.
 
     Parameters
     ----------
-    values : series of hours, shape (n, length); NaN where nothing was measured.
+    series : `Hours`: values of shape (n, length), NaN where nothing was measured, with their local hours and weekdays.
     origins : last known points, from 331 on.
     """
+    values: Values = series.values
     n, length = values.shape
     ahead = np.arange(1, horizon + 1)
     t = np.asarray([origin for origin in origins if CONTEXT - 1 <= origin < length - horizon])
     if not len(t):
         raise InvalidInput(f"A forecast needs series of {CONTEXT + horizon} points or more, got {length}.")
     week = np.stack([values[:, o - WEEK + 1 : o + 1] for o in t], axis=1)
-    mean = np.nanmean(week, axis=2)[..., None]
-    sd = np.nanstd(week, axis=2)[..., None]
-    sd = np.where(sd > _NOTHING * np.abs(mean), sd, 1.0)
+    day_before = np.stack([values[:, o - WEEK + 1 - DAY : o + 1 - DAY] for o in t], axis=1)
+    mean, sd = np.nanmean(week, axis=2)[..., None], np.nanstd(week, axis=2)[..., None]
+    still, whole = sd <= _NOTHING * np.abs(mean), np.nanstd(values[:, :CONTEXT], axis=1)[:, None, None]
+    sd = np.where(still, np.where(whole > 0, whole, 1.0), sd)
+    rough = np.nanmean(np.abs(week - day_before), axis=2)[..., None] / sd
     at = t[:, None] + ahead
     scaled = values[:, None, :]
 
@@ -88,32 +144,21 @@ def windows(values: Values, clock: Clock, origins: Sequence[int] = ORIGINS, hori
     recent = (week[..., -DAY:] - mean) / sd
     level = [np.broadcast_to(f(recent, axis=2)[..., None], same[0].shape) for f in (np.nanmean, np.nanstd)]
     level.append(np.broadcast_to(((np.nanmax(week, axis=2)[..., None] - mean) / sd), same[0].shape))
-    hour = np.take(clock[0], at, axis=1)
-    weekday = np.take(clock[1], at, axis=1)
-    calendar = [
-        np.broadcast_to(ahead, same[0].shape),
-        np.sin(hour * 2 * np.pi / 24),
-        np.cos(hour * 2 * np.pi / 24),
-        weekday,
-        weekday >= 5,
-    ]
+    hour = np.take(series.hour, at, axis=1)
+    weekday = np.take(series.weekday, at, axis=1)
+    day = hour * 2 * np.pi / 24
+    calendar = [np.broadcast_to(ahead, same[0].shape), np.sin(day), np.cos(day), weekday, weekday >= 5]
     means = [np.nanmean(same, axis=0), np.nanmean(weeks, axis=0)]
     x = np.stack([*same, *weeks, *near, *last, *level, *means, *calendar], axis=-1).astype(np.float32)
-    return Windows(x, np.take(values, at, axis=1), mean, sd)
+    return Windows(x, np.take(values, at, axis=1), mean, sd, rough)
 
 
-def boosting(seed: int, **options: Any) -> Any:
-    """Gradient-boosted trees on histograms; `options` of scikit-learn's ``HistGradientBoostingRegressor``."""
+def boosting(seed: int) -> Any:
+    """Gradient-boosted trees on histograms; of the absolute error, as MASE is."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    usual = {
-        "max_iter": 200,
-        "learning_rate": 0.05,
-        "max_leaf_nodes": 31,
-        "min_samples_leaf": 40,
-        "l2_regularization": 1.0,
-    }
-    return HistGradientBoostingRegressor(**usual | options, random_state=seed)
+    shape = {"max_iter": 200, "learning_rate": 0.05, "max_leaf_nodes": 31, "min_samples_leaf": 40}
+    return HistGradientBoostingRegressor(loss="absolute_error", **shape, l2_regularization=1.0, random_state=seed)
 
 
 def ridge(seed: int) -> Any:
@@ -126,6 +171,7 @@ def ridge(seed: int) -> Any:
     return make_pipeline(SimpleImputer(strategy="constant", fill_value=0.0), StandardScaler(), Ridge(10.0))
 
 
+TITLES = {"boosting": "gradient boosting", "ridge": "ridge regression"}
 FORECASTERS: Mapping[str, Callable[[int], Any]] = {"boosting": boosting, "ridge": ridge}
 
 
@@ -146,18 +192,19 @@ def fit(maker: Callable[[int], Any], data: Sequence[tuple[Windows, Any]], seed: 
 def forecast(model: Any, what: Windows, series: Any) -> Values:
     """Forecasts in the series' own scale, shape (series, origins, horizon)."""
     x = what.x[series]
-    made = model.predict(x.reshape(-1, FEATURES)).reshape(x.shape[:-1])
+    made = model.predict(x.reshape(-1, FEATURES)).reshape(x.shape[:-1]) + np.nan_to_num(x[..., _RULE])
     return np.asarray(made * what.sd[series] + what.mean[series])
 
 
+@_quietly
 def naive_scale(values: Values) -> Values:
     """The mean absolute daily difference over the context, by which MASE divides; NaN where a series is constant."""
     context = values[:, :CONTEXT]
-    with np.errstate(invalid="ignore"):
-        scale = np.nanmean(np.abs(context[:, DAY:] - context[:, :-DAY]), axis=1)
-        return np.where(scale > _NOTHING * np.nanmax(np.abs(context), axis=1), scale, np.nan)
+    scale = np.nanmean(np.abs(context[:, DAY:] - context[:, :-DAY]), axis=1)
+    return np.where(scale > _NOTHING * np.nanmax(np.abs(context), axis=1), scale, np.nan)
 
 
+@_quietly
 def mase(made: Values, what: Windows, scale: Values, series: Any, horizon: int = DAY) -> Values:
     """The error of each series over the first `horizon` points ahead; NaN for a constant one."""
     error = np.abs(made - what.y[series])[..., :horizon]
@@ -167,130 +214,217 @@ def mase(made: Values, what: Windows, scale: Values, series: Any, horizon: int =
 def baselines(what: Windows) -> dict[str, Values]:
     """What anyone can do without training: the same hour of yesterday, of last week, and the mean of the last two weeks' hours."""
     back = what.x * what.sd[..., None] + what.mean[..., None]
-    return {"naive 24": back[..., 0], "naive 168": back[..., 7], "two-week mean": back[..., 23]}
+    return {"naive 24": back[..., 0], "naive 168": back[..., 7], "two-week mean": back[..., _RULE]}
+
+
+@_quietly
+def residual_quantiles(name: str, taught: Windows, seed: int = 0) -> dict[float, float]:
+    """How far above its forecast a value lies, in units of how rough its series is, at each of `LEVELS`.
+
+    Of the quarter of the series that a forecaster trained on the others did not see (split conformal prediction by a
+    local scale: Lei et al. 2018, section 5.2); with fewer than 4 series of those it learned from.
+    """
+    order = np.random.default_rng([seed, 1]).permutation(len(taught.y))
+    kept, out = (order, order) if len(order) < 4 else (order[len(order) // 4 :], order[: len(order) // 4])
+    model = fit(FORECASTERS[name], [(taught, kept)], seed)
+    rest = (taught.y[out] - forecast(model, taught, out)) / (taught.sd * taught.rough)[out]
+    return dict(zip(LEVELS, np.quantile(rest[np.isfinite(rest)], LEVELS).tolist(), strict=True))
+
+
+def bands(made: Values, what: Windows, series: Any, offsets: Mapping[float, float]) -> Values:
+    """The quantiles `LEVELS` around forecasts, shape (levels, series, origins, horizon)."""
+    wide = (what.sd * what.rough)[series]
+    return np.stack([made + offsets[level] * wide for level in LEVELS])
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Errors on real series over splits, with intervals from a bootstrap over splits and series."""
+
+    theirs: Windows
+    scale: Values
+    tested: NDArray[np.int_]
+    """Which series each split is tested on, shape (splits, series)."""
+    seed: int
+    _picks: list[NDArray[np.int_]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rng, (splits, series) = np.random.default_rng(self.seed), self.tested.shape
+        self._picks.append(rng.integers(splits, size=(_REPLICATES, splits, 1)))
+        self._picks.append(rng.integers(series, size=(_REPLICATES, 1, series)))
+
+    def errors(self, made: Values, horizon: int = DAY) -> Values:
+        """Of each series."""
+        return np.asarray(mase(made, self.theirs, self.scale, slice(None), horizon))
+
+    def replicates(self, by_split: Values) -> Values:
+        return np.asarray(by_split[..., self._picks[0], self._picks[1]].mean((-2, -1)))
+
+    def interval(self, by_split: Values) -> Row:
+        """The mean over splits and series."""
+        return percentile_interval(float(by_split.mean()), self.replicates(by_split), len(self.scale)).to_dict()
+
+    def mean(self, of_series: Values) -> Row:
+        return self.interval(of_series[self.tested])
+
+    def equivalent(self, by_split: Values, curve: Values, shots: Sequence[int]) -> Row:
+        """The number of real series that teach as much, see `training.worth.equivalent`."""
+        ks, own = np.array(shots, dtype=float), self.replicates(by_split)
+        return equivalent(-float(by_split.mean()), -curve.mean((1, 2)), -own, -self.replicates(curve).T, ks)
+
+    @_quietly
+    def of_bands(self, found: Values) -> Row:
+        """Quantile loss (the levels' mean, twice the pinball loss, weighted as MASE is) and what the 80 % band covers in a day."""
+        y, quantiles = self.theirs.y[..., :DAY], found[..., :DAY]
+        level = np.array(LEVELS)[:, None, None, None]
+        loss = 2 * np.nanmean((y - quantiles) * (level - (y < quantiles)), axis=(0, 2, 3)) / self.scale
+        inside = np.where(np.isfinite(y), (y >= quantiles[0]) & (y <= quantiles[-1]), np.nan)
+        covered = np.nanmean(inside, axis=(1, 2))
+        worst = float(np.quantile(covered, 0.1))
+        return {"quantile_loss": self.mean(loss), "coverage": self.mean(covered), "covered_of_the_worst": worst}
+
+
+def _less(one: Values, other: Values) -> Paired:
+    """By how much an error is less than another, series by series; beyond 1 counts as 1."""
+    return paired(np.clip(one - other, -1, 1), np.zeros(len(one)))
+
+
+def scorecard(dataset: Dataset, reference: Real | None, *, seed: int = 0, **options: Any) -> Row:
+    """What a dataset of series is worth: `worth` of its series in those of `reference`, or of none, with why. JSON-safe."""
+    if reference is None:
+        return _report(None, {"scorecard": "no reference series"})
+    try:
+        mine, notes = series_of(dataset, seed)
+        found = worth(mine, hours_of(dataset.domain, reference.records), seed=seed, **options)
+    except InvalidInput as error:
+        return _report(reference, {"scorecard": str(error).rstrip(".")})
+    return _report(reference, {}, found, notes)
 
 
 def worth(
-    values: Values,
-    clock: Clock,
-    real: Values,
-    real_clock: Clock,
+    mine: Any,
+    real: Any,
     *,
     forecasters: Sequence[str] = tuple(FORECASTERS),
     shots: Sequence[int] = SHOTS,
     splits: int = SPLITS,
     seed: int = 0,
-    on_progress: Callable[[int, int, str], None] | None = None,
-) -> dict[str, Any]:
-    """What synthetic series are worth: how well forecasters trained only on them forecast real ones, and how many real
-    series teach as much. JSON-safe.
+    on_progress: OnProgress | None = None,
+) -> Row:
+    """How well forecasters trained only on synthetic series forecast real ones, and how many real series teach as much.
 
     Parameters
     ----------
-    values, real : series of hours, shape (n, length); constant real ones are counted and left out.
-    clock, real_clock : their local hours and weekdays.
+    mine, real : `Hours` to learn from and to be tested on; real ones that stand still are counted and left out.
     shots : numbers of real series that forecasters are trained on, for the curve.
     splits : draws of which real series are trained on and which are forecast; errors are means over them.
     """
-    scale = naive_scale(real)
+    scale = naive_scale(real.values)
     usable = np.flatnonzero(np.isfinite(scale))
-    shots = [k for k in shots if k <= len(usable) - _FEWEST]
+    shots = [k for k in shots if k <= len(usable) - _FEW]
     if not shots:
+        why = "".join(f"; {n:,} {of}" for of, n in real.left_out.items())
         raise InvalidInput(
-            f"Worth in real series needs {_FEWEST + 1} real series that are not constant, got {len(usable)}."
+            f"Worth in real series needs {_FEW + 1} real series of {CONTEXT + HORIZON} hours or more that do not stand "
+            f"still, got {len(usable)} of {len(real) + sum(real.left_out.values())}{why}."
         )
-    constant = len(real) - len(usable)
-    real, scale = real[usable], scale[usable]
-    real_clock = (real_clock[0][usable], real_clock[1][usable])
-    theirs, mine = windows(real, real_clock), windows(values, clock)
-    everyone = np.arange(len(real))
-    drawn = [np.random.default_rng([seed, s]).permutation(len(real)) for s in range(splits)]
-    held_out = len(real) - max(shots)
-    tested = [order[:held_out] for order in drawn]
-    rules = {
-        name: _estimate(mase(made, theirs, scale, everyone), tested, seed) for name, made in baselines(theirs).items()
-    }
-    steps, done = len(forecasters) * (1 + splits * (len(shots) + 1)), 0
-    rows: list[dict[str, Any]] = []
+    scale, theirs, taught = scale[usable], windows(real.take(usable)), windows(mine)
+    drawn = [np.random.default_rng([seed, s]).permutation(len(usable)) for s in range(splits)]
+    held_out = len(usable) - max(shots)
+    trial = _Trial(theirs, scale, np.array([order[:held_out] for order in drawn]), seed)
+    rules = {name: trial.errors(made) for name, made in baselines(theirs).items()}
+    best = min(rules, key=lambda name: float(rules[name].mean()))
+    sizes = sorted({max(1, len(mine) // 2**power) for power in range(6)})
+    steps, total = count(1), len(forecasters) * (splits * (len(shots) + 1) + len(sizes))
+    students = []
 
-    def step(what: str) -> None:
-        nonlocal done
-        done += 1
+    def fitted(name: str, data: Sequence[tuple[Windows, Any]], what: str, draw: int = seed) -> Any:
+        model = fit(FORECASTERS[name], data, draw)
         if on_progress:
-            on_progress(done, steps, what)
+            on_progress(next(steps), total, f"{TITLES[name]}: {what}")
+        return model
 
+    everyone = np.random.default_rng(seed).permutation(len(mine))
     for name in forecasters:
-        maker = FORECASTERS[name]
-        alone = fit(maker, [(mine, np.arange(len(values)))], seed)
-        step(name)
-        own = mase(forecast(alone, theirs, everyone), theirs, scale, everyone)
-        curve, helped = np.empty((len(shots), splits, held_out)), np.empty((splits, held_out))
+        grown = {n: fitted(name, [(taught, everyone[:n])], f"{n:,} synthetic series") for n in sizes}
+        said = {n: forecast(model, theirs, slice(None)) for n, model in grown.items()}
+        errors = {n: trial.errors(made) for n, made in said.items()}
+        own, by_split = errors[sizes[-1]], errors[sizes[-1]][trial.tested]
+        curve, helped = np.empty((len(shots), *by_split.shape)), np.empty(by_split.shape)
+        few = max(k for k in (shots[0], *shots) if k <= max(_FEW, shots[0]))
         for s, order in enumerate(drawn):
+            of, pool = trial.tested[s], order[held_out:]
             for j, k in enumerate(shots):
-                model = fit(maker, [(theirs, order[held_out : held_out + k])], s)
-                curve[j, s] = mase(forecast(model, theirs, tested[s]), theirs, scale, tested[s])
-                step(f"{name}, {k} real")
-            few = order[held_out : held_out + min(5, max(shots))]
-            model = fit(maker, [(mine, np.arange(len(values))), (theirs, few)], s)
-            helped[s] = mase(forecast(model, theirs, tested[s]), theirs, scale, tested[s])
-            step(f"{name}, 5 real and synthetic")
-        by_split = np.stack([own[chosen] for chosen in tested])
-        rows.append(
-            {
-                "forecaster": name,
-                "mase": _estimate(own, tested, seed),
-                "curve": [{"k": k, "mase": round(float(curve[j].mean()), 4)} for j, k in enumerate(shots)],
-                "ratio_to_real": round(float(by_split.mean() / curve[-1].mean()), 4),
-                "worth": _equivalent(by_split, curve, shots, seed),
-                "five_real_and_synthetic": {
-                    "mase": round(float(helped.mean()), 4),
-                    "worth": _equivalent(helped, curve, shots, seed),
-                },
-            }
-        )
-    best = min(rules.values(), key=lambda rule: rule["estimate"])["estimate"]
+                model = fitted(name, [(theirs, pool[:k])], f"{k} real series", s)
+                curve[j, s] = mase(forecast(model, theirs, of), theirs, scale, of)
+            model = fitted(name, [(taught, everyone), (theirs, pool[:few])], f"{few} real and the synthetic series", s)
+            helped[s] = mase(forecast(model, theirs, of), theirs, scale, of)
+        alone = curve[shots.index(few)]
+        floor = _less(rules[best], own)
+        told = {"better": True, "better but small": True, "can't be told": None}
+        row = {
+            "student": name, "title": TITLES[name], "mase": trial.mean(own), "mase_48": trial.mean(trial.errors(said[sizes[-1]], HORIZON)),
+            "errors": [round(float(error), 6) for error in own],  # of each series, in the reference's order
+            "floor": trial.mean(rules[best]), "above_floor": floor.difference.to_dict(), "beats_floor": told.get(floor.verdict, False),
+            "ratio_to_real": float(by_split.mean() / curve[-1].mean()), "ratio_to_rule": float(own.mean() / rules[best].mean()),
+            "k_shots": [{"k": k, "mase": trial.interval(curve[j])} for j, k in enumerate(shots)],
+            "equivalence": trial.equivalent(by_split, curve, shots),
+            "gains": [{
+                "k": few, "real_only": float(alone.mean()), "with_synthetic": float(helped.mean()), "difference": trial.interval(alone - helped),
+                "together": equivalence_sentence(trial.equivalent(helped, curve, shots), of="series"),
+            }],
+            "learning_curve": [
+                {"records": n, "mase": trial.mean(errors[n]), "gain": _less(errors[before], errors[n]).difference.to_dict() if before else None}
+                for before, n in zip([0, *sizes], sizes, strict=False)
+            ],
+        }  # fmt: skip
+        offsets = residual_quantiles(name, taught, seed)
+        students.append(row | trial.of_bands(bands(said[sizes[-1]], theirs, slice(None), offsets)))
+    first = min(students, key=lambda one: float(one["mase"]["estimate"]))["errors"]
     return {
-        "real_series": len(real),
-        "constant_real_series": constant,
-        "synthetic_series": len(values),
-        "baselines": rules,
-        "forecasters": rows,
-        "ratio_to_best_baseline": round(min(row["mase"]["estimate"] for row in rows) / best, 4),
+        "students": students,
+        "worst": [{"name": real.ids[usable[i]], "value": first[i]} for i in np.argsort(first)[:-13:-1]],
+        "baselines": {name: trial.mean(errors) for name, errors in rules.items()},
+        "best_baseline": best,
+        "constant": len(real) - len(usable),
+        "series": len(usable),
+        "records": len(mine),
     }
 
 
-def _estimate(errors: Values, tested: Sequence[NDArray[np.int_]], seed: int) -> dict[str, Any]:
-    """The mean error over the series of all splits, with an interval over series."""
-    known = errors[np.isfinite(errors)]
-    rng = np.random.default_rng(seed)
-    means = known[rng.integers(len(known), size=(_REPLICATES, len(known)))].mean(1)
-    mean = float(np.mean([np.nanmean(errors[chosen]) for chosen in tested]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"estimate": round(mean, 4), "low": round(float(low), 4), "high": round(float(high), 4), "n": len(known)}
+def _report(reference: Real | None, not_measured: Row, found: Row | None = None, notes: Sequence[str] = ()) -> Row:
+    """The whole, with its sentences."""
+    found = found or {"students": [], "records": 0}
+    worth, verdict = {}, f"not measured: {not_measured.get('scorecard')}"
+    for one in found["students"]:
+        one["says"] = f"MASE {one['mase']['estimate']:.2f}, the {found['best_baseline']} {one['floor']['estimate']:.2f}"
+        worth[one["student"]] = "worth nothing"
+        if one["beats_floor"] is not False:
+            worth[one["student"]] = equivalence_sentence(one["equivalence"], of="series")
+    if found["students"]:
+        first = min(found["students"], key=lambda one: float(one["mase"]["estimate"]))
+        on, says = f"{reference} with {first['title']}", worth[first["student"]]
+        verdict = f"MASE {Interval(**first['mase'])} on {on}: {says}."
+        if first["beats_floor"] is None:
+            verdict += f" Whether that is better than the {found['best_baseline']} ({Interval(**first['floor'])}) can't be told."
+        elif not first["beats_floor"]:
+            verdict = f"Worth nothing: on {on} MASE is {Interval(**first['mase'])}, and of the {found['best_baseline']}, without any training, {Interval(**first['floor'])}."
+    told = {"shown_as": "forecasts", "gate": "worth in real series", "reference": reference and reference.to_dict()}
+    return told | found | {"notes": list(notes), "not_measured": not_measured, "worth": worth, "verdict": verdict}
 
 
-def _equivalent(errors: Values, curve: Values, shots: Sequence[int], seed: int) -> dict[str, Any]:
-    """The number of real series that teach as much, with an interval over splits and series; never extrapolated.
-
-    Parameters
-    ----------
-    errors : of shape (splits, series); `curve` of shape (shots, splits, series).
-    """
-    rng = np.random.default_rng(seed)
-    splits, series = errors.shape
-    found = []
-    for _ in range(_REPLICATES):
-        s, i = rng.integers(splits, size=splits), rng.integers(series, size=series)
-        found.append(_at(float(errors[s][:, i].mean()), curve[:, s][:, :, i].mean((1, 2)), shots))
-    low, high = np.quantile(found, [0.025, 0.975])
-    k = _at(float(errors.mean()), curve.mean((1, 2)), shots)
-    return {"k": round(k, 1), "low": round(float(low), 1), "high": round(float(high), 1), "capped": k >= max(shots)}
+def trained(dataset: Dataset, name: str, *, seed: int = 0) -> IntentModel:
+    """A forecaster trained on all series of a dataset, to be saved and registered; the offsets of its bands stand in its card."""
+    mine, _ = series_of(dataset, seed)
+    taught = windows(mine)
+    model = fit(FORECASTERS[name], [(taught, slice(None))], seed)
+    offsets = {f"quantile {level}": offset for level, offset in residual_quantiles(name, taught, seed).items()}
+    source = Source(dataset.name, dataset.content_hash, len(mine))
+    return model_of(model, name, params=offsets, sources=[source], embedder=None, seed=seed, metrics={})
 
 
-def _at(error: float, curve: Values, shots: Sequence[int]) -> float:
-    """Where a curve that may only fall reaches `error`, interpolated on log k; 0 below the first, the last at most."""
-    falling = np.minimum.accumulate(curve)
-    if error > falling[0]:
-        return 0.0
-    logs = np.log(np.asarray(shots, dtype=float))
-    return float(np.exp(np.interp(-error, -falling, logs)))
+def foreseen(model: IntentModel, what: Windows, series: Any = slice(None)) -> tuple[Values, Values]:
+    """Forecasts of a saved forecaster and the quantiles around them, see `forecast` and `bands`."""
+    made = forecast(model.estimator, what, series)
+    offsets = {level: float(str(model.card.params[f"quantile {level}"])) for level in LEVELS}
+    return made, bands(made, what, series, offsets)

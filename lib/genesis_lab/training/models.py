@@ -27,12 +27,14 @@ from genesis_lab.training.examples import Source, as_array
 WEIGHTS, CARD = "model.skops", "model.json"
 
 _TRUSTED = {
+    "numpy.dtype",
     "genesis_lab.training.classifiers.SentenceEmbedding",
     "genesis_lab.training.classifiers.BoostedTrees",
     "genesis_lab.training.classifiers.ByLanguage",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
     "sklearn.calibration._TemperatureScaling",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
     "xgboost.core.Booster",
     "xgboost.sklearn.XGBClassifier",
@@ -81,6 +83,8 @@ class IntentModel:
         """One `Prediction` per text, with `top` - 1 alternatives; `InvalidInput` where one of them is no text."""
         if isinstance(texts, str):
             raise InvalidInput("predict expects a list of texts, got a single string.")
+        if not self.card.labels:
+            raise InvalidInput(f"The model is a forecaster ({self.card.candidate}): it reads series, not texts.")
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InvalidInput(f"predict expects texts, got {text!r} at position {row}.")
@@ -100,14 +104,14 @@ class IntentModel:
 
 
 def model_of(estimator: Any, candidate: str, **about: Any) -> IntentModel:
-    """A fitted classifier with its card: `params`, `sources`, `seed`, `metrics` and `embedder` are given."""
+    """A fitted classifier or forecaster (which has no labels) with its card: `params`, `sources`, `seed`, `metrics` and `embedder` are given."""
     installed = {}
     for package in _PACKAGES:
         try:
             installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    labels = [str(label) for label in estimator.classes_]
+    labels = [str(label) for label in getattr(estimator, "classes_", ())]
     card = ModelCard(candidate=candidate, labels=labels, versions=installed, **about)
     return IntentModel(estimator, card)
 

@@ -36,6 +36,7 @@ OnProgress = Callable[[int, int, str], None]
 Labels = NDArray[np.str_]
 Correct = NDArray[np.bool_]
 Weights = NDArray[np.float32]
+Numbers = NDArray[np.floating]
 Shots = list[tuple[float, bool, list[NDArray[np.int_]]]]
 """k real examples per label, whether they are the whole pool (with its mean k), and for each draw the rows of the pool."""
 Lesson = tuple[Sequence[str], Sequence[str], str]
@@ -354,7 +355,13 @@ def label_equivalence(
     ks = np.array(sorted(real))
     curves = np.array([_replicates(real[k], weights, rng) for k in ks]).T
     own = weights @ synthetic.astype(np.float32) / len(synthetic)
-    k = _inverse(float(synthetic.mean()), np.array([real[k].mean() for k in ks]), ks)
+    return equivalent(float(synthetic.mean()), np.array([real[k].mean() for k in ks]), own, curves, ks)
+
+
+def equivalent(reached: float, curve: Numbers, own: Numbers, curves: Numbers, ks: Numbers) -> Row:
+    """Where the `curve` over `ks` has what synthetic data has `reached`, higher being better, see `label_equivalence`; `own`, of
+    shape (replicates,), and `curves`, (replicates, ks), are the same in a bootstrap."""
+    k = _inverse(reached, curve, ks)
     bootstrap = [_inverse(float(a), c, ks) for a, c in zip(own, curves, strict=True)]
     low, high = np.quantile(bootstrap, [0.025, 0.975], method="inverted_cdf")
     found: Row = {"smallest_k": float(ks[0]), "largest_k": float(ks[-1])}
@@ -372,8 +379,8 @@ def _inverse(accuracy: float, curve: NDArray[np.floating], ks: NDArray[np.floati
     return float(np.exp(np.interp(accuracy, rising, np.log(ks), left=-np.inf, right=np.inf)))
 
 
-def equivalence_sentence(found: Row, kind: str = "real") -> str:
-    """What `label_equivalence` found, for example "worth 2.0 [1.5–2.6] real labelled examples per intent"."""
+def equivalence_sentence(found: Row, kind: str = "real", of: str = "labelled examples per intent") -> str:
+    """What `equivalent` found, for example "worth 2.0 [1.5–2.6] real labelled examples per intent"."""
 
     def shown(k: float | None, below: bool) -> str:
         if k is not None:
@@ -382,7 +389,7 @@ def equivalence_sentence(found: Row, kind: str = "real") -> str:
 
     k, low, high = (shown(found[name], found[below]) for name, below in _BOUNDS)
     interval = "" if k == low == high else f" [{low}–{high}]"
-    return f"worth {k}{interval} {kind} labelled examples per intent"
+    return f"worth {k}{interval} {kind} {of}"
 
 
 def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.random.Generator) -> Shots:

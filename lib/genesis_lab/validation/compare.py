@@ -126,11 +126,14 @@ def _worth(cards: Pair, names: tuple[str, str]) -> tuple[list[dict[str, Any]], s
     rows, others = [], {student["student"]: student for student in b["students"]}
     compared = []
     for student in (student for student in a["students"] if student["student"] in others):
-        sides = [np.array(list(s["correct"])) == "1" for s in (student, others[student["student"]])]
+        pair = (student, others[student["student"]])  # right answers, or errors of series with a minus, at most 1
+        sides = [np.array(list(s["correct"])) == "1" if "correct" in s else -np.clip(s["errors"], 0, 1) for s in pair]
         found = paired(*sides)
         compared.append(found)
         row = {"student": student["student"], "title": student["title"], "difference": found.difference.to_dict()}
-        rows.append(row | {"accuracy_a": float(sides[0].mean()), "accuracy_b": float(sides[1].mean()), "p": found.p})
+        rows.append(
+            row | {"accuracy_a": abs(float(sides[0].mean())), "accuracy_b": abs(float(sides[1].mean())), "p": found.p}
+        )
     for row, found, p in zip(rows, compared, holm([found.p for found in compared]), strict=True):
         row |= {"p_holm": p, "verdict": _WORDS.get(found.corrected(p).verdict, CANT_TELL)}
     return rows, "" if rows else "the two scorecards have no student in common"

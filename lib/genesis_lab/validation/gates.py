@@ -94,18 +94,20 @@ def form_gates(
 def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
     """One gate for each student of a scorecard, against its own floor."""
     students = [s for s in (card or {"students": ()})["students"] if s["above_floor"]]
+    rule = (card or {}).get("gate", "worth")
     if not students:
         why = card["not_measured"].get("scorecard", "no student could be trained") if card else "no scorecard"
-        return [decide("worth", why)]
+        return [decide(rule, why)]
     if card and (card.get("reference") or {}).get("kind") == "stand-in":
         return [decide("worth", f"there is only a {STAND_IN}")]
     gates = []
     outcomes = {None: "warn", True: "pass", False: "fail"}
     for s in students:
-        names, own = s["floor"]["estimate"], s["accuracy"]["estimate"]
-        says = f"{own:.2f} of real openings, the label names alone {names:.2f}"
+        says = s.get("says") or (
+            f"{s['accuracy']['estimate']:.2f} of real openings, the label names alone {s['floor']['estimate']:.2f}"
+        )
         title, outcome = f"worth ({s['student']})", outcomes[s["beats_floor"]]
-        gates.append(decide("worth", Interval(**s["above_floor"]), says, outcome=outcome, title=title))
+        gates.append(decide(rule, Interval(**s["above_floor"]), says, outcome=outcome, title=title))
     return gates
 
 

@@ -75,7 +75,7 @@ def finish(
     checks, facets = domain.checks(), domain.facets
     # In this order memory peaks least: near-copies take most of it, and cleanlab's imports never give theirs back
     diverse, empty = (variety.diversity(total, embed), None) if total.n else ([], _EMPTY)
-    copies, apart = variety.copies(total, reference and reference.texts), labels.separation(total, seed)
+    copies, apart = variety.copies(total, getattr(reference, "texts", None)), labels.separation(total, seed)
     complete = [_fields(total, facets), *parts_of(total, checks, "completeness"), _unique_ids(total)]
     consistent = parts_of(total, checks, "consistency")
     if facets.label:

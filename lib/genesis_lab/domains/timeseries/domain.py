@@ -18,6 +18,7 @@ from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.domains.timeseries import record as r
 from genesis_lab.domains.timeseries.checks import checks
+from genesis_lab.domains.timeseries.hourly import Hours, hourly
 from genesis_lab.domains.timeseries.kinds import (
     Kind,
     Moves,
@@ -67,6 +68,7 @@ class Timeseries(Domain):
         derived={"sector": "series_type"},
         covered=(("series_type", "language"),),
         preview="series",
+        worth="forecast",
         lacking=dict.fromkeys(("latitude", "group_id", "anomalies", "missing", "seasonality_types", "recipe"), "true"),
         task_categories=("time-series-forecasting",),
         aliases={"series_id": "item_id", "target": "values"},
@@ -118,6 +120,9 @@ class Timeseries(Domain):
 
     def table(self, records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str], Iterable[list[Any]]]:
         return laid_out(records, form)
+
+    def lessons(self, records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Hours:
+        return hourly(records, length, fewest)
 
     # The recipe
 
