@@ -309,6 +309,18 @@ def test_ids_that_start_again_are_a_new_generation_and_nothing_old_is_lost(rows,
     assert ingest(store, str(source))["notes"] == []
 
 
+def test_a_source_that_is_emptied_is_read_from_its_first_row_when_there_is_one_again(tmp_path, store):
+    connection = tracker(tmp_path / "bot.sqlite", [("ana", user(str(n))) for n in range(3)])
+    ingest(store, str(tmp_path / "bot.sqlite"))
+    connection.execute("DELETE FROM events")
+    connection.commit()
+    assert "generation 2" in ingest(store, str(tmp_path / "bot.sqlite"))["notes"][0]
+    before = contents(store)
+    assert ingest(store, str(tmp_path / "bot.sqlite"))["rows"] == 0 and contents(store) == before
+    put(connection, [("ana", user("nuevo"))])
+    assert ingest(store, str(tmp_path / "bot.sqlite"))["kinds"] == {"user: typed": 1} and len(texts(store)) == 4
+
+
 def test_rows_that_the_source_deletes_stay_in_the_store_and_that_is_said(tmp_path, store):
     source = tmp_path / "bot.sqlite"
     connection = tracker(source, [("ana", user(str(n))) for n in range(12)])
@@ -543,7 +555,7 @@ def test_a_bot_that_is_read_twice_is_noticed(tmp_path, store):
         connection.execute(BROKER.format("INTEGER PRIMARY KEY"))
         rows = sqlite3.connect(FIXTURE).execute("SELECT sender_id, data FROM events ORDER BY id")
         connection.executemany("INSERT INTO events (sender_id, data) VALUES (?, ?)", rows)
-    assert "Source tracker holds the same messages" in ingest(store, str(tmp_path / "broker.db"))["notes"][0]
+    assert "Source tracker has the same messages" in ingest(store, str(tmp_path / "broker.db"))["notes"][0]
 
 
 def test_a_store_that_is_made_anew_does_not_answer_from_the_old_ones_copy(tmp_path):

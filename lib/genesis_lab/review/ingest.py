@@ -77,7 +77,8 @@ def ingest(
                 done += len(ids)
             run.write([found for _, found in part], part[-1][0][0])
             on_progress(done, total)
-        run.note_errors([(number, reason, f"{run.name}\0{number}\0{reason}") for number, reason in source.errors])
+        if source.errors:
+            run.write([Conversation(errors=[(n, why, f"{run.name}\0{n}\0{why}") for n, why in source.errors])], 0)
         report = {
             "source": run.name, "kind": source.kind, "address": source.address, "rows": known + kinds.total(), "known": known,
             "kinds": dict(sorted(kinds.items())), "written": dict(run.written), "notes": run.notes,
@@ -124,11 +125,10 @@ class _Run:
         self.id: int | None = None
         self.written: Counter[str] = Counter({"new messages": 0, "changed messages": 0, "sessions": 0})
         self.key, self.equal_times = sender_key(store), 0
+        # Read up to there, by this run or an earlier one: the highest id, how many rows, the last ids of them.
         self.upto: int | None = None
-        self.rows, self.newest = (
-            0,
-            set[int](),
-        )  # read up to there, by this run or an earlier one: how many, the last ids
+        self.rows = 0
+        self.newest: set[int] = set()
         check = hashed(self.key, "check")
         with store.begin() as connection:
             kept = connection.execute(sa.select(tables.sources).where(tables.sources.c.name == name)).mappings().first()
@@ -163,7 +163,7 @@ class _Run:
             if other or (window and not below & window.keys()):
                 self.state["generation"] += 1
                 why = (
-                    f"{len(other)} ids hold other rows than before" if other else "the ids that were read last are gone"
+                    f"{len(other)} ids hold other rows than before" if other else "The ids that were read last are gone"
                 )
                 self.notes.append(
                     f"{why}: generation {self.state['generation']} of the source, read from its first row; what was read before is kept."
@@ -178,6 +178,8 @@ class _Run:
                 self.newest = (below & window.keys()) | new
                 senders = sorted({sender for number, sender in recent if number in new})
                 return _by_sender(source.ids_of(senders) if senders else []), new, count - len(late)
+        for known_of in ("upto", "rows", "window"):
+            self.state.pop(known_of, None)
         rows, resumed = source.ids(), unfinished if not full else None
         self.upto = resumed["upto"] if resumed else max((row[0] for row in rows), default=None)
         if self.upto is None:
@@ -214,24 +216,22 @@ class _Run:
         """Write what differs from the store of these conversations, in one transaction with how far that is."""
         sessions = [session for found in part for session in found.sessions]
         with self.store.begin() as connection:
-            self._upsert(
-                connection, tables.messages, [message for found in part for message in found.messages], FOLLOWS
-            )
+            messages = [message for found in part for message in found.messages]
+            self._upsert(connection, tables.messages, messages, FOLLOWS)
             self._upsert(connection, tables.sessions, sessions, _SESSION)
             self._tidy(connection, sessions)
+            self._note_errors(connection, [error for found in part for error in found.errors])
             if self.source.numbered and self.id and "upto" not in self.state:
                 self._keep(connection, self.state | {"unfinished": {"upto": self.upto, "done": done}})
-        self.note_errors([error for found in part for error in found.errors])
 
-    def note_errors(self, errors: Sequence[tuple[int | None, str, str]]) -> None:
+    def _note_errors(self, connection: sa.Connection, errors: Sequence[tuple[int | None, str, str]]) -> None:
         """Note rows that could not be read, with the reason."""
         rows = [
             {"key": hashlib.sha1(key.encode("utf-8", "replace")).hexdigest(), "source": self.name, "event_id": number,
              "reason": displayed(reason)[0]}
             for number, reason, key in errors
         ]  # fmt: skip
-        with self.store.begin() as connection:
-            self._upsert(connection, tables.ingest_errors, rows, ())
+        self._upsert(connection, tables.ingest_errors, rows, ())
 
     def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:
         """Keep how far the source was read, and the report, if anything came of it."""
@@ -257,19 +257,15 @@ class _Run:
     def _note_twice(self, connection: sa.Connection) -> None:
         """Say so if another source holds the same messages: a bot's tracker store and its event broker both have them."""
         ours, theirs = tables.messages, tables.messages.alias()
-        some = (
-            sa.select(ours.c.timestamp)
-            .where((ours.c.source == self.name) & (ours.c.ingest == self.id))
-            .limit(1_000)
-            .subquery()
-        )
+        new = (ours.c.source == self.name) & (ours.c.ingest == self.id)
+        some = sa.select(ours.c.timestamp).where(new).limit(1_000).subquery()
         also = sa.select(theirs.c.source, sa.func.count()).join_from(
             some, theirs, theirs.c.timestamp == some.c.timestamp
         )
         for source, n in connection.execute(also.where(theirs.c.source != self.name).group_by(theirs.c.source)).all():
-            if 2 * n > self.written["new messages"] or n > 500:
+            if 2 * n > min(self.written["new messages"], 1_000):
                 self.notes.append(
-                    f"Source {source} holds the same messages, by their times: every number counts them twice."
+                    f"Source {source} has the same messages, by their times: every number counts them twice."
                 )
 
     def _begun(self, connection: sa.Connection) -> int:
