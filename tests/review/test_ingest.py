@@ -226,6 +226,32 @@ def test_chats_whose_fields_have_other_names_are_read_by_a_map(tmp_path, store):
     assert texts(store) == ["hola"]
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_characters_that_a_database_can_not_hold_are_kept_raw_and_marked_where_they_are_shown(
+    kind, request, tmp_path, store
+):
+    odd = "a\0b \ud83d c 🙂 \udc00"
+    events = [event("bot", text=odd), user(odd, odd, metadata={"model_id": odd}, input_channel=odd,
+                                           entities=[{"entity": odd, "start": 0, "end": 3, "value": odd}]),
+              event("slot", name=odd, value={odd: [odd, float("nan")]}), action(odd), event(odd)]  # fmt: skip
+    tracker(tmp_path / "bot.sqlite", []).close()
+    with sqlite3.connect(tmp_path / "bot.sqlite") as connection:
+        rows = [("ana", one["event"].encode("utf-8", "replace").decode(), json.dumps(one)) for one in events]
+        connection.executemany("INSERT INTO events (sender_id, type_name, data) VALUES (?, ?, ?)", rows)
+    if kind == "postgresql":
+        store = st.open_store(f"postgresql://postgres@{request.getfixturevalue('database')[0]}")
+    assert ingest(store, str(tmp_path / "bot.sqlite"))["rows"] == 5
+    message = contents(store)["messages"][0]
+    shown = "a␀b \ufffd c 🙂 \ufffd"
+    assert json.loads(message["raw"])["text"] == odd
+    assert (message["text"], message["lossy"], message["intent"], message["model"]) == (shown, True, shown, shown)
+    assert message["events"][0] == {"slot": shown, "value": {shown: [shown, None]}} and message["actions"] == [shown]
+    found = (
+        open_messages(store).sql("SELECT text, events->>'$[0].slot', entities->>'$[0].text' FROM messages").fetchall()
+    )
+    assert found == [(shown, shown, shown)]
+
+
 def test_a_field_that_chats_do_not_have_is_refused(store):
     with pytest.raises(InvalidInput, match="no field 'who': say where messages, speaker"):
         ingest(store, str(FIXTURE), fields={"who": "x"})
