@@ -12,13 +12,16 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
@@ -175,15 +178,38 @@ def load_in_use(name: str) -> tuple[IntentModel, str]:
     folder = model_path(name)
     if Path(name).name != name:
         return load_model(folder), shown(folder)
-    if get_settings().mlflow_tracking_uri or _home().is_dir():
-        with suppress(InvalidInput), _version(name, None) as (client, found), TemporaryDirectory() as place:
-            from mlflow.artifacts import download_artifacts
-
-            uri = client.get_model_version_download_uri(name, found.version)
-            local = Path(download_artifacts(artifact_uri=uri, dst_path=place)).resolve()
-            said = f"{name} version {found.version}, the registry's {CHAMPION}"
-            return load_model(next(local.rglob(CARD)).parent), said
+    with TemporaryDirectory() as place:
+        if champion := _champion(name, place):
+            version, files = champion
+            return load_model(
+                next(files.rglob(CARD), files / CARD).parent
+            ), f"{name} version {version}, the registry's {CHAMPION}"
     return load_model(name), f"{shown(folder)}, the registry has no {CHAMPION} of that name"
+
+
+def _champion(name: str, place: str) -> tuple[str, Path] | None:
+    """Version and files of a model's champion, fetched to `place` where they are elsewhere; None where there is none.
+
+    Of a store that is SQLite here MLflow's tables are read as they are: its import takes longer than the model's answer.
+    """
+    if not get_settings().mlflow_tracking_uri:
+        if not (file := _home() / "mlflow.db").is_file():
+            return None
+        with (
+            suppress(sqlite3.Error),
+            closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as tables,
+        ):
+            versions = "registered_model_aliases JOIN model_versions USING (workspace, name, version)"
+            query = f"SELECT version, coalesce(storage_location, source) FROM {versions} WHERE name = ? AND alias = ?"
+            row = tables.execute(query, [name, CHAMPION]).fetchone()
+            if row is None or (files := Path(url2pathname(urlsplit(row[1]).path))).is_dir():
+                return row and (str(row[0]), files)
+    with suppress(InvalidInput), _version(name, None) as (client, found):
+        from mlflow.artifacts import download_artifacts
+
+        uri = client.get_model_version_download_uri(name, found.version)
+        return str(found.version), Path(download_artifacts(artifact_uri=uri, dst_path=place)).resolve()
+    return None
 
 
 def lineage(name: str = MODEL, *, version: str | None = None) -> dict[str, Any]:

@@ -6,12 +6,13 @@ A model folder holds ``model.skops`` (weights; no code runs when it is read) and
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from zipfile import ZIP_DEFLATED
 
 import numpy as np
@@ -130,7 +131,7 @@ def check_place(name: str | Path, content_hash: str, *, replace: bool) -> None:
 
 def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -> Path:
     """Write the model folder and return it; another model is replaced only where that is said, other things never."""
-    from skops import io
+    io = _skops()
 
     target = model_path(name)
     there = _there(target)
@@ -180,7 +181,7 @@ def _is_model(folder: Path) -> bool:
 
 def load_model(name: str | Path) -> IntentModel:
     """The model in a folder written by `save_model`; `InvalidInput` where its weights or embedder are not the card's."""
-    from skops import io
+    io = _skops()
 
     folder = model_path(name)
     weights, card = folder / WEIGHTS, _card_of(folder)
@@ -207,6 +208,17 @@ def load_model(name: str | Path) -> IntentModel:
         raise InvalidInput(
             f"{shown(weights)} can't be read here ({type(error).__name__}); it was written with {saved}."
         ) from None
+
+
+def _skops() -> Any:
+    """skops' io, imported without torch, which it would load with all of scikit-learn while a sentence waits for its intent."""
+    unused: Any = "sklearn.externals.array_api_compat.torch"
+    hidden = sys.modules.setdefault(unused, cast(Any, None)) is None
+    from skops import io
+
+    if hidden:
+        del sys.modules[unused]
+    return io
 
 
 def _load_pyfunc(folder: str) -> SimpleNamespace:
