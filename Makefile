@@ -31,8 +31,9 @@ $(READY): pyproject.toml requirements.lock
 demo: $(READY)  ## Bilingual conversations: generate, validate, check, score, train, report
 	$(BIN)/genesis run params/demo.yaml
 
-lab: $(READY)  ## Open the notebooks in JupyterLab
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+lab: $(READY)  ## Open the notebooks in JupyterLab: copies under outputs/notebooks, so that the checkout stays clean
+	$(BIN)/python tools/notebook_tools.py copy outputs/notebooks
+	$(BIN)/jupyter lab outputs/notebooks/00_start_here.ipynb
 
 test: test-unit test-notebooks  ## Unit tests, then every notebook against its committed outputs
 

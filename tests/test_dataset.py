@@ -17,11 +17,13 @@ from genesis_lab.dataset import (
     DatasetWriter,
     arrow_schema,
     assign_splits,
+    dataset_names,
     open_dataset,
     schema_of,
     writing,
 )
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.generation import config_for, generate
 from records import conversation, write
 
 
@@ -347,3 +349,13 @@ def test_a_report_is_made_again_only_when_its_settings_change(tmp_path):
 def test_a_query_may_ask_for_times(tmp_path) -> None:
     found = write(tmp_path / "d", conversations(2)).sql("SELECT *, provenance.generated_at AS at FROM data")
     assert found["at"].iloc[0] == datetime(2025, 3, 1, 12, tzinfo=UTC)
+
+
+def test_datasets_are_listed_with_what_they_hold(own_output_root: Path) -> None:
+    assert dataset_names() == {}
+    generate(config_for()(dataset="mine", total=10, intents=("card_arrival",)))
+    (own_output_root / "datasets" / "broken").mkdir()
+    (own_output_root / "datasets" / "broken" / "manifest.json").write_text("{")
+    held = dataset_names()
+    assert list(held) == ["broken", "mine"] and held["mine"] == "10 conversations"
+    assert "can't be read" in held["broken"]

@@ -17,7 +17,7 @@ import pytest
 from genesis_lab.errors import InvalidInput, StageFailed
 from genesis_lab.notebooks import find_notebook, notebook_paths
 from genesis_lab.settings import get_settings
-from notebook_tools import MAX_BYTES, render, sync
+from notebook_tools import MAX_BYTES, copy, render, sync
 from tiny_notebooks import write_notebook
 
 
@@ -45,8 +45,13 @@ def test_sync_generates_badge_setup_and_neighbours(folder: Path) -> None:
     place = "genesis-lab/genesis-lab/blob/main/notebooks/10_middle.ipynb"
     assert f"https://colab.research.google.com/github/{place}" in source(badge)
     assert "COLAB_RELEASE_TAG" in source(setup) and "nbval-skip" in setup["metadata"]["tags"]
-    assert "[Start here](00_start.ipynb)" in source(navigation) and "[The end](20_end.ipynb)" in source(navigation)
-    assert "→" not in source(cells(folder / "20_end.ipynb")[-1])
+    assert source(navigation).splitlines()[2:] == [
+        "[Start here](00_start.ipynb)", "", "Conversations: **In the middle** → [The end](20_end.ipynb)",
+    ]  # fmt: skip
+    assert setup["metadata"]["jupyter"] == {"source_hidden": True}
+    start, end = (source(cells(folder / name)[-1]) for name in ("00_start.ipynb", "20_end.ipynb"))
+    assert "[In the middle](10_middle.ipynb) → [The end](20_end.ipynb)" in start, "the first one shows every track"
+    assert "Conversations: [In the middle](10_middle.ipynb) → **The end**" in end
 
 
 def test_sync_check_tells_and_changes_nothing(folder: Path) -> None:
@@ -60,7 +65,20 @@ def test_sync_check_tells_and_changes_nothing(folder: Path) -> None:
 def test_a_new_notebook_changes_its_neighbours_links(folder: Path) -> None:
     sync(folder)
     write_notebook(folder, "11_new", "n: int = 2", title="New")
-    assert [p.stem for p in sync(folder)] == ["10_middle", "11_new", "20_end"]
+    assert [p.stem for p in sync(folder)] == ["00_start", "11_new", "20_end"], "those of its track, and where all start"
+
+
+def test_one_works_on_copies_and_nothing_of_it_is_lost(folder: Path, tmp_path: Path) -> None:
+    lab, original = tmp_path / "outputs" / "notebooks", folder / "10_middle.ipynb"
+    before = original.read_bytes()
+    assert len(copy(lab, folder)) == 3 and copy(lab, folder) == []
+    mine = lab / original.name
+    mine.write_text("what I made of it")
+    assert copy(lab, folder) == [] and mine.read_text() == "what I made of it" and original.read_bytes() == before
+    original.write_bytes(before + b"\n")
+    assert copy(lab, folder) == [mine] and mine.read_bytes() == before + b"\n"
+    assert (lab / "10_middle.yours.ipynb").read_text() == "what I made of it"
+    assert {path.name for path in notebook_paths(folder)} == {"00_start.ipynb", "10_middle.ipynb", "20_end.ipynb"}
 
 
 def test_a_notebook_without_a_title_is_named(folder: Path) -> None:

@@ -1,12 +1,15 @@
-"""Keep this repository's notebooks in order: ``python tools/notebook_tools.py sync [--check]`` and ``render [NOTEBOOK]…``.
+"""Keep this repository's notebooks in order: ``python tools/notebook_tools.py sync [--check]`` and ``render [NOTEBOOK]…``,
+``copy FOLDER``.
 
-``sync`` generates badge, setup and previous/next cells of every notebook; ``render`` executes notebooks as committed.
+``sync`` generates badge, setup and the links to the other notebooks; ``render`` executes notebooks as committed; ``copy
+FOLDER`` makes copies to work on.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -27,6 +30,13 @@ MAX_BYTES = 400_000
 """What one committed notebook may weigh."""
 BADGE, SETUP, NAVIGATION = "genesis-badge", "genesis-setup", "genesis-navigation"
 """Ids and tags of the generated cells."""
+TRACKS = {
+    "Conversations": ("10", "20", "30", "40", "70"),
+    "Students": ("12", "50", "51", "52", "53", "70"),
+    "Time series": ("11", "20", "41", "70"),
+    "Real conversations": ("60", "61", "62", "70"),
+}
+"""The ways through the notebooks, by their numbers."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _KERNEL = {
@@ -36,7 +46,7 @@ _KERNEL = {
 
 
 def sync(folder: Path | None = None, *, check: bool = False) -> list[Path]:
-    """Generate badge, setup and previous/next cells of every notebook; return the notebooks that changed.
+    """Generate badge, setup and links of every notebook; return the notebooks that changed.
 
     Parameters
     ----------
@@ -51,16 +61,15 @@ def sync(folder: Path | None = None, *, check: bool = False) -> list[Path]:
     titles = [title(notebook, path) for notebook, path in zip(notebooks, paths, strict=True)]
     repository = _repository()
     changed = []
-    for i, (path, notebook) in enumerate(zip(paths, notebooks, strict=True)):
+    for path, notebook in zip(paths, notebooks, strict=True):
         counts = {c.id: c.get("execution_count") for c in notebook.cells if c.get("id") == SETUP}
         own = [cell for cell in notebook.cells if not {BADGE, SETUP, NAVIGATION} & set(cell.metadata.get("tags", ()))]
-        neighbours = [(paths[j], titles[j]) if 0 <= j < len(paths) else None for j in (i - 1, i + 1)]
         notebook.cells = [
             own[0],
             _markdown(BADGE, _badge(repository, path.name)),
             _setup(repository, counts.get(SETUP)),
             *own[1:],
-            _markdown(NAVIGATION, _navigation(*neighbours)),
+            _markdown(NAVIGATION, _navigation(path, dict(zip(paths, titles, strict=True)))),
         ]
         notebook.metadata.update(nbformat.from_dict(_KERNEL))
         text = _text(notebook)
@@ -107,6 +116,25 @@ def render(
         if on_notebook:
             on_notebook(path, time.perf_counter() - started)
     return changed
+
+
+def copy(target: Path, folder: Path | None = None) -> list[Path]:
+    """Copy the notebooks to `target`, to work on there; return the copies that are new.
+
+    A copy that is there stays as it is; where the original has been changed since, it is kept as ``<name>.yours.ipynb``.
+    """
+    made = []
+    target.mkdir(parents=True, exist_ok=True)
+    for path in notebook_paths(folder):
+        mine, origin = target / path.name, target / f".{path.stem}.origin"
+        if mine.exists() and origin.exists() and origin.read_bytes() == path.read_bytes():
+            continue
+        if mine.exists() and not (origin.exists() and origin.read_bytes() == mine.read_bytes()):
+            mine.replace(mine.with_suffix(".yours.ipynb"))
+        for to in (mine, origin):
+            shutil.copyfile(path, to)
+        made.append(mine)
+    return made
 
 
 def reference_shown(notebook: Any) -> str | None:
@@ -201,7 +229,7 @@ def _repository() -> str:
 def _badge(repository: str, name: str) -> str:
     place = repository.removeprefix("https://github.com/")
     link = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
+    return f"<small>[Open in Colab]({link})</small>"
 
 
 def _setup(repository: str, execution_count: int | None) -> Any:
@@ -213,17 +241,22 @@ if "COLAB_RELEASE_TAG" in os.environ:
     %pip install -q "genesis-lab @ git+{repository}"
 """
     cell = nbformat.v4.new_code_cell(source.rstrip(), id=SETUP, execution_count=execution_count)
-    cell.metadata.tags = [SETUP, "nbval-skip"]
+    cell.metadata.update(tags=[SETUP, "nbval-skip"], jupyter={"source_hidden": True})
     return cell
 
 
-def _navigation(previous: tuple[Path, str] | None, following: tuple[Path, str] | None) -> str:
-    links = []
-    if previous:
-        links.append(f"← [{previous[1]}]({previous[0].name})")
-    if following:
-        links.append(f"[{following[1]}]({following[0].name}) →")
-    return "---\n" + " · ".join(links)
+def _navigation(here: Path, titles: dict[Path, str]) -> str:
+    """The tracks that the notebook is part of, each with its place in it; all of them where it is part of none."""
+    shown = {name: [path for path in titles if path.stem[:2] in numbers] for name, numbers in TRACKS.items()}
+    mine = {name: paths for name, paths in shown.items() if here in paths} or shown
+
+    def link(path: Path) -> str:
+        return f"**{titles[path]}**" if path == here else f"[{titles[path]}]({path.name})"
+
+    start = [link(path) for path in titles if path.stem[:2] == "00" and path != here]
+    return "\n\n".join(
+        ["---", *start, *(f"{name}: {' → '.join(map(link, paths))}" for name, paths in mine.items() if paths)]
+    )
 
 
 def _markdown(identity: str, source: str) -> Any:
@@ -245,6 +278,9 @@ def main(arguments: Sequence[str]) -> int:
                 paths, on_notebook=lambda path, seconds: print(f"{path.stem}  {seconds:.1f} s", flush=True)
             )
             print(f"{len(changed)} of {len(paths)} changed")
+            return 0
+        case ["copy", folder]:
+            print("\n".join(f"copied {path.name}" for path in copy(Path(folder))) or f"{folder} is up to date")
             return 0
     print(__doc__)
     return 2

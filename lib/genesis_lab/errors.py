@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import traceback
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,16 @@ from typing import Any, Literal
 
 class GenesisError(Exception):
     """Root of every error that Genesis Lab raises on purpose."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows of it in a notebook: its sentence, below the folded traceback."""
+        from IPython import get_ipython
+
+        told = html.escape("".join(traceback.format_exception(self)))
+        fold = f"<details><summary>Where in the code (for a bug report)</summary><pre>{told}</pre></details>"
+        if shell := get_ipython():
+            shell.display_pub.publish({"text/html": fold})
+        return [f"{type(self).__name__}: {self}"]
 
 
 class InvalidInput(GenesisError):

@@ -73,7 +73,11 @@ def read_parameters(notebook: Any, where: str) -> dict[str, Parameter]:
     ------
     InvalidInput : the cell can't be executed, or a name looks like a secret's.
     """
-    source = next((c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", ())), "")
+    return declared(next((c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", ())), ""), where)
+
+
+def declared(source: str, where: str) -> dict[str, Parameter]:
+    """The parameters that the source of a cell declares; raises as `read_parameters`."""
     cell = ModuleType("parameters")
     cell.__dict__.update({name: getattr(typing, name) for name in typing.__all__}, Path=Path)
     try:

@@ -12,6 +12,8 @@ from genesis_lab.dataset import DatasetWriter, open_dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.generation import config_for
+from genesis_lab.generation import generate as make
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.offline import OfflineProvider
@@ -115,3 +117,18 @@ def test_a_dataset_that_was_not_generated_is_not_taken_for_it(tmp_path: Path) ->
     with pytest.raises(InvalidInput, match="not recorded in full"):
         run(tmp_path / "d", categories=("refunds",))
     assert open_dataset(tmp_path / "d").total == 0
+
+
+def test_other_settings_are_found_before_anything_runs_and_nothing_is_touched(own_output_root: Path) -> None:
+    config = config_for()(dataset="mine", total=10, intents=("card_arrival",))
+    config.check_room()
+    assert not (own_output_root / "datasets").exists()
+    make(config)
+    config.check_room()
+    other = config_for()(**config.model_dump() | {"total": 12})
+    with pytest.raises(
+        InvalidInput, match="already holds a dataset made with other settings \\(total was 10, now 12\\)"
+    ):
+        other.check_room()
+    other.model_copy(update={"dataset": "another"}).check_room()
+    other.model_copy(update={"replace": True}).check_room()

@@ -17,7 +17,7 @@ from bedrock_emulator.server import BedrockEmulator, Faults
 from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput
 from genesis_lab.health import Check, check_teachers, learned_limits, run_checks, teachers, write_params
-from genesis_lab.health.teachers import check_bedrock, check_bundled_model, check_servers, masked
+from genesis_lab.health.teachers import check_bedrock, check_bundled_model, check_servers, masked, providers_ready
 from genesis_lab.settings import get_settings
 from providers.openai_server import running
 
@@ -45,6 +45,14 @@ def lines(checks: list[Check]) -> dict[str, Check]:
 def test_without_credentials_bedrock_is_one_warning() -> None:
     (found,) = check_bedrock()
     assert (found.name, found.status) == ("aws", "WARN") and "only needed for provider bedrock" in found.detail
+
+
+def test_each_provider_is_ready_or_says_what_it_lacks(set_: Set) -> None:
+    ready = providers_ready()
+    assert list(ready) == ["offline", "bedrock", "bedrock_batch", "openai", "local"]
+    assert ready["offline"] == "ready" and ready["bedrock"] == "not set up: no credentials"
+    set_(GENESIS_OPENAI_API_KEY="sk-obviously-fake")
+    assert providers_ready()["openai"] == "ready"
 
 
 def test_a_metadata_service_that_never_answers_holds_nobody_up(set_: Set) -> None:

@@ -1,5 +1,7 @@
 """Progress: one line per stage where nobody watches, and everything one wants to know where somebody does."""
 
+import queue
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -59,6 +61,43 @@ def test_details_are_shown_while_it_runs_and_not_where_nobody_watches(
         bar(told)
     seen = capsys.readouterr().err
     assert "97% of a quota" in seen and "quota" not in seen.splitlines()[-1].split("\r")[-1]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> "queue.Queue[str]":
+    """What a person before a notebook sees of a progress bar, as it comes."""
+    pages: queue.Queue[str] = queue.Queue()
+
+    def shown(page: object, **_: object) -> SimpleNamespace:
+        pages.put(str(page))
+        return SimpleNamespace(update=shown)
+
+    monkeypatch.setattr(module, "viewer", lambda: "notebook")
+    monkeypatch.setattr(module, "display", shown)
+    return pages
+
+
+def test_an_interrupt_says_what_was_saved(seen: "queue.Queue[str]") -> None:
+    for saved, said in [({}, "Stopped. Nothing was saved."), ({"saved": "3 are kept."}, "Stopped. 3 are kept.")]:
+        with pytest.raises(KeyboardInterrupt) as caught, progress(None, "Teaching", **saved):
+            signal.raise_signal(signal.SIGINT)
+        assert str(caught.value) == said
+
+
+def test_an_interrupt_is_heard_before_python_gets_round_to_it(
+    seen: "queue.Queue[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # as while a long call of a library runs
+    try:
+        with progress(None, "Teaching"):
+            signal.raise_signal(signal.SIGINT)
+            while "Stopping" not in (page := seen.get(timeout=10)):
+                pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "Nothing was saved." in page
+    pages = [seen.get() for _ in range(seen.qsize())]
+    assert "took 0:0" in pages[-1], "the last word is the stage's own"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (750, "12:30"), (11100, "3:05:00")])

@@ -1,7 +1,15 @@
 """A dataset is a folder that ``datasets.load_dataset(folder)`` opens as it is: read, write, split, import, export."""
 
 from genesis_lab.dataset.exporting import export_dataset
-from genesis_lab.dataset.folder import Dataset, open_dataset, open_filled, read_reports, remembered, write_report
+from genesis_lab.dataset.folder import (
+    Dataset,
+    dataset_names,
+    open_dataset,
+    open_filled,
+    read_reports,
+    remembered,
+    write_report,
+)
 from genesis_lab.dataset.importing import import_dataset
 from genesis_lab.dataset.schema import arrow_schema, schema_of
 from genesis_lab.dataset.splitting import assign_splits
@@ -12,6 +20,7 @@ __all__ = [
     "DatasetWriter",
     "arrow_schema",
     "assign_splits",
+    "dataset_names",
     "export_dataset",
     "import_dataset",
     "open_dataset",

@@ -165,8 +165,19 @@ def _parts(path: Path, split: str) -> list[Path]:
 def _missing(path: Path) -> str:
     if path.exists():
         return f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first."
-    known = sorted(found.parent.name for found in (output_root() / "datasets").glob(f"[!.]*/{MANIFEST}"))
-    return f"There is no dataset {shown(path)}: there are {', '.join(known) or 'none yet'}."
+    return f"There is no dataset {shown(path)}: there are {', '.join(dataset_names()) or 'none yet'}."
+
+
+def dataset_names() -> dict[str, str]:
+    """The datasets under ``outputs/datasets``, each with how much it holds: ``770 conversations``."""
+    held = dict[str, str]()
+    for found in sorted((output_root() / "datasets").glob(f"[!.]*/{MANIFEST}")):
+        try:
+            dataset = open_dataset(found.parent)
+            held[dataset.name] = f"{dataset.total:,} {get_domain(dataset.domain).facets.unit}"
+        except InvalidInput as error:
+            held[found.parent.name] = str(error).split(": ")[-1]
+    return held
 
 
 def labelled(dataset: Dataset) -> pd.DataFrame:

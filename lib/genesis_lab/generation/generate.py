@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import cache, cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -15,9 +16,11 @@ from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import Interrupted, InvalidInput
 from genesis_lab.files import dataset_path, output_root, recovered, shown
+from genesis_lab.generation.account import run_header
 from genesis_lab.generation.engine import Sampling, request_for
 from genesis_lab.generation.engine import generate as fulfil
 from genesis_lab.generation.estimate import Estimate, estimate, in_all
+from genesis_lab.generation.journal import check_room
 from genesis_lab.generation.lane import Progress, Task
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.generation.teachers import Teacher, connect
@@ -138,6 +141,12 @@ class GenerationConfig(BaseModel):
         """Requests, tokens, cost and time, before anything runs."""
         return in_all(self.estimates().values())
 
+    def check_room(self) -> None:
+        """Raise `InvalidInput` where the dataset's folder holds one of other settings, which is not to be replaced."""
+        with ExitStack() as closing:
+            header = run_header(self.plan, self.domain, self._opened(closing, make=False)[0], asdict(self.sampling))
+        check_room(dataset_path(self.dataset), header, replace=self.replace)
+
     def _feed(self, first: Dataset) -> None:
         """Go on from the records of the first stage."""
         _feed(self.domain, first)
@@ -185,17 +194,15 @@ def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None
     with ExitStack() as closing:
         teachers, kept = config._opened(closing)
         try:
-            return fulfil(
-                config.plan,
-                config.domain,
-                teachers,
-                dataset_path(config.dataset),
-                sampling=config.sampling,
-                cache=kept,
-                config={"domain": config.domain_name} | config.domain.config.model_dump(mode="json"),
-                replace_existing=config.replace,
-                on_progress=on_progress,
-            )
+            told = {"domain": config.domain_name} | config.domain.config.model_dump(mode="json")
+            options: dict[str, Any] = {
+                "sampling": config.sampling,
+                "cache": kept,
+                "config": told,
+                "on_progress": on_progress,
+            }
+            target, again = dataset_path(config.dataset), config.replace
+            return fulfil(config.plan, config.domain, teachers, target, replace_existing=again, **options)
         except Interrupted:
             closing.pop_all()  # what is in flight is paid for: it still goes into the cache if it comes
             raise

@@ -96,16 +96,20 @@ class Journal:
             file.truncate(whole)
         if not whole:
             return False
-        run, found = self.path.parent.name, read_header(self.path)
-        if found is None:
-            raise InvalidInput(f"{self.path.name} is no journal: its first line is damaged; delete {run}.")
-        changed = "the version of genesis-lab" if found.pop("kind", None) != KIND else what_changed(found, header)
-        if changed:
-            raise InvalidInput(
-                f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
-                f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}."
-            )
+        _refuse_other(self.path, header)
         return True
+
+
+def _refuse_other(journal: Path, header: dict[str, Any]) -> None:
+    run, found = journal.parent.name, read_header(journal)
+    if found is None:
+        raise InvalidInput(f"{journal.name} is no journal: its first line is damaged; delete {run}.")
+    changed = "the version of genesis-lab" if found.pop("kind", None) != KIND else what_changed(found, header)
+    if changed:
+        raise InvalidInput(
+            f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
+            f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}."
+        )
 
 
 def _loaded(line: bytes) -> Any:
@@ -182,6 +186,15 @@ def run_folder(target: Path, header: dict[str, Any], *, replace: bool) -> Iterat
         finally:
             if is_run(work) and not _begun(work):  # nothing to go on with: the next run may have other settings
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def check_room(target: Path, header: dict[str, Any], *, replace: bool) -> None:
+    """Raise `InvalidInput`, as `run_folder` would, for a dataset or an unfinished run of other settings; nothing is touched."""
+    journal = work_folder(target) / JOURNAL
+    if (recovered(target) / MANIFEST).exists():
+        _existing(target, header, replace=replace)
+    elif not replace and _begun(journal.parent):
+        _refuse_other(journal, header)
 
 
 def discard(target: Path) -> None:

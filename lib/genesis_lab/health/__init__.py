@@ -7,18 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from genesis_lab.errors import GenesisError
 from genesis_lab.health.machine import MACHINE, Check
-from genesis_lab.health.teachers import TEACHERS, learned_limits, teacher_checks, write_params
+from genesis_lab.health.teachers import TEACHERS, learned_limits, providers_ready, teacher_checks, write_params
 
-__all__ = [
-    "MACHINE",
-    "TEACHERS",
-    "Check",
-    "check_machine",
-    "check_teachers",
-    "learned_limits",
-    "run_checks",
-    "write_params",
-]
+__all__ = ["MACHINE", "TEACHERS", "Check", "check_machine", "check_teachers", "learned_limits", "providers_ready", "run_checks", "write_params"]  # fmt: skip
 
 Checks = Sequence[Callable[[], Check | list[Check]]]
 

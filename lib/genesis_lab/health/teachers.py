@@ -140,6 +140,17 @@ def check_answer(spec: ModelSpec) -> Check:
     return Check("answer", "OK", f"{masked(answer.model)} answered in {answer.latency_s:.1f} s ({counted}, {cost})")
 
 
+def providers_ready() -> dict[str, str]:
+    """Each provider with ``ready``, or the first thing that it lacks here."""
+    aws, servers = check_bedrock(), check_servers()
+    found = {"offline": [], "bedrock": [c for c in aws if c.name != "batch"], "bedrock_batch": aws, "openai": servers}
+    if get_settings().openai_api_key or any(check.status == "OK" for check in servers):
+        found["openai"] = []
+    lacks = {name: [c.detail.split(", only")[0].split(": only")[0] for c in checks if c.status != "OK"]
+             for name, checks in {**found, "local": [check_bundled_model()]}.items()}  # fmt: skip
+    return {name: (wrong or ["ready"])[0] for name, wrong in lacks.items()}
+
+
 TEACHERS: Checks = (check_bedrock, check_servers, check_bundled_model)
 
 

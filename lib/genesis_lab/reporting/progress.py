@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
+import threading
 import time
 from shutil import get_terminal_size
 from typing import Any
 
-from genesis_lab.reporting.frontend import display, in_kernel, viewer
+from genesis_lab.reporting.frontend import answer_interrupts, display, in_kernel, viewer
 from genesis_lab.reporting.html import Html, escape
 
 _REDRAW_S = 0.2
@@ -18,10 +21,11 @@ class progress:
 
     ``with progress(plan.total, "Generating", unit="conversations") as bar: generate(…, on_progress=bar)``; call `advance`
     after each piece, or `at`, or the bar with where the generation engine stands. A `total` of None is not known.
+    An interrupt is answered at once, whatever is being computed, by what was `saved`; in a notebook it ends in that sentence.
     """
 
-    def __init__(self, total: int | None, label: str, *, unit: str = "") -> None:
-        self.label, self.unit, self.total = label, unit, total
+    def __init__(self, total: int | None, label: str, *, unit: str = "", saved: str = "Nothing was saved.") -> None:
+        self.label, self.unit, self.total, self.saved = label, unit, total, saved
         self.done, self.rejected, self.rate = 0, 0, 0.0
         self.eta_s: float | None = None
         self.cost_usd: float | None = None
@@ -29,11 +33,32 @@ class progress:
         self._viewer = viewer()
         self._started = self._drawn = 0.0
         self._handle: Any = None
+        self._mouth: socket.socket | None = None
 
     def __enter__(self) -> progress:
         self._started = time.monotonic()
         self._draw(force=True)
+        if self._viewer == "notebook" and threading.current_thread() is threading.main_thread():
+            answer_interrupts()
+            ear, self._mouth = socket.socketpair()
+            self._mouth.setblocking(False)
+            self._before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+            self._listener = threading.Thread(target=self._listen, args=(ear,), daemon=True)
+            self._listener.start()
         return self
+
+    def _listen(self, ear: socket.socket) -> None:
+        """Redraw once a second, and when a signal comes: Python itself hears it only when a long call has come back."""
+        ear.settimeout(1.0)
+        with ear:
+            while True:
+                try:
+                    if not ear.recv(1):
+                        return
+                    self.details = (f"Stopping: what is being computed now ends first. {self.saved}",)
+                except TimeoutError:
+                    pass
+                self._draw(force=True)
 
     def advance(self, n: int = 1) -> None:
         """`n` more pieces are done."""
@@ -55,7 +80,13 @@ class progress:
         self.details = tuple(getattr(standing, "details", ()))
         self._draw()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if self._mouth:
+            signal.set_wakeup_fd(self._before)
+            self._mouth.close()
+            self._listener.join()
+        if isinstance(error, KeyboardInterrupt) and not error.args:
+            error.args = (f"Stopped. {self.saved}",)
         if self._viewer == "nobody":
             # In a kernel this is part of the committed output, so it says nothing that differs between runs.
             end = ["stopped"] if kind else [] if self.done or self.total is not None else ["done"]
@@ -75,6 +106,8 @@ class progress:
             parts.append(f"{self.done / self.total:.0%}")
         if timing and self.rate:
             parts.append(f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s")
+        elif timing and self._started and (for_s := time.monotonic() - self._started) >= 1:
+            parts.append(f"for {duration(for_s)}")
         if timing and self.eta_s is not None and self.total is not None and self.done < self.total:
             parts.append(f"{duration(self.eta_s)} left")
         if self.rejected:
