@@ -117,11 +117,11 @@ def test_a_report_on_conversations_changes_nothing_it_reports_on() -> None:
 def test_a_worth_on_a_stand_in_is_recorded_under_its_own_name() -> None:
     card = {"reference": {"kind": "stand-in"}}
     known: Any = {"bias": {"severity": "none"}, "quality": {"overall": 90.0}, "verdict": {"verdict": "PASS"}}
-    page: Any = SimpleNamespace(figures={"stand-in worth": ("3.7", "stand-in: …")})
+    page: Any = SimpleNamespace(status="PASS", figures={"stand-in worth": ("3.7", "stand-in: …")})
     found = made.metrics(page, known | {"scorecard": card})
     assert found["stand_in_worth"] == "3.7 (stand-in: written by a language model, not by customers)"
     assert "worth" not in found
-    assert made.metrics(SimpleNamespace(figures={"worth": ("3.7", "")}), known)["worth"] == "3.7"  # type: ignore[arg-type]
+    assert made.metrics(SimpleNamespace(status="PASS", figures={"worth": ("3.7", "")}), known)["worth"] == "3.7"  # type: ignore[arg-type]
 
 
 def test_without_real_data_worth_is_measured_on_the_stand_in_that_ships_and_says_so() -> None:
@@ -149,8 +149,9 @@ def test_conversations_need_their_own_reports(tmp_path) -> None:
 def test_bias_of_teacher_examples_is_drawn_as_far_as_it_is_known() -> None:
     data = open_or_generate(generate(config_for("requirements")(total=60)).name, others=True)
     report = check_bias(data)
-    titles = [figure.layout.title.text for figure in view("bias", "targets", report)]
-    assert [title.split(":")[0] for title in titles] == ["Language", "Industry", "Emphasis"]
+    assert view("bias", "targets", report) == [
+        "As planned, as far as can be told: language, industry, emphasis (n = 60)."
+    ]
     for nothing in (view("bias", name, report) for name in ("appearances", "coverage")):
         assert str(nothing).startswith("not measured: examples have no ")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,8 @@ TITLES = {
 def needed(dataset: Dataset) -> tuple[str, ...]:
     """The kinds of reports that the page about this dataset rests on, by what its records are."""
     facets = get_domain(dataset.domain).facets
-    asked = (
-        facets.text or facets.preview == "series",
-        facets.preview == "dialogue",
-        facets.worth,
-        facets.attributes,
-        facets.worth and facets.label,
-    )
+    measured = facets.text or facets.preview == "series"
+    asked = (measured, facets.preview == "dialogue", facets.worth, facets.attributes, facets.worth and facets.label)
     return tuple(kind for kind, wanted in zip(TITLES, asked, strict=True) if wanted)
 
 
@@ -94,11 +90,13 @@ def page(
     model: str = "intents",
     sentences: Sequence[str] = (),
     title: str = "",
+    language: str = "en",
     seed: int = 0,
 ) -> Page:
     """The page about a dataset, from the reports that `complete` gives.
 
-    The saved classifier `model` of these conversations shows what it makes of `sentences`; `seed` is of the samples.
+    The saved classifier `model` of these conversations shows what it makes of `sentences`; `seed` is of the samples;
+    `language` is what the page is written in (`reporting.wording.languages`).
     """
     from genesis_lab.reporting.story import dataset_page
 
@@ -110,13 +108,15 @@ def page(
     return dataset_page(
         dataset.name,
         reports | {"manifest": dataset.manifest},
-        unit=facets.unit,
+        unit=dataset.unit,
         needed=(*kinds, "verdict" if "quality" in kinds else "evaluation"),
         counts={name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in frame},
         samples=_picked(dataset, facets, seed),
         facets=facets,
         sentences=_understood(dataset, model, sentences) if facets.worth and facets.label else None,
         title=title,
+        date=datetime.date.today().isoformat(),
+        language=language,
         provenance=made,
     )
 
@@ -132,7 +132,7 @@ def metrics(page: Page, reports: Reports) -> dict[str, float | int | str | None]
         worth = page.figures.get("stand-in worth" if made_up else "worth")
         said = str(worth[0]) if isinstance(worth, tuple) else None
         named = {"stand_in_worth": said and f"{said} ({made_up})"} if made_up else {"worth": said}
-        return {"quality": quality, "verdict": reports["verdict"]["verdict"], "bias": bias, **named}
+        return {"quality": quality, "verdict": page.status or None, "bias": bias, **named}
     teaching, found = reports["teaching"], reports.get("evaluation")
     told = headline(found)["verdict"] if found and not found["limits"] else None
     issues = sum(teaching["audit"]["kinds"].values())

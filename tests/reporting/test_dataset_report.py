@@ -7,7 +7,7 @@ import pytest
 
 from genesis_lab.domains import get_domain
 from genesis_lab.notebooks import notebook_paths, read_notebook
-from genesis_lab.reporting.drawings import DRAW
+from genesis_lab.reporting import drawings
 from genesis_lab.reporting.html import Html
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures, next_steps
@@ -94,7 +94,7 @@ def test_a_fault_of_the_program_is_not_taken_for_a_report_that_lacks_something(m
     def broken(report: dict[str, Any]) -> Any:
         return report["findings"] + 1
 
-    monkeypatch.setitem(DRAW, "bias.findings", broken)
+    monkeypatch.setattr(drawings, "findings", broken)
     with pytest.raises(TypeError):
         view("bias", "findings", bias())
     assert "it lacks 'findings'" in str(view("bias", "findings", {"severity": "low"}))
@@ -159,8 +159,8 @@ def test_the_page_leads_with_the_verdict_and_its_gates() -> None:
     found = page({"verdict": verdict})
     assert found.status == "FAIL" and found.summary.startswith("The verdict is FAIL: unique ids")
     assert next(iter(found.figures.items())) == ("verdict", ("FAIL", "1 of 4 gates hold"))
-    assert [section.title for section in found.sections[:2]] == ["The verdict", "What to do next"]
-    shown = found.sections[0].parts[0].text
+    assert [section.title for section in found.sections[:2]] == ["What to do next", "The verdict"]
+    shown = found.sections[1].parts[0].text
     assert [shown.index(name) for name in ("unique ids", "fidelity", "worth", "language")] == sorted(
         shown.index(name) for name in ("unique ids", "fidelity", "worth", "language")
     )
@@ -208,10 +208,9 @@ def test_every_view_that_a_notebook_shows_is_in_the_list_that_the_page_uses() ->
     named = set(re.findall(r'\bview\("([^"]+)", "([^"]+)"', code))
     assert len(named) > 35
     every = {f"{kind}.{name}": how for kind, one in kinds().items() for name, how in one["views"].items()}
-    assert {".".join(pair) for pair in named} <= set(every) and set(DRAW) <= set(every)
-    assert not [
-        each for each, how in every.items() if each not in DRAW and not {"rows", "facts", "text", "lines"} & set(how)
-    ]
+    assert {".".join(pair) for pair in named} <= set(every)
+    assert all(callable(getattr(drawings, how["draw"])) for how in every.values() if "draw" in how)
+    assert not [each for each, how in every.items() if not {"draw", "rows", "facts", "text", "lines"} & set(how)]
 
 
 def test_worth_on_a_stand_in_is_never_called_plain_worth() -> None:
@@ -226,8 +225,9 @@ def test_worth_on_a_stand_in_is_never_called_plain_worth() -> None:
     assert "tested on stand-in utterances" in view("scorecard", "worth", found).html
     section = next(s for s in page({"scorecard": found}).sections if s.title.startswith("What it is worth"))
     assert section.title.endswith("(stand-in)") and label in str(section.parts[0]).lower()
-    steps = " ".join(next_steps({"scorecard": found}))
-    assert "real" not in steps and "stand-in messages" in steps
+    measure, *steps = next_steps({"scorecard": found})
+    assert measure.startswith("Measure its worth on real messages") and "→ genesis reference fetch" in measure
+    assert "real" not in " ".join(step.partition(" → ")[0] for step in steps) and "stand-in messages" in steps[0]
     real = found | {"reference": found["reference"] | {"kind": "real"}}
     assert "stand-in" not in page_html(page({"scorecard": real})).lower()
 

@@ -58,6 +58,15 @@ class Dataset:
         return sum(self.counts.values())
 
     @property
+    def unit(self) -> str:
+        """What its records are called: those that would be chats, and are one message each, are utterances."""
+        facets = get_domain(self.domain).facets
+        if facets.preview != "chat" or not self.total:
+            return facets.unit
+        longest = self.sql(f"SELECT max(len({facets.texts})) FROM data").iloc[0, 0]
+        return "utterances" if longest == 1 else facets.unit
+
+    @property
     def schema(self) -> pa.Schema:
         return pq.read_schema(self.parts()[0])
 

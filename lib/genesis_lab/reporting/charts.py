@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from genesis_lab.reporting.figures import figure, figure_text
 from genesis_lab.reporting.html import ends, interval_text
-from genesis_lab.reporting.style import BLUE, DARK, GREY, INK, LINE, MEANING, MUTED, RED, SERIES
+from genesis_lab.reporting.style import BLUE, GREY, LINE, MEANING, MUTED, RED, SERIES, SHADE, on
 
 _NAMES = {
     "type": "category", "autorange": "reversed", "showgrid": False, "ticks": "", "linecolor": LINE, "ticksuffix": " ",
@@ -53,7 +53,7 @@ def dots(
             )
         )  # fmt: skip
     if aims:
-        tick = {"symbol": "line-ns", "size": 16, "line": {"color": INK, "width": 2.5}}
+        tick = {"symbol": "line-ns", "size": 16, "line": {"color": MUTED, "width": 2.5}}
         at, to = [row["target"] for row in aims], [figure_text(row["name"]) for row in aims]
         traces.append(go.Scatter(x=at, y=to, mode="markers", name="target", marker=tick))
     missing = dict.fromkeys(str(row["name"]) for row in rows if row not in measured)
@@ -67,7 +67,7 @@ def dots(
                "tickformat": ".0%" if "%" in spec else ""},
     )  # fmt: skip
     if span is None:
-        fig.add_vrect(-band, band, fillcolor=LINE, opacity=0.5, line_width=0, layer="below")
+        fig.add_vrect(-band, band, fillcolor=SHADE, line_width=0, layer="below")
         fig.add_vline(0, line={"color": BLUE, "width": 1})
     return fig
 
@@ -83,7 +83,8 @@ def lines(
     ----------
     curves : name to points, each an x and a value.
     ticks, unit : name every x on the axis; y is a score, from 0 to 1.
-    marks : label to an x and a y, either of which may be an interval: a diamond in the colour of the curve at its place.
+    marks : label to an x and a y, either of which may be an interval: a diamond in the colour of the curve at its place,
+        in no legend where it goes by a curve's name.
     levels : label to a y: dotted lines across.
     """
     traces, marks = [], marks or {}
@@ -103,10 +104,15 @@ def lines(
             )
         )  # fmt: skip
     for i, (label, (at_x, at_y)) in enumerate(marks.items()):
-        look = {"symbol": "diamond", "size": 13, "color": SERIES[i % len(SERIES)], "line": {"color": INK, "width": 1.5}}
+        look = {
+            "symbol": "diamond",
+            "size": 13,
+            "color": SERIES[i % len(SERIES)],
+            "line": {"color": MUTED, "width": 1.5},
+        }
         traces.append(
-            go.Scatter(x=[ends(at_x)[0]], y=[ends(at_y)[0]], error_x=_error([at_x], INK), error_y=_error([at_y], INK),
-                       mode="markers", marker=look, name=figure_text(label))
+            go.Scatter(x=[ends(at_x)[0]], y=[ends(at_y)[0]], error_x=_error([at_x]), error_y=_error([at_y]),
+                       mode="markers", marker=look, name=figure_text(label), showlegend=label not in curves)
         )  # fmt: skip
     every = sorted({at for points in curves.values() for at, _ in points})
     wide = log and len(every) > 2 and every[0] > 0 and every[-1] / every[0] >= 8
@@ -115,12 +121,10 @@ def lines(
     if ticks:
         axis |= {"tickvals": every, "ticktext": [f"{value:,g}" for value in every]}
     fig = figure(
-        traces, title=title, subtitle=subtitle, height=(400 if marks else 360) + 23 * len(marks), xaxis=axis,
+        traces, title=title, subtitle=subtitle, height=360, xaxis=axis,
         yaxis={"title": {"text": figure_text(y)}, "tickformat": ".2f"} | ({"range": [-0.03, 1.03]} if unit else {}),
         legend=len(curves) + len(marks) > 1,
     )  # fmt: skip
-    if marks:
-        fig.update_layout(legend={"orientation": "v", "y": -0.2, "yanchor": "top"})
     for label, level in (levels or {}).items():
         note = {"annotation_text": figure_text(label), "annotation_font": {"size": 11, "color": MUTED}}
         fig.add_hline(level, line={"color": MUTED, "dash": "dot", "width": 1.2}, **note)
@@ -167,15 +171,16 @@ def stack(parts: Mapping[str, Mapping[Any, float]], *, title: str, unit: str) ->
             traces.append(
                 go.Bar(
                     y=[figure_text(row)], x=[share], base=[start], orientation="h", textposition="inside", textangle=0,
-                    marker={"color": colour, "line": {"color": "white", "width": 2}}, insidetextanchor="middle",
+                    marker={"color": colour, "line": {"width": 0}}, insidetextanchor="middle",
                     text=[f"{figure_text(value)} {share:.0%}" if share >= 0.09 else ""],
-                    textfont={"color": "white" if colour in DARK else INK},
+                    textfont={"color": on(colour)},
                     hovertemplate=f"{figure_text(value)}: {share:.1%} ({number[value]:,.0f})<extra></extra>",
                 )
             )  # fmt: skip
             start += share
+    most = max((sum(counts.values()) for counts in parts.values()), default=0)
     return figure(
-        traces, title=title, height=80 + 38 * max(len(parts), 1), barmode="overlay", bargap=0.25, yaxis=_NAMES,
+        traces, title=f"{title} (n = {most:,.0f})", height=80 + 38 * max(len(parts), 1), barmode="overlay", bargap=0.25, yaxis=_NAMES,
         xaxis={"tickformat": ".0%", "range": [0, 1], "showgrid": False, "title": {"text": f"share of {figure_text(unit)}"}},
     )  # fmt: skip
 
@@ -205,11 +210,11 @@ def panels(rows: Sequence[Mapping[str, Any]], *, title: str, subtitle: str = "",
     return figure(traces, title=title, subtitle=subtitle, height=height, grid=grid, shapes=shapes, annotations=names)
 
 
-def _error(values: Sequence[Any], colour: str = MUTED) -> dict[str, Any] | None:
+def _error(values: Sequence[Any]) -> dict[str, Any] | None:
     bounds = [ends(value) for value in values]
     up = [high - value if value is not None and high is not None else 0 for value, _, high in bounds]
     down = [value - low if value is not None and low is not None else 0 for value, low, _ in bounds]
     if not any(up + down):
         return None
-    return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": colour, "array": up,
+    return {"type": "data", "symmetric": False, "thickness": 1.5, "width": 3, "color": MUTED, "array": up,
             "arrayminus": down}  # fmt: skip

@@ -1,13 +1,16 @@
-"""The views that are more than a report's own rows: a figure, text, or the rows of which ``views.yaml`` makes a table or dots."""
+"""The views that are more than a report's own rows: a figure, text, or the rows of which ``views.yaml`` makes a table or dots.
+
+There a view names, under `draw`, the function of this module that makes it.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from genesis_lab.reporting import charts
-from genesis_lab.reporting.html import NotMeasured, ends, interval_text, side_by_side, table
+from genesis_lab.reporting.html import Html, NotMeasured, ends, hint, interval_text, side_by_side, table
 from genesis_lab.reporting.page import Part
 from genesis_lab.reporting.reading import (
     Report,
@@ -22,15 +25,18 @@ from genesis_lab.reporting.reading import (
     stand_in,
     why,
 )
+from genesis_lab.reporting.wording import term
 
 OUTCOMES = {"fail": "FAIL", "warn": "WARN", "not measured": "–", "pass": "PASS"}
 """What a gate came to, as it is shown; worst first."""
+RANKED = 5
+"""Messages of a label from which its recall is ranked among others."""
 
 
 # verdict and quality
 
 
-def _gates(verdict: Report) -> Rows:
+def gates(verdict: Report) -> Rows:
     rows = []
     for gate in sorted(verdict["gates"], key=lambda gate: list(OUTCOMES).index(gate["outcome"])):
         value, low, high, outcome = (gate[key] for key in ("value", "low", "high", "outcome"))
@@ -47,38 +53,44 @@ def _scores(report: Report) -> dict[str, Report]:
     return {name: one for name, one in report.items() if isinstance(one, Mapping) and "parts" in one}
 
 
-def _quality(report: Report) -> Rows:
+def quality(report: Report) -> Rows:
     return [{"name": name, "value": score["value"]} for name, score in _scores(report).items()]
 
 
-def _parts(report: Report) -> Rows:
+def parts(report: Report) -> Rows:
     rows = []
     for name, score in _scores(report).items():
         for part in score["parts"]:
             low, high = part.get("interval") or (None, None)
             value = {"estimate": part["value"], "low": low, "high": high}
             missing = NotMeasured(part.get("reason") or "?")
-            rows.append(part | {"score": name, "measured": missing if part["value"] is None else value})
+            shown = hint(term(part["name"])[0], part.get("meaning") or "")
+        rows.append(
+            part | {"score": name, "measured": missing if part["value"] is None else value, "named": Html(shown)}
+        )
     return rows
 
 
-def _offences(report: Report) -> Rows:
+def offences(report: Report) -> Rows:
     return [
-        offence | {"part": part["name"], "record": offence["record_id"] or f"row {offence['row'] + 1}"}
-        for part in _parts(report)
+        offence | {"part": part["named"], "record": offence["record_id"] or f"row {offence['row'] + 1}"}
+        for part in parts(report)
         for offence in (part.get("offences") or ())[:5]
     ]
 
 
-def _private(report: Report) -> Rows:
+def private(report: Report) -> Any:
     rows = [{"kind": kind, "n": part["failed"], "of": part["n"]} for kind, part in report["personal_data"].items()]
     if copies := report.get("contamination"):
         n = NotMeasured(copies["reason"]) if copies["value"] is None else copies["failed"]
         rows.append({"kind": "near-copies of the reference", "n": n, "of": copies["n"]})
-    return rows
+    if any(row["n"] != 0 for row in rows):
+        return rows
+    of = max((row["of"] for row in rows), default=0)
+    return f"No personal data and no copies: {', '.join(row['kind'] for row in rows)} (n = {of:,})."
 
 
-def _lengths(report: Report) -> Any:
+def lengths(report: Report) -> Any:
     """How long openings are, beside people's; nothing where there are none."""
     if not (shares_of := at(report, "openings.lengths")):
         return []
@@ -90,7 +102,7 @@ def _lengths(report: Report) -> Any:
 # worth, and classifiers
 
 
-def _real_examples(card: Report) -> Part:
+def real_examples(card: Report) -> Part:
     of = {s["title"]: s for s in card["students"] if s.get("k_shots")}
     if not of:
         return why(card, "k_shots")
@@ -115,12 +127,12 @@ def _real_examples(card: Report) -> Part:
     }
     return charts.lines(
         curves, title=said, x=f"{kind} labelled examples per label", y=f"accuracy on {kind} data", log=True, ticks=True,
-        levels=floors, marks={f"this dataset, {title}": (worth.get(title, last), s["accuracy"]) for title, s in of.items()},
+        levels=floors, marks={title: (worth.get(title, last), s["accuracy"]) for title, s in of.items()},
         subtitle=f"accuracy on {of[first]['accuracy']['n']:,} {kind} utterances with 95 % interval; diamonds: this dataset",
     )  # fmt: skip
 
 
-def _worth(card: Report) -> Rows:
+def worth(card: Report) -> Rows:
     told, none = {True: "yes", False: "no", None: "can't be told"}, why(card, "equivalence")
     return [
         s | {"on": measured_on(card), "more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)}
@@ -128,11 +140,11 @@ def _worth(card: Report) -> Rows:
     ]
 
 
-def _gains(card: Report) -> Rows:
+def gains(card: Report) -> Rows:
     return [gain | {"title": s["title"], "on": measured_on(card)} for s in card["students"] for gain in s["gains"]]
 
 
-def _growth(report: Report) -> Part:
+def growth(report: Report) -> Part:
     """The learning curve of a classifier, or of every learner of a scorecard."""
     given = {s["title"]: s["learning_curve"] for s in report.get("students", ())} or {
         report.get("chosen"): report.get("learning_curve")
@@ -152,7 +164,7 @@ def _growth(report: Report) -> Part:
     return charts.lines(found, title=title, x="records learned from", y="accuracy", log=True, ticks=True, subtitle=below)  # fmt: skip
 
 
-def _real_series(card: Report) -> Part:
+def real_series(card: Report) -> Part:
     of = {s["title"]: s for s in card["students"]}
     if not of:
         return why(card, "k_shots")
@@ -173,7 +185,7 @@ def _real_series(card: Report) -> Part:
     )  # fmt: skip
 
 
-def _series_growth(card: Report) -> Part:
+def series_growth(card: Report) -> Part:
     if not (first := best(card)):
         return why(card, "scorecard")
     curves = {s["title"]: [(row["records"], row["mase"]) for row in s["learning_curve"]] for s in card["students"]}
@@ -189,32 +201,34 @@ def _exam(report: Report) -> tuple[Report, str]:
     if "students" in report:
         found = best(report) or {"title": "", "confusions": ()}
         return found, found["title"]
-    return report.get("reference") or report["evaluation"], report["chosen"]
+    return report.get("reference") or report["evaluation"], "the classifier"
 
 
-def _hardest(report: Report) -> Rows:
-    """Recall by label, lowest first."""
+def hardest(report: Report) -> Any:
+    """Recall by label, lowest first, of labels of which there are enough messages to rank them."""
     exam, who = _exam(report)
     labels: list[Any] = next((exam[k] for k in ("per_label", "per_intent", "labels", "intents") if exam.get(k)), [])
     rows: Rows = []
     for row in labels:
         recall = row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}
         rows.append({"who": who, "name": named(row)[0], "value": recall})
+    if rows and not (rows := [row for row in rows if (row["value"].get("n") or RANKED) >= RANKED]):
+        return NotMeasured(f"no label has {RANKED} messages to be tested on, too few to say which is understood least")
     return sorted(rows, key=lambda row: (row["value"]["estimate"], row["name"]))[:12]
 
 
-def _mixed_up(report: Report) -> Any:
+def mixed_up(report: Report) -> Any:
     exam, who = _exam(report)
     if not who:
         return why(report, "scorecard")
     return [{"who": who, "true": named(pair)[0], "predicted": named(pair)[1], **pair} for pair in exam["confusions"]]
 
 
-def _candidates(report: Report) -> Rows:
+def candidates(report: Report) -> Rows:
     return [c | {"value": c["interval"] or c["score"]} for c in report["candidates"]]
 
 
-def _results(report: Report) -> Rows:
+def results(report: Report) -> Rows:
     held_out, real = report["evaluation"], report["reference"]
     languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
     rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in languages.items()]
@@ -225,7 +239,7 @@ def _results(report: Report) -> Rows:
     return [held_out | {"name": "held out"}, *rows, on_real]
 
 
-def _calibration(report: Report) -> Part:
+def calibration(report: Report) -> Part:
     exam = report.get("reference") or report["evaluation"]
     bins = [b for b in exam["reliability"] if b["accuracy"]["n"]]
     n = sum(b["accuracy"]["n"] for b in bins) or 1
@@ -239,7 +253,7 @@ def _calibration(report: Report) -> Part:
     return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
 
 
-def _rounds(report: Report) -> Part:
+def rounds(report: Report) -> Part:
     rows = report["rounds"]
     first, last = rows[0], rows[-1]
     title = f"From {first['records']:,} to {last['records']:,} records accuracy on held-out seeds went from {interval_text(first['accuracy'])} to {interval_text(last['accuracy'])}"
@@ -257,7 +271,7 @@ def _rounds(report: Report) -> Part:
 # judge
 
 
-def _means(report: Report) -> Rows:
+def means(report: Report) -> Rows:
     told: dict[str, Any] = {}
     for a in report["agreement"]:
         kappa = f"{interval_text(a['kappa'])}, {a['reading']}" if a["kappa"] else a["reading"]
@@ -269,7 +283,7 @@ def _means(report: Report) -> Rows:
 # balance
 
 
-def _findings(report: Report) -> Any:
+def findings(report: Report) -> Any:
     none = sum(finding["severity"] == "none" for finding in report["findings"])
     if not report["findings"]:
         return NotMeasured("nothing to hold against a plan")
@@ -278,36 +292,47 @@ def _findings(report: Report) -> Any:
     return [f | {"todo": f["recommendation"] or "nothing"} for f in report["findings"] if f["severity"] != "none"]
 
 
-def _targets(report: Report) -> list[Part]:
+def targets(report: Report) -> list[Part]:
+    """A chart of each attribute that is not as planned; one sentence on the others."""
+    well = [fit for fit in report["fits"] if fit["severity"] == "none"]
     drawn: list[Part] = []
-    for fit in (fit for fit in report["fits"] if len(fit["target"]) <= 20):
+    if well:
+        names = ", ".join(spoken(fit["attribute"]) for fit in well)
+        drawn.append(f"As planned, as far as can be told: {names} (n = {max(fit['n'] for fit in well):,}).")
+    for fit in (fit for fit in report["fits"] if fit not in well and len(fit["target"]) <= 20):
         rows = []
         for value in dict.fromkeys([*fit["target"], *fit["observed"]]):
             low, high = fit["intervals"].get(value, (None, None))
             share = {"estimate": fit["observed"].get(value, 0) / (fit["n"] or 1), "low": low, "high": high}
             rows.append({"name": value, "target": fit["target"].get(value), "value": share})
         reach = max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
-        said = "no deviation proven" if fit["severity"] == "none" else f"{fit['severity']} deviation"
-        title = f"{spoken(fit['attribute']).capitalize()}: {said} from its target (n = {fit['n']:,})"
+        title = (
+            f"{spoken(fit['attribute']).capitalize()}: {fit['severity']} deviation from its target (n = {fit['n']:,})"
+        )
         drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%"))
     return drawn
 
 
-def _coverage(report: Report) -> Any:
+def coverage(report: Report) -> Any:
     return [report["coverage"]] if report["coverage"] else why(report, "coverage", "the dataset has no targets")
 
 
-def _associations(report: Report) -> Rows:
+def associations(report: Report) -> Any:
+    """The pairs that go together most; one sentence where none does."""
     pairs = sorted((a for a in report["associations"] if a["within"] is None), key=lambda a: -a["v"]["estimate"])
-    return [{"name": " and ".join(map(spoken, a["attributes"])), "value": a["v"]} for a in pairs[:15]]
+    rows = [{"name": " and ".join(map(spoken, a["attributes"])), "value": a["v"]} for a in pairs[:15]]
+    if not pairs or any(pair.get("severity") != "none" for pair in pairs):
+        return rows
+    most = f"{rows[0]['name']}, Cramér's V {interval_text(pairs[0]['v'])} (n = {pairs[0]['n']:,})"
+    return f"None of {len(pairs)} pairs of attributes goes together more than chance may make it; most: {most}."
 
 
-def _appearances(report: Report) -> Any:
+def appearances(report: Report) -> Any:
     missing = why(report, "appearance") if "appearance" in report["not_measured"] else None
     return missing or [a | {"language": a["language"] or "all"} for a in report["appearances"]]
 
 
-def _teachers(manifest: Report) -> Part:
+def teachers(manifest: Report) -> Part:
     each = [{k: v for k, v in one.items() if k != "usage"} for one in manifest.get("teachers") or ()]
     return table(each, caption="What each teacher did") if each else "One teacher wrote it all."
 
@@ -315,7 +340,7 @@ def _teachers(manifest: Report) -> Part:
 # examples of a teacher
 
 
-def _audit(report: Report) -> Rows:
+def audit(report: Report) -> Rows:
     issues = report["audit"]["issues"]
     mended = Counter(issue["kind"] for issue in issues if issue["mechanical"])
     first = {issue["kind"]: f"row {issue['row']}: {issue['message']}" for issue in reversed(issues)}
@@ -326,7 +351,7 @@ def _audit(report: Report) -> Rows:
 # students
 
 
-def _arm_parts(report: Report) -> Part:
+def arm_parts(report: Report) -> Part:
     none, cards = NotMeasured("no answer has it"), report["cards"]
     names = dict.fromkeys(name for card in cards for name in card["parts"])
     rows = [
@@ -337,7 +362,7 @@ def _arm_parts(report: Report) -> Part:
     return table(rows, caption="Mean of each part, and of what is measured beside it (1 is best)", formats=formats)
 
 
-def _worst_answers(report: Report) -> list[Part]:
+def worst_answers(report: Report) -> list[Part]:
     shown: list[Part] = []
     for item in report["worst"][:1]:
         answers = {"the teacher": item["teacher"]}
@@ -347,18 +372,18 @@ def _worst_answers(report: Report) -> list[Part]:
     return shown
 
 
-def _lessons(info: Report) -> Any:
+def lessons(info: Report) -> Any:
     """With the epoch before training and the one that was kept."""
     doubt = "; a smoke run, not a result" if info["smoke"] else ""
     return {**info, "kept": info["epochs"][info["best_epoch"]], "doubt": doubt}
 
 
-def _scored(info: Report) -> Any:
-    found = _lessons(info)
+def scored(info: Report) -> Any:
+    found = lessons(info)
     return found if found["kept"]["answers"] else NotMeasured("no validation example was answered: set examine above 0")
 
 
-def _before_and_after(info: Report) -> list[Part]:
+def before_and_after(info: Report) -> list[Part]:
     first, kept = (info["epochs"][epoch]["answers"][:2] for epoch in (0, info["best_epoch"]))
     shown: list[Part] = [
         side_by_side([[a["text"], b["text"]]], [f"the base: {a['score']:.2f}", f"the student: {b['score']:.2f}"])
@@ -367,7 +392,7 @@ def _before_and_after(info: Report) -> list[Part]:
     return shown or [NotMeasured("no validation example was answered: examine was 0")]
 
 
-def _export(report: Report) -> Rows:
+def export(report: Report) -> Rows:
     measured, files = ({each["form"]: each for each in report[of]} for of in ("gates", "files"))
     none = {"score": NotMeasured(report["not_measured"].get("gate", "it was not asked"))}
     return [
@@ -379,7 +404,7 @@ def _export(report: Report) -> Rows:
 # prompts, and two datasets
 
 
-def _prompts(report: Report) -> Rows:
+def prompts(report: Report) -> Rows:
     last = {name: rung for rung in report["rungs"] for name in rung["scores"]}
     rows = [
         c | {"items": rung["items"], "score": rung["scores"][c["name"]], "difference": rung["differences"].get(c["name"])}
@@ -388,38 +413,18 @@ def _prompts(report: Report) -> Rows:
     return sorted(rows, key=lambda row: -row["items"])
 
 
-def _on_test(report: Report) -> Rows:
+def on_test(report: Report) -> Rows:
     labels = {report["chosen"]: "chosen prompt", "default": "task's own prompt", "difference": "gain"}
     return [{"who": labels[name], "score": value} for name, value in report["test"].items()]
 
 
-def _pair_sizes(report: Report) -> Part:
+def pair_sizes(report: Report) -> Part:
     rows = [{"": name.removesuffix(".value"), report["name_a"]: a, report["name_b"]: b} for name, (a, b) in (report["sizes"] | report["quality"]).items()]  # fmt: skip
     return table(rows, caption="Sizes and scores")
 
 
-def _pair_worth(report: Report) -> Rows:
+def pair_worth(report: Report) -> Rows:
     a, b = report["name_a"], report["name_b"]
     return [
         w | {"verdict": w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is")} for w in report["worth"]
     ]
-
-
-DRAW: dict[str, Callable[[Report], Any]] = {
-    "verdict.gates": _gates,
-    "scorecard.real examples": _real_examples, "scorecard.worth": _worth, "scorecard.gains": _gains,
-    "scorecard.growth": _growth, "scorecard.hardest": _hardest, "scorecard.mixed up": _mixed_up,
-    "forecasts.real examples": _real_series, "forecasts.worth": _worth, "forecasts.gains": _gains, "forecasts.growth": _series_growth,
-    "training.candidates": _candidates, "training.results": _results, "training.calibration": _calibration,
-    "training.growth": _growth, "training.hardest": _hardest, "training.mixed up": _mixed_up,
-    "quality.scores": _quality, "quality.parts": _parts, "quality.offences": _offences, "quality.personal data": _private, "quality.lengths": _lengths,
-    "rounds.growth": _rounds, "judge.means": _means,
-    "bias.findings": _findings, "bias.targets": _targets, "bias.coverage": _coverage,
-    "bias.associations": _associations, "bias.appearances": _appearances,
-    "evaluation.parts": _arm_parts, "evaluation.worst": _worst_answers, "benchmark.parts": _arm_parts,
-    "student.score": _scored, "student.loss": _lessons, "student.before and after": _before_and_after,
-    "export.gates": _export, "teaching.audit": _audit, "manifest.teachers": _teachers,
-    "search.prompts": _prompts, "search.test": _on_test,
-    "comparison.sizes": _pair_sizes, "comparison.worth": _pair_worth,
-}  # fmt: skip
-"""What draws the views that are more than a table of the report's own rows; a list of rows becomes the table of ``views.yaml``."""

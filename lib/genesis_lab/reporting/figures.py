@@ -97,8 +97,8 @@ def summary(fig: go.Figure) -> str:
     return f"[chart] {html.unescape((fig.layout.title.text or '').replace('<br>', ' '))}"
 
 
-def image(fig: go.Figure, kind: Literal["png", "svg"] = "png", *, width: int = 760) -> bytes:
-    """The figure as a picture, `width` CSS pixels wide; the same bytes from the same figure and Chrome.
+def image(fig: Any, kind: Literal["png", "svg"] = "png", *, width: int = 760) -> bytes:
+    """The figure (or what `lean` makes of it) as a picture on white, `width` CSS pixels wide; the same bytes from the same Chrome.
 
     Raises
     ------
@@ -109,10 +109,12 @@ def image(fig: go.Figure, kind: Literal["png", "svg"] = "png", *, width: int = 7
     if chrome is None:
         how = "install chromium, or run kaleido_get_chrome, or set BROWSER_PATH to an existing one"
         raise MissingDependency("Chrome or Chromium", "A picture of a figure", how)
-    size = {"format": kind, "width": width, "height": fig.layout.height or 400, "scale": 1}
+    given = fig if isinstance(fig, dict) else lean(fig)
+    size = {"format": kind, "width": width, "height": given["layout"].get("height") or 400, "scale": 1}
+    given = {**given, "layout": {**given["layout"], "paper_bgcolor": style.PAPER}}
     try:
         loop, kaleido = _renderer(chrome)
-        drawn: bytes = asyncio.run_coroutine_threadsafe(kaleido.calc_fig(lean(fig), size), loop).result(_DRAW_S)
+        drawn: bytes = asyncio.run_coroutine_threadsafe(kaleido.calc_fig(given, size), loop).result(_DRAW_S)
     except Exception as error:
         _renderer.cache_clear()
         raise Unavailable(

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import BaseModel
 
 from genesis_lab.files import shown
-from genesis_lab.reporting.style import CSS
+from genesis_lab.reporting.style import BADGES, EDGE, OURS, PLOTS, THEIRS
+from genesis_lab.reporting.wording import term
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,10 @@ Row: TypeAlias = Mapping[str, Any]
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FIGURE = re.compile(r"[+-]?\d[\d,.]*%?( \[.+\])?")
 """A number that is written out: with its interval, in percent, to a fixed digit."""
-_AS_TEXT = (("<li>", "- "), ("</t[dh]>|</span>|</b>|</i>", "  "), ("</(tr|li|p|div|caption|header)>", "\n"), ("<[^>]*>", ""), (" *\n+", "\n"))  # fmt: skip
+_AS_TEXT = (("<li>", "- "), ("(</div>)?</t[dh]>|</header>|<br>", "  "), ("</(tr|li|p|div|caption)>", "\n"), ("<[^>]*>", ""), (" *\n+", "\n"))  # fmt: skip
 """What of our own HTML becomes what where there is only text."""
+_OURS = ("", "gate")
+"""Headings of columns that hold our own words: outcomes of checks, and terms."""
 _LONG = 60
 """Characters from which a text needs a wide column."""
 _SPEAKERS = {"es": {"customer": "Cliente", "agent": "Agente"}}
@@ -45,7 +48,11 @@ def escape(value: object) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Html:
-    """A piece of HTML. Jinja inserts it unescaped."""
+    """A piece of HTML. Jinja inserts it unescaped.
+
+    Before a notebook was run JupyterLab takes style sheets out of its outputs, and GitHub every style: so what is said stands in
+    blocks and cells that can be read without any, the little style is in the elements, and colours are the theme's.
+    """
 
     html: str
 
@@ -65,8 +72,8 @@ class Html:
 
     @property
     def page(self) -> str:
-        """The HTML with its style, to stand by itself."""
-        return f'<style>{CSS.strip()}</style><div class="gl">{self.html}</div>'
+        """The HTML as a notebook shows it."""
+        return f'<style>{PLOTS}</style><div class="gl">{self.html}</div>'
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": self.page, "text/plain": self.text}
@@ -118,6 +125,8 @@ def cell_text(value: object, spec: str = "") -> str:
         return format(float(value), spec or (",.0f" if abs(float(value)) >= 1000 else ".3g"))
     if isinstance(value, Path):
         return shown(value)
+    if isinstance(value, Html):
+        return value.text
     if isinstance(value, Mapping):
         return ", ".join(f"{plain(k)} {cell_text(v)}" for k, v in value.items()) or "–"
     if isinstance(value, list | tuple | set | frozenset):
@@ -140,28 +149,50 @@ def table(
     if not isinstance(rows, Sequence):
         rows = (rows.reset_index() if any(rows.index.names) else rows).rename(columns=str).to_dict("records")
     heads = list(dict.fromkeys(head for row in rows for head in row))
+    heads = [head for head in heads if any(row.get(head) != "" for row in rows)]
     texts = [[cell_text(row.get(head), (formats or {}).get(head, "")) for head in heads] for row in rows]
     numeric = {
         head: all(_is_numeric(row.get(head)) for row in rows) and any(line[i] != "–" for line in texts)
         for i, head in enumerate(heads)
     }
 
-    def cell(tag: str, head: str, text: str, value: Any = None) -> str:
-        kinds = {"n": numeric[head], "no": isinstance(value, NotMeasured), "w": len(text) > _LONG}
-        named = " ".join(kind for kind, so in kinds.items() if so)
-        start = f'<{tag} class="{named}">' if named else f"<{tag}>"
-        return f"{start}{escape(text)}</{tag}>"
+    many = len(heads) > 2  # on a phone its rows become cards, see `report.css`
+
+    def cell(head: str, text: str, value: Any = None, tag: str = "td") -> str:
+        ours = tag == "th" or head in _OURS
+        shown = value.html if isinstance(value, Html) else _marked(text) if ours else escape(text)
+        if isinstance(value, NotMeasured):
+            shown = f'<i style="opacity:.8">{shown}</i>'
+        named = f' data-h="{escape(term(head)[0])}"' if many and tag == "td" and head.strip() else ""
+        if numeric[head] and not isinstance(value, NotMeasured):
+            return f'<{tag}{named} align="right">{shown}</{tag}>'
+        wide = ' style="min-width:16em"' if len(text) > _LONG else ""
+        # An `align` of its own, because notebooks set the cells of all tables to the right
+        return f'<{tag}{named}{wide}><div align="left">{shown}</div></{tag}>'
 
     body = [
-        "".join(cell("td", head, text, row.get(head)) for head, text in zip(heads, line, strict=True))
+        "".join(cell(head, text, row.get(head)) for head, text in zip(heads, line, strict=True))
         for row, line in islice(zip(rows, texts, strict=True), limit)
     ]
     if len(rows) > limit:
-        body.append(f'<td class="no" colspan="{len(heads)}">and {len(rows) - limit:,} more</td>')
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    top, lines = "".join(cell("th", head, head) for head in heads), "".join(f"<tr>{line}</tr>" for line in body)
+        body.append(f'<td colspan="{len(heads)}"><div align="left"><i>and {len(rows) - limit:,} more</i></div></td>')
+    above = f'<caption align="top"><div align="left"><b>{escape(caption)}</b></div></caption>' if caption else ""
+    top, lines = "".join(cell(head, head, tag="th") for head in heads), "".join(f"<tr>{line}</tr>" for line in body)
     head = f"<thead><tr>{top}</tr></thead>" if any(map(str.strip, heads)) else ""
-    return Html(f"<table>{above}{head}<tbody>{lines}</tbody></table>")
+    return Html(f"{'<table class=many>' if many else '<table>'}{above}{head}<tbody>{lines}</tbody></table>")
+
+
+def _marked(text: str) -> str:
+    """A text of a cell: the outcome of a check as a badge, a term of ours in words, with its meaning under the mouse."""
+    if text in BADGES:
+        return f'<b style="{BADGES[text]}">{text}</b>'
+    words, meaning = term(text)
+    return hint(words, meaning) if meaning else escape(text)
+
+
+def hint(words: str, meaning: str) -> str:
+    """Words that say what they mean when the mouse is over them."""
+    return f'<abbr title="{escape(meaning)}">{escape(words)}</abbr>'
 
 
 def config_table(config: BaseModel, *, caption: str = "") -> Html:
@@ -189,19 +220,32 @@ def key_figures(figures: Mapping[str, object]) -> Html:
         value, note = given if isinstance(given, tuple) else (given, "")
         if isinstance(value, NotMeasured):
             value, note = "–", str(value)
-        below = f"<span>{escape(note)}</span>" if note else ""
-        cards.append(f'<div class="card"><span>{escape(label)}</span><b>{escape(cell_text(value))}</b>{below}</div>')
-    across = len(cards) if len(cards) <= 5 else -(-len(cards) // 2) if len(cards) <= 10 else 5
-    return Html(f'<div class="cards" style="grid-template-columns:repeat({max(across, 1)},1fr)">{"".join(cards)}</div>')
+        below = f'<div style="opacity:.8;font-size:12px">{escape(note)}</div>' if note else ""
+        words, meaning = term(label)
+        above = f'<div style="font-size:12px">{hint(words, meaning) if meaning else escape(label)}</div>'
+        figure = cell_text(value)
+        shown = _marked(figure) if figure in BADGES else f'<b style="font-size:22px">{escape(figure)}</b>'
+        cards.append(
+            f'<div class="card" style="{EDGE};flex-grow:1;min-width:120px;max-width:280px">{above}<div>{shown}</div>{below}</div>'
+        )
+    return Html(f'<div class="cards" style="display:flex;flex-wrap:wrap;gap:10px">{"".join(cards)}</div>')
 
 
-def bullets(lines: Sequence[str]) -> Html:
-    """A list of sentences."""
-    return Html(f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>")
+def bullets(lines: Sequence[str], *, ordered: bool = False) -> Html:
+    """A list of sentences; what follows an arrow is a command, or (``#part``) a place on the same page."""
+
+    def item(line: str) -> str:
+        said, _, how = line.partition(" → ")
+        place, command = how.startswith("#"), f"<br><code>{escape(how)}</code>" * bool(how)
+        below = f'<br><a href="{escape(how)}">the records themselves</a>' if place else command
+        return f"<li>{escape(said)}{below}</li>"
+
+    tag = "ol" if ordered else "ul"
+    return Html(f"<{tag}>{''.join(map(item, lines))}</{tag}>")
 
 
 def chat(records: Iterable[Row], facets: Any = None, *, limit: int = 4) -> Html:
-    """The first `limit` conversations as cards, the customer on the left and the agent on the right; utterances as lines.
+    """The first `limit` conversations as cards, the customer on the left and the agent on the right; utterances as a table.
 
     Parameters
     ----------
@@ -209,38 +253,44 @@ def chat(records: Iterable[Row], facets: Any = None, *, limit: int = 4) -> Html:
         may lack any of them. Of records of one turn there are five times as many.
     facets : the domain's: `label` is the heading, the other `attributes` stand beside it.
     """
-    cards, lines = list[str](), list[str]()
+    cards, lines = list[str](), list[Row]()
     for record in records:
         if len(cards) == limit or len(lines) == 5 * limit:
             break
-        head = escape(record.get(getattr(facets, "label", None) or "") or "a conversation").replace("_", " ")
+        named = cell_text(record.get(getattr(facets, "label", None) or "") or "a conversation").replace("_", " ")
         names = [name for name in getattr(facets, "attributes", ()) if name != facets.label]
         values = [cell_text(record.get(name)).replace("_", " ") for name in names]
         about = "".join(f" · {escape(value)}" for value in values if value not in ("", "–"))
         language = plain(record.get("language") or "")
-        said = [(str(turn.get("speaker") or "?"), escape(turn.get("text") or "")) for turn in _turns(record)]
+        said = [(str(turn.get("speaker") or "?"), plain(turn.get("text") or "")) for turn in _turns(record)]
         if len(said) == 1:
-            lines.append(f'<div class="line" lang="{escape(language)}"><span title="{head}{about}">{head}</span><p dir="auto">{said[0][1]}</p></div>')  # fmt: skip
+            text = f'<span lang="{escape(language)}" dir="auto" translate="no">{escape(said[0][1])}</span>'
+            lines.append({"is about": named, "utterance": Html(text)})
             continue
         spoken = _SPEAKERS.get(language, {})
         bubbles = "".join(
-            f'<p dir="auto" class="{"agent" if who == "agent" else "customer"}"><i>{escape(spoken.get(who, who.capitalize()))}</i>{text}</p>'
+            f'<p dir="auto" style="{OURS if who == "agent" else THEIRS}"><small>{escape(spoken.get(who, who.capitalize()))}:</small><br>{escape(text)}</p>'
             for who, text in said
         )
-        header = f"<header><b>{head}</b>{about}</header>"
+        header = f"<header><b>{escape(named)}</b>{about}</header>"
+        shown = header + (bubbles or "<p>no turns</p>")
         cards.append(
-            f'<section class="chat" lang="{escape(language)}">{header}{bubbles or "<p>no turns</p>"}</section>'
+            f'<section class="chat" lang="{escape(language)}" translate="no" style="{EDGE};margin:8px 0;max-width:640px">{shown}</section>'
         )
-    listed = f'<section class="chat lines">{"".join(lines)}</section>' if lines else ""
-    return Html("".join(cards) + listed)
+    return Html("".join(cards) + (table(lines).html if lines else ""))
 
 
 def side_by_side(rows: Iterable[Sequence[str]], heads: Sequence[str], *, above: str = "", limit: int = 900) -> Html:
     """Texts in columns, spaces and line breaks as they are, each cut to `limit` characters."""
     cut = [[text if len(text) <= limit else f"{text[:limit]} …" for text in row] for row in rows]
-    cells = "".join(f"<tr>{''.join(f'<td><pre>{escape(text)}</pre></td>' for text in row)}</tr>" for row in cut)
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    return Html(f'{f"<p>{escape(above)}</p>" if above else ""}<table class="texts"><tr>{head}</tr>{cells}</table>')
+    named = [f'<div align="left"><b>{escape(name)}</b></div>' for name in heads]
+    pre = '<pre style="white-space:pre-wrap;text-align:left" translate="no">'
+    # Each text below its own name where columns are put one below the other, as on a phone
+    cells = "".join(
+        f"<tr>{''.join(f'<td>{name}{pre}{escape(text)}</pre></td>' for name, text in zip(named, row, strict=False))}</tr>"
+        for row in cut
+    )
+    return Html(f'{f"<p>{escape(above)}</p>" if above else ""}<table class="texts" width="100%">{cells}</table>')
 
 
 def dialogue(examples: Iterable[tuple[str, str]]) -> Html:

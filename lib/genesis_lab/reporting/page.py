@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import unescape
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import placed
-from genesis_lab.reporting.figures import CONFIG, image, lean, summary
+from genesis_lab.reporting.figures import CONFIG, image, lean
 from genesis_lab.reporting.html import Html, NotMeasured, facts, key_figures, plain
-from genesis_lab.reporting.style import CSS
+from genesis_lab.reporting.style import CSS, PLOTS
+from genesis_lab.reporting.wording import translated_figure, translated_html
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -32,6 +34,7 @@ class Section:
 
     title: str
     parts: list[Part]
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,30 +42,35 @@ class Page:
     """What a report says. All text is shown as it is: HTML in it is not interpreted.
 
     `status` is a verdict that starts with ``PASS``, ``WARN`` or ``FAIL``. `figures` are the cards on top (label to value,
-    or to a pair of value and note); `provenance` is the footer: dataset, content hash, provider, versions, command. Dates
-    are the caller's, so that the same input gives the same bytes.
+    or to a pair of value and note), `lead` the chart below them; `provenance` is the footer: dataset, content hash, provider,
+    versions, command. The date is the caller's, so that the same input gives the same bytes. On paper the first section ends
+    the first page.
     """
 
     title: str
     subtitle: str = ""
+    date: str = ""
     summary: str = ""
     status: str = ""
     figures: Mapping[str, object] = field(default_factory=dict)
+    lead: go.Figure | None = None
     sections: Sequence[Section] = ()
     provenance: Mapping[str, object] = field(default_factory=dict)
+    language: str = "en"
 
     @property
     def first_figure(self) -> go.Figure | str:
-        """The chart that comes first, which is the one that people ask for first."""
-        parts = (part for section in self.sections for part in section.parts)
-        return next((part for part in parts if hasattr(part, "to_plotly_json")), "There is no chart.")
+        """The chart that people ask for first."""
+        return self.lead or "There is no chart."
 
 
 def page_html(page: Page) -> str:
-    """The report as one page with interactive charts, which loads nothing from anywhere (plotly.js is in it: 5 MB)."""
+    """The report as one page with interactive charts, which loads nothing from anywhere (plotly.js is in it, packed: 1.8 MB)."""
     from plotly.offline import get_plotlyjs
 
-    return _render(page, plotly_js=get_plotlyjs())
+    # No "<" in what stands inside of a script: that and "," change places, of which base 85 has only the first
+    packed = base64.b85encode(zlib.compress(get_plotlyjs().encode(), 9)).decode().replace("<", ",")
+    return _render(page, plotly_js=packed)
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -103,23 +111,27 @@ def _render(page: Page, *, plotly_js: str = "") -> str:
         lstrip_blocks=True, finalize=lambda v: plain(v) if isinstance(v, str) and not hasattr(v, "__html__") else v,
     )  # fmt: skip
     number = count()
-    sections = [
-        {"title": section.title, "parts": [_part(part, f"figure-{next(number)}", bool(plotly_js)) for part in section.parts]}
-        for section in page.sections
-    ]  # fmt: skip
-    return environment.get_template("report.html.j2").render(
+    named = _TEMPLATES / "report.css", _TEMPLATES / "report.js"
+    css, js = (path.read_text(encoding="utf-8") for path in named)
+
+    def drawn(part: Part) -> dict[str, Any]:
+        return _part(part, f"figure-{next(number)}", bool(plotly_js), page.language)
+
+    rendered = environment.get_template("report.html.j2").render(
         report=page,
-        sections=sections,
-        # Ours, not data: the stylesheet, plotly's own code, and its settings
-        css=Markup(CSS + (_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        lead=drawn(page.lead) if page.lead else None,
+        sections=[(section, [drawn(part) for part in section.parts]) for section in page.sections],
+        # Ours, not data: the stylesheets, plotly's own code, and its settings
+        css=Markup(CSS + PLOTS + css),
         plotly_js=Markup(plotly_js),
-        config=Markup(json.dumps(CONFIG)),
+        js=Markup(js.replace("CONFIG", json.dumps(CONFIG))),
         cards=key_figures(page.figures) if page.figures else "",
         provenance=facts(page.provenance) if page.provenance else "",
     )
+    return translated_html(rendered, page.language)
 
 
-def _part(part: Part, name: str, interactive: bool) -> dict[str, Any]:
+def _part(part: Part, name: str, interactive: bool, language: str) -> dict[str, Any]:
     """What the template needs of one part."""
     from markupsafe import Markup
 
@@ -127,16 +139,35 @@ def _part(part: Part, name: str, interactive: bool) -> dict[str, Any]:
         return {"kind": "text", "body": str(part)}
     if isinstance(part, Html):
         return {"kind": "html", "body": part}
-    label = summary(part).removeprefix("[chart] ")
+    # Title and legend become HTML, which wraps on a narrow screen and is text on paper, in place of plotly's, which do neither
+    figure = translated_figure(lean(part), language)
+    title, below = (part.layout.title.text or "", part.layout.title.subtitle.text or "")
+    layout = figure["layout"]
+    del layout["title"]
+    about = {
+        "name": name,
+        "label": unescape(title.replace("<br>", " ")),
+        "below": unescape(below.replace("<br>", " ")),
+        "keys": [key for trace in figure["data"] if (key := _key(trace))] if layout.pop("showlegend", False) else [],
+        "height": layout["height"] + 10 - layout["margin"]["t"],
+    }
+    layout |= {"showlegend": False, "height": about["height"], "margin": layout["margin"] | {"t": 10}}
     if not interactive:
-        picture = base64.b64encode(image(part, "svg", width=700)).decode()
-        return {"kind": "picture", "label": label, "body": f"data:image/svg+xml;base64,{picture}"}
-    drawn, top = lean(part), 34 if part.layout.showlegend else 10
-    # HTML's own caption, which wraps on a narrow screen, in place of plotly's title, which does not
-    layout = drawn["layout"]
-    below = unescape(layout.pop("title").get("subtitle", {}).get("text", "")).replace("<br>", " ")
-    layout["height"] += top - layout["margin"]["t"]
-    layout["margin"]["t"] = top
+        picture = base64.b64encode(image(figure, "svg", width=700)).decode()
+        return about | {"kind": "picture", "body": f"data:image/svg+xml;base64,{picture}"}
     # "<" would end the script where a label holds "</script>"
-    body = Markup(json.dumps(drawn, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c"))
-    return {"kind": "chart", "name": name, "label": label, "below": below, "height": layout["height"], "body": body}
+    body = Markup(json.dumps(figure, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c"))
+    return about | {"kind": "chart", "body": body}
+
+
+def _key(trace: Mapping[str, Any]) -> dict[str, str]:
+    """Sign, colour and name of a trace in the legend; nothing where it has no place there."""
+    if "name" not in trace or trace.get("showlegend") is False:
+        return {}
+    marker = trace["marker"]
+    colour, target = marker.get("color"), marker.get("symbol") == "line-ns"
+    return {
+        "sign": "|" if target else "●",
+        "colour": colour if isinstance(colour, str) else "inherit",
+        "name": unescape(trace["name"]),
+    }

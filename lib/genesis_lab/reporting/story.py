@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
 from genesis_lab.reporting.page import Page, Part, Section
-from genesis_lab.reporting.reading import Report, best, measured_on, named, points, shown_as, stand_in
-from genesis_lab.reporting.views import headline, kinds, shares, views
+from genesis_lab.reporting.reading import Report, at, best, measured_on, named, points, shown_as, stand_in
+from genesis_lab.reporting.views import appendix, headline, kinds, shares, views
 from genesis_lab.stats import proportion_interval
+from genesis_lab.yamls import shipped
 
 Reports = Mapping[str, Report]
 """Kind (``quality``, ``scorecard``, ``bias``, ``verdict`` …) to the report as a dict; the manifest is one of them."""
@@ -30,7 +32,11 @@ ORDER = (
     "bias", "manifest",
 )  # fmt: skip
 """The kinds of reports in the order of the page, of its cards and of what to do next."""
+FIRST_STEPS = 3
+"""Steps on the first page; the others stand at the end."""
 _MOST_STEPS = 7
+_WORDS = ("FAIL", "WARN", "PASS")
+"""Verdicts, the weakest first."""
 
 
 def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, object]:
@@ -46,18 +52,40 @@ def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, obje
 
 
 def next_steps(reports: Reports) -> list[str]:
-    """What the reports recommend, the most useful first."""
+    """What the reports recommend, the most useful first; what to type, or where to look, stands behind an arrow."""
     there = ((shown_as(kind, reports.get(kind)), reports.get(kind)) for kind in ORDER)
     told = (STEPS[kind](report, reports) for kind, report in there if kind in STEPS and report)
-    return [step for steps in told for step in steps][:_MOST_STEPS]
+    return [*_measure(reports), *(step for steps in told for step in steps)][:_MOST_STEPS]
+
+
+def overall(reports: Reports) -> tuple[str, str]:
+    """The one verdict of a page and its sentence: at most as good as the weakest of its parts that was measured."""
+    verdict, exam, export = (reports.get(kind) or {} for kind in ("verdict", "evaluation", "export"))
+    severity, audit = at(reports, "bias.severity") or "none", sum((at(reports, "teaching.audit.kinds") or {}).values())
+    found = [(str(verdict["verdict"]), verdict["sentence"].partition(": ")[2])] if verdict.get("verdict") else []
+    if severity != "none":
+        found.append(("FAIL" if severity == "high" else "WARN", f"imbalance is {severity}"))
+    if exam and not exam["limits"]:
+        won = str(headline(exam)["verdict"])
+        word = "PASS" if won.startswith("better") else "WARN" if won.startswith("can't") else "FAIL"
+        found.append((word, f"the gain of the student: {exam['verdict']}"))
+    if export.get("passed") is False:
+        found.append(("FAIL", "what was exported differs from what was taught"))
+    if audit:
+        found.append(("WARN", f"the audit found {audit:,} issues"))
+    if not found:
+        return "", exam.get("verdict") or ""
+    word = min(found, key=lambda part: _WORDS.index(part[0].split()[0]))[0]
+    because = "; ".join(said.rstrip(".") for one, said in found if one == word and said)
+    return word, f"The verdict is {word}{because and f': {because}'}."
 
 
 def dataset_page(
     name: str, reports: Reports, *, unit: str, needed: Collection[str] = (), samples: Iterable[Any] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None, facets: Any = None, sentences: Part | None = None,
-    title: str = "", provenance: Mapping[str, object] | None = None,
+    title: str = "", date: str = "", language: str = "en", provenance: Mapping[str, object] | None = None,
 ) -> Page:  # fmt: skip
-    """The page: the verdict, key figures, what to do next, then what stands behind it.
+    """The page: the verdict, key figures, the curve and what to do next; then what stands behind it; then the records.
 
     Parameters
     ----------
@@ -67,26 +95,41 @@ def dataset_page(
     samples : records to show, as the preview of `facets` wants them.
     counts : attribute to records of each value.
     sentences : what a trained classifier makes of a few sentences (`views.predictions`).
-    provenance : further lines of the footer: versions, command, date.
+    date, language : when it was made, and in which language it is written (`wording.languages`).
+    provenance : further lines of the footer: versions, command.
     """
-    manifest, verdict, exam = (reports.get(kind) or {} for kind in ("manifest", "verdict", "evaluation"))
-    steps = next_steps({**reports, "name": {"name": name}})
+    manifest, (status, summary) = reports.get("manifest") or {}, overall(reports)
+    records = [part for kind in ORDER if reports.get(kind) for part in appendix(kind, reports[kind])]
+    steps = next_steps({**reports, "name": {"name": name, "records": bool(records)}})
     sections: list[Section] = []
     for kind in (kind for kind in ORDER if kind in needed or reports.get(kind)):
         extra = [sentences] if kind == "training" and sentences and reports.get(kind) else []
         sections += views(kind, reports.get(kind), extra=extra)
-    todo: list[Part] = [bullets(steps) if steps else f"Nothing stands out: the {unit} can be used as they are."]
-    sections.insert(int(sections[0].title == "The verdict"), Section("What to do next", todo))
+    lead = next((part for one in sections for part in one.parts if hasattr(part, "to_plotly_json")), None)
+    for section in sections:
+        section.parts[:] = [part for part in section.parts if part is not lead]
+    first, more = steps[:FIRST_STEPS], steps[FIRST_STEPS:]
+    todo = bullets(first, ordered=True) if steps else f"Nothing stands out: the {unit} can be used as they are."
+    sections.insert(0, Section("What to do next", [todo]))
     sections.append(Section("What it holds", _content(counts or {}, samples, facets, unit)))
+    if more:
+        sections.append(Section("Further steps", [bullets(more)]))
+    if records:
+        sections.append(Section("Appendix: the records", records, "records"))
+    held = _of_verdict(reports["verdict"])["verdict"] if reports.get("verdict") else None
+    card = {"verdict": (status, held[1])} if isinstance(held, tuple) else {}
     many = {"": sum(manifest.get("counts", {}).values())} | {n: len(v) for n, v in [*(counts or {}).items()][:3] if v}
     return Page(
         title=title or f"Dataset report: {name}",
         subtitle=" · ".join(f"{n:,} {_plural(of, n) or unit}" for of, n in many.items()),
-        summary=f"The verdict is {verdict['sentence']}" if verdict.get("sentence") else exam.get("verdict") or "",
-        status=verdict.get("verdict") or "",
-        figures=key_figures(reports, needed),
+        date=date,
+        summary=summary,
+        status=status,
+        figures=key_figures(reports, needed) | card,
+        lead=lead,
         sections=sections,
         provenance=_made_by(manifest) | dict(provenance or {}),
+        language=language,
     )
 
 
@@ -210,19 +253,33 @@ def _of_manifest(manifest: Report) -> dict[str, object]:
 # what to do next
 
 
-def _mend(verdict: Report, _: Reports) -> Iterator[str]:
+def _how(key: str, reports: Reports, **more: object) -> str:
+    """What to type for a step (``steps.yaml``), behind an arrow; nothing where it would lead nowhere."""
+    about = {"name": "NAME", **reports.get("name", {}), **more}
+    command = str(shipped(Path(__file__).with_name("templates") / "steps.yaml")[key])
+    return "" if command == "#records" and not about.get("records") else f" → {command.format(**about)}"
+
+
+def _measure(reports: Reports) -> Iterator[str]:
+    card = reports.get("scorecard")
+    if ("quality" in reports or card) and (not best(card) or stand_in(card or {})):
+        yield f"Measure its worth on real messages: until then nobody knows what the data is worth.{_how('worth', reports)}"
+
+
+def _mend(verdict: Report, reports: Reports) -> Iterator[str]:
     for outcome in ("fail", "warn"):
-        yield from (f"{g['todo'].capitalize()}: {g['says']}." for g in verdict["gates"] if g["outcome"] == outcome)
+        for gate in (gate for gate in verdict["gates"] if gate["outcome"] == outcome):
+            yield f"{gate['todo'].capitalize()}: {gate['says']}.{_how('records', reports)}"
 
 
-def _teach_better(card: Report, _: Reports) -> Iterator[str]:
+def _teach_better(card: Report, reports: Reports) -> Iterator[str]:
     if not (learner := best(card)):
         return
     curve, kind = learner["learning_curve"], measured_on(card)
     if step := curve[-1].get("gain") if len(curve) > 1 else None:
         grown = f"from {curve[-2]['records']:,} to {curve[-1]['records']:,} records accuracy on {kind} messages changed by {points(step)} points"
         if step["low"] > 0:
-            yield f"Generate more: {grown}, so the next ones are likely to pay as well."
+            yield f"Generate more: {grown}, so the next ones are likely to pay as well.{_how('more', reports, total=4 * curve[-1]['records'])}"
         elif step["high"] < RISING:
             yield f"Write new ways of asking rather than more records: {grown}."
         else:
@@ -231,11 +288,11 @@ def _teach_better(card: Report, _: Reports) -> Iterator[str]:
     weak = [named(row)[0] for row in sorted(labels, key=lambda row: row["recall"]) if row["high"] < UNDERSTOOD]
     if weak:
         more = f" and {len(weak) - 4} more" if len(weak) > 4 else ""
-        yield f"Write better openings for {', '.join(weak[:4])}{more}: {kind} messages about them are understood least."
+        yield f"Write better openings for {', '.join(weak[:4])}{more}: {kind} messages about them are understood least.{_how('tell apart', reports)}"
     proven = (pair for pair in learner["confusions"] if proportion_interval(pair["count"], pair["n"])[0] > MIXED_UP)
     if pair := next(proven, None):
         one, other = named(pair)[:2]
-        yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} {kind} messages of the first are taken for the second."
+        yield f"Tell {one} and {other} apart: {pair['count']} of {pair['n']} {kind} messages of the first are taken for the second.{_how('tell apart', reports)}"
 
 
 def _forecast_better(card: Report, _: Reports) -> Iterator[str]:
@@ -254,7 +311,7 @@ def _forecast_better(card: Report, _: Reports) -> Iterator[str]:
 
 def _use(report: Report, reports: Reports) -> Iterator[str]:
     if report["limits"]:
-        yield f"Examine a student without {', '.join(report['limits'])}: a smoke run shows nothing."
+        yield f"Examine a student without {', '.join(report['limits'])}: a smoke run shows nothing.{_how('examine', reports)}"
         return
     pair = headline(report)
     said = f"{pair['a']} against {pair['b']}: {pair['verdict']}"
@@ -264,9 +321,7 @@ def _use(report: Report, reports: Reports) -> Iterator[str]:
         yield f"Don't use it yet ({said}). Teach on more examples or for longer, or take a larger base."
     else:
         if reports.get("student") and not reports.get("export"):
-            name = reports["name"]["name"]
-            command = f"genesis export-student {reports['student']['student']} FOLDER --dataset {name}"
-            yield f"Use the student ({said}). {command} writes it for Ollama."
+            yield f"Use the student ({said}): write it for Ollama.{_how('export', reports, student=reports['student']['student'])}"
         of = next(c for c in report["cards"] if c["name"] == pair["a"])
         if of["validity"]["high"] < 1 - FEW:
             broken = 1 - of["validity"]["estimate"]
@@ -283,25 +338,26 @@ def _exported(export: Report, _: Reports) -> Iterator[str]:
 
 
 def _teach(teaching: Report, reports: Reports) -> Iterator[str]:
-    name, audit = reports["name"]["name"], teaching["audit"]
+    audit = teaching["audit"]
     if not reports.get("evaluation"):
         taught = not (reports.get("student") or {}).get("smoke", True)
-        what = "Examine the student" if taught else "Teach a student and examine it"
-        yield f"{what}: until then nobody knows what the data is worth."
+        what, how = ("Examine the student", "examine") if taught else ("Teach a student and examine it", "teach")
+        yield f"{what}: until then nobody knows what the data is worth.{_how(how, reports)}"
     held = sum(row["concept groups"] for row in teaching["splits"] if row["split"] == "test")
     if held < ENOUGH:
         yield f"Hold out more: with {held} groups of concepts in the split test, and under {ENOUGH}, verdicts are weak or impossible."
     if audit["kinds"]:
-        n = f"{sum(audit['kinds'].values()):,} issues it repairs {audit['mechanical']:,}; {audit['for_a_person']:,}"
-        yield f"Run genesis audit {name} --fix NEW: of {n} need a person."
+        n = f"{sum(audit['kinds'].values()):,} issues {audit['mechanical']:,} are repaired at once, {audit['for_a_person']:,}"
+        yield f"Repair the examples: of {n} need a person.{_how('audit', reports)}"
     if all(who.startswith("offline") for who in teaching["teachers"]):
         yield "Let a language model write as well (teachers): the grammar teaches form, but repeats its sentence patterns."
 
 
-def _balance(bias: Report, _: Reports) -> Iterator[str]:
+def _balance(bias: Report, reports: Reports) -> Iterator[str]:
+    how = _how("balance", reports) if bias.get("additions") else ""
     for finding in bias["findings"]:
         if finding["severity"] != "none" and finding["recommendation"]:
-            yield f"Balance {finding['name']} ({finding['severity']}): {finding['recommendation']}"
+            yield f"Balance {finding['name']} ({finding['severity']}): {finding['recommendation']}{how}"
 
 
 def _private(quality: Report, _: Reports) -> Iterator[str]:
@@ -309,9 +365,9 @@ def _private(quality: Report, _: Reports) -> Iterator[str]:
         yield f"Decide on {n:,} turns that look like personal data before anyone trains on them."
 
 
-def _go_on(manifest: Report, _: Reports) -> Iterator[str]:
+def _go_on(manifest: Report, reports: Reports) -> Iterator[str]:
     if missing := manifest.get("missing"):
-        yield f"Go on generating: {missing:,} planned records are missing (generate again with the same parameters)."
+        yield f"Go on generating: {missing:,} planned records are missing.{_how('go on', reports)}"
 
 
 CARDS: Mapping[str, Callable[[Report], dict[str, object]]] = {

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.reporting import charts
-from genesis_lab.reporting.drawings import DRAW
+from genesis_lab.reporting import charts, drawings
 from genesis_lab.reporting.html import Html, NotMeasured, cell_text, facts, table
 from genesis_lab.reporting.page import Part, Section
 from genesis_lab.reporting.progress import duration
@@ -26,9 +25,10 @@ def kinds() -> dict[str, Any]:
 def view(kind: str, name: str, report: Report | None) -> Any:
     """What is shown under this name of a report of this kind; why not, where there is none or it is not whole."""
     kind = shown_as(kind, report)
-    how, draw = kinds()[kind]["views"].get(name), DRAW.get(f"{kind}.{name}")
+    how = kinds()[kind]["views"].get(name)
     if how is None:
         return []
+    draw: Callable[[Report], Any] | None = getattr(drawings, how["draw"]) if "draw" in how else None
     if not report:
         return NotMeasured(kinds()[kind]["missing"])
     try:
@@ -106,6 +106,16 @@ def _shown(value: Any, spec: str) -> Any:
     return HOW[spec](value) if spec in HOW else cell_text(value, spec)
 
 
+def appendix(kind: str, report: Report) -> list[Part]:
+    """The records that a report names, for the end of the page."""
+    drawn = [
+        view(kind, name, report)
+        for name, how in kinds()[shown_as(kind, report)]["views"].items()
+        if how.get("page") == "appendix"
+    ]
+    return [part for part in drawn if isinstance(part, Html)]
+
+
 def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> list[Section]:
     """The sections of the page about a report of this kind; `extra` parts come at the end of the last one."""
     sections: list[Section] = []
@@ -113,7 +123,7 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
         if "title" in how:
             title = how["title"] + (" (stand-in)" if stand_in(report or {}) else "")
             sections.append(Section(title, caveats(report or {})))
-        drawn = view(kind, name, report) if how.get("page", True) else []
+        drawn = view(kind, name, report) if how.get("page", True) is True else []
         parts = drawn if isinstance(drawn, list) else [drawn]
         whole = [part for part in parts if not isinstance(part, NotMeasured)]
         sections[-1].parts.extend([how["says"], *parts] if "says" in how and whole else parts)
@@ -150,8 +160,10 @@ def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
 
 
 def shares(counts: Mapping[str, float], name: str, *, unit: str) -> Part:
-    """How often each value of an attribute occurs."""
+    """How often each value of an attribute occurs; one sentence where all occur alike."""
     total = sum(counts.values())
+    if len(counts) > 3 and len(set(counts.values())) == 1:
+        return f"{spoken(name).capitalize()}: {len(counts):,} of them, {total // len(counts):,} {unit} each (n = {total:,})."
     of = {value: f"{n / total:.1%}" for value, n in sorted(counts.items(), key=lambda item: item[1]) if total}
     rates = list(of.values())
     said = ", ".join(f"{value} {of[value]}" for value in counts if total)
@@ -166,6 +178,7 @@ def compared(counts: Mapping[str, Mapping[str, float]], difference: Report, *, u
     told = "they differ" if difference["differs"] else "no difference proven"
     told = "not tested" if difference["p_holm"] is None else f"{told}, p = {difference['p_holm']:.2g}"
     title = f"{difference['attribute'].capitalize()}: {difference['total_variation']:.1%} of {unit} would have to change ({told})"
+    title += f"; n = {' and '.join(f'{sum(one.values()):,}' for one in counts.values())}"
     rows = {name: {value: n / (sum(one.values()) or 1) for value, n in one.items()} for name, one in counts.items()}
     return charts.bars(rows, title=title, axis=f"share of {unit}", spec=".0%")
 
