@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +62,7 @@ class Timeseries(Domain):
         unit="series",
         id="series_id",
         label=None,
-        group=None,
+        group="group_id",
         text=None,
         language="language",
         attributes=("series_type", "sector", "frequency", "language", "trend_type", "anomaly_count", "country"),
@@ -95,9 +96,9 @@ class Timeseries(Domain):
         }
 
     @cached_property
-    def moves(self) -> Moves:
-        """How the priors of offline recipes are moved."""
-        return known_moves(self.config.priors)
+    def moves(self) -> dict[str, Moves]:
+        """How the priors of offline recipes are moved, by kind."""
+        return known_moves(self.config.priors, self.kinds)
 
     def targets(self) -> Sequence[Target]:
         """Shares of type, sector, frequency, language, trend, anomalies and country."""
@@ -129,6 +130,10 @@ class Timeseries(Domain):
     def schema(self, kind: Kind) -> dict[str, Any]:
         """JSON schema of a recipe of this kind."""
         text = {"type": "string", "minLength": 10, "maxLength": 400}
+        if self.config.mode == "direct":
+            many = {"minItems": self.config.length, "maxItems": self.config.length}
+            values = {"type": "array", "items": {"type": "number"}, **many}
+            return object_schema({"context": text, "description": text, "values": values})
         numbers = {
             name: {"type": "number", "minimum": p.low, "maximum": p.high} for name, p in families()[kind.family].items()
         }
@@ -138,25 +143,30 @@ class Timeseries(Domain):
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
         words, language = shipped(WORDS)[a["language"]], a["language"]
         said = "\n".join(f"{name}: {p.means}, {p.low:g} to {p.high:g}." for name, p in families()[kind.family].items())
-        task = words["task"].format(
+        direct = self.config.mode == "direct"  # the program adds the trend to what is written
+        task = words["direct" if direct else "task"].format(
             kind=getattr(kind, language), place=shipped(WORDS)["places"][a["country"]][language], frequency=a["frequency"],
             length=a["length"], start=self.config.start[:10], trend=words["trend"][a["trend_type"]], unit=kind.unit,
             low=kind.level[0], high=kind.level[1], level=words["level"][kind.family], parameters=said, number=spec.ordinal + 1,
+            least=f"{kind.low:g}", most=f"{kind.high:g}", resolution=kind.resolution,
         )  # fmt: skip
-        return Prompt(words["system"], (("user", task),), self.schema(kind), "recipe")
+        return Prompt(words["direct_system" if direct else "system"], (("user", task),), self.schema(kind), "recipe")
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
-        """A recipe drawn from the priors."""
+        """A recipe drawn from the priors; in mode direct its values."""
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, attempt + 1]))
         z = rng.standard_normal((1, len(families()[kind.family]) + 1))
-        values = drawn(kind, z[:, 1:], self.moves)
+        values = drawn(kind, z[:, 1:], self.moves.get(a["series_type"], {}))
         words, language = shipped(WORDS)[a["language"]], a["language"]
         said = {"kind": getattr(kind, language), "place": shipped(WORDS)["places"][a["country"]][language]}
         said["trend"] = words["trend"][a["trend_type"]]
         texts = {"context": words["context"].format(**said), "description": words["offline"].format(**said)}
         numbers = {"level": level_of(kind, z[:, 0])} | values
-        return json.dumps(texts | {name: _short(value[0]) for name, value in numbers.items()}, ensure_ascii=False)
+        recipe = {name: _short(value[0]) for name, value in numbers.items()}
+        if self.config.mode == "direct":
+            recipe = {"values": rounded(self._alone(kind, recipe, spec), kind.resolution).tolist()}
+        return json.dumps(texts | recipe, ensure_ascii=False)
 
     def answer_characters(self, spec: Spec) -> int:
         return len(self.offline_text(spec, 0))
@@ -172,6 +182,8 @@ class Timeseries(Domain):
                 reasons.append(f"{name} has {len(answer[name])} characters, 10 to 400 are asked for")
             elif (found := detect(answer[name])) not in (None, spec.attributes["language"]):
                 reasons.append(f"{name} must be in {spec.attributes['language']!r}, it reads as {found!r}")
+        if self.config.mode == "direct":
+            return self._written(sent["values"], kind, spec, answer, reasons)
         low, high = kind.level
         bounds = {"level": (low / 20 if low > 0 else low - (high - low), high * 20 if low > 0 else high + (high - low))}
         bounds |= {name: (p.low, p.high) for name, p in families()[kind.family].items()}
@@ -195,6 +207,23 @@ class Timeseries(Domain):
         numbers = {name: value for name, value in answer.items() if not isinstance(value, str)}
         return f"{spec.attributes['series_type']}/{json.dumps(numbers, sort_keys=True)}"
 
+    def _written(self, sent: Any, kind: Kind, spec: Spec, answer: Answer, reasons: list[str]) -> Answer:
+        """Values that a model wrote itself."""
+        wanted = spec.attributes["length"]
+        if not isinstance(sent, list) or len(sent) != wanted:
+            got = f"{len(sent)} of them" if isinstance(sent, list) else repr(sent)[:40]
+            reasons.append(f"values must be a list of {wanted} numbers, got {got}")
+        else:
+            numbers = [v for v in sent if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
+            wrong = [value for value in numbers if not kind.low <= value <= kind.high]
+            if len(numbers) < wanted:
+                reasons.append(f"{wanted - len(numbers)} of the values are no finite numbers")
+            if wrong:
+                reasons.append(f"values must be between {kind.low:g} and {kind.high:g} {kind.unit}, got {wrong[0]:g}")
+        if reasons:
+            raise ParseFailure(*reasons[:5])
+        return answer | {"values": sent}
+
     # The series
 
     def values(
@@ -205,10 +234,11 @@ class Timeseries(Domain):
         time: Sequence[Any],
         frequency: str,
         length: int,
+        groups: Sequence[int | None] = (),
     ) -> Values:
         """The series of recipes of one kind, frequency and length, shape (n, length), before anything is put into them.
 
-        `time` gives for each series start, time zone, country and latitude. What is coarser than an hour is rendered in
+        `time` gives for each series start, time zone, country and latitude; `groups` seeds of the weather they share. What is coarser than an hour is rendered in
         hours and averaged; prices and volumes are not.
         """
         hours = (
@@ -221,15 +251,24 @@ class Timeseries(Domain):
         parameters = {name: np.array([float(recipe[name]) for recipe in recipes]) for name in families()[kind.family]}
         level = np.array([float(recipe["level"]) for recipe in recipes])
         at: Clock = side_by_side(clocks)
-        made = render(kind, parameters, level, at, step, draws(seeds, length * hours, int(at.day.max()) + 1))
+        made = render(kind, parameters, level, at, step, draws(seeds, length * hours, int(at.day.max()) + 1, groups))
         return made.reshape(len(made), length, hours).mean(2) if hours > 1 else made
+
+    def _time(self, spec: Spec) -> tuple[str, str, str, float]:
+        place = shipped(WORDS)["places"][spec.attributes["country"]]
+        return self.config.start, place["timezone"], spec.attributes["country"], place["latitude"]
+
+    def _alone(self, kind: Kind, recipe: Answer, spec: Spec) -> Values:
+        """The series of one recipe."""
+        group = spec.attributes.get("group")
+        shared = None if group is None else zlib.crc32(f"{self.config.seed}/{group}".encode())
+        a = spec.attributes
+        return self.values(kind, [recipe], [spec.seed], [self._time(spec)], a["frequency"], a["length"], [shared])[0]
 
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Series:
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
-        place = shipped(WORDS)["places"][a["country"]]
-        length, frequency = a["length"], a["frequency"]
-        time = (self.config.start, place["timezone"], a["country"], place["latitude"])
-        values = self.values(kind, [answer], [spec.seed], [time], frequency, length)[0]
+        length, frequency, time = a["length"], a["frequency"], self._time(spec)
+        values = np.array(answer["values"], dtype=float) if "values" in answer else self._alone(kind, answer, spec)
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, 2**20]))
         values = self._spoilt(values, kind, a, rng)
         day = max(1, round(24 / STEP_HOURS[frequency]))
@@ -248,8 +287,8 @@ class Timeseries(Domain):
         return r.Series(
             series_id="series_" + hashlib.sha256(f"{spec.seed}{recipe}".encode()).hexdigest()[:16],
             sector=a["sector"], series_type=a["series_type"], frequency=frequency, length=length,
-            start=stamps_of(self.config.start, 1, frequency)[0].isoformat(), timezone=place["timezone"], country=a["country"],
-            latitude=place["latitude"], target=target, unit=kind.unit, resolution=kind.resolution, scale=self.config.scale,
+            start=stamps_of(self.config.start, 1, frequency)[0].isoformat(), timezone=time[1], country=a["country"],
+            latitude=time[3], group_id=a.get("group"), target=target, unit=kind.unit, resolution=kind.resolution, scale=self.config.scale,
             language=a["language"], complexity=("simple", "medium", "complex")[min(burdens, 2)], data_quality=[a["quality"]],
             seasonality_types=list(kind.seasonality), trend_type=a["trend_type"], anomaly_count=len(marks), anomalies=marks,
             anomalies_refused=refused, missing=missing, context=answer["context"],

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
-_LAGS = (1, 2, 3, 6, 12, 24, 48, 168)
+_LAGS = {1: 1, 2: 2, 3: 3, 6: 0.25, 12: 0.5, 24: 1.0, 48: 2.0, 168: 7.0}
+"""Lags in hours, by which features are named, to points (whole numbers) or days (fractions)."""
+SEASON = {"15min": 96, "30min": 48, "1h": 24, "1D": 7, "1W": 52}
+"""Points of the shorter season by frequency: a day, a week of days, a year of weeks."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -19,7 +22,7 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
     Parameters
     ----------
     values : series of one frequency without nulls; each is z-scored first, so that scale plays no part.
-    day : points of the shorter season (24 for hours); the longer one has seven of them.
+    day : points of the shorter season (`SEASON` of the frequency); the longer one has seven of them.
     """
     n, length = values.shape
     sd = values.std(axis=1, keepdims=True)
@@ -29,7 +32,10 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
             (values - values.mean(1, keepdims=True)) / sd,
             np.nan,
         )
-        found: dict[str, Values] = {f"acf_{lag}": _acf(z, lag) for lag in _LAGS}
+        found: dict[str, Values] = {
+            f"acf_{lag}": _acf(z, far if isinstance(far, int) else max(1, round(far * day)))
+            for lag, far in _LAGS.items()
+        }
         step = np.diff(z, axis=1)
         found |= {"diff_sd": step.std(1), "diff_acf_1": _acf(step, 1), "diff_acf_24": _acf(step, day)}
         found |= {"diff_kurtosis": _moment(step, 4), "diff_skew": _moment(step, 3), "rise_share": (step > 0).mean(1)}
@@ -40,8 +46,8 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
         profile, by_day = days.mean(1), days.mean(2)
         found |= {"daily_strength": profile.var(1), "day_to_day": by_day.var(1), "lumpiness": days.var(2).std(1)}
         found |= {"day_acf_1": _acf(by_day, 1), "day_acf_7": _acf(by_day, 7)}
-        blocks = profile.reshape(n, 4, -1).mean(2)
-        found |= {f"level_{i * 24 // 4:02d}h": blocks[:, i] for i in range(4)}
+        blocks = np.array_split(profile, 4, axis=1)
+        found |= {f"level_{i * 6:02d}h": block.mean(1) for i, block in enumerate(blocks)}
         spread = days.std(1)
         found |= {
             "night_spread": spread[:, : day // 4].mean(1),
@@ -57,7 +63,7 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
 
 def mean_ks(found: dict[str, Values], real: dict[str, Values]) -> float:
     """The mean Kolmogorov-Smirnov distance over all features: 0 where both sets have the same distributions."""
-    return float(np.mean([_ks(found[name], real[name]) for name in real]))
+    return float(np.mean([ks(found[name], real[name]) for name in real]))
 
 
 def matrix(found: dict[str, Values]) -> Values:
@@ -65,7 +71,8 @@ def matrix(found: dict[str, Values]) -> Values:
     return np.nan_to_num(np.stack(list(found.values()), axis=1), posinf=0, neginf=0)
 
 
-def _ks(one: Values, other: Values) -> float:
+def ks(one: Values, other: Values) -> float:
+    """The Kolmogorov-Smirnov distance of the finite values of one feature in two sets."""
     one, other = np.sort(one[np.isfinite(one)]), np.sort(other[np.isfinite(other)])
     if not len(one) or not len(other):
         return float(len(one) != len(other))

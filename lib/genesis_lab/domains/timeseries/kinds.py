@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,11 +96,12 @@ def shipped_priors(name: str) -> Path | None:
 
 
 Moves = Mapping[str, tuple[float, float]]
-"""Parameter (``family.name``) to how far its median is moved, in spreads, and the logarithm of what its spread is multiplied by."""
+"""Parameter (``family.name``) to how far the family's median is moved, in spreads, and the logarithm of what its spread is
+multiplied by. What is moved is moved from the family's prior, whatever the kind: a user's series are one population."""
 
 
-def known_moves(source: str) -> Moves:
-    """The moves in a file of `tune_priors`, or shipped under that name; none for an empty name."""
+def known_moves(source: str, chosen: Iterable[str]) -> dict[str, Moves]:
+    """For each chosen kind that they are for, the moves in a file of `tune_priors` or shipped under that name."""
     if not source:
         return {}
     path = shipped_priors(source)
@@ -109,15 +110,17 @@ def known_moves(source: str) -> Moves:
     names = {f"{family}.{name}" for family, parameters in families().items() for name in parameters}
     if not isinstance(moves, Mapping) or not set(moves) <= names:
         raise InvalidInput(f"{source} holds no priors: it needs moves of the parameters of families.yaml.")
-    return {name: (float(move[0]), float(move[1])) for name, move in moves.items()}
+    found = {name: (float(move[0]), float(move[1])) for name, move in moves.items()}
+    return {name: found for name in chosen if name in data.get("types", [name])}
 
 
 def drawn(kind: Kind, z: Values, moves: Moves) -> dict[str, Values]:
     """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family)."""
     values = {}
     for j, (name, parameter) in enumerate(families()[kind.family].items()):
-        shape, median, spread = kind.priors.get(name, parameter.prior)
-        shift, widened = moves.get(f"{kind.family}.{name}", (0.0, 0.0))
+        moved = moves.get(f"{kind.family}.{name}")
+        shape, median, spread = parameter.prior if moved else kind.priors.get(name, parameter.prior)
+        shift, widened = moved or (0.0, 0.0)
         step = spread * (shift + np.exp(widened) * z[:, j])
         if shape == "log":
             value = median * np.exp(step)

@@ -13,24 +13,24 @@ Values = NDArray[np.float64]
 KINDS = ("spike", "drop", "plateau", "drift", "outage", "level_shift", "stuck", "variance_change")
 LEAST_EFFECT = 3.0
 """Residual 95 % quantiles by which an anomaly must change its series to be labelled."""
+_USUAL = 0.998
+"""Quantile of a series' own residuals beyond which an anomaly must lie."""
 _TRIES = 30
 _LENGTHS: dict[str, tuple[int, int]] = {"spike": (1, 2), "drop": (1, 2), "plateau": (6, 24), "drift": (24, 72), "outage": (4, 24), "level_shift": (48, 120),
             "stuck": (8, 36), "variance_change": (24, 72)}  # fmt: skip
 CAUSES = ("communication", "power_cut", "maintenance", "battery")
 
 
-def residual_scale(values: Values, day: int) -> float:
-    """The 95 % quantile of how far values lie from what their place in the day and the values around let expect."""
-    length = len(values)
-    if day > 1 and length >= 3 * day:
-        whole = length // day * day
-        days = values[:whole].reshape(-1, day)
-        typical = np.median(days, axis=0)
-        rest = days - typical - np.median(days - typical, axis=1, keepdims=True)
+def residuals(values: Values, day: int) -> tuple[Values, float]:
+    """How far values lie from what their place in the day and the day's level let expect, and the 95 % quantile of that."""
+    if day > 1 and len(values) >= 3 * day:
+        days = np.pad(values, (0, -len(values) % day), constant_values=np.nan).reshape(-1, day)
+        rest = days - np.nanmedian(days, axis=0)
+        rest = (rest - np.nanmedian(rest, axis=1, keepdims=True)).ravel()[: len(values)]
     else:
-        rest = values[1:] - values[:-1]
+        rest = np.diff(values, prepend=values[:1])
     scale = float(np.quantile(np.abs(rest), 0.95)) if rest.size else 0.0
-    return scale if scale > 1e-14 * float(np.abs(values).max()) else 0.0
+    return rest, scale if scale > 1e-14 * float(np.abs(values).max()) else 0.0
 
 
 def with_anomalies(
@@ -38,25 +38,30 @@ def with_anomalies(
 ) -> tuple[Values, list[dict[str, Any]], int]:
     """The series with the anomalies, each ``{kind, start, length, magnitude, effect}``, and how many found no place.
 
-    Magnitude and effect are in units of `residual_scale`; none lie on each other, and what changes less than
-    `LEAST_EFFECT` is not kept.
+    Magnitude and effect are in units of the 95 % residual; none lie on each other, and what changes less than
+    `LEAST_EFFECT`, or (a stuck sensor and a change of variance apart) lies no further out than the series does anyway,
+    is not kept.
     """
-    scale, changed = residual_scale(values, day), values.copy()
+    if not wanted:
+        return values, [], 0
+    rest, scale = residuals(values, day)
+    usual, changed = float(np.quantile(np.abs(rest), _USUAL)), values.copy()
     taken, found = np.zeros(len(values), dtype=bool), list[dict[str, Any]]()
     for kind in wanted:
         for _ in range(_TRIES if scale else 0):
             magnitude = float(rng.uniform(5, 9))
             length = min(int(rng.integers(_LENGTHS[kind][0], _LENGTHS[kind][1] + 1)), max(1, len(values) // 3))
             start = int(rng.integers(0, len(values) - length + 1))
-            span = slice(max(0, start - 2), start + length + 2)
-            if taken[span].any():
+            part = slice(start, start + length)
+            if taken[max(0, start - 2) : start + length + 2].any():
                 continue
-            part = _spoilt(kind, changed[start : start + length], magnitude * scale, low, rng).clip(low, high)
-            apart = np.abs(part - changed[start : start + length]) / scale
+            spoilt = _spoilt(kind, changed[part], magnitude * scale, low, rng).clip(low, high)
+            moved = spoilt - changed[part]
+            apart = np.abs(moved) / scale
             effect = float(apart.max()) if kind != "variance_change" else float(np.quantile(apart, 0.9))
-            if effect >= LEAST_EFFECT:
-                changed[start : start + length] = part
-                taken[span] = True
+            shows = kind in ("stuck", "variance_change") or np.abs(rest[part] + moved).max() > 1.1 * usual
+            if effect >= LEAST_EFFECT and shows:
+                changed[part], taken[part] = spoilt, True
                 mark = {"kind": kind, "start": start, "length": length, "magnitude": round(magnitude, 3)}
                 found.append(mark | {"effect": round(effect, 3)})
                 break

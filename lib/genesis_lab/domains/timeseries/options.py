@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -23,6 +24,8 @@ Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 ALIASES = {"1H": "1h", "H": "1h", "h": "1h", "60min": "1h", "60T": "1h", "15T": "15min", "30T": "30min", "D": "1D", "1d": "1D", "d": "1D",
            "24h": "1D", "W": "1W", "1w": "1W", "7D": "1W", **{f"W-{day}": "1W" for day in ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")}}  # fmt: skip
 """Frequencies as older pandas and others write them."""
+DIRECT = 200
+"""Values that a model can write without losing count."""
 _ALLOWED: Mapping[str, Sequence[str]] = {
     "frequency_shares": tuple(STEP_HOURS),
     "trend_shares": ("none", "upward", "downward", "cyclic"),
@@ -51,6 +54,10 @@ class TimeseriesConfig(BaseModel):
         {"clean": 0.7, "noisy": 0.1, "missing_values": 0.2}, description="share of each quality of the data"
     )
     anomaly_shares: Shares = Field({"0": 0.7, "1": 0.2, "2": 0.1}, description="share of series with so many anomalies")
+    group_size: int = Field(1, ge=1, le=1000, description="series of one place that share their weather (1: none do)")
+    mode: Literal["recipe", "direct"] = Field(
+        "recipe", description="recipe: a model describes, a program renders; direct: it writes the values (200 at most)"
+    )
     scale: Scale = Field("physical", description="physical: in the kind's unit, or standardised: mean 0, spread 1")
     priors: str = Field(
         "",
@@ -77,6 +84,12 @@ class TimeseriesConfig(BaseModel):
     @classmethod
     def _adds_up(cls, shares: dict[str, float], info: Any) -> dict[str, float]:
         return checked_shares(shares, _ALLOWED[info.field_name])
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> TimeseriesConfig:
+        if self.mode == "direct" and self.length > DIRECT:
+            raise ValueError(f"in mode direct a model writes at most {DIRECT} values, length is {self.length}")
+        return self
 
     @field_validator("start")
     @classmethod
@@ -133,12 +146,16 @@ def make_specs(config: TimeseriesConfig, chosen: Mapping[str, Kind], total: int,
     seeds = rng.integers(2**31, size=total)
     order = rng.permutation(total)
     ordinals: dict[str, int] = {}
+    places: Counter[str] = Counter()
     specs = []
     for index, at in enumerate(order):
         a: dict[str, Any] = {name: str(values[at]) for name, values in labels.items()}
         count = int(a.pop("anomaly_count"))
         wanted = rng.choice(KINDS, size=count, replace=False)
         further = {"sector": chosen[a["series_type"]].sector, "length": config.length, "anomaly_count": count}
+        if config.group_size > 1:
+            further["group"] = f"{a['country']}_{places[a['country']] // config.group_size:05d}"
+            places[a["country"]] += 1
         ordinal = ordinals.get(a["series_type"], 0)
         ordinals[a["series_type"]] = ordinal + 1
         specs.append(Spec(index, ordinal, int(seeds[at]), a | further | {"anomalies": ",".join(wanted)}))

@@ -19,6 +19,8 @@ RENDERER_VERSION = "1"
 STEP_HOURS = {"15min": 0.25, "30min": 0.5, "1h": 1.0, "1D": 24.0, "1W": 168.0}
 _OFFSETS = {"15min": "15min", "30min": "30min", "1h": "h", "1D": "D", "1W": "7D"}
 _DAILY = 7
+_COMMON = 0.85
+"""Correlation of the weather of series of one group."""
 _PEAKS = ("morning", "midday", "evening")
 
 
@@ -84,21 +86,25 @@ class Draws:
     normal: Values
     uniform: Values
     daily: Values
-    generators: Sequence[np.random.Generator]
 
 
-def draws(seeds: Sequence[int], length: int, days: int) -> Draws:
-    """Philox streams keyed by the seeds."""
+def draws(seeds: Sequence[int], length: int, days: int, shared: Sequence[int | None] = ()) -> Draws:
+    """Philox streams keyed by the seeds; series with the same seed in `shared` have most of the weather in common."""
     n = len(seeds)
     normal, uniform, daily = np.empty((n, 2, length)), np.empty((n, 3, length)), np.empty((n, _DAILY, days))
-    generators = [np.random.Generator(np.random.Philox(key=int(seed))) for seed in seeds]
-    for i, rng in enumerate(generators):
+    for i, seed in enumerate(seeds):
+        rng = np.random.Generator(np.random.Philox(key=int(seed)))
         normal[i], uniform[i], daily[i] = (
             rng.standard_normal((2, length)),
             rng.random((3, length)),
             rng.standard_normal((_DAILY, days)),
         )
-    return Draws(normal, uniform, daily, generators)
+    for i, seed in enumerate(shared):
+        if seed is not None:
+            rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+            for own in (normal[i, 0], daily[i, 0], daily[i, 2]):
+                own[:] = np.sqrt(1 - _COMMON**2) * own + _COMMON * rng.standard_normal(own.shape)
+    return Draws(normal, uniform, daily)
 
 
 def autoregressive(innovations: Values, memory: Values) -> Values:
@@ -163,6 +169,7 @@ def _load(p: Parameters, t: Clock, d: Draws) -> Values:
     )
     values = level * shape
     lasting = autoregressive(d.normal[:, 0], p["noise_memory"] ** (24 / t.per_day))
+    lasting = _again(lasting, p["again"], round(t.per_day))
     surprise = np.sqrt(1 - column("rough")) * lasting + np.sqrt(column("rough")) * d.normal[:, 1]
     skew = np.maximum(column("skew"), 0.01)
     surprise = (np.exp(skew * surprise) - np.exp(skew**2 / 2)) / (np.exp(skew**2) * skew)
@@ -170,6 +177,15 @@ def _load(p: Parameters, t: Clock, d: Draws) -> Values:
     burst = d.uniform[:, 1] < column("bursts") / t.per_day
     values += burst * column("burst_size") * -np.log(d.uniform[:, 2].clip(1e-9))
     return np.asarray(np.round(np.maximum(values, 0) * column("steps")) / column("steps"))
+
+
+def _again(noise: Values, memory: Values, day: int) -> Values:
+    """Noise that partly comes again at the same time of the next day, as habits do; its variance stays."""
+    n, length = noise.shape
+    days = np.pad(noise, ((0, 0), (0, -length % day))).reshape(n, -1, day)
+    for i in range(1, days.shape[1]):
+        days[:, i] = memory[:, None] * days[:, i - 1] + np.sqrt(1 - memory**2)[:, None] * days[:, i]
+    return np.asarray(days.reshape(n, -1)[:, :length])
 
 
 def _solar(p: Parameters, t: Clock, d: Draws) -> Values:
