@@ -184,6 +184,44 @@ def test_labelled_anomalies_are_really_there_and_none_lie_on_each_other():
     assert inside.max() == 1 and np.array_equal(changed[inside == 0], base[inside == 0])
 
 
+def test_a_simple_detector_finds_the_labelled_anomalies():
+    """Per series and kind a threshold with at most 0.4 % false alarms: residual of the daily shape, jump, run, change of level."""
+    found, alarms = Counter(), []
+    of = domain(total=240, length=500, seed=4, **(PLAIN | {"anomaly_shares": {"1": 1}}))
+    for spec in of.specs(240, 4):
+        kind = spec.attributes["anomalies"]
+        looked = {"spike": "ra", "drop": "ra", "outage": "rn", "stuck": "rn", "level_shift": "rl"}.get(kind)
+        if not looked or not (one := made(of, spec)).anomalies:
+            continue
+        values, (mark,) = np.array(one.target), one.anomalies
+        begin, end = mark.start, mark.start + mark.length
+        away = np.ones(500, dtype=bool)
+        away[max(0, begin - 26) : end + 26] = False
+        scores = anomaly_scores(values)
+        flags = [scores[name] > np.quantile(scores[name][away], 0.998) for name in looked]
+        alarms.append(np.any(flags, axis=0)[away].mean())
+        margin = 12 if kind == "level_shift" else 0
+        found[kind, bool(np.any(flags, axis=0)[max(0, begin - margin) : end + margin].any())] += 1
+    assert np.mean(alarms) <= 0.005
+    for kind, least in {"spike": 0.95, "drop": 0.95, "outage": 0.95, "stuck": 0.95, "level_shift": 0.85}.items():
+        assert found[kind, True] >= least * (found[kind, True] + found[kind, False]) > 10, (kind, found)
+
+
+def anomaly_scores(v, day=24):
+    around = np.lib.stride_tricks.sliding_window_view
+    rest = v - np.resize(np.median(v[: len(v) // day * day].reshape(-1, day), axis=0), len(v))
+    runs = np.array([len(list(run)) for _, run in itertools.groupby(v)])
+    level = np.convolve(rest, np.ones(day) / day, "valid")
+    change = np.zeros(len(v))
+    change[day : len(v) - day + 1] = np.abs(level[day:] - level[:-day])
+    return {
+        "r": np.abs(rest - np.median(around(np.pad(rest, day, "reflect"), 2 * day + 1), axis=1)),
+        "a": np.abs(v - np.median(around(np.pad(v, 2, "reflect"), 5), axis=1)),
+        "n": np.repeat(runs, runs),
+        "l": change,
+    }
+
+
 def test_more_anomalies_than_fit_and_constant_series_are_refused_and_counted():
     rng = np.random.default_rng(1)
     _, marks, refused = with_anomalies(np.ones(100), ["spike"] * 3, 24, 0, np.inf, rng)
@@ -293,6 +331,50 @@ def test_edited_priors_are_noticed_and_are_other_knowledge(tmp_path):
     file.write_text("moves: {load.colour: [1, 0]}")
     with pytest.raises(InvalidInput, match="holds no priors"):
         domain(priors=str(file)).moves  # noqa: B018
+
+
+def test_a_group_shares_its_weather_and_is_whole(load):
+    of = domain(total=24, series_types=("temperature",), countries=("ES", "DE"), group_size=4, length=500, **PLAIN)
+    records = [made(of, spec) for spec in of.specs(24, 1)]
+    groups = Counter(one.group_id for one in records)
+    assert sorted(groups.values()) == [4] * 6 and all(one.group_id.startswith(one.country) for one in records)
+    apart = {True: [], False: []}
+    for one, other in itertools.combinations(records, 2):
+        daily = [np.array(x.target)[:480].reshape(-1, 24).mean(1) for x in (one, other)]
+        apart[one.group_id == other.group_id].append(np.corrcoef(*daily)[0, 1])
+    assert np.mean(apart[True]) > 0.5 and abs(np.mean(apart[False])) < 0.3
+    assert made(domain(total=1), domain(total=1).specs(1, 1)[0]).group_id is None
+
+
+DIRECT = {"mode": "direct", "series_types": ("humidity",), "length": 48, "english_share": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda v: v[:-1], "values must be a list of 48 numbers, got 47 of them"),
+        (lambda v: "many", "values must be a list of 48 numbers, got 'many'"),
+        (lambda v: [None, True, *v[2:]], "2 of the values are no finite numbers"),
+        (lambda v: [101.0, *v[1:]], r"values must be between 0 and 100 %, got 101"),
+    ],
+)
+def test_values_that_a_model_wrote_itself_are_checked(spoil, reason):
+    of = domain(total=1, **DIRECT)
+    spec = of.specs(1, 1)[0]
+    answer = json.loads(of.offline_text(spec, 0))
+    with pytest.raises(ParseFailure, match=reason):
+        of.parse(json.dumps(answer | {"values": spoil(answer["values"])}), spec)
+
+
+def test_values_that_a_model_wrote_itself_are_the_series():
+    of = domain(total=1, **DIRECT, **PLAIN)
+    spec = of.specs(1, 1)[0]
+    prompt = of.prompt(spec)
+    assert "exactly 48 values" in prompt.messages[-1][1] and prompt.schema["properties"]["values"]["minItems"] == 48
+    answer = of.parse(of.offline_text(spec, 0), spec)
+    assert of.render(answer, spec, PROVENANCE).target == answer["values"]
+    with pytest.raises(ValidationError, match="at most 200 values, length is 500"):
+        TimeseriesConfig(mode="direct")
 
 
 def test_priors_need_twenty_series(load):

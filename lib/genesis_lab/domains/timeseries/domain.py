@@ -156,7 +156,7 @@ class Timeseries(Domain):
         """A recipe drawn from the priors; in mode direct its values."""
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, attempt + 1]))
-        z = rng.standard_normal((1, len(families()[kind.family]) + 1))
+        z = rng.standard_normal((1, len(families()[kind.family]) + 2))
         values = drawn(kind, z[:, 1:], self.moves.get(a["series_type"], {}))
         words, language = shipped(WORDS)[a["language"]], a["language"]
         said = {"kind": getattr(kind, language), "place": shipped(WORDS)["places"][a["country"]][language]}
@@ -176,11 +176,12 @@ class Timeseries(Domain):
         kind = self.kinds[spec.attributes["series_type"]]
         sent = read_json(text, self.schema(kind))
         reasons, answer = [], {}
+        both = detect(f"{sent['context']} {sent['description']}")  # a sentence alone may be too short to be told
         for name in ("context", "description"):
             answer[name] = str(sent[name]).strip()
             if not 10 <= len(answer[name]) <= 400:
                 reasons.append(f"{name} has {len(answer[name])} characters, 10 to 400 are asked for")
-            elif (found := detect(answer[name])) not in (None, spec.attributes["language"]):
+            elif not {found := detect(answer[name]), both} & {None, spec.attributes["language"]}:
                 reasons.append(f"{name} must be in {spec.attributes['language']!r}, it reads as {found!r}")
         if self.config.mode == "direct":
             return self._written(sent["values"], kind, spec, answer, reasons)
@@ -207,12 +208,11 @@ class Timeseries(Domain):
         numbers = {name: value for name, value in answer.items() if not isinstance(value, str)}
         return f"{spec.attributes['series_type']}/{json.dumps(numbers, sort_keys=True)}"
 
-    def _written(self, sent: Any, kind: Kind, spec: Spec, answer: Answer, reasons: list[str]) -> Answer:
+    def _written(self, sent: list[Any], kind: Kind, spec: Spec, answer: Answer, reasons: list[str]) -> Answer:
         """Values that a model wrote itself."""
         wanted = spec.attributes["length"]
-        if not isinstance(sent, list) or len(sent) != wanted:
-            got = f"{len(sent)} of them" if isinstance(sent, list) else repr(sent)[:40]
-            reasons.append(f"values must be a list of {wanted} numbers, got {got}")
+        if len(sent) != wanted:
+            reasons.append(f"values must be a list of {wanted} numbers, got {len(sent)} of them")
         else:
             numbers = [v for v in sent if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
             wrong = [value for value in numbers if not kind.low <= value <= kind.high]
@@ -263,7 +263,8 @@ class Timeseries(Domain):
         group = spec.attributes.get("group")
         shared = None if group is None else zlib.crc32(f"{self.config.seed}/{group}".encode())
         a = spec.attributes
-        return self.values(kind, [recipe], [spec.seed], [self._time(spec)], a["frequency"], a["length"], [shared])[0]
+        made = self.values(kind, [recipe], [spec.seed], [self._time(spec)], a["frequency"], a["length"], [shared])
+        return np.asarray(made[0])
 
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Series:
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]

@@ -95,6 +95,8 @@ def shipped_priors(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+ODDITY = "oddity"
+"""The move that says how much odder the odd ones are: a normal factor, in logarithms, on all that one series is drawn by."""
 Moves = Mapping[str, tuple[float, float]]
 """Parameter (``family.name``) to how far the family's median is moved, in spreads, and the logarithm of what its spread is
 multiplied by. What is moved is moved from the family's prior, whatever the kind: a user's series are one population."""
@@ -107,7 +109,7 @@ def known_moves(source: str, chosen: Iterable[str]) -> dict[str, Moves]:
     path = shipped_priors(source)
     data = shipped(path) if path else read_yaml(resolve(source))
     moves = data.get("moves") if isinstance(data, Mapping) else None
-    names = {f"{family}.{name}" for family, parameters in families().items() for name in parameters}
+    names = {ODDITY} | {f"{family}.{name}" for family, parameters in families().items() for name in parameters}
     if not isinstance(moves, Mapping) or not set(moves) <= names:
         raise InvalidInput(f"{source} holds no priors: it needs moves of the parameters of families.yaml.")
     found = {name: (float(move[0]), float(move[1])) for name, move in moves.items()}
@@ -115,13 +117,14 @@ def known_moves(source: str, chosen: Iterable[str]) -> dict[str, Moves]:
 
 
 def drawn(kind: Kind, z: Values, moves: Moves) -> dict[str, Values]:
-    """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family)."""
-    values = {}
+    """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family and one more)."""
+    values, odd = {}, moves.get(ODDITY, (0.0, 0.0))[0]
+    z = z[:, :-1] * np.exp(odd * z[:, -1:] - odd**2 / 2)
     for j, (name, parameter) in enumerate(families()[kind.family].items()):
         moved = moves.get(f"{kind.family}.{name}")
         shape, median, spread = parameter.prior if moved else kind.priors.get(name, parameter.prior)
         shift, widened = moved or (0.0, 0.0)
-        step = spread * (shift + np.exp(widened) * z[:, j])
+        step = (spread * (shift + np.exp(widened) * z[:, j])).clip(-50, 50)
         if shape == "log":
             value = median * np.exp(step)
         elif shape == "lin":

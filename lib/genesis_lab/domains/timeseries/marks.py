@@ -59,7 +59,7 @@ def with_anomalies(
             moved = spoilt - changed[part]
             apart = np.abs(moved) / scale
             effect = float(apart.max()) if kind != "variance_change" else float(np.quantile(apart, 0.9))
-            shows = kind in ("stuck", "variance_change") or np.abs(rest[part] + moved).max() > 1.1 * usual
+            shows = kind in ("stuck", "variance_change") or np.abs(rest[part] + moved).max() > 1.25 * usual
             if effect >= LEAST_EFFECT and shows:
                 changed[part], taken[part] = spoilt, True
                 mark = {"kind": kind, "start": start, "length": length, "magnitude": round(magnitude, 3)}

@@ -152,7 +152,11 @@ def make_specs(config: TimeseriesConfig, chosen: Mapping[str, Kind], total: int,
         a: dict[str, Any] = {name: str(values[at]) for name, values in labels.items()}
         count = int(a.pop("anomaly_count"))
         wanted = rng.choice(KINDS, size=count, replace=False)
-        further = {"sector": chosen[a["series_type"]].sector, "length": config.length, "anomaly_count": count}
+        further: dict[str, Any] = {
+            "sector": chosen[a["series_type"]].sector,
+            "length": config.length,
+            "anomaly_count": count,
+        }
         if config.group_size > 1:
             further["group"] = f"{a['country']}_{places[a['country']] // config.group_size:05d}"
             places[a["country"]] += 1

@@ -99,9 +99,9 @@ def draws(seeds: Sequence[int], length: int, days: int, shared: Sequence[int | N
             rng.random((3, length)),
             rng.standard_normal((_DAILY, days)),
         )
-    for i, seed in enumerate(shared):
-        if seed is not None:
-            rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    for i, group in enumerate(shared):
+        if group is not None:
+            rng = np.random.Generator(np.random.Philox(key=[group, 1]))
             for own in (normal[i, 0], daily[i, 0], daily[i, 2]):
                 own[:] = np.sqrt(1 - _COMMON**2) * own + _COMMON * rng.standard_normal(own.shape)
     return Draws(normal, uniform, daily)
