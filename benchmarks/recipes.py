@@ -18,9 +18,9 @@ import numpy as np
 
 import bench
 from genesis_lab.domains.timeseries.features import features, mean_ks
-from genesis_lab.domains.timeseries.render import clock, side_by_side
 from genesis_lab.generation import config_for, generate
-from genesis_lab.training.forecasts import worth
+from genesis_lab.training.forecasts import hours_of, worth
+from genesis_lab.training.worth import equivalence_sentence
 from providers.openai_server import Reply, running, said
 
 RECORDED = Path(__file__).with_name("recordings") / "recipes.jsonl"
@@ -37,8 +37,6 @@ def main() -> None:
     parser.add_argument("--reference", default="electricity", help="real series, by the name of the folder")
     options = parser.parse_args()
     real, start = reference(options.reference)
-    at = side_by_side([clock(start, real.shape[1], "1h", "UTC")] * len(real))
-    theirs = at.hour.astype(int), at.weekday
     found = {"written by a strong model": replayed()}
     for name, priors in (
         ("priors set by hand", ""),
@@ -50,13 +48,16 @@ def main() -> None:
     rows = []
     for name, (domain, recipes, accepted) in found.items():
         values = loads(domain, recipes, real.shape[1], start)
-        mine = tuple(np.repeat(each[:1], len(values), axis=0) for each in theirs)
-        card = {row["forecaster"]: row for row in worth(values, mine, real, theirs, splits=4)["forecasters"]}
+        mine, theirs = (
+            hours_of("timeseries", [{"target": row.tolist(), "start": start} for row in each])
+            for each in (values, real)
+        )
+        card = {row["student"]: row for row in worth(mine, theirs, splits=2)["students"]}
         rows.append({
             "recipes": name, "accepted at first": f"{accepted:.0%}", "series": len(values),
             "mean KS": round(mean_ks(features(values), features(real)), 3),
-            "HGB worth": shown(card["boosting"]["worth"]), "HGB ÷ 30 real": card["boosting"]["ratio_to_real"],
-            "ridge worth": shown(card["ridge"]["worth"]), "ridge ÷ 30 real": card["ridge"]["ratio_to_real"],
+            "HGB worth": equivalence_sentence(card["boosting"]["equivalence"], of="series"), "HGB ÷ 30 real": round(card["boosting"]["ratio_to_real"], 3),
+            "ridge worth": equivalence_sentence(card["ridge"]["equivalence"], of="series"), "ridge ÷ 30 real": round(card["ridge"]["ratio_to_real"], 3),
         })  # fmt: skip
     bench.store(
         "recipes", "Recipes of series: a strong model's beside the priors'", rows,
@@ -108,10 +109,6 @@ def loads(domain: Any, recipes: list[Any], length: int, start: str) -> Any:
             time = [(start, "UTC", "", 40.0)] * len(chosen)
             values.append(domain.values(kind, [recipe for recipe, _ in chosen], seeds, time, "1h", length))
     return np.concatenate(values)
-
-
-def shown(worth: dict[str, Any]) -> str:
-    return f"{'at least ' if worth['capped'] else ''}{worth['k']:g} [{worth['low']:g}–{worth['high']:g}]"
 
 
 if __name__ == "__main__":

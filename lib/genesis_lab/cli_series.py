@@ -29,7 +29,7 @@ def tune(
     from genesis_lab.dataset.sources import read_records
     from genesis_lab.domains import get_domain
     from genesis_lab.domains.timeseries.render import clock, side_by_side
-    from genesis_lab.domains.timeseries.tuning import comparable, sample, tune_priors
+    from genesis_lab.domains.timeseries.tuning import comparable, records_of, sample, tune_priors
     from genesis_lab.files import check_free, resolve, shown, write_atomically
     from genesis_lab.training.forecasts import CONTEXT, HORIZON, LENGTH, taught_by, worth
     from genesis_lab.training.worth import equivalence_sentence
@@ -41,8 +41,7 @@ def tune(
     echo(f"{said}, against {', '.join(kinds)}", err=True)
 
     def lessons(values: Any) -> Any:
-        common = {"start": start, "frequency": frequency}
-        return domain.lessons(({"target": row.tolist(), **common} for row in values), LENGTH, CONTEXT + HORIZON)
+        return domain.lessons(records_of(values, start, frequency), LENGTH, CONTEXT + HORIZON)
 
     real = lessons(series)
     error = taught_by(real) if len(real) > MEASURED else None

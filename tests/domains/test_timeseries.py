@@ -353,8 +353,8 @@ DIRECT = {"mode": "direct", "series_types": ("humidity",), "length": 48, "englis
     ("spoil", "reason"),
     [
         (lambda v: v[:-1], "values must be a list of 48 numbers, got 47 of them"),
-        (lambda v: "many", "values must be a list of 48 numbers, got 'many'"),
-        (lambda v: [None, True, *v[2:]], "2 of the values are no finite numbers"),
+        (lambda v: "many", "values must be a list, got 'many'"),
+        (lambda v: ["a", [], *v[2:]], "2 of the values are no finite numbers"),
         (lambda v: [101.0, *v[1:]], r"values must be between 0 and 100 %, got 101"),
     ],
 )

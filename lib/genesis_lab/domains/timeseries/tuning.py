@@ -126,6 +126,11 @@ def comparable(records: Iterable[Mapping[str, Any]]) -> tuple[Values, str, str, 
     return np.stack([each[2][:length] for each in kept]), min(each[1] for each in kept), frequency, said
 
 
+def records_of(values: Values, start: str, frequency: str) -> Iterable[dict[str, Any]]:
+    """Bare series as records."""
+    return ({"target": row.tolist(), "start": start, "frequency": frequency} for row in values)
+
+
 def sample(chosen: Mapping[str, Kind], moves: Moves, at: Clock, frequency: str, seed: int) -> Values:
     """As many series as `at` has clocks, of the kinds in proportion to their shares, drawn from moved priors."""
     n, length = at.hour.shape
