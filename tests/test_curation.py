@@ -70,7 +70,7 @@ def test_a_version_of_a_version_says_where_both_come_from(data) -> None:
         (0, "note", "", "The note is empty"),
         (0, "fix", {"turns.7.text": "x"}, "A fix gives new words to one of turns.0.text, turns.1.text"),
         (0, "fix", {"turns.0.text": " "}, "A fix gives new words"),
-        (0, "fix", {"turns.0.text": "x" * 2000}, "turns.1.text: String should have at most 1000 characters"),
+        (0, "fix", {"turns.0.text": "x" * 2000}, "turns.1.text"),
         (0, "fix", {"turns.0.speaker": "bot"}, "A fix gives new words"),
     ],
 )

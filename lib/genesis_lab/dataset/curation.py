@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
-from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,7 +22,7 @@ from genesis_lab.dataset.folder import DECISIONS, MANIFEST, Dataset, is_dataset,
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain, recorded_domain
-from genesis_lab.errors import InvalidInput, sentence
+from genesis_lab.errors import InvalidInput, instead, sentence
 from genesis_lab.files import check_free, dataset_path, output_root, shown, write_atomically, write_error
 from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
@@ -201,6 +201,7 @@ def texts_of(dataset: Dataset, record: Mapping[str, Any]) -> dict[str, str]:
     return dict(_texts(get_domain(dataset.domain).record_type, free, ""))
 
 
+@cache
 def written_freely(domain: str) -> list[str]:
     """The columns that hold texts: no ids, planned attributes, or closed sets of words."""
     facets, fields = get_domain(domain).facets, get_domain(domain).record_type.model_fields
@@ -311,8 +312,7 @@ def _check(dataset: Dataset, record: Mapping[str, Any], action: str, value: Any)
         if not isinstance(value, str) or not value.strip():
             raise InvalidInput("A label is missing: say which one is right.")
         if recorded_domain(dataset.manifest) and value not in known:
-            near = get_close_matches(value, known, 1)
-            raise InvalidInput(f"There is no label {value!r} here{f': did you mean {near[0]}?' if near else '.'}")
+            raise InvalidInput(f"There is no label {value!r} here: {instead(value, known)}")
     if action == "note" and not (isinstance(value, str) and value.strip()):
         raise InvalidInput("The note is empty.")
     if action == "fix":

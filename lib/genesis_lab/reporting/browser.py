@@ -392,14 +392,18 @@ def browser_of(
     for i, split in enumerate(dataset.counts):
         connection.read_parquet([glob.escape(str(part)) for part in dataset.parts(split)]).create_view(f"part_{i}")
         selects.append(f"SELECT *, '{split}' AS split FROM part_{i}")
-    own = ", ".join(f'"{name}"' for name in written_freely(dataset.domain) if name in schema.names) or "NULL"
+    texts = {field.name for field in schema if pa.types.is_string(field.type)}
+    own = ", ".join(f'"{name}"' for name in written_freely(dataset.domain) if name in texts) or "NULL"
     everything = f"array_to_string({facets.texts}, ' ')" if facets.texts else facets.text or f"concat_ws(' · ', {own})"
     named = [facets.label, facets.language, *facets.attributes]
     filters = {name: f'"{name}"' for name in dict.fromkeys(named) if name and name in schema.names}
     for a, b in facets.covered:
         filters[f"{a} × {b}"] = f'concat_ws(\' × \', "{a}", "{b}")'
     filters |= {"teacher": "provenance.model"} if "provenance" in schema.names else {}
-    filters["words"] = f"len(regexp_extract_all({everything}, '\\S+'))"
+    plain = f"trim(replace(replace({everything}, chr(10), ' '), '  ', ' '))"
+    filters["words"] = (
+        f"CASE WHEN {plain} <> '' THEN length({plain}) - length(replace({plain}, ' ', '')) + 1 ELSE 0 END"
+    )
     filters |= {"split": "split"} if len(dataset.counts) > 1 else {}
     offences, alike = _offences(read_reports(dataset) if reports is None else reports)
     parts: Callable[[Row], Mapping[str, str]] = partial(texts_of, dataset)

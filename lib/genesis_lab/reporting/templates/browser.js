@@ -95,7 +95,7 @@ export function mount(place, about, backend) {
       const end = (name, shown) => el("input", { type: "number", placeholder: shown ?? "", value: chosen?.[name] ?? null, "data-glb": one.name + name,
         "aria-label": `${one.title} ${name}`, onchange: (event) => {
           where[one.name] = { ...where[one.name], [name]: event.target.value === "" ? null : Number(event.target.value) }; offset = 0; ask(); } });
-      return el("fieldset", {}, el("legend", {}, one.title), el("div", { class: "glb-range" }, end("from", counts?.low), "to", end("to", counts?.high)));
+      return el("fieldset", {}, el("legend", {}, spoken(one.title)), el("div", { class: "glb-range" }, end("from", counts?.low), "to", end("to", counts?.high)));
     }
     if (!counts.length && !chosen) return "";
     const picked = new Set(chosen || []), most = Math.max(1, ...counts.map(([, n]) => n)), text = fold(narrowed[one.name] || "");
@@ -221,7 +221,12 @@ async function unpacked(id) {
 export async function openFile() {
   const about = JSON.parse(document.getElementById("about").textContent), index = JSON.parse(await unpacked("index"));
   const total = about.total, chunks = new Map(), kept = `genesis-browser ${about.title} ${total}`, names = about.filters.map((one) => one.name);
-  let texts = null, decided = [];
+  let decided = [], unpacking = null;
+  const texts = () => unpacking ??= unpacked("folded").then((all) => {
+    const starts = new Int32Array(total + 1);
+    for (let row = 1, from = 0; row <= total; row++) starts[row] = from = row === total ? all.length + 1 : all.indexOf("\n", from) + 1;
+    return { all, starts };
+  });
   try { decided = JSON.parse(localStorage.getItem(kept) || "[]"); } catch { /* no store for files here */ }
   const marks = index.mark ? index.mark.codes.map((code) => index.mark.values[code]) : [];
   const marked = (row, name) => {
@@ -236,16 +241,11 @@ export async function openFile() {
 
   async function looked(words) {
     const parts = wanted(words);
-    if (!parts.length) return null;
-    if (!texts) {
-      const all = await unpacked("folded"), starts = new Int32Array(total + 1);
-      for (let row = 1, from = 0; row <= total; row++) starts[row] = from = row === total ? all.length + 1 : all.indexOf("\n", from) + 1;
-      texts = { all, starts };
-    }
-    const hits = new Uint8Array(total);
+    if (!parts.length || !total) return null;
+    const { all, starts } = await texts(), hits = new Uint8Array(total);
     for (const [n, part] of parts.entries()) {
-      for (let from = texts.all.indexOf(part), row = 0; from >= 0; from = texts.all.indexOf(part, texts.starts[row + 1])) {
-        while (texts.starts[row + 1] <= from) row++;
+      for (let from = all.indexOf(part), row = 0; from >= 0; from = all.indexOf(part, starts[row + 1])) {
+        while (starts[row + 1] <= from) row++;
         if (hits[row] === n) hits[row] = n + 1;
         if (row + 1 >= total) break;
       }
@@ -303,4 +303,5 @@ export async function openFile() {
   const tools = about.actions.length ? [who, el("button", { type: "button", onclick: save, title: "genesis dataset apply takes the file" }, "download decisions")] : [];
   mount(document.getElementById("browser"), about, { ask, open, act, tools });
   document.querySelector(".glb").focus();
+  setTimeout(texts, 500);  // so that the first search does not wait
 }
