@@ -14,8 +14,10 @@ import pytest
 from genesis_lab import registry, reports
 from genesis_lab.bias import check_bias
 from genesis_lab.dataset import Dataset, export_dataset, import_dataset, open_dataset
+from genesis_lab.dataset.curation import apply
 from genesis_lab.domains import DOMAINS
 from genesis_lab.generation import config_for, generate
+from genesis_lab.reporting.browser import browser_of
 from genesis_lab.reporting.page import page_html
 from genesis_lab.validation.compare import compare
 from genesis_lab.validation.quality import validate
@@ -152,3 +154,14 @@ def test_it_is_registered_with_its_reports(made) -> None:
     assert run_id == registry.register_dataset(made)
     run = MlflowClient(registry.tracking_uri()).get_run(run_id)
     assert (run.data.tags["genesis.domain"], run.data.metrics["records"]) == ("reviews", 90)
+
+
+def test_its_records_are_looked_through_and_what_people_decide_is_a_new_version(made) -> None:
+    one = browser_of(made, {"product": "lamp"})
+    found = one.ask(one.where, "GOOD")
+    assert 0 < found["total"] < one.ask()["total"] == 90 and found["rows"][0]["text"].startswith("A good lamp")
+    row = found["rows"][0]["row"]
+    assert one.open(row)["parts"].keys() == {"said"}
+    assert one.act(row, "fix", {"said": "A lamp"})["mark"] == "fix" and one.act(row, "relabel", "poor")
+    new = apply(made)
+    assert new.sql("SELECT stars FROM data WHERE said = 'A lamp'")["stars"].tolist() == ["poor"]

@@ -30,7 +30,6 @@ from genesis_lab.texts import normal
 Decision = dict[str, Any]
 """One line: ``row``, ``record`` (its id), ``action``, ``value``, ``why``, ``by``, ``at``, and the ``content_hash`` it is about."""
 ACTIONS = ("keep", "drop", "fix", "relabel", "note", "undo")
-VERDICTS = ("keep", "drop")
 
 
 def decide(dataset: Dataset, row: int, action: str, value: Any = None, *, why: str = "", by: str = "") -> Decision:
@@ -109,7 +108,7 @@ def standing(dataset: Dataset) -> dict[int, Decision]:
         if action == "undo":
             del found[row]
             continue
-        if action in VERDICTS:
+        if action in ("keep", "drop"):
             one |= {"verdict": action, "why": line.get("why", "")}
         elif action == "relabel":
             one["label"] = value

@@ -192,9 +192,14 @@ class Browser:
         return dict(found.to_arrow_table().to_pylist()[0])
 
     def few(self, limit: int = _FEW) -> Html:
-        """The first rows with their text, where nobody can look through them."""
-        found, first = self.ask(self.where, limit=limit), [name for name in self._names if name != "mark"][:4]
-        rows = [{"record": row["key"], "text": row["text"], **{self._names[name]: row[name] for name in first}} for row in found["rows"]]  # fmt: skip
+        """The first rows with their text, where nobody can look through them; what is the same for all is left out."""
+        found, rows = self.ask(self.where, limit=limit), list[Row]()
+        varied = [name for name in self._names if name != "mark" and len(self.where.get(name) or "..") > 1]
+        first = sorted(varied, key=lambda name: (name not in self.where, self._names[name] not in self._tags))[:4]
+        for row in found["rows"]:
+            said = {self._names[name]: row[name] for name in first}
+            tags = {heading: self._tags[heading].get(row["row"], {}) for heading in said if heading in self._tags}
+            rows.append({"record": row["key"], "text": row["text"], **said, **tags})
         of = f"{self.title}: {found['total']:,} of {self.total:,} {self.unit}".removeprefix(": ")
         return table(rows, caption=f"{of}, the first {len(rows)}") if rows else Html(f"<p>{escape(of)}</p>")
 
@@ -340,8 +345,8 @@ def _widget_type() -> Any:
             }
             try:
                 said: dict[str, Any] = {"answer": does[message["does"]](**message.get("with", {}))}
-            except GenesisError as error:
-                said = {"error": str(error)}
+            except Exception as error:  # whatever it is: the person in front of it must be told
+                said = {"error": str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"}
             self.send(json.loads(json.dumps({"number": message.get("number"), **said}, default=str)))
 
     return BrowserWidget
@@ -377,7 +382,6 @@ def browser_of(
     *,
     title: str = "",
     reports: Mapping[str, Any] | None = None,
-    by: str = "",
 ) -> Browser:
     """A dataset's records, of any domain: filtered by attributes, teacher, words and what its reports say is wrong with them.
 
@@ -409,7 +413,7 @@ def browser_of(
     parts: Callable[[Row], Mapping[str, str]] = partial(texts_of, dataset)
 
     def act(row: int, key: str, name: str, value: Any, why: str) -> str:
-        return str(decide(dataset, row, name, value, why=why, by=by).get("marks", ""))
+        return str(decide(dataset, row, name, value, why=why).get("marks", ""))
 
     return Browser(
         connection.sql(" UNION ALL ".join(selects)),
@@ -447,8 +451,9 @@ def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html
     def preview(record: Row) -> Html:
         if not fields:
             return Html(draw(record))
-        plain = {name: value for name, value in record.items() if not _is_curve(value) and not _nested(value)}
-        plain |= {name: value for name, value in (record.get("provenance") or {}).items() if value is not None}
+        plain = {
+            n: v for n, v in {**record, **(record.get("provenance") or {})}.items() if not isinstance(v, list | dict)
+        }
         return Html(f"{draw(record)}<details><summary>all fields</summary>{facts(plain).html}</details>")
 
     return preview
@@ -456,10 +461,6 @@ def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html
 
 def _is_curve(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 1 and all(isinstance(one, int | float | None) for one in value)
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, dict | list) for one in value))
 
 
 def _curve(values: Sequence[float | None]) -> str:
