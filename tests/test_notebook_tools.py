@@ -131,6 +131,17 @@ def test_each_notebook_is_rendered_with_outputs_of_its_own(folder: Path, own_out
     assert not (own_output_root / "x").exists() and get_settings().output_root == own_output_root
 
 
+def test_what_is_so_on_one_machine_is_not_committed(folder: Path) -> None:
+    path = write_notebook(folder, "30_machine", "n: int = 2", "print('24 GiB')")
+    notebook = json.loads(path.read_text())
+    notebook["cells"][-1]["metadata"]["tags"] = ["genesis-machine"]
+    path.write_text(json.dumps(notebook))
+    render([path])
+    shown = cells(path)[-1]["outputs"]
+    assert "24 GiB" not in json.dumps(shown) and "Run this cell" in json.dumps(shown)
+    assert cells(path)[-1]["execution_count"]
+
+
 @pytest.mark.parametrize(
     ("code", "error", "sentence"),
     [

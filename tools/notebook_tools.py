@@ -30,6 +30,8 @@ MAX_BYTES = 400_000
 """What one committed notebook may weigh."""
 BADGE, SETUP, NAVIGATION = "genesis-badge", "genesis-setup", "genesis-navigation"
 """Ids and tags of the generated cells."""
+MACHINE = "genesis-machine"
+"""Tag of cells that say what is so on the machine they run on: their outputs are not committed."""
 TRACKS = {
     "Conversations": ("10", "20", "30", "40", "70"),
     "Students": ("12", "50", "51", "52", "53", "70"),
@@ -181,6 +183,8 @@ def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
     except (DeadKernelError, CellTimeoutError) as error:
         raise StageFailed(f"{path.name}: {' '.join(str(error).split())[:200]}") from None
     for cell in notebook.cells:
+        if MACHINE in cell.metadata.get("tags", ()):
+            cell.outputs = [nbformat.v4.new_output("stream", text="Run this cell to see what is so on your machine.\n")]
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if _WIDGET_VIEW not in o.get("data", ())]
