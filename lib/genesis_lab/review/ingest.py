@@ -154,7 +154,7 @@ class _Run:
         """The row ids by sender, in order of their first; which of them are new (None: all); how many others are known."""
         source, upto, unfinished = self.source, self.state.get("upto"), self.state.pop("unfinished", None)
         if upto is not None and not full:
-            recent = source.ids(after=upto - OVERLAP)
+            recent = list(source.ids(after=upto - OVERLAP))
             window = {int(number): digest for number, digest in self.state["window"].items()}
             below = {number for number, _ in recent if number <= upto}
             other = [n for n, digest in self._digests(below & window.keys()).items() if window[n] != digest]
@@ -180,17 +180,20 @@ class _Run:
                 return _by_sender(source.ids_of(senders) if senders else []), new, count - len(late)
         for known_of in ("upto", "rows", "window"):
             self.state.pop(known_of, None)
-        rows, resumed = source.ids(), unfinished if not full else None
-        self.upto = resumed["upto"] if resumed else max((row[0] for row in rows), default=None)
-        if self.upto is None:
+        by_sender, resumed = _by_sender(source.ids()), unfinished if not full else None
+        if not by_sender:
             return {}, None, 0
-        rows = [row for row in rows if row[0] <= self.upto]
-        by_sender, border = _by_sender(rows), self.upto - OVERLAP
-        self.rows, self.newest = len(rows), {number for number, _ in rows if number > border}
+        self.upto = upto = resumed["upto"] if resumed else max(ids[-1] for ids in by_sender.values())
+        if resumed:
+            kept = {sender: [number for number in ids if number <= upto] for sender, ids in by_sender.items()}
+            by_sender = {sender: ids for sender, ids in kept.items() if ids}
+        self.newest = {number for ids in by_sender.values() for number in ids if number > upto - OVERLAP}
+        self.rows = sum(map(len, by_sender.values()))
         if not resumed:
             return by_sender, None, 0
-        left = {one: ids for one, ids in by_sender.items() if ids[0] > resumed["done"] or ids[-1] > border}
-        known = len(rows) - sum(map(len, left.values()))
+        done, border = resumed["done"], upto - OVERLAP
+        left = {sender: ids for sender, ids in by_sender.items() if ids[0] > done or ids[-1] > border}
+        known = self.rows - sum(map(len, left.values()))
         self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
         return left, None, known
 

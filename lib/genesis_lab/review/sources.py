@@ -25,6 +25,7 @@ from genesis_lab.yamls import shipped
 
 TRACKER = {"id", "sender_id", "type_name", "timestamp", "data"}
 BROKER = {"id", "sender_id", "data"}
+PAGE = 50_000
 CHATS = Path(__file__).with_name("chats.yaml")
 _SQLITE = b"SQLite format 3\0"
 
@@ -52,10 +53,14 @@ class Source:
         where = "" if upto is None else f" WHERE id <= {upto}"
         return int(self.ask(f"SELECT count(*) FROM events{where}")[0][0])
 
-    def ids(self, after: int | None = None) -> list[tuple[int, str]]:
-        """Id and sender of each row, those after an id only."""
-        where = "" if after is None else f" WHERE id > {after}"
-        return self.ask(f"SELECT id, coalesce(sender_id, '') FROM events{where} ORDER BY id")
+    def ids(self, after: int | None = None) -> Iterator[tuple[int, str]]:
+        """Id and sender of each row in their order, those after an id only; a page at a time, so that no writer waits."""
+        page = [(0, "")] * PAGE
+        while len(page) == PAGE:
+            where = "" if after is None else f" WHERE id > {after}"
+            page = self.ask(f"SELECT id, coalesce(sender_id, '') FROM events{where} ORDER BY id LIMIT {PAGE}")
+            yield from page
+            after = page[-1][0] if page else None
 
     def ids_of(self, senders: Sequence[str]) -> list[tuple[int, str]]:
         """Id and sender of each row of these senders."""
