@@ -249,4 +249,5 @@ def test_audit_lists_issues_writes_a_repaired_copy_and_fails_while_some_are_left
     assert genesis("dataset", "import", source, "theirs", "--domain", "requirements")[0] == 0
     code, out, _ = genesis("audit", "theirs", "--fix", "ours")
     assert code == 1 and "1 issues can be fixed mechanically, 1 need a person" in out
+    assert "\n  missing_priority 1\n" in out, "kinds and how many of each come before the list"
     assert "answers rewritten 1" in out and "missing_priority" in out and "must be like FR001" not in out

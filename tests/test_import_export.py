@@ -527,9 +527,18 @@ def test_any_turns_survive_a_cell(pairs):
 
 def test_several_splits_become_several_files(tmp_path):
     dataset = write(tmp_path / "d", {"train": [conversation(0)], "test": [conversation(1)]})
-    assert export_dataset(dataset, tmp_path / "out.jsonl") == ["out-train.jsonl", "out-test.jsonl"]
-    assert export_dataset(dataset, tmp_path / "one.jsonl", split="test") == ["one.jsonl"]
+    assert export_dataset(dataset, tmp_path / "out.jsonl") == [
+        f"1 conversations in {tmp_path}/out-train.jsonl", f"1 conversations in {tmp_path}/out-test.jsonl"
+    ]  # fmt: skip
+    assert export_dataset(dataset, tmp_path / "one.jsonl", split="test") == [f"1 conversations in {tmp_path}/one.jsonl"]
     assert json.loads((tmp_path / "one.jsonl").read_text())["conversation_id"] == "conv_00000001"
+
+
+def test_a_folder_that_is_missing_is_not_made_up(tmp_path):
+    dataset = write(tmp_path / "d", [conversation(0)])
+    with pytest.raises(InvalidInput, match=r"There is no folder .*typo to write out\.csv to"):
+        export_dataset(dataset, tmp_path / "typo" / "out.csv")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_of_several_files_none_is_written_if_one_is_in_the_way(tmp_path):

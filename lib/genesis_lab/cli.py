@@ -201,8 +201,9 @@ def audit(
         repaired, found = examples.fix(open_filled(dataset), fix, replace=replace)
         done = ", ".join(f"{what} {n:,}" for what, n in repaired.manifest["fixed"].items()) or "nothing to repair"
         echo(f"{shown(repaired.path)}: {done}\n{found['summary']}")
+    lines(f"  {kind} {n:,}" for kind, n in found["kinds"].items())
     issues = ("  {split} row {row} ({record_id}) {kind}: {message}".format(**issue) for issue in found["issues"])
-    lines(issues, limit, len(found["issues"]))
+    lines(issues, limit, sum(found["kinds"].values()))
     if found["kinds"]:
         raise typer.Exit(1)
 

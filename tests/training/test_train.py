@@ -331,7 +331,7 @@ def test_an_empty_dataset_is_one_sentence():
     ("options", "sentence"),
     [
         ({"preset": "quickest"}, "did you mean quick_test"),
-        ({"fold": 3}, "no setting 'fold'"),
+        ({"fold": 3}, "fold is not known here"),
         ({"folds": 1}, "folds must be at least 2, got 1"),
         ({"folds": "many"}, "folds must be a whole number"),
         ({"candidates": ["tfidf+lstm"]}, "'tfidf\\+lstm' is not features\\+algorithm"),

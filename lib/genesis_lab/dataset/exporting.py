@@ -16,7 +16,7 @@ from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.dataset.writing import GROUP_ROWS
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.files import check_free, placed, resolve, shown
+from genesis_lab.files import check_free, findable, placed, resolve, shown
 from genesis_lab.hub import push_folder
 from genesis_lab.settings import get_settings
 
@@ -33,7 +33,7 @@ def export_dataset(
     replace: bool = False,
     private: bool = True,
 ) -> list[str]:
-    """Write the dataset, or one split of it, elsewhere; returns what was written, as shown in reports, or URLs.
+    """Write the dataset, or one split of it, elsewhere; returns what was written, how many in which file, or URLs.
 
     Parameters
     ----------
@@ -61,21 +61,29 @@ def export_dataset(
             return [_push(dataset, _public(dataset, Path(temporary)), str(target), private)]
         if to_s3:
             return _to_s3(dataset, str(target), chosen, split, Path(temporary))
-    return [shown(path) for path in _to_files(dataset, resolve(target), str(chosen), split, replace)]
+    if not (file := resolve(target)).parent.is_dir():
+        raise InvalidInput(
+            f"There is no folder {findable(file.parent)} to write {file.name} to: make it, or name another."
+        )
+    unit, written = get_domain(dataset.domain).facets.unit, _to_files(dataset, file, str(chosen), split, replace)
+    return [f"{n:,} {unit} in {findable(path)}" for path, n in written.items()]
 
 
-def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, replace: bool) -> list[Path]:
+def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, replace: bool) -> dict[Path, int]:
     splits = [split] if split else list(dataset.counts)
     paths = [target] if len(splits) == 1 else [target.with_stem(f"{target.stem}-{name}") for name in splits]
     for path in paths:
         check_free(path, replace=replace, ours=Path.is_file)
+    written = {path: dataset.counts[name] for name, path in zip(splits, paths, strict=True)}
     for name, path in zip(splits, paths, strict=True):
         with placed(path, replace=replace) as temporary:
             if format in ("long", "wide"):
                 _write_rows(temporary, *get_domain(dataset.domain).table(_records(dataset, name), format))
+            elif format == "labelled":
+                written[path] = _write_labelled(dataset, name, temporary)
             else:
                 _WRITERS[format](dataset, name, temporary)
-    return paths
+    return written
 
 
 def _write_parquet(dataset: Dataset, split: str, path: Path) -> None:
@@ -95,13 +103,14 @@ def _write_csv(dataset: Dataset, split: str, path: Path) -> None:
     _write_rows(path, list(cells(dict.fromkeys(dataset.schema.names))), rows)
 
 
-def _write_labelled(dataset: Dataset, split: str, path: Path) -> None:
+def _write_labelled(dataset: Dataset, split: str, path: Path) -> int:
     rows = labelled(dataset).query("split == @split").dropna(subset=["text", "label"])
     columns = ["text", "label", *(["language"] if rows["language"].notna().any() else [])]
     _write_rows(path, columns, rows[columns].to_numpy().tolist())
+    return len(rows)
 
 
-_WRITERS = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv, "labelled": _write_labelled}
+_WRITERS = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv}
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

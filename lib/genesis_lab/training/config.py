@@ -87,9 +87,6 @@ def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
     known = presets()
     if preset not in known:
         raise InvalidInput(f"There is no preset {preset!r}: {instead(preset, known)}")
-    unknown = [name for name in fields if name not in TrainConfig.model_fields]
-    if unknown:
-        raise InvalidInput(f"Training has no setting {unknown[0]!r}; it has {', '.join(TrainConfig.model_fields)}.")
     try:
         return TrainConfig(**known[preset] | fields)
     except ValidationError as error:

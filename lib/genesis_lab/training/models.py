@@ -5,10 +5,11 @@ A model folder holds ``model.skops`` (weights; no code runs when it is read) and
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,9 +92,8 @@ class IntentModel:
                 raise InvalidInput(f"predict expects texts, got {text!r} at position {row}.")
         if not len(texts):
             return []
-        chances = self.probabilities(texts)
         found = []
-        for row in chances:
+        for row in self.probabilities(texts):
             best = np.argsort(-row, kind="stable")[: max(1, top)]
             first, *others = [(self.card.labels[column], float(row[column])) for column in best]
             found.append(Prediction(*first, tuple(others)))
@@ -108,10 +108,8 @@ def model_of(estimator: Any, candidate: str, **about: Any) -> IntentModel:
     """A fitted classifier or forecaster (which has no labels) with its card: `params`, `sources`, `seed`, `metrics` and `embedder` are given."""
     installed = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
     labels = [str(label) for label in getattr(estimator, "classes_", ())]
     card = ModelCard(candidate=candidate, labels=labels, versions=installed, **about)
     return IntentModel(estimator, card)
@@ -140,7 +138,7 @@ def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -
     with placed(target, replace=True, ours=_is_model) as scratch:
         scratch.mkdir()
         io.dump(model.estimator, scratch / WEIGHTS, compression=ZIP_DEFLATED)
-        card = model.card.model_copy(update={"weights_sha256": _sha256(scratch / WEIGHTS)})
+        card = model.card.model_copy(update={"weights_sha256": sha256((scratch / WEIGHTS).read_bytes()).hexdigest()})
         (scratch / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return target
 
@@ -154,10 +152,8 @@ def _there(target: Path) -> ModelCard | None:
 
 def _another(name: str | Path, there: ModelCard) -> InvalidInput:
     learned = " and ".join(f"{source.name} ({source.content_hash[:12]})" for source in there.sources)
-    return InvalidInput(
-        f"{shown(model_path(name))} holds another model, {there.candidate} trained on {learned}: choose another name, or "
-        "set replace."
-    )
+    what = f"holds another model, {there.candidate} trained on {learned}"
+    return InvalidInput(f"{shown(model_path(name))} {what}: choose another name, or set replace.")
 
 
 def _identity(card: ModelCard) -> dict[str, Any]:
@@ -181,42 +177,37 @@ def _is_model(folder: Path) -> bool:
 
 def load_model(name: str | Path) -> IntentModel:
     """The model in a folder written by `save_model`; `InvalidInput` where its weights or embedder are not the card's."""
-    io = _skops()
-
     folder = model_path(name)
     weights, card = folder / WEIGHTS, _card_of(folder)
     if not (folder / CARD).exists():
         raise InvalidInput(f"{shown(folder)} holds no model ({CARD}): train one, or check the name.")
     if card is None:
         raise InvalidInput(f"{CARD} in {shown(folder)} is not a model's card: save the model anew.")
-    if not weights.is_file() or _sha256(weights) != card.weights_sha256:
+    if not weights.is_file() or sha256(weights.read_bytes()).hexdigest() != card.weights_sha256:
         raise InvalidInput(f"{WEIGHTS} in {shown(folder)} is not the file its card describes: save the model anew.")
+    io = _skops()
     if strange := set(io.get_untrusted_types(file=weights)) - _TRUSTED:
         raise InvalidInput(f"{shown(weights)} holds {sorted(strange)[0]}, which no intent model needs: not loaded.")
     if card.embedder:
         from genesis_lab.validation.embeddings import MULTILINGUAL, embedder_name
 
         if card.embedder not in (embedder_name(), embedder_name(MULTILINGUAL)):
-            raise InvalidInput(
-                f"The model was trained on embeddings of {card.embedder}, but GENESIS_EMBEDDER is {embedder_name()}: set it "
-                "to the model's."
-            )
+            other = f"embeddings of {card.embedder}, but GENESIS_EMBEDDER is {embedder_name()}"
+            raise InvalidInput(f"The model was trained on {other}: set it to the model's.")
     try:
         return IntentModel(io.load(weights, trusted=sorted(_TRUSTED)), card)
     except Exception as error:
         saved = ", ".join(f"{package} {number}" for package, number in card.versions.items())
-        raise InvalidInput(
-            f"{shown(weights)} can't be read here ({type(error).__name__}); it was written with {saved}."
-        ) from None
+        why = f"can't be read here ({type(error).__name__}); it was written with {saved}"
+        raise InvalidInput(f"{shown(weights)} {why}.") from None
 
 
 def _skops() -> Any:
     """skops' io, imported without torch, which it would load with all of scikit-learn while a sentence waits for its intent."""
-    unused: Any = "sklearn.externals.array_api_compat.torch"
-    hidden = sys.modules.setdefault(unused, cast(Any, None)) is None
+    hidden = sys.modules.setdefault(unused := "sklearn.externals.array_api_compat.torch", cast(Any, None))
     from skops import io
 
-    if hidden:
+    if hidden is None:
         del sys.modules[unused]
     return io
 
@@ -231,8 +222,3 @@ def _load_pyfunc(folder: str) -> SimpleNamespace:
         return [{"label": one.intent, "probability": one.probability} for one in found]
 
     return SimpleNamespace(predict=predict)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
