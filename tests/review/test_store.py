@@ -7,7 +7,7 @@ import sqlite3
 import pytest
 import sqlalchemy as sa
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.audit import audit_faults, audit_head
@@ -153,6 +153,12 @@ def test_an_address_that_can_not_be_a_store_is_refused_without_its_password(url,
     with pytest.raises(InvalidInput, match=says) as caught:
         st.open_store(url)
     assert "not-a-real" not in str(caught.value)
+
+
+def test_a_place_where_no_file_can_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GenesisError, match="can't be written"):
+        st.open_store(tmp_path / "file" / "review.sqlite")
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

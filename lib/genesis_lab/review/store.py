@@ -7,6 +7,7 @@ Every function takes the `Store` that `open_store` gives. On PostgreSQL the data
 from __future__ import annotations
 
 import getpass
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.files import output_root, resolve, shown
+from genesis_lab.files import output_root, resolve, shown, write_error
 from genesis_lab.review.tables import activity, metadata
 from genesis_lab.settings import get_settings
 
@@ -76,7 +77,10 @@ def open_store(url: str | Path | None = None) -> Store:
         kind = given.partition("://")[0]
         raise InvalidInput(f"A review store is a SQLite file or postgresql://…, got {kind}://…: give one of these.")
     path = resolve(given.removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, path) from None
     engine = sa.create_engine(f"sqlite:///{path}")
     sa.event.listen(engine, "connect", _prepare_sqlite)
     with said(shown(path)):
@@ -104,7 +108,7 @@ def postgresql(url: str, password: SecretStr | None, *, schema: str) -> tuple[sa
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA busy_timeout = 10000")
-    with suppress(Exception):  # a file that may only be read stays as it is
+    with suppress(sqlite3.Error):  # a file that may only be read stays as it is
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA secure_delete = ON")  # what is forgotten leaves the file too
