@@ -26,15 +26,16 @@ def list_datasets() -> None:
 
     import pandas as pd
 
-    from genesis_lab.dataset import open_dataset, read_reports
+    from genesis_lab.dataset import Dataset, read_reports
     from genesis_lab.dataset.curation import listed
+    from genesis_lab.files import dataset_path
     from genesis_lab.reporting.html import interval_text
     from genesis_lab.reporting.reading import at, best, stand_in
 
     rows = []
     for one in listed():
         manifest = one.get("manifest", {})
-        card = read_reports(open_dataset(one["name"])).get("scorecard") if manifest else None
+        card = read_reports(Dataset(dataset_path(one["name"]), manifest)).get("scorecard") if manifest else None
         found, made, source = best(card), manifest.get("generation") or {}, at(manifest, "import.source")
         rows.append({
             "name": one["name"],
@@ -63,6 +64,7 @@ def show(
 ) -> None:
     """Show the verdict on a dataset (notebook 20) and records of it; or write all as a page with filters."""
     from genesis_lab.dataset import open_dataset
+    from genesis_lab.dataset.curation import standing
     from genesis_lab.files import resolve, shown
     from genesis_lab.reporting.browser import browser_of, preview_of
     from genesis_lab.reports import kept
@@ -84,6 +86,7 @@ def show(
             lines([verdict["sentence"], *(f"  {gate['outcome']:<12}  {gate['name']}" for gate in verdict["gates"])])
         echo(f"content {dataset.content_hash}")
         told = {**dataset.manifest.get("generation", {}), **dataset.manifest.get("curation", {})}
+        told |= {"decided by people": f"{n:,} (genesis dataset apply)"} if (n := len(standing(dataset))) else {}
         lines(f"  {key}: {value}" for key, value in told.items())
         first = next(dataset.batches(size=max(records, 1)), None)
         rows = first.slice(0, records).to_pylist() if first else []
@@ -172,10 +175,8 @@ def sample(
     from genesis_lab.validation.reviewers import write_sheets
 
     criteria = load_rubric(rubric)
-    for path in write_sheets(open_filled(name), folder, reviewer, criteria, n=records, seed=seed):
-        echo(shown(path))
-    for one in criteria.criteria:
-        echo(f"  {one.name}: {one.title}")
+    lines(map(shown, write_sheets(open_filled(name), folder, reviewer, criteria, n=records, seed=seed)))
+    lines(f"  {one.name}: {one.title}" for one in criteria.criteria)
 
 
 @commands.command()

@@ -33,7 +33,6 @@ _VALUES = 300
 """Values of a filter that are listed, the most frequent ones."""
 _CHUNK = 250
 """Records of an HTML file that are unpacked at once."""
-_FEW = 5
 _SHOWN = {
     "value": "coalesce({0}::VARCHAR, '')",
     "list": "coalesce({0}::VARCHAR[], [])",
@@ -191,7 +190,7 @@ class Browser:
         found = self._rows.filter(f"({self._key})::VARCHAR = {quoted}") if len(alike) == 1 else self._rows.limit(1, row)
         return dict(found.to_arrow_table().to_pylist()[0])
 
-    def few(self, limit: int = _FEW) -> Html:
+    def few(self, limit: int = 5) -> Html:
         """The first rows with their text, where nobody can look through them; what is the same for all is left out."""
         found, rows = self.ask(self.where, limit=limit), list[Row]()
         varied = [name for name in self._names if name != "mark" and len(self.where.get(name) or "..") > 1]

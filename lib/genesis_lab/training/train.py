@@ -121,10 +121,12 @@ def train(
     chosen, results = _choose(rest, run)
     estimator = _fit(chosen, rest, config)
     run.step()
-    evaluation = evaluation or _measure(estimator, tested, "test", run)
+    evaluation = evaluation or _measured("test", tested, *_predict(estimator, tested), run)
     curve = _learning_curve(chosen, learned, tested, run)
     real = _known_to(estimator, reference, messages)
-    on_real = real and _measure(estimator, real, reference.name, run) | {"kind": getattr(reference, "kind", "real")}
+    on_real = real and _measured(reference.name, real, *_predict(estimator, real), run) | {
+        "kind": getattr(reference, "kind", "real")
+    }
     metrics = {name: evaluation[name]["estimate"] for name in ("accuracy", "macro_f1")} | {"ece": evaluation["ece"]}
     why_not = "no reference was given" if reference is None else f"{reference.name} has none of the intents learned"
     candidate, params = chosen
@@ -180,17 +182,13 @@ def _predict(estimator: Any, examples: Examples) -> tuple[NDArray[Any], NDArray[
     return estimator.classes_[chances.argmax(axis=1)], chances.max(axis=1)
 
 
-def _measure(estimator: Any, examples: Examples, name: str, run: _Run) -> Row:
-    return _evaluated(name, examples, *_predict(estimator, examples), run)
-
-
-def _evaluated(name: str, examples: Examples, predicted: Any, confidence: Any, run: _Run) -> Row:
+def _measured(name: str, examples: Examples, said: NDArray[Any], sure: NDArray[Any], run: _Run) -> Row:
     """`evaluate`, and what was answered to each text."""
-    told = zip(examples.texts, examples.labels, predicted, confidence, examples.languages, strict=True)
-    for text, label, said, sure, language in told:
-        row = {"text": text, "label": str(label), "understood as": str(said), "sure": round(float(sure), 3)}
-        run.answers.append(row | {"language": str(language), "tested on": name})
-    return evaluate(name, examples.labels, predicted, confidence, examples.languages, seed=run.config.seed)
+    told = {"text": examples.texts, "label": examples.labels, "understood as": said, "language": examples.languages}
+    lists = (map(str, column) for column in told.values())
+    rows = (dict(zip(told, row, strict=True)) for row in zip(*lists, strict=True))
+    run.answers.extend(row | {"sure": round(float(p), 3), "tested on": name} for row, p in zip(rows, sure, strict=True))
+    return evaluate(name, examples.labels, said, sure, examples.languages, seed=run.config.seed)
 
 
 def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
@@ -350,7 +348,7 @@ def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, list[float], tu
         predicted[held], confidence[held] = _predict(_fit(chosen, learned, run.config), examples.take(held))
         run.step()
     name, said = f"{len(folds)}-fold cross-validation", predicted.astype(str)
-    found = _evaluated(name, examples, said, confidence, run)
+    found = _measured(name, examples, said, confidence, run)
     right = said == examples.labels
     kept, held = folds[0]
     return found, [float(right[one].mean()) for _, one in folds], (examples.take(kept), examples.take(held))
