@@ -64,7 +64,8 @@ def parts(report: Report) -> Rows:
             low, high = part.get("interval") or (None, None)
             value = {"estimate": part["value"], "low": low, "high": high}
             missing = NotMeasured(part.get("reason") or "?")
-            shown = hint(term(part["name"])[0], part.get("meaning") or "")
+            words, meaning = term(part["name"])
+        shown = hint(words, meaning or part.get("meaning") or "")
         rows.append(
             part | {"score": name, "measured": missing if part["value"] is None else value, "named": Html(shown)}
         )
