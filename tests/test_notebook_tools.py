@@ -186,6 +186,16 @@ def test_committed_notebooks_were_run_whole_and_are_small(path: Path) -> None:
     assert path.stat().st_size <= MAX_BYTES
 
 
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda p: p.stem)
+def test_little_code_stands_between_a_reader_and_the_results(path: Path) -> None:
+    code = [cell for cell in cells(path) if cell["cell_type"] == "code"]
+    seen = [cell for cell in code if not cell["metadata"].get("jupyter", {}).get("source_hidden")]
+    form = any("controls." in source(cell) for cell in code)
+    assert sum(len(source(cell).splitlines()) for cell in seen) <= (40 if form else 80)
+    if form:
+        assert not any("parameters" in cell["metadata"].get("tags", ()) for cell in seen), "the form says it"
+
+
 def test_what_the_notebooks_import_is_there() -> None:
     for path in notebook_paths():
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -238,11 +238,15 @@ def _badge(repository: str, name: str) -> str:
 
 def _setup(repository: str, execution_count: int | None) -> Any:
     source = f"""\
-# Installs Genesis Lab when this notebook is opened in Colab; does nothing elsewhere.
+# Installs Genesis Lab when this notebook is opened in Colab; a cell that is stopped says what became of its work.
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ:
     %pip install -q "genesis-lab @ git+{repository}"
+
+from genesis_lab.reporting.frontend import answer_interrupts
+
+answer_interrupts()
 """
     cell = nbformat.v4.new_code_cell(source.rstrip(), id=SETUP, execution_count=execution_count)
     cell.metadata.update(tags=[SETUP, "nbval-skip"], jupyter={"source_hidden": True})

@@ -35,7 +35,10 @@ def test_an_error_is_its_sentence_and_the_traceback_is_folded(shell: Interactive
         ("KeyboardInterrupt('Stopped. 3 are kept.')", "Stopped. 3 are kept."),
     ],
 )
-def test_an_interrupt_is_a_sentence(shell: InteractiveShell, raised: str, said: str) -> None:
+def test_an_interrupt_is_a_sentence(
+    shell: InteractiveShell, raised: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontend, "viewer", lambda: "notebook")
     frontend.answer_interrupts()
     with capture_output() as seen:
         result = shell.run_cell(f"raise {raised}")

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, sentence
 from genesis_lab.parameters import declared
-from genesis_lab.reporting.frontend import answer_interrupts, display, viewer
+from genesis_lab.reporting.frontend import display, viewer
 from genesis_lab.reporting.html import cell_text, escape, facts
 
 if TYPE_CHECKING:
@@ -105,7 +105,6 @@ def form(
     """
     shown: Form[Model] = Form(config)
     if viewer() == "notebook":
-        answer_interrupts()
         key = (type(config).__qualname__, *type(config).model_fields)
         before, _LIVE[key] = _LIVE.get(key), shown
         kept = {name: before._fields[name] for name in before.changed} if before else {}

@@ -39,8 +39,8 @@ def answer_interrupts() -> None:
         stopped = Interrupted(" ".join(map(str, error.args)) or "Stopped. Nothing was saved.").with_traceback(trace)
         shell.showtraceback((Interrupted, stopped, trace))
 
-    if shell := _shell():
-        shell.set_custom_exc((KeyboardInterrupt,), said)
+    if viewer() == "notebook":
+        _shell().set_custom_exc((KeyboardInterrupt,), said)
 
 
 def _shell() -> Any:

@@ -10,7 +10,7 @@ import time
 from shutil import get_terminal_size
 from typing import Any
 
-from genesis_lab.reporting.frontend import answer_interrupts, display, in_kernel, viewer
+from genesis_lab.reporting.frontend import display, in_kernel, viewer
 from genesis_lab.reporting.html import Html, escape
 
 _REDRAW_S = 0.2
@@ -39,7 +39,6 @@ class progress:
         self._started = time.monotonic()
         self._draw(force=True)
         if self._viewer == "notebook" and threading.current_thread() is threading.main_thread():
-            answer_interrupts()
             ear, self._mouth = socket.socketpair()
             self._mouth.setblocking(False)
             self._before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
