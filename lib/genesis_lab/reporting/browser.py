@@ -236,8 +236,8 @@ class Browser:
         yield _packed("index", json.dumps(packed, ensure_ascii=False))
         yield _packed("folded", "\n".join(index["folded"].to_pylist()))
         chunk, number, count = list[dict[str, Any]](), 0, 0
-        for batch in self._rows.to_arrow_reader(10_000):
-            for record in batch.to_pylist():
+        for batch in pa.RecordBatchReader.from_stream(self._rows):
+            for record in (one for at in range(0, len(batch), _CHUNK) for one in batch.slice(at, _CHUNK).to_pylist()):
                 chunk.append(self._opened(count, record))
                 count += 1
                 if len(chunk) == _CHUNK or count == self.total:
@@ -429,7 +429,7 @@ def browser_of(
         labels=labels(dataset),
         where=where,
         title=title or dataset.name,
-        unit=facets.unit,
+        unit=dataset.unit,
     )
 
 
