@@ -13,6 +13,7 @@ from genesis_lab.dataset.sources import real_records
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
+from genesis_lab.reporting.views import view
 from genesis_lab.training import scorecard as cards
 from genesis_lab.training.forecasts import (
     FORECASTERS,
@@ -28,6 +29,7 @@ from genesis_lab.training.forecasts import (
     worth,
 )
 from genesis_lab.training.models import load_model, save_model
+from genesis_lab.validation import quality
 from genesis_lab.validation.gates import verdict_on
 
 LENGTH = 500
@@ -192,3 +194,15 @@ def test_series_that_are_too_short_to_learn_from_are_said_so(own_output_root, se
     card = cards.scorecard(short, reference=str(series[1]))
     assert "short has none" in card["verdict"] and "8 series are shorter than 380 hours" in card["verdict"]
     assert open_dataset("short").total == 8
+
+
+def test_realism_of_series_has_figures_beside_the_reference_and_a_gate(series, tmp_path):
+    dataset, real = series
+    alike = quality.validate(dataset, reference=real_records(str(real), DOMAIN))
+    noise = write(tmp_path / "noise.jsonl", records(np.random.default_rng(0).standard_normal((24, LENGTH))))
+    other = quality.validate(dataset, reference=real_records(str(noise), DOMAIN))
+    outcomes = [next(g for g in one["gates"] if g["name"] == "like real records") for one in (alike, other)]
+    assert outcomes[0]["value"] > outcomes[1]["value"] and outcomes[1]["outcome"] == "fail"
+    assert "mean KS over 49 features" in view("quality", "realism", alike).text
+    nothing = quality.validate(dataset)
+    assert nothing["realism"]["reason"] == "no reference was given" and view("quality", "realism", nothing) == []

@@ -230,6 +230,10 @@ class Domain(ABC):
         """Header and rows of records laid out over a table, ``long`` or ``wide``."""
         raise InvalidInput(f"Records of {self.name} have no {form} table: export them as csv.")
 
+    def realism(self, records: Iterable[Any], real: Iterable[Any], seed: int) -> dict[str, Any] | None:
+        """How far records are from real ones where no text tells it: ``rows`` of what, estimate, floor, sd, n, means, why."""
+        return None
+
     def lessons(self, records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Any:
         """What the learner that `facets.worth` names takes of records, read or found by a `Reader`: each cut to `length`, none under `fewest`."""
         raise NotImplementedError(f"{self.name} has no learner of its own")

@@ -91,6 +91,17 @@ def private(report: Report) -> Any:
     return f"No personal data and no copies: {', '.join(row['kind'] for row in rows)} (n = {of:,})."
 
 
+def realism(report: Report) -> Any:
+    """The figures behind realism where no text tells it, beside what halves of the reference differ by; else nothing."""
+    rows = [part["detail"] for part in report["realism"]["parts"] if part["detail"].get("floor") is not None]
+    shown = [
+        {"": r["what"], "this dataset": r["estimate"], "halves of the reference": r["floor"], "± sd": r["sd"], "n": r["n"], "means": r["means"]}
+        for r in rows
+    ]  # fmt: skip
+    formats = dict.fromkeys(("this dataset", "halves of the reference", "± sd"), ".2f")
+    return table(shown, caption="Beside real records", formats=formats) if shown else []
+
+
 def lengths(report: Report) -> Any:
     """How long openings are, beside people's; nothing where there are none."""
     if not (shares_of := at(report, "openings.lengths")):

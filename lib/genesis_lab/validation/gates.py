@@ -91,6 +91,16 @@ def form_gates(
     return found
 
 
+def like_real(part: Part) -> Gate:
+    """By how far records are from real ones, with two standard deviations of what halves of the real ones differ by."""
+    name, row = "like real records", part["detail"]
+    if part["value"] is None:
+        return decide(name, part["reason"])
+    near, doubt = 1 - row["estimate"], 2 * row["sd"]
+    says = f"{row['what']} is {row['estimate']:.2f}, between halves of the reference {row['floor']:.2f}"
+    return decide(name, Interval(near, near - doubt, near + doubt, row["n"]), says)
+
+
 def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
     """One gate for each student of a scorecard, against its own floor."""
     students = [s for s in (card or {"students": ()})["students"] if s["above_floor"]]

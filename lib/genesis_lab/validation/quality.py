@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def validate(
     total: Counted = map_reduce(dataset, work, counting.merge, partitions=partitions, executor=executor)
     pa.default_memory_pool().release_unused()  # of the partitions
     targets = {target.name: target.shares for target in made.targets()} if made else {}
-    return finish(total, whose, targets=targets, reference=reference, embed=embed, seed=seed)
+    numbers = None if whose.facets.text else _beside(whose, dataset, reference, seed)
+    return finish(total, whose, targets=targets, reference=reference, embed=embed, seed=seed, numbers=numbers)
 
 
 def finish(
@@ -66,6 +68,7 @@ def finish(
     reference: Any = None,
     embed: variety.Embed | None = None,
     seed: int = 0,
+    numbers: tuple[list[Part], int, str | None] | None = None,
 ) -> dict[str, Any]:
     """The report of what was counted, JSON-safe; `targets` are the plan's shares.
 
@@ -81,7 +84,7 @@ def finish(
     if facets.label:
         consistent += [_one_label(total), labels.label_fidelity(total, facets.unit, seed, embed)]
     real = reference if getattr(reference, "kind", "real") == "real" else None
-    realism, compared, why = variety.realism(total, real, seed)
+    realism, compared, why = numbers or variety.realism(total, real, seed)
     why = f"{reference.name} is a {STAND_IN}" if reference is not None and real is None else why
     scores = {
         "completeness": _score("completeness", total.n, complete),
@@ -93,6 +96,8 @@ def finish(
     beside = openings(total, domain, real) if facets.text else f"{facets.unit} have no openings"
     parts |= {"contamination": copies, "separation": apart}
     decided = gates.form_gates(total, checks, facets, parts, targets or {}, beside)
+    if numbers and realism:
+        decided.append(gates.like_real(realism[0]))
     measured = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
     reasons = {name: score["reason"] for name, score in scores.items() if score["reason"]}
     left_out = f"; left out: {', '.join(f'{name} ({reason})' for name, reason in reasons.items())}" if reasons else ""
@@ -122,6 +127,24 @@ def finish(
         f"id and opening have the smallest hash (seed {seed})",
         "not_measured": reasons | ({"contamination": copies["reason"]} if copies["reason"] else {}),
     }
+
+
+def _beside(domain: Domain, dataset: Dataset, reference: Any, seed: int) -> tuple[list[Part], int, str | None]:
+    """The parts of realism of records that no text tells, see `Domain.realism`; how many records, and why there are none."""
+    if reference is None:
+        return [], 0, "no reference was given"
+    every = -(-dataset.total // UNKNOWN_CELL)
+    rows = (record for batch in dataset.batches(size=500) for record in batch.to_pylist())
+    try:
+        found = domain.realism(islice(rows, 0, None, every), reference.records, seed)
+    except InvalidInput as error:
+        return [], 0, str(error)
+    parts = []
+    for row in found["rows"] if found else ():
+        of = None if row["estimate"] is None else min(1.0, (1 - row["estimate"]) / (1 - row["floor"]))
+        means = f"(1 − {row['what']}) ÷ (1 − that between halves of the reference), at most 1"
+        parts.append(part(row["what"], of, row["n"], "records", meaning=means, detail=row, reason=row["why"]))
+    return parts, min(dataset.total, UNKNOWN_CELL), None if parts else "its realism is not measured"
 
 
 def _score(name: str, n: int, parts: list[Part], reason: str | None = None) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from genesis_lab.domains.timeseries.kinds import (
 from genesis_lab.domains.timeseries.marks import gaps, with_anomalies
 from genesis_lab.domains.timeseries.options import WORDS, TimeseriesConfig, make_specs, targets
 from genesis_lab.domains.timeseries.reader import SeriesReader
+from genesis_lab.domains.timeseries.realism import realism
 from genesis_lab.domains.timeseries.render import (
     RENDERER_VERSION,
     STEP_HOURS,
@@ -121,6 +122,14 @@ class Timeseries(Domain):
 
     def table(self, records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str], Iterable[list[Any]]]:
         return laid_out(records, form)
+
+    def realism(self, records: Iterable[Any], real: Iterable[Any], seed: int) -> dict[str, Any]:
+        """By hours, of which both sides need a week; `InvalidInput` where they have not."""
+        made, theirs = (hourly(each, 500, 168).filled() for each in (records, real))
+        if not len(made) or not len(theirs):
+            got = f"there are {len(made)} and {len(theirs)}"
+            raise InvalidInput(f"Realism needs series of 168 hours or more on both sides, most of them measured: {got}")
+        return realism(made, theirs, seed=seed)
 
     def lessons(self, records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Hours:
         return hourly(records, length, fewest)
