@@ -19,7 +19,8 @@
     const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
     if (narrow && layout.yaxis && layout.yaxis.type === "category") {
       const dots = data.every((trace) => trace.type === "scatter");
-      layout.yaxis = { ...layout.yaxis, tickfont: { size: dots ? 11 : 10 } };
+      // Labels inside of a chart get a colour of plotly's own where they have none
+      layout.yaxis = { ...layout.yaxis, tickfont: { size: dots ? 11 : 10, color: layout.template.layout.font.color } };
       if (dots) {
         Object.assign(layout.yaxis, { ticklabelposition: "inside", ticklabelshift: 12, ticklabeloverflow: "allow" });
         layout.height = layout.height * 1.5;
