@@ -1,5 +1,6 @@
 """Whatever a dataset holds, what is missing about it is measured, and there is a page."""
 
+import datetime
 import json
 import os
 from types import SimpleNamespace
@@ -139,6 +140,16 @@ def test_without_real_data_worth_is_measured_on_the_stand_in_that_ships_and_says
         gate for gate in reports["verdict"]["gates"] if gate["name"] == "worth" and gate["outcome"] != "not measured"
     ]
     assert not reports["quality"].get("reference"), "how people write is not asked of what no people wrote"
+
+
+def test_records_of_one_message_each_are_called_utterances_on_the_page_with_the_date_of_today(tmp_path) -> None:
+    chats = [conversation(i) for i in range(4)]
+    both = write(tmp_path / "chats", chats)
+    alone = write(tmp_path / "alone", [chat | {"turns": chat["turns"][:1], "turn_count": 1} for chat in chats])
+    assert (both.unit, alone.unit) == ("conversations", "utterances")
+    page = made.page(alone, {"bias": check_bias(alone)})
+    assert page.subtitle.startswith("4 utterances · ") and page.date == datetime.date.today().isoformat()
+    assert "conversations" not in page.subtitle
 
 
 def test_conversations_need_their_own_reports(tmp_path) -> None:
