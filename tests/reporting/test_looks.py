@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from genesis_lab.domains import get_domain
+from genesis_lab.errors import InvalidInput
 from genesis_lab.reporting import html, style
 from genesis_lab.reporting.html import Html, NotMeasured
 from genesis_lab.reporting.page import Page, Section, page_html
 from genesis_lab.reporting.story import overall
 from genesis_lab.reporting.views import shares, view
+from genesis_lab.yamls import read_yaml
 
 # What JupyterLab 4.6 leaves of an output that it does not trust: `allowedTags`, `allowedAttributes`, `allowedStyles`
 TAGS = {"a", "abbr", "b", "br", "caption", "code", "details", "div", "header", "i", "li", "ol", "p", "pre", "section", "small", "span", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}  # fmt: skip
@@ -209,6 +211,13 @@ def test_the_page_weighs_under_two_megabytes_and_has_plotly_whole_in_it() -> Non
     packed = re.search(r'id="plotly">(.*?)</script>', text, re.DOTALL)
     assert packed and "<" not in packed[1]
     assert zlib.decompress(base64.b85decode(packed[1].replace(",", "<"))).decode() == get_plotlyjs()
+
+
+def test_each_spanish_text_has_a_place_for_everything_that_differs() -> None:
+    texts = read_yaml(Path(style.__file__).with_name("templates") / "es.yaml")
+    assert len(texts) > 300 and not [one for one, to in texts.items() if one.count("{}") != to.count("{}")]
+    with pytest.raises(InvalidInput, match="A page is written in en or es, got language 'fr'"):
+        page_html(Page(title="x", language="fr"))
 
 
 def test_a_page_in_spanish_leaves_what_customers_wrote_as_it_is() -> None:

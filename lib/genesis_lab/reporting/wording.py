@@ -20,6 +20,10 @@ _SHOWN = {"text", "title", "name", "y", "categoryarray", "ticktext", "customdata
 """Where a figure holds what people read."""
 
 
+_LONGEST = 1_000
+"""Characters that no text of ours has: what is longer is somebody else's."""
+
+
 def languages() -> list[str]:
     """The languages that a page can be in."""
     return sorted(["en", *(path.stem for path in _TEMPLATES.glob("??.yaml") if path.stem != "en")])
@@ -36,7 +40,7 @@ def translated(text: str, language: str) -> str:
 
     The YAML of a language maps English texts to its own; ``{}`` stands for what differs, which is translated by itself.
     """
-    if language == "en" or not text.strip():
+    if language == "en" or not text.strip() or len(text) > _LONGEST:
         return text
     exact, patterns = _catalogue(language)
     core = text.strip()
