@@ -8,6 +8,7 @@ import yaml
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.parameters import Parameter, read_parameters
+from genesis_lab.parameters import declared as declared_in
 
 
 def declared(annotation: str) -> Parameter:
@@ -64,3 +65,10 @@ def test_a_cell_that_can_not_be_executed_is_named():
     cell = nbformat.v4.new_code_cell("x: nonsense = 1", metadata={"tags": ["parameters"]})
     with pytest.raises(InvalidInput, match="The parameters cell of 10_make can't be read: NameError"):
         read_parameters(nbformat.v4.new_notebook(cells=[cell]), "10_make")
+
+
+def test_a_comment_within_a_value_on_lines_of_its_own_is_its_help() -> None:
+    source = 'judge: str = (\n    ""  # who scores a sample\n)\nn: int = 1  # how many\nplain: int = 2'
+    assert {name: p.help for name, p in declared_in(source, "x").items()} == {
+        "judge": "who scores a sample", "n": "how many", "plain": "",
+    }  # fmt: skip

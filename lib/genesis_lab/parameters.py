@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,6 +100,8 @@ def declared(source: str, where: str) -> dict[str, Parameter]:
             raise InvalidInput(_secret_refused(name, where))
         default = getattr(cell, name, None)
         rest = lines[(statement.end_lineno or 1) - 1].encode()[statement.end_col_offset or 0 :].decode()
+        within = re.search(r"# (.+)", "\n".join(lines[statement.lineno - 1 : statement.end_lineno]))
+        rest = rest if "#" in rest or within is None else within[1]  # of a value in brackets, on lines of its own
         found[name] = Parameter(name, annotation, types.get(name, type(default)), default, rest.lstrip(" #").strip())
     return found
 

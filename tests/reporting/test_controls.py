@@ -222,6 +222,12 @@ def test_a_choice_says_what_is_to_be_known_of_it() -> None:
     assert form.value.path == "a"
 
 
+def test_names_are_a_dropdown_even_where_there_are_none_yet() -> None:
+    form = controls.Form(Config(path="b"))
+    controls.build(form, choices={"path": dict[str, str]()}, hide=set(), preview=None)
+    assert widget(form, "path").options == (("–", None), ("b", "b")) and form.value.path == "b"
+
+
 def test_parameters_of_a_notebook_are_chosen_and_its_variables_follow(watched: None) -> None:
     source = "dataset: str = 'a'  # which one\nlimit: int | None = None  # most records\nseed: int = 0"
     namespace = {"In": ["", source, "choose()"], "dataset": "a", "limit": None, "seed": 3}

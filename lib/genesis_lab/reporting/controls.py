@@ -110,14 +110,8 @@ def form(
         kept = {name: before._fields[name] for name in before.changed} if before else {}
         kept = {n: field for n, field in kept.items() if before and getattr(before._config, n) == getattr(config, n)}
         known = {name: found() if callable(found) else found for name, found in (choices or {}).items()}
-        options: dict[str, Any] = {
-            "choices": known,
-            "hide": set(hide),
-            "preview": preview,
-            "basics": list(basics),
-            "button": button,
-        }
-        build(shown, **options, kept=kept, show=display)
+        options: dict[str, Any] = {"preview": preview, "basics": list(basics), "button": button, "kept": kept}
+        build(shown, choices=known, hide=set(hide), show=display, **options)
     return shown
 
 
@@ -240,11 +234,11 @@ def _field(info: FieldInfo, value: Any, choices: Choices | None) -> Field:
         return _shares(value)
     if numbers and inner[-1] is float:
         return _lines(value)
-    if known := choices or options:
+    if choices is not None or options:
+        known = options if choices is None else choices
         told = known if isinstance(known, Mapping) else {}
-        pairs = [(f"{name} · {told[name]}" if told.get(name) else name, name) for name in known]
-        if optional or value not in known:
-            pairs.insert(0, ("–", None) if optional else (value or "–", value))
+        held = dict.fromkeys([*([None] if optional else []), *([] if value in known else [value]), *known])
+        pairs = [(f"{name or '–'} · {told[name]}" if told.get(name) else name or "–", name) for name in held]
         return _single(w.Dropdown(options=pairs, value=value, layout=_WIDE))
     if kind is bool:
         return _single(w.Checkbox(value=bool(value), description="yes", indent=False))

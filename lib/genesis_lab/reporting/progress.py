@@ -105,7 +105,7 @@ class progress:
             parts.append(f"{self.done / self.total:.0%}")
         if timing and self.rate:
             parts.append(f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s")
-        elif timing and self._started and (for_s := time.monotonic() - self._started) >= 1:
+        elif timing and not end and self._started and (for_s := time.monotonic() - self._started) >= 1:
             parts.append(f"for {duration(for_s)}")
         if timing and self.eta_s is not None and self.total is not None and self.done < self.total:
             parts.append(f"{duration(self.eta_s)} left")
