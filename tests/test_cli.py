@@ -136,6 +136,14 @@ def test_wrong_usage_is_exit_code_2(genesis: Callable[..., Outcome], arguments: 
     assert code == 2 and "Usage: genesis" in err
 
 
+def test_ctrl_c_is_one_line_and_exit_code_130(genesis: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genesis_lab.dataset.open_dataset", stopped)
+    assert genesis("dataset", "export", "mine", "mine.csv") == (130, "", "genesis: stopped.\n")
+
+
 def test_plan_shows_counts_tokens_cost_and_time_and_runs_nothing(
     genesis: Callable[..., Outcome], params: Path, own_output_root: Path
 ) -> None:

@@ -224,7 +224,8 @@ def test_after_a_kill_run_json_tells_the_truth_and_the_run_can_go_on(house: Path
         time.sleep(0.05)
     process.send_signal(kill)
     message = process.communicate()[1]
-    assert process.returncode == (1 if kill == signal.SIGTERM else -kill), message
+    assert process.returncode == (130 if kill == signal.SIGTERM else -kill), message
+    assert message.count("\n") == (kill == signal.SIGTERM), message
     record = read_run(next((house / "outputs/runs").iterdir())).record
     assert record["status"] == status
     assert [s["status"] for s in record["stages"]] == [

@@ -15,7 +15,7 @@ from genesis_lab import __version__
 from genesis_lab.cli_dataset import commands as dataset_commands
 from genesis_lab.cli_review import review_app
 from genesis_lab.cli_series import tune
-from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.errors import GenesisError, Interrupted, InvalidInput
 from genesis_lab.terminal import Replace, group, lines, pairs
 
 if TYPE_CHECKING:
@@ -364,13 +364,17 @@ app.add_typer(review_app, name="review")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command; an error of ours is one line on standard error and exit code 1, wrong usage is exit code 2."""
+    """Run the command; an error of ours is one line on standard error and exit code 1, wrong usage 2, Ctrl-C one line and 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite kill is a Ctrl-C
     try:
         app(arguments, prog_name="genesis")
     except GenesisError as error:
         echo(f"genesis: {' '.join(str(error).split())}", err=True)
-        sys.exit(1)
+        sys.exit(130 if isinstance(error, Interrupted) else 1)
+    except SystemExit as ended:
+        if ended.code == 130:
+            echo("genesis: stopped.", err=True)
+        raise
     sys.exit(0)
 
 

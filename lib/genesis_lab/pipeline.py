@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.errors import GenesisError, InvalidInput, StageFailed, instead
+from genesis_lab.errors import GenesisError, Interrupted, InvalidInput, StageFailed, instead
 from genesis_lab.files import dataset_path, output_root, recovered, resolve, shown, write_atomically, write_error
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
 from genesis_lab.parameters import FROM_ENVIRONMENT, Parameter, from_parameters, read_parameters
@@ -183,8 +183,10 @@ def run_pipeline(
         entry.update(status=status, seconds=round(time.monotonic() - clock, 1))
         if said:
             end(status, error)
-            hint = f" (go on with: {pipeline.command} --from {name.partition('_')[0]})"
-            raise StageFailed(said + hint if len(pipeline.stages) > 1 else said)
+            hint = (
+                f" (go on with: {pipeline.command} --from {name.partition('_')[0]})" if len(pipeline.stages) > 1 else ""
+            )
+            raise (StageFailed if status == "failed" else Interrupted)(said + hint)
         _write_json(run.folder / "metrics.json", run.metrics)
         save(entry)
         if on_stage:
