@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from genesis_lab.dataset.fields import fitted
 from genesis_lab.dataset.folder import Dataset, is_dataset, open_dataset
+from genesis_lab.dataset.foreign import Row
 from genesis_lab.dataset.schema import schema_of
-from genesis_lab.dataset.sources import HUB, Row, locate, read_rows, source_name
+from genesis_lab.dataset.sources import HUB, locate, read_rows, source_name
 from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
@@ -84,15 +85,15 @@ def import_dataset(
     """
     import_, target = _Import(domain, normal(dict(field_map or {})), taxonomy, language), dataset_path(target)
     name, reader = source_name(source), import_.reader
-    about = {"source": name, "field_map": reader.field_map, "language": language, **reader.about}
     manifest: dict[str, Any] = {}
     with DatasetWriter(target, domain, manifest, replace=replace) as writer:
-        for split, record in import_.records(reader.gathered(read_rows(source))):
+        for split, record in import_.records(reader.gathered(read_rows(source, reader))):
             writer.write([record], split)
         if origin := import_.origin(source, target):
             manifest["config"] = origin.manifest["config"]
             manifest["parent"] = {"name": origin.name, "content_hash": origin.content_hash}
         report = import_.report(name, origin)
+        about = {"source": name, "field_map": reader.field_map, "language": language, **reader.about}
         manifest["import"] = about | {key: value for key, value in report.to_dict().items() if key != "problems"}
     return open_dataset(target), report
 
@@ -108,6 +109,7 @@ class _Import:
             raise InvalidInput(
                 f"field_map: there is no field {unknown[0]!r} in {domain}: expected {', '.join(sorted(known))}."
             )
+        self.field_map = field_map
         self.read = self.kept = self.languages_set = 0
         self.problems: list[Problem] = []
         self.counts: Counter[str] = Counter()
@@ -172,7 +174,7 @@ class _Import:
             )
         absent = [name for name in self.schema.names if self.counts[f"{name}: missing"] == self.kept]
         for name in absent:
-            if theirs := self.reader.field_map.get(name):
+            if theirs := self.field_map.get(name):
                 raise InvalidInput(f"field_map: no record has {theirs!r} for {name!r}; the columns are {found}.")
             if name in self.reader.essential:
                 other = (name, *self.reader.extra_fields)[-1]
@@ -202,7 +204,9 @@ class _Import:
             for fault in error.errors(include_url=False, include_context=False):
                 where = ".".join(str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
                 name = where.split(".")[0]
-                if not {name, where} & named and name != "provenance" and record.get(name) is not None:
+                if not {name, where} & named and name != "provenance" and (value := record.get(name)) is not None:
+                    if self.reader.welcome(name, value):
+                        continue
                     yield f"{where}: {fault['msg'].removeprefix('Value error, ')}, got {str(fault['input'])[:60]!r}"
 
     def _name(self, row: int, record_id: str | None, reasons: list[str]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+Found = tuple[Any, tuple[Mapping[str, Any], ...]]
+"""Something in a document, and the objects round it, nearest first."""
 
 
 def lookup(record: Any, path: str) -> Any:
@@ -19,6 +24,61 @@ def lookup(record: Any, path: str) -> Any:
         else:
             return None
     return record
+
+
+def walk(node: Any, path: Sequence[str], around: tuple[Mapping[str, Any], ...] = ()) -> Iterator[Found]:
+    """Everything at a path of the form that ``conversations/shapes.yaml`` explains."""
+    if not path:
+        yield node, around
+        return
+    step, rest = path[0], path[1:]
+    inner: Iterable[Any] = (
+        node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
+    )
+    closer = (node, *around) if isinstance(node, Mapping) else around
+    if step == ".":
+        yield from walk(node, rest, around)
+    elif step == "**":
+        yield from walk(node, rest, around)
+        for each in inner:
+            if isinstance(each, Mapping | list):
+                yield from walk(each, path, closer)
+    elif step == "*":
+        lines = [re.sub(r"^[-*+] ", "", line.strip()) for line in node.splitlines()] if isinstance(node, str) else inner
+        for each in lines:
+            yield from walk(each, rest, closer)
+    elif step[0] == "{":
+        for key, each in node.items() if isinstance(node, Mapping) else ():
+            yield from walk(each, rest, ({step[1:-1]: key}, *around))
+    elif step[0] == "^":
+        keys = step[1:].split("|")
+        held = (each[key] for each in around for key in keys if isinstance(each.get(key), str | int | float))
+        yield from ((each, ()) for each in list(held)[:1])
+    elif isinstance(node, Mapping):
+        for key in (key for key in step.split("|") if key in node):
+            yield from walk(node[key], rest, closer)
+    elif isinstance(node, list | tuple) and re.fullmatch(r"-?\d+", step) and -len(node) <= int(step) < len(node):
+        yield from walk(node[int(step)], rest, around)
+
+
+def flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested objects with their paths; of a list of plain values the first one."""
+    for key, value in record.items():
+        path = f"{before}{key}"
+        if isinstance(value, Mapping) and before.count(".") < 3:
+            yield from flat(value, f"{path}.")
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            yield f"{path}.0", value[0]
+            yield path, value
+        else:
+            yield path, value
+
+
+def objects_only(row: Any) -> Any:
+    """A row of a source as it is, or, where it holds no object, with a problem instead."""
+    if row.value is None or isinstance(row.value, Mapping):
+        return row
+    return replace(row, value=None, problem=f"expected an object with fields, got {str(row.value)[:60]!r}")
 
 
 class Reader:
@@ -38,12 +98,22 @@ class Reader:
         """What the manifest of an import says of this reader."""
         self.used = {*aliases.values(), *field_map.values(), *(path.split(".")[0] for path in field_map.values())}
         """Columns that are known."""
+        self.said: list[str] = []
+        """What was taken for what."""
         self.done: Counter[str] = Counter()
         """What was done to all records alike, and how often."""
 
+    def knows(self, name: str) -> bool | None:
+        """Whether a field is called so; None: a table's first row is its header whatever stands in it."""
+        return None
+
     def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
         """The rows of a source, each with a whole record; where one is spread over rows, it is put together here."""
-        return rows
+        return map(objects_only, rows)
+
+    def welcome(self, name: str, value: Any) -> bool:
+        """Whether a value is kept without a word though our own records have no such."""
+        return False
 
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields, as they are, and what is wrong with them."""
@@ -62,4 +132,5 @@ class Reader:
 
     def notes(self) -> Iterator[str]:
         """What was done to all records alike."""
-        return (f"{times:,} {what}" for what, times in self.done.items() if times)
+        yield from self.said
+        yield from (f"{times:,} {what}" for what, times in self.done.items() if times)

@@ -1,26 +1,36 @@
-"""Conversations as others keep them: chat messages by role, labelled sentences, dialogues as text."""
+"""Conversations as others keep them: chat messages by role, labelled sentences, dialogues as text or over rows."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from genesis_lab.domains.conversations.columns import (  # fmt: skip
+    LIST,
+    assigned,
+    intent_in,
+    rank,
+    shaped,
+    shapes,
+    splits_of,
+    threads,
+    unfolded,
+)
 from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
-from genesis_lab.domains.foreign import Reader, lookup
+from genesis_lab.domains.foreign import Reader, lookup, objects_only
+from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import same_words
 
-NAMES = {
-    "turns": ("turns", "messages", "dialogue", "dialog", "conversation", "conversations"),
-    "text": ("text", "utterance", "sentence", "query", "question", "message"),
-    "intent": ("label", "labels", "intent_name"),
-    "turns.speaker": ("speaker", "role", "from", "sender"),
-    "turns.text": ("text", "content", "value", "message", "utterance", "parts"),
-}
-"""What others call it, most usual first."""
+_LOOKED_AT = 2_000
+"""Rows by which columns are told."""
+_MEANINGS = {"turns.speaker": "speaker", "turns.text": "said"}
 _INDENT = "    "
 _SPEAKER = re.compile(r"\w[\w .'’-]*")
 _LINE = re.compile(rf"({_SPEAKER.pattern}):(?: (.*)|(.*))")
@@ -35,8 +45,8 @@ def turns_as_text(turns: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"{speaker}: " + text.replace("\n", "\n" + _INDENT) for speaker, text in said)
 
 
-def text_as_turns(cell: str) -> list[Any]:
-    """The turns in a cell that `turns_as_text` wrote, or anyone else in the same form.
+def text_as_turns(cell: str, *, inline: bool = False) -> list[Any]:
+    """The turns in a cell that `turns_as_text` wrote, or anyone else in the same form; `inline`: or all in one line.
 
     Raises
     ------
@@ -46,21 +56,33 @@ def text_as_turns(cell: str) -> list[Any]:
         found = json.loads(cell)
         return found if isinstance(found, list) else [found]
     turns: list[dict[str, str]] = []
-    for number, line in enumerate(cell.split("\n"), 1):
+    lines = cell.split("\n")
+    if inline and len(lines) == 1:  # Customer: hi Agent: hello
+        lines = re.split(rf"\s+(?=(?:{'|'.join(_roles_in(cell))}): )", cell) if _roles_in(cell) else lines
+    for number, line in enumerate(lines, 1):
         line = line.removesuffix("\r")
         if turns and line.startswith(_INDENT):
             turns[-1]["text"] += "\n" + line.removeprefix(_INDENT)
         elif begun := _LINE.fullmatch(line):
             turns.append({"speaker": begun[1], "text": begun[2] or begun[3] or ""})
-        else:
+        elif turns and line.strip():
+            turns[-1]["text"] += "\n" + line
+        elif line.strip():
             raise ValueError(f'line {number} of the turns is not "speaker: text"')
     return turns
+
+
+def _roles_in(text: str) -> list[str]:
+    """Who speaks in a text of one line, as it is written there."""
+    return [name for name in dict.fromkeys(re.findall(r"(?:^|\s)([A-Za-zÀ-ÿ]+): ", text)) if role_of(name)]
 
 
 class ChatReader(Reader):
     """Finds turns and labels in foreign records, and derives what follows from them."""
 
-    extra_fields = ("turns.speaker", "turns.text", "text")
+    extra_fields = (
+        "turns.speaker", "turns.text", "customer", "speaker", "order", "split", "reply", "context", "text",
+    )  # fmt: skip
     essential = ("turns",)
 
     def __init__(
@@ -71,41 +93,205 @@ class ChatReader(Reader):
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy or BANKING77)
         self._spelling = {same_words(name): name for name in self.taxonomy.names}
         self.about = {"taxonomy": self.taxonomy.name}
+        self.roles: dict[str, str] = {}
+        """Names of speakers that are told here, with their role."""
+        self.asides: set[str] = set()
+        """Names of those whose turns are no part of what is said."""
+        self.told: set[str] = set()
+        """Files of a known shape."""
+        self._keys: dict[Any, list[str]] = {}
+
+    def knows(self, name: str) -> bool:
+        """Whether anyone calls a field so."""
+        meanings = ("turns", "text", "intent", "conversation_id", "speaker", "language", "split", "reply", "order")
+        known = name in self.fields or name in self.field_map.values()
+        return known or any(rank(name, meaning) is not None for meaning in meanings)
+
+    def welcome(self, name: str, value: Any) -> bool:
+        """Languages that nothing here speaks are kept."""
+        return name == "language" and re.fullmatch("[a-z]{2,3}", str(value)) is not None
+
+    # Rows of a source as rows of whole records
+
+    def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Documents unfolded, columns told, rows of one conversation put together, splits one after the other."""
+        rows = self._records(rows)
+        ahead = list(islice(rows, _LOOKED_AT))
+        if self.told and ahead[0].place:  # among files of a known shape others say something about them
+            self.said.append("files that hold no records were left out")
+            ahead, rows = [], (row for row in [*ahead, *rows] if row.place in self.told)
+            ahead = list(islice(rows, _LOOKED_AT))
+        values = [row.value for row in ahead if row.value]
+        if not values or {"turns", "turn_count", "intent"} <= values[0].keys():  # our own
+            return chain(ahead, rows)
+        places = {row.place for row in ahead if row.value and row.place}
+        found, said = assigned(values, {ours: theirs for ours, theirs in self.field_map.items() if ours != "customer"})
+        told_apart = {intent_in(place) for place in places}
+        if "intent" not in {**self.field_map, **found} and len(told_apart) > 1 and not all(map(splits_of, told_apart)):
+            found["intent"] = "file"
+            said.append("the names of the files are the labels")
+        self.field_map = {**self.field_map, **found}
+        self.said += said
+        self.used |= {path.split(".")[0] for path in found.values()} | {"file", "answers", "post"}
+        told, rows = self.field_map, map(self._in_its_split, chain(ahead, rows))
+        if "post" in values[0]:
+            kept = [row for row in rows if row.value]
+            ends = threads([row.value for row in kept])
+            rows = iter(
+                replace(row, value={**row.value, "conversation_id": root, "order": depth})
+                for row, (root, depth) in zip(kept, ends, strict=True)
+            )
+            self.field_map |= {"conversation_id": "conversation_id", "order": "order"}
+        ids = [str(lookup(value, told.get("conversation_id", ""))) for value in values]
+        spread = "turns" not in told and "text" in told and len(set(ids)) < len(ids) and ids[0] != "None"
+        if spread or "post" in values[0]:
+            rows = self._put_together(rows)
+        elif "speaker" in told and "turns" not in told and self._speaks(values):
+            raise InvalidInput(
+                f"`{told['speaker']}` says who speaks, but not which conversation a row belongs to: "
+                "say so with --field conversation_id=COLUMN."
+            )
+        if "split" in told or places:
+            rows = iter(sorted(rows, key=lambda row: str(row.split)))
+        ahead = list(islice(rows, _LOOKED_AT))
+        done = self.done.copy()
+        self._tell_speakers(self._turns(row.value, []) for row in ahead if row.value)
+        self.done = done
+        return chain(ahead, rows)
+
+    def _records(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Each record that the rows hold, however deep; the known shapes are said."""
+        plain: set[tuple[str, ...]] = set()  # keys of records that are of no known shape
+        first: Any = None
+        for row in rows:
+            records, first = [row.value], row.value if first is None else first
+            lone = isinstance(row.value, str) and not isinstance(first, str)
+            if (
+                row.value is not None
+                and not lone
+                and not (isinstance(row.value, Mapping) and tuple(row.value) in plain)
+            ):
+                told = shaped(row.value) or unfolded(row.value, row.place)
+                if told:
+                    name, records = told
+                    self.done[f"records read as {name}"] += len(records)
+                    self.told |= {row.place} if name != LIST else set()
+                elif isinstance(row.value, str):
+                    records = [
+                        {"turns": each} if len(_spoken(each)) > 1 else {"text": each} for each in _blocks(row.value)
+                    ]
+                elif isinstance(row.value, Mapping):
+                    plain.add(tuple(row.value))
+            for number, record in enumerate(records, row.number):
+                if row.place and isinstance(record, Mapping):
+                    record = {"file": intent_in(row.place), **record}
+                yield objects_only(replace(row, value=record, number=number))
+
+    def _in_its_split(self, row: Any) -> Any:
+        said = lookup(row.value, self.field_map.get("split", "")) if row.value else None
+        split = splits_of(said) if said else splits_of(intent_in(row.place)) if row.place else None
+        return replace(row, split=split or (re.sub(r"\W+", "_", str(said)) if said else row.split))
+
+    def _speaks(self, values: Sequence[Mapping[str, Any]]) -> bool:
+        return any(role_of(lookup(value, self.field_map["speaker"])) for value in values)
+
+    def _put_together(self, rows: Iterable[Any]) -> Iterator[Any]:
+        """One row for each conversation, with its rows as turns in their order."""
+        told, parts = self.field_map, dict[Any, list[Any]]()
+        for row in rows:
+            if row.value is None:
+                yield row
+            else:
+                parts.setdefault((row.split, str(lookup(row.value, told["conversation_id"]))), []).append(row)
+        self.field_map = {ours: theirs for ours, theirs in told.items() if ours not in ("text", "reply", "context")}
+        self.field_map["turns"] = "turns"
+        self.done["rows put together to conversations"] += sum(map(len, parts.values()))
+        for (_, name), group in parts.items():
+            if "order" in told:
+                group.sort(key=lambda row: _sortable(lookup(row.value, told["order"])))
+            turns = [
+                {"speaker": lookup(row.value, told.get("speaker", "")), "text": lookup(row.value, told["text"])}
+                for row in group
+            ]
+            first = {key: each for row in reversed(group) for key, each in row.value.items() if each is not None}
+            yield replace(group[0], value={**first, told["conversation_id"]: name, "turns": turns})
+
+    def _tell_speakers(self, dialogues: Iterable[Any]) -> None:
+        """Who of two is the customer: by `customer` in the field map, or because the other one is known."""
+        turns = [each for said in dialogues if isinstance(said, list) for each in said if isinstance(each, Mapping)]
+        counts = Counter(str(turn["speaker"]) for turn in turns if turn.get("speaker"))
+        asides = {name for name in counts if same_words(name) in shapes()["asides"]}
+        if len(counts) - len(asides) > 1:  # else the system is who answers
+            self.asides = asides
+            counts = Counter({name: n for name, n in counts.items() if name not in asides})
+        roles = {name: role_of(name) for name in counts}
+        customer, known = self.field_map.get("customer"), {role for role in roles.values() if role}
+        if customer:
+            self.roles = {name: "customer" if name == customer else "agent" for name in {*counts, customer}}
+        elif len(known) == 1 and len(roles) > 1:
+            other = "agent" if "customer" in known else "customer"
+            self.roles = {name: other for name, role in roles.items() if not role}
+        elif counts and not known:
+            named = " and ".join(repr(name) for name, _ in counts.most_common(4))
+            raise InvalidInput(
+                f"Who of the speakers {named} is the customer can't be told: say so with "
+                f"--field customer='{next(iter(counts))}', or --field customer=first for whoever begins."
+            )
+
+    # A record
 
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields; the turns as speaker and text, the label as the intent."""
-        raw, reasons = self._labelled(raw), list[str]()
+        reasons = list[str]()
         record = {name: self.value(raw, name) for name in self.fields if name != "turns"}
+        for name in ("intent", "conversation_id"):
+            if isinstance(value := record[name], int | float) and not isinstance(value, bool):
+                record[name] = f"{value:.12g}"
+        path = self.field_map.get("intent", "")
+        if path.endswith(".0") and len(lookup(raw, path[:-2]) or "") > 1:
+            self.done["records with several labels, of which the first was taken"] += 1
+        if isinstance(language := record["language"], str):
+            record["language"] = _code(language)
+            self.done[f"languages {language!r} read as {record['language']!r}"] += language != record["language"]
+            if record["language"] not in ("en", "es"):
+                self.done[
+                    f"records in {record['language']!r}, kept: checks and models of a language know en and es"
+                ] += 1
         return record | {"turns": self._turns(raw, reasons)}, reasons
 
     def _turns(self, raw: Mapping[str, Any], reasons: list[str]) -> Any:
-        """The turns in a record: its messages, or its text as the only one."""
+        """The turns in a record: its messages, or its text, and the answer to it if there is one."""
         value = self._first(raw, "turns")
         if isinstance(value, str) and value.strip():
             try:
-                value = text_as_turns(value)
+                value = text_as_turns(value, inline=raw.get("turn_count") is None)
             except (ValueError, RecursionError) as error:
                 reasons.append(f"turns: {error}, left empty, got {value[:60]!r}")
                 return None
         if value is None or value == "":
-            text = self._first(raw, "text")
-            self.done["sentences became conversations of one turn"] += text is not None
-            return None if text is None else [{"speaker": "customer", "text": self._text(text)}]
+            said = {name: self._text(self._first(raw, name)) for name in ("text", "context", "reply")}
+            if said["text"] is None:
+                return None
+            text = "\n".join(filter(None, (said["text"], said["context"]))) if said["context"] else said["text"]
+            self.done["sentences became conversations of one turn"] += not said["reply"]
+            answer = [{"speaker": "agent", "text": said["reply"]}] if said["reply"] else []
+            return [{"speaker": "customer", "text": text}, *answer]
         if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
             value = [dict(zip(value, row, strict=False)) for row in zip(*value.values(), strict=False)]
-        return [self._turn(item) for item in value] if isinstance(value, list | tuple) else value
-
-    def _labelled(self, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The record with its label as its intent; Banking77's own files call it ``category``."""
-        if "intent" in self.field_map or raw.get("intent") is not None:
-            return raw
-        if (label := self._first(raw, "intent")) is not None:
-            return {**raw, "intent": label}
-        category = raw.get("category")
-        if "category" not in self.field_map and isinstance(category, str) and category in self.taxonomy.category_of:
-            self.done["intents found in column 'category'"] += 1
-            return {**raw, "intent": category, "category": None}
-        return raw
+        if not isinstance(value, list | tuple):
+            return value
+        turns = [self._turn(item) for item in value]
+        aside = [turn for turn in turns if isinstance(turn, Mapping) and turn["speaker"] in self.asides]
+        if aside and len(aside) < len(turns):
+            self.done["turns of neither customer nor agent left out"] += len(aside)
+            turns = [turn for turn in turns if turn not in aside]
+        nobody = all(isinstance(turn, Mapping) and turn["speaker"] is None for turn in turns)
+        if nobody and len(turns) > 1 and not raw.get("provenance"):
+            self.done["dialogues without speakers: the customer begins, and they take turns"] += 1
+            turns = [{**turn, "speaker": ("customer", "agent")[i % 2]} for i, turn in enumerate(turns)]
+        if self.field_map.get("customer") == "first" and turns and isinstance(turns[0], Mapping):
+            turns = [{**t, "speaker": "customer" if t["speaker"] == turns[0]["speaker"] else "agent"} for t in turns]
+        return turns
 
     def derive(self, record: dict[str, Any]) -> list[str]:
         """Fill in what follows from the rest of the record; returns what contradicts it or the taxonomy."""
@@ -129,10 +315,12 @@ class ChatReader(Reader):
     def _turn(self, item: Any) -> Any:
         if isinstance(item, str):
             return {"speaker": None, "text": item}
+        if isinstance(item, list | tuple) and len(item) == 2 and all(isinstance(part, str) for part in item):
+            item = dict(zip(("speaker", "text"), item, strict=True))
         if not isinstance(item, Mapping):
             return item
         speaker = self._first(item, "turns.speaker")
-        role = role_of(speaker)
+        role = self.roles.get(str(speaker)) or role_of(speaker)
         if role and role != speaker:
             self.done[f"turns of {speaker!r} read as {role!r}"] += 1
         return {"speaker": role or speaker, "text": self._text(self._first(item, "turns.text"))}
@@ -153,10 +341,44 @@ class ChatReader(Reader):
         """The value at the mapped path, else under the first of the usual names that has one."""
         if name in self.field_map:
             return lookup(raw, self.field_map[name])
-        key = next((key for key in NAMES[name] if raw.get(key) is not None), None)
-        if key and "." not in name:
-            self.used.add(key)
-        return raw[key] if key else None
+        if "." not in name:
+            return raw.get(name)
+        keys = self._keys.setdefault((name, tuple(raw)), _by_rank(raw, _MEANINGS[name]))
+        return next((raw[key] for key in keys if raw[key] is not None), None)
+
+
+def _by_rank(raw: Mapping[str, Any], meaning: str) -> list[str]:
+    return sorted((key for key in raw if rank(key, meaning) is not None), key=lambda key: rank(key, meaning) or 0)
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, list | Mapping) and bool(value)
+
+
+def _code(language: str) -> str:
+    """``es`` of ``es-MX``, ``Spanish`` or ``ES``."""
+    first = same_words(language).partition(" ")[0]
+    named: dict[str, str] = shapes()["languages"]
+    return named.get(first, first if re.fullmatch("[a-z]{2,3}", first) else language)
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    try:
+        return 0, float(value), ""
+    except (TypeError, ValueError):
+        return 1, 0.0, str(value)
+
+
+def _spoken(block: str) -> list[str]:
+    return [line for line in block.splitlines() if (begun := _LINE.match(line)) and len(begun[1].split()) <= 4]
+
+
+def _blocks(text: str) -> list[str]:
+    """The transcripts of a plain text, blank lines between them; else its lines."""
+    blocks = [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
+    if blocks and all(len(_spoken(block)) for block in blocks):
+        return [text] if all(len(_spoken(block)) == 1 for block in blocks) and len(blocks) > 1 else blocks
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _part_text(part: Any) -> str:

@@ -21,7 +21,7 @@ class SeriesReader(Reader):
     def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
         """Long and wide tables as series."""
         self.used.add("reasons")
-        return gathered(rows, self.field_map)
+        return gathered(super().gathered(rows), self.field_map)
 
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields; NaN, infinities and their names become nulls, and are counted."""

@@ -1,0 +1,109 @@
+"""Tables as people keep them: which character parts the columns, where the header is, and rows by it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from genesis_lab.dataset.spreadsheet import plain_cell
+
+_SAMPLE = 50
+"""Rows by which a table is judged."""
+Line = list[str] | csv.Error
+"""The cells of a row, or why there are none."""
+
+
+def parted(lines: Iterator[str]) -> Iterator[Line]:
+    """Cells of the rows of a CSV file, whatever parts them; a first line ``sep=;`` says it."""
+    csv.field_size_limit(2**31 - 1)
+    ahead = list(itertools.islice(lines, _SAMPLE))
+    if ahead and (told := re.fullmatch(r"\"?sep=(.)\"?\s*", ahead[0], re.IGNORECASE)):
+        reader = csv.reader(itertools.chain(ahead[1:], lines), delimiter=told[1])
+    else:
+        fits = {mark: _fit(ahead, mark) for mark in "\t|;,"}
+        mark = max(fits, key=lambda mark: fits[mark])
+        one_column = fits[mark][0] < 0.5
+        reader = csv.reader(itertools.chain(ahead, lines), delimiter="\x1f" if one_column else mark)
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield error
+
+
+def _fit(lines: Sequence[str], mark: str) -> tuple[float, int]:
+    """How evenly a character parts these lines, and into how many cells."""
+    try:
+        widths = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
+    except csv.Error:
+        return 0.0, 0
+    usual, times = (
+        Counter(width for width in widths if width > 1).most_common(1)[0] if max(widths, default=0) > 1 else (0, 0)
+    )
+    first = widths[0] == usual if widths else False
+    return times / max(len(widths), 1) + 0.5 * first, usual
+
+
+def keyed(
+    rows: Iterable[Line], knows: Callable[[str], bool | None]
+) -> Iterator[tuple[int, dict[str, Any] | None, str | None]]:
+    """Number, values by column, and what is wrong with it, of each row of a table.
+
+    `knows` says whether a column may be called so: where it can, lines above the header are passed over, and a table
+    without one gets ``column 1`` and so on. None from it: the first row is the header.
+    """
+    given = iter(rows)
+    ahead = list(itertools.islice(given, _SAMPLE))
+    start, header = _header([row for row in ahead if isinstance(row, list)], knows)
+    width = len(header)
+    for number, row in enumerate(itertools.chain(ahead[start:], given), 1):
+        if isinstance(row, csv.Error):
+            yield number, None, f"the row is no CSV: {row}"
+            continue
+        cells = row[:width] if len(row) > width and not any(map(str.strip, row[width:])) else row
+        if cells and any(cells) and len(cells) != width:
+            yield number, None, f"the row has {len(cells)} cells, the header {width}"
+        elif any(cells):
+            yield number, {n: plain_cell(c) or None for n, c in zip(header, cells, strict=True) if n}, None
+
+
+def _header(rows: Sequence[list[str]], knows: Callable[[str], bool | None]) -> tuple[int, list[str]]:
+    """Where the rows below the header begin, and the names of the columns."""
+    first = [name.strip() for name in rows[0]] if rows else []
+    if knows("") is None:
+        return 1, first
+    widths = [sum(map(bool, map(str.strip, row))) for row in rows]
+    usual = Counter(w for w in widths if w).most_common(1)[0][0] if any(widths) else 0
+    told = [i for i, row in enumerate(rows[:10]) if widths[i] >= min(2, usual) and _names(row, knows)]
+    start = told[0] if told else next((i for i, width in enumerate(widths) if width >= usual), 0)
+    names = [name.strip().removeprefix("\ufeff") for name in rows[start]] if rows else []
+    if not told and not _heads(names, rows[start + 1 :]):
+        return start, [f"column {i}" for i in range(1, len(names) + 1)]
+    while names and not names[-1]:
+        names.pop()
+    return start + 1, [name or f"column {i}" for i, name in enumerate(names, 1)]
+
+
+def _names(row: Sequence[str], knows: Callable[[str], bool | None]) -> bool:
+    """Whether a row is of names, one of which is known."""
+    said = [cell.strip() for cell in row if cell.strip()]
+    return (
+        len(set(said)) == len(said)
+        and any(map(knows, said))
+        and all(len(cell) <= 60 and not cell.isdigit() for cell in said)
+    )
+
+
+def _heads(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether a row whose names nobody knows is a header still: short, and unlike what stands below it."""
+    if len(set(names)) < len(names) or any(
+        len(name.split()) > 3 or re.fullmatch(r"[\d.,]*", name) for name in names if name
+    ):
+        return False
+    return not any(name and name == row[i].strip() for row in rows for i, name in enumerate(names) if i < len(row))
