@@ -27,7 +27,7 @@ def main() -> None:
     rows = [{"conversations": n, **bench.measured(looked_through, bias.dataset(n))["result"]} for n in sizes]
     last = rows[-1]
     facts = {"records": last["conversations"], "open_s": last["open, s"], "filter_s": last["filter, s"]}
-    note = "Processor seconds; with a second core opening takes about half as long by the clock. The slowest of four filters and searches, with the counts beside every filter."
+    note = "Processor seconds of all threads. The slowest of four filters and searches, with the counts beside every filter."
     bench.store("browser", "Record browser", rows, note=note, facts=facts)
 
 
