@@ -185,12 +185,14 @@ class Timeseries(Domain):
         kind = self.kinds[spec.attributes["series_type"]]
         sent = read_json(text, self.schema(kind))
         reasons, answer = [], {}
-        both = detect(f"{sent['context']} {sent['description']}")  # a sentence alone may be too short to be told
+        meant = (None, spec.attributes["language"])  # one sentence may be too short to be told, both are not
         for name in ("context", "description"):
             answer[name] = str(sent[name]).strip()
             if not 10 <= len(answer[name]) <= 400:
                 reasons.append(f"{name} has {len(answer[name])} characters, 10 to 400 are asked for")
-            elif not {found := detect(answer[name]), both} & {None, spec.attributes["language"]}:
+            elif (found := detect(answer[name])) not in meant and detect(
+                f"{sent['context']} {sent['description']}"
+            ) not in meant:
                 reasons.append(f"{name} must be in {spec.attributes['language']!r}, it reads as {found!r}")
         if self.config.mode == "direct":
             return self._written(sent["values"], kind, spec, answer, reasons)

@@ -24,9 +24,10 @@ CAUSES = ("communication", "power_cut", "maintenance", "battery")
 def residuals(values: Values, day: int) -> tuple[Values, float]:
     """How far values lie from what their place in the day and the day's level let expect, and the 95 % quantile of that."""
     if day > 1 and len(values) >= 3 * day:
-        days = np.pad(values, (0, -len(values) % day), constant_values=np.nan).reshape(-1, day)
-        rest = days - np.nanmedian(days, axis=0)
-        rest = (rest - np.nanmedian(rest, axis=1, keepdims=True)).ravel()[: len(values)]
+        whole = len(values) // day * day
+        rest = values - np.resize(np.median(values[:whole].reshape(-1, day), axis=0), len(values))
+        level = np.median(rest[:whole].reshape(-1, day), axis=1)
+        rest -= np.repeat(np.append(level, level[-1]), day)[: len(values)]  # a day begun has the level of the last
     else:
         rest = np.diff(values, prepend=values[:1])
     scale = float(np.quantile(np.abs(rest), 0.95)) if rest.size else 0.0

@@ -57,6 +57,7 @@ def clock(start: str, length: int, frequency: str, timezone: str, country: str =
     )
 
 
+@lru_cache(64)
 def stamps_of(start: str, length: int, frequency: str):  # type: ignore[no-untyped-def]  # pandas' index
     """The stamps of a series in UTC; local ones are made of them."""
     import pandas as pd
@@ -198,7 +199,8 @@ def _solar(p: Parameters, t: Clock, d: Draws) -> Values:
     rows = np.arange(len(t.hour))[:, None]
     daily = autoregressive(d.daily[:, 0], p["cloud_days"])[rows, t.day]
     within = autoregressive(d.normal[:, 0], np.full(len(rows), 0.85) ** (24 / t.per_day))
-    odds = np.log(p["clouds"] / (1 - p["clouds"]))[:, None] + 1.2 * daily + p["flicker"][:, None] * within
+    clouds = p["clouds"].clip(1e-6, 1 - 1e-6)
+    odds = np.log(clouds / (1 - clouds))[:, None] + 1.2 * daily + p["flicker"][:, None] * within
     return np.asarray(clear * (1 - p["loss"])[:, None] * (1 - 0.85 / (1 + np.exp(-odds))))
 
 
