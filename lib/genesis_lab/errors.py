@@ -136,15 +136,11 @@ def sentence(error: Any, *, name: str = "") -> str:
     return (f"{name}: " if name else "") + said.rstrip(".") + ("" if said.endswith("?") else ".")
 
 
+@cache
 def expected(how: str, kind: str) -> str | None:
     """What a value should be (`how`: must) or how to write it (hint), by pydantic's type of error or its first word."""
-    said = _expected()[how]
+    said: dict[str, str] = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))[how]
     return said.get(kind) or said.get(kind.partition("_")[0])
-
-
-@cache
-def _expected() -> dict[str, dict[str, str]]:
-    return dict(json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8")))
 
 
 def nearest(wrong: object, known: Iterable[object]) -> str | None:

@@ -183,9 +183,8 @@ def run_pipeline(
         entry.update(status=status, seconds=round(time.monotonic() - clock, 1))
         if said:
             end(status, error)
-            hint = (
-                f" (go on with: {pipeline.command} --from {name.partition('_')[0]})" if len(pipeline.stages) > 1 else ""
-            )
+            here = name.partition("_")[0]
+            hint = f" (go on with: {pipeline.command} --from {here})" if len(pipeline.stages) > 1 else ""
             raise (StageFailed if status == "failed" else Interrupted)(said + hint)
         _write_json(run.folder / "metrics.json", run.metrics)
         save(entry)
