@@ -87,7 +87,7 @@ def series_of(dataset: Dataset, seed: int = 0) -> tuple[Any, list[str]]:
 @dataclass(frozen=True)
 class Windows:
     """What is forecast: `x` of shape (n, origins, horizon, features), `y` alike, the mean and spread that undo the scaling, and
-    how far the last week was from the one before it, in spreads: by it bands are wide or narrow."""
+    how far values of the last week were from those a day before, in spreads: by it bands are wide or narrow."""
 
     x: NDArray[np.float32]
     y: Values

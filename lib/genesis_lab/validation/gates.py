@@ -17,7 +17,7 @@ from genesis_lab.yamls import shipped
 _LATER = ("worth", "classifier")
 """Gates that other reports than that of quality decide."""
 
-_MAY_LACK = ("contamination", "unique ids", "language", "label fidelity")
+_MAY_LACK = ("contamination", "unique ids", "language", "label fidelity", "like real records")
 """Gates on what a dataset need not have: other people's are often just short texts and labels."""
 
 Gate = dict[str, Any]
