@@ -21,7 +21,8 @@ class GenesisError(Exception):
 
         told = html.escape("".join(traceback.format_exception(self)))
         fold = f"<details><summary>Where in the code (for a bug report)</summary><pre>{told}</pre></details>"
-        if shell := get_ipython():
+        if (shell := get_ipython()) and not vars(self).get("_folded"):  # a kernel asks twice
+            self._folded = True
             shell.display_pub.publish({"text/html": fold})
         return [f"{type(self).__name__}: {self}"]
 

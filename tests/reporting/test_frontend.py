@@ -22,9 +22,11 @@ def test_an_error_is_its_sentence_and_the_traceback_is_folded(shell: Interactive
     )
     with capture_output() as seen:
         result = shell.run_cell(code)
+        result.error_in_exec._render_traceback_()  # as ipykernel does once more
     assert str(result.error_in_exec) == "total: <b> is no number."
     assert seen.stdout.strip() == "InvalidInput: total: <b> is no number."
-    page = seen.outputs[0].data["text/html"]
+    (fold,) = seen.outputs
+    page = fold.data["text/html"]
     assert page.startswith("<details>") and "in f" in page and "&lt;b&gt;" in page and "<b>" not in page
 
 
