@@ -7,9 +7,12 @@ import json
 import zipfile
 
 import pytest
+from typer.testing import CliRunner
 
+from genesis_lab.cli import app
 from genesis_lab.dataset import import_dataset
 from genesis_lab.errors import InvalidInput
+from genesis_lab.validation.reference import load_reference
 
 PAIRS = [
     ("where is my card", "card/arrival"), ("has my card been sent", "card/arrival"), ("what is the rate", "Größe"),
@@ -201,3 +204,23 @@ def test_other_languages_are_kept_and_said(tmp_path):
     dataset, report = import_dataset(tmp_path / "a.csv", tmp_path / "d")
     assert dataset.frame()["language"].tolist() == ["fr", "fr"] and not report.problem_counts
     assert any("2 records in 'fr', kept" in note for note in report.notes)
+
+
+def test_a_preview_shows_records_and_the_command_and_writes_nothing(tmp_path):
+    (tmp_path / "a.csv").write_text(table("Text,INTENT"))
+    done = CliRunner().invoke(app, ["dataset", "import", str(tmp_path / "a.csv"), str(tmp_path / "d"), "--preview"])
+    assert done.exit_code == 0 and "customer: where is my card" in done.output and not (tmp_path / "d").exists()
+    assert "--field text=Text --field intent=INTENT" in done.output
+
+
+def test_a_problem_that_comes_again_is_said_once_with_its_count(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,sentiment\n" + "".join(f"where is {i},x,bad\n" for i in range(50)))
+    _, report = import_dataset(tmp_path / "a.csv", tmp_path / "d")
+    assert len(report.said()) == 1 and report.said()[0].endswith("(and 49 more like it)")
+
+
+def test_a_reference_is_named_by_its_path_too(tmp_path):
+    for split in ("test", "train"):
+        (tmp_path / f"{split}.csv").write_text(table("text,label"))
+    found = load_reference(str(tmp_path), "train")
+    assert found and len(found) == len(PAIRS) and found.name == tmp_path.name

@@ -274,7 +274,7 @@ def export_student_command(
 
 @dataset_app.command("import")
 def dataset_import(
-    source: Annotated[str, Argument(help="JSON, JSONL, CSV or Parquet, dataset folder, or hf:owner/name[:split].")],
+    source: Annotated[str, Argument(help="A file of any usual kind, a folder of them, or hf:owner/name[:split].")],
     target: Annotated[str, Argument(help="Name of the new dataset, or a folder.")],
     domain: Annotated[str, Option(help="What a record is.")] = "conversations",
     field: Annotated[
@@ -282,19 +282,43 @@ def dataset_import(
     ] = [],
     taxonomy: Annotated[str | None, Option(help="banking77, or a YAML file with your intents.")] = None,
     language: Annotated[str | None, Option(help="en or es, where the data does not say.")] = None,
+    preview: Annotated[bool, Option("--preview", help="Only show ten records as they would be read.")] = False,
     replace: Replace = False,
 ) -> None:
-    """Import anyone's data; broken records are named and left out."""
+    """Import anyone's data; what was taken for what is said, broken records are named."""
+    import json
+    import shlex
+    from tempfile import TemporaryDirectory
+
     from genesis_lab.dataset import import_dataset
+    from genesis_lab.domains import get_domain
     from genesis_lab.files import shown
 
-    dataset, report = import_dataset(
-        source, target, domain=domain, field_map=pairs(field), taxonomy=taxonomy, language=language, replace=replace
-    )
-    echo(f"{report} in {shown(dataset.path)}")
+    with TemporaryDirectory(prefix="genesis-") as scratch:
+        place = Path(scratch) / "preview" if preview else target
+        dataset, report = import_dataset(
+            source, place, domain=domain, field_map=pairs(field), taxonomy=taxonomy, language=language, replace=replace
+        )
+        if preview:
+            for record in next(dataset.batches(size=10)).to_pylist():
+                cells = get_domain(domain).cells(record).items()
+                echo(json.dumps({name: v for name, v in cells if v is not None}, ensure_ascii=False, default=str))
+    echo(f"{report}, in a preview" if preview else f"{report} in {shown(dataset.path)}")
     lines(f"  {note}" for note in report.notes)
-    problems = (f"  row {p.row}{f' ({p.record_id})' if p.record_id else ''}: {p.reason}" for p in report.problems)
-    lines(problems, 20, sum(report.problem_counts.values()))
+    lines((f"  {problem}" for problem in report.said()), 20, len(report.problem_counts))
+    if preview:
+        told = [
+            f"{ours}={theirs}" for ours, theirs in dataset.manifest["import"]["field_map"].items() if ours != theirs
+        ]
+        command = [
+            "genesis",
+            "dataset",
+            "import",
+            source,
+            target,
+            *(part for pair in told for part in ("--field", pair)),
+        ]
+        echo(f"Nothing was written. To import, or to correct what is wrong: {shlex.join(command)}")
 
 
 @dataset_app.command("export")

@@ -29,6 +29,11 @@ _REASONS = 5
 """Most problems named of one record."""
 
 
+def _kind(reason: str) -> str:
+    """What is wrong without its particulars."""
+    return re.sub(r"(?<!\w)\d+", "#", reason.split(", got ")[0])
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is wrong with one row of the source. `row` counts from 1; `record_id` is None where there is none."""
@@ -55,6 +60,15 @@ class ImportReport:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def said(self) -> list[str]:
+        """A line for each kind of problem, by the first record that has it."""
+        first = {_kind(problem.reason): problem for problem in reversed(self.problems)}
+        lines = []
+        for kind, n in self.problem_counts.items():
+            found, more = first[kind], f" (and {n - 1:,} more like it)" if n > 1 else ""
+            lines.append(f"row {found.row}{f' ({found.record_id})' if found.record_id else ''}: {found.reason}{more}")
+        return lines
 
     def __str__(self) -> str:
         found = sum(self.problem_counts.values())
@@ -211,7 +225,7 @@ class _Import:
 
     def _name(self, row: int, record_id: str | None, reasons: list[str]) -> None:
         for reason in reasons:
-            kind = re.sub(r"(?<!\w)\d+", "#", reason.split(", got ")[0])  # without its particulars
+            kind = _kind(reason)
             self.counts[kind] += 1
             if self.counts[kind] <= LISTED:
                 self.problems.append(Problem(row, record_id, reason))

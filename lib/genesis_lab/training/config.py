@@ -55,7 +55,7 @@ class TrainConfig(BaseModel):
         (), description="shares of the training records at which accuracy is measured"
     )
     max_records: int | None = Field(None, ge=10, description="use a random part of this size (none: all records)")
-    drop_rare: bool = Field(False, description="leave out intents with a single record instead of refusing the dataset")
+    drop_rare: bool = Field(True, description="leave out intents with a single record, and say which; else refuse")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same data: same model and figures")
 
     @field_validator("candidates")

@@ -47,7 +47,7 @@ def continue_training(
         given = f"{old.sources[0].name} ({old.sources[0].content_hash[:12]})"
         raise InvalidInput(f"{given} is not what the model was trained on: {known}.")
     messages, both = messages + more, join(old, new)
-    check_learnable(both, messages, drop_rare=config.drop_rare)
+    check_learnable(both, messages, drop_rare=False)
     is_new = np.arange(len(both)) >= len(old)
     held = [hold_out(both.take(part), config.test_share, card.seed, messages) for part in (~is_new, is_new)]
     is_test = np.concatenate(held)

@@ -163,7 +163,7 @@ def join(first: Examples, second: Examples) -> Examples:
     return Examples(**both, groups=groups, sources=first.sources + second.sources)
 
 
-def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool = False) -> Examples:
+def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool = True) -> Examples:
     """`examples` when there is something to learn: two intents or more, with two records each; else `InvalidInput`."""
     counts = Counter(examples.labels.tolist())
     rare = sorted(label for label, n in counts.items() if n < 2)

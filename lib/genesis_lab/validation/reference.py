@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
-from genesis_lab.files import output_root, placed, shown, write_atomically
+from genesis_lab.files import output_root, placed, resolve, shown, write_atomically
 from genesis_lab.hub import hub_reachable
 from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
@@ -87,8 +87,14 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
     """
     if split not in _ORDER:
         raise InvalidInput(f"Unknown split {split!r}, expected {', '.join(str(s) for s in _ORDER if s)} or None.")
+    if Path(name).name != name and resolve(Path(name)).is_dir():
+        if found := _read_folder(resolve(Path(name)), name, split):
+            return found
+        if split in (None, "test"):
+            raise InvalidInput(f"Reference {shown(Path(name))} is a folder without test.csv.")
+        return None
     if Path(name).name != name or name in ("", ".", ".."):
-        raise InvalidInput(f"A reference is named by the name of its folder, got {name!r}.")
+        raise InvalidInput(f"A reference is named by the name of its folder, or by its path, got {name!r}.")
     given, local = get_settings().reference_dir, _local_copy(name)
     folders = [*([given / name] if given else []), local]
     for folder in folders:
@@ -176,10 +182,11 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
         )
     texts, labels = zip(*_pairs(path), strict=True)
     sources = {SHIPPED: "shipped with Genesis Lab", _local_copy(name): shown(path)}
-    source = sources.get(folder, "GENESIS_REFERENCE_DIR")
+    by_path = shown(path) if Path(name).name != name else "GENESIS_REFERENCE_DIR"
+    source = sources.get(folder, by_path)
     if (folder / _FETCHED).is_file():
         source = f"{(folder / _FETCHED).read_text(encoding='utf-8').strip()}, kept in {source}"
-    return Reference(name, found, texts, labels, str(language), source, kind)
+    return Reference(Path(name).name, found, texts, labels, str(language), source, kind)
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
