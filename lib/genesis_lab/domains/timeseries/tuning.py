@@ -74,7 +74,8 @@ def tune_priors(
     known = next(iter(known_moves(_KNOWN, kinds()).values()))
     begins = [np.zeros(2 * len(names)), np.array([known.get(name, (0.0, 0.0)) for name in names]).ravel()]
     began = time.monotonic()
-    search = _Search(min(begins, key=lambda x: score(x, seed)), rng)
+    begin = min(begins, key=lambda x: score(x, seed))
+    search = _Search(begin, rng, 0.2 if begin.any() else 0.5)  # near a good start smaller steps
     for generation in range(generations):
         if time.monotonic() - began > seconds:
             break
