@@ -119,7 +119,7 @@ def test_priors_are_tuned_to_a_table_from_the_command_line(tmp_path, capsys):
         ("few.jsonl", '{"target": [1, 2, 3]}\n', "20 series or more: 0 of the 1 are"),
         ("flat.jsonl", ('{"target": [' + "5, " * 199 + "5]}\n") * 25, "0 of the 25 are of frequency 1h"),
         ("none.csv", "", "20 series or more: 0 of the 0"),
-        ("odd.txt", "x", "odd.txt has an unknown ending"),
+        ("odd.bin", "\0\0", "odd.bin has an unknown ending"),
     ],
 )
 def test_what_priors_cannot_be_tuned_to_is_one_sentence(tmp_path, capsys, name, text, sentence):
