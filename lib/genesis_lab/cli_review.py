@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option, echo
+from typer import Argument, Exit, Option, echo
 
-from genesis_lab.terminal import group, pairs
+from genesis_lab.terminal import group, lines, pairs
 
 review_app = group("Conversations with users.")
+nlu_app = group("A Rasa bot's training data.")
+review_app.add_typer(nlu_app, name="nlu")
+DataFolder = Annotated[Path, Argument(help="The bot's data folder, or one of its YAML files.")]
 ReviewStore = Annotated[
     str | None,
     Option("--store", help="postgresql://… or a SQLite file (default: GENESIS_REVIEW_URL, else one under outputs)."),
@@ -87,3 +91,60 @@ def review_grant(
     from genesis_lab.review.store import open_store
 
     echo(grant(open_store(store), login, role, revoke=revoke))
+
+
+@nlu_app.command("check")
+def nlu_check(
+    folder: DataFolder,
+    domain: Annotated[Path | None, Option(help="The bot's domain file or folder (default: looked for there).")] = None,
+) -> None:
+    """List what Rasa refuses, passes over or would learn wrong; ends with 1 where there are errors."""
+    from genesis_lab.review.nlu_check import check
+
+    problems = check(folder, domain)
+    for row in problems.to_dict("records"):
+        echo(f"{row['file']}:{row['line']}: {row['level']}: {row['problem']}")
+    errors = int((problems["level"] == "error").sum())
+    echo(f"{errors:,} errors, {len(problems) - errors:,} other remarks")
+    if errors:
+        raise Exit(1)
+
+
+@nlu_app.command("merge")
+def nlu_merge(
+    folder: DataFolder,
+    examples: Annotated[Path, Argument(help="CSV file with intent and text, and entities as a JSON list.")],
+    write: Annotated[bool, Option("--write", help="Write the files; without it only the diff is shown.")] = False,
+    synthetic: Annotated[
+        str | None, Option(metavar="RUN", help="They are synthetic, of this run: into genesis_synthetic.yml.")
+    ] = None,
+    new_intents: Annotated[str | None, Option(help="File of the folder that new intents go into.")] = None,
+) -> None:
+    """Add examples, each as one line where its intent lives; what would not read back exactly is refused and listed."""
+    from genesis_lab.dataset.curation import who
+    from genesis_lab.review.nlu_merge import plan_merge, read_examples
+    from genesis_lab.review.nlu_merge import write as write_merge
+
+    merge = plan_merge(folder, read_examples(examples), run=synthetic, new_intents=new_intents)
+    echo(merge.diff(), nl=False)
+    lines(merge.refusals())
+    done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
+    echo(f"{len(merge.added):,} added, {len(merge.known):,} known already, {len(merge.refused):,} refused; {done}")
+
+
+@nlu_app.command("taxonomy")
+def nlu_taxonomy(
+    folder: DataFolder,
+    out: Annotated[Path, Argument(help="The YAML file to write, for taxonomy = … in a notebook's parameters.")],
+    language: Annotated[str | None, Option(help="en or es (default: what config.yml says).")] = None,
+    title: Annotated[str | None, Option(help="The company, as in 'chats of a bakery'.")] = None,
+) -> None:
+    """Make a taxonomy for the generator of the bot's own intents and examples."""
+    from genesis_lab.files import placed, shown
+    from genesis_lab.review.nlu_check import taxonomy_from
+    from genesis_lab.yamls import dump_yaml
+
+    made = taxonomy_from(folder, language, title)
+    with placed(out) as temporary:
+        temporary.write_text(dump_yaml(made), encoding="utf-8")
+    echo(f"{shown(out)}: {len(made['intents']):,} intents. {made['source']}")

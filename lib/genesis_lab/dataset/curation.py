@@ -37,7 +37,7 @@ def decide(dataset: Dataset, row: int, action: str, value: Any = None, *, why: s
 
     `value` is of fix the new texts by name (`texts_of`), of relabel the label, of note the note.
     """
-    line = {"row": row, "action": action, "value": value, "why": why, "by": by or _who()}
+    line = {"row": row, "action": action, "value": value, "why": why, "by": by or who()}
     _keep(dataset, [line | {"at": datetime.now(UTC).isoformat(timespec="seconds")}])
     return standing(dataset).get(row, {})
 
@@ -374,7 +374,8 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield from (kind for part in inner for kind in _kinds(part)) if inner else (annotation,)
 
 
-def _who() -> str:
+def who() -> str:
+    """Who sits here: ``GENESIS_REVIEW_NAME``, else the login."""
     try:
         return get_settings().review_name or getpass.getuser()
     except (OSError, KeyError):

@@ -1,0 +1,347 @@
+"""Rasa's training data as it lies in a folder: read as Rasa reads it, and added to by inserting lines, never by dumping.
+
+What Rasa does with a file was checked against the source and the reader of Rasa 3.6.21.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.files import shown
+
+Row = dict[str, Any]
+SYNTHETIC = "genesis_synthetic.yml"
+"""Where examples go that nobody said."""
+LATEST = (3, 1)
+KINDS = ("intent", "synonym", "regex", "lookup")
+STRIPPED = "\n\r "
+_MARKUP = re.compile(
+    r"\[(?P<text>[^\]]+?)\]"
+    r"(?:\((?P<entity>[^:)]+?)(?::(?P<value>[^)]+))?\)|\{(?P<one>[^}]+?)\}|\[(?P<many>.*?)\])"
+)  # Rasa's annotation of entities: [text](entity:value), [text]{"entity": …} and [text][{…}, {…}]
+ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\\\\[uU]")
+_BREAKS = str.maketrans({"\u2028": "\ue028", "\u2029": "\ue029"})  # breaks to YAML 1.1, none to Rasa's 1.2
+_UNBROKEN = str.maketrans({"\ue028": "\u2028", "\ue029": "\u2029"})
+
+
+@dataclass
+class Block:
+    """Where a file can be added to: an item of its ``nlu`` list, in lines from 0; `last` is its last example's line."""
+
+    name: str
+    form: str  # "lines" of a | text, "list" of texts, or "closed": what can only be given a sibling
+    start: int
+    end: int
+    first: int = -1
+    last: int = -1
+    indent: str = ""
+    run: str | None = None
+
+
+@dataclass
+class Source:
+    """One file: its text, what Rasa reads in it, and what is wrong with it."""
+
+    name: str
+    text: str
+    examples: list[Row] = field(default_factory=list)
+    terms: list[Row] = field(default_factory=list)
+    problems: list[Row] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    keys: dict[str, Any] = field(default_factory=dict)
+    indent: str | None = None  # of the dashes of its nlu list; None where there is none to add to
+    start: int = 0  # its line
+    end: int = 0  # the last line of its list
+
+
+def read_data(folder: Path) -> list[Source]:
+    """The YAML files of a data folder, or the one file.
+
+    Test data (``test_*`` and ``tests/``) is named as a problem and left out; so are hidden files, as Rasa leaves them.
+    """
+    if not folder.exists():
+        raise InvalidInput(f"There is no {shown(folder)}: give the data folder of a bot, or one of its YAML files.")
+    if folder.is_file():
+        return [read_source(folder.name, text_of(folder))]
+    found = sorted(p for p in folder.rglob("*") if p.suffix in (".yml", ".yaml") and p.is_file())
+    names = [p.relative_to(folder) for p in found]
+    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    if not names:
+        raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
+    sources = []
+    for name in names:
+        if name.name.startswith("test_") or "tests" in name.parts[:-1]:
+            held = Source(name.as_posix(), "")
+            _problem(
+                held, 0, "note", "is test data by its name: not read; Rasa trains on it if it lies in its data folder"
+            )
+            sources.append(held)
+        else:
+            sources.append(read_source(name.as_posix(), text_of(folder / name)))
+    return sources
+
+
+def read_source(name: str, text: str) -> Source:
+    """What Rasa reads in the text of a file; what it refuses or passes over is a problem of the level error or warning."""
+    import yaml
+
+    source = Source(name, text)
+    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        decoded = unescaped(plain).translate(_BREAKS)
+        root = yaml.compose(decoded, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
+        _problem(source, mark.line if mark else 0, "error", f"is not YAML: {said}")
+        return source
+    if root is None:
+        return source
+    if root.id != "mapping":
+        _problem(source, 0, "error", "must hold a mapping with nlu, responses, stories or rules")
+        return source
+    keys = _keys(source, root)
+    if not _version_read(source, keys.get("version")):
+        return source
+    for key in ("intents", "responses", "language"):
+        if key in keys:
+            source.keys[key] = _value(keys[key])
+    items = keys.get("nlu")
+    if items is None:
+        return source
+    source.start = source.end = items.start_mark.line
+    if items.id == "scalar" and not items.value:
+        source.indent = "" if items.start_mark.column else None
+    elif items.id != "sequence":
+        _problem(source, source.start, "error", "nlu must be a list")
+    else:
+        source.indent = None if items.flow_style else " " * items.start_mark.column
+        lines = decoded.split("\n")
+        for item in items.value:
+            _read_item(source, item, lines)
+            source.end = source.blocks[-1].end if source.blocks else source.end
+    return source
+
+
+def _read_item(source: Source, item: Any, lines: list[str]) -> None:
+    """One item of the ``nlu`` list: its examples, and where it can be added to."""
+    start = at = item.start_mark.line
+    while start and not lines[start].lstrip().startswith(("-", "{", "[")) and not item.flow_style:
+        start -= 1
+    block = Block("", "closed", start, _last_line(item, lines))
+    source.blocks.append(block)
+    if item.id != "mapping":
+        return _problem(source, at, "error", "holds an item that is no mapping: Rasa refuses the file")
+    keys = _keys(source, item)
+    kind = next((kind for kind in KINDS if kind in keys), None)
+    if kind is None:
+        return _problem(source, at, "error", f"holds an item with none of {', '.join(KINDS)}: Rasa refuses the file")
+    named, examples = keys[kind], keys.get("examples")
+    if unknown := [key for key in keys if key not in {kind, "examples", *["metadata"] * (kind == "intent")}]:
+        return _problem(
+            source, at, "error", f"gives {kind} {named.value!r} the field {unknown[0]!r}, which Rasa refuses"
+        )
+    if named.id != "scalar" or not _is_text(named):
+        return _problem(source, at, "error", f"names a {kind} that is no text: put {str(named.value)[:40]} in quotes")
+    name = named.value.translate(_UNBROKEN)
+    about = _value(keys["metadata"]) if "metadata" in keys else None
+    ours = isinstance(about, dict) and about.get("source") == "genesis"
+    run = str(about.get("run", "")) if ours and isinstance(about, dict) else None
+    if not name:
+        return _problem(source, at, "warning", f"names a {kind} with an empty text: Rasa passes over it")
+    if kind == "intent":
+        block.name, block.run = name, run
+        if name.count("/") > 1:
+            _problem(source, at, "error", f"intent {name!r} has more than one /: Rasa takes one, as in faq/ask_price")
+    for line, written in _written_examples(source, kind, name, examples, at, lines, block):
+        row = {"file": source.name, "line": line + 1}
+        if kind != "intent":
+            source.terms.append({**row, "kind": kind, "name": name, "text": written})
+            continue
+        try:
+            text, entities = read_markup(written)
+        except InvalidInput as error:
+            _problem(source, line, "error", f"intent {name}: {error}")
+            continue
+        if not text:
+            _problem(source, line, "warning", f"intent {name} has an empty example")
+        source.examples.append({**row, "intent": name, "text": text, "entities": entities, "run": run})
+
+
+def _written_examples(
+    source: Source, kind: str, name: str, examples: Any, at: int, lines: list[str], block: Block
+) -> Iterator[tuple[int, str]]:
+    """Line and markup of each example, as Rasa splits them; notes in `block` where the next one can stand."""
+    if examples is None or (examples.id == "scalar" and not examples.value):
+        return _problem(source, at, "warning", f"{kind} {name} has no examples")
+    if examples.id == "sequence" and kind == "intent":
+        for one in examples.value:
+            text = _keys(source, one).get("text") if one.id == "mapping" else None
+            if text is None or text.id != "scalar" or not _is_text(text):
+                what = f"an example that is no text: put {text.value[:40]} in quotes" if text is not None and text.id == "scalar" else "an example without text:"  # fmt: skip
+                _problem(source, one.start_mark.line, "error", f"intent {name} has {what}; Rasa refuses the file")
+                continue
+            _expanded(source, text, name)
+            yield text.start_mark.line, text.value.translate(_UNBROKEN).strip(STRIPPED)
+        if examples.value and not examples.flow_style:
+            block.form, block.indent = "list", " " * examples.start_mark.column
+            block.first, block.last = examples.value[-1].start_mark.line, _last_line(examples.value[-1], lines)
+        return None
+    if examples.id != "scalar" or not _is_text(examples):
+        return _problem(
+            source, at, "error", f"{kind} {name}: examples must be a text that begins with |, Rasa refuses this"
+        )
+    _expanded(source, examples, name)
+    literal, folded = examples.style == "|", examples.style == ">"
+    if folded and examples.value.count("\n") < sum(line.lstrip().startswith("-") for line in lines[at : block.end + 1]):
+        _problem(source, at, "warning", f"{kind} {name}: > folds its lines into one example, write | instead")
+    first = examples.start_mark.line + literal
+    for number, held in enumerate(examples.value.split("\n")):
+        where = first + number if literal else first
+        for line in held.translate(_UNBROKEN).splitlines():
+            if line.startswith("-"):
+                if literal:
+                    block.form, block.first, block.last = "lines", where, where
+                    block.indent = lines[where][: len(lines[where]) - len(held)]
+                yield where, line[1:].strip(STRIPPED)
+            elif line.strip():
+                _problem(source, where, "warning", f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")  # fmt: skip
+
+
+def _last_line(node: Any, lines: list[str]) -> int:
+    """The last line that belongs to a node; its own end mark may stand behind comments."""
+    if node.id == "scalar":
+        end = int(node.end_mark.line)
+        if node.style in ("|", ">"):
+            end = end if node.end_mark.column else end - 1
+            while end > node.start_mark.line and (end >= len(lines) or not lines[end].strip()):
+                end -= 1
+        return end
+    parts = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
+    return int(node.end_mark.line) if node.flow_style or not parts else max(_last_line(part, lines) for part in parts)
+
+
+def _keys(source: Source, mapping: Any) -> dict[str, Any]:
+    """The nodes of a mapping by key."""
+    found: dict[str, Any] = {}
+    for key, value in mapping.value:
+        if key.value in found:
+            _problem(source, key.start_mark.line, "error", f"gives {key.value!r} twice")
+        found[str(key.value)] = value
+    return found
+
+
+def _value(node: Any) -> Any:
+    """What a node holds, as plain lists, mappings and texts."""
+    if node.id == "scalar":
+        return node.value
+    if node.id == "sequence":
+        return [_value(one) for one in node.value]
+    return {str(key.value): _value(one) for key, one in node.value}
+
+
+def _is_text(node: Any) -> bool:
+    """Whether YAML 1.2, which Rasa reads, takes a scalar for a text: ``yes`` and ``1:30`` are, ``true`` and ``12`` are not."""
+    kind = node.tag.rpartition(":")[2]
+    if kind == "bool":
+        return node.value.lower() not in ("true", "false")
+    return kind not in ("null", "timestamp") and (kind not in ("int", "float") or ":" in node.value)
+
+
+def _expanded(source: Source, node: Any, name: str) -> None:
+    if not node.style and re.search(r"\$\{.*\}", node.value):
+        _problem(source, node.start_mark.line, "warning", f"{name}: Rasa replaces ${{…}} from the environment: put the text in quotes")  # fmt: skip
+
+
+def _version_read(source: Source, node: Any) -> bool:
+    """Whether Rasa reads a file of this version."""
+    if node is None or not node.value:
+        return True
+    line = node.start_mark.line
+    if node.id != "scalar" or not _is_text(node):
+        _problem(source, line, "error", f'version must be a text: write version: "{node.value}"')
+        return True
+    given = node.value.strip("\"'")
+    if not re.fullmatch(r"\d+(\.\d+)*", given):
+        _problem(source, line, "warning", f'version {given!r} is none: Rasa reads the file as "3.1"')
+        return True
+    parts = tuple(map(int, given.split(".")))
+    if parts > LATEST:
+        _problem(
+            source,
+            line,
+            "error",
+            f'version "{given}" is later than Rasa\'s "3.1": it skips the whole file without a word',
+        )
+        return False
+    if parts < LATEST:
+        _problem(source, line, "warning", f'version "{given}" is read as "3.1", with a warning')
+    return True
+
+
+def _problem(source: Source, line: int, level: str, what: str) -> None:
+    source.problems.append({"file": source.name, "line": line + 1, "level": level, "problem": what})
+
+
+def unescaped(text: str) -> str:
+    """A pure ASCII file as Rasa decodes it: ``\\u00e1`` is á there."""
+    if not text.isascii():
+        return text
+    return text.encode().decode("raw_unicode_escape").encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def read_markup(written: str) -> tuple[str, list[Row]]:
+    """The text and the entities of an annotated example; a `value` only where it is another than the text."""
+    text, entities, at = "", [], 0
+    for match in _MARKUP.finditer(written):
+        text += written[at : match.start()]
+        said, start, at = match["text"], len(text), match.end()
+        text += said
+        if match["entity"]:
+            found = [{"entity": match["entity"], "value": match["value"] or said}]
+        else:
+            held = [match["one"]] if match["one"] else re.findall(r"\{([^}]+?)\}", match["many"])
+            found = [entity_of("{" + one + "}") for one in held]
+        entities += [{"start": start, "end": len(text), **kept(one, said)} for one in found]
+    return text + written[at:], entities
+
+
+def entity_of(held: str) -> Row:
+    """The mapping behind an annotated text; InvalidInput where Rasa refuses it."""
+    try:
+        found = json.loads(held)
+    except json.JSONDecodeError:
+        raise InvalidInput(f"the annotation {held[:60]} is not JSON: Rasa refuses the file") from None
+    wrong = [key for key in ("entity", "role", "group") if not isinstance(found.get(key, ""), str)]
+    value = found.get("value", "")
+    if wrong or "entity" not in found or isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidInput(f"the annotation {held[:60]} needs an entity and texts: Rasa refuses the file")
+    return dict(found)
+
+
+def kept(entity: Mapping[str, Any], said: str) -> Row:
+    """What of an entity is written down: a value only where it is another than the text, no empty role or group."""
+    kept = {key: entity[key] for key in ("entity", "role", "group") if entity.get(key)}
+    value = entity.get("value")
+    return kept if value is None or value == said else {**kept, "value": value}
+
+
+def _same(entities: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Entities to be compared, in no order."""
+    return sorted(json.dumps(one, sort_keys=True) for one in entities)
+
+
+def text_of(path: Path) -> str:
+    """A file as it is, no newline translated."""
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{shown(path)} is not UTF-8: Rasa can't read it either.") from None
+    except OSError as error:
+        raise InvalidInput(f"{shown(path)} can't be read: {error.strerror}.") from None

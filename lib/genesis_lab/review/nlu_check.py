@@ -1,0 +1,155 @@
+"""What is wrong with a bot's training data, and the taxonomy for the generator that its intents and examples make."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.files import shown
+from genesis_lab.review.nlu import Row, Source, read_data
+from genesis_lab.texts import same_words
+
+
+def check(folder: Path, domain: Path | None = None) -> pd.DataFrame:
+    """Every problem of a data folder: file, line, level (error: Rasa refuses or loses data; warning; note), problem.
+
+    `domain` is the bot's domain file or folder; without it the one in `folder` or beside it is looked for.
+    """
+    sources = read_data(folder)
+    problems = [problem for source in sources for problem in source.problems]
+    examples = [row for source in sources for row in source.examples]
+    terms = [row for source in sources for row in source.terms]
+    problems += [
+        *_twice(examples),
+        *_synonyms(examples, terms),
+        *_responses(examples, _domain(sources, folder, domain)),
+    ]
+    problems.sort(key=lambda row: (row["file"], row["line"]))
+    return pd.DataFrame(problems, columns=["file", "line", "level", "problem"])
+
+
+def taxonomy_from(bot: Path, language: str | None = None, title: str | None = None) -> dict[str, Any]:
+    """A taxonomy of a bot's own intents and real examples, as ``load_taxonomy`` reads it; synthetic examples stay out.
+
+    The form wants both languages. A bot speaks one (`language`, else what its config.yml says): its examples stand in for
+    the other too, and ``source`` says so.
+    """
+    sources = read_data(bot)
+    if language not in (None, "en", "es"):
+        raise InvalidInput(f"The language of a taxonomy must be en or es, got {language!r}.")
+    language = language or _language(sources)
+    said: dict[str, list[str]] = defaultdict(list)
+    category: dict[str, str] = {}
+    left = 0
+    for row in (row for source in sources for row in source.examples if row["run"] is None):
+        category.setdefault(
+            row["intent"], row["intent"].split("/")[0] if "/" in row["intent"] else Path(row["file"]).stem
+        )
+        if any(sign in row["text"] for sign in "[]{}|") or not row["text"].strip():  # signs of the generator's patterns
+            left += 1
+        elif row["text"] not in said[row["intent"]]:
+            said[row["intent"]].append(row["text"])
+    intents = {name: texts for name, texts in said.items() if texts}
+    if not intents:
+        raise InvalidInput(f"{shown(bot)} holds no examples of intents: give the folder of a bot or its training data.")
+    alike: dict[str, str] = {}
+    for name in intents:
+        if (other := alike.setdefault(same_words(name) or name, name)) != name:
+            raise InvalidInput(
+                f"Intents {other!r} and {name!r} read alike: a taxonomy needs names that differ in words."
+            )
+    other = "English" if language == "es" else "Spanish"
+    notes = f"{left:,} examples with brackets, braces or | were left out." if left else ""
+    return {
+        "name": bot.resolve().name.removesuffix(".yml"),
+        "title": {"en": title or "a company with a chatbot", "es": title or "una empresa con un chatbot"},
+        "source": f"The bot's own intents and examples. It has no {other} examples: its own stand in for them, so generate "
+        f"with language {language} alone. {notes}".strip(),
+        "intents": [
+            {
+                "name": name,
+                "category": category[name],
+                "description": {
+                    "en": f"Says what the bot knows as {name}, for instance: {'; '.join(texts[:3])}",
+                    "es": f"Dice lo que el bot conoce como {name}, por ejemplo: {'; '.join(texts[:3])}",
+                },
+                "examples": {"en": texts, "es": texts},
+            }
+            for name, texts in intents.items()
+        ],
+    }
+
+
+def _twice(examples: Sequence[Row]) -> list[Row]:
+    """Texts that stand under several intents, and those that an intent has twice."""
+    places: dict[str, list[Row]] = defaultdict(list)
+    for row in examples:
+        if row["text"]:
+            places[row["text"]].append(row)
+    found = []
+    for text, rows in places.items():
+        first = rows[0]
+        for row in rows[1:]:
+            what, level = f"{text[:60]!r} stands in {first['file']}:{first['line']} too", "warning"
+            if row["intent"] != first["intent"]:
+                what, level = f"{what}, as {first['intent']}, here as {row['intent']}", "error"
+            found.append({"file": row["file"], "line": row["line"], "level": level, "problem": what})
+    return found
+
+
+def _synonyms(examples: Sequence[Row], terms: Sequence[Row]) -> list[Row]:
+    """Texts that are synonyms of two values; those of a value of their own in an example count too."""
+    given = [(row, row["text"], row["name"]) for row in terms if row["kind"] == "synonym"]
+    for row in examples:
+        given += [(row, row["text"][e["start"] : e["end"]], str(e["value"])) for e in row["entities"] if "value" in e]
+    first: dict[str, tuple[str, Row]] = {}
+    found = []
+    for row, text, value in given:
+        other, where = first.setdefault(text, (value, row))
+        if other != value:
+            what = f"{text!r} is a synonym of {value!r} here and of {other!r} in {where['file']}:{where['line']}"
+            found.append({"file": row["file"], "line": row["line"], "level": "error", "problem": what})
+    return found
+
+
+def _responses(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
+    """Retrieval intents without a response in the domain or the training data."""
+    retrieval: dict[str, Row] = {}
+    for row in examples:
+        if "/" in row["intent"]:
+            retrieval.setdefault(row["intent"], row)
+    known = {name for one in domain if isinstance(held := one.keys.get("responses"), dict) for name in held}
+    seen = any({"intents", "responses"} & set(one.keys) for one in domain)
+    return [
+        {
+            "file": row["file"], "line": row["line"], "level": "error" if seen else "note",
+            "problem": f"retrieval intent {name} has no response utter_{name} in the domain"
+            if seen else f"whether utter_{name} exists was not checked: there is no domain here",
+        }
+        for name, row in retrieval.items() if not seen or f"utter_{name}" not in known
+    ]  # fmt: skip
+
+
+def _domain(sources: Sequence[Source], folder: Path, domain: Path | None) -> list[Source]:
+    """The files that hold the bot's domain, with those of the training data, which may hold responses."""
+    if domain is not None:
+        return [*sources, *read_data(domain)]
+    base = folder if folder.is_dir() else folder.parent
+    beside = [place / name for place in (base, base.parent) for name in ("domain.yml", "domain.yaml", "domain")]
+    return [*sources, *(one for path in beside if path.exists() for one in read_data(path))]
+
+
+def _language(sources: Sequence[Source]) -> str:
+    told = [str(one.keys["language"])[:2] for one in sources if "language" in one.keys]
+    return "en" if told[:1] == ["en"] else "es" if told[:1] == ["es"] else _guessed(sources)
+
+
+def _guessed(sources: Sequence[Source]) -> str:
+    """Spanish where its letters and signs occur in the examples."""
+    text = "".join(row["text"] for one in sources for row in one.examples).casefold()
+    return "es" if any(letter in text for letter in "áéíóúñ¿¡") else "en"

@@ -1,0 +1,349 @@
+"""Rasa's training data: read as Rasa reads it, added to line by line, nothing changed without a word."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.review.nlu import read_data, read_source
+from genesis_lab.review.nlu_check import check, taxonomy_from
+from genesis_lab.review.nlu_merge import plan_merge, read_examples, versions, write
+
+STYLES = {
+    "block": 'version: "3.1"\nnlu:\n- intent: saludar\n  examples: |\n    - hola\n    - buenos días\n',
+    "indented": "nlu:\n  - intent: saludar\n    examples: |\n      - hola\n\n  - intent: otro\n    examples: |\n      - x\n",
+    "list": "nlu:\n- intent: saludar\n  examples:\n  - text: |\n      hola\n  - text: 'qué tal'\n    metadata:\n      sentiment: good\n",
+    "folded": "nlu:\n- intent: saludar\n  examples: >\n    - hola\n    - buenas\n- intent: otro\n  examples: |\n    - x\n",
+    "folded, blank lines": "nlu:\n- intent: saludar\n  examples: >\n    - hola\n\n    - buenas\n",
+    "crlf": 'version: "3.1"\r\nnlu:\r\n- intent: saludar\r\n  examples: |\r\n    - hola\r\n    - buenas\r\n- intent: otro\r\n  examples: |\r\n    - x\r\n',
+    "ascii with escapes": "nlu:\n- intent: saludar\n  examples: |\n    - buenos d\\u00edas\n    - hola \\U0001f600\n",
+    "comments": "# head\nnlu:  # list\n# greeting\n- intent: saludar  # name\n  examples: |\n    - hola\n    # not yet\n    - buenas\n# next\n- intent: otro\n  examples: |\n    - x\n# end\n",
+    "retrieval": "nlu:\n- intent: faq/precio\n  examples: |\n    - cuánto vale\n- intent: saludar\n  examples: |\n    - hola\n",
+    "lookups after": "nlu:\n- intent: saludar\n  examples: |\n    - hola\n- lookup: persona\n  examples: |\n    - Ana\n- regex: monto\n  examples: |\n    - \\d+\n- synonym: ahorro\n  examples: |\n    - ahorros\n",
+    "mixed file": "version: '3.1'\nintents: [saludar]\nresponses:\n  utter_x:\n  - text: hola\nnlu:\n- intent: saludar\n  examples: |\n    - hola\nstories:\n- story: a\n  steps:\n  - intent: saludar\nrules: []\n",
+    "no last newline": "nlu:\n- intent: saludar\n  examples: |\n    - hola\n    - buenas",
+    "list without last newline": "nlu:\n- intent: saludar\n  examples:\n  - text: hola\n  - text: \"buenas\"",
+    "quoted": "nlu:\n- intent: \"saludar\"\n  examples: \"- hola\\n- buenas\"\n- intent: otro\n  examples: |\n    - x\n",
+    "flow item": "nlu:\n- {intent: saludar, examples: [{text: hola}]}\n- {intent: otro, examples: '- x'}\n",
+    "examples first": "nlu:\n- examples: |\n    - hola\n    - buenas\n  intent: saludar\n",
+    "metadata": "nlu:\n- intent: saludar\n  metadata:\n    sentiment: neutral\n  examples: |\n    - hola\n",
+    "strip and keep": "nlu:\n- intent: saludar\n  examples: |-\n    - hola\n\n\n- intent: otro\n  examples: |+\n    - x\n\n",
+    "wide indent": "nlu:\n    -   intent: saludar\n        examples: |2\n          - hola\n          - buenas\n",
+    "byte order mark": "\ufeffversion: \"3.1\"\nnlu:\n- intent: saludar\n  examples: |\n    - hola ñ\n",
+    "entities": "nlu:\n- intent: saludar\n  examples: |\n    - soy [Ana](persona)\n    - soy [Eva]{\"entity\": \"persona\", \"role\": \"de\", \"value\": \"Eva M\"}\n    - de [A][{\"entity\": \"x\"}, {\"entity\": \"y\", \"group\": \"1\"}]\n",
+    "yes and no": "nlu:\n- intent: yes\n  examples: |\n    - sí\n- intent: saludar\n  examples: |\n    - hola\n",
+    "several items": "nlu:\n- intent: saludar\n  examples: |\n    - hola\n- intent: otro\n  examples: |\n    - x\n- intent: saludar\n  examples: |\n    - buenas\n",
+}  # fmt: skip
+ODD = [
+    "-5 grados",
+    "# hola",
+    "qué \u2028 tal",
+    "a\x07b",
+    "línea\notra",
+    "c:\\users",
+    "\\u00e1",
+    "\ufeffx",
+    "¿y?: \"sí\" 'no' {a} [b]",
+]
+
+
+def one(text, intent="saludar", entities=()):
+    return {"intent": intent, "text": text, "entities": list(entities)}
+
+
+def folder_of(tmp_path, text, name="nlu.yml"):
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / name).write_bytes(text.encode())
+    return tmp_path / "data"
+
+
+def keys(source):
+    return sorted((row["intent"], row["text"], json.dumps(row["entities"])) for row in source.examples)
+
+
+@pytest.mark.parametrize("text", ["muy buenas", "soy ñandú 💩", *ODD])
+@pytest.mark.parametrize("style", STYLES)
+def test_one_example_is_one_line_and_all_else_stays_byte_by_byte(style, text, tmp_path):
+    before = STYLES[style]
+    merge = plan_merge(folder_of(tmp_path, before), [one(text)])
+    if merge.refused:  # only what a pure ASCII file can't hold: what Rasa decodes before it reads YAML
+        assert before.isascii() and text in ("\ufeffx",), merge.refused
+        assert not merge.files
+        return
+    (old, new) = merge.files["nlu.yml"]
+    lines, was = new.splitlines(keepends=True), old.splitlines(keepends=True)
+    added = next(at for at in range(len(was) + 1) if lines[:at] + lines[at + 1 :] == was)
+    assert lines[added].endswith("\r\n" if style == "crlf" else "\n")
+    source = read_source("nlu.yml", new)
+    assert (text, []) in [(row["text"], row["entities"]) for row in source.examples if row["intent"] == "saludar"]
+    assert len(keys(source)) == len(keys(read_source("nlu.yml", old))) + 1
+
+
+text_like = st.one_of(
+    st.text(st.characters(codec=None), max_size=20),
+    st.lists(st.sampled_from([*"[](){}:-#\\u\"'| ,", "entity", "\\u00e1", "ñ", "💩", "\ud800", "\n", "\x85", "\u2028", "hola ", '{"entity": "x"}']), max_size=10).map("".join),
+)  # fmt: skip
+
+
+@st.composite
+def examples(draw):
+    text = draw(text_like)
+    entities = []
+    for _ in range(draw(st.integers(0, 3)) if text else 0):
+        start = draw(st.integers(0, len(text) - 1))
+        entity = {
+            "start": start,
+            "end": draw(st.integers(start + 1, len(text))),
+            "entity": draw(st.sampled_from(["a", "a b", "ñ:", "x)", '"', "}"])),
+        }
+        entity |= draw(
+            st.fixed_dictionaries(
+                {}, optional={"role": st.sampled_from(["r", "}]"]), "group": st.just("1"), "value": text_like}
+            )
+        )
+        entities.append(entity)
+    return one(text, draw(st.sampled_from(["saludar", "nuevo", "faq/x"])), entities)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(examples(), max_size=6), st.sampled_from(sorted(STYLES)))
+def test_what_is_merged_reads_back_and_all_else_is_refused_by_name(tmp_path_factory, rows, style):
+    folder = folder_of(tmp_path_factory.mktemp("bot"), STYLES[style])
+    merge = plan_merge(folder, rows)
+    assert len(merge.added) + len(merge.refused) + len(merge.known) == len(rows)
+    assert all(row["reason"] for row in merge.refused)
+    after = read_source("nlu.yml", merge.files["nlu.yml"][1] if merge.files else STYLES[style])
+    held = {(row["intent"], row["text"], len(row["entities"])) for row in after.examples}
+    assert {(row["intent"], row["text"], len(row["entities"])) for row in merge.added} <= held
+    assert len(after.examples) == len(read_source("nlu.yml", STYLES[style]).examples) + len(merge.added)
+
+
+def test_new_intents_go_where_the_rule_says_and_several_files_are_kept_apart(tmp_path):
+    folder = folder_of(tmp_path, STYLES["block"], "saludos.yml")
+    folder_of(tmp_path, "nlu:\n- intent: faq/precio\n  examples: |\n    - cuánto\n", "faq.yml")
+    rows = [one("hey"), one("adiós", "despedir"), one("chao", "despedir"), one("dónde", "faq/lugar")]
+    merge = plan_merge(folder, rows)
+    assert [(row["text"], row["file"]) for row in merge.added] == [("hey", "saludos.yml"), ("adiós", "saludos.yml"), ("chao", "saludos.yml"), ("dónde", "faq.yml")]  # fmt: skip
+    assert merge.files["saludos.yml"][1].endswith("- intent: despedir\n  examples: |\n    - adiós\n    - chao\n")
+    elsewhere = plan_merge(folder, [one("adiós", "despedir")], new_intents="new/mine.yml")
+    assert elsewhere.files["new/mine.yml"] == (
+        "",
+        'version: "3.1"\nnlu:\n- intent: despedir\n  examples: |\n    - adiós\n',
+    )
+    with pytest.raises(InvalidInput, match="a file of the data folder"):
+        plan_merge(folder, [one("x")], new_intents="../x.yml")
+
+
+def test_synthetic_examples_go_into_a_file_of_their_own_that_names_the_run(tmp_path):
+    folder = folder_of(tmp_path, STYLES["block"])
+    write(plan_merge(folder, [one("muy buenas"), one("-1", "otro")], run="r1"), "ana")
+    write(plan_merge(folder, [one("qué onda"), one("hola")], run="r1"), "ana")
+    write(plan_merge(folder, [one("hey")], run="r2"), "ana")
+    assert (folder / "nlu.yml").read_text() == STYLES["block"]
+    ours = (folder / "genesis_synthetic.yml").read_text()
+    assert ours.count("metadata: {source: genesis, run: ") == 3
+    assert [(row["text"], row["run"]) for row in read_source("g", ours).examples] == [("muy buenas", "r1"), ("qué onda", "r1"), ("-1", "r1"), ("hey", "r2")]  # fmt: skip
+    assert "hey" not in str(taxonomy_from(folder))
+
+
+def test_what_is_known_or_stands_elsewhere_is_not_added(tmp_path):
+    folder = folder_of(tmp_path, STYLES["indented"])
+    merge = plan_merge(folder, [one("hola"), one("x"), one("nueva"), one("nueva"), one("nueva", "otro")])
+    assert [row["text"] for row in merge.known] == ["hola", "nueva"]
+    assert [row["reason"] for row in merge.refused] == [
+        "it stands in nlu.yml:8 as otro",
+        "it stands in nlu.yml:new as saludar",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (one("a\ud800"), "surrogate"),
+        (one("hola "), "blank"),
+        (one(" \n"), "empty"),
+        (one("[x](y)"), "looks like"),
+        (one("[x]{y}"), "looks like"),
+        (
+            one("soy Ana", entities=[{"start": 4, "end": 7, "entity": "a"}, {"start": 5, "end": 6, "entity": "b"}]),
+            "overlap",
+        ),
+        (one("soy [Ana]", entities=[{"start": 4, "end": 9, "entity": "a"}]), "brackets"),
+        (one("soy", entities=[{"start": 2, "end": 9, "entity": "a"}]), "outside"),
+        (one("soy", entities=[{"start": 0, "end": 2}]), "name"),
+        (one("soy", entities="x"), "start, end and entity"),
+        (one("soy", "a/b/c"), "one /"),
+        (one("soy", ""), "name of an intent"),
+    ],
+)
+def test_refused_by_name(row, reason, tmp_path):
+    merge = plan_merge(folder_of(tmp_path, STYLES["block"]), [row])
+    assert not merge.files and reason in merge.refused[0]["reason"]
+
+
+def test_a_version_has_author_hashes_and_a_backup_and_a_changed_file_is_not_overwritten(tmp_path, monkeypatch):
+    from genesis_lab.files import use_output_root
+
+    use_output_root(tmp_path / "out")
+    try:
+        folder = folder_of(tmp_path, STYLES["crlf"])
+        merge = plan_merge(folder, [one("muy buenas")])
+        assert "+    - muy buenas" in merge.diff() and merge.diff().count("\n+") == 2  # with the line +++
+        (version,) = write(merge, "ana")
+        assert (version["author"], version["added"]) == ("ana", 1) and versions(folder) == [version]
+        (backup,) = (tmp_path / "out" / "nlu").rglob(f"{version['before']}.backup")
+        assert backup.read_bytes() == STYLES["crlf"].encode()
+        assert (folder / "nlu.yml").read_bytes() == merge.files["nlu.yml"][1].encode()
+        with pytest.raises(InvalidInput, match="was changed since"):
+            write(merge, "ana")
+    finally:
+        use_output_root(None)
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "said"),
+    [
+        ("version: 3.1\nnlu: []\n", "error", "must be a text"),
+        ('version: "3.2"\nnlu:\n- intent: a\n  examples: |\n    - x\n', "error", "skips the whole file"),
+        ('version: "2.0"\nnlu: []\n', "warning", 'read as "3.1"'),
+        ("nlu:\n- intent: a\n  examples:\n  - x\n", "error", "without text"),
+        ("nlu:\n- intent: a\n  examples:\n  - text: true\n", "error", "in quotes"),
+        ("nlu:\n- intent: a\n  examples:\n  - text: 123\n", "error", "in quotes"),
+        ("nlu:\n- intent: a\n  examples:\n  - text: 2024-01-02\n", "error", "in quotes"),
+        ("nlu:\n- intent: true\n  examples: |\n    - x\n", "error", "no text"),
+        ("nlu:\n- lookup: a\n  examples:\n  - x\n", "error", "begins with |"),
+        ("nlu:\n- intent: a\n  examples: |\n    hola\n    - x\n", "warning", "begins with no -"),
+        ("nlu:\n- intent: a\n  examples: |\n    # hola\n    - x\n", "warning", "begins with no -"),
+        ("nlu:\n- intent: a\n  examples: >\n    - x\n    - y\n", "warning", "folds"),
+        ("nlu:\n- intent: a\n  examples: |\n    -\n    - x\n", "warning", "empty example"),
+        ("nlu:\n- intent: a\n", "warning", "no examples"),
+        ("nlu:\n- intent: a/b/c\n  examples: |\n    - x\n", "error", "more than one /"),
+        ("nlu:\n- intent: a/b\n  examples: |\n    - x\nresponses: {}\n", "error", "no response utter_a/b"),
+        ("nlu:\n- intent: a\n  examples: |\n    - [x]{y}\n", "error", "not JSON"),
+        ("nlu:\n- intent: a\n  examples:\n  - text: vale ${USER}\n", "warning", "from the environment"),
+        (
+            "nlu:\n- intent: a\n  examples: |\n    - x\n- intent: b\n  examples: |\n    - x\n",
+            "error",
+            "as a, here as b",
+        ),
+        (
+            "nlu:\n- synonym: a\n  examples: |\n    - x\n- synonym: b\n  examples: |\n    - x\n",
+            "error",
+            "synonym of 'b'",
+        ),
+        ("nlu:\n- intnt: a\n", "error", "none of"),
+        ("nlu:\n- intent: a\n  exampls: x\n", "error", "exampls"),
+        ("nlu: {a: b}\n", "error", "must be a list"),
+        ("nlu:\n- intent: a\nnlu: []\n", "error", "twice"),
+        ("nlu:\n  - a: [\n", "error", "not YAML"),
+        ("- a\n", "error", "mapping"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(text, level, said, tmp_path):
+    found = check(folder_of(tmp_path, text))
+    assert [row for row in found.to_dict("records") if row["level"] == level and said in row["problem"] and row["line"] >= 1], found  # fmt: skip
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_good_files_have_no_errors(style, tmp_path):
+    found = check(folder_of(tmp_path, STYLES[style]))
+    assert not len(found[found["level"] == "error"]), found.to_dict("records")
+
+
+def test_a_bot_becomes_a_taxonomy_that_the_generator_loads(tmp_path):
+    from genesis_lab.domains.conversations.taxonomy import load_taxonomy
+    from genesis_lab.yamls import dump_yaml
+
+    folder = folder_of(tmp_path, STYLES["retrieval"])
+    folder_of(tmp_path, "language: es\n", "config.yml")
+    out = tmp_path / "own.yaml"
+    out.write_text(dump_yaml(taxonomy_from(folder)))
+    taxonomy = load_taxonomy(out)
+    assert taxonomy.category_of == {"faq/precio": "faq", "saludar": "nlu"}
+    assert taxonomy.script("saludar").examples["es"] == ("hola",) and "language es" in taxonomy.source
+
+
+def test_the_commands(tmp_path):
+    from typer.testing import CliRunner
+
+    from genesis_lab.cli import app
+
+    folder = folder_of(tmp_path, STYLES["block"])
+    sheet = tmp_path / "new.csv"
+    sheet.write_text(
+        'intent,text,entities\nsaludar,"soy Ana","[{""start"": 4, ""end"": 7, ""entity"": ""persona""}]"\nsaludar,\'=hola,\n'
+    )
+    run = lambda *words: CliRunner().invoke(app, ["review", "nlu", *map(str, words)])  # noqa: E731
+    assert run("check", folder).exit_code == 0
+    shown = run("merge", folder, sheet)
+    assert "+    - soy [Ana](persona)" in shown.output and (folder / "nlu.yml").read_text() == STYLES["block"]
+    assert "2 added" in run("merge", folder, sheet, "--write").output
+    assert (folder / "nlu.yml").read_text() == STYLES["block"] + "    - soy [Ana](persona)\n    - =hola\n"
+    assert "1 intents" in run("taxonomy", folder, tmp_path / "t.yaml").output
+    (folder / "bad.yml").write_text("version: 3.1\nnlu: []\n")
+    assert run("check", folder).exit_code == 1
+    sheet.write_text("label\nx\n")
+    with pytest.raises(InvalidInput, match="lacks intent"):
+        read_examples(sheet)
+
+
+READER = """
+import json, sys, warnings, logging
+logging.disable(logging.CRITICAL); warnings.simplefilter("ignore")
+from rasa.shared.nlu.training_data.loading import load_data
+for line in sys.stdin:
+    try:
+        data = load_data(json.loads(line))
+        rows = [[m.get_full_intent(), m.get("text"), m.get("entities", [])] for m in data.training_examples]
+    except Exception as error:
+        rows = f"{type(error).__name__}: {error}"[:300]
+    print(json.dumps(rows), flush=True)
+"""
+
+
+def comparable(rows):
+    def span(text, one):
+        kept = {key: one[key] for key in ("entity", "role", "group") if one.get(key)}
+        return json.dumps({**kept, "start": one["start"], "end": one["end"], "value": one.get("value", text[one["start"] : one["end"]])}, sort_keys=True)  # fmt: skip
+
+    return sorted([intent, text, sorted(span(text, one) for one in entities)] for intent, text, entities in rows)
+
+
+def test_rasas_own_reader_reads_what_was_merged(tmp_path_factory):
+    interpreter = os.environ.get("GENESIS_RASA_PYTHON")
+    if not interpreter:
+        pytest.skip("GENESIS_RASA_PYTHON names no interpreter that has Rasa")
+    count, total, refused = int(os.environ.get("GENESIS_RASA_CASES", "60")), 0, 0
+    with subprocess.Popen(
+        [interpreter, "-c", READER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as rasa:
+
+        def read(path):
+            rasa.stdin.write(json.dumps(str(path)) + "\n")
+            rasa.stdin.flush()
+            return json.loads(rasa.stdout.readline())
+
+        @settings(max_examples=count, deadline=None, database=None)
+        @given(st.lists(examples(), min_size=8, max_size=8), st.sampled_from(sorted(STYLES)))
+        def same(rows, style):
+            nonlocal total, refused
+            folder = folder_of(tmp_path_factory.mktemp("bot"), STYLES[style])
+            before = read(folder / "nlu.yml")
+            assert comparable(before) == comparable((r["intent"], r["text"], r["entities"]) for r in read_data(folder)[0].examples)  # fmt: skip
+            merge = plan_merge(folder, rows)
+            write(merge, "test")
+            after = read(folder / "nlu.yml")
+            assert isinstance(after, list), (after, (folder / "nlu.yml").read_text())
+            wanted = [*before, *([r["intent"], r["text"], [dict(e) for e in r["entities"]]] for r in merge.added)]
+            assert comparable(after) == comparable(wanted)
+            total, refused = total + len(rows), refused + len(merge.refused)
+
+        same()
+        print(f"{total:,} examples, {refused:,} refused by name, none changed")
+        rasa.stdin.close()
