@@ -376,7 +376,6 @@ def _kinds(annotation: Any) -> Iterator[Any]:
 
 def who() -> str:
     """Who sits here: ``GENESIS_REVIEW_NAME``, else the login."""
-    try:
+    with suppress(OSError, KeyError):
         return get_settings().review_name or getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
+    return "unknown"
