@@ -89,10 +89,18 @@ def read_data(folder: Path) -> list[Source]:
 
 def read_source(name: str, text: str) -> Source:
     """What Rasa reads in the text of a file; what it refuses or passes over is a problem of the level error or warning."""
+    source = Source(name, text)
+    try:
+        _read_into(source)
+    except RecursionError:
+        _problem(source, 0, "error", "is nested too deeply, or in itself")
+    return source
+
+
+def _read_into(source: Source) -> None:
     import yaml
 
-    source = Source(name, text)
-    plain = text.replace("\r\n", "\n").replace("\r", "\n")
+    plain = source.text.replace("\r\n", "\n").replace("\r", "\n")
     try:
         decoded = unescaped(plain).translate(_BREAKS)
         root = yaml.compose(decoded, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -100,21 +108,21 @@ def read_source(name: str, text: str) -> Source:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or " ".join(str(error).split())
         _problem(source, mark.line if mark else 0, "error", f"is not YAML: {said}")
-        return source
+        return None
     if root is None:
-        return source
+        return None
     if root.id != "mapping":
         _problem(source, 0, "error", "must hold a mapping with nlu, responses, stories or rules")
-        return source
+        return None
     keys = _keys(source, root)
     if not _version_read(source, keys.get("version")):
-        return source
+        return None
     for key in ("intents", "responses", "language"):
         if key in keys:
             source.keys[key] = _value(keys[key])
     items = keys.get("nlu")
     if items is None:
-        return source
+        return None
     source.start = source.end = items.start_mark.line
     if items.id == "scalar" and not items.value:
         source.indent = "" if items.start_mark.column else None
@@ -126,7 +134,7 @@ def read_source(name: str, text: str) -> Source:
         for item in items.value:
             _read_item(source, item, lines)
             source.end = source.blocks[-1].end if source.blocks else source.end
-    return source
+    return None
 
 
 def _read_item(source: Source, item: Any, lines: list[str]) -> None:
@@ -209,6 +217,13 @@ def _written_examples(
                 if literal:
                     block.form, block.first, block.last = "lines", where, where
                     block.indent = lines[where][: len(lines[where]) - len(held)]
+                if re.match(r"-\d", line):
+                    _problem(
+                        source,
+                        where,
+                        "warning",
+                        f"{kind} {name}: {line[:60]!r} loses its minus: put a blank after a dash",
+                    )
                 yield where, line[1:].strip(STRIPPED)
             elif line.strip():
                 _problem(source, where, "warning", f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")  # fmt: skip
@@ -223,27 +238,32 @@ def _last_line(node: Any, lines: list[str]) -> int:
             while end > node.start_mark.line and (end >= len(lines) or not lines[end].strip()):
                 end -= 1
         return end
-    parts = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
-    return int(node.end_mark.line) if node.flow_style or not parts else max(_last_line(part, lines) for part in parts)
+    if node.flow_style or not node.value:
+        return int(node.end_mark.line)
+    key, last = node.value[-1] if node.id == "mapping" else (node, node.value[-1])
+    line = int(key.end_mark.line if key is not node else node.start_mark.line)
+    return (
+        line if last.start_mark.line < line else max(line, _last_line(last, lines))
+    )  # an alias stands where its anchor is
 
 
 def _keys(source: Source, mapping: Any) -> dict[str, Any]:
     """The nodes of a mapping by key."""
     found: dict[str, Any] = {}
     for key, value in mapping.value:
-        if key.value in found:
-            _problem(source, key.start_mark.line, "error", f"gives {key.value!r} twice")
-        found[str(key.value)] = value
+        if (name := str(key.value)) in found:
+            _problem(source, key.start_mark.line, "error", f"gives {name!r} twice")
+        found[name] = value
     return found
 
 
 def _value(node: Any) -> Any:
-    """What a node holds, as plain lists, mappings and texts."""
+    """What a node holds, one level deep (aliases may hold each other): a text, the names in a list, texts by key."""
     if node.id == "scalar":
         return node.value
     if node.id == "sequence":
-        return [_value(one) for one in node.value]
-    return {str(key.value): _value(one) for key, one in node.value}
+        return [str(one.value[0][0].value if one.id == "mapping" and one.value else one.value) for one in node.value]
+    return {str(key.value): one.value if one.id == "scalar" else "" for key, one in node.value}
 
 
 def _is_text(node: Any) -> bool:

@@ -24,11 +24,8 @@ def check(folder: Path, domain: Path | None = None) -> pd.DataFrame:
     problems = [problem for source in sources for problem in source.problems]
     examples = [row for source in sources for row in source.examples]
     terms = [row for source in sources for row in source.terms]
-    problems += [
-        *_twice(examples),
-        *_synonyms(examples, terms),
-        *_responses(examples, _domain(sources, folder, domain)),
-    ]
+    bot = _domain(sources, folder, domain)
+    problems += [*_twice(examples), *_synonyms(examples, terms), *_responses(examples, bot), *_unknown(examples, bot)]
     problems.sort(key=lambda row: (row["file"], row["line"]))
     return pd.DataFrame(problems, columns=["file", "line", "level", "problem"])
 
@@ -64,7 +61,13 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
                 f"Intents {other!r} and {name!r} read alike: a taxonomy needs names that differ in words."
             )
     other = "English" if language == "es" else "Spanish"
-    notes = f"{left:,} examples with brackets, braces or | were left out." if left else ""
+    bare = [
+        name
+        for name in dict.fromkeys(_named(_domain(sources, bot, None)))
+        if all(name != one.split("/")[0] for one in intents)
+    ]
+    notes = f"{left:,} examples with brackets, braces or | were left out. " if left else ""
+    notes += f"Intents of the domain without examples were left out: {', '.join(bare)}." if bare else ""
     return {
         "name": bot.resolve().name.removesuffix(".yml"),
         "title": {"en": title or "a company with a chatbot", "es": title or "una empresa con un chatbot"},
@@ -133,6 +136,26 @@ def _responses(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
         }
         for name, row in retrieval.items() if not seen or f"utter_{name}" not in known
     ]  # fmt: skip
+
+
+def _unknown(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
+    """Intents with examples that the domain does not name; none where there is no domain."""
+    named = {name.split("/")[0] for name in _named(domain)}
+    first = {row["intent"].split("/")[0]: row for row in reversed(examples)}
+    return [
+        {
+            **{key: row[key] for key in ("file", "line")},
+            "level": "warning",
+            "problem": f"intent {name} is not in the domain",
+        }
+        for name, row in first.items()
+        if named and name not in named
+    ]
+
+
+def _named(domain: Sequence[Source]) -> list[str]:
+    """The intents that the domain names."""
+    return [name for one in domain if isinstance(held := one.keys.get("intents"), list) for name in held]
 
 
 def _domain(sources: Sequence[Source], folder: Path, domain: Path | None) -> list[Source]:

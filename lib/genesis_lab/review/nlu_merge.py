@@ -94,8 +94,13 @@ def plan_merge(
     """
     base = folder if folder.is_dir() else folder.parent
     sources = {source.name: source for source in read_data(folder)}
-    if new_intents is not None and (Path(new_intents).is_absolute() or ".." in Path(new_intents).parts):
-        raise InvalidInput(f"New intents go into a file of the data folder, got {new_intents!r}.")
+    for name in (new_intents, SYNTHETIC):
+        if name is None:
+            continue
+        if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith((".yml", ".yaml")):
+            raise InvalidInput(f"New intents go into a .yml file of the data folder, got {name!r}.")
+        if name not in sources and (base / name).exists():  # of a folder only one file was given
+            sources[name] = read_source(name, text_of(base / name))
     by_text: dict[str, list[Row]] = {}
     for source in sources.values():
         for row in source.examples:
@@ -134,7 +139,9 @@ def plan_merge(
 
 def _home(sources: Mapping[str, Source], intent: str, run: str | None, new_intents: str | None) -> str:
     """The file that an example of `intent` goes into."""
-    usable = {name: one for name, one in sources.items() if not any(p["level"] == "error" for p in one.problems)}
+    usable = {
+        name: one for name, one in sources.items() if not any(p["level"] in ("error", "note") for p in one.problems)
+    }
     real = {name: one for name, one in usable.items() if one.indent is not None and Path(name).name != SYNTHETIC}
     lives = Counter({name: sum(block.name == intent for block in one.blocks) for name, one in real.items()})
     kin = Counter({name: sum(b.name.startswith(intent.partition("/")[0] + "/") for b in one.blocks) for name, one in real.items()})  # fmt: skip
