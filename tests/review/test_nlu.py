@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review.nlu import read_data, read_source
 from genesis_lab.review.nlu_check import check, taxonomy_from
 from genesis_lab.review.nlu_merge import plan_merge, read_examples, versions, write
@@ -164,6 +164,22 @@ def test_one_file_instead_of_a_folder(tmp_path):
     assert [row["text"] for row in read_data(path.parent)[0].examples] == ["qué onda", "hey"]
 
 
+def test_all_files_are_written_or_none(tmp_path):
+    folder = folder_of(tmp_path, STYLES["block"])
+    merge = plan_merge(folder, [one("muy buenas"), one("x", "nuevo")], new_intents="sub/new.yml")
+    (folder / "sub").write_text("a file, where a folder is needed")
+    with pytest.raises(GenesisError):
+        write(merge, "ana")
+    assert (folder / "nlu.yml").read_text() == STYLES["block"]
+
+
+def test_a_file_that_is_no_text_is_named_and_the_others_are_read(tmp_path):
+    folder = folder_of(tmp_path, STYLES["block"])
+    (folder / "old.yml").write_bytes("nlu:\n- intent: ñ".encode("latin-1"))
+    assert "not UTF-8" in check(folder).to_dict("records")[0]["problem"]
+    assert len(plan_merge(folder, [one("muy buenas")]).added) == 1
+
+
 def test_what_is_known_or_stands_elsewhere_is_not_added(tmp_path):
     folder = folder_of(tmp_path, STYLES["indented"])
     merge = plan_merge(folder, [one("hola"), one("x"), one("nueva"), one("nueva"), one("nueva", "otro")])
@@ -238,7 +254,7 @@ def test_a_version_has_author_hashes_and_a_backup_and_a_changed_file_is_not_over
         ("nlu:\n- intent: a/b/c\n  examples: |\n    - x\n", "error", "more than one /"),
         ("nlu:\n- intent: a/b\n  examples: |\n    - x\nresponses: {}\n", "error", "no response utter_a/b"),
         ("nlu:\n- intent: a\n  examples: |\n    - [x]{y}\n", "error", "not JSON"),
-        ("nlu:\n- intent: a\n  examples:\n  - text: vale ${USER}\n", "warning", "from the environment"),
+        ("nlu:\n- intent: a\n  examples:\n  - text: vale ${USER}\n", "error", "outside quotes"),
         (
             "nlu:\n- intent: a\n  examples: |\n    - x\n- intent: b\n  examples: |\n    - x\n",
             "error",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ _MARKUP = re.compile(
     r"(?:\((?P<entity>[^:)]+?)(?::(?P<value>[^)]+))?\)|\{(?P<one>[^}]+?)\}|\[(?P<many>.*?)\])"
 )  # Rasa's annotation of entities: [text](entity:value), [text]{"entity": …} and [text][{…}, {…}]
 ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\\\\[uU]")
-_BREAKS = str.maketrans({"\u2028": "\ue028", "\u2029": "\ue029"})  # breaks to YAML 1.1, none to Rasa's 1.2
-_UNBROKEN = str.maketrans({"\ue028": "\u2028", "\ue029": "\u2029"})
+_BREAKS = str.maketrans({"\u2028": "\ufdd0", "\u2029": "\ufdd1"})  # breaks to YAML 1.1, none to Rasa's 1.2
+_UNBROKEN = str.maketrans({"\ufdd0": "\u2028", "\ufdd1": "\u2029"})
 
 
 @dataclass
@@ -77,13 +77,19 @@ def read_data(folder: Path) -> list[Source]:
     sources = []
     for name in names:
         if name.name.startswith("test_") or "tests" in name.parts[:-1]:
-            held = Source(name.as_posix(), "")
+            sources.append(source := Source(name.as_posix(), ""))
             _problem(
-                held, 0, "note", "is test data by its name: not read; Rasa trains on it if it lies in its data folder"
+                source,
+                0,
+                "note",
+                "is test data by its name: not read here, but Rasa trains on it if it lies in its data",
             )
-            sources.append(held)
-        else:
+            continue
+        try:
             sources.append(read_source(name.as_posix(), text_of(folder / name)))
+        except InvalidInput as error:
+            sources.append(source := Source(name.as_posix(), ""))
+            _problem(source, 0, "error", str(error).rstrip("."))
     return sources
 
 
@@ -218,12 +224,8 @@ def _written_examples(
                     block.form, block.first, block.last = "lines", where, where
                     block.indent = lines[where][: len(lines[where]) - len(held)]
                 if re.match(r"-\d", line):
-                    _problem(
-                        source,
-                        where,
-                        "warning",
-                        f"{kind} {name}: {line[:60]!r} loses its minus: put a blank after a dash",
-                    )
+                    lost = f"{kind} {name}: {line[:60]!r} loses its minus: put a dash and a blank before it"
+                    _problem(source, where, "warning", lost)
                 yield where, line[1:].strip(STRIPPED)
             elif line.strip():
                 _problem(source, where, "warning", f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")  # fmt: skip
@@ -242,9 +244,9 @@ def _last_line(node: Any, lines: list[str]) -> int:
         return int(node.end_mark.line)
     key, last = node.value[-1] if node.id == "mapping" else (node, node.value[-1])
     line = int(key.end_mark.line if key is not node else node.start_mark.line)
-    return (
-        line if last.start_mark.line < line else max(line, _last_line(last, lines))
-    )  # an alias stands where its anchor is
+    if last.start_mark.line < line:  # an alias: its marks are those of its anchor
+        return line
+    return max(line, _last_line(last, lines))
 
 
 def _keys(source: Source, mapping: Any) -> dict[str, Any]:
@@ -275,8 +277,11 @@ def _is_text(node: Any) -> bool:
 
 
 def _expanded(source: Source, node: Any, name: str) -> None:
+    """Name a text that Rasa takes for an environment variable, which its schema then refuses."""
     if not node.style and re.search(r"\$\{.*\}", node.value):
-        _problem(source, node.start_mark.line, "warning", f"{name}: Rasa replaces ${{…}} from the environment: put the text in quotes")  # fmt: skip
+        _problem(
+            source, node.start_mark.line, "error", f"{name}: Rasa refuses ${{…}} outside quotes: put the text in quotes"
+        )
 
 
 def _version_read(source: Source, node: Any) -> bool:
@@ -294,10 +299,7 @@ def _version_read(source: Source, node: Any) -> bool:
     parts = tuple(map(int, given.split(".")))
     if parts > LATEST:
         _problem(
-            source,
-            line,
-            "error",
-            f'version "{given}" is later than Rasa\'s "3.1": it skips the whole file without a word',
+            source, line, "error", f'version "{given}" is later than "3.1": Rasa skips the whole file'
         )
         return False
     if parts < LATEST:
@@ -350,11 +352,6 @@ def kept(entity: Mapping[str, Any], said: str) -> Row:
     kept = {key: entity[key] for key in ("entity", "role", "group") if entity.get(key)}
     value = entity.get("value")
     return kept if value is None or value == said else {**kept, "value": value}
-
-
-def _same(entities: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Entities to be compared, in no order."""
-    return sorted(json.dumps(one, sort_keys=True) for one in entities)
 
 
 def text_of(path: Path) -> str:

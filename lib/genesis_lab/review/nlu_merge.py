@@ -114,7 +114,7 @@ def plan_merge(
             example["markup"] = markup(example["text"], example["entities"])
             spans = _spans(example)
             if there := by_text.get(example["text"]):
-                if any(row["intent"] == example["intent"] and _spans(row) == spans for row in there):  # fmt: skip
+                if any(row["intent"] == example["intent"] and _spans(row) == spans for row in there):
                     merge.known.append(example)
                     continue
                 where = f"{there[0]['file']}:{there[0]['line']}"
@@ -328,23 +328,26 @@ def write(merge: Merge, author: str) -> list[Row]:
         if (text_of(path) if path.exists() else "") != old:
             raise InvalidInput(f"{name} was changed since the merge was planned: plan it again.")
         (history / f"{_hash(old)}.backup").write_bytes(old.encode())
-    versions, done = [], []
+    made: list[Row] = []
+    there = {name for name in merge.files if (merge.folder / name).exists()}
     try:
         for name, (old, new) in merge.files.items():
             _put(merge.folder / name, new)
-            done.append((name, old))
             added = sum(row["file"] == name for row in merge.added)
-            versions.append({
+            made.append({
                 "file": name, "author": author, "when": datetime.now(UTC).isoformat(timespec="seconds"),
                 "before": _hash(old), "after": _hash(new), "added": added,
             })  # fmt: skip
     except BaseException:
-        for name, old in done:
-            _put(merge.folder / name, old)
+        for name in (version["file"] for version in made):
+            if name in there:
+                _put(merge.folder / name, merge.files[name][0])
+            else:
+                (merge.folder / name).unlink()
         raise
     with (history / "versions.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(version, ensure_ascii=False) + "\n" for version in versions)
-    return versions
+        file.writelines(json.dumps(version, ensure_ascii=False) + "\n" for version in made)
+    return made
 
 
 def versions(folder: Path) -> list[Row]:
