@@ -155,7 +155,11 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
     keys = _keys(source, item)
     kind = next((kind for kind in KINDS if kind in keys), None)
     if kind is None:
-        return _problem(source, at, "error", f"holds an item with none of {', '.join(KINDS)}: Rasa refuses the file")
+        refused = bool(set(keys) - {"examples", "metadata"})
+        what = (
+            f"holds an item with none of {', '.join(KINDS)}: Rasa {'refuses the file' if refused else 'passes over it'}"
+        )
+        return _problem(source, at, "error" if refused else "warning", what)
     named, examples = keys[kind], keys.get("examples")
     if unknown := [key for key in keys if key not in {kind, "examples", *["metadata"] * (kind == "intent")}]:
         return _problem(
@@ -165,6 +169,8 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
         return _problem(source, at, "error", f"names a {kind} that is no text: put {str(named.value)[:40]} in quotes")
     name = named.value.translate(_UNBROKEN)
     about = _value(keys["metadata"]) if "metadata" in keys else None
+    if isinstance(about, dict):
+        _keys(source, keys["metadata"])  # names a key that is given twice
     ours = isinstance(about, dict) and about.get("source") == "genesis"
     run = str(about.get("run", "")) if ours and isinstance(about, dict) else None
     if not name:
@@ -298,9 +304,7 @@ def _version_read(source: Source, node: Any) -> bool:
         return True
     parts = tuple(map(int, given.split(".")))
     if parts > LATEST:
-        _problem(
-            source, line, "error", f'version "{given}" is later than "3.1": Rasa skips the whole file'
-        )
+        _problem(source, line, "error", f'version "{given}" is later than "3.1": Rasa skips the whole file')
         return False
     if parts < LATEST:
         _problem(source, line, "warning", f'version "{given}" is read as "3.1", with a warning')
