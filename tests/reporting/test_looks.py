@@ -117,7 +117,7 @@ def themes() -> dict[str, dict[str, str]]:
 def pairs() -> dict[str, tuple[str, str]]:
     """What is written on what."""
     found = {f"badge {word}": tuple(re.findall(r"#\w{6}", look)[::-1]) for word, look in style.BADGES.items()}
-    found |= {f"on {colour}": (style.on(colour), colour) for colour in {*style.SERIES, *style.MEANING.values()}}
+    found |= {f"on {colour}": (style.on(colour), colour) for colour in sorted({*style.SERIES, *style.MEANING.values()})}
     found["charts before they are trusted, light"] = (style.MUTED, "#ffffff")
     for name, of in themes().items():
         ink, muted, link = (of[f"--jp-{part}"] for part in ("ui-font-color1", "ui-font-color2", "content-link-color"))
