@@ -40,7 +40,7 @@ PARTS = {
 }
 """What stands inside other rooms and is counted apart: the names of its folders and modules."""
 CEILINGS = {
-    "domains": 3_470,
+    "domains": 3_475,
     "providers": 2_550,
     "generation": 2_710,
     "dataset": 1_290,
@@ -51,7 +51,7 @@ CEILINGS = {
     "reporting": 2_690,
     "health": 445,
     "ground and edge": 2_995,
-    "time series": 2_400,
+    "time series": 2_405,
     "browser and foreign data": 2_540,
     "review": 3_500,
 }

@@ -16,6 +16,7 @@ import pandas as pd
 
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations import record as r
+from genesis_lab.domains.conversations.columns import assigned
 from genesis_lab.domains.conversations.foreign import ChatReader
 from genesis_lab.domains.conversations.grammar import GREETING
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
@@ -111,9 +112,11 @@ def read_seeds(source: str, taxonomy: Taxonomy, *, labelled: bool = True) -> See
     ------
     InvalidInput : nothing can be read, a message has no intent or one that the taxonomy lacks, none is in a language we write.
     """
-    reader = ChatReader(tuple(r.Conversation.model_fields), {}, taxonomy if labelled else None)
+    raws = _raw(source)
+    known = {} if _path(source).is_dir() else assigned(raws[:1_000], {})[0]
+    reader = ChatReader(tuple(r.Conversation.model_fields), known, taxonomy if labelled else None)
     found = []
-    for number, raw in enumerate(_raw(source), 1):
+    for number, raw in enumerate(raws, 1):
         record, _ = reader.read(raw)
         turns = record["turns"] or []
         text = next((t["text"] for t in turns if t["speaker"] == "customer" and isinstance(t["text"], str)), "").strip()
