@@ -207,10 +207,12 @@ def dying(self, line):
         os.kill(os.getpid(), signal.SIGKILL)
     return append(self, line)
 Journal.append = dying
-def answer(request):
-    print(request.key, file=sent)
-    return messy(request)
-run(folder / "d", model(answer, 3), cache=cache)
+keep = cache.put
+def put(key, completion):
+    keep(key, completion)
+    print(key, file=sent)  # what was on its way to be kept when the process died can't be known
+cache.put = put
+run(folder / "d", model(messy, 3), cache=cache)
 """
 
 
