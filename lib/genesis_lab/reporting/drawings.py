@@ -261,7 +261,7 @@ def calibration(report: Report) -> Part:
         how = "surer than it is right" if says > high else "less sure than it is right"
     title = f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}"
     right: list[tuple[float, Any]] = [(0, 0), (1, 1)]
-    curves = {"classifier": [(b["confidence"], b["accuracy"]) for b in bins], "as sure as right": right}
+    curves = {"classifier": [(round(b["confidence"], 2), b["accuracy"]) for b in bins], "as sure as right": right}
     return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
 
 
