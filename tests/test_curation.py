@@ -11,7 +11,7 @@ import pytest
 
 from genesis_lab.asking_again import ask_again
 from genesis_lab.cli import main
-from genesis_lab.dataset import open_dataset, read_reports
+from genesis_lab.dataset import DatasetWriter, open_dataset, read_reports
 from genesis_lab.dataset.curation import apply, decide, decisions, labels, put_away, standing, take, undo
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path
@@ -49,6 +49,16 @@ def test_decisions_become_a_new_version_and_the_original_stays(data) -> None:
     assert who[:2] == [("drop", "ana", "nonsense"), ("relabel", "luis", "")]
     again = apply(data)
     assert again.name == "data_v3" and again.content_hash == new.content_hash
+
+
+def test_what_was_decided_outlives_a_replacement_and_stands_for_the_same_records_only(data) -> None:
+    decide(data, 0, "drop", why="nonsense")
+    same = {name: data.frame(name).to_dict("records") for name in data.counts}
+    for records, stands in (({"train": same["test"]}, []), (same, ["nonsense"])):
+        with DatasetWriter(data.path, data.domain, replace=True) as writer:
+            for split, some in records.items():
+                writer.write(some, split)
+        assert [one["why"] for one in standing(open_dataset(data.path)).values()] == stands
 
 
 def test_a_version_of_a_version_says_where_both_come_from(data) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genesis_lab.dataset.card import dataset_card
-from genesis_lab.dataset.folder import FORMAT, MANIFEST, is_dataset, is_split_name
+from genesis_lab.dataset.folder import DECISIONS, FORMAT, MANIFEST, is_dataset, is_split_name
 from genesis_lab.dataset.schema import schema_of
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
@@ -130,6 +131,8 @@ class DatasetWriter:
         }
         for name, text in texts.items():
             (self._folder / name).write_text(text, encoding="utf-8", errors="replace")
+        if (decided := self._path / DECISIONS).is_file():  # a person's work; it says which content it is about
+            shutil.copyfile(decided, self._folder / DECISIONS)
 
 
 def _hash_records(digest: Any, table: pa.Table) -> None:

@@ -351,10 +351,6 @@ def _by_rank(raw: Mapping[str, Any], meaning: str) -> list[str]:
     return sorted((key for key in raw if rank(key, meaning) is not None), key=lambda key: rank(key, meaning) or 0)
 
 
-def _nested(value: Any) -> bool:
-    return isinstance(value, list | Mapping) and bool(value)
-
-
 def _code(language: str) -> str:
     """``es`` of ``es-MX``, ``Spanish`` or ``ES``."""
     first = same_words(language).partition(" ")[0]
