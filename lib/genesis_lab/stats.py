@@ -40,10 +40,10 @@ def proportion_interval(successes: int, n: int, level: float = LEVEL) -> tuple[f
     """Wilson's score interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1)."""
     if n < 1 or not 0 <= successes <= n:
         raise InvalidInput(f"A proportion needs 0 ≤ successes ≤ n and n ≥ 1, got {successes} of {n}.")
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
-    return (float(low) if successes else 0.0), (float(high) if successes < n else 1.0)
+    z, share = NormalDist().inv_cdf((1 + level) / 2), successes / n
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = ((middle + end) / (1 + z * z / n) for end in (-spread, spread))
+    return (low if successes else 0.0), (high if successes < n else 1.0)
 
 
 def percentile_interval(
