@@ -38,7 +38,7 @@ def decide(dataset: Dataset, row: int, action: str, value: Any = None, *, why: s
     `value` is of fix the new texts by name (`texts_of`), of relabel the label, of note the note.
     """
     line = {"row": row, "action": action, "value": value, "why": why, "by": by or who()}
-    _keep(dataset, [line | {"at": datetime.now(UTC).isoformat(timespec="seconds")}])
+    keep_decisions(dataset, [line | {"at": datetime.now(UTC).isoformat(timespec="seconds")}])
     return standing(dataset).get(row, {})
 
 
@@ -50,11 +50,11 @@ def take(dataset: Dataset, path: Path) -> int:
     )
     known = [{name: line.get(name) for name in names} for line in decisions(dataset)]
     new = [one for one in ({name: line.get(name) for name in names} for line in lines) if one not in known]
-    _keep(dataset, new)
+    keep_decisions(dataset, new)
     return len(new)
 
 
-def _keep(dataset: Dataset, lines: Sequence[Decision]) -> None:
+def keep_decisions(dataset: Dataset, lines: Sequence[Decision]) -> None:
     """Append decisions that were looked at: all, or none."""
     records, facets = _records(dataset, [line["row"] for line in lines]), get_domain(dataset.domain).facets
     for line in lines:
