@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,10 +16,9 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
 from genesis_lab.pipeline import load_pipeline
 from genesis_lab.review.approved import divided, real_messages, write_approved
-from genesis_lab.review.gaps import gaps, write_plan
+from genesis_lab.review.gaps import POLICY, add_synthetic, approve, copied, gaps, write_plan
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import annotate, decide
-from genesis_lab.review.loop import POLICY, add_synthetic, approve, copied
 from genesis_lab.review.nlu import read_data
 from genesis_lab.review.store import Store, open_store, records
 from genesis_lab.review.tables import messages
@@ -137,26 +137,24 @@ def test_a_dataset_of_that_name_that_was_generated_is_left_alone(store: Store, b
 
 
 def found(store: Store, bot: Path) -> tuple[dict[str, object], pd.DataFrame]:
-    real = real_messages(store)
-    rows = divided(real, bot)[0].assign(held=False)
-    return gaps(bot, real, rows, examples=5), rows
+    rows = divided(real_messages(store), bot)[0].assign(held=False)
+    items = [SimpleNamespace(text="nadie sabe", times=1, reason="fallback", confidence=0.4, like=())]
+    return gaps(bot, rows, examples=5, pending=items), rows
 
 
 def test_gaps_name_what_is_mixed_up_what_has_few_examples_and_what_nobody_covers(store: Store, bot: Path) -> None:
     report, _ = found(store, bot)
     findings = {(row["finding"], row["intent"]): row for row in report["findings"]}
     assert findings["confused", "saludar"]["real"] == ["qué tal"]
-    assert findings["few", "bloquear"]["n"] == 5 and "never answers it" in findings["few", "bloquear"]["why"]
+    assert findings["few", "bloquear"]["n"] == 5 and "understood none" in findings["few", "bloquear"]["why"]
     assert findings["not covered", None]["real"] == ["nadie sabe"] and findings["not covered", None]["n"] is None
     missed = {row["intent"]: row["missed"] for row in report["intents"]}
     assert missed["saludar"]["n"] == 4 and missed["saludar"]["estimate"] == 0.25 and missed["saludar"]["low"] > 0
 
 
 def test_what_a_regression_test_got_wrong_is_asked_for_as_well(store: Store, bot: Path) -> None:
-    real = real_messages(store)
-    rows = divided(real, bot)[0].assign(held=False)
-    broke = [{"text": "qué onda", "intent": "saludar", "said": "transferir"}]
-    report = gaps(bot, real, rows, broke=broke)
+    rows = divided(real_messages(store), bot)[0].assign(held=False)
+    report = gaps(bot, rows, failing=[{"text": "qué onda", "intent": "saludar", "now": "transferir"}])
     assert any("qué onda" in row["real"] for row in report["findings"] if row["finding"] == "confused")
 
 

@@ -1,36 +1,45 @@
-"""Where a bot's training data fall short of what people really say, and the plan that has the missing examples written."""
+"""Where a bot's training data fall short of what people say, the plan that has what is missing written, and how it gets in."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.compute as pc
 
-from genesis_lab.files import findable, write_atomically
+from genesis_lab.dataset import Dataset
+from genesis_lab.dataset.curation import keep_decisions, standing
+from genesis_lab.dataset.folder import labelled
+from genesis_lab.errors import InvalidInput
+from genesis_lab.files import findable, placed, shown, write_atomically
 from genesis_lab.review.nlu import Row, read_data
 from genesis_lab.review.nlu_check import taxonomy_from
+from genesis_lab.review.nlu_merge import Merge, plan_merge, write
 from genesis_lab.stats import Interval, proportion_interval
 from genesis_lab.texts import same_words
-from genesis_lab.validation.text import clusters, near_pairs, normalised, signatures
 from genesis_lab.yamls import dump_yaml, shipped
+
+POLICY = "policy: passed the checks"
+"""Who approves examples where nobody is asked."""
 
 
 def gaps(
-    data: Path, real: pd.DataFrame, taught: pd.DataFrame, *, examples: int = 0, broke: Sequence[Row] = ()
+    data: Path, taught: pd.DataFrame, *, examples: int = 0, failing: Iterable[Row] = (), pending: Iterable[Any] = ()
 ) -> dict[str, Any]:
     """Intents with few, confused or failing examples, and what people say that no example covers.
 
     Parameters
     ----------
     data : the bot's training data, with the approved messages in them.
-    real : all messages (`approved.real_messages`); taught : those with an intent that are not held out (`approved.divided`).
+    taught : the real messages with an intent that are not held out (`approved.divided`).
     examples : that an intent should have at least (0: ``gaps.yaml``).
-    broke : further texts that a regression test got wrong: ``text``, ``intent`` and ``said``.
+    failing : what a regression test got wrong: the rows ``wrong`` of its report. pending : the items of `queue.queue`.
 
     Returns
     -------
@@ -40,20 +49,20 @@ def gaps(
     limits = dict(shipped(Path(__file__).with_name("gaps.yaml")))
     wanted, side = examples or int(limits["examples"]), int(limits["a_side"])
     own = {(row["intent"], same_words(row["text"])) for source in read_data(data) for row in source.examples}
-    of, deployed = Counter(intent for intent, _ in own), set(real["said"])
-    seen: list[Row] = [*taught.to_dict("records"), *broke]
+    seen: list[Row] = [*taught.to_dict("records"), *({**row, "said": row["now"]} for row in failing)]
+    of, deployed = Counter(intent for intent, _ in own), {row["said"] for row in seen}
     mixed: dict[tuple[str, str], dict[str, str]] = {}
     intents, findings, cells, asked = list[Row](), list[Row](), list[Row](), Counter[str]()
     for row in seen:
         if row["said"] != row["intent"] and row["said"] in of and row["intent"] in deployed:
             mixed.setdefault((row["intent"], row["said"]), {})[row["text"]] = row["intent"]
     for (intent, said), texts in sorted(mixed.items(), key=lambda one: (-len(one[1]), one[0])):
-        shown = dict(list(texts.items())[: limits["shown"]])
-        cells += [{"n": side, "intent": intent, "against": said, "mixed": shown}]
-        cells += [{"n": side, "intent": said, "against": intent, "mixed": shown}]
+        some = dict(list(texts.items())[: limits["shown"]])
+        cells += [{"n": side, "intent": intent, "against": said, "mixed": some}]
+        cells += [{"n": side, "intent": said, "against": intent, "mixed": some}]
         asked.update({intent: side, said: side})
         why = f"{len(texts)} real texts were taken for {said}: {side} of each are to tell them apart"
-        findings.append({"finding": "confused", "intent": intent, "n": 2 * side, "why": why, "real": list(shown)})
+        findings.append({"finding": "confused", "intent": intent, "n": 2 * side, "why": why, "real": list(some)})
     for intent in sorted({*of, *(row["intent"] for row in seen)}):
         mine = [row for row in seen if row["intent"] == intent]
         missed, n, lacking = sum(row["said"] != intent for row in mine), len(mine), wanted - of[intent] - asked[intent]
@@ -61,29 +70,19 @@ def gaps(
         intents.append({"intent": intent, "examples": of[intent], "texts": n, "missed": share})
         if of[intent] < wanted:
             why = f"{of[intent]} examples, {wanted} are wanted"
-            why += "" if intent in deployed else "; the deployed model never answers it"
-            seen_of = [row["text"] for row in mine][: limits["shown"]]
-            findings.append({"finding": "few", "intent": intent, "n": max(lacking, 0), "why": why, "real": seen_of})
+            why += "" if intent in deployed or not mine else "; the bot understood none of its messages"
+            real = [row["text"] for row in mine][: limits["shown"]]
+            findings.append({"finding": "few", "intent": intent, "n": max(lacking, 0), "why": why, "real": real})
         cells += [{"n": lacking, "intent": intent}] if lacking > 0 else []
-    findings += _uncovered(real, {words for _, words in own}, float(limits["confidence"]))
+    for item in (
+        item for item in pending if item.reason == "fallback" or (item.confidence or 0) < limits["confidence"]
+    ):
+        alike = (item, *item.like)
+        why = f"{item.reason}, said {sum(one.times for one in alike):,} times: a person has to say what it is"
+        findings.append(
+            {"finding": "not covered", "intent": None, "n": None, "why": why, "real": [one.text for one in alike]}
+        )
     return {"examples": wanted, "intents": intents, "findings": findings, "cells": cells}
-
-
-def _uncovered(real: pd.DataFrame, words: set[str], least: float) -> list[Row]:
-    """Groups of alike texts that nobody has labelled, no example says and the bot was not sure of; the most frequent first."""
-    unsure = real["fallback"] | (real["confidence"] < least)
-    rows = real[(real["intents"] == 0) & unsure & ~real["text"].map(same_words).isin(words)]
-    plain = normalised(rows["text"])
-    usable = pc.not_equal(plain, "").to_numpy(zero_copy_only=False)
-    group = clusters(*near_pairs(signatures(plain), usable), len(rows))
-    found = [(int(one["messages"].sum()), one) for _, one in rows.groupby(group)]
-    return [
-        {
-            "finding": "not covered", "intent": None, "n": None, "real": one["text"].tolist(),
-            "why": f"said {n:,} times, {'fallback' if one['fallback'].any() else 'low confidence'}: what it is, a person has to say",
-        }
-        for n, one in sorted(found, key=lambda each: -each[0])
-    ]  # fmt: skip
 
 
 def write_plan(
@@ -107,3 +106,88 @@ def write_plan(
     about = f"{sum(cell['n'] for cell in cells):,} examples that the gap report asks for"
     write_atomically(path, dump_yaml({"name": path.stem, "description": about, "stages": [10], **plan}))
     return plan
+
+
+def copied(data: Path, target: Path) -> Path:
+    """A copy of the YAML files of a bot's data folder, or of the one file, in the folder `target`, which is replaced."""
+    ours = target / ".copied"
+    with placed(target, replace=True, ours=lambda _: ours.exists()) as folder:
+        folder.mkdir()
+        (folder / ours.name).write_text("a copy made by Genesis Lab: what is changed here is lost\n")
+        for name in [source.name for source in read_data(data)]:
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(data / name if data.is_dir() else data, place)
+    return target
+
+
+def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, Any]:
+    """Decide on every record by the policy: kept unless a check of the quality report names it or it says what is `held` out.
+
+    The decisions stand with the dataset as a person's would, by the name of the policy. Returns it, how many are ``kept``, and
+    how many are ``dropped`` for which reason.
+    """
+    why, tested = dict[int, str](), set(map(same_words, held))
+    for part in (part for score in ("completeness", "consistency", "diversity") for part in quality[score]["parts"]):
+        why |= {one["row"]: f"{part['name'].replace('_', ' ')}: {one['reason']}" for one in part.get("offences") or ()}
+    for row, text in enumerate(labelled(dataset)["text"]):
+        if same_words(text) in tested:
+            why[row] = "says what a message held out says"
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    keep_decisions(dataset, [
+        {"row": row, "action": "drop" if row in why else "keep", "value": None, "why": why.get(row, ""), "by": POLICY, "at": at}
+        for row in range(dataset.total)
+    ])  # fmt: skip
+    reasons = Counter(reason.partition(":")[0] for reason in why.values())
+    return {"policy": POLICY, "kept": dataset.total - len(why), "dropped": dict(reasons.most_common())}
+
+
+def add_synthetic(data: Path, dataset: Dataset) -> Merge:
+    """Add the records that were decided to be kept to ``genesis_synthetic.yml`` of the data folder, entities marked.
+
+    A word or number is an entity where an example of the same intent has that very text as one, or the bot's regex of that
+    entity's name finds it: an example without its entities would teach that there are none.
+    """
+    verdicts = standing(dataset)
+    rows = [
+        row
+        for i, row in enumerate(labelled(dataset).to_dict("records"))
+        if verdicts.get(i, {}).get("verdict") == "keep"
+    ]
+    if not rows:
+        raise InvalidInput(f"No record of {dataset.name} was approved: there is nothing to add to {shown(data)}.")
+    known, regexes = dict[str, dict[str, Row]](), dict[str, str]()
+    for source in read_data(data):
+        for example in source.examples:
+            of = known.setdefault(example["intent"], {})
+            of |= {example["text"][one["start"] : one["end"]]: one for one in example["entities"]}
+        regexes |= {term["name"]: term["text"] for term in source.terms if term["kind"] == "regex"}
+    examples = [
+        {
+            "intent": row["label"],
+            "text": row["text"],
+            "entities": _marked(row["text"], known.get(row["label"], {}), regexes),
+        }
+        for row in rows
+    ]
+    merge = plan_merge(data, examples, run=dataset.name)
+    write(merge, POLICY)
+    return merge
+
+
+def _marked(text: str, known: dict[str, Row], regexes: dict[str, str]) -> list[Row]:
+    """The entities in a text, the longest first where they overlap."""
+    names = {one["entity"] for one in known.values()}
+    patterns = [(re.escape(said), one) for said, one in known.items()]
+    patterns += [(regex, {"entity": name}) for name, regex in regexes.items() if name in names]
+    found = [
+        ({k: v for k, v in one.items() if k not in ("start", "end")}, *match.span())
+        for pattern, one in patterns
+        for match in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE)
+        if match[0]
+    ]
+    marked: list[Row] = []
+    for one, start, end in sorted(found, key=lambda each: each[1] - each[2]):
+        if all(end <= other["start"] or start >= other["end"] for other in marked):
+            marked.append({**one, "start": start, "end": end})
+    return sorted(marked, key=lambda one: one["start"])
