@@ -189,7 +189,7 @@ def test_a_server_gets_its_token_and_says_what_is_wrong(rasa_server, store, monk
     get_settings.cache_clear()
     assert ingest(store, address, conversations=["ana"])["written"]["new messages"] == 1
     for wrong, options, says in [
-        (address, {}, "does not list its conversations"), (address, {"conversations": ["eva"]}, "gives no tracker .404."),
+        (address, {}, "does not list its conversations"), (address, {"conversations": ["eva"]}, "refuses /conversations/eva/tracker .404."),
         ("http://example.invalid", {"conversations": ["ana"]}, "over https or to this machine"),
     ]:  # fmt: skip
         with pytest.raises(GenesisError, match=says):

@@ -19,6 +19,7 @@ from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.foreign import lookup
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import shown
+from genesis_lab.review.rasa_server import rasa_server
 from genesis_lab.review.store import POSTGRESQL, postgresql
 from genesis_lab.settings import get_settings
 from genesis_lab.yamls import shipped
@@ -102,8 +103,6 @@ def open_source(
             yield source
     elif address.startswith(("http://", "https://")):
         server = f"{urlsplit(address).scheme}://{urlsplit(address).netloc}"
-        if "@" in server:
-            raise InvalidInput("The address of a server must hold no credentials: set GENESIS_RASA_TOKEN instead.")
         yield _spooled("tracker of a server", server, server, _from_server(address, conversations), {})
     elif "://" in address.removeprefix("sqlite:///"):
         kind = address.partition("://")[0]
@@ -333,30 +332,15 @@ def _from_server(
     address: str, conversations: Sequence[str]
 ) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
     """The trackers of these conversations from a Rasa server, whole: ``GET /conversations/{id}/tracker``."""
-    import httpx
-
-    token, parts = get_settings().rasa_token, urlsplit(address)
-    if token and parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise InvalidInput(
-            f"The token of {parts.netloc} is sent over https or to this machine only: give an https address."
-        )
     base = address.partition("?")[0].rstrip("/")
     if not conversations and not base.endswith("/tracker"):
         raise InvalidInput("A Rasa server does not list its conversations: name those to read (--conversation).")
-    asked = [f"{base}/conversations/{quote(one, safe='')}/tracker" for one in conversations] or [base]
-    parameters = {"include_events": "ALL", **({"token": token.get_secret_value()} if token else {})}
-    with httpx.Client(timeout=60) as client:
-        for number, url in enumerate(asked, 1):
+    with rasa_server(base) as ask:
+        paths = [f"/conversations/{quote(one, safe='')}/tracker" for one in conversations] or [""]
+        for number, path in enumerate(paths, 1):
+            answer = ask("GET", path, params={"include_events": "ALL"})
             try:
-                answer = client.get(url, params=parameters)
-                tracker = answer.json() if answer.status_code == 200 else None
-            except httpx.HTTPError as error:
-                raise Unavailable(f"The server {parts.netloc} can't be reached: {type(error).__name__}.") from None
+                tracker = answer.json()
             except ValueError:
                 tracker = None
-            if answer.status_code != 200:
-                need = "GENESIS_RASA_TOKEN to be its token" if answer.status_code in (401, 403) else "--enable-api"
-                raise Unavailable(
-                    f"The server {parts.netloc} gives no tracker ({answer.status_code}): it needs {need}."
-                )
             yield number, tracker if isinstance(tracker, dict) else None, "the answer is no tracker"
