@@ -28,25 +28,34 @@ def annotate(
 ) -> dict[str, Any]:
     """Save the author's pending label of a message, a new one or the next version; `seconds` is what it took.
 
-    `author` can be given on SQLite only; on PostgreSQL it is the login.
+    `author` can be given on SQLite only; on PostgreSQL it is the login. A label that says nothing takes back what was said.
     """
-    values = {"intent": intent, "entities": entities, "note": note}
-    who = _author(store, author)
+    said = {"intent": intent, "entities": entities, "note": note, "seconds": seconds}
+    return annotate_all(store, [{"message": message, **said}], author=author)[0]
+
+
+def annotate_all(store: Store, said: Sequence[Mapping[str, Any]], *, author: str | None = None) -> list[dict[str, Any]]:
+    """Save labels as `annotate` does, all of them or none."""
+    who, rows = author_of(store, author), []
+    bump = {} if store.enforced else {"version": labels.c.version + 1}
     with store.begin() as connection:
-        mine = (labels.c.message == message) & (labels.c.status == "pending") & (labels.c.author == who)
-        bump = {} if store.enforced else {"version": labels.c.version + 1}
-        done = connection.execute(sa.update(labels).where(mine).values(values | bump))
-        what = "changed" if done.rowcount else "annotated"
-        if not done.rowcount:
-            if not connection.execute(sa.select(messages.c.key).where(messages.c.key == message)).first():
-                raise InvalidInput(f"There is no message {message!r} in {store.address}: it can't be labelled.")
-            connection.execute(sa.insert(labels).values(values | _own(store, author) | {"message": message}))
-        row = dict(connection.execute(sa.select(labels).where(mine)).one()._mapping)
-        if not store.enforced:
-            append(connection, who, what, f"annotation {row['id']} version {row['version']}", row)
-        done_by = {"person": store.person, "action": what, "message": message, "seconds": seconds}
-        connection.execute(sa.insert(activity).values(done_by | _own(store, author)))
-    return row
+        for one in said:
+            message, values = one["message"], {name: one.get(name) for name in ("intent", "entities", "note")}
+            mine = (labels.c.message == message) & (labels.c.status == "pending") & (labels.c.author == who)
+            done = connection.execute(sa.update(labels).where(mine).values(values | bump))
+            what = "changed" if done.rowcount else "annotated"
+            if not done.rowcount:
+                if not connection.execute(sa.select(messages.c.key).where(messages.c.key == message)).first():
+                    raise InvalidInput(f"There is no message {message!r} in {store.address}: it can't be labelled.")
+                connection.execute(sa.insert(labels).values(values | _own(store, author) | {"message": message}))
+            row = dict(connection.execute(sa.select(labels).where(mine)).one()._mapping)
+            if not store.enforced:
+                append(connection, who, what, f"annotation {row['id']} version {row['version']}", row)
+            what = "withdrawn" if row["intent"] is None and row["note"] is None else what
+            done_by = {"person": store.person, "action": what, "message": message, "seconds": one.get("seconds")}
+            connection.execute(sa.insert(activity).values(done_by | _own(store, author)))
+            rows.append(row)
+    return rows
 
 
 def decide(
@@ -66,7 +75,7 @@ def decide(
             call = sa.text("SELECT decide(:id, :version, :status, :reason)")
             connection.execute(call, {"id": annotation, "version": version, "status": status, "reason": reason})
             return dict(connection.execute(sa.select(labels).where(which)).one()._mapping)
-        who = _author(store, decider)
+        who = author_of(store, decider)
         values = {"status": status, "reason": reason or None, "decided_by": who, "decided_at": time.time()}
         seen = which & (labels.c.status == "pending") & (labels.c.version == version)
         done = connection.execute(sa.update(labels).where(seen).values(values)).rowcount
@@ -107,7 +116,7 @@ def remove(store: Store, table: str, row: int) -> None:
     """Take a row of cases, tags, notes, flags or filters away; on PostgreSQL one's own only, but for cases."""
     with store.begin() as connection:
         if not connection.execute(sa.delete(_remark(table)).where(_remark(table).c.id == row)).rowcount:
-            raise InvalidInput(f"There is no row {row} in {table} that {_author(store, None)} may remove.")
+            raise InvalidInput(f"There is no row {row} in {table} that {author_of(store, None)} may remove.")
 
 
 def _remark(table: str) -> sa.Table:
@@ -118,10 +127,11 @@ def _remark(table: str) -> sa.Table:
 
 def _own(store: Store, author: str | None) -> dict[str, Any]:
     """What SQLite is told of who writes, and when; PostgreSQL knows."""
-    return {} if store.enforced else {"author": _author(store, author), "created_at": time.time()}
+    return {} if store.enforced else {"author": author_of(store, author), "created_at": time.time()}
 
 
-def _author(store: Store, given: str | None) -> str:
+def author_of(store: Store, given: str | None = None) -> str:
+    """Who writes: the login on PostgreSQL, else who was given or says to sit here."""
     if not store.enforced:
         return given or store.person
     if given is not None:
