@@ -41,9 +41,7 @@ def _paragraphs(manifest: Mapping[str, Any], schema: pa.Schema) -> Iterator[str]
     domain = _escaped(manifest["domain"])
     if made := manifest.get("generation"):
         who = f"provider {_escaped(made.get('provider'))}, model {_escaped(made.get('model'))}"
-        lacking = (
-            f" Incomplete: {manifest['missing']:,} planned records are missing." if manifest.get("missing") else ""
-        )
+        lacking = f" Incomplete: {n:,} planned records are missing." if (n := manifest.get("missing")) else ""
         yield f"Synthetic records of domain {domain}, made with Genesis Lab by {who}.{lacking}"
     elif source := manifest.get("import"):
         yield f"Imported into Genesis Lab from {_escaped(source.get('source'))}."

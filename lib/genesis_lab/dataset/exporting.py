@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -58,13 +59,15 @@ def export_dataset(
             raise InvalidInput(f"{target} takes the whole dataset: leave split {split!r} away.")
     with tempfile.TemporaryDirectory() as temporary:
         if chosen == "hub":
-            return [_push(dataset, _public(dataset, Path(temporary)), str(target), private)]
+            told, data = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
+            folder, allow = _public(dataset, Path(temporary)), ["README.md", MANIFEST, *data]
+            push = partial(push_folder, folder, str(target), "dataset", allow=allow, replaces=data, message=told)
+            return [push(private=private)]
         if to_s3:
             return _to_s3(dataset, str(target), chosen, split, Path(temporary))
     if not (file := resolve(target)).parent.is_dir():
-        raise InvalidInput(
-            f"There is no folder {findable(file.parent)} to write {file.name} to: make it, or name another."
-        )
+        where = findable(file.parent)
+        raise InvalidInput(f"There is no folder {where} to write {file.name} to: make it, or name another.")
     unit, written = get_domain(dataset.domain).facets.unit, _to_files(dataset, file, str(chosen), split, replace)
     return [f"{n:,} {unit} in {findable(path)}" for path, n in written.items()]
 
@@ -74,43 +77,35 @@ def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, re
     paths = [target] if len(splits) == 1 else [target.with_stem(f"{target.stem}-{name}") for name in splits]
     for path in paths:
         check_free(path, replace=replace, ours=Path.is_file)
-    written = {path: dataset.counts[name] for name, path in zip(splits, paths, strict=True)}
+    written = {}
     for name, path in zip(splits, paths, strict=True):
         with placed(path, replace=replace) as temporary:
-            if format in ("long", "wide"):
-                _write_rows(temporary, *get_domain(dataset.domain).table(_records(dataset, name), format))
-            elif format == "labelled":
-                written[path] = _write_labelled(dataset, name, temporary)
-            else:
-                _WRITERS[format](dataset, name, temporary)
+            written[path] = _write(dataset, name, temporary, format)
     return written
 
 
-def _write_parquet(dataset: Dataset, split: str, path: Path) -> None:
-    with pq.ParquetWriter(path, dataset.schema, compression="zstd") as writer:
-        for batch in dataset.batches(GROUP_ROWS, split=split):
-            writer.write_batch(batch)
-
-
-def _write_jsonl(dataset: Dataset, split: str, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_json(record) + "\n" for record in _records(dataset, split))
-
-
-def _write_csv(dataset: Dataset, split: str, path: Path) -> None:
-    cells = get_domain(dataset.domain).cells
-    rows = (cells(record).values() for record in _records(dataset, split))
-    _write_rows(path, list(cells(dict.fromkeys(dataset.schema.names))), rows)
-
-
-def _write_labelled(dataset: Dataset, split: str, path: Path) -> int:
-    rows = labelled(dataset).query("split == @split").dropna(subset=["text", "label"])
-    columns = ["text", "label", *(["language"] if rows["language"].notna().any() else [])]
-    _write_rows(path, columns, rows[columns].to_numpy().tolist())
-    return len(rows)
-
-
-_WRITERS = {"parquet": _write_parquet, "jsonl": _write_jsonl, "csv": _write_csv}
+def _write(dataset: Dataset, split: str, path: Path, format: str) -> int:
+    """Write one split as one file; how many records."""
+    domain, batches = get_domain(dataset.domain), dataset.batches(GROUP_ROWS, split=split)
+    records = (record for batch in batches for record in batch.to_pylist())
+    if format == "parquet":
+        with pq.ParquetWriter(path, dataset.schema, compression="zstd") as parquet:
+            for batch in batches:
+                parquet.write_batch(batch)
+    elif format == "jsonl":
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(_json(record) + "\n" for record in records)
+    elif format == "labelled":
+        rows = labelled(dataset).query("split == @split").dropna(subset=["text", "label"])
+        columns = ["text", "label", *(["language"] if rows["language"].notna().any() else [])]
+        _write_rows(path, columns, rows[columns].to_numpy().tolist())
+        return len(rows)
+    elif format == "csv":
+        header = list(domain.cells(dict.fromkeys(dataset.schema.names)))
+        _write_rows(path, header, (domain.cells(record).values() for record in records))
+    else:
+        _write_rows(path, *domain.table(records, format))
+    return dataset.counts[split]
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -119,10 +114,6 @@ def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(map(_cell, row) for row in rows)
-
-
-def _records(dataset: Dataset, split: str) -> Iterator[dict[str, Any]]:
-    return (record for batch in dataset.batches(split=split) for record in batch.to_pylist())
 
 
 def _cell(value: Any) -> Any:
@@ -156,12 +147,6 @@ def _without_paths(value: Any) -> Any:
         return [_without_paths(each) for each in value]
     absolute = isinstance(value, str) and "\n" not in value and Path(value).expanduser().is_absolute()
     return shown(Path(value).expanduser()) if absolute else value
-
-
-def _push(dataset: Dataset, folder: Path, repository: str, private: bool) -> str:
-    message, parts = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
-    allow = ["README.md", MANIFEST, *parts]
-    return push_folder(folder, repository, "dataset", allow=allow, replaces=parts, message=message, private=private)
 
 
 def _to_s3(dataset: Dataset, url: str, format: str | None, split: str | None, folder: Path) -> list[str]:

@@ -131,7 +131,10 @@ def open_dataset(name_or_path: str | Path) -> Dataset:
             raise ValueError
         held = {split: sum(pq.read_metadata(part).num_rows for part in _parts(path, split)) for split in counts}
     except (FileNotFoundError, NotADirectoryError):
-        raise InvalidInput(_missing(path)) from None
+        if path.exists():
+            raise InvalidInput(f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first.") from None
+        there = ", ".join(dataset_names()) or "none yet"
+        raise InvalidInput(f"There is no dataset {shown(path)}: there are {there}.") from None
     except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError, TypeError):
         raise InvalidInput(f"{damaged} its {MANIFEST} or a part of it can't be read.") from None
     for split, n in counts.items():
@@ -144,9 +147,7 @@ def open_filled(name_or_path: str | Path) -> Dataset:
     """As `open_dataset`, for whoever works on records: one without any is refused with `InvalidInput`."""
     dataset = open_dataset(name_or_path)
     if not dataset.total:
-        raise InvalidInput(
-            f"{shown(dataset.path)} holds no records, so there is nothing to do with it: generate or import it again."
-        )
+        raise InvalidInput(f"{shown(dataset.path)} holds no records: generate or import it again.")
     return dataset
 
 
@@ -171,12 +172,6 @@ def _parts(path: Path, split: str) -> list[Path]:
     return sorted((path / "data").glob(f"{split}-?????-of-?????.parquet"))
 
 
-def _missing(path: Path) -> str:
-    if path.exists():
-        return f"{shown(path)} is no dataset folder (it has no {MANIFEST}): import it first."
-    return f"There is no dataset {shown(path)}: there are {', '.join(dataset_names()) or 'none yet'}."
-
-
 def dataset_names() -> dict[str, str]:
     """The datasets under ``outputs/datasets``, each with how much it holds: ``770 conversations``."""
     held = dict[str, str]()
@@ -195,9 +190,7 @@ def labelled(dataset: Dataset) -> pd.DataFrame:
 
     facets = get_domain(dataset.domain).facets
     if facets.text is None or facets.label is None:
-        raise InvalidInput(
-            f"A label that a text has is asked for, and {dataset.domain} have none: give another dataset."
-        )
+        raise InvalidInput(f"Labels of texts are asked for, and {dataset.domain} have none: give another dataset.")
     rows = dataset.sql(
         f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
         f"{facets.language or 'NULL'} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"

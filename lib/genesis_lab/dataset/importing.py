@@ -12,11 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from genesis_lab.dataset.fields import fitted
 from genesis_lab.dataset.folder import Dataset, is_dataset, open_dataset
-from genesis_lab.dataset.foreign import Row
-from genesis_lab.dataset.schema import schema_of
-from genesis_lab.dataset.sources import HUB, locate, read_rows, source_name
+from genesis_lab.dataset.schema import fitted, schema_of
+from genesis_lab.dataset.sources import HUB, Row, locate, read_rows, source_name
 from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput

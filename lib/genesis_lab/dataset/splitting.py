@@ -35,14 +35,11 @@ def assign_splits(
     )
     n_groups = int(group.max(initial=-1)) + 1
     if n_groups < len(fractions):
-        raise InvalidInput(
-            f"Too few records for {len(fractions)} splits: of {len(group):,}, only {n_groups:,} may be told apart "
-            "(the others must stay with one of these); add more and more varied ones."
-        )
+        what = f"of {len(group):,}, only {n_groups:,} may be told apart (the others must stay with one of these)"
+        raise InvalidInput(f"Too few records for {len(fractions)} splits: {what}; add more and more varied ones.")
     split_of = whole_groups(group, label, list(fractions.values()), rng)
     for i, (name, share) in enumerate(fractions.items()):
         if i not in split_of:
-            raise InvalidInput(
-                f"Split {name!r} would stay empty: {n_groups:,} groups of records are too few for a share of {share:g}."
-            )
+            why = f"{n_groups:,} groups of records are too few for a share of {share:g}"
+            raise InvalidInput(f"Split {name!r} would stay empty: {why}.")
     return np.asarray(split_of[group])

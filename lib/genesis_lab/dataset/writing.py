@@ -68,9 +68,7 @@ class DatasetWriter:
         if split != self._split:
             self._end_split()
             if split in self._counts or not is_split_name(split):
-                raise InvalidInput(
-                    f"Split {split!r} is finished already or its name is not made of letters and digits."
-                )
+                raise InvalidInput(f"Split {split!r} is finished already, or no name of letters and digits.")
             self._split, self._counts[split], self._parts[split] = split, 0, []
         for record in records:
             self._pending.append(record)
@@ -125,12 +123,9 @@ class DatasetWriter:
         }
         manifest = ours | {key: value for key, value in self._manifest.items() if key not in ours}
         languages = sorted(code for code in self._languages if code and re.fullmatch("[a-z]{2,3}", code))
-        texts = {
-            MANIFEST: json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n",
-            "README.md": dataset_card(manifest, self._schema, languages),
-        }
-        for name, text in texts.items():
-            (self._folder / name).write_text(text, encoding="utf-8", errors="replace")
+        text, card = json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n", self._folder / "README.md"
+        (self._folder / MANIFEST).write_text(text, encoding="utf-8", errors="replace")
+        card.write_text(dataset_card(manifest, self._schema, languages), encoding="utf-8", errors="replace")
         if (decided := self._path / DECISIONS).is_file():  # a person's work; it says which content it is about
             shutil.copyfile(decided, self._folder / DECISIONS)
 

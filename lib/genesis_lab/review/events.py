@@ -52,7 +52,7 @@ def conversation(source: str, sender: str, rows: Sequence[Row], *, gap_s: float,
     """
     found, events, seen = Conversation(), list[tuple[int, Event]](), set[str]()
     for row in rows:
-        data = row[3] if isinstance(row[3], str) else _decoded(row[3])
+        data = row[3].decode("utf-8", "surrogateescape") if isinstance(row[3], bytes) else str(row[3] or "")
         digest = hashlib.sha1(data.encode("utf-8", "surrogatepass")).hexdigest()
         if digest in seen and data:
             found.kinds.append("duplicate row")
@@ -79,19 +79,13 @@ def key_of(source: str, sender: str, event: Event, numbered: bool) -> str:
     return hashlib.sha1(f"{source}\0{own}\0{event.digest}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _decoded(data: Any) -> str:
-    return data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else "" if data is None else str(data)
-
-
 def parsed(data: str) -> tuple[dict[str, Any], str | None]:
     """An event as JSON, and why it is none. Python's reader takes the NaN and lone surrogates that Rasa writes."""
     try:
         event = json.loads(data)
     except (ValueError, RecursionError) as error:
         return {}, f"the data is no JSON: {str(error)[:120]}" if data else "there is no data"
-    if not isinstance(event, dict):
-        return {}, f"the data is {type(event).__name__}, expected an object"
-    return event, None
+    return (event, None) if isinstance(event, dict) else ({}, f"the data is {type(event).__name__}, expected an object")
 
 
 def _follow(
@@ -119,12 +113,9 @@ def _follow(
             sure = _mapping(parse.get("intent")).get("confidence") == 1.0 and not parse.get("intent_ranking")
             if sure and same in originals and event.get("timestamp") is not None:
                 found.kinds[place] = "user: a person's correction of the message before"
+                said = {"gold": prediction(parse)["intent"], "gold_entities": entities(parse, event.get("text"))}
                 message = originals[same]
-                message |= {
-                    "gold": prediction(parse)["intent"],
-                    "gold_entities": entities(parse, event.get("text")),
-                    "undone": False,
-                }
+                message |= said | {"undone": False}
             else:
                 what, message = _message(event, parse)
                 found.kinds[place] = f"user: {what}" if parse else f"user: {what}, without parse_data"
@@ -158,12 +149,13 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
     `session_started` that no such action announced, else the first event. ``/session_start`` belongs to the session before.
     """
     begins, announced, opened = [], False, False
-    for number, (_, _, event, name, _) in enumerate(events):
+    starts = [one.name == "action" and one.what.get("name") == "action_session_start" for one in events]
+    for (_, _, event, name, _), start, next_starts in zip(events, starts, [*starts[1:], False], strict=False):
         begin = event.get("turn") == 0  # of a chat of another system
         slot = name == "slot" and event.get("name") == "session_started_metadata"
         if slot:
-            begin = any(_starts(after.name, after.what) for after in events[number + 1 : number + 2])
-        elif _starts(name, event):
+            begin = next_starts
+        elif start:
             begin, announced = not opened, True
         elif name == "session_started":
             begin, announced = not announced, False
@@ -176,10 +168,6 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
             silent = name == "user" and at is not None and before is not None and at - before > gap_s
             begins[number] = begins[number] or silent
     return [True, *begins[1:]] if begins else []
-
-
-def _starts(name: str, event: Mapping[str, Any]) -> bool:
-    return name == "action" and event.get("name") == "action_session_start"
 
 
 def _take_back(applied: list[tuple[str, dict[str, Any]]], until: str) -> None:
@@ -233,16 +221,13 @@ def prediction(parse: Mapping[str, Any]) -> dict[str, Any]:
         for one in (ranked if isinstance(ranked, list) else ())
         if isinstance(one, dict) and (known := _name(one.get("name"))) and known != FALLBACK
     ]
-    name: str | None = _name(intent.get("name"))
-    confidence = _number(intent.get("confidence"))
-    fallback = name == FALLBACK
-    if fallback:
-        name, confidence = (ranking[0]["name"], ranking[0]["confidence"]) if ranking else (None, None)
-    elif name is not None:
-        name = full.get(name, name)
-    else:
-        confidence = None
-    return {"intent": name, "confidence": confidence, "fallback": fallback,
+    said = _name(intent.get("name"))
+    first: dict[str, Any] = {"name": None, "confidence": None}
+    if said == FALLBACK:
+        first = ranking[0] if ranking else first
+    elif said is not None:
+        first = {"name": full.get(said, said), "confidence": _number(intent.get("confidence"))}
+    return {"intent": first["name"], "confidence": first["confidence"], "fallback": said == FALLBACK,
             "ranking": ranking if isinstance(ranked, list) else None}  # fmt: skip
 
 
@@ -271,13 +256,10 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
     """
     if not parse.get("entities"):
         return []
-    tokens = [
-        t
-        for t in parse.get("text_tokens") or ()
-        if isinstance(t, list) and len(t) == 2 and all(type(n) is int for n in t)
-    ]
+    pairs = (one for one in parse.get("text_tokens") or () if isinstance(one, list) and len(one) == 2)
+    tokens = [pair for pair in pairs if all(type(n) is int for n in pair)]
     found = []
-    for one in parse.get("entities") or ():
+    for one in parse["entities"]:
         if not isinstance(one, dict) or not (name := _name(one.get("entity"))):
             continue
         start, end, value = one.get("start"), one.get("end"), one.get("value")
@@ -297,10 +279,10 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
 
 def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
     """An event as a conversation shows it; None for what says nothing to people."""
+    if name in ("user_featurization", "session_started") or (name, event.get("name")) == ("action", "action_listen"):
+        return None
     if name == "action":
         action = _name(event.get("name")) or _name(event.get("action_text")) or "unknown"
-        if action == "action_listen":
-            return None
         return {"action": action, "policy": _name(event.get("policy")), "confidence": _number(event.get("confidence"))}
     if name == "bot":
         shown: dict[str, Any] = {"bot": displayed(event["text"])[0] if isinstance(event.get("text"), str) else None}
@@ -312,8 +294,6 @@ def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
         return shown
     if name == "slot":
         return {"slot": _name(event.get("name")), "value": event.get("value")}
-    if name in ("user_featurization", "session_started"):
-        return None
     return {"event": name, **({"name": event["name"]} if isinstance(event.get("name"), str) else {})}
 
 
@@ -363,10 +343,5 @@ def _name(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    if type(value) is float and math.isfinite(value):
-        return value
-    return (
-        float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        else None
-    )
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if plain and math.isfinite(value) else None

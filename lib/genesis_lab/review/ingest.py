@@ -25,6 +25,7 @@ from genesis_lab.review.forgetting import expire, hashed, sender_key
 from genesis_lab.review.parquet import messages_parquet
 from genesis_lab.review.sources import Source, open_source
 from genesis_lab.review.store import Store
+from genesis_lab.review.tables import as_kept
 
 BATCH = 20_000
 """Rows that are read at once and whose messages are written in one transaction."""
@@ -71,9 +72,8 @@ def ingest(
         for part in run.conversations(by_sender, gap_minutes * 60):
             for ids, found in part:
                 of_row = dict(zip(ids, found.kinds, strict=False))
-                kinds.update(
-                    of_row.get(number, "gone while it was read") for number in ids if new is None or number in new
-                )
+                counted = ids if new is None else new.intersection(ids)
+                kinds.update(of_row.get(number, "gone while it was read") for number in counted)
                 done += len(ids)
             run.write([found for _, found in part], part[-1][0][0])
             on_progress(done, total)
@@ -105,15 +105,11 @@ def _no_cycles() -> Iterator[None]:
 
 def report_table(report: Mapping[str, Any]) -> str:
     """A report of `ingest` as people read it: every row of the source, what was written, what to know."""
-    rows = [
-        *report["kinds"].items(),
-        ("read by an earlier run", report["known"]),
-        ("rows in the source", report["rows"]),
-    ]
-    rows += [(f"written: {what}", n) for what, n in report["written"].items()]
-    rows += [("texts past their retention deleted", report["expired"])] if "expired" in report else []
+    rows = report["kinds"] | {"read by an earlier run": report["known"], "rows in the source": report["rows"]}
+    rows |= {f"written: {what}": n for what, n in report["written"].items()}
+    rows |= {"texts past their retention deleted": report["expired"]} if "expired" in report else {}
     lines = [f"{report['source']}: {report['kind']} {report['address']}, {report['seconds']} s"]
-    lines += [f"  {what:<60} {n:>11,}" for what, n in rows]
+    lines += [f"  {what:<60} {n:>11,}" for what, n in rows.items()]
     return "\n".join([*lines, *(f"  ! {note}" for note in report["notes"])])
 
 
@@ -165,9 +161,8 @@ class _Run:
                 why = (
                     f"{len(other)} ids hold other rows than before" if other else "The ids that were read last are gone"
                 )
-                self.notes.append(
-                    f"{why}: generation {self.state['generation']} of the source, read from its first row; what was read before is kept."
-                )
+                what = f"generation {self.state['generation']} of the source, read from its first row"
+                self.notes.append(f"{why}: {what}; what was read before is kept.")
             elif gone < 0:
                 self.notes.append(f"{-gone:,} rows came in late, far below what was read: everything was read again.")
             else:
@@ -178,30 +173,28 @@ class _Run:
                 self.newest = (below & window.keys()) | new
                 senders = sorted({sender for number, sender in recent if number in new})
                 return _by_sender(source.ids_of(senders) if senders else []), new, count - len(late)
-        for known_of in ("upto", "rows", "window"):
-            self.state.pop(known_of, None)
-        by_sender, resumed = _by_sender(source.ids()), unfinished if not full else None
-        if not by_sender:
-            return {}, None, 0
-        self.upto = upto = resumed["upto"] if resumed else max(ids[-1] for ids in by_sender.values())
-        if resumed:
-            kept = {sender: [number for number in ids if number <= upto] for sender, ids in by_sender.items()}
-            by_sender = {sender: ids for sender, ids in kept.items() if ids}
-        self.newest = {number for ids in by_sender.values() for number in ids if number > upto - OVERLAP}
+        self.state = {name: kept for name, kept in self.state.items() if name not in ("upto", "rows", "window")}
+        resumed = unfinished if not full else None
+        by_sender = left = _by_sender(row for row in source.ids() if not resumed or row[0] <= resumed["upto"])
         self.rows = sum(map(len, by_sender.values()))
-        if not resumed:
-            return by_sender, None, 0
-        done, border = resumed["done"], upto - OVERLAP
-        left = {sender: ids for sender, ids in by_sender.items() if ids[0] > done or ids[-1] > border}
-        known = self.rows - sum(map(len, left.values()))
-        self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
-        return left, None, known
+        if by_sender:
+            self.upto = top = resumed["upto"] if resumed else max(ids[-1] for ids in by_sender.values())
+            self.newest = {number for ids in by_sender.values() for number in ids if number > top - OVERLAP}
+        if by_sender and resumed:
+            done, border = resumed["done"], resumed["upto"] - OVERLAP
+            left = {sender: own for sender, own in by_sender.items() if own[0] > done or own[-1] > border}
+            known = self.rows - sum(map(len, left.values()))
+            self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
+        return left, None, self.rows - sum(map(len, left.values()))
 
     def conversations(
         self, by_sender: Mapping[str, list[int]], gap_s: float
     ) -> Iterator[list[tuple[list[int], Conversation]]]:
         """Whole conversations with the ids of their rows, as many at a time as one transaction writes."""
-        for senders in _chunks(by_sender):
+        size, chunks = 0, dict[int, list[tuple[str, list[int]]]]()
+        for sender, ids in by_sender.items():  # a transaction has about `BATCH` rows
+            chunks.setdefault((size := size + len(ids)) // BATCH, []).append((sender, ids))
+        for senders in chunks.values():
             wanted = sorted(number for _, ids in senders for number in ids)
             rows = {row[0]: row for some in _parts(wanted) for row in self.source.rows(some)}
             part = []
@@ -223,18 +216,14 @@ class _Run:
             self._upsert(connection, tables.messages, messages, FOLLOWS)
             self._upsert(connection, tables.sessions, sessions, _SESSION)
             self._tidy(connection, sessions)
-            self._note_errors(connection, [error for found in part for error in found.errors])
+            errors = [
+                {"key": hashlib.sha1(key.encode("utf-8", "replace")).hexdigest(), "source": self.name,
+                 "event_id": number, "reason": displayed(reason)[0]}
+                for found in part for number, reason, key in found.errors
+            ]  # fmt: skip
+            self._upsert(connection, tables.ingest_errors, errors, ())
             if self.source.numbered and self.id and "upto" not in self.state:
                 self._keep(connection, self.state | {"unfinished": {"upto": self.upto, "done": done}})
-
-    def _note_errors(self, connection: sa.Connection, errors: Sequence[tuple[int | None, str, str]]) -> None:
-        """Note rows that could not be read, with the reason."""
-        rows = [
-            {"key": hashlib.sha1(key.encode("utf-8", "replace")).hexdigest(), "source": self.name, "event_id": number,
-             "reason": displayed(reason)[0]}
-            for number, reason, key in errors
-        ]  # fmt: skip
-        self._upsert(connection, tables.ingest_errors, rows, ())
 
     def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:
         """Keep how far the source was read, and the report, if anything came of it."""
@@ -253,23 +242,20 @@ class _Run:
                 self._note_twice(connection)
             self._keep(connection, self.state)
             done = {"finished_at": time.time(), "report": report | {"seconds": round(time.time() - started, 2)}}
-            connection.execute(
-                sa.update(tables.ingests).where(tables.ingests.c.id == self._begun(connection)).values(done)
-            )
+            ours = tables.ingests.c.id == self._begun(connection)
+            connection.execute(sa.update(tables.ingests).where(ours).values(done))
 
     def _note_twice(self, connection: sa.Connection) -> None:
         """Say so if another source holds the same messages: a bot's tracker store and its event broker both have them."""
         ours, theirs = tables.messages, tables.messages.alias()
         new = (ours.c.source == self.name) & (ours.c.ingest == self.id)
         some = sa.select(ours.c.timestamp).where(new).limit(1_000).subquery()
-        also = sa.select(theirs.c.source, sa.func.count()).join_from(
-            some, theirs, theirs.c.timestamp == some.c.timestamp
-        )
-        for source, n in connection.execute(also.where(theirs.c.source != self.name).group_by(theirs.c.source)).all():
+        same = (theirs.c.timestamp == some.c.timestamp) & (theirs.c.source != self.name)
+        also = sa.select(theirs.c.source, sa.func.count()).join_from(some, theirs, same).group_by(theirs.c.source)
+        for source, n in connection.execute(also).all():
             if 2 * n > min(self.written["new messages"], 1_000):
-                self.notes.append(
-                    f"Source {source} has the same messages, by their times: every number counts them twice."
-                )
+                what = "has the same messages, by their times: every number counts them twice"
+                self.notes.append(f"Source {source} {what}.")
 
     def _begun(self, connection: sa.Connection) -> int:
         if self.id is None:
@@ -285,18 +271,18 @@ class _Run:
 
     def _digests(self, ids: Iterable[int]) -> dict[int, str]:
         """What rows hold, so that the next run sees whether they are the same."""
-        return {
-            row[0]: hashlib.sha1(repr(row[3]).encode("utf-8", "replace")).hexdigest()[:12]
-            for row in self.source.rows(sorted(ids))
-        }
+        rows = ((row[0], repr(row[3]).encode("utf-8", "replace")) for row in self.source.rows(sorted(ids)))
+        return {number: hashlib.sha1(data).hexdigest()[:12] for number, data in rows}
 
     def _blank(self, sender: str, found: Conversation) -> None:
         """What is forgotten does not come back."""
         until = self.forgotten.get(hashed(self.key, sender)) if self.forgotten else None
-        for message in found.messages if until is not None else ():
+        if until is None:
+            return
+        for message in found.messages:
             if message["timestamp"] is None or message["timestamp"] <= until:
-                message |= {"text": None, "raw": None, "entities": None, "events": None, "gold_entities": None}
-        for session in found.sessions if until is not None else ():
+                message |= dict.fromkeys(("text", "raw", "entities", "events", "gold_entities"))
+        for session in found.sessions:
             if session["started_at"] is None or session["started_at"] <= until:
                 session["opening"] = None
 
@@ -308,7 +294,7 @@ class _Run:
             return
         known: dict[str, list[Any]] = {}
         for some in _parts([row["key"] for row in rows] if self.before else []):
-            columns = [table.c.key, *(sa.type_coerce(table.c[name], _kept(table.c[name])) for name in follows)]
+            columns = [table.c.key, *(as_kept(table.c[name]) for name in follows)]
             columns += [table.c.raw.is_(None)] if "raw" in table.c else []
             chosen = sa.select(*columns).where(table.c.key.in_(some))
             known |= {key: values for key, *values in connection.execute(chosen)}
@@ -341,25 +327,18 @@ class _Run:
         if not self.before:
             return
         now = {session["key"] for session in sessions}
-        since: dict[str, float] = {}
-        for session in sessions:
-            since.setdefault(session["sender"], session["started_at"] or 0.0)
-        held = sa.exists().where(tables.messages.c.session == tables.sessions.c.key)
+        since = {session["sender"]: session["started_at"] or 0.0 for session in reversed(sessions)}
+        kept = tables.sessions.c
+        held = sa.exists().where(tables.messages.c.session == kept.key)
         for some in _parts(sorted(since)):
-            theirs = (tables.sessions.c.source == self.name) & tables.sessions.c.sender.in_(some) & ~held
-            rows = connection.execute(
-                sa.select(tables.sessions.c.key, tables.sessions.c.sender, tables.sessions.c.started_at).where(theirs)
-            )
+            theirs = (kept.source == self.name) & kept.sender.in_(some) & ~held
+            rows = connection.execute(sa.select(kept.key, kept.sender, kept.started_at).where(theirs))
             stale = [row.key for row in rows if row.key not in now and (row.started_at or 0.0) >= since[row.sender]]
             for keys in _parts(stale):
-                connection.execute(sa.delete(tables.sessions).where(tables.sessions.c.key.in_(keys)))
+                connection.execute(sa.delete(tables.sessions).where(kept.key.in_(keys)))
 
 
 _SESSION = ("number", "started_at", "ended_at", "messages", "typed", "model", "channel", "opening")
-
-
-def _kept(column: sa.Column[Any]) -> Any:
-    return sa.Text() if isinstance(column.type, tables.Json) else column.type
 
 
 def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], follows: Sequence[str]) -> None:
@@ -384,10 +363,9 @@ def _put(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str,
 
 def _name(given: str | None, source: Source) -> str:
     """The name of a source: a folder's name too, so of letters, digits, dots, - and _."""
-    bare = source.address.partition("?")[0].partition(", schema ")
-    name = given or re.sub(
-        r"[^\w.-]+", "_", re.sub(r"\.\w+$", "", bare[0].rpartition("/")[2]) + (f"_{bare[2]}" if bare[2] else "")
-    )
+    place, of_schema, schema = source.address.partition("?")[0].partition(", schema ")
+    stem = re.sub(r"\.\w+$", "", place.rpartition("/")[2])
+    name = given or re.sub(r"[^\w.-]+", "_", f"{stem}_{schema}" if of_schema else stem)
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
         raise InvalidInput(f"A source's name is of letters, digits, dots, - and _, got {name!r}: give one with --name.")
     return name
@@ -398,20 +376,6 @@ def _by_sender(rows: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
     for number, sender in rows:
         found.setdefault(sender, []).append(number)
     return found
-
-
-def _chunks(by_sender: Mapping[str, list[int]]) -> Iterator[list[tuple[str, list[int]]]]:
-    """Senders, as many at a time as have about `BATCH` rows."""
-    chunk: list[tuple[str, list[int]]] = []
-    size = 0
-    for sender, ids in by_sender.items():
-        if chunk and size + len(ids) > BATCH:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append((sender, ids))
-        size += len(ids)
-    if chunk:
-        yield chunk
 
 
 def _parts(values: Sequence[Any], size: int = 5_000) -> Iterator[Sequence[Any]]:

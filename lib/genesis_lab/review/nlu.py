@@ -59,6 +59,14 @@ class Source:
     start: int = 0  # its line
     end: int = 0  # the last line of its list
 
+    def error(self, line: int, problem: str, level: str = "error") -> None:
+        """Name what Rasa refuses in a line."""
+        self.problems.append({"file": self.name, "line": line + 1, "level": level, "problem": problem})
+
+    def warning(self, line: int, problem: str) -> None:
+        """Name what Rasa passes over in a line, or reads as something else."""
+        self.error(line, problem, "warning")
+
 
 def read_data(folder: Path) -> list[Source]:
     """The YAML files of a data folder, or the one file.
@@ -69,27 +77,22 @@ def read_data(folder: Path) -> list[Source]:
         raise InvalidInput(f"There is no {shown(folder)}: give the data folder of a bot, or one of its YAML files.")
     if folder.is_file():
         return [read_source(folder.name, text_of(folder))]
-    found = sorted(p for p in folder.rglob("*") if p.suffix in (".yml", ".yaml") and p.is_file())
-    names = [p.relative_to(folder) for p in found]
-    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    found = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in (".yml", ".yaml") and p.is_file())
+    names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
     if not names:
         raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
     sources = []
     for name in names:
+        source = Source(name.as_posix(), "")
         if name.name.startswith("test_") or "tests" in name.parts[:-1]:
-            sources.append(source := Source(name.as_posix(), ""))
-            _problem(
-                source,
-                0,
-                "note",
-                "is test data by its name: not read here, but Rasa trains on it if it lies in its data",
-            )
-            continue
-        try:
-            sources.append(read_source(name.as_posix(), text_of(folder / name)))
-        except InvalidInput as error:
-            sources.append(source := Source(name.as_posix(), ""))
-            _problem(source, 0, "error", str(error).rstrip("."))
+            told = "is test data by its name: not read here, but Rasa trains on it if it lies in its data"
+            source.error(0, told, "note")
+        else:
+            try:
+                source = read_source(name.as_posix(), text_of(folder / name))
+            except InvalidInput as error:
+                source.error(0, str(error).rstrip("."))
+        sources.append(source)
     return sources
 
 
@@ -99,7 +102,7 @@ def read_source(name: str, text: str) -> Source:
     try:
         _read_into(source)
     except RecursionError:
-        _problem(source, 0, "error", "is nested too deeply, or in itself")
+        source.error(0, "is nested too deeply, or in itself")
     return source
 
 
@@ -113,19 +116,13 @@ def _read_into(source: Source) -> None:
     except (yaml.YAMLError, UnicodeError) as error:
         mark = getattr(error, "problem_mark", None)
         said = getattr(error, "problem", None) or " ".join(str(error).split())
-        _problem(source, mark.line if mark else 0, "error", f"is not YAML: {said}")
-        return None
-    if root is None:
-        return None
-    if root.id != "mapping":
-        _problem(source, 0, "error", "must hold a mapping with nlu, responses, stories or rules")
-        return None
-    keys = _keys(source, root)
+        return source.error(mark.line if mark else 0, f"is not YAML: {said}")
+    if root is not None and root.id != "mapping":
+        return source.error(0, "must hold a mapping with nlu, responses, stories or rules")
+    keys = _keys(source, root) if root else {}
     if not _version_read(source, keys.get("version")):
         return None
-    for key in ("intents", "responses", "language"):
-        if key in keys:
-            source.keys[key] = _value(keys[key])
+    source.keys = {key: _value(keys[key]) for key in ("intents", "responses", "language") if key in keys}
     items = keys.get("nlu")
     if items is None:
         return None
@@ -133,7 +130,7 @@ def _read_into(source: Source) -> None:
     if items.id == "scalar" and not items.value:
         source.indent = "" if items.start_mark.column else None
     elif items.id != "sequence":
-        _problem(source, source.start, "error", "nlu must be a list")
+        source.error(source.start, "nlu must be a list")
     else:
         source.indent = None if items.flow_style else " " * items.start_mark.column
         lines = decoded.split("\n")
@@ -151,34 +148,30 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
     block = Block("", "closed", start, _last_line(item, lines))
     source.blocks.append(block)
     if item.id != "mapping":
-        return _problem(source, at, "error", "holds an item that is no mapping: Rasa refuses the file")
+        return source.error(at, "holds an item that is no mapping: Rasa refuses the file")
     keys = _keys(source, item)
     kind = next((kind for kind in KINDS if kind in keys), None)
     if kind is None:
-        refused = bool(set(keys) - {"examples", "metadata"})
-        what = (
-            f"holds an item with none of {', '.join(KINDS)}: Rasa {'refuses the file' if refused else 'passes over it'}"
-        )
-        return _problem(source, at, "error" if refused else "warning", what)
+        what = f"holds an item with none of {', '.join(KINDS)}: Rasa "
+        if set(keys) - {"examples", "metadata"}:
+            return source.error(at, what + "refuses the file")
+        return source.warning(at, what + "passes over it")
     named, examples = keys[kind], keys.get("examples")
     if unknown := [key for key in keys if key not in {kind, "examples", *["metadata"] * (kind == "intent")}]:
-        return _problem(
-            source, at, "error", f"gives {kind} {named.value!r} the field {unknown[0]!r}, which Rasa refuses"
-        )
+        return source.error(at, f"gives {kind} {named.value!r} the field {unknown[0]!r}, which Rasa refuses")
     if named.id != "scalar" or not _is_text(named):
-        return _problem(source, at, "error", f"names a {kind} that is no text: put {str(named.value)[:40]} in quotes")
+        return source.error(at, f"names a {kind} that is no text: put {str(named.value)[:40]} in quotes")
     name = named.value.translate(_UNBROKEN)
-    about = _value(keys["metadata"]) if "metadata" in keys else None
-    if isinstance(about, dict):
+    run = None
+    if "metadata" in keys and isinstance(about := _value(keys["metadata"]), dict):
         _keys(source, keys["metadata"])  # names a key that is given twice
-    ours = isinstance(about, dict) and about.get("source") == "genesis"
-    run = str(about.get("run", "")) if ours and isinstance(about, dict) else None
+        run = str(about.get("run", "")) if about.get("source") == "genesis" else None
     if not name:
-        return _problem(source, at, "warning", f"names a {kind} with an empty text: Rasa passes over it")
+        return source.warning(at, f"names a {kind} with an empty text: Rasa passes over it")
     if kind == "intent":
         block.name, block.run = name, run
         if name.count("/") > 1:
-            _problem(source, at, "error", f"intent {name!r} has more than one /: Rasa takes one, as in faq/ask_price")
+            source.error(at, f"intent {name!r} has more than one /: Rasa takes one, as in faq/ask_price")
     for line, written in _written_examples(source, kind, name, examples, at, lines, block):
         row = {"file": source.name, "line": line + 1}
         if kind != "intent":
@@ -187,10 +180,10 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
         try:
             text, entities = read_markup(written)
         except InvalidInput as error:
-            _problem(source, line, "error", f"intent {name}: {error}")
+            source.error(line, f"intent {name}: {error}")
             continue
         if not text:
-            _problem(source, line, "warning", f"intent {name} has an empty example")
+            source.warning(line, f"intent {name} has an empty example")
         source.examples.append({**row, "intent": name, "text": text, "entities": entities, "run": run})
 
 
@@ -199,13 +192,15 @@ def _written_examples(
 ) -> Iterator[tuple[int, str]]:
     """Line and markup of each example, as Rasa splits them; notes in `block` where the next one can stand."""
     if examples is None or (examples.id == "scalar" and not examples.value):
-        return _problem(source, at, "warning", f"{kind} {name} has no examples")
+        return source.warning(at, f"{kind} {name} has no examples")
     if examples.id == "sequence" and kind == "intent":
         for one in examples.value:
             text = _keys(source, one).get("text") if one.id == "mapping" else None
             if text is None or text.id != "scalar" or not _is_text(text):
-                what = f"an example that is no text: put {text.value[:40]} in quotes" if text is not None and text.id == "scalar" else "an example without text:"  # fmt: skip
-                _problem(source, one.start_mark.line, "error", f"intent {name} has {what}; Rasa refuses the file")
+                what = "without text:"
+                if text is not None and text.id == "scalar":
+                    what = f"that is no text: put {text.value[:40]} in quotes"
+                source.error(one.start_mark.line, f"intent {name} has an example {what}; Rasa refuses the file")
                 continue
             _expanded(source, text, name)
             yield text.start_mark.line, text.value.translate(_UNBROKEN).strip(STRIPPED)
@@ -214,13 +209,11 @@ def _written_examples(
             block.first, block.last = examples.value[-1].start_mark.line, _last_line(examples.value[-1], lines)
         return None
     if examples.id != "scalar" or not _is_text(examples):
-        return _problem(
-            source, at, "error", f"{kind} {name}: examples must be a text that begins with |, Rasa refuses this"
-        )
+        return source.error(at, f"{kind} {name}: examples must be a text that begins with |, Rasa refuses this")
     _expanded(source, examples, name)
     literal, folded = examples.style == "|", examples.style == ">"
     if folded and examples.value.count("\n") < sum(line.lstrip().startswith("-") for line in lines[at : block.end + 1]):
-        _problem(source, at, "warning", f"{kind} {name}: > folds its lines into one example, write | instead")
+        source.warning(at, f"{kind} {name}: > folds its lines into one example, write | instead")
     first = examples.start_mark.line + literal
     for number, held in enumerate(examples.value.split("\n")):
         where = first + number if literal else first
@@ -230,11 +223,12 @@ def _written_examples(
                     block.form, block.first, block.last = "lines", where, where
                     block.indent = lines[where][: len(lines[where]) - len(held)]
                 if re.match(r"-\d", line):
-                    lost = f"{kind} {name}: {line[:60]!r} loses its minus: put a dash and a blank before it"
-                    _problem(source, where, "warning", lost)
+                    source.warning(
+                        where, f"{kind} {name}: {line[:60]!r} loses its minus: put a dash and a blank before it"
+                    )
                 yield where, line[1:].strip(STRIPPED)
             elif line.strip():
-                _problem(source, where, "warning", f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")  # fmt: skip
+                source.warning(where, f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")
 
 
 def _last_line(node: Any, lines: list[str]) -> int:
@@ -260,7 +254,7 @@ def _keys(source: Source, mapping: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in mapping.value:
         if (name := str(key.value)) in found:
-            _problem(source, key.start_mark.line, "error", f"gives {name!r} twice")
+            source.error(key.start_mark.line, f"gives {name!r} twice")
         found[name] = value
     return found
 
@@ -285,9 +279,7 @@ def _is_text(node: Any) -> bool:
 def _expanded(source: Source, node: Any, name: str) -> None:
     """Name a text that Rasa takes for an environment variable, which its schema then refuses."""
     if not node.style and re.search(r"\$\{.*\}", node.value):
-        _problem(
-            source, node.start_mark.line, "error", f"{name}: Rasa refuses ${{…}} outside quotes: put the text in quotes"
-        )
+        source.error(node.start_mark.line, f"{name}: Rasa refuses ${{…}} outside quotes: put the text in quotes")
 
 
 def _version_read(source: Source, node: Any) -> bool:
@@ -296,23 +288,15 @@ def _version_read(source: Source, node: Any) -> bool:
         return True
     line = node.start_mark.line
     if node.id != "scalar" or not _is_text(node):
-        _problem(source, line, "error", f'version must be a text: write version: "{node.value}"')
-        return True
-    given = node.value.strip("\"'")
-    if not re.fullmatch(r"\d+(\.\d+)*", given):
-        _problem(source, line, "warning", f'version {given!r} is none: Rasa reads the file as "3.1"')
-        return True
-    parts = tuple(map(int, given.split(".")))
-    if parts > LATEST:
-        _problem(source, line, "error", f'version "{given}" is later than "3.1": Rasa skips the whole file')
+        source.error(line, f'version must be a text: write version: "{node.value}"')
+    elif not re.fullmatch(r"\d+(\.\d+)*", given := node.value.strip("\"'")):
+        source.warning(line, f'version {given!r} is none: Rasa reads the file as "3.1"')
+    elif (parts := tuple(map(int, given.split(".")))) > LATEST:
+        source.error(line, f'version "{given}" is later than "3.1": Rasa skips the whole file')
         return False
-    if parts < LATEST:
-        _problem(source, line, "warning", f'version "{given}" is read as "3.1", with a warning')
+    elif parts < LATEST:
+        source.warning(line, f'version "{given}" is read as "3.1", with a warning')
     return True
-
-
-def _problem(source: Source, line: int, level: str, what: str) -> None:
-    source.problems.append({"file": source.name, "line": line + 1, "level": level, "problem": what})
 
 
 def unescaped(text: str) -> str:

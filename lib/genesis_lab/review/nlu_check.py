@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +41,25 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
     if language not in (None, "en", "es"):
         raise InvalidInput(f"The language of a taxonomy must be en or es, got {language!r}.")
     language = language or _language(sources)
-    said: dict[str, list[str]] = defaultdict(list)
+    said: dict[str, dict[str, None]] = defaultdict(dict)
     category: dict[str, str] = {}
     left = 0
     for row in (row for source in sources for row in source.examples if row["run"] is None):
-        category.setdefault(
-            row["intent"], row["intent"].split("/")[0] if "/" in row["intent"] else Path(row["file"]).stem
-        )
+        above, nested, _ = (intent := row["intent"]).partition("/")
+        category.setdefault(intent, above if nested else Path(row["file"]).stem)
         if any(sign in row["text"] for sign in "[]{}|") or not row["text"].strip():  # signs of the generator's patterns
             left += 1
-        elif row["text"] not in said[row["intent"]]:
-            said[row["intent"]].append(row["text"])
-    intents = {name: texts for name, texts in said.items() if texts}
+        else:
+            said[intent][row["text"]] = None
+    intents = {name: list(texts) for name, texts in said.items()}
     if not intents:
         raise InvalidInput(f"{shown(bot)} holds no examples of intents: give the folder of a bot or its training data.")
     alike: dict[str, str] = {}
     for name in intents:
         if (other := alike.setdefault(same_words(name) or name, name)) != name:
-            raise InvalidInput(
-                f"Intents {other!r} and {name!r} read alike: a taxonomy needs names that differ in words."
-            )
-    other = "English" if language == "es" else "Spanish"
-    bare = [
-        name
-        for name in dict.fromkeys(_named(_domain(sources, bot, None)))
-        if all(name != one.split("/")[0] for one in intents)
-    ]
+            raise InvalidInput(f"Intents {other!r} and {name!r} read alike: names must differ in words in a taxonomy.")
+    other, used = "English" if language == "es" else "Spanish", {name.split("/")[0] for name in intents}
+    bare = [name for name in dict.fromkeys(_named(_domain(sources, bot, None))) if name not in used]
     notes = f"{left:,} examples with brackets, braces or | were left out. " if left else ""
     notes += f"Intents of the domain without examples were left out: {', '.join(bare)}." if bare else ""
     return {
@@ -75,8 +69,7 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
         f"with language {language} alone. {notes}".strip(),
         "intents": [
             {
-                "name": name,
-                "category": category[name],
+                "name": name, "category": category[name],
                 "description": {
                     "en": f"Says what the bot knows as {name}, for instance: {'; '.join(texts[:3])}",
                     "es": f"Dice lo que el bot conoce como {name}, por ejemplo: {'; '.join(texts[:3])}",
@@ -85,23 +78,23 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
             }
             for name, texts in intents.items()
         ],
-    }
+    }  # fmt: skip
+
+
+def _problem(row: Row, level: str, problem: str) -> Row:
+    return {"file": row["file"], "line": row["line"], "level": level, "problem": problem}
 
 
 def _twice(examples: Sequence[Row]) -> list[Row]:
     """Texts that stand under several intents, and those that an intent has twice."""
-    places: dict[str, list[Row]] = defaultdict(list)
-    for row in examples:
-        if row["text"]:
-            places[row["text"]].append(row)
+    firsts: dict[str, Row] = {}
     found = []
-    for text, rows in places.items():
-        first = rows[0]
-        for row in rows[1:]:
-            what, level = f"{text[:60]!r} stands in {first['file']}:{first['line']} too", "warning"
+    for row in filter(itemgetter("text"), examples):
+        if (first := firsts.setdefault(row["text"], row)) is not row:
+            what, level = f"{row['text'][:60]!r} stands in {first['file']}:{first['line']} too", "warning"
             if row["intent"] != first["intent"]:
                 what, level = f"{what}, as {first['intent']}, here as {row['intent']}", "error"
-            found.append({"file": row["file"], "line": row["line"], "level": level, "problem": what})
+            found.append(_problem(row, level, what))
     return found
 
 
@@ -116,41 +109,27 @@ def _synonyms(examples: Sequence[Row], terms: Sequence[Row]) -> list[Row]:
         other, where = first.setdefault(text, (value, row))
         if other != value:
             what = f"{text!r} is a synonym of {value!r} here and of {other!r} in {where['file']}:{where['line']}"
-            found.append({"file": row["file"], "line": row["line"], "level": "error", "problem": what})
+            found.append(_problem(row, "error", what))
     return found
 
 
 def _responses(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
     """Retrieval intents without a response in the domain or the training data."""
-    retrieval: dict[str, Row] = {}
-    for row in examples:
-        if "/" in row["intent"]:
-            retrieval.setdefault(row["intent"], row)
+    retrieval = {f"utter_{row['intent']}": row for row in reversed(examples) if "/" in row["intent"]}
     known = {name for one in domain if isinstance(held := one.keys.get("responses"), dict) for name in held}
-    seen = any({"intents", "responses"} & set(one.keys) for one in domain)
-    return [
-        {
-            "file": row["file"], "line": row["line"], "level": "error" if seen else "note",
-            "problem": f"retrieval intent {name} has no response utter_{name} in the domain"
-            if seen else f"whether utter_{name} exists was not checked: there is no domain here",
-        }
-        for name, row in retrieval.items() if not seen or f"utter_{name}" not in known
-    ]  # fmt: skip
+    level, why = "error", "retrieval intent {0[intent]} has no response {1} in the domain"
+    if not any({"intents", "responses"} & set(one.keys) for one in domain):
+        level, why = "note", "whether {1} exists was not checked: there is no domain here"
+        known = set()
+    return [_problem(row, level, why.format(row, name)) for name, row in retrieval.items() if name not in known]
 
 
 def _unknown(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
     """Intents with examples that the domain does not name; none where there is no domain."""
     named = {name.split("/")[0] for name in _named(domain)}
     first = {row["intent"].split("/")[0]: row for row in reversed(examples)}
-    return [
-        {
-            **{key: row[key] for key in ("file", "line")},
-            "level": "warning",
-            "problem": f"intent {name} is not in the domain",
-        }
-        for name, row in first.items()
-        if named and name not in named
-    ]
+    unknown = first.keys() - named if named else ()
+    return [_problem(first[name], "warning", f"intent {name} is not in the domain") for name in unknown]
 
 
 def _named(domain: Sequence[Source]) -> list[str]:
@@ -168,11 +147,9 @@ def _domain(sources: Sequence[Source], folder: Path, domain: Path | None) -> lis
 
 
 def _language(sources: Sequence[Source]) -> str:
+    """The first one that a config.yml says, else Spanish where its letters and signs occur in the examples."""
     told = [str(one.keys["language"])[:2] for one in sources if "language" in one.keys]
-    return "en" if told[:1] == ["en"] else "es" if told[:1] == ["es"] else _guessed(sources)
-
-
-def _guessed(sources: Sequence[Source]) -> str:
-    """Spanish where its letters and signs occur in the examples."""
+    if told[:1] in (["en"], ["es"]):
+        return told[0]
     text = "".join(row["text"] for one in sources for row in one.examples).casefold()
     return "es" if any(letter in text for letter in "áéíóúñ¿¡") else "en"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -10,13 +9,15 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import unified_diff
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.dataset.spreadsheet import plain_cell
+from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import output_root, placed, shown
 from genesis_lab.review.nlu import (
@@ -40,24 +41,18 @@ _RESERVED = ("true", "false", "null", "nan", "inf")
 
 def read_examples(path: Path) -> list[Row]:
     """Examples of a CSV file with the columns intent and text, and entities as JSON where there are any."""
-    csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInput(f"{shown(path)} can't be read as a UTF-8 CSV file: {error}.") from None
-    if rows and (lacking := {"intent", "text"} - set(rows[0])):
-        raise InvalidInput(f"{shown(path)} must have the columns intent and text, it lacks {sorted(lacking)[0]}.")
     examples = []
-    for number, row in enumerate(rows, 1):
+    for row in read_rows(path):
+        held = row.value if isinstance(row.value, Mapping) else {}
+        if lacking := [column for column in ("intent", "text") if column not in held]:
+            why = row.problem or f"it lacks {lacking[0]}"
+            raise InvalidInput(f"{shown(path)} must have the columns intent and text: {why} (row {row.number}).")
         try:
-            entities = json.loads(row.get("entities") or "[]")
-        except json.JSONDecodeError:
-            raise InvalidInput(
-                f"{shown(path)}, row {number}: entities must be a JSON list of start, end and entity."
-            ) from None
-        intent, text = (plain_cell(row[column] or "") for column in ("intent", "text"))
-        examples.append({"intent": intent, "text": text, "entities": entities})
+            entities = json.loads(held.get("entities") or "[]")
+        except ValueError:
+            what = "entities must be a JSON list of start, end and entity"
+            raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
+        examples.append({"intent": held["intent"] or "", "text": held["text"] or "", "entities": entities})
     return examples
 
 
@@ -139,20 +134,19 @@ def plan_merge(
 
 def _home(sources: Mapping[str, Source], intent: str, run: str | None, new_intents: str | None) -> str:
     """The file that an example of `intent` goes into."""
-    usable = {
-        name: one for name, one in sources.items() if not any(p["level"] in ("error", "note") for p in one.problems)
-    }
+    faulty = {name for name, one in sources.items() for p in one.problems if p["level"] in ("error", "note")}
+    usable = {name: one for name, one in sources.items() if name not in faulty}
     real = {name: one for name, one in usable.items() if one.indent is not None and Path(name).name != SYNTHETIC}
-    lives = Counter({name: sum(block.name == intent for block in one.blocks) for name, one in real.items()})
-    kin = Counter({name: sum(b.name.startswith(intent.partition("/")[0] + "/") for b in one.blocks) for name, one in real.items()})  # fmt: skip
-    size = Counter({name: len(one.examples) for name, one in real.items()})
-    main = size.most_common(1)[0][0] if size else "nlu.yml"
+    main = max(real, key=lambda name: len(real[name].examples), default="nlu.yml")
+    lives = Counter(name for name, one in real.items() for block in one.blocks if block.name == intent)
+    above, nested, _ = intent.partition("/")
+    kin = Counter(name for name, one in real.items() for block in one.blocks if block.name.startswith(f"{above}/"))
     if run is not None:
         name = (Path(main).parent / SYNTHETIC).as_posix()
-    elif +lives:
+    elif lives:
         return lives.most_common(1)[0][0]
     else:
-        name = new_intents or (kin.most_common(1)[0][0] if "/" in intent and +kin else main)
+        name = new_intents or (kin.most_common(1)[0][0] if nested and kin else main)
     if name in sources and (name not in usable or (usable[name].text.strip() and usable[name].indent is None)):
         raise InvalidInput(f"it would go into {name}, which can't be added to: see what is wrong with it")
     return name
@@ -162,12 +156,8 @@ def _faithful(source: Source, rows: list[Row], run: str | None) -> tuple[str, li
     """The text with as many of `rows` in it as read back exactly, everything else unchanged; and those that don't."""
     new = _inserted(source, rows, run)
     wanted = Counter(map(_key, source.examples)) + Counter(_key({**row, "run": run}) for row in rows)
-    terms = [[(t["kind"], t["name"], t["text"]) for t in one.terms] for one in (source, new)]
-    if (
-        wanted == Counter(map(_key, new.examples))
-        and terms[0] == terms[1]
-        and len(new.problems) == len(source.problems)
-    ):
+    old, now = ([(t["kind"], t["name"], t["text"]) for t in one.terms] for one in (source, new))
+    if wanted == Counter(map(_key, new.examples)) and old == now and len(new.problems) == len(source.problems):
         return new.text, []
     if len(rows) == 1:
         return source.text, rows
@@ -251,8 +241,6 @@ def markup(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
         said = text[start:end]
         if start < at:
             raise InvalidInput("its entities overlap")
-        if not said or end > len(text):
-            raise InvalidInput(f"an entity from {start} to {end} lies outside the text")
         if "[" in said or "]" in said:
             raise InvalidInput(f"the text of an entity holds brackets: {said}")
         names = [kept(entity, said) for entity in here]
@@ -267,13 +255,11 @@ def markup(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
         raise InvalidInput("it is empty")
     if written != written.strip(STRIPPED):
         raise InvalidInput("it begins or ends with a blank, which Rasa strips")
-    try:
-        read = read_markup(written)
-    except InvalidInput:
-        raise InvalidInput("it looks like Rasa's markup of entities, for which there is no escape") from None
-    if read[0] != text or _spans({"text": text, "entities": read[1]}) != _spans({"text": text, "entities": entities}):
-        raise InvalidInput("it looks like Rasa's markup of entities, for which there is no escape")
-    return written
+    with suppress(InvalidInput):
+        read, found = read_markup(written)
+        if read == text and _spans({"text": text, "entities": found}) == _spans({"text": text, "entities": entities}):
+            return written
+    raise InvalidInput("it looks like Rasa's markup of entities, for which there is no escape")
 
 
 def _key(row: Row) -> tuple[Any, ...]:
@@ -282,12 +268,9 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 def _spans(row: Row) -> list[str]:
     """The entities of an example to be compared, in no order."""
-    edges = ("start", "end")
+    placed_at = ((one, one["start"], one["end"]) for one in row["entities"])
     return sorted(
-        json.dumps(
-            {**kept(one, row["text"][one["start"] : one["end"]]), **{edge: one[edge] for edge in edges}}, sort_keys=True
-        )
-        for one in row["entities"]
+        json.dumps([start, end, kept(e, row["text"][start:end])], sort_keys=True) for e, start, end in placed_at
     )
 
 
@@ -321,7 +304,7 @@ def write(merge: Merge, author: str) -> list[Row]:
 
     What was there before is kept under ``outputs/nlu``, with a line per version: who, when, which content before and after.
     """
-    history = output_root() / "nlu" / f"{merge.folder.name}-{_hash(str(merge.folder.resolve()))}"
+    history = _history(merge.folder)
     history.mkdir(parents=True, exist_ok=True)
     for name, (old, _) in merge.files.items():
         path = merge.folder / name
@@ -329,22 +312,17 @@ def write(merge: Merge, author: str) -> list[Row]:
             raise InvalidInput(f"{name} was changed since the merge was planned: plan it again.")
         (history / f"{_hash(old)}.backup").write_bytes(old.encode())
     made: list[Row] = []
-    there = {name for name in merge.files if (merge.folder / name).exists()}
-    try:
+    with ExitStack() as back:  # all files are put back where one can't be written
         for name, (old, new) in merge.files.items():
-            _put(merge.folder / name, new)
-            added = sum(row["file"] == name for row in merge.added)
+            path, added = merge.folder / name, sum(row["file"] == name for row in merge.added)
+            back_again = partial(_put, path, old) if path.exists() else path.unlink
+            _put(path, new)
+            back.callback(back_again)
             made.append({
                 "file": name, "author": author, "when": datetime.now(UTC).isoformat(timespec="seconds"),
                 "before": _hash(old), "after": _hash(new), "added": added,
             })  # fmt: skip
-    except BaseException:
-        for name in (version["file"] for version in made):
-            if name in there:
-                _put(merge.folder / name, merge.files[name][0])
-            else:
-                (merge.folder / name).unlink()
-        raise
+        back.pop_all()
     with (history / "versions.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(version, ensure_ascii=False) + "\n" for version in made)
     return made
@@ -352,9 +330,12 @@ def write(merge: Merge, author: str) -> list[Row]:
 
 def versions(folder: Path) -> list[Row]:
     """The versions that were written of a data folder, the first one first."""
-    base = folder if folder.is_dir() else folder.parent
-    path = output_root() / "nlu" / f"{base.name}-{_hash(str(base.resolve()))}" / "versions.jsonl"
+    path = _history(folder if folder.is_dir() else folder.parent) / "versions.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _history(folder: Path) -> Path:
+    return output_root() / "nlu" / f"{folder.name}-{_hash(str(folder.resolve()))}"
 
 
 def _put(path: Path, text: str) -> None:

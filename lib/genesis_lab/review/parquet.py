@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Float, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Float, Integer
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
 from genesis_lab.review.store import Store, records
-from genesis_lab.review.tables import Json, ingests, messages, sources
+from genesis_lab.review.tables import as_kept, ingests, messages, sources
 
 if TYPE_CHECKING:
     import duckdb
@@ -41,8 +41,7 @@ def messages_parquet(store: Store, source: str) -> Path:
         if newest is None and done:
             return path
         about = {"ingest": str(newest or 0), "begun": first}
-        read = (sa.type_coerce(column, Text) if isinstance(column.type, Json) else column for column in columns)
-        rows = connection.execution_options(yield_per=20_000).execute(sa.select(*read).where(newer))
+        rows = connection.execution_options(yield_per=20_000).execute(sa.select(*map(as_kept, columns)).where(newer))
         path.parent.mkdir(parents=True, exist_ok=True)
         with placed(path, replace=True) as temporary:
             fresh = temporary.with_name(f".{source}.changed") if done else temporary

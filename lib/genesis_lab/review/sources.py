@@ -29,6 +29,8 @@ BROKER = {"id", "sender_id", "data"}
 PAGE = 50_000
 CHATS = Path(__file__).with_name("chats.yaml")
 _SQLITE = b"SQLite format 3\0"
+Found = tuple[int, Mapping[str, Any] | None, str | None]
+"""Something read: its number, the JSON object, and why there is none."""
 
 
 @dataclass
@@ -105,10 +107,8 @@ def open_source(
         server = f"{urlsplit(address).scheme}://{urlsplit(address).netloc}"
         yield _spooled("tracker of a server", server, server, _from_server(address, conversations), {})
     elif "://" in address.removeprefix("sqlite:///"):
-        kind = address.partition("://")[0]
-        raise InvalidInput(
-            f"Conversations come from a file, postgresql:// or a Rasa server's http(s)://, got {kind}://."
-        )
+        known, kind = "a file, postgresql:// or a Rasa server's http(s)://", address.partition("://")[0]
+        raise InvalidInput(f"Conversations come from {known}, got {kind}://.")
     else:
         path = locate(address.removeprefix("sqlite:///"))
         if path.is_dir():
@@ -131,11 +131,11 @@ def _described(columns: Mapping[str, str], tables: Iterable[str], where: str) ->
         return "tracker store"
     if columns.keys() >= BROKER:
         return "event broker"
-    what = f"whose columns are {', '.join(columns)}" if columns else f"among {', '.join(tables) or 'no tables'}"
-    raise InvalidInput(
-        f"{where} holds no events of Rasa: expected a table events with at least id, sender_id, data, found "
-        f"{'one ' if columns else 'none '}{what}."
+    held = (
+        f"one whose columns are {', '.join(columns)}" if columns else f"none among {', '.join(tables) or 'no tables'}"
     )
+    due = "a table events with at least id, sender_id, data"
+    raise InvalidInput(f"{where} holds no events of Rasa: expected {due}, found {held}.")
 
 
 def _selected(kind: str, data: str = "data") -> str:
@@ -191,8 +191,7 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
     name += f", schema {schema}" if schema else ""
     try:
         with engine.connect() as opened:
-            connection = opened.connection.driver_connection
-            assert isinstance(connection, psycopg.Connection)
+            connection: Any = opened.connection.driver_connection
             connection.rollback()
             connection.read_only = True
 
@@ -200,17 +199,14 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
                 try:
                     found = connection.execute(sql, None if among is None else (among,), prepare=False).fetchall()
                     connection.rollback()
-                    return found
+                    return list(found)
                 except psycopg.Error as error:
                     opened.invalidate()
                     raise _gone(name, error) from None
 
             tables = [row[0] for row in ask("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
-            found = ask(
-                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute "
-                "WHERE attrelid = to_regclass('events') AND attnum > 0 AND NOT attisdropped"
-            )
-            columns = dict(found)
+            held = "WHERE attrelid = to_regclass('events') AND attnum > 0 AND NOT attisdropped"
+            columns = dict(ask(f"SELECT attname, format_type(atttypid, NULL) FROM pg_attribute {held}"))  # type: ignore[arg-type]
             kind = _described(columns, tables, name)
             notes = [_JSONB.format(columns["data"].upper())] if "json" in columns["data"] else []
             data = "data::text" if notes else "data"
@@ -236,13 +232,7 @@ def _gone(name: str, error: Exception) -> Unavailable:
 # What has no table becomes one, in a database of its own that goes with the connection.
 
 
-def _spooled(
-    kind: str,
-    address: str,
-    place: str,
-    rows: Iterable[tuple[int, Mapping[str, Any] | None, str | None]],
-    fields: Mapping[str, str],
-) -> Source:
+def _spooled(kind: str, address: str, place: str, rows: Iterable[Found], fields: Mapping[str, str]) -> Source:
     connection = sqlite3.connect("")
     connection.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, sender_id TEXT, data TEXT)")
     errors: list[tuple[int, str]] = []
@@ -263,8 +253,7 @@ def _spooled(
     connection.executemany("INSERT INTO events (sender_id, data) VALUES (?, ?)", events())
     connection.execute("CREATE INDEX by_sender ON events (sender_id)")
 
-    told = f"{kind}: {' and '.join(kinds)}" if kinds else kind
-    ask = _asking(connection, address)
+    told, ask = f"{kind}: {' and '.join(kinds)}" if kinds else kind, _asking(connection, address)
     return Source(told, address, place, ask, _selected("broker"), numbered=False, errors=errors)
 
 
@@ -274,9 +263,8 @@ def _events_in(
     """What a JSON object is, and the sender and event of all events in it."""
     if isinstance(events := value.get("events"), list):
         sender = str(value.get("sender_id") or "unknown")
-        return "trackers", [
-            (sender, event if isinstance(event, dict) else {"event": "unknown", "value": event}) for event in events
-        ]
+        known = (event if isinstance(event, dict) else {"event": "unknown", "value": event} for event in events)
+        return "trackers", [(sender, event) for event in known]
     if isinstance(value.get("event"), str):
         return "events", [(str(value.get("sender_id") or "unknown"), value)]
     return "chats", list(_chat(value, number, fields))
@@ -318,19 +306,15 @@ def _seconds(value: Any) -> float | None:
         with suppress(ValueError):
             value = float(value)
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             moment = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            value = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value / 1000 if value > 1e11 else float(value)
 
 
-def _from_server(
-    address: str, conversations: Sequence[str]
-) -> Iterator[tuple[int, Mapping[str, Any] | None, str | None]]:
+def _from_server(address: str, conversations: Sequence[str]) -> Iterator[Found]:
     """The trackers of these conversations from a Rasa server, whole: ``GET /conversations/{id}/tracker``."""
     base = address.partition("?")[0].rstrip("/")
     if not conversations and not base.endswith("/tracker"):
@@ -339,8 +323,7 @@ def _from_server(
         paths = [f"/conversations/{quote(one, safe='')}/tracker" for one in conversations] or [""]
         for number, path in enumerate(paths, 1):
             answer = ask("GET", path, params={"include_events": "ALL"})
-            try:
+            tracker = None
+            with suppress(ValueError):
                 tracker = answer.json()
-            except ValueError:
-                tracker = None
             yield number, tracker if isinstance(tracker, dict) else None, "the answer is no tracker"

@@ -6,7 +6,6 @@ Every function takes the `Store` that `open_store` gives. On PostgreSQL the data
 
 from __future__ import annotations
 
-import getpass
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from genesis_lab.dataset.curation import who
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, resolve, shown, write_error
 from genesis_lab.review.tables import activity, metadata
@@ -63,18 +63,18 @@ def open_store(url: str | Path | None = None) -> Store:
     """
     settings = get_settings()
     given = str(url or settings.review_url or output_root() / "review" / "review.sqlite")
-    person = settings.review_name or _os_login()
+    person = who()
     if given.startswith(POSTGRESQL):
         engine, address = postgresql(given, settings.review_password, schema=SCHEMA)
         with said(address):
             if "messages" not in sa.inspect(engine).get_table_names(SCHEMA):
                 raise InvalidInput(
-                    f"{address} holds no review store: its administrator makes one with genesis review init-db."
+                    f"{address} holds no review store: an administrator makes one, genesis review init-db."
                 )
         folder = f"{engine.url.host}_{engine.url.port or 5432}_{engine.url.database}"
         return Store(engine, address, output_root() / "review" / folder, person)
-    if "://" in given and not given.startswith("sqlite:///"):
-        kind = given.partition("://")[0]
+    kind, url_like, _ = given.removeprefix("sqlite:///").partition("://")
+    if url_like:
         raise InvalidInput(f"A review store is a SQLite file or postgresql://…, got {kind}://…: give one of these.")
     path = resolve(given.removeprefix("sqlite:///"))
     try:
@@ -115,13 +115,6 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
 
 
-def _os_login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
-
-
 @contextmanager
 def said(address: str) -> Iterator[None]:
     """What a database refuses, as an error of ours."""
@@ -145,18 +138,14 @@ def whoami(store: Store) -> dict[str, Any]:
         name = str(connection.execute(sa.text("SELECT session_user")).scalar_one())
         member = "SELECT role FROM unnest(CAST(:roles AS text[])) AS role WHERE pg_has_role(session_user, 'review_' || role, 'MEMBER')"
         roles = [str(role) for role in connection.execute(sa.text(member), {"roles": list(ROLES)}).scalars()]
-        if not roles:
-            banner = f"The login {name} has no role in {store.address}: an admin grants one with genesis review grant."
-            return {"name": name, "roles": roles, "banner": banner}
-        people = connection.execute(sa.select(activity.c.person).where(activity.c.author == name).distinct()).scalars()
-        others = sorted({*map(str, people)} - {store.person})
-    if others:
-        who = ", ".join([store.person, *others])
-        return {
-            "name": name, "roles": None,
-            "banner": f"The login {name} is shared by {who}: no roles are claimed. Each person needs a login of their own.",
-        }  # fmt: skip
+        people = sa.select(activity.c.person).where(activity.c.author == name).distinct()
+        others = sorted({*connection.execute(people).scalars()} - {store.person}) if roles else []
     banner = f"PostgreSQL login {name}, roles {', '.join(roles)}; enforced by the database."
+    if not roles:
+        banner = f"The login {name} has no role in {store.address}: an admin grants one with genesis review grant."
+    elif others:
+        shared = f"The login {name} is shared by {', '.join([store.person, *others])}: no roles are claimed."
+        return {"name": name, "roles": None, "banner": f"{shared} Each person needs a login of their own."}
     return {"name": name, "roles": roles, "banner": banner}
 
 

@@ -23,6 +23,11 @@ class Json(sa.types.TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+def as_kept(column: Column[Any]) -> Any:
+    """A column as the database has it: JSON as its text."""
+    return sa.type_coerce(column, Text) if isinstance(column.type, Json) else column
+
+
 def _id() -> Column[int]:
     return Column("id", Integer, Identity(always=True), primary_key=True)
 
