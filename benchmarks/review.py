@@ -80,7 +80,7 @@ def sqlite(size: int, filled: Iterator[tuple[Any, ...]]) -> list[dict[str, Any]]
 def postgresql(size: int, filled: Iterator[tuple[Any, ...]]) -> list[dict[str, Any]]:
     import psycopg
 
-    from genesis_lab.review.roles import init_db
+    from genesis_lab.review.store import init_db
     from postgresql_server import server
 
     with (

@@ -15,13 +15,12 @@ from pydantic import BaseModel
 
 from genesis_lab.dataset import (
     DatasetWriter,
-    arrow_schema,
     assign_splits,
     dataset_names,
     open_dataset,
-    schema_of,
     writing,
 )
+from genesis_lab.dataset.schema import arrow_schema, schema_of
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.generation import config_for, generate
 from records import conversation, write

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option, confirm, echo
 
-from genesis_lab.errors import InvalidInput
-from genesis_lab.terminal import Replace, lines
+from genesis_lab.terminal import Replace, lines, pairs
 
 commands = typer.Typer()
 Name = Annotated[str, Argument(help="A dataset's name or folder.")]
@@ -227,10 +226,7 @@ def undo() -> None:
 def _conditions(options: list[str]) -> dict[str, Any]:
     """``intent=a,b``, ``words=5..20``, ``check failed=any`` as `Browser` takes them."""
     found: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
+    for name, value in pairs(options).items():
         low, dots, high = value.partition("..")
-        if not equals or not value:
-            raise InvalidInput(f"A condition must be given as name=value, got {option!r}.")
-        found[name.strip()] = True if value == "any" else {"from": low, "to": high} if dots else value.split(",")
+        found[name] = True if value == "any" else {"from": low, "to": high} if dots else value.split(",")
     return found

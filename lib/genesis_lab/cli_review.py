@@ -74,7 +74,7 @@ def review_init_db(
     events: Annotated[str | None, Option(help="Rasa's table in it, schema.events, for role ingest to read.")] = None,
 ) -> None:
     """Make a team's review store on PostgreSQL, where the database enforces who may do what."""
-    from genesis_lab.review.roles import init_db
+    from genesis_lab.review.store import init_db
 
     echo(init_db(url, events=events))
 
@@ -87,8 +87,7 @@ def review_grant(
     revoke: Annotated[bool, Option("--revoke", help="Take the role away.")] = False,
 ) -> None:
     """Give a login a role in the review store; an admin's to do."""
-    from genesis_lab.review.roles import grant
-    from genesis_lab.review.store import open_store
+    from genesis_lab.review.store import grant, open_store
 
     echo(grant(open_store(store), login, role, revoke=revoke))
 

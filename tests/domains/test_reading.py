@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesis_lab.domains import get_domain
-from genesis_lab.domains.answers import read_yaml
 from genesis_lab.domains.base import Example, Provenance
-from genesis_lab.domains.reading import read_json
+from genesis_lab.domains.reading import read_json, read_yaml
 from genesis_lab.errors import ParseFailure
 from genesis_lab.finetuning.tasks import IntentTask
 from genesis_lab.texts import normal
@@ -204,7 +203,7 @@ def test_requirements_in_yaml_are_read_whatever_stands_round_them(around: str) -
 
 
 def test_a_role_answer_in_json_is_read_whatever_stands_round_it() -> None:
-    from genesis_lab.domains.answers import load
+    from genesis_lab.domains.reading import load
 
     role, spec, answer = role_answer("requirements")
     data = load(answer)

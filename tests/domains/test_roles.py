@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesis_lab.domains import get_domain, recorded_domain
-from genesis_lab.domains.answers import load
 from genesis_lab.domains.base import Provenance, Role
+from genesis_lab.domains.reading import load
 from genesis_lab.domains.requirements import LISTS
 from genesis_lab.errors import ParseFailure
 from genesis_lab.texts import normal

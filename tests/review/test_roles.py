@@ -18,7 +18,7 @@ from genesis_lab.review.forgetting import forget  # noqa: E402
 from genesis_lab.review.ingest import ingest  # noqa: E402
 from genesis_lab.review.labelling import annotate, decide  # noqa: E402
 from genesis_lab.review.parquet import open_messages  # noqa: E402
-from genesis_lab.review.roles import grant, init_db  # noqa: E402
+from genesis_lab.review.store import grant, init_db  # noqa: E402
 from genesis_lab.settings import get_settings  # noqa: E402
 from trackers import TRACKER, put, user  # noqa: E402
 

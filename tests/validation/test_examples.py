@@ -8,8 +8,8 @@ import pytest
 
 from genesis_lab.dataset import DatasetWriter, import_dataset, open_dataset
 from genesis_lab.domains import get_domain
-from genesis_lab.domains.answers import load
 from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.reading import load
 from genesis_lab.errors import InvalidInput
 from genesis_lab.validation.examples import audit, fix
 from genesis_lab.yamls import dump_yaml

@@ -11,14 +11,12 @@ from genesis_lab.dataset.folder import (
     write_report,
 )
 from genesis_lab.dataset.importing import import_dataset
-from genesis_lab.dataset.schema import arrow_schema, schema_of
 from genesis_lab.dataset.splitting import assign_splits
 from genesis_lab.dataset.writing import DatasetWriter
 
 __all__ = [
     "Dataset",
     "DatasetWriter",
-    "arrow_schema",
     "assign_splits",
     "dataset_names",
     "export_dataset",
@@ -27,6 +25,5 @@ __all__ = [
     "open_filled",
     "read_reports",
     "remembered",
-    "schema_of",
     "write_report",
 ]

@@ -43,11 +43,9 @@ def _fit(lines: Sequence[str], mark: str) -> tuple[float, int]:
         widths = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
     except csv.Error:
         return 0.0, 0
-    usual, times = (
-        Counter(width for width in widths if width > 1).most_common(1)[0] if max(widths, default=0) > 1 else (0, 0)
-    )
-    first = widths[0] == usual if widths else False
-    return times / max(len(widths), 1) + 0.5 * first, usual
+    for usual, times in Counter(width for width in widths if width > 1).most_common(1):
+        return times / len(widths) + 0.5 * (widths[0] == usual), usual
+    return 0.0, 0
 
 
 def keyed(
@@ -93,17 +91,12 @@ def _header(rows: Sequence[list[str]], knows: Callable[[str], bool | None]) -> t
 def _names(row: Sequence[str], knows: Callable[[str], bool | None]) -> bool:
     """Whether a row is of names, one of which is known."""
     said = [cell.strip() for cell in row if cell.strip()]
-    return (
-        len(set(said)) == len(said)
-        and any(map(knows, said))
-        and all(len(cell) <= 60 and not cell.isdigit() for cell in said)
-    )
+    short = all(len(cell) <= 60 and not cell.isdigit() for cell in said)
+    return short and len(set(said)) == len(said) and any(map(knows, said))
 
 
 def _heads(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Whether a row whose names nobody knows is a header still: short, and unlike what stands below it."""
-    if len(set(names)) < len(names) or any(
-        len(name.split()) > 3 or re.fullmatch(r"[\d.,]*", name) for name in names if name
-    ):
-        return False
-    return not any(name and name == row[i].strip() for row in rows for i, name in enumerate(names) if i < len(row))
+    short = all(len(name.split()) <= 3 and not re.fullmatch(r"[\d.,]*", name) for name in names if name)
+    again = any(name and name == cell.strip() for row in rows for name, cell in zip(names, row, strict=False))
+    return short and not again and len(set(names)) == len(names)

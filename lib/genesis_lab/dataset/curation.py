@@ -11,6 +11,7 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -44,12 +45,10 @@ def decide(dataset: Dataset, row: int, action: str, value: Any = None, *, why: s
 
 def take(dataset: Dataset, path: Path) -> int:
     """Keep the decisions in a file that the HTML page was left with, all or, where one makes no sense, none; how many are new."""
-    names, lines = (
-        ("row", "record", "action", "value", "why", "by", "at"),
-        [line.value or {} for line in read_rows(path)],
-    )
+    names = ("row", "record", "action", "value", "why", "by", "at")
     known = [{name: line.get(name) for name in names} for line in decisions(dataset)]
-    new = [one for one in ({name: line.get(name) for name in names} for line in lines) if one not in known]
+    lines = ({name: (line.value or {}).get(name) for name in names} for line in read_rows(path))
+    new = [one for one in lines if one not in known]
     keep_decisions(dataset, new)
     return len(new)
 
@@ -60,9 +59,8 @@ def keep_decisions(dataset: Dataset, lines: Sequence[Decision]) -> None:
     for line in lines:
         record = records.get(line["row"]) if type(line["row"]) is int else None
         if record is None or line.get("record", record[facets.id]) != record[facets.id]:
-            raise InvalidInput(
-                f"{dataset.name} has no such record at row {line['row']!r}: it has {dataset.total:,} rows, from 0."
-            )
+            where = f"at row {line['row']!r}: it has {dataset.total:,} rows, from 0"
+            raise InvalidInput(f"{dataset.name} has no such record {where}.")
         _check(dataset, record, line["action"], line["value"])
         line |= {"record": record[facets.id], "content_hash": dataset.content_hash}
     path = dataset.path / DECISIONS
@@ -84,7 +82,8 @@ def row_of(dataset: Dataset, record: str) -> int:
     ids = dataset.frame(columns=[get_domain(dataset.domain).facets.id]).iloc[:, 0].astype(str)
     found = ids.index[ids == record]
     if len(found) != 1:
-        raise InvalidInput(f"{dataset.name} has {len(found)} records of id {record!r}: look for it with genesis dataset show --search.")  # fmt: skip
+        held = f"{dataset.name} has {len(found)} records of id {record!r}"
+        raise InvalidInput(f"{held}: look for it with genesis dataset show --search.")
     return int(found[0])
 
 
@@ -123,11 +122,7 @@ def standing(dataset: Dataset) -> dict[int, Decision]:
 
 
 def apply(
-    dataset: Dataset,
-    target: str | Path | None = None,
-    *,
-    add: Sequence[Dataset] = (),
-    replace: bool = False,
+    dataset: Dataset, target: str | Path | None = None, *, add: Sequence[Dataset] = (), replace: bool = False
 ) -> Dataset:
     """The decisions carried out as a new dataset (default: ``<name>_v2``, ``_v3`` …); the original stays as it is.
 
@@ -137,13 +132,16 @@ def apply(
     stands = standing(dataset)
     changing = {row: one for row, one in stands.items() if one["verdict"] == "drop" or one["label"] or one["parts"]}
     if not changing and not add:
-        so_far = f"{len(stands)} records are marked, but none is to be dropped, fixed or relabelled" if stands else "nothing has been decided"  # fmt: skip
+        marked = f"{len(stands)} records are marked, but none is to be dropped, fixed or relabelled"
+        so_far = marked if stands else "nothing has been decided"
         raise InvalidInput(f"There is nothing to apply to {dataset.name}: {so_far}.")
     if strange := [one.name for one in add if one.domain != dataset.domain]:
         raise InvalidInput(f"{strange[0]} holds no {dataset.domain}, so it can't be added to {dataset.name}.")
     if sum(one["verdict"] == "drop" for one in stands.values()) == dataset.total and not add:
         raise InvalidInput(f"Every record of {dataset.name} is to be dropped: nothing would be left.")
-    place = dataset_path(target) if target else _next_version(dataset.path)
+    stem = re.sub(r"_v\d+$", "", dataset.name)
+    later = (place for n in count(2) if not os.path.lexists(place := dataset.path.with_name(f"{stem}_v{n}")))
+    place = dataset_path(target) if target else next(later)
     if place.resolve() == dataset.path.resolve():
         raise InvalidInput(f"{dataset.name} is kept as it is: give the new version another name.")
     facets = get_domain(dataset.domain).facets
@@ -277,14 +275,6 @@ def _move(source: Path, target: Path) -> None:
         raise write_error(error, target) from None
 
 
-def _next_version(path: Path) -> Path:
-    stem = re.sub(r"_v\d+$", "", path.name)
-    number = 2
-    while os.path.lexists(place := path.with_name(f"{stem}_v{number}")):
-        number += 1
-    return place
-
-
 def _records(dataset: Dataset, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     """The records at these places; of each Parquet file only the row groups that hold one are read."""
     found, first = dict[int, dict[str, Any]](), 0
@@ -317,7 +307,8 @@ def _check(dataset: Dataset, record: Mapping[str, Any], action: str, value: Any)
     if action == "fix":
         known_parts = texts_of(dataset, record)
         texts = value if isinstance(value, Mapping) else {}
-        if not texts or not all(name in known_parts and isinstance(text, str) and text.strip() for name, text in texts.items()):  # fmt: skip
+        written = all(isinstance(text, str) and text.strip() for text in texts.values())
+        if not texts or not written or texts.keys() - known_parts.keys():
             raise InvalidInput(f"A fix gives new words to one of {', '.join(known_parts) or 'no text'}.")
         try:
             domain.record_type.model_validate(record)
@@ -344,10 +335,11 @@ def _follows(dataset: Dataset, wanted: set[str]) -> dict[str, dict[str, Any]]:
     """Label to the columns that follow from it, as other records have them, or as the plan says; None where neither does."""
     facets, planned = get_domain(dataset.domain).facets, recorded_domain(dataset.manifest)
     names = [name for name, base in facets.derived.items() if base == facets.label]
-    rows = dataset.sql(f"SELECT DISTINCT {', '.join([str(facets.label), *names])} FROM data") if wanted else None
-    specs = planned.specs(max(1_000, 10 * len(labels(dataset))), 0) if planned and wanted else ()
-    known = [*(dict(spec.attributes) for spec in specs), *(rows.to_dict("records") if rows is not None else ())]
-    told = {row[facets.label]: {name: row[name] for name in names} for row in known}
+    if not wanted:
+        return {}
+    specs = planned.specs(max(1_000, 10 * len(labels(dataset))), 0) if planned else ()
+    rows = dataset.sql(f"SELECT DISTINCT {', '.join([str(facets.label), *names])} FROM data").to_dict("records")
+    told = {row[facets.label]: {name: row[name] for name in names} for row in [*(s.attributes for s in specs), *rows]}
     return {label: told.get(label, dict.fromkeys(names)) for label in wanted}
 
 
@@ -356,9 +348,8 @@ def _texts(model: type[BaseModel], value: Mapping[str, Any], path: str) -> Itera
         given, at = value.get(name), f"{path}{name}"
         inner = next(filter(_is_model, _kinds(field.annotation)), None)
         if inner is not None and given is not None:
-            several = list(enumerate(given)) if isinstance(given, list) else [("", given)]
-            for i, one in several:
-                yield from _texts(inner, one, f"{at}.{i}." if isinstance(given, list) else f"{at}.")
+            for i, one in enumerate(given) if isinstance(given, list) else [(None, given)]:
+                yield from _texts(inner, one, f"{at}." if i is None else f"{at}.{i}.")
         elif isinstance(given, str) and str in _kinds(field.annotation):
             yield at, given
 

@@ -118,16 +118,13 @@ class _Import:
         self.facets, self.reader = self.domain.facets, self.domain.reader(field_map, taxonomy)
         known = {*self.schema.names, *self.reader.extra_fields}
         if unknown := [name for name in field_map if name not in known]:
-            raise InvalidInput(
-                f"field_map: there is no field {unknown[0]!r} in {domain}: expected {', '.join(sorted(known))}."
-            )
+            wrong = f"field_map: there is no field {unknown[0]!r} in {domain}"
+            raise InvalidInput(f"{wrong}: expected {', '.join(sorted(known))}.")
         self.field_map = field_map
         self.read = self.kept = self.languages_set = 0
-        self.problems: list[Problem] = []
-        self.counts: Counter[str] = Counter()
+        self.problems, self.counts = list[Problem](), Counter[str]()
         self.columns: dict[str, None] = {}
-        self.row_of: dict[int, int] = {}
-        """Hash of an id, or of a record without one, to the first row that has it."""
+        self.row_of: dict[int, int] = {}  # hash of an id, or of a record without one, to the first row that has it
 
     def records(self, rows: Iterator[Row]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Split and record of each row of which anything can be read."""
@@ -180,10 +177,9 @@ class _Import:
         if not self.read:
             raise InvalidInput(f"{source} holds no records.")
         if not self.kept:
-            raise InvalidInput(
-                f"None of the {self.read:,} rows of {source} can be read (row {self.problems[0].row}: "
-                f"{self.problems[0].reason}); its columns are {found}: say which is which with field_map."
-            )
+            why = f"(row {self.problems[0].row}: {self.problems[0].reason})"
+            none = f"None of the {self.read:,} rows of {source} can be read {why}"
+            raise InvalidInput(f"{none}; its columns are {found}: say which is which with field_map.")
         absent = [name for name in self.schema.names if self.counts[f"{name}: missing"] == self.kept]
         for name in absent:
             if theirs := self.field_map.get(name):
@@ -192,10 +188,8 @@ class _Import:
                 other = (name, *self.reader.extra_fields)[-1]
                 either = name if other == name else f"{name} or a {other}"
                 label = f', "{self.facets.label}": "another"' if self.facets.label else ""
-                raise InvalidInput(
-                    f"No record of {source} has {either}; its columns are {found}: say which is which with "
-                    f'field_map, for example {{"{other}": "their column"{label}}}.'
-                )
+                how = f'say which is which with field_map, for example {{"{other}": "their column"{label}}}'
+                raise InvalidInput(f"No record of {source} has {either}; its columns are {found}: {how}.")
         everywhere = {f"{name}: missing" for name in absent}
         counts = {kind: n for kind, n in self.counts.most_common() if kind not in everywhere}
         problems = [problem for problem in self.problems if problem.reason not in everywhere][:LISTED]
@@ -216,14 +210,13 @@ class _Import:
             for fault in error.errors(include_url=False, include_context=False):
                 where = ".".join(str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
                 name = where.split(".")[0]
-                if not {name, where} & named and name != "provenance" and (value := record.get(name)) is not None:
-                    if self.reader.welcome(name, value):
-                        continue
+                value = record.get(name)
+                unsaid = value is not None and name != "provenance" and not {name, where} & named
+                if unsaid and not self.reader.welcome(name, value):
                     yield f"{where}: {fault['msg'].removeprefix('Value error, ')}, got {str(fault['input'])[:60]!r}"
 
     def _name(self, row: int, record_id: str | None, reasons: list[str]) -> None:
         for reason in reasons:
-            kind = _kind(reason)
-            self.counts[kind] += 1
+            self.counts[kind := _kind(reason)] += 1
             if self.counts[kind] <= LISTED:
                 self.problems.append(Problem(row, record_id, reason))

@@ -29,10 +29,8 @@ def assign_splits(
             raise InvalidInput(f"The share of split {name!r} must be above 0 and at most 1, got {share:g}.")
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise InvalidInput(f"The shares of the splits must add up to 1, got {sum(fractions.values()):g}.")
-    group, label = (
-        pd.factorize(np.asarray(each, dtype=object), use_na_sentinel=False)[0]
-        for each in (groups, np.zeros(len(groups)) if labels is None else labels)
-    )
+    each = (np.asarray(one, dtype=object) for one in (groups, np.zeros(len(groups)) if labels is None else labels))
+    group, label = (pd.factorize(one, use_na_sentinel=False)[0] for one in each)
     n_groups = int(group.max(initial=-1)) + 1
     if n_groups < len(fractions):
         what = f"of {len(group):,}, only {n_groups:,} may be told apart (the others must stay with one of these)"

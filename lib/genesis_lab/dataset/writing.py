@@ -1,12 +1,13 @@
-"""Writing a dataset folder, record by record: whole at the end, or not there at all."""
+"""Writing a dataset folder with its card, record by record: whole at the end, or not there at all."""
 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genesis_lab.dataset.card import dataset_card
 from genesis_lab.dataset.folder import DECISIONS, FORMAT, MANIFEST, is_dataset, is_split_name
 from genesis_lab.dataset.schema import schema_of
 from genesis_lab.domains import get_domain
@@ -25,6 +25,7 @@ PART_ROWS = 50_000
 """Records in one Parquet file."""
 GROUP_ROWS = 10_000
 """Records in one row group: what is held in memory while writing. Divides `PART_ROWS`."""
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
 class DatasetWriter:
@@ -45,12 +46,9 @@ class DatasetWriter:
         self._manifest = {} if manifest is None else manifest
         self._schema, self._language = schema_of(domain), get_domain(domain).facets.language
         self._pending: list[dict[str, Any]] = []
-        self._parts: dict[str, list[Path]] = {}
         self._counts: dict[str, int] = {}
         self._languages: set[str | None] = set()
-        self._hash = hashlib.sha256()
-        self._split = ""
-        self._file: pq.ParquetWriter | None = None
+        self._hash, self._split, self._open = hashlib.sha256(), "", ExitStack()
 
     def __enter__(self) -> DatasetWriter:
         with ExitStack() as stack:
@@ -69,7 +67,7 @@ class DatasetWriter:
             self._end_split()
             if split in self._counts or not is_split_name(split):
                 raise InvalidInput(f"Split {split!r} is finished already, or no name of letters and digits.")
-            self._split, self._counts[split], self._parts[split] = split, 0, []
+            self._split, self._counts[split] = split, 0
         for record in records:
             self._pending.append(record)
             if len(self._pending) == GROUP_ROWS:
@@ -85,47 +83,40 @@ class DatasetWriter:
         _hash_records(self._hash, table)
         if self._language:
             self._languages |= set(table[self._language].unique().to_pylist())
-        if self._counts[self._split] % PART_ROWS == 0:
-            self._close_part()
-            parts = self._parts[self._split]
-            parts.append(self._folder / "data" / f"{self._split}-{len(parts):05d}.parquet")
-            self._file = pq.ParquetWriter(parts[-1], self._schema, compression="zstd")
-        assert self._file is not None
+        if (n := self._counts[self._split]) % PART_ROWS == 0:
+            self._open.close()
+            part = pq.ParquetWriter(self._part(self._split, n // PART_ROWS), self._schema, compression="zstd")
+            self._file = self._open.enter_context(part)
         self._file.write_table(table, row_group_size=GROUP_ROWS)
         self._counts[self._split] += table.num_rows
 
     def _end_split(self) -> None:
-        if self._pending or (self._split and not self._parts[self._split]):
+        if self._pending or self._counts.get(self._split) == 0:
             self._flush()
-        self._close_part()
+        self._open.close()
 
-    def _close_part(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+    def _part(self, split: str, number: int, of: str = "") -> Path:
+        return self._folder / "data" / f"{split}-{number:05d}{of}.parquet"
 
     def _finish(self, error: type[BaseException] | None, *_: object) -> None:
         if error:
             with suppress(OSError):  # the error that is being raised already says what happened
-                self._close_part()
+                self._open.close()
             return
         if not self._split:
             self.write([])
         self._end_split()
-        for split, files in self._parts.items():
-            for i, path in enumerate(files):
-                path.rename(path.with_name(f"{split}-{i:05d}-of-{len(files):05d}.parquet"))
-        ours = {
-            "format": FORMAT,
-            "domain": self._domain,
-            "counts": self._counts,
-            "content_hash": self._hash.hexdigest(),
-        }
+        for split, n in self._counts.items():
+            parts = max(1, -(-n // PART_ROWS))
+            for i in range(parts):
+                self._part(split, i).rename(self._part(split, i, f"-of-{parts:05d}"))
+        ours = {"format": FORMAT, "domain": self._domain, "counts": self._counts}
+        ours["content_hash"] = self._hash.hexdigest()
         manifest = ours | {key: value for key, value in self._manifest.items() if key not in ours}
         languages = sorted(code for code in self._languages if code and re.fullmatch("[a-z]{2,3}", code))
         text, card = json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n", self._folder / "README.md"
         (self._folder / MANIFEST).write_text(text, encoding="utf-8", errors="replace")
-        card.write_text(dataset_card(manifest, self._schema, languages), encoding="utf-8", errors="replace")
+        card.write_text(_card(manifest, self._schema, languages), encoding="utf-8", errors="replace")
         if (decided := self._path / DECISIONS).is_file():  # a person's work; it says which content it is about
             shutil.copyfile(decided, self._folder / DECISIONS)
 
@@ -137,3 +128,61 @@ def _hash_records(digest: Any, table: pa.Table) -> None:
             record["provenance"].pop("generated_at", None)
         line = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
         digest.update(line.encode() + b"\n")
+
+
+def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[str]) -> str:
+    """The Hugging Face dataset card: a YAML header that the hub reads, and a page that people read, all of it escaped."""
+    from huggingface_hub import DatasetCardData
+
+    counts: Mapping[str, int] = manifest["counts"]
+    total, domain, made = sum(counts.values()), manifest["domain"], manifest.get("generation")
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts]
+    header = DatasetCardData(
+        pretty_name=f"{domain}: {total:,} records",
+        task_categories=list(get_domain(domain).facets.task_categories) or None,
+        size_categories=[next((label for bound, label in _SIZES if total < bound), "1M<n<10M")],
+        tags=["genesis-lab", *(["synthetic"] if made else [])],
+        configs=[{"config_name": "default", "data_files": files}],
+        language=list(languages) or None,
+        annotations_creators=["machine-generated"] if made else None,
+    )
+    page = "\n\n".join(_paragraphs(manifest, schema))
+    return f"---\n{header.to_yaml()}\n---\n\n# {_escaped(header.pretty_name)}\n\n{page}\n"
+
+
+def _paragraphs(manifest: Mapping[str, Any], schema: pa.Schema) -> Iterator[str]:
+    domain = _escaped(manifest["domain"])
+    if made := manifest.get("generation"):
+        who = f"provider {_escaped(made.get('provider'))}, model {_escaped(made.get('model'))}"
+        lacking = f" Incomplete: {n:,} planned records are missing." if (n := manifest.get("missing")) else ""
+        yield f"Synthetic records of domain {domain}, made with Genesis Lab by {who}.{lacking}"
+    elif source := manifest.get("import"):
+        yield f"Imported into Genesis Lab from {_escaped(source.get('source'))}."
+    else:
+        yield f"Records of domain {domain}, written with Genesis Lab."
+    yield _listed("split", "records", {split: f"{n:,}" for split, n in manifest["counts"].items()})
+    yield _listed("column", "type", {field.name: f"`{_type(field.type)}`" for field in schema})
+    if drops := manifest.get("drop_reasons"):
+        yield "Answers that were not used:"
+        yield _listed("reason", "times", drops)
+    for note, n in (manifest.get("notes") or {}).items():
+        yield f"{_escaped(note)} ({n:,} answers)"
+    if not_sent := manifest.get("not_sent"):
+        yield f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent."
+    yield f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`."
+
+
+def _listed(first: str, second: str, rows: Mapping[str, Any]) -> str:
+    return "\n".join([f"| {first} | {second} |", "|---|---|", *(f"| {_escaped(k)} | {v} |" for k, v in rows.items())])
+
+
+def _escaped(value: object) -> str:
+    """One line of text without control characters and without a meaning in Markdown or HTML."""
+    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", str(value)).split())[:200]
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(line, quote=False))
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"list<{_type(kind.value_type)}>"
+    return f"{{{', '.join(field.name for field in kind)}}}" if pa.types.is_struct(kind) else str(kind)

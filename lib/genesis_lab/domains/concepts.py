@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.domains.answers import terms
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.quotas import largest_remainder, spread, whole_groups
+from genesis_lab.domains.reading import terms
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import unaccented
 from genesis_lab.yamls import shipped
@@ -81,9 +81,8 @@ def concept(group: str, region: str, emphasis: str, language: str, variant: int 
         "do": product["do"][variant % len(product["do"])],
     }
     text = filled(k["texts"][language][variant % len(k["texts"][language])], words)
-    return Concept(
-        text, group, language, words, tuple(product["do"]), tuple(stress["qualities"]), tuple(stress["limits"])
-    )
+    lists = (tuple(each) for each in (product["do"], stress["qualities"], stress["limits"]))
+    return Concept(text, group, language, words, *lists)
 
 
 def filled(pattern: str, words: Mapping[str, Any]) -> str:
@@ -120,9 +119,8 @@ def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> 
     counts = {name: largest_remainder(share, total) for name, share in shares.items()}
     products = [[group for group in _products() if group.startswith(f"{name}/")] for name in names]
     industry = np.repeat(np.arange(len(names)), list(counts["industry"].values()))
-    product = np.concatenate(
-        [np.resize(rng.permutation(len(products[i])), n) for i, n in enumerate(counts["industry"].values())]
-    )
+    sizes = zip(map(len, products), counts["industry"].values(), strict=True)
+    product = np.concatenate([np.resize(rng.permutation(most), n) for most, n in sizes])
     language = spread(counts["language"], [industry, product], rng)
     emphasis = spread(counts["emphasis"], [language, industry, product], rng)
     used = [name for name, share in splits.items() if share > 0]
@@ -137,10 +135,8 @@ def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> 
         ordinal, ordinals[cell] = ordinals[cell], ordinals[cell] + 1
         if ordinal == len(regions):
             most = count() * len(names) // len(industries())
-            raise InvalidInput(
-                f"total: {len(names)} industries make at most {most:,} distinct concepts, evenly spread ones fewer, got "
-                f"{total:,}: choose more industries or a smaller total."
-            )
+            held = f"{len(names)} industries make at most {most:,} distinct concepts, evenly spread ones fewer"
+            raise InvalidInput(f"total: {held}, got {total:,}: choose more industries or a smaller total.")
         attributes = {
             "language": list(shares["language"])[cell[1]],
             "emphasis": list(shares["emphasis"])[cell[2]],

@@ -32,9 +32,8 @@ def walk(node: Any, path: Sequence[str], around: tuple[Mapping[str, Any], ...] =
         yield node, around
         return
     step, rest = path[0], path[1:]
-    inner: Iterable[Any] = (
-        node.values() if isinstance(node, Mapping) else node if isinstance(node, list | tuple) else ()
-    )
+    listed: Iterable[Any] = node if isinstance(node, list | tuple) else ()
+    inner = node.values() if isinstance(node, Mapping) else listed
     closer = (node, *around) if isinstance(node, Mapping) else around
     if step == ".":
         yield from walk(node, rest, around)

@@ -1,18 +1,29 @@
-"""The answer in what a model sent: thoughts, prose and wrappings round it are undone, its own words are never touched."""
+"""The answer in what a model sent, JSON or YAML, and what is wrong with it by its form, a JSON schema.
+
+Thoughts, prose and wrappings round it are undone; its own words are never touched, but for what `mended` repairs.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from genesis_lab.domains.form import faults
+from genesis_lab.domains.language import function_words
 from genesis_lab.errors import ParseFailure
-from genesis_lab.texts import normal, same_words
+from genesis_lab.texts import normal, same_words, unaccented
+from genesis_lab.yamls import parse_yaml
 
+Form = Mapping[str, Any]
+_PLACEHOLDER = re.compile(
+    r"\b(?:TODO|TBD|FIXME|XXX+)\b|(?i:\blorem ipsum\b|\bpor (?:definir|determinar)\b|<[a-z_ ]+>"
+    r"|\[[a-z_ ]*(?:insert|here|aquí)[a-z_ ]*\]|^\s*(?:\.{3}|…|n/a|none|string|text|texto)\s*$)"
+)
 _NAMES = r"(?:begin_of_|end_of_)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis)"
 _CLOSING = re.compile(
     rf"</{_NAMES}\s*>|<\|(?:/|end_of_){_NAMES}\|>|\[/{_NAMES}\]|◁/{_NAMES}▷|<\|channel\|>final\b[^<{{]*<\|message\|>",
@@ -33,6 +44,15 @@ _DEEP = 5
 """How often JSON may stand in JSON as a text, or an object in another one."""
 _DECODER = json.JSONDecoder(strict=False)  # raw line breaks and tabs in texts are read as what they are
 _SHAPES = ("object", "array")
+LONGEST = 20_000
+"""Characters of an answer that are looked at."""
+_FENCE = re.compile(
+    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|(?P<cut>\Z))",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
+)
+_GOES_ON = re.compile(r"\s|#|-\s|[\"']?[a-z_][\w-]*[\"']?\s*:(\s|$)")
+"""How a line begins that goes on with YAML; one of prose does not."""
+_WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,3 +207,190 @@ def _reasons(text: str, found: _Found, schema: Mapping[str, Any]) -> list[str]:
     if found.error:
         return [f"the JSON is broken: {found.error}"]
     return [f"the answer holds no JSON object, got {' '.join(text.split())[:60]!r}"]
+
+
+# Answers in YAML, and what they say
+
+
+def read_yaml(text: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[Fault]]:
+    """The fields that the YAML in an answer has, of all its blocks together, and what is wrong with how it says them.
+
+    Parameters
+    ----------
+    fields : what YAML may begin with and must not end before; prose round it is told by them.
+    """
+    text = spoken(text[:LONGEST].replace("\r\n", "\n"))
+    fenced = list(_FENCE.finditer(text))
+    prose = _FENCE.sub("", text) if fenced else ""
+    data: dict[str, Any] = {}
+    faults = []
+    for body in [match[2] for match in fenced] or [text]:
+        before, said, after = _parted(body, fields)
+        prose += before + after
+        try:
+            found = load(said)
+            data |= found if isinstance(found, Mapping) else {}
+        except ValueError as error:
+            faults.append(Fault("broken_yaml", "", str(error)))
+        if said.lstrip().startswith("{"):
+            faults.append(Fault("json_answer", "", "JSON where YAML is due"))
+    if fenced and fenced[-1]["cut"] is not None:
+        faults.append(Fault("truncated", "", "the answer is cut off: its closing fence is missing"))
+    if prose := prose.strip("-# \t\n"):
+        faults.append(Fault("extra_prose", "", f"text outside the YAML: {prose[:60]!r}"))
+    return data, faults
+
+
+def _parted(text: str, fields: Sequence[str]) -> tuple[str, str, str]:
+    """What stands before the first of `fields`, the YAML, and what follows the lines that go on with the last one."""
+    lines = text.splitlines(keepends=True)
+    top = re.compile(rf"\s*[\"']?(?:{'|'.join(fields)})[\"']?\s*:(\s|$)")
+    tops = [i for i, line in enumerate(lines) if top.match(line)]
+    if not tops or text.lstrip().startswith("{"):
+        return "", text, ""
+    begin, last = tops[0], tops[-1]
+    end = next((i for i in range(last + 1, len(lines)) if not _GOES_ON.match(lines[i])), len(lines))
+    return "".join(lines[:begin]), "".join(lines[begin:end]), "".join(lines[end:])
+
+
+def load(text: str) -> Any:
+    """What a YAML text says; ``ValueError`` with the reason if it is none. Unquoted dates come as dates."""
+    from yaml import YAMLError
+
+    try:
+        return normal(parse_yaml(text))
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"the YAML is broken or cut off: {' '.join(str(error).split())[:160]}") from None
+
+
+def terms(text: str, ignored: frozenset[str] = frozenset()) -> frozenset[str]:
+    """The content words of a text, by their first six letters without accents, so that inflections meet."""
+    words = set(map(unaccented, _WORD.findall(text)))
+    return frozenset(word[:6] for word in words - _stop_words() - ignored)
+
+
+def coverage(wanted: frozenset[str], text: str) -> float:
+    """Share of the terms `wanted` that occur in `text`; 0 where there are none."""
+    return len(wanted & terms(text)) / len(wanted) if wanted else 0.0
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    return frozenset(unaccented(word) for words in function_words() for word in words)
+
+
+# What is wrong with an answer, and what of it can be mended
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with an answer: a stable kind, where it is, and one sentence."""
+
+    kind: str
+    path: str
+    message: str
+
+
+def faults(form: Form, value: Any, path: str = "") -> list[Fault]:
+    """What is wrong with a value that is there, and with everything in it."""
+    of = {"object": _of_object, "array": _of_list, "string": _of_text}.get(form.get("type", ""))
+    return of(form, value, path) if of else []
+
+
+def _of_object(form: Form, value: Any, path: str) -> list[Fault]:
+    fields, at = form["properties"], f"{path}." if path else ""
+    if not isinstance(value, Mapping):
+        return [Fault("no_object", path, f"{path or 'the answer'} must be an object with {', '.join(fields)}")]
+    found = []
+    for name, part in fields.items():
+        if value.get(name) is not None:
+            found += faults(part, value[name], at + name)
+        else:
+            kind = f"missing_{name}" if "enum" in part else "missing_field"
+            found.append(Fault(kind, at + name, f"{at}{name} is missing"))
+    unknown = [f"{at}{name}" for name in value if name not in fields]
+    return found + [Fault("unknown_field", name, f"{name} is no known field") for name in unknown]
+
+
+def _of_list(form: Form, value: Any, path: str) -> list[Fault]:
+    fewest = form.get("minItems", 0)
+    if not isinstance(value, list):
+        return [Fault("not_text", path, f"{path} must be a list, got {str(value)[:40]!r}")]
+    if not value and fewest:
+        return [Fault("empty_list", path, f"{path} is empty")]
+    found: list[Fault] = []
+    first: dict[str, int] = {}
+    for i, one in enumerate(value, 1):
+        where = f"{path}.{i}"
+        found += faults(form["items"], one, where)
+        if fewest and (words := _words(one)) and first.setdefault(words, i) != i:
+            where += ".description" if isinstance(one, Mapping) else ""
+            found.append(Fault("repeated_text", where, f"{where} repeats that of another entry"))
+    if len(value) < fewest:
+        found.append(Fault("too_few", path, f"{path} must have at least {fewest} entries, has {len(value)}"))
+    ids = [one.get("id") for one in value if isinstance(one, Mapping)]
+    due = _numbers(form, len(value))
+    if due and ids != due and not any(fault.path.endswith(".id") for fault in found):
+        twice = next((number for i, number in enumerate(ids) if number in ids[:i]), None)
+        said = f"{path}: {twice} is there twice" if twice else f"{path}: ids must count up from {due[0]} without gaps"
+        found.append(Fault("duplicate_id" if twice else "id_order", f"{path}.id", said))
+    return found
+
+
+def _of_text(form: Form, value: Any, path: str) -> list[Fault]:
+    kind, said = "", ""
+    name, low, high = path.rpartition(".")[2], form.get("minLength", 1), form.get("maxLength", 2_000)
+    if "enum" in form:
+        if value not in form["enum"]:
+            kind, said = f"bad_{name}", f"must be {', '.join(form['enum'])}, got {str(value)[:30]!r}"
+    elif isinstance(value, dt.date):
+        kind, said = "date_object", "is an unquoted date, which YAML reads as a date: put it in quotes"
+    elif not isinstance(value, str):
+        kind, said = "not_text", f"must be a text, got {type(value).__name__}"
+    elif _PLACEHOLDER.search(value):
+        kind, said = "placeholder", f"is a placeholder: {value.strip()[:40]!r}"
+    elif "pattern" in form and not re.fullmatch(form["pattern"], value.strip()):
+        kind, said = f"bad_{form.get('format', name)}", f"must be like {form['pattern']}, got {value[:20]!r}"
+    elif not low <= len(value.strip()) <= high:
+        kind, said = "length", f"must have {low} to {high} characters, has {len(value.strip())}"
+    return [Fault(kind, path, f"{path} {said}")] if kind else []
+
+
+def mended(form: Form, value: Any) -> Any:
+    """A value with everything repaired that needs no judgement: order of fields, numbering, repetitions, spelling."""
+    if form["type"] == "object" and isinstance(value, Mapping):
+        fields = form["properties"].items()
+        return {name: mended(part, value[name]) for name, part in fields if value.get(name) is not None}
+    if form["type"] == "array" and isinstance(value, list):
+        firsts = {_words(one) or i: one for i, one in reversed([*enumerate(value)])}
+        kept = [*reversed(firsts.values())] if len(firsts) >= form.get("minItems", 1) else value
+        if (numbers := _numbers(form, len(kept))) and all(isinstance(one, Mapping) for one in kept):
+            kept = [{**one, "id": number} for one, number in zip(kept, numbers, strict=True)]
+        return [mended(form["items"], one) for one in kept]
+    if "enum" in form:
+        return next((word for word in form["enum"] if same_words(word) == same_words(str(value))), value)
+    return str(value) if isinstance(value, dt.date | int | float) and not isinstance(value, bool) else value
+
+
+def texts(form: Form, value: Any) -> Iterator[str]:
+    """What people read of a value."""
+    if isinstance(value, Mapping):
+        for name, part in form.get("properties", {}).items():
+            yield from texts(part, value.get(name))
+    elif isinstance(value, list):
+        for one in value:
+            yield from texts(form.get("items", {}), one)
+    elif isinstance(value, str) and not {"enum", "pattern"} & form.keys():
+        yield value
+
+
+def _numbers(form: Form, n: int) -> list[str]:
+    """The ids of a list's entries, if they have one: ``FR001``, ``FR002`` …"""
+    prefix = form["items"].get("properties", {}).get("id", {}).get("pattern", "").partition("\\")[0]
+    return [f"{prefix}{i:03d}" for i in range(1, n + 1)] if prefix else []
+
+
+def _words(one: Any) -> str | None:
+    """What an entry says."""
+    text = one.get("description") if isinstance(one, Mapping) else one
+    return same_words(text) if isinstance(text, str) else None

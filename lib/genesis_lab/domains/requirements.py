@@ -11,7 +11,7 @@ import numpy as np
 
 from genesis_lab.domains.base import Example, Spec
 from genesis_lab.domains.concepts import Concept, Pen
-from genesis_lab.domains.form import Fault, Form
+from genesis_lab.domains.reading import Fault, Form
 from genesis_lab.domains.roles import FEWEST, HERE, YamlRole
 from genesis_lab.yamls import shipped
 

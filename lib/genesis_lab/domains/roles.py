@@ -13,12 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains import concepts
-from genesis_lab.domains.answers import coverage, read_yaml, terms
 from genesis_lab.domains.base import Answer, Domain, Example, Facets, Prompt, Provenance, Score, Spec, Target
 from genesis_lab.domains.concepts import Concept
-from genesis_lab.domains.form import Fault, Form, faults, mended, texts
 from genesis_lab.domains.language import detect
-from genesis_lab.domains.reading import read_json
+from genesis_lab.domains.reading import Fault, Form, coverage, faults, mended, read_json, read_yaml, terms, texts
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, same_words
 from genesis_lab.yamls import dump_yaml, file_digests, shipped
@@ -128,9 +126,8 @@ class YamlRole(Domain):
         return self.config.requirements
 
     def feed(self, records: Iterable[Mapping[str, Any]], domain: str) -> None:
-        raise InvalidInput(
-            f"requirements: role vision answers examples of requirements, got role {self.name} and a dataset of {domain}."
-        )
+        got = f"role {self.name} and a dataset of {domain}"
+        raise InvalidInput(f"requirements: role vision answers examples of requirements, got {got}.")
 
     def targets(self) -> Sequence[Target]:
         """Shares of language, industry and emphasis."""
@@ -169,9 +166,6 @@ class YamlRole(Domain):
     def question(self, record: Mapping[str, Any], words: Mapping[str, Any]) -> str:
         """What teacher and student are asked about a record."""
         return str(words["question"]).format(concept=indented(record.get("concept") or ""))
-
-    @abstractmethod
-    def offline_text(self, spec: Spec, attempt: int) -> str: ...
 
     def answer_characters(self, spec: Spec) -> int:
         """That of the worked example, longer where lists are."""
@@ -249,9 +243,8 @@ class YamlRole(Domain):
         data, found = self.read(text)
         found = [*found, *self.wrong(data, example)]
         if (reads := detect(" ".join(texts(self.form, data))[:2_000])) not in (None, example.language):
-            found.append(
-                Fault("wrong_language", "", f"the text must be in {example.language!r}, it reads as {reads!r}")
-            )
+            said = f"the text must be in {example.language!r}, it reads as {reads!r}"
+            found.append(Fault("wrong_language", "", said))
         total, parts = self.parts(data, found, example)
         wanted, entries = concepts.concept_terms(example.facts["concept"]), self.entries(data)
         speak = [bool(wanted & terms(one)) for one in entries]

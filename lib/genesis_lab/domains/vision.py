@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from genesis_lab.domains.answers import coverage, load, read_yaml, terms
 from genesis_lab.domains.base import Example, Spec, Target
 from genesis_lab.domains.concepts import Concept, Pen
-from genesis_lab.domains.form import Fault, faults
+from genesis_lab.domains.reading import Fault, coverage, faults, load, read_yaml, terms
 from genesis_lab.domains.requirements import LISTS, Requirements, items
 from genesis_lab.domains.requirements import offline as offline_requirements
 from genesis_lab.domains.roles import HERE, SCHEMA, RoleConfig, RoleRecord, YamlRole
@@ -83,9 +82,8 @@ class Vision(YamlRole):
         if not self.config.requirements:
             return super().specs(total, seed)
         if total > len(self.given):
-            raise InvalidInput(
-                f"total: {self.config.requirements} holds {len(self.given):,} valid examples of requirements, got {total:,}."
-            )
+            held = f"{self.config.requirements} holds {len(self.given):,} valid examples of requirements"
+            raise InvalidInput(f"total: {held}, got {total:,}.")
         seeds = [zlib.crc32(f"{seed}/{one['concept']}/{one['requirements']}".encode()) for one in self.given[:total]]
         return [Spec(i, 0, own, _without(self.given[i], "concept", "requirements")) for i, own in enumerate(seeds)]
 
@@ -104,19 +102,15 @@ class Vision(YamlRole):
         concept = str(record.get("concept") or "")
         data, _ = read_yaml(str(record.get("requirements") or ""), tuple(LISTS))
         texts = {str(item.get("id")): str(item.get("description")) for item in items(data)}
-        return {
-            "concept": _AFTER_CONCEPT.split(concept, maxsplit=1)[0],
-            "requirements": texts or dict(_STATED.findall(concept)),
-        }
+        stated, idea = dict(_STATED.findall(concept)), _AFTER_CONCEPT.split(concept, maxsplit=1)[0]
+        return {"concept": idea, "requirements": texts or stated}
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         try:
             concept = self.concept(spec)
         except KeyError:
-            raise InvalidInput(
-                "The offline teacher knows the products of its own concepts only: choose a model as provider to answer "
-                f"{self.config.requirements}."
-            ) from None
+            known = "The offline teacher knows the products of its own concepts only"
+            raise InvalidInput(f"{known}: choose a model as provider to answer {self.config.requirements}.") from None
         rng = np.random.default_rng([spec.seed, attempt, 1])
         return self.written(offline(concept, self._requirements(spec), rng))
 

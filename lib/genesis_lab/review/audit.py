@@ -24,9 +24,8 @@ def append(connection: sa.Connection, who: str, action: str, subject: str, conte
     connection.execute(sa.insert(audit).values(**row, hash=_link(row)))
 
 
-def _link(row: Mapping[str, Any] | sa.RowMapping) -> str:
-    names = ("number", "at", "who", "action", "subject", "content", "previous")
-    return hashlib.sha256("|".join(str(row[name]) for name in names).encode()).hexdigest()
+def _link(row: Mapping[Any, Any]) -> str:
+    return hashlib.sha256("|".join(str(row[column]) for column in audit.columns.keys()[:-1]).encode()).hexdigest()
 
 
 def audit_head(store: Store) -> dict[str, Any]:
@@ -50,7 +49,6 @@ def audit_faults(store: Store, head: Mapping[str, Any] | None = None) -> list[st
                 faults.append(f"row {row['number']} is not what was written")
             number, previous = row["number"], row["hash"]
     if head and hashes.get(head["number"]) != head["hash"]:
-        faults.append(
-            f"the chain no longer holds the head {head['hash'][:12]} (row {head['number']}) that was exported"
-        )
+        was = f"{head['hash'][:12]} (row {head['number']})"
+        faults.append(f"the chain no longer holds the head {was} that was exported")
     return faults

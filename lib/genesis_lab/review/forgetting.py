@@ -54,9 +54,8 @@ def forget(store: Store, sender: str, *, now: float | None = None) -> int:
             tombstone = hashed(sender_key(store), sender)
             known |= shown(tombstone)
         if not known:
-            raise InvalidInput(
-                f"No message in {store.address} is from that sender: give the id, or the hash that is shown."
-            )
+            none = f"No message in {store.address} is from that sender"
+            raise InvalidInput(f"{none}: give the id, or the hash that is shown.")
         n = _forget(store, connection, sorted(known), tombstone, until)
     _refresh(store)
     return n

@@ -65,7 +65,7 @@ def ingest(
     """
     started = time.time()
     with open_source(address, schema=schema, conversations=conversations, fields=fields) as source, _no_cycles():
-        run = _Run(store, source, _name(name, source), explicit=name is not None, hash_senders=hash_senders)
+        run = _Run(store, source, name, hash_senders)
         by_sender, new, known = run.to_read(full)
         total, done = sum(map(len, by_sender.values())), 0
         kinds: Counter[str] = Counter({"broken row": len(source.errors)} if source.errors else {})
@@ -116,35 +116,33 @@ def report_table(report: Mapping[str, Any]) -> str:
 class _Run:
     """One run on one source: what it knows from the runs before, and what it has written. `id` is None while it has not."""
 
-    def __init__(self, store: Store, source: Source, name: str, *, explicit: bool, hash_senders: bool | None) -> None:
-        self.store, self.source, self.name, self.notes = store, source, name, source.notes
+    def __init__(self, store: Store, source: Source, given: str | None, hash_senders: bool | None) -> None:
+        self.store, self.source, self.name, self.notes = store, source, _name(given, source), source.notes
         self.id: int | None = None
         self.written: Counter[str] = Counter({"new messages": 0, "changed messages": 0, "sessions": 0})
         self.key, self.equal_times = sender_key(store), 0
         # Read up to there, by this run or an earlier one: the highest id, how many rows, the last ids of them.
         self.upto: int | None = None
-        self.rows = 0
-        self.newest: set[int] = set()
+        self.rows, self.newest = 0, set[int]()
         check = hashed(self.key, "check")
         with store.begin() as connection:
-            kept = connection.execute(sa.select(tables.sources).where(tables.sources.c.name == name)).mappings().first()
+            ours = sa.select(tables.sources).where(tables.sources.c.name == self.name)
+            kept = connection.execute(ours).mappings().first()
             self.forgotten = {row.sender: row.until for row in connection.execute(sa.select(tables.forgotten))}
         place = hashlib.sha1(source.place.encode()).hexdigest()[:12]
         fresh = {"hashed": hash_senders is not False, "check": check, "generation": 1, "place": place}
         self.before: dict[str, Any] = dict(kept["state"]) if kept else {}
         self.state = dict(self.before or fresh)
-        if kept and not explicit and self.state["place"] != place:
-            raise InvalidInput(
-                f"The store has another source {name}, {kept['address']}: give this one a name (--name), or the same if it has moved."
-            )
+        if kept and given is None and self.state["place"] != place:
+            other = f"The store has another source {self.name}, {kept['address']}"
+            raise InvalidInput(f"{other}: give this one a name (--name), or the same if it has moved.")
         self.state["place"] = place
         if hash_senders not in (None, self.state["hashed"]):
             was = "hashed" if self.state["hashed"] else "as they are"
-            raise InvalidInput(f"{name} was begun with sender ids {was}: go on so, or give another --name.")
+            raise InvalidInput(f"{self.name} was begun with sender ids {was}: go on so, or give another --name.")
         if self.state["check"] != check:
-            raise InvalidInput(
-                f"{name} was read with another GENESIS_REVIEW_SECRET: set that one, or senders fall apart."
-            )
+            other = "was read with another GENESIS_REVIEW_SECRET"
+            raise InvalidInput(f"{self.name} {other}: set that one, or senders fall apart.")
 
     def to_read(self, full: bool) -> tuple[dict[str, list[int]], set[int] | None, int]:
         """The row ids by sender, in order of their first; which of them are new (None: all); how many others are known."""
@@ -158,9 +156,7 @@ class _Run:
             gone = self.state["rows"] + len(late) - count
             if other or (window and not below & window.keys()):
                 self.state["generation"] += 1
-                why = (
-                    f"{len(other)} ids hold other rows than before" if other else "The ids that were read last are gone"
-                )
+                why = f"{len(other)} ids hold other rows than before" if other else "The ids read last are gone"
                 what = f"generation {self.state['generation']} of the source, read from its first row"
                 self.notes.append(f"{why}: {what}; what was read before is kept.")
             elif gone < 0:
@@ -228,10 +224,8 @@ class _Run:
     def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:
         """Keep how far the source was read, and the report, if anything came of it."""
         if self.equal_times:
-            self.notes.append(
-                f"Most time stamps of {self.equal_times:,} senders are equal in the table, as MySQL's FLOAT leaves them: "
-                "order goes by id, times by the events' own data."
-            )
+            said = f"Most time stamps of {self.equal_times:,} senders are equal in the table"
+            self.notes.append(f"{said}, as MySQL's FLOAT leaves them: order goes by id, times by the events' own data.")
         if self.source.numbered and read:
             digests = self._digests(number for number in self.newest if number > (self.upto or 0) - OVERLAP)
             self.state |= {"upto": self.upto, "rows": self.rows, "window": {str(n): d for n, d in digests.items()}}
@@ -252,10 +246,9 @@ class _Run:
         some = sa.select(ours.c.timestamp).where(new).limit(1_000).subquery()
         same = (theirs.c.timestamp == some.c.timestamp) & (theirs.c.source != self.name)
         also = sa.select(theirs.c.source, sa.func.count()).join_from(some, theirs, same).group_by(theirs.c.source)
-        for source, n in connection.execute(also).all():
-            if 2 * n > min(self.written["new messages"], 1_000):
-                what = "has the same messages, by their times: every number counts them twice"
-                self.notes.append(f"Source {source} {what}.")
+        what = "has the same messages, by their times: every number counts them twice"
+        found, few = connection.execute(also).all(), min(self.written["new messages"], 1_000) / 2
+        self.notes += [f"Source {source} {what}." for source, n in found if n > few]
 
     def _begun(self, connection: sa.Connection) -> int:
         if self.id is None:
@@ -301,9 +294,7 @@ class _Run:
         new, changed = [], []
         json_columns = [column.name for column in table.columns if isinstance(column.type, tables.Json)]
         for row in {row["key"]: row for row in rows}.values():
-            for name in json_columns:
-                if row[name] is not None:
-                    row[name] = as_json(row[name]) if row[name] else "[]"
+            row |= {name: as_json(row[name]) if row[name] else "[]" for name in json_columns if row[name] is not None}
             before = known.get(row["key"])
             if before is None:
                 new.append(row)
@@ -317,10 +308,9 @@ class _Run:
         if new or changed:
             run = self._begun(connection)
             _put(connection, table, [row | {"ingest": run} for row in new + changed], follows)
-        if table is tables.messages:
-            self.written.update({"new messages": len(new), "changed messages": len(changed)})
-        else:
-            self.written.update({table.name.replace("_", " "): len(new) + len(changed)})
+        wrote = {table.name.replace("_", " "): len(new) + len(changed)}
+        apart = {"new messages": len(new), "changed messages": len(changed)}
+        self.written.update(apart if table is tables.messages else wrote)
 
     def _tidy(self, connection: sa.Connection, sessions: Sequence[dict[str, Any]]) -> None:
         """Take sessions away that late rows have joined to others."""

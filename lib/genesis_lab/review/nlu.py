@@ -223,9 +223,8 @@ def _written_examples(
                     block.form, block.first, block.last = "lines", where, where
                     block.indent = lines[where][: len(lines[where]) - len(held)]
                 if re.match(r"-\d", line):
-                    source.warning(
-                        where, f"{kind} {name}: {line[:60]!r} loses its minus: put a dash and a blank before it"
-                    )
+                    how = "put a dash and a blank before it"
+                    source.warning(where, f"{kind} {name}: {line[:60]!r} loses its minus: {how}")
                 yield where, line[1:].strip(STRIPPED)
             elif line.strip():
                 source.warning(where, f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")

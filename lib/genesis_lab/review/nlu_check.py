@@ -62,23 +62,19 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
     bare = [name for name in dict.fromkeys(_named(_domain(sources, bot, None))) if name not in used]
     notes = f"{left:,} examples with brackets, braces or | were left out. " if left else ""
     notes += f"Intents of the domain without examples were left out: {', '.join(bare)}." if bare else ""
+    entries = []
+    for name, texts in intents.items():
+        told = {"en": f"Says what the bot knows as {name}, for instance: {'; '.join(texts[:3])}",
+                "es": f"Dice lo que el bot conoce como {name}, por ejemplo: {'; '.join(texts[:3])}"}  # fmt: skip
+        both = {"en": texts, "es": texts}
+        entries.append({"name": name, "category": category[name], "description": told, "examples": both})
+    lacking = f"It has no {other} examples: its own stand in for them, so generate with language {language} alone."
     return {
         "name": bot.resolve().name.removesuffix(".yml"),
         "title": {"en": title or "a company with a chatbot", "es": title or "una empresa con un chatbot"},
-        "source": f"The bot's own intents and examples. It has no {other} examples: its own stand in for them, so generate "
-        f"with language {language} alone. {notes}".strip(),
-        "intents": [
-            {
-                "name": name, "category": category[name],
-                "description": {
-                    "en": f"Says what the bot knows as {name}, for instance: {'; '.join(texts[:3])}",
-                    "es": f"Dice lo que el bot conoce como {name}, por ejemplo: {'; '.join(texts[:3])}",
-                },
-                "examples": {"en": texts, "es": texts},
-            }
-            for name, texts in intents.items()
-        ],
-    }  # fmt: skip
+        "source": f"The bot's own intents and examples. {lacking} {notes}".strip(),
+        "intents": entries,
+    }
 
 
 def _problem(row: Row, level: str, problem: str) -> Row:

@@ -268,10 +268,9 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 def _spans(row: Row) -> list[str]:
     """The entities of an example to be compared, in no order."""
-    placed_at = ((one, one["start"], one["end"]) for one in row["entities"])
-    return sorted(
-        json.dumps([start, end, kept(e, row["text"][start:end])], sort_keys=True) for e, start, end in placed_at
-    )
+    spans = ((one["start"], one["end"], one) for one in row["entities"])
+    written = ((start, end, kept(one, row["text"][start:end])) for start, end, one in spans)
+    return sorted(json.dumps(each, sort_keys=True) for each in written)
 
 
 def _checked(example: Row) -> None:

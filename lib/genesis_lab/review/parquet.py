@@ -62,12 +62,9 @@ def open_messages(store: Store, only: Iterable[str] | None = None) -> duckdb.Duc
     """DuckDB in memory with a view ``messages`` over the Parquet copies of these sources (all of them by default)."""
     import duckdb
 
-    names = (
-        only
-        if only is not None
-        else [row["name"] for row in records(store, sa.select(sources.c.name).order_by("name"))]
-    )
-    if not (parts := [f"SELECT * FROM {_reading(messages_parquet(store, name))}" for name in names]):
+    if only is None:
+        only = [row["name"] for row in records(store, sa.select(sources.c.name).order_by("name"))]
+    if not (parts := [f"SELECT * FROM {_reading(messages_parquet(store, name))}" for name in only]):
         raise InvalidInput(f"{store.address} holds no conversations yet: read some with genesis review ingest.")
     database = duckdb.connect()
     database.execute(f"CREATE VIEW messages AS {' UNION ALL '.join(parts)}")

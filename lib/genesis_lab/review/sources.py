@@ -131,9 +131,8 @@ def _described(columns: Mapping[str, str], tables: Iterable[str], where: str) ->
         return "tracker store"
     if columns.keys() >= BROKER:
         return "event broker"
-    held = (
-        f"one whose columns are {', '.join(columns)}" if columns else f"none among {', '.join(tables) or 'no tables'}"
-    )
+    among = f"none among {', '.join(tables) or 'no tables'}"
+    held = f"one whose columns are {', '.join(columns)}" if columns else among
     due = "a table events with at least id, sender_id, data"
     raise InvalidInput(f"{where} holds no events of Rasa: expected {due}, found {held}.")
 
@@ -224,9 +223,8 @@ _JSONB = (
 
 
 def _gone(name: str, error: Exception) -> Unavailable:
-    return Unavailable(
-        f"{name} can't be read ({' '.join(str(error).split())[:200]}): what is whole is kept, the next run goes on from there."
-    )
+    why = f"{name} can't be read ({' '.join(str(error).split())[:200]})"
+    return Unavailable(f"{why}: what is whole is kept, the next run goes on from there.")
 
 
 # What has no table becomes one, in a database of its own that goes with the connection.

@@ -31,6 +31,7 @@ SCHEMA = "review"
 """Where the tables stand in PostgreSQL."""
 POSTGRESQL = ("postgresql:", "postgresql+psycopg:", "postgres:")
 DECLARED = "SQLite: names and roles are declared, not enforced; four eyes are a warning. A team takes PostgreSQL (genesis review init-db)."
+SQL = Path(__file__).with_name("roles.sql")
 ROLES = ("viewer", "developer", "qa_analyst", "qa_lead", "admin", "ingest")
 
 
@@ -68,9 +69,7 @@ def open_store(url: str | Path | None = None) -> Store:
         engine, address = postgresql(given, settings.review_password, schema=SCHEMA)
         with said(address):
             if "messages" not in sa.inspect(engine).get_table_names(SCHEMA):
-                raise InvalidInput(
-                    f"{address} holds no review store: an administrator makes one, genesis review init-db."
-                )
+                raise InvalidInput(f"{address} holds no review store: its admin makes one, genesis review init-db.")
         folder = f"{engine.url.host}_{engine.url.port or 5432}_{engine.url.database}"
         return Store(engine, address, output_root() / "review" / folder, person)
     kind, url_like, _ = given.removeprefix("sqlite:///").partition("://")
@@ -95,10 +94,8 @@ def postgresql(url: str, password: SecretStr | None, *, schema: str) -> tuple[sa
     address = sa.make_url(url).set(drivername="postgresql+psycopg")
     told = address.set(password=None, drivername="postgresql").render_as_string()
     if address.password:
-        raise InvalidInput(
-            f"The address {told} holds a password: leave it out and set GENESIS_REVIEW_PASSWORD, "
-            "GENESIS_REVIEW_SOURCE_PASSWORD or PGPASSWORD."
-        )
+        names = "GENESIS_REVIEW_PASSWORD, GENESIS_REVIEW_SOURCE_PASSWORD or PGPASSWORD"
+        raise InvalidInput(f"The address {told} holds a password: leave it out and set {names}.")
     path = schema.replace('"', '""').replace("\\", "\\\\").replace(" ", "\\ ")
     arguments: dict[str, Any] = {"options": f'-csearch_path="{path}"', "connect_timeout": 10}
     if password:
@@ -166,3 +163,52 @@ def _asked(store: Store, query: Any, parameters: Mapping[str, Any] | None) -> tu
     with store.begin() as connection:
         done = connection.execute(sa.text(query) if isinstance(query, str) else query, parameters or {})
         return list(done.keys()), [dict(row) for row in done.mappings()]
+
+
+# A team's store on PostgreSQL: tables, roles and rules that the database enforces
+
+
+def init_db(url: str, *, events: str | None = None) -> str:
+    """Install the review store in a database, or bring its rules up to date; everything or nothing. Says what was done.
+
+    It takes a login that may create roles and a schema; it owns nothing afterwards. `events` : a table of Rasa's in the
+    same database (``schema.events``), which logins with role ingest may then read, and nothing else of it.
+    """
+    engine, where = postgresql(url, get_settings().review_password, schema="public")
+    before, after = SQL.read_text(encoding="utf-8").split("-- :tables")
+    with said(where), engine.begin() as connection:
+        driver: Any = connection.connection.driver_connection
+        _run(driver, before)
+        metadata.create_all(connection)
+        _run(driver, "--" + after)
+        if events is not None:
+            schema, _, table = events.rpartition(".")
+            quote = connection.dialect.identifier_preparer.quote
+            if not sa.inspect(connection).has_table(table, schema=schema or "public"):
+                raise InvalidInput(f"{where} has no table {events}: give it as schema.events.")
+            _run(driver, f"GRANT USAGE ON SCHEMA {quote(schema or 'public')} TO review_ingest")
+            _run(driver, f"GRANT SELECT ON {quote(schema or 'public')}.{quote(table)} TO review_ingest")
+    engine.dispose()
+    return f"{where} holds a review store; logins get a role with genesis review grant."
+
+
+def _run(driver: Any, sql: str) -> None:
+    """Several statements at once, which the driver takes as they are."""
+    import psycopg
+
+    try:
+        driver.execute(sql)
+    except psycopg.Error as error:
+        raise InvalidInput(f"The database refuses: {str(error).partition(chr(10))[0]}.") from error
+
+
+def grant(store: Store, login: str, role: str, *, revoke: bool = False) -> str:
+    """Give a login of the database a role, or take it away; only an admin can. Says what is so now."""
+    if not store.enforced:
+        raise InvalidInput(f"{store.address} is SQLite, where roles are not enforced: a team takes PostgreSQL.")
+    if role not in ROLES:
+        raise InvalidInput(f"A role is one of {', '.join(ROLES)}, got {role!r}.")
+    with store.begin() as connection:
+        call = sa.text("SELECT set_role(:login, :role, :given)")
+        connection.execute(call, {"login": login, "role": role, "given": not revoke})
+    return f"{login} {'no longer is' if revoke else 'is'} {role}"

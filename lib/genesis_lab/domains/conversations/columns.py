@@ -24,15 +24,15 @@ _TELLING = 12
 """First so many names of a meaning that count inside a longer name: ``final_intent``."""
 _READ = {"text", "turns", "column 1"}
 """Of these a record has one."""
+_NOTHING: tuple[Any, ...] = (None, "", [])
 
 
 @cache
 def names() -> dict[str, dict[str, int]]:
     """Meaning to the names that columns of it have, each with its rank."""
     said = shipped(Path(__file__).with_name("columns.yaml"))
-    return {
-        meaning: {same_words(str(n)): i for i, n in reversed(list(enumerate(each)))} for meaning, each in said.items()
-    }
+    words = {meaning: [same_words(str(name)) for name in each] for meaning, each in said.items()}
+    return {meaning: {name: each.index(name) for name in each} for meaning, each in words.items()}
 
 
 def rank(name: str, meaning: str) -> int | None:
@@ -54,7 +54,7 @@ def assigned(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tup
     columns: dict[str, list[Any]] = {}
     for row in rows:
         for path, value in flat(row):
-            if path != "file" and value not in (None, "", []):
+            if path != "file" and value not in _NOTHING:
                 columns.setdefault(path, []).append(value)
     taken, found, said = set(given.values()), dict(given), list[str]()
 
@@ -67,22 +67,16 @@ def assigned(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tup
 
     for meaning in [name for name in names() if name not in ("said", "splits")]:
         alone = "conversation_id" not in found
-        if (
-            meaning in found
-            or (meaning == "order" and alone)
-            or (meaning in ("text", "speaker", "order", "reply") and "turns" in found)
-        ):
+        of_turns = "turns" in found and meaning in ("text", "speaker", "order", "reply")
+        needs = {"order": "conversation_id", "context": "reply"}.get(meaning)
+        if meaning in found or of_turns or (needs and needs not in found):
             continue
         fits = [
             (ranked, path.count("."), path)
             for path, values in columns.items()
-            if path not in taken
-            and (ranked := 0 if path == meaning else _ranked(path, meaning)) is not None
-            and _can_be(meaning, values)
-            and not (meaning == "speaker" and alone and not any(map(role_of, values)))
+            if path not in taken and (ranked := _ranked(path, meaning)) is not None and _can_be(meaning, values)
+            if meaning != "speaker" or not alone or any(map(role_of, values))
         ]
-        if meaning == "context" and "reply" not in found:
-            continue
         take(meaning, min(fits)[2] if fits else None, "by its name")
     rest = {path: values for path, values in columns.items() if path not in taken and all(map(_plain, values))}
     if not {"text", "turns"} & found.keys() and rest:
@@ -105,17 +99,13 @@ def assigned(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tup
 
 def _ranked(path: str, meaning: str) -> int | None:
     name = path.removesuffix(".0").rpartition(".")[2]
-    found = rank(name, meaning)
+    found = 0 if path == meaning else rank(name, meaning)
     return 1_000 if found is None and meaning == "turns" and rank(name, "text") is not None else found
 
 
 _CALLED = {
-    "text": "utterance",
-    "intent": "label",
-    "conversation_id": "conversation",
-    "turns": "dialogue",
-    "reply": "answer to it",
-}
+    "text": "utterance", "intent": "label", "conversation_id": "conversation", "turns": "dialogue", "reply": "answer to it"
+}  # fmt: skip
 
 
 def _can_be(meaning: str, values: Sequence[Any]) -> bool:
@@ -131,11 +121,9 @@ def _can_be(meaning: str, values: Sequence[Any]) -> bool:
 def _transcript(value: Any) -> bool:
     if not isinstance(value, str) or value.lstrip()[:1] == "[":
         return isinstance(value, str)
-    lines = [line for line in value.splitlines() if line.strip()]
+    lines = [re.match(r"\w[\w .'’-]{0,30}: ", line) for line in value.splitlines() if line.strip()]
     begun = re.findall(r"(?:^|\s)([^\W\d_]+)(?: \d+)?: ", value)
-    return sum(role_of(name) is not None for name in begun) > 1 or (
-        len(lines) > 1 and all(re.match(r"\w[\w .'’-]{0,30}: ", line) for line in lines)
-    )
+    return sum(role_of(name) is not None for name in begun) > 1 or (len(lines) > 1 and all(lines))
 
 
 def splits_of(value: Any) -> str | None:
@@ -156,11 +144,8 @@ def _number(value: Any) -> bool:
 
 def _longest(columns: Mapping[str, Sequence[Any]]) -> str | None:
     """The column of the longest texts."""
-    lengths = {
-        path: mean(len(str(each)) for each in values)
-        for path, values in columns.items()
-        if not all(map(_number, values)) and not path.endswith("id")
-    }
+    texts = {path: map(str, values) for path, values in columns.items() if not all(map(_number, values))}
+    lengths = {path: mean(map(len, values)) for path, values in texts.items() if not path.endswith("id")}
     ranked = sorted(lengths, key=lambda path: -lengths[path])
     if not ranked:
         return None
@@ -188,11 +173,8 @@ def _names_of(rows: Sequence[Mapping[str, Any]], codes: str, path: str) -> bool:
     held = [dict(flat(row)) for row in rows]
     pairs = {(each.get(codes), each.get(path)) for each in held if each.get(codes) is not None}
     texts = {name for _, name in pairs}
-    return (
-        len(pairs) == len(texts) == len({code for code, _ in pairs})
-        and all(isinstance(name, str) and not _number(name) for name in texts)
-        and len(pairs) < len(rows)
-    )
+    one_each = len(pairs) == len(texts) == len({code for code, _ in pairs}) < len(rows)
+    return one_each and all(isinstance(name, str) and not _number(name) for name in texts)
 
 
 def _listed(paths: Sequence[str]) -> str:
@@ -251,34 +233,22 @@ def _keys_fit(shape: Mapping[str, Any], document: Any) -> bool:
 def fitted_to(shape: Mapping[str, Any], item: Any, around: tuple[Mapping[str, Any], ...] = ()) -> dict[str, Any] | None:
     """The record that a shape makes of something; None where it does not fit."""
     held = item.keys() if isinstance(item, Mapping) else ()
-    if not all(any(key in held for key in keys.split("|")) for keys in shape.get("has", ())):
+    a_pair = isinstance(item, list) and len(item) == 2 and all(map(_plain, item))
+    is_it = {"strings": isinstance(item, str), "pairs": a_pair, "splits": isinstance(item, Mapping)}
+    has = all(any(key in held for key in keys.split("|")) for keys in shape.get("has", ()))
+    if not has or not all(is_it.get(key, True) for key in shape) or set(held) & set(shape.get("without", ())):
         return None
-    if (
-        any(key in held for key in shape.get("without", ()))
-        or (shape.get("strings") and not isinstance(item, str))
-        or (shape.get("pairs") and not (isinstance(item, list) and len(item) == 2 and all(map(_plain, item))))
-        or (shape.get("splits") and not isinstance(item, Mapping))
-    ):
-        return None
-    record = dict(item) if shape.get("splits") else {}
+    record = dict(item) if "splits" in shape else {}
     for name, paths in shape.items():
-        if name in _ABOUT:
-            continue
-        for path in [paths] if isinstance(paths, str) else paths:
-            walked = [
-                [v for v, _ in walk(item, part.split("/"), around) if v not in (None, "", [])]
-                for part in path.split("+")
-            ]
-            values = (
-                ["_".join(str(each[0]) for each in walked)]
-                if len(walked) > 1 and all(walked)
-                else walked[0] * (len(walked) == 1)
-            )
+        for path in () if name in _ABOUT else [paths] if isinstance(paths, str) else paths:
+            parts = [walk(item, part.split("/"), around) for part in path.split("+")]
+            first, *more = ([v for v, _ in found if v not in _NOTHING] for found in parts)
+            values = first
+            if more:
+                values = ["_".join(str(each[0]) for each in (first, *more))] if all((first, *more)) else []
             if name == "alternate":
-                record["turns"] = [
-                    *record.get("turns", []),
-                    *(values[0] if values and isinstance(values[0], list) else values),
-                ]
+                inner = values[0] if values and isinstance(values[0], list) else values
+                record["turns"] = [*record.get("turns", []), *inner]
             elif name == "turns" and values:
                 record[name] = values[0]
             elif values and all(map(_plain, values)):
@@ -314,10 +284,8 @@ def _lines(document: str, shape: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def shaped(record: Any) -> tuple[str, list[dict[str, Any]]] | None:
     """Name of the known shape of a record, and the record as we call its fields; None: it has none."""
-    for shape in shapes()["records"] if isinstance(record, Mapping) else ():
-        if found := fitted_to(shape, record):
-            return shape["name"], [found]
-    return None
+    known = shapes()["records"] if isinstance(record, Mapping) else ()
+    return next(((shape["name"], [found]) for shape in known if (found := fitted_to(shape, record))), None)
 
 
 def threads(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:

@@ -7,21 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
-from genesis_lab.domains.conversations.columns import (  # fmt: skip
-    LIST,
-    assigned,
-    intent_in,
-    rank,
-    shaped,
-    shapes,
-    splits_of,
-    threads,
-    unfolded,
-)
+from genesis_lab.domains.conversations import columns
 from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.foreign import Reader, lookup, objects_only
@@ -80,14 +70,10 @@ def _roles_in(text: str) -> list[str]:
 class ChatReader(Reader):
     """Finds turns and labels in foreign records, and derives what follows from them."""
 
-    extra_fields = (
-        "turns.speaker", "turns.text", "customer", "speaker", "order", "split", "reply", "context", "text",
-    )  # fmt: skip
+    extra_fields = ("turns.speaker", "turns.text", "customer", "speaker", "order", "split", "reply", "context", "text")
     essential = ("turns",)
 
-    def __init__(
-        self, fields: Sequence[str], field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None
-    ) -> None:
+    def __init__(self, fields: Sequence[str], field_map: Mapping[str, str], taxonomy: Any) -> None:
         super().__init__(fields, {}, field_map)
         self._strict = taxonomy is not None
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy or BANKING77)
@@ -99,13 +85,12 @@ class ChatReader(Reader):
         """Names of those whose turns are no part of what is said."""
         self.told: set[str] = set()
         """Files of a known shape."""
-        self._keys: dict[Any, list[str]] = {}
 
     def knows(self, name: str) -> bool:
         """Whether anyone calls a field so."""
         meanings = ("turns", "text", "intent", "conversation_id", "speaker", "language", "split", "reply", "order")
         known = name in self.fields or name in self.field_map.values()
-        return known or any(rank(name, meaning) is not None for meaning in meanings)
+        return known or any(columns.rank(name, meaning) is not None for meaning in meanings)
 
     def welcome(self, name: str, value: Any) -> bool:
         """Languages that nothing here speaks are kept."""
@@ -125,9 +110,10 @@ class ChatReader(Reader):
         if not values or {"turns", "turn_count", "intent"} <= values[0].keys():  # our own
             return chain(ahead, rows)
         places = {row.place for row in ahead if row.value and row.place}
-        found, said = assigned(values, {ours: theirs for ours, theirs in self.field_map.items() if ours != "customer"})
-        told_apart = {intent_in(place) for place in places}
-        if "intent" not in {**self.field_map, **found} and len(told_apart) > 1 and not all(map(splits_of, told_apart)):
+        given = {ours: theirs for ours, theirs in self.field_map.items() if ours != "customer"}
+        found, said = columns.assigned(values, given)
+        files = {columns.intent_in(place) for place in places}
+        if not {"intent"} & {*given, *found} and len(files) > 1 and not all(map(columns.splits_of, files)):
             found["intent"] = "file"
             said.append("the names of the files are the labels")
         self.field_map = {**self.field_map, **found}
@@ -136,21 +122,17 @@ class ChatReader(Reader):
         told, rows = self.field_map, map(self._in_its_split, chain(ahead, rows))
         if "post" in values[0]:
             kept = [row for row in rows if row.value]
-            ends = threads([row.value for row in kept])
-            rows = iter(
-                replace(row, value={**row.value, "conversation_id": root, "order": depth})
-                for row, (root, depth) in zip(kept, ends, strict=True)
-            )
+            ends = columns.threads([row.value for row in kept])
+            own = ({"conversation_id": root, "order": depth} for root, depth in ends)
+            rows = (replace(row, value=row.value | each) for row, each in zip(kept, own, strict=True))
             self.field_map |= {"conversation_id": "conversation_id", "order": "order"}
         ids = [str(lookup(value, told.get("conversation_id", ""))) for value in values]
         spread = "turns" not in told and "text" in told and len(set(ids)) < len(ids) and ids[0] != "None"
         if spread or "post" in values[0]:
             rows = self._put_together(rows)
-        elif "speaker" in told and "turns" not in told and self._speaks(values):
-            raise InvalidInput(
-                f"`{told['speaker']}` says who speaks, but not which conversation a row belongs to: "
-                "say so with --field conversation_id=COLUMN."
-            )
+        elif "turns" not in told and any(role_of(lookup(value, told.get("speaker", ""))) for value in values):
+            lacking = f"`{told['speaker']}` says who speaks, but not which conversation a row belongs to"
+            raise InvalidInput(f"{lacking}: say so with --field conversation_id=COLUMN.")
         if "split" in told or places:
             rows = iter(sorted(rows, key=lambda row: str(row.split)))
         ahead = list(islice(rows, _LOOKED_AT))
@@ -164,36 +146,28 @@ class ChatReader(Reader):
         plain: set[tuple[str, ...]] = set()  # keys of records that are of no known shape
         first: Any = None
         for row in rows:
-            records, first = [row.value], row.value if first is None else first
-            lone = isinstance(row.value, str) and not isinstance(first, str)
-            if (
-                row.value is not None
-                and not lone
-                and not (isinstance(row.value, Mapping) and tuple(row.value) in plain)
-            ):
-                told = shaped(row.value) or unfolded(row.value, row.place)
-                if told:
+            value = row.value
+            records, first = [value], value if first is None else first
+            keys = tuple(value) if isinstance(value, Mapping) else None
+            lone = isinstance(value, str) and not isinstance(first, str)
+            if value is not None and not lone and keys not in plain:
+                if told := columns.shaped(value) or columns.unfolded(value, row.place):
                     name, records = told
                     self.done[f"records read as {name}"] += len(records)
-                    self.told |= {row.place} if name != LIST else set()
-                elif isinstance(row.value, str):
-                    records = [
-                        {"turns": each} if len(_spoken(each)) > 1 else {"text": each} for each in _blocks(row.value)
-                    ]
-                elif isinstance(row.value, Mapping):
-                    plain.add(tuple(row.value))
+                    self.told |= {row.place} if name != columns.LIST else set()
+                elif isinstance(value, str):
+                    records = [{"turns" if len(_spoken(each)) > 1 else "text": each} for each in _blocks(value)]
+                elif keys is not None:
+                    plain.add(keys)
             for number, record in enumerate(records, row.number):
                 if row.place and isinstance(record, Mapping):
-                    record = {"file": intent_in(row.place), **record}
+                    record = {"file": columns.intent_in(row.place), **record}
                 yield objects_only(replace(row, value=record, number=number))
 
     def _in_its_split(self, row: Any) -> Any:
         said = lookup(row.value, self.field_map.get("split", "")) if row.value else None
-        split = splits_of(said) if said else splits_of(intent_in(row.place)) if row.place else None
+        split = columns.splits_of(said or (columns.intent_in(row.place) if row.place else ""))
         return replace(row, split=split or (re.sub(r"\W+", "_", str(said)) if said else row.split))
-
-    def _speaks(self, values: Sequence[Mapping[str, Any]]) -> bool:
-        return any(role_of(lookup(value, self.field_map["speaker"])) for value in values)
 
     def _put_together(self, rows: Iterable[Any]) -> Iterator[Any]:
         """One row for each conversation, with its rows as turns in their order."""
@@ -209,10 +183,8 @@ class ChatReader(Reader):
         for (_, name), group in parts.items():
             if "order" in told:
                 group.sort(key=lambda row: _sortable(lookup(row.value, told["order"])))
-            turns = [
-                {"speaker": lookup(row.value, told.get("speaker", "")), "text": lookup(row.value, told["text"])}
-                for row in group
-            ]
+            said = ((lookup(row.value, told.get("speaker", "")), lookup(row.value, told["text"])) for row in group)
+            turns = [{"speaker": speaker, "text": text} for speaker, text in said]
             first = {key: each for row in reversed(group) for key, each in row.value.items() if each is not None}
             yield replace(group[0], value={**first, told["conversation_id"]: name, "turns": turns})
 
@@ -220,7 +192,7 @@ class ChatReader(Reader):
         """Who of two is the customer: by `customer` in the field map, or because the other one is known."""
         turns = [each for said in dialogues if isinstance(said, list) for each in said if isinstance(each, Mapping)]
         counts = Counter(str(turn["speaker"]) for turn in turns if turn.get("speaker"))
-        asides = {name for name in counts if same_words(name) in shapes()["asides"]}
+        asides = {name for name in counts if same_words(name) in columns.shapes()["asides"]}
         if len(counts) - len(asides) > 1:  # else the system is who answers
             self.asides = asides
             counts = Counter({name: n for name, n in counts.items() if name not in asides})
@@ -233,10 +205,8 @@ class ChatReader(Reader):
             self.roles = {name: other for name, role in roles.items() if not role}
         elif counts and not known:
             named = " and ".join(repr(name) for name, _ in counts.most_common(4))
-            raise InvalidInput(
-                f"Who of the speakers {named} is the customer can't be told: say so with "
-                f"--field customer='{next(iter(counts))}', or --field customer=first for whoever begins."
-            )
+            how = f"--field customer='{next(iter(counts))}', or --field customer=first for whoever begins"
+            raise InvalidInput(f"Who of the speakers {named} is the customer can't be told: say so with {how}.")
 
     # A record
 
@@ -253,10 +223,8 @@ class ChatReader(Reader):
         if isinstance(language := record["language"], str):
             record["language"] = _code(language)
             self.done[f"languages {language!r} read as {record['language']!r}"] += language != record["language"]
-            if record["language"] not in ("en", "es"):
-                self.done[
-                    f"records in {record['language']!r}, kept: checks and models of a language know en and es"
-                ] += 1
+            what = f"records in {record['language']!r}, kept: checks and models of a language know en and es"
+            self.done[what] += record["language"] not in ("en", "es")
         return record | {"turns": self._turns(raw, reasons)}, reasons
 
     def _turns(self, raw: Mapping[str, Any], reasons: list[str]) -> Any:
@@ -343,18 +311,19 @@ class ChatReader(Reader):
             return lookup(raw, self.field_map[name])
         if "." not in name:
             return raw.get(name)
-        keys = self._keys.setdefault((name, tuple(raw)), _by_rank(raw, _MEANINGS[name]))
-        return next((raw[key] for key in keys if raw[key] is not None), None)
+        return next((raw[key] for key in _by_rank(tuple(raw), _MEANINGS[name]) if raw[key] is not None), None)
 
 
-def _by_rank(raw: Mapping[str, Any], meaning: str) -> list[str]:
-    return sorted((key for key in raw if rank(key, meaning) is not None), key=lambda key: rank(key, meaning) or 0)
+@lru_cache(1_000)
+def _by_rank(keys: tuple[str, ...], meaning: str) -> list[str]:
+    ranks = {key: rank for key in keys if (rank := columns.rank(key, meaning)) is not None}
+    return sorted(ranks, key=lambda key: ranks[key])
 
 
 def _code(language: str) -> str:
     """``es`` of ``es-MX``, ``Spanish`` or ``ES``."""
     first = same_words(language).partition(" ")[0]
-    named: dict[str, str] = shapes()["languages"]
+    named: dict[str, str] = columns.shapes()["languages"]
     return named.get(first, first if re.fullmatch("[a-z]{2,3}", first) else language)
 
 
