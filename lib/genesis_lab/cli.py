@@ -307,17 +307,9 @@ def dataset_import(
     lines(f"  {note}" for note in report.notes)
     lines((f"  {problem}" for problem in report.said()), 20, len(report.problem_counts))
     if preview:
-        told = [
-            f"{ours}={theirs}" for ours, theirs in dataset.manifest["import"]["field_map"].items() if ours != theirs
-        ]
-        command = [
-            "genesis",
-            "dataset",
-            "import",
-            source,
-            target,
-            *(part for pair in told for part in ("--field", pair)),
-        ]
+        told = [(o, t) for o, t in dataset.manifest["import"]["field_map"].items() if o != t]
+        options = [part for ours, theirs in told for part in ("--field", f"{ours}={theirs}")]
+        command = ["genesis", "dataset", "import", source, target, *options]
         echo(f"Nothing was written. To import, or to correct what is wrong: {shlex.join(command)}")
 
 

@@ -56,9 +56,7 @@ def show(
     where: Where = [],
     search: Annotated[str, Option(help="Words that must occur; case and accents don't count.")] = "",
     records: Annotated[int, Option(min=0, help="Records to show.")] = 2,
-    html: Annotated[
-        Path | None, Option(metavar="FILE", help="Write all of them as one HTML file to look through.")
-    ] = None,
+    html: Annotated[Path | None, Option(metavar="FILE", help="Write them all as one HTML page with filters.")] = None,
     replace: Replace = False,
 ) -> None:
     """Show the verdict on a dataset (notebook 20) and records of it; or write all as a page with filters."""
@@ -136,9 +134,7 @@ def apply(
 def ask_again(
     name: Name,
     target: Annotated[str | None, Argument(help="Name of what is generated (default: NAME_again).")] = None,
-    teacher: Annotated[
-        str, Option(help="Who is asked: bedrock:<model>, ollama:<model> (default: the same as before).")
-    ] = "",
+    teacher: Annotated[str, Option(help="Who is asked: bedrock:<model>, ollama:<model> (default: as before).")] = "",
     yes: Annotated[bool, Option("--yes", help="Don't ask before it begins.")] = False,
 ) -> None:
     """Generate anew what was dropped, in the same cells of the plan; says what it costs first."""

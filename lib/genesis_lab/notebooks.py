@@ -66,10 +66,8 @@ def kernel_config() -> Iterator[Any]:
 
     with tempfile.TemporaryDirectory(prefix="genesis-") as folder:
         # Stopped by Ctrl-C a kernel has a second to end, and keeps its own troubles to itself: we say what happened.
-        config = Config(
-            KernelManager={"shutdown_wait_time": 2.0},
-            NotebookClient={"extra_arguments": ["--Application.log_level=50"]},
-        )
+        quiet = {"extra_arguments": ["--Application.log_level=50"]}
+        config = Config(KernelManager={"shutdown_wait_time": 2.0}, NotebookClient=quiet)
         if sys.platform != "win32":
             config.merge({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
         yield config

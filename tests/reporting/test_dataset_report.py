@@ -274,3 +274,9 @@ def test_contrast_rounds_are_a_table_and_a_line() -> None:
     assert "price unknown" in view("rounds", "rounds", {"rounds": unpriced}).text
     assert "cost" not in view("rounds", "growth", {"rounds": unpriced}).layout.title.subtitle.text
     assert str(view("rounds", "rounds", None)) == "not measured: no contrast round was made"
+
+
+def test_every_part_of_a_score_is_shown() -> None:
+    part = {"value": 1.0, "interval": None, "n": 3, "failed": 0, "unit": "records", "worst": "", "weight": 1.0}
+    score = {"value": 1.0, "parts": [part | {"name": name} for name in ("first thing", "second thing")]}
+    assert [row["name"] for row in drawings.parts({"coherence": score})] == ["first thing", "second thing"]

@@ -99,7 +99,7 @@ def test_without_a_student_the_page_says_what_is_kept_and_that_its_worth_is_unkn
     assert page.subtitle.startswith("20 examples") and "14 train, 3 validation, 3 test" in page_html(page)
     assert "not measured: no student was examined" in str(page.figures["gain"])
     assert page.figures["accepted"] == ("100%", "of 20 answers") and page.figures["audit"][0] == 0
-    assert "20 of 20 answers reach the full score" in page.first_figure.layout.title.text
+    assert "20 of 20 answers reach the full score" in page.lead.layout.title.text
     html = page_html(page)
     assert "&lt;b&gt;What?" in html and "<b>What?" not in html and "As planned, as far as can be told" in html
     steps = next_steps(manifest, reports)
@@ -114,7 +114,7 @@ def test_a_real_gain_comes_first_in_figures_and_words(taught, tmp_path) -> None:
     page = drawn(manifest, reports)
     assert page.figures["gain"] == ("+100.0 points", "[+82.9 to +100.0] fine-tuned against baseline: better")
     assert "better (+100 points" in page.summary
-    assert "better (+100 points" in page.first_figure.layout.title.text
+    assert "better (+100 points" in page.lead.layout.title.text
     assert "genesis export-student outputs/models/analyst FOLDER --dataset analyst" in page.sections[0].parts[0].text
     html = page_html(page)
     assert "How the student learned" in html and "&lt;i&gt;title&lt;/i&gt;: x" in html and "<b>z" not in html

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ def detect(text: str) -> str | None:
 def _detector() -> Any:
     from lingua import Language, LanguageDetectorBuilder
 
-    names = ("ENGLISH", "SPANISH", "FRENCH", "PORTUGUESE", "GERMAN", "ITALIAN")
-    return LanguageDetectorBuilder.from_languages(*(getattr(Language, name) for name in names)).build()
+    first, *others = map(Language.from_str, ("ENGLISH", "SPANISH", "FRENCH", "PORTUGUESE", "GERMAN", "ITALIAN"))
+    # Read bit by bit, by language and length: while lingua reads, no thread of Python runs and no interrupt is heard.
+    for other, text in product(others, ("abc", "abcd", "abcde")):
+        LanguageDetectorBuilder.from_languages(first, other).build().detect_language_of(text)
+    return LanguageDetectorBuilder.from_languages(first, *others).build()
 
 
 @cache

@@ -104,12 +104,8 @@ def lines(
             )
         )  # fmt: skip
     for i, (label, (at_x, at_y)) in enumerate(marks.items()):
-        look = {
-            "symbol": "diamond",
-            "size": 13,
-            "color": SERIES[i % len(SERIES)],
-            "line": {"color": MUTED, "width": 1.5},
-        }
+        around, colour = {"color": MUTED, "width": 1.5}, SERIES[i % len(SERIES)]
+        look = {"symbol": "diamond", "size": 13, "color": colour, "line": around}
         traces.append(
             go.Scatter(x=[ends(at_x)[0]], y=[ends(at_y)[0]], error_x=_error([at_x]), error_y=_error([at_y]),
                        mode="markers", marker=look, name=figure_text(label), showlegend=label not in curves)
@@ -199,13 +195,8 @@ def panels(rows: Sequence[Mapping[str, Any]], *, title: str, subtitle: str = "",
             shapes.append({"type": "rect", "xref": x, "yref": f"{y} domain", "layer": "below", **span})
         place = {"xref": f"{x} domain", "yref": f"{y} domain", "x": 0, "y": 1, "yanchor": "bottom", "showarrow": False}
         names.append({"text": figure_text(row["name"], 36), "font": {"size": 11}, **place})
-    grid = {
-        "rows": high,
-        "columns": columns,
-        "pattern": "independent",
-        "ygap": 0.4,
-        "domain": {"y": [0, 1 - 0.15 / high]},
-    }
+    domain = {"y": [0, 1 - 0.15 / high]}
+    grid = {"rows": high, "columns": columns, "pattern": "independent", "ygap": 0.4, "domain": domain}
     height = 100 + 120 * high
     return figure(traces, title=title, subtitle=subtitle, height=height, grid=grid, shapes=shapes, annotations=names)
 

@@ -299,10 +299,8 @@ def _slider(
     bar, typed = (w.IntSlider, w.IntText) if whole else (w.FloatSlider, w.FloatText)
     style, narrow = {"description_width": "110px" if name else "0"}, {"width": "76px"}
     slider = bar(within(value), min=min, max=max, step=1, readout=False, description=name, style=style)
-    slider.layout, box = (
-        w.Layout(flex="1 1 0", min_width="60px"),
-        typed(value if whole else round(value, 4), layout=narrow),
-    )
+    slider.layout = w.Layout(flex="1 1 0", min_width="60px")
+    box = typed(value if whole else round(value, 4), layout=narrow)
 
     def moved(change: Any) -> None:
         if within(box.value) != change["new"]:  # else it was the box that moved it

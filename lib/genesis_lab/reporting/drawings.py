@@ -12,19 +12,7 @@ from typing import Any
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import Html, NotMeasured, ends, hint, interval_text, side_by_side, table
 from genesis_lab.reporting.page import Part
-from genesis_lab.reporting.reading import (
-    Report,
-    Rows,
-    accuracy_of,
-    at,
-    best,
-    measured_on,
-    named,
-    points,
-    spoken,
-    stand_in,
-    why,
-)
+from genesis_lab.reporting.reading import Report, Rows, at, best, measured_on, named, points, spoken, stand_in, why
 from genesis_lab.reporting.wording import term
 
 OUTCOMES = {"fail": "FAIL", "warn": "WARN", "not measured": "–", "pass": "PASS"}
@@ -65,10 +53,8 @@ def parts(report: Report) -> Rows:
             value = {"estimate": part["value"], "low": low, "high": high}
             missing = NotMeasured(part.get("reason") or "?")
             words, meaning = term(part["name"])
-        shown = hint(words, meaning or part.get("meaning") or "")
-        rows.append(
-            part | {"score": name, "measured": missing if part["value"] is None else value, "named": Html(shown)}
-        )
+            shown = Html(hint(words, meaning or part.get("meaning") or ""))
+            rows.append(part | {"score": name, "measured": missing if part["value"] is None else value, "named": shown})
     return rows
 
 
@@ -114,33 +100,33 @@ def lengths(report: Report) -> Any:
 # worth, and classifiers
 
 
-def real_examples(card: Report) -> Part:
+def _beside_real(card: Report, measure: str, mark: str) -> tuple[dict[str, Any], ...]:
+    """Of each learner the curve over real examples, how many the dataset is worth where it is known, and its mark."""
     of = {s["title"]: s for s in card["students"] if s.get("k_shots")}
-    if not of:
+    curves = {title: [(shot["k"], shot[measure]) for shot in s["k_shots"]] for title, s in of.items()}
+    last = max((k for curve in curves.values() for k, _ in curve), default=0)
+    known = {t: s["equivalence"] for t, s in of.items() if s["beats_floor"] is not False and at(s, "equivalence.k") is not None}  # fmt: skip
+    worth = {title: {"estimate": e["k"], "low": e["low"], "high": e["high"]} for title, e in known.items()}
+    return curves, worth, {mark.format(title): (worth.get(title, last), s[measure]) for title, s in of.items()}
+
+
+def real_examples(card: Report) -> Part:
+    curves, worth, marks = _beside_real(card, "accuracy", "{}")
+    if not curves or not (first := best(card)):
         return why(card, "k_shots")
-    curves = {title: [(shot["k"], shot["accuracy"]) for shot in s["k_shots"]] for title, s in of.items()}
-    worth = {
-        title: {"estimate": s["equivalence"]["k"], "low": s["equivalence"]["low"], "high": s["equivalence"]["high"]}
-        for title, s in of.items()
-        if s["beats_floor"] is not False and at(s, "equivalence.k") is not None
-    }
-    last = max(k for curve in curves.values() for k, _ in curve)
-    first = max(of, key=lambda title: accuracy_of(of[title]))
     kind, doubt = measured_on(card), stand_in(card)
-    said = f"{first}: accuracy {interval_text(of[first]['accuracy'])}"
-    if of[first]["beats_floor"] is False:
+    said = f"{first['title']}: accuracy {interval_text(first['accuracy'])}"
+    if first["beats_floor"] is False:
         said += ", no more than the label names alone"
-    elif first in worth:
-        said = f"Worth {interval_text(worth[first], ',.1f')} {kind} labelled examples per label ({first})"
+    elif found := worth.get(first["title"]):
+        said = f"Worth {interval_text(found, ',.1f')} {kind} labelled examples per label ({first['title']})"
     if doubt:
         said = f"{doubt.capitalize()}. {said}"
-    floors = {
-        f"label names alone {s['floor']['estimate']:.2f}": s["floor"]["estimate"] for s in of.values() if s["floor"]
-    }
+    floors = [s["floor"]["estimate"] for s in card["students"] if s["floor"]]
     return charts.lines(
         curves, title=said, x=f"{kind} labelled examples per label", y=f"accuracy on {kind} data", log=True, ticks=True,
-        levels=floors, marks={title: (worth.get(title, last), s["accuracy"]) for title, s in of.items()},
-        subtitle=f"accuracy on {of[first]['accuracy']['n']:,} {kind} utterances with 95 % interval; diamonds: this dataset",
+        levels={f"label names alone {floor:.2f}": floor for floor in floors}, marks=marks,
+        subtitle=f"accuracy on {first['accuracy']['n']:,} {kind} utterances with 95 % interval; diamonds: this dataset",
     )  # fmt: skip
 
 
@@ -164,7 +150,7 @@ def growth(report: Report) -> Part:
     curves = {str(who): curve for who, curve in given.items() if curve}
     if not curves:
         return why(report, "scorecard", "learning_curve is empty")
-    name, rows = max(curves.items(), key=lambda item: accuracy_of(item[1][-1]))
+    name, rows = max(curves.items(), key=lambda item: float(item[1][-1]["accuracy"]["estimate"]))
     accuracy, gain = rows[-1]["accuracy"], rows[-1].get("gain")
     title = f"{name}: accuracy {interval_text(accuracy)} with {rows[-1]['records']:,} records"
     if gain:
@@ -177,22 +163,13 @@ def growth(report: Report) -> Part:
 
 
 def real_series(card: Report) -> Part:
-    of = {s["title"]: s for s in card["students"]}
-    if not of:
+    curves, _, marks = _beside_real(card, "mase", "this dataset, {}")
+    if not curves or not (first := best(card)):
         return why(card, "k_shots")
-    curves = {title: [(shot["k"], shot["mase"]) for shot in s["k_shots"]] for title, s in of.items()}
-    last = max(k for curve in curves.values() for k, _ in curve)
-    worth = {
-        title: {"estimate": s["equivalence"]["k"], "low": s["equivalence"]["low"], "high": s["equivalence"]["high"]}
-        for title, s in of.items()
-        if s["beats_floor"] is not False and s["equivalence"]["k"] is not None
-    }
-    first = best(card) or {}
     said = f"{card['worth'][first['student']].capitalize()}: MASE {interval_text(first['mase'])} ({first['title']})"
     levels = {f"{name} {value['estimate']:.2f}": value["estimate"] for name, value in card["baselines"].items()}
     return charts.lines(
-        curves, title=said, x="real series", y="MASE, 24 hours ahead", log=True, ticks=True, levels=levels,
-        marks={f"this dataset, {title}": (worth.get(title, last), s["mase"]) for title, s in of.items()},
+        curves, title=said, x="real series", y="MASE, 24 hours ahead", log=True, ticks=True, levels=levels, marks=marks,
         subtitle=f"error on {first['mase']['n']:,} real series with 95 % interval, lower is better; diamonds: this dataset",
     )  # fmt: skip
 
@@ -202,9 +179,7 @@ def series_growth(card: Report) -> Part:
         return why(card, "scorecard")
     curves = {s["title"]: [(row["records"], row["mase"]) for row in s["learning_curve"]] for s in card["students"]}
     last = first["learning_curve"][-1]
-    title = (
-        f"{first['title'].capitalize()}: MASE {interval_text(last['mase'])} with {last['records']:,} synthetic series"
-    )
+    title = f"{first['title'].capitalize()}: MASE {interval_text(last['mase'])} with {last['records']:,} made series"
     return charts.lines(curves, title=title, x="synthetic series", y="MASE, 24 hours ahead", log=True, ticks=True)
 
 
@@ -318,9 +293,8 @@ def targets(report: Report) -> list[Part]:
             share = {"estimate": fit["observed"].get(value, 0) / (fit["n"] or 1), "low": low, "high": high}
             rows.append({"name": value, "target": fit["target"].get(value), "value": share})
         reach = max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
-        title = (
-            f"{spoken(fit['attribute']).capitalize()}: {fit['severity']} deviation from its target (n = {fit['n']:,})"
-        )
+        name, n = spoken(fit["attribute"]).capitalize(), f"{fit['n']:,}"
+        title = f"{name}: {fit['severity']} deviation from its target (n = {n})"
         drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%"))
     return drawn
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
 from typing import Any, Literal
 
-from genesis_lab.errors import Interrupted
+from genesis_lab.errors import GenesisError, Interrupted
 
 
 def viewer() -> Literal["notebook", "terminal", "nobody"]:
@@ -32,15 +38,89 @@ def display(*objects: Any, **options: Any) -> Any:
     return show(*objects, **options)  # type: ignore[no-untyped-call]  # IPython has no types here
 
 
+LEAVES: list[str] = []
+"""What an interrupt leaves of the work that is under way, a sentence each, the innermost last."""
+_KNOCK_S, _PATIENCE_S = 0.1, 0.3
+
+
 def answer_interrupts() -> None:
-    """From now on an interrupted cell of this notebook says what became of its work, instead of a traceback."""
-
-    def said(shell: Any, kind: Any, error: Any, trace: Any, tb_offset: Any = None) -> None:
-        stopped = Interrupted(" ".join(map(str, error.args)) or "Stopped. Nothing was saved.").with_traceback(trace)
-        shell.showtraceback((Interrupted, stopped, trace))
-
+    """From now on an interrupted cell of this notebook says at once what became of its work, instead of a traceback."""
     if viewer() == "notebook":
-        _shell().set_custom_exc((KeyboardInterrupt,), said)
+        _Interrupts(_shell())
+
+
+class _Interrupts:
+    """Python hears a signal between two steps of its own, and a step may be a library's call of many seconds: a thread
+    hears it at once and says what there is to say. Imports are let end: what is half imported can't be imported again."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        ear, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
+        self._begin(None)
+        threading.Thread(target=self._listen, args=(ear,), daemon=True).start()
+        shell.events.register("pre_run_cell", self._begin)
+        shell.events.register("post_run_cell", self._end)
+        shell.set_custom_exc((Exception, KeyboardInterrupt), self._raised)
+        sys.unraisablehook = self._lost
+
+    def _begin(self, _: object) -> None:
+        self._heard, self._said, self._due = 0.0, False, False
+        signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        if (before := signal.signal(signal.SIGINT, self._interrupted)) != self._interrupted:
+            self._before = before
+
+    def _end(self, result: Any) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, self._before)
+        self._due = False
+        if self._heard and result is not None and result.success:
+            self._say()
+            result.error_in_exec = Interrupted("Stopped.")  # so that no cell below is run
+
+    def _interrupted(self, _: int, frame: FrameType | None) -> None:
+        """In an import, or between two statements of a cell, it is not the time yet."""
+        in_cell = importing = False
+        while frame:
+            importing |= frame.f_code.co_filename.startswith("<frozen importlib")
+            in_cell |= frame.f_globals is self._shell.user_global_ns
+            frame = frame.f_back
+        self._due = importing or not in_cell
+        if not self._due:
+            raise KeyboardInterrupt
+
+    def _lost(self, fault: Any) -> None:
+        """What is raised in a library's call of Python, which can't pass it on, is raised once more."""
+        if fault.exc_type is KeyboardInterrupt:
+            self._due = True
+        else:
+            sys.__unraisablehook__(fault)
+
+    def _listen(self, ear: socket.socket) -> None:
+        while True:
+            ear.settimeout(_KNOCK_S if self._heard else None)
+            with suppress(TimeoutError):
+                if signal.SIGINT in ear.recv(64):
+                    self._heard = self._heard or time.monotonic()
+                    continue
+            if self._due:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            if self._heard and time.monotonic() - self._heard > _PATIENCE_S:
+                self._say()
+
+    def _raised(self, shell: Any, kind: Any, error: Any, trace: Any, tb_offset: Any = None) -> None:
+        if isinstance(error, GenesisError) or not (self._heard or kind is KeyboardInterrupt):
+            shell.showtraceback((kind, error, trace), running_compiled_code=True)
+            return
+        said = self._say(" ".join(map(str, error.args)) if kind is KeyboardInterrupt else "")
+        error._render_traceback_ = lambda: [said]  # IPython's history would take seconds to render it whole
+
+    def _say(self, said: str = "") -> str:
+        said = said or f"Stopped. {LEAVES[-1] if LEAVES else 'Nothing was saved.'}"
+        if not self._said:
+            self._said = True
+            self._shell._showtraceback(Interrupted, said, [f"Interrupted: {said}"])
+        return said
 
 
 def _shell() -> Any:

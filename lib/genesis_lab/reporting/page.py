@@ -58,11 +58,6 @@ class Page:
     provenance: Mapping[str, object] = field(default_factory=dict)
     language: str = "en"
 
-    @property
-    def first_figure(self) -> go.Figure | str:
-        """The chart that people ask for first."""
-        return self.lead or "There is no chart."
-
 
 def page_html(page: Page) -> str:
     """The report as one page with interactive charts, which loads nothing from anywhere (plotly.js is in it, packed: 1.8 MB)."""
@@ -166,8 +161,5 @@ def _key(trace: Mapping[str, Any]) -> dict[str, str]:
         return {}
     marker = trace["marker"]
     colour, target = marker.get("color"), marker.get("symbol") == "line-ns"
-    return {
-        "sign": "|" if target else "●",
-        "colour": colour if isinstance(colour, str) else "inherit",
-        "name": unescape(trace["name"]),
-    }
+    colour = colour if isinstance(colour, str) else "inherit"
+    return {"sign": "|" if target else "●", "colour": colour, "name": unescape(trace["name"])}

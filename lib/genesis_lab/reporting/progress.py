@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import socket
 import sys
 import threading
 import time
 from shutil import get_terminal_size
 from typing import Any
 
-from genesis_lab.reporting.frontend import display, in_kernel, viewer
+from genesis_lab.reporting.frontend import LEAVES, display, in_kernel, viewer
 from genesis_lab.reporting.html import Html, escape
 
 _REDRAW_S = 0.2
@@ -21,7 +19,7 @@ class progress:
 
     ``with progress(plan.total, "Generating", unit="conversations") as bar: generate(…, on_progress=bar)``; call `advance`
     after each piece, or `at`, or the bar with where the generation engine stands. A `total` of None is not known.
-    An interrupt is answered at once, whatever is being computed, by what was `saved`; in a notebook it ends in that sentence.
+    An interrupt is answered by what was `saved`.
     """
 
     def __init__(self, total: int | None, label: str, *, unit: str = "", saved: str = "Nothing was saved.") -> None:
@@ -33,31 +31,20 @@ class progress:
         self._viewer = viewer()
         self._started = self._drawn = 0.0
         self._handle: Any = None
-        self._mouth: socket.socket | None = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> progress:
         self._started = time.monotonic()
         self._draw(force=True)
-        if self._viewer == "notebook" and threading.current_thread() is threading.main_thread():
-            ear, self._mouth = socket.socketpair()
-            self._mouth.setblocking(False)
-            self._before = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
-            self._listener = threading.Thread(target=self._listen, args=(ear,), daemon=True)
-            self._listener.start()
+        LEAVES.append(self.saved)
+        if self._viewer == "notebook":
+            threading.Thread(target=self._tick, daemon=True).start()
         return self
 
-    def _listen(self, ear: socket.socket) -> None:
-        """Redraw once a second, and when a signal comes: Python itself hears it only when a long call has come back."""
-        ear.settimeout(1.0)
-        with ear:
-            while True:
-                try:
-                    if not ear.recv(1):
-                        return
-                    self.details = (f"Stopping: what is being computed now ends first. {self.saved}",)
-                except TimeoutError:
-                    pass
-                self._draw(force=True)
+    def _tick(self) -> None:
+        """Redraw once a second, so that one sees it live while a long call runs."""
+        while not self._ended.wait(1.0):
+            self._draw(force=True)
 
     def advance(self, n: int = 1) -> None:
         """`n` more pieces are done."""
@@ -80,10 +67,8 @@ class progress:
         self._draw()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
-        if self._mouth:
-            signal.set_wakeup_fd(self._before)
-            self._mouth.close()
-            self._listener.join()
+        self._ended.set()
+        LEAVES.pop()
         if isinstance(error, KeyboardInterrupt) and not error.args:
             error.args = (f"Stopped. {self.saved}",)
         if self._viewer == "nobody":

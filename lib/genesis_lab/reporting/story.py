@@ -244,10 +244,8 @@ def _of_bias(bias: Report) -> dict[str, object]:
 def _of_manifest(manifest: Report) -> dict[str, object]:
     total, attempts, usd = sum(manifest["counts"].values()), manifest.get("attempts"), manifest.get("cost_usd")
     rate = (f"{total / attempts:.0%}", f"of {attempts:,} answers") if attempts else NotMeasured("not generated here")
-    return {
-        "accepted": rate,
-        "cost": NotMeasured("no price is known") if usd is None else (f"${usd:,.2f}", "to generate"),
-    }
+    cost = NotMeasured("no price is known") if usd is None else (f"${usd:,.2f}", "to generate")
+    return {"accepted": rate, "cost": cost}
 
 
 # what to do next

@@ -18,8 +18,6 @@ _THEIRS = re.compile(r'(<(\w+)[^>]* translate="no".*?</\2>|<(script|style|code)\
 """What is not ours to translate: a chat, an answer; code."""
 _SHOWN = {"text", "title", "name", "y", "categoryarray", "ticktext", "customdata", "label", "below"}
 """Where a figure holds what people read."""
-
-
 _LONGEST = 1_000
 """Characters that no text of ours has: what is longer is somebody else's."""
 
@@ -76,11 +74,9 @@ def translated_figure(given: Any, language: str, shown: bool = False) -> Any:
         return {key: translated_figure(value, language, key in _SHOWN) for key, value in given.items()}
     if isinstance(given, list):
         return [translated_figure(value, language, shown) for value in given]
-    return (
-        html.escape(translated(html.unescape(given), language), quote=False)
-        if shown and isinstance(given, str)
-        else given
-    )
+    if not shown or not isinstance(given, str):
+        return given
+    return html.escape(translated(html.unescape(given), language), quote=False)
 
 
 @cache
