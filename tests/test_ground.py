@@ -33,7 +33,7 @@ EVERYTHING_ABOVE = {
     "reporting",
 }
 COMMANDS = {"cli", "cli_dataset", "cli_review", "cli_series", "terminal"}
-EDGE = {"reports", "rounds", "asking_again", "pipeline", "sweep", "notebooks", "health", *COMMANDS}
+EDGE = {"reports", "review_reports", "rounds", "asking_again", "pipeline", "sweep", "notebooks", "health", *COMMANDS}
 FORBIDDEN = {
     "domains": {"providers", *EVERYTHING_ABOVE, *EDGE},
     "providers": {"domains", *EVERYTHING_ABOVE, *EDGE},

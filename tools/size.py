@@ -27,7 +27,7 @@ RESERVE = 1_050
 """For no room in particular."""
 PARTS = {
     "time series": {"timeseries", "forecasts", "cli_series"},
-    "review": {"cli_review"},
+    "review": {"cli_review", "review_reports"},
     "browser and foreign data": {
         "browser",
         "curation",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -20,6 +19,7 @@ from genesis_lab.review.gaps import POLICY, add_synthetic, approve, copied, gaps
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import annotate, decide
 from genesis_lab.review.nlu import read_data
+from genesis_lab.review.queue import Item
 from genesis_lab.review.store import Store, open_store, records
 from genesis_lab.review.tables import messages
 from genesis_lab.validation.quality import validate
@@ -138,7 +138,7 @@ def test_a_dataset_of_that_name_that_was_generated_is_left_alone(store: Store, b
 
 def found(store: Store, bot: Path) -> tuple[dict[str, object], pd.DataFrame]:
     rows = divided(real_messages(store), bot)[0].assign(held=False)
-    items = [SimpleNamespace(text="nadie sabe", times=1, reason="fallback", confidence=0.4, like=())]
+    items = [Item("k", "nadie sabe", 1, "saludar", ({"name": "saludar", "confidence": 0.4},), (), "small margin")]
     return gaps(bot, rows, examples=5, pending=items), rows
 
 

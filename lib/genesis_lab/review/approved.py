@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -61,14 +59,13 @@ def divided(
     are never on both sides; an intent that neither the data nor a second wording teaches is not held out.
     """
     examples = [row for source in read_data(data) for row in source.examples]
+    taught, words = {row["intent"] for row in examples}, {same_words(row["text"]) for row in examples}
     rows = real[real["intents"] == 1].reset_index(drop=True)
     if rows.empty:
         raise InvalidInput("No real message has an approved intent: annotate and approve some (notebook 61).")
     group = rows["text"].map(lambda text: same_words(text) or text)
-    rows["known"], rows["held"] = group.isin({same_words(row["text"]) for row in examples}), False
-    alone = (group.groupby(rows["intent"]).transform("nunique") < 2) & ~rows["intent"].isin(
-        {row["intent"] for row in examples}
-    )
+    rows["known"], rows["held"] = group.isin(words), False
+    alone = (group.groupby(rows["intent"]).transform("nunique") < 2) & ~rows["intent"].isin(taught)
     free = ~rows["known"] & ~alone
     if since is not None:
         rows["held"] = free & (rows["first"].groupby(group).transform("min") >= since.timestamp())
@@ -100,13 +97,7 @@ def write_approved(rows: pd.DataFrame, name: str, data: Path, *, language: str) 
     tables = {"approved": rows[["text", "intent"]].assign(language=language, split=split)}
     tables |= {"test": tables["approved"][rows["held"]], "train": known.drop_duplicates()}
     for file, table in tables.items():
-        write_atomically(folder / f"{file}.csv", _csv(table.rename(columns={"intent": "label"})))
+        safe = table.rename(columns={"intent": "label"}).map(safe_cell)  # a spreadsheet runs nothing of it
+        write_atomically(folder / f"{file}.csv", safe.to_csv(index=False))
     write_atomically(folder / "reference.yaml", dump_yaml({"language": language, "kind": "real"}))
     return import_dataset(folder / "approved.csv", name, language=language, replace=True)[0]
-
-
-def _csv(table: pd.DataFrame) -> str:
-    """A CSV file of which a spreadsheet runs nothing."""
-    text = io.StringIO()
-    csv.writer(text).writerows([table.columns, *([safe_cell(str(cell)) for cell in row] for row in table.to_numpy())])
-    return text.getvalue()

@@ -21,6 +21,7 @@ from genesis_lab.files import findable, placed, shown, write_atomically
 from genesis_lab.review.nlu import Row, read_data
 from genesis_lab.review.nlu_check import taxonomy_from
 from genesis_lab.review.nlu_merge import Merge, plan_merge, write
+from genesis_lab.review.queue import Item
 from genesis_lab.stats import Interval, proportion_interval
 from genesis_lab.texts import same_words
 from genesis_lab.yamls import dump_yaml, shipped
@@ -30,7 +31,7 @@ POLICY = "policy: passed the checks"
 
 
 def gaps(
-    data: Path, taught: pd.DataFrame, *, examples: int = 0, failing: Iterable[Row] = (), pending: Iterable[Any] = ()
+    data: Path, taught: pd.DataFrame, *, examples: int = 0, failing: Iterable[Row] = (), pending: Iterable[Item] = ()
 ) -> dict[str, Any]:
     """Intents with few, confused or failing examples, and what people say that no example covers.
 
@@ -61,7 +62,7 @@ def gaps(
         cells += [{"n": side, "intent": intent, "against": said, "mixed": some}]
         cells += [{"n": side, "intent": said, "against": intent, "mixed": some}]
         asked.update({intent: side, said: side})
-        why = f"{len(texts)} real texts were taken for {said}: {side} of each are to tell them apart"
+        why = f"taken for {said}, in real texts: {len(texts)}; {side} of each are to tell them apart"
         findings.append({"finding": "confused", "intent": intent, "n": 2 * side, "why": why, "real": list(some)})
     for intent in sorted({*of, *(row["intent"] for row in seen)}):
         mine = [row for row in seen if row["intent"] == intent]
@@ -69,19 +70,17 @@ def gaps(
         share = Interval(missed / n, *proportion_interval(missed, n), n).to_dict() if n else None
         intents.append({"intent": intent, "examples": of[intent], "texts": n, "missed": share})
         if of[intent] < wanted:
-            why = f"{of[intent]} examples, {wanted} are wanted"
+            why = f"examples: {of[intent]} of {wanted}"
             why += "" if intent in deployed or not mine else "; the bot understood none of its messages"
             real = [row["text"] for row in mine][: limits["shown"]]
             findings.append({"finding": "few", "intent": intent, "n": max(lacking, 0), "why": why, "real": real})
         cells += [{"n": lacking, "intent": intent}] if lacking > 0 else []
-    for item in (
-        item for item in pending if item.reason == "fallback" or (item.confidence or 0) < limits["confidence"]
-    ):
-        alike = (item, *item.like)
-        why = f"{item.reason}, said {sum(one.times for one in alike):,} times: a person has to say what it is"
-        findings.append(
-            {"finding": "not covered", "intent": None, "n": None, "why": why, "real": [one.text for one in alike]}
-        )
+    for item in pending:
+        if item.reason == "fallback" or not item.ranking or item.ranking[0]["confidence"] < limits["confidence"]:
+            alike = [item, *item.like]
+            why = f"{item.reason}, said {sum(one.times for one in alike):,} times: a person has to say what it is"
+            real = [one.text for one in alike]
+            findings.append({"finding": "not covered", "intent": None, "n": None, "why": why, "real": real})
     return {"examples": wanted, "intents": intents, "findings": findings, "cells": cells}
 
 
@@ -102,7 +101,7 @@ def write_plan(
     write_atomically(files["seeds.jsonl"], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     cells = [cell | {"language": speaks} for cell in report["cells"] if cell["intent"] in known]
     plan: Row = {"records": "utterances", "taxonomy": findable(files["taxonomy.yaml"])}
-    plan |= {"seeds": findable(files["seeds.jsonl"]), **options, "cells": cells}
+    plan |= {name: findable(files["seeds.jsonl"]) for name in ("seeds", "like")} | options | {"cells": cells}
     about = f"{sum(cell['n'] for cell in cells):,} examples that the gap report asks for"
     write_atomically(path, dump_yaml({"name": path.stem, "description": about, "stages": [10], **plan}))
     return plan
@@ -128,8 +127,10 @@ def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, An
     how many are ``dropped`` for which reason.
     """
     why, tested = dict[int, str](), set(map(same_words, held))
+    unsure = {gate["name"] for gate in quality["gates"] if gate["outcome"] == "not measured"}  # blames no single record
     for part in (part for score in ("completeness", "consistency", "diversity") for part in quality[score]["parts"]):
-        why |= {one["row"]: f"{part['name'].replace('_', ' ')}: {one['reason']}" for one in part.get("offences") or ()}
+        if (name := part["name"].replace("_", " ")) not in unsure:
+            why |= {one["row"]: f"{name}: {one['reason']}" for one in part.get("offences") or ()}
     for row, text in enumerate(labelled(dataset)["text"]):
         if same_words(text) in tested:
             why[row] = "says what a message held out says"
@@ -148,13 +149,8 @@ def add_synthetic(data: Path, dataset: Dataset) -> Merge:
     A word or number is an entity where an example of the same intent has that very text as one, or the bot's regex of that
     entity's name finds it: an example without its entities would teach that there are none.
     """
-    verdicts = standing(dataset)
-    rows = [
-        row
-        for i, row in enumerate(labelled(dataset).to_dict("records"))
-        if verdicts.get(i, {}).get("verdict") == "keep"
-    ]
-    if not rows:
+    kept = sorted(row for row, one in standing(dataset).items() if one["verdict"] == "keep")
+    if not kept:
         raise InvalidInput(f"No record of {dataset.name} was approved: there is nothing to add to {shown(data)}.")
     known, regexes = dict[str, dict[str, Row]](), dict[str, str]()
     for source in read_data(data):
@@ -163,12 +159,8 @@ def add_synthetic(data: Path, dataset: Dataset) -> Merge:
             of |= {example["text"][one["start"] : one["end"]]: one for one in example["entities"]}
         regexes |= {term["name"]: term["text"] for term in source.terms if term["kind"] == "regex"}
     examples = [
-        {
-            "intent": row["label"],
-            "text": row["text"],
-            "entities": _marked(row["text"], known.get(row["label"], {}), regexes),
-        }
-        for row in rows
+        {"intent": row.label, "text": row.text, "entities": _marked(row.text, known.get(row.label, {}), regexes)}
+        for row in labelled(dataset).iloc[kept].itertuples()
     ]
     merge = plan_merge(data, examples, run=dataset.name)
     write(merge, POLICY)

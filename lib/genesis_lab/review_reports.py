@@ -1,0 +1,32 @@
+"""Pages about what users say: the weekly report, and what closing the loop brought."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+from genesis_lab import __version__
+from genesis_lab.reporting.page import Page
+from genesis_lab.reporting.views import views
+from genesis_lab.review.audit import audit_head
+from genesis_lab.review.store import Store
+
+
+def review_page(
+    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = "", language: str = "en"
+) -> Page:  # fmt: skip
+    """The page of what `found` holds, kind of report to report, in this order; its footer holds the head of the audit chain.
+
+    `figures` are the cards on top; `language` is what the page is written in (`reporting.wording.languages`).
+    """
+    sections = [section for kind, report in found.items() for section in views(kind, report)]
+    lead = next((part for one in sections for part in one.parts if hasattr(part, "to_plotly_json")), None)
+    for section in sections:
+        section.parts[:] = [part for part in section.parts if part is not lead]
+    head, today = audit_head(store), datetime.date.today().isoformat()
+    chain = f"entry {head['number']:,}, {head['hash']}" if head["number"] else "empty: nobody has decided anything yet"
+    made = {"review store": store.address, "head of the audit chain": chain, "made with": f"Genesis Lab {__version__}"}
+    return Page(
+        title=title, date=today, summary=summary, figures=figures, lead=lead, sections=sections, provenance=made, language=language
+    )  # fmt: skip
