@@ -40,7 +40,15 @@ _RESERVED = ("true", "false", "null", "nan", "inf")
 
 
 def read_examples(path: Path) -> list[Row]:
-    """Examples of a CSV file with the columns intent and text, and entities as JSON where there are any."""
+    """Examples of training data, or of a table or JSON lines with intent and text, entities as JSON, and what else is there.
+
+    `entities` is None where a row does not say.
+    """
+    if path.suffix in (".yml", ".yaml"):
+        (source,) = read_data(path)
+        for one in (one for one in source.problems if one["level"] == "error"):
+            raise InvalidInput(f"{shown(path)}, line {one['line']}: {one['problem']}.")
+        return source.examples
     examples = []
     for row in read_rows(path):
         held = row.value if isinstance(row.value, Mapping) else {}
@@ -48,11 +56,13 @@ def read_examples(path: Path) -> list[Row]:
             why = row.problem or f"it lacks {lacking[0]}"
             raise InvalidInput(f"{shown(path)} must have the columns intent and text: {why} (row {row.number}).")
         try:
-            entities = json.loads(held.get("entities") or "[]")
+            spans = held.get("entities") or None
+            spans = json.loads(spans) if isinstance(spans, str) else spans
         except ValueError:
             what = "entities must be a JSON list of start, end and entity"
             raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
-        examples.append({"intent": held["intent"] or "", "text": held["text"] or "", "entities": entities})
+        told = {"intent": held["intent"] or "", "text": held["text"] or "", "entities": spans}
+        examples.append({**held, **told, "line": row.number})
     return examples
 
 
@@ -105,7 +115,7 @@ def plan_merge(
     for example in examples:
         example = {**example, "entities": example.get("entities") or []}
         try:
-            _checked(example)
+            check_example(example)
             example["markup"] = markup(example["text"], example["entities"])
             spans = _spans(example)
             if there := by_text.get(example["text"]):
@@ -273,7 +283,7 @@ def _spans(row: Row) -> list[str]:
     return sorted(json.dumps(each, sort_keys=True) for each in written)
 
 
-def _checked(example: Row) -> None:
+def check_example(example: Row) -> None:
     """Refuse an example that no training data can hold."""
     intent, text, entities = example.get("intent"), example.get("text"), example["entities"]
     if not isinstance(text, str) or not isinstance(intent, str) or not intent.strip():

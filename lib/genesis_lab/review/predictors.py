@@ -1,27 +1,38 @@
-"""Who says what a text means: a running Rasa server, a classifier, the bot in its conversations, a folder of ``rasa test``."""
+"""Who says what a text means: a running Rasa server, a classifier, the bot in its conversations, a folder of ``rasa test``.
+
+What a folder holds was checked against the source of Rasa 3.6.21: an errors file is written only when there are errors, and
+never removed, so counts come from the reports, and files of another run are named, not believed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.files import resolve
+from genesis_lab.errors import InvalidInput
+from genesis_lab.files import resolve, shown
 from genesis_lab.registry import load_in_use
 from genesis_lab.review.events import entities, prediction
-from genesis_lab.review.rasa_server import rasa_server
-from genesis_lab.review.results import is_results, joined, read_results
+from genesis_lab.review.nlu import Row, read_data
+from genesis_lab.review.sources import rasa_server
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import messages
+from genesis_lab.training.evaluation import share
 
-Row = dict[str, Any]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], object] | None
 """Called with the cases done and the cases there are."""
+Answers = dict[tuple[str, str], tuple[str | None, float | None]]
+"""Text and target to prediction and confidence; a model says the same of a text however often it is asked."""
+_LEFT_OUT = ("DucklingEntityExtractor", "SpacyEntityExtractor")
+"""Extractors that no example teaches; ``rasa test`` leaves them out too."""
+_TARGETS = {"intent": "intent", "response_selection": "intent_response_key_target"}
 
 
 @dataclass(frozen=True)
@@ -35,88 +46,127 @@ class Predictor:
 
 
 def predictor(what: str | Path, *, training: Path | None = None) -> Predictor:
-    """The model of a Rasa server (``http://host:5005``, another of its models with ``?model=models/new.tar.gz``), a folder
-    of ``rasa test nlu`` (held against the data folder `training`), or the classifier of a name or folder."""
+    """The model in use on a Rasa server (``http://host:5005``), a folder of ``rasa test nlu`` (held against the data folder
+    `training`), or the classifier of a name or folder."""
     if "://" in str(what):
         return of_server(str(what))
-    if not is_results(folder := resolve(what)):
+    if not any((folder := resolve(what)).glob("*_report.json")) and not any(folder.glob("intent_*.json")):
         return of_classifier(str(what))
-    results = read_results(folder, training)
-    if (answers := results["answers"]) is None:
-        raise InvalidInput(f"{results['name']} can't be compared case by case. {' '.join(results['problems'])}")
-    return Predictor(results["name"], lambda cases, on_progress: joined(cases, *answers), tuple(results["problems"]))
+    found = read_results(folder, training)
+    if (answers := found["answers"]) is None:
+        raise InvalidInput(f"{found['name']} can't be compared case by case. {' '.join(found['problems'])}")
+    return Predictor(found["name"], lambda cases, on_progress: _joined(cases, *answers), tuple(found["problems"]))
 
 
 def of_classifier(name: str, model: Any = None) -> Predictor:
     """The classifier in use under a name (`registry.load_in_use`), or a `model` by that name; it finds no entities."""
     model, told = (model, name) if model else load_in_use(name)
-
-    def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
-        found = model.predict([one["text"] for one in cases])
-        return [
-            {"intent": one.intent, "confidence": one.probability, "fallback": None, "entities": None} for one in found
-        ]
-
-    return Predictor(told, predict)
+    said = {"fallback": None, "entities": None}
+    return Predictor(told, lambda cases, on_progress: [
+        {"intent": one.intent, "confidence": one.probability, **said} for one in model.predict([c["text"] for c in cases])
+    ])  # fmt: skip
 
 
 def of_messages(store: Store, model: str | None = None) -> Predictor:
     """What the bot itself understood: of each text the newest message, of one model's (its id) or of all."""
-    ours = sa.select(messages).where(messages.c.typed & messages.c.intent.isnot(None)).order_by(messages.c.timestamp)
-    ours = ours.where(messages.c.model == model) if model else ours
-
-    def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
-        told = {row["text"]: row for row in records(store, ours)}
-        return [told.get(one["text"]) for one in cases]
-
-    return Predictor(f"the bot{f', model {model[:8]}' if model else ''}", predict)
+    ours = messages.c.typed & messages.c.intent.isnot(None) & (messages.c.model == model if model else sa.true())
+    told = {row["text"]: row for row in records(store, sa.select(messages).where(ours).order_by(messages.c.timestamp))}
+    name = f"the bot{f', model {model[:8]}' if model else ''}"
+    return Predictor(name, lambda cases, on_progress: [told.get(one["text"]) for one in cases])
 
 
 def of_server(address: str) -> Predictor:
-    """The model of a running Rasa server, asked case by case; ``?model=`` another that is not in use, asked for all in one
-    go (``POST /model/test/intents``), which says nothing of the fallback."""
-    other = parse_qs(urlsplit(address).query).get("model", [""])[0]
+    """The model in use on a Rasa server, asked text by text (``POST /model/parse``)."""
     with rasa_server(address) as ask:
-        name = f"{urlsplit(address).netloc} ({other or ask('GET', '/status').json()['model_file']})"
+        name = f"{urlsplit(address).netloc} ({ask('GET', '/status').json()['model_file']})"
 
-    def parse(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
+    def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
         found = list[Row | None]()
         with rasa_server(address) as ask:
             for number, one in enumerate(cases, 1):
                 told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
                 spans = [e for e in entities(told, one["text"]) if e.get("extractor") not in _LEFT_OUT]
                 found.append({**prediction(told), "entities": spans})
-                on_progress(number, len(cases))
+                if on_progress:
+                    on_progress(number, len(cases))
         return found
 
-    def test(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
-        data = {"rasa_nlu_data": {"common_examples": [_example(one) for one in cases]}}
-        with rasa_server(address, timeout_s=None) as ask:
-            told = ask("POST", "/model/test/intents", params={"model": other}, json=data).json()
-        if not told["intent_evaluation"]:
-            raise Unavailable(f"{name} tests nothing: Rasa wants cases of two intents or more.")
-        replies = (told["response_selection_evaluation"] or {}).get("predictions", ())
-        wrong = told["entity_evaluation"]
-        return joined(
-            cases,
-            {
-                (one["text"], one["intent"]): (one["predicted"], one["confidence"])
-                for one in told["intent_evaluation"]["predictions"]
-            },
-            {
-                (one["text"], one["intent_response_key_target"]): (one["intent_response_key_prediction"], None)
-                for one in replies
-            },
-            wrong and {one["text"]: one["predicted_entities"] for each in wrong.values() for one in each["errors"]},
-        )
-
-    return Predictor(name, test if other else parse)
+    return Predictor(name, predict)
 
 
-_LEFT_OUT = ("DucklingEntityExtractor", "SpacyEntityExtractor")
-"""Extractors that no example teaches; ``rasa test`` leaves them out too."""
+def read_results(folder: Path, training: Path | None = None) -> Row:
+    """What a folder of ``rasa test nlu`` says; a test on texts of the data folder `training` is named.
+
+    ``accuracy`` (Wilson's interval, None without a report); ``labels``: what was tested (intent, response_selection, an
+    extractor) with each label's support, errors and recall, lowest first; ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
+    """
+    problems, labels, spans = list[str](), list[Row](), dict[str, list[Row]]()
+    try:
+        files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")}
+        answers, replies = (_tested(files, kind, problems) for kind in _TARGETS)
+        texts = Counter(text for text, _ in answers or ())
+        spans = {text: [] for text in texts}
+        for kind in sorted(name.removesuffix("_report") for name in files if name.endswith("_report")):
+            labels += [{"tested": kind, **row} for row in _labels(files, kind)]
+            stale = kind not in _TARGETS and files[f"{kind}_report"].get("accuracy") == 1
+            if stale and files.pop(f"{kind}_errors", ()):
+                problems.append(f"{kind}_errors.json is of another run, the report counts none: remove it, test again.")
+            listed = [*files.get(f"{kind}_successes", ()), *files.get(f"{kind}_errors", ())]
+            spans |= {one["text"]: one["predicted_entities"] for one in listed if kind not in _TARGETS}
+    except (AttributeError, LookupError, TypeError, ValueError, OSError):
+        raise InvalidInput(f"{shown(folder)} holds what rasa test does not write: test again.") from None
+    n, wrong = (sum(row[key] for row in labels if row["tested"] == "intent") for key in ("support", "errors"))
+    if not n:
+        problems.append("There is no intent_report.json: Rasa writes it for two intents or more.")
+    if twice := [text for text, times in texts.items() if times > 1]:
+        problems.append(f"{len(twice):,} texts were tested under several intents, the first is {twice[0]!r}.")
+    known = {one["text"] for source in (read_data(training) if training else ()) for one in source.examples}
+    if texts and (same := len(known & texts.keys())) >= 0.9 * len(texts):
+        problems.append(f"This scored the training data: {same:,} of {len(texts):,} texts are in it.")
+    usable = (answers, replies, spans if {row["tested"] for row in labels} - {*_TARGETS, "story"} else None)
+    return {
+        "name": shown(folder), "accuracy": share(n - wrong, n).to_dict() if n else None, "labels": labels,
+        "problems": problems, "answers": usable if n and None not in (answers, replies) else None,
+    }  # fmt: skip
 
 
-def _example(case: Row) -> Row:
-    spans = [{**one, "value": case["text"][one["start"] : one["end"]]} for one in case["entities"] or ()]
-    return {"text": case["text"], "intent": case["intent"], "entities": spans}
+def _joined(
+    cases: Sequence[Row], intents: Answers, replies: Answers, spans: Mapping[str, Any] | None
+) -> list[Row | None]:
+    """The prediction for each case (see `Predictor`), by text and target."""
+    found = list[Row | None]()
+    for one in cases:
+        text, base = one["text"], one["intent"].partition("/")[0]
+        said = intents.get((text, base))
+        if said and said[0] == base != one["intent"]:  # which response it is, the selector says
+            reply = replies.get((text, one["intent"]))
+            said = reply and (reply[0], said[1])
+        entities = None if spans is None else spans.get(text)
+        found.append(said and {"intent": said[0], "confidence": said[1], "fallback": None, "entities": entities})
+    return found
+
+
+def _tested(files: Mapping[str, Any], kind: str, problems: list[str]) -> Answers | None:
+    """The answers to single texts, None unless they are all there and agree with the report."""
+    target, report, answers, whole = _TARGETS[kind], _labels(files, kind), Answers(), True
+    prediction = f"{target.removesuffix('_target')}_prediction"
+    wrong, asked = (Counter({row["label"]: row[key] for row in report}) for key in ("errors", "support"))
+    for part, counts in (("errors", wrong), ("successes", asked - wrong)):
+        listed = files.get(f"{kind}_{part}", ())
+        said = {(one["text"], one[target]): one[prediction] for one in listed}
+        answers |= {key: (one["name"] or None, one["confidence"]) for key, one in said.items()}
+        if Counter(one[target] for one in listed) != +counts:
+            stale = f"is of another run, it holds {len(listed):,}: remove it and test again"
+            what = f"{kind}_{part}.json {stale if listed else 'is not there: test with --successes'}"
+            problems.append(f"{what} ({kind}_report.json counts {counts.total():,}).")
+            whole = False
+    return answers if whole else None
+
+
+def _labels(files: Mapping[str, Any], kind: str) -> list[Row]:
+    """A report label by label, without its averages, lowest recall first; `errors` is how many were missed."""
+    report = {label: one for label, one in files.get(f"{kind}_report", {}).items() if "recall" in str(one)}
+    rows = [
+        {"label": label, **one, "errors": round(one["support"] * (1 - one["recall"]))} for label, one in report.items()
+    ]
+    return sorted((row for row in rows if " avg" not in row["label"]), key=lambda row: row["recall"])

@@ -1,25 +1,95 @@
-"""Retrain a bot and put the new model in use: our own classifier, ``rasa train nlu`` here, or a server's training."""
+"""Retrain a bot and put the new model in use: our own classifier, or ``rasa train nlu`` in the user's environment."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
+from shutil import which
+from subprocess import DEVNULL, STDOUT, Popen
 
-from genesis_lab.errors import InvalidInput
-from genesis_lab.files import shown
-from genesis_lab.review.nlu import read_data
-from genesis_lab.training.config import TrainConfig, train_config
+from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab.files import check_free, named, resolve, shown, write_atomically
+from genesis_lab.review.nlu import Row, Source, read_data
+from genesis_lab.review.sources import rasa_server
+from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
 from genesis_lab.training.train import Progress, TrainingReport, train
 
 
-def train_classifier(
-    data: Path, config: TrainConfig | None = None, *, on_progress: Progress | None = None
-) -> TrainingReport:
-    """Our classifier (TF-IDF, by cross-validation, so that it learns from every example) of a bot's data folder."""
-    sources = read_data(data)
-    rows = [one for source in sources for one in source.examples if one["text"].strip()]
-    if not rows:
-        wrong = [f"{one['file']}: {one['problem']}" for source in sources for one in source.problems]
-        raise InvalidInput(f"{shown(data)} holds no example to learn from{f' ({wrong[0]})' if wrong else ''}.")
-    examples = make_examples([one["text"] for one in rows], [one["intent"] for one in rows], name=shown(data))
-    return train(examples, config or train_config("cross_validation"), on_progress=on_progress)
+def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> TrainingReport:
+    """Our classifier of a bot's data folder: TF-IDF, measured by cross-validation, so that it learns from every example."""
+    rows = [one for source in _trainable(bot) for one in source.examples if one["text"].strip()]
+    examples = make_examples([one["text"] for one in rows], [one["intent"] for one in rows], name=shown(bot))
+    return train(examples, train_config("cross_validation"), on_progress=on_progress)
+
+
+def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Progress | None = None) -> Row:
+    """``rasa train nlu`` on a copy of a bot's files, by the `command` of the user's own environment; an interrupt cancels it.
+
+    The job stays as ``outputs/review/jobs/<name>``: the copy (``bot``), the ``log``, the model, and ``job.json``, which is
+    returned: ``state`` (finished, failed, cancelled), ``model``, ``seconds``, ``command``, the end of the log (``said``).
+    `on_progress` is told of epochs.
+    """
+    sources, words, job = _trainable(bot), shlex.split(command), named("review/jobs", name)
+    if not words or not which(words[0]):
+        raise InvalidInput(f"There is no command {command!r}: give the rasa of the bot's environment, /path/bin/rasa.")
+    check_free(job, replace=False, ours=lambda path: True)
+    for one in sources:
+        write_atomically(job / "bot" / one.name, one.text)
+    words += [
+        *["train", "nlu", "--nlu", "bot", "--config", "bot/config.yml", "--out", "models", "--fixed-model-name"],
+        name,
+    ]
+    words += ["--domain", "bot/domain.yml"] if (job / "bot" / "domain.yml").exists() else []
+    state: Row = {"name": name, "bot": shown(bot), "command": shlex.join(words), "state": "failed"}
+    started, log, model = time.time(), job / "log", job / "models" / f"{name}.tar.gz"
+    with log.open("wb") as out:
+        running = Popen(words, cwd=job, stdin=DEVNULL, stdout=out, stderr=STDOUT, start_new_session=True)
+    try:
+        while running.poll() is None:
+            time.sleep(0.1)
+            if on_progress and (epochs := re.findall(r"(\d+)/(\d+) \[", log.read_text(errors="replace"))):
+                on_progress(*map(int, epochs[-1]))
+        state["state"] = "finished" if running.returncode == 0 and model.exists() else "failed"
+    except KeyboardInterrupt:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait()
+        state["state"] = "cancelled"
+        raise
+    finally:
+        state |= {"seconds": time.time() - started, "model": shown(model) if model.exists() else None}
+        state["said"] = re.split(r"[\r\n]+", log.read_text(errors="replace").strip())[-20:]
+        write_atomically(job / "job.json", json.dumps(state))
+    return state
+
+
+def deploy(address: str, model: str) -> Row:
+    """Put a model, a path here or on the Rasa server's machine, in use there (``PUT /model``); checked by ``GET /status``.
+
+    ``model`` that is in use now, its ``id``, and what to deploy to go ``back`` (None: no model was in use).
+    """
+    model, before = str(resolve(model)) if resolve(model).exists() else model, None
+    with rasa_server(address, timeout_s=600) as ask:
+        with suppress(Unavailable):  # there is none in use
+            before = ask("GET", "/status").json()["model_file"]
+        ask("PUT", "/model", json={"model_file": model})
+        now = ask("GET", "/status").json()
+    if now["model_file"] != Path(model).name:
+        raise Unavailable(f"The server was told to use {model} and still uses {now['model_file']}.")
+    return {"model": now["model_file"], "id": now["model_id"], "back": before and str(Path(model).with_name(before))}
+
+
+def _trainable(bot: Path) -> list[Source]:
+    """The files of a bot that a model learns from; `InvalidInput` where Rasa would refuse one, or there is no example."""
+    sources = read_data(bot)
+    for one in (one for source in sources for one in source.problems if one["level"] == "error"):
+        raise InvalidInput(f"{one['file']}, line {one['line']}: {one['problem']} (see genesis review nlu check).")
+    if not any(source.examples for source in sources):
+        raise InvalidInput(f"{shown(bot)} holds no example to learn from: give the data folder of a bot.")
+    return [one for one in sources if one.text]

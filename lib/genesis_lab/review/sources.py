@@ -19,7 +19,6 @@ from genesis_lab.domains.conversations.opening import role_of
 from genesis_lab.domains.foreign import lookup
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import shown
-from genesis_lab.review.rasa_server import rasa_server
 from genesis_lab.review.store import POSTGRESQL, postgresql
 from genesis_lab.settings import get_settings
 from genesis_lab.yamls import shipped
@@ -28,6 +27,7 @@ TRACKER = {"id", "sender_id", "type_name", "timestamp", "data"}
 BROKER = {"id", "sender_id", "data"}
 PAGE = 50_000
 CHATS = Path(__file__).with_name("chats.yaml")
+REFUSALS = Path(__file__).with_name("refusals.yaml")
 _SQLITE = b"SQLite format 3\0"
 Found = tuple[int, Mapping[str, Any] | None, str | None]
 """Something read: its number, the JSON object, and why there is none."""
@@ -325,3 +325,34 @@ def _from_server(address: str, conversations: Sequence[str]) -> Iterator[Found]:
             with suppress(ValueError):
                 tracker = answer.json()
             yield number, tracker if isinstance(tracker, dict) else None, "the answer is no tracker"
+
+
+@contextmanager
+def rasa_server(address: str, *, timeout_s: float | None = 60) -> Iterator[Callable[..., Any]]:
+    """What asks a Rasa server: called with method, path and httpx's own options it answers, or `Unavailable` says why not.
+
+    ``GENESIS_RASA_TOKEN`` goes over https or to this machine only; `InvalidInput` where it would not, or for no address.
+    """
+    import httpx
+
+    token, place = get_settings().rasa_token, urlsplit(address)
+    if place.scheme not in ("http", "https") or not place.hostname or "@" in place.netloc:
+        raise InvalidInput("A Rasa server has an address like http://localhost:5005; its token is GENESIS_RASA_TOKEN.")
+    if token and place.scheme != "https" and place.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise InvalidInput(
+            f"The token of {place.netloc} is sent over https or to this machine only: give an https address."
+        )
+    who, base = f"The server {place.netloc}", f"{place.scheme}://{place.netloc}{place.path.rstrip('/')}"
+    with httpx.Client(timeout=timeout_s, params={"token": token.get_secret_value()} if token else {}) as client:
+
+        def ask(method: str, path: str, **options: Any) -> httpx.Response:
+            try:
+                answer = client.request(method, base + path, **options)
+            except httpx.HTTPError as error:
+                raise Unavailable(f"{who} can't be reached: {type(error).__name__}.") from None
+            if answer.is_success:
+                return answer
+            why = shipped(REFUSALS).get(answer.status_code) or " ".join(answer.text.split())[:300]
+            raise Unavailable(f"{who} refuses {path or place.path} ({answer.status_code}): {why.rstrip('.')}.")
+
+        yield ask
