@@ -128,10 +128,11 @@ def _ours(a: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import get_cosine_schedule_with_warmup
 
-    from genesis_lab.finetuning.lora import optimizer_of, take_step
+    from genesis_lab.finetuning.lora import take_step
 
     prepared = _prepared(a)
-    optimizer, scaler = optimizer_of(prepared), torch.amp.GradScaler(prepared.loaded.device, enabled=False)
+    optimizer = torch.optim.AdamW(prepared.trainable, prepared.config.learning_rate, weight_decay=0.0, fused=True)
+    scaler = torch.amp.GradScaler(prepared.loaded.device, enabled=False)
     schedule = get_cosine_schedule_with_warmup(optimizer, 1, prepared.total_steps)
     clock, losses, tokens = _Clock(prepared.loaded.device), [], []
     for step in range(1, prepared.total_steps + 1):

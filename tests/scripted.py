@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from genesis_lab.errors import ProviderError
-from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage
+from genesis_lab.providers.base import Completion, Provider, Request, Usage
 
 Answer = str | Completion | ProviderError
 Script = Sequence[Answer] | Callable[[Request, np.random.Generator], Answer]
@@ -25,7 +25,7 @@ class ScriptedProvider(Provider):
         generator seeded by the request's key, so that an answer does not depend on the order of calls. An answer that
         is a `ProviderError` is raised.
     latency_s : seconds each answer takes.
-    capabilities : what it claims to be able to do.
+    concurrency : how many requests may be in flight.
     price_usd : per call, or None for unknown.
 
     Attributes
@@ -41,14 +41,14 @@ class ScriptedProvider(Provider):
         script: Script,
         *,
         latency_s: float = 0.0,
-        capabilities: Capabilities = Capabilities(),
+        concurrency: int = 1,
         price_usd: float | None = 0.0,
     ) -> None:
         self._script = script
         self._latency_s = latency_s
         self._price_usd = price_usd
         self._lock = threading.Lock()
-        self.capabilities = capabilities
+        self.concurrency = concurrency
         self.requests: list[Request] = []
 
     def complete(self, request: Request) -> Completion:

@@ -18,7 +18,7 @@ import numpy as np
 from genesis_lab.errors import GenesisError, Throttled, Transient
 from genesis_lab.generation.limiter import Ledger, Limits, Neighbours
 from genesis_lab.generation.scheduler import Scheduler
-from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+from genesis_lab.providers.base import Completion, Request, Usage
 
 
 class VirtualClock:
@@ -132,7 +132,7 @@ class SimulatedService:
 
     name = "simulated"
     model = "simulated"
-    capabilities = Capabilities(concurrency=64)
+    free, concurrency = False, 64
 
     def __init__(
         self,

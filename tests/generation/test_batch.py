@@ -25,7 +25,7 @@ from genesis_lab.generation import GenerationConfig, config_for, generate
 from genesis_lab.generation import batch as batch_module
 from genesis_lab.generation.batch import Batches, read_shards
 from genesis_lab.generation.journal import Journal
-from genesis_lab.generation.lane import Progress
+from genesis_lab.providers.asking import Asking
 from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.settings import get_settings
@@ -184,7 +184,7 @@ def test_a_bucket_that_is_not_there_stops_the_run_before_it_begins(
 
 def test_progress_tells_what_the_jobs_are_at(server: BedrockEmulator) -> None:
     set_batch(server, job_s=0.4)
-    seen: list[Progress] = []
+    seen: list[Asking] = []
     generate(config(), on_progress=seen.append)
     notes = [detail for progress in seen for detail in progress.details]
     assert any("usually done within 24 hours: 1 InProgress" in note for note in notes)
@@ -372,7 +372,7 @@ def test_kill_9_and_the_same_command_again(server: BedrockEmulator, entry: str) 
 def test_ctrl_c_leaves_the_jobs_running_and_says_so(server: BedrockEmulator) -> None:
     set_batch(server, job_s=0.5)
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: Asking) -> None:
         if any("InProgress" in detail for detail in progress.details):
             raise KeyboardInterrupt
 

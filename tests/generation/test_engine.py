@@ -18,9 +18,9 @@ from genesis_lab.errors import Fatal, GenesisError, InvalidInput, Rejected
 from genesis_lab.generation import journal as journal_module
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.journal import Journal
-from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.plan import make_plan
-from genesis_lab.providers.base import Capabilities, Request
+from genesis_lab.providers.asking import Asking
+from genesis_lab.providers.base import Request
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.offline import OfflineProvider
 from scripted import ScriptedProvider
@@ -73,7 +73,7 @@ def test_same_settings_give_the_same_bytes_and_a_finished_run_is_not_repeated(tm
     assert first.content_hash == second.content_hash
     assert [p.read_bytes() for p in first.parts()] == [p.read_bytes() for p in second.parts()]
     provider = ScriptedProvider([Fatal("must not be asked")])
-    provider.name, provider.model, provider.capabilities = "offline", "grammar", OfflineProvider.capabilities
+    provider.name, provider.model, provider.free = "offline", "grammar", True
     assert run(tmp_path / "a", provider).content_hash == first.content_hash
     assert provider.requests == []
 
@@ -132,7 +132,7 @@ FAULTS = [
 
 def test_every_kind_of_bad_answer_is_asked_for_again_and_the_plan_is_met(tmp_path):
     domain = small_domain(60)
-    provider = ScriptedProvider(faulty(FAULTS, domain, 60), capabilities=Capabilities(concurrency=4))
+    provider = ScriptedProvider(faulty(FAULTS, domain, 60), concurrency=4)
     dataset = run(tmp_path / "d", provider, 60, domain)
     assert dataset.total == 60 and dataset.manifest["complete"]
     assert dataset.manifest["drop_reasons"]
@@ -214,7 +214,7 @@ def test_a_fatal_error_stops_the_run_and_what_was_paid_for_is_kept(tmp_path):
 def test_interrupting_keeps_what_is_accepted_and_says_how_to_go_on(tmp_path):
     domain = small_domain(40)
 
-    def stop(progress: Progress):
+    def stop(progress: Asking):
         raise KeyboardInterrupt
 
     with pytest.raises(GenesisError, match="run the same again"):
@@ -291,6 +291,4 @@ def test_a_concurrent_run_overlaps_its_calls(tmp_path):
         gate.wait()
         return good_answer(request, domain, specs)
 
-    assert (
-        run(tmp_path / "d", ScriptedProvider(script, capabilities=Capabilities(concurrency=8)), 32, domain).total == 32
-    )
+    assert run(tmp_path / "d", ScriptedProvider(script, concurrency=8), 32, domain).total == 32

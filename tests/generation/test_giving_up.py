@@ -30,13 +30,12 @@ from genesis_lab.errors import (
 from genesis_lab.files import dataset_path
 from genesis_lab.generation import GenerationConfig, config_for, open_or_generate
 from genesis_lab.generation.engine import generate
-from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.scheduler import Scheduler
 from genesis_lab.generation.teachers import Teacher
-from genesis_lab.providers.asking import in_threads
-from genesis_lab.providers.base import Capabilities, Request
+from genesis_lab.providers.asking import Asking, in_threads
+from genesis_lab.providers.base import Request
 from providers.openai_server import Reply, Server, refusal, running
 from scripted import ScriptedProvider
 
@@ -53,9 +52,7 @@ def good(request: Request) -> str:
 
 def run(target: Path, script: Callable[[Request, int], object], total: int = 100, **options) -> Dataset:
     """A run by a model that answers by `script`, given each request and how many came before it."""
-    provider = ScriptedProvider(
-        lambda request, _: script(request, len(provider.requests) - 1), capabilities=Capabilities(concurrency=4)
-    )
+    provider = ScriptedProvider(lambda request, _: script(request, len(provider.requests) - 1), concurrency=4)
     writer = Teacher(provider, "m", 1.0, Scheduler(provider, Ledger(Limits(math.inf))))
     return generate(make_plan(DOMAIN, total, 7), DOMAIN, [writer], target, **options)
 
@@ -242,7 +239,7 @@ def test_ctrl_c_ends_a_run_whose_server_is_silent() -> None:
 def test_ctrl_c_ends_a_wait_that_the_server_asked_for() -> None:
     seen: list[str] = []
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: Asking) -> None:
         seen.extend(progress.details)
         if "waiting" in seen[-1]:
             raise KeyboardInterrupt
@@ -268,7 +265,7 @@ def test_an_answer_that_comes_after_ctrl_c_is_not_paid_for_again() -> None:
             ended.wait(60)
             return reply
 
-        def interrupt(progress: Progress) -> None:
+        def interrupt(progress: Asking) -> None:
             if len(server.requests) == 8:
                 raise KeyboardInterrupt
 

@@ -33,7 +33,8 @@ def test_offsets_lead_back_to_the_entries(tmp_path):
 
 
 def test_another_header_is_refused_by_name(tmp_path):
-    Journal(tmp_path / "journal.jsonl", {"plan": "x", "total": 5}).close()
+    with Journal(tmp_path / "journal.jsonl", {"plan": "x", "total": 5}):
+        pass
     with pytest.raises(InvalidInput, match="plan was 'x', now 'y'"):
         Journal(tmp_path / "journal.jsonl", {"plan": "y", "total": 5})
 

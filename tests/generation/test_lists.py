@@ -23,7 +23,7 @@ from genesis_lab.generation.engine import generate
 from genesis_lab.generation.estimate import estimate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.teachers import Teacher
-from genesis_lab.providers.base import Capabilities, Completion, Request, Usage
+from genesis_lab.providers.base import Completion, Request, Usage
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.offline import OfflineProvider
 from scripted import ScriptedProvider
@@ -76,7 +76,7 @@ def good(request: Request) -> str:
 
 
 def model(answer: Callable[[Request], Any] = good, wide: int = 4, name: str = "script") -> ScriptedProvider:
-    provider = ScriptedProvider(lambda r, _: answer(r), price_usd=0.1, capabilities=Capabilities(concurrency=wide))
+    provider = ScriptedProvider(lambda r, _: answer(r), price_usd=0.1, concurrency=wide)
     provider.model = name
     return provider
 
@@ -185,7 +185,7 @@ def test_no_request_is_paid_twice_wherever_a_run_was_stopped(tmp_path: Path, sto
 def test_the_order_in_which_lists_come_is_no_matter(tmp_path: Path, cache: CompletionCache) -> None:
     hashes = {run(tmp_path / str(wide), model(messy, wide), cache=None).content_hash for wide in (1, 2, 7)}
     cached = run(tmp_path / "c", model(messy), cache=cache)
-    again = ScriptedProvider([Fatal("must not be asked")], capabilities=Capabilities(concurrency=3))
+    again = ScriptedProvider([Fatal("must not be asked")], concurrency=3)
     assert run(tmp_path / "again", again, cache=cache).content_hash == cached.content_hash
     assert hashes == {cached.content_hash}
 

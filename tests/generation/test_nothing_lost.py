@@ -21,7 +21,7 @@ from genesis_lab.errors import Fatal, GenesisError, Incomplete, InvalidInput, Re
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.journal import discard
 from genesis_lab.generation.plan import Plan, make_plan
-from genesis_lab.providers.base import Capabilities, Completion, Request
+from genesis_lab.providers.base import Completion, Request
 from genesis_lab.providers.cache import CompletionCache
 from scripted import ScriptedProvider
 
@@ -52,7 +52,7 @@ def good(request: Request) -> str:
 
 
 def teacher(answer: Callable[[Request], Any] = good, wide: int = 1, price: float = 0.01) -> ScriptedProvider:
-    return ScriptedProvider(lambda r, _: answer(r), price_usd=price, capabilities=Capabilities(concurrency=wide))
+    return ScriptedProvider(lambda r, _: answer(r), price_usd=price, concurrency=wide)
 
 
 def run(target: Path, provider: Any, domain: Conversations = DOMAIN, plan: Plan = PLAN, **options: Any) -> Dataset:
@@ -285,7 +285,7 @@ def test_a_split_that_can_have_no_name_is_refused_before_anything_is_asked(tmp_p
 class InTurns:
     """Answers come in a given order of their records, however many are asked for at once."""
 
-    name, model, capabilities = "scripted", "script", Capabilities(concurrency=TOTAL)
+    name, model, free, concurrency = "scripted", "script", False, TOTAL
 
     def __init__(self, answer: Callable[[Request], Any], order: list[int]) -> None:
         self._inner, self._order, self._came = teacher(answer), order, threading.Condition()
@@ -328,7 +328,7 @@ def test_the_order_in_which_answers_come_is_no_matter(tmp_path: Path, seed: int,
     )
     shuffled = run(tmp_path / "shuffled", InTurns(alike, order), cache=cache)
     assert shuffled.content_hash == serial.content_hash and shuffled.manifest["complete"]
-    cached = ScriptedProvider([Fatal("must not be asked")], capabilities=Capabilities(concurrency=3))
+    cached = ScriptedProvider([Fatal("must not be asked")], concurrency=3)
     assert run(tmp_path / "cached", cached, cache=cache).content_hash == serial.content_hash
 
 

@@ -19,7 +19,6 @@ from genesis_lab.errors import Fatal, GenesisError, InvalidInput, QuotaExhausted
 from genesis_lab.generation import config_for
 from genesis_lab.generation.engine import generate
 from genesis_lab.generation.estimate import Estimate
-from genesis_lab.generation.lane import Progress
 from genesis_lab.generation.limiter import Ledger, Limits
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.scheduler import Scheduler
@@ -27,7 +26,7 @@ from genesis_lab.generation.teachers import Teacher, connect, divide
 from genesis_lab.health import check_teachers
 from genesis_lab.parameters import from_parameters
 from genesis_lab.providers import FORMS, ModelSpec, parse_spec
-from genesis_lab.providers.base import Capabilities
+from genesis_lab.providers.asking import Asking
 from genesis_lab.providers.openai import OpenAIProvider
 from genesis_lab.settings import get_settings
 from scripted import ScriptedProvider
@@ -51,7 +50,7 @@ def teacher(
         again = next(n for n in range(9) if request.seed - n in specs)
         return DOMAIN.offline_text(specs[request.seed - again], 0)
 
-    provider = ScriptedProvider(script, capabilities=Capabilities(concurrency=3), price_usd=0.01)
+    provider = ScriptedProvider(script, concurrency=3, price_usd=0.01)
     provider.model = name
     return Teacher(provider, name, share, Scheduler(provider, Ledger(Limits(6_000_000))))
 
@@ -219,7 +218,7 @@ def test_every_teacher_writes_of_every_intent_and_of_most_in_both_languages():
 
 
 def test_records_say_who_wrote_them_and_the_manifest_has_an_account_of_each(tmp_path):
-    seen: list[Progress] = []
+    seen: list[Asking] = []
     data = run(tmp_path / "d", teacher("a", 3), teacher("b", 1), on_progress=seen.append)
     assert writers(data) == {"a": 30, "b": 10}
     m = data.manifest
@@ -297,9 +296,7 @@ def test_changed_teachers_are_named(tmp_path, again, sentence):
 
 def test_an_unteachable_teacher_does_not_use_up_the_tries_of_the_others(tmp_path):
     bad = teacher("bad")
-    bad = replace(
-        bad, provider=(deaf := ScriptedProvider(["no JSON"], capabilities=Capabilities(concurrency=2))), scheduler=None
-    )
+    bad = replace(bad, provider=(deaf := ScriptedProvider(["no JSON"], concurrency=2)), scheduler=None)
     deaf.model = "bad"
     with pytest.raises(GenesisError, match="Teacher bad stopped with 20 of its 20 records missing"):
         run(tmp_path / "d", teacher("good"), bad)

@@ -165,7 +165,7 @@ def test_an_answer_that_stopped_early_is_an_outcome(
 def test_servers_take_turns() -> None:
     with running() as first, running() as second, running() as gone:
         provider = OpenAIProvider("tiny", [first.url, gone.url, second.url])
-        assert provider.capabilities.concurrency == 24
+        assert provider.concurrency == 24
         for _ in range(3):
             provider.complete(REQUEST)
         assert [len(s.requests) for s in (first, gone, second)] == [1, 1, 1]

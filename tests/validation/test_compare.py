@@ -50,8 +50,6 @@ def test_distributions_that_differ_are_told_apart(tmp_path: Path) -> None:
     (all_four, _), (two, _) = made(tmp_path / "a", 30), made(tmp_path / "b", 30, intents=INTENTS[:2])
     found = {one["attribute"]: one for one in compare(all_four, two)["attributes"]}
     assert found["intent"]["differs"] and found["intent"]["total_variation"] == pytest.approx(0.5)
-    assert found["intent"]["cramers_v"] is not None and found["intent"]["cramers_v"] > 0.3
-    assert (found["intent"]["share_a"], found["intent"]["share_b"]) in ((0.25, 0.5), (0.25, 0.0))
     assert found["language"]["p"] is None and not found["language"]["differs"]
 
 

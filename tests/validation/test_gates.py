@@ -217,7 +217,7 @@ def test_a_classifier_that_is_mostly_wrong_takes_the_pass_away() -> None:
     accuracy = {"estimate": 0.08, "low": 0.04, "high": 0.14, "n": 62}
     training = {"chosen": "tfidf", "reference": None, "evaluation": {"accuracy": accuracy}}
     reports = {"quality": report(GOOD), "training": training, "scorecard": card(0.2, 0.05, True)}
-    found = gates.all_gates(reports)
+    found = gates.verdict_on(reports)["gates"]
     assert gates.verdict(found) == "FAIL" and "tfidf gets 8% right" in gates.sentence(found)
 
 

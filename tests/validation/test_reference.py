@@ -102,10 +102,9 @@ def test_without_reference_the_answer_is_none() -> None:
     [
         ({"name": "clinc"}, "Reference 'clinc' is unknown: there is banking77, and every folder with test.csv"),
         ({"name": "../secret"}, "named by the name of its folder"),
-        ({"split": "valid"}, "Unknown split 'valid'"),
     ],
 )
-def test_an_unknown_name_or_split_is_refused(arguments: dict[str, str], message: str) -> None:
+def test_an_unknown_name_is_refused(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         load_reference(**arguments)
 

@@ -147,17 +147,17 @@ def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[st
         annotations_creators=["machine-generated"] if made else None,
     )
     page = "\n\n".join(_paragraphs(manifest, schema))
-    return f"---\n{header.to_yaml()}\n---\n\n# {_escaped(header.pretty_name)}\n\n{page}\n"
+    return f"---\n{header.to_yaml()}\n---\n\n# {escaped(header.pretty_name)}\n\n{page}\n"
 
 
 def _paragraphs(manifest: Mapping[str, Any], schema: pa.Schema) -> Iterator[str]:
-    domain = _escaped(manifest["domain"])
+    domain = escaped(manifest["domain"])
     if made := manifest.get("generation"):
-        who = f"provider {_escaped(made.get('provider'))}, model {_escaped(made.get('model'))}"
+        who = f"provider {escaped(made.get('provider'))}, model {escaped(made.get('model'))}"
         lacking = f" Incomplete: {n:,} planned records are missing." if (n := manifest.get("missing")) else ""
         yield f"Synthetic records of domain {domain}, made with Genesis Lab by {who}.{lacking}"
     elif source := manifest.get("import"):
-        yield f"Imported into Genesis Lab from {_escaped(source.get('source'))}."
+        yield f"Imported into Genesis Lab from {escaped(source.get('source'))}."
     else:
         yield f"Records of domain {domain}, written with Genesis Lab."
     yield _listed("split", "records", {split: f"{n:,}" for split, n in manifest["counts"].items()})
@@ -166,17 +166,17 @@ def _paragraphs(manifest: Mapping[str, Any], schema: pa.Schema) -> Iterator[str]
         yield "Answers that were not used:"
         yield _listed("reason", "times", drops)
     for note, n in (manifest.get("notes") or {}).items():
-        yield f"{_escaped(note)} ({n:,} answers)"
+        yield f"{escaped(note)} ({n:,} answers)"
     if not_sent := manifest.get("not_sent"):
-        yield f"The service does not take {_escaped(', '.join(not_sent))}: asked for, but not sent."
+        yield f"The service does not take {escaped(', '.join(not_sent))}: asked for, but not sent."
     yield f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`."
 
 
 def _listed(first: str, second: str, rows: Mapping[str, Any]) -> str:
-    return "\n".join([f"| {first} | {second} |", "|---|---|", *(f"| {_escaped(k)} | {v} |" for k, v in rows.items())])
+    return "\n".join([f"| {first} | {second} |", "|---|---|", *(f"| {escaped(k)} | {v} |" for k, v in rows.items())])
 
 
-def _escaped(value: object) -> str:
+def escaped(value: object) -> str:
     """One line of text without control characters and without a meaning in Markdown or HTML."""
     line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", " ", str(value)).split())[:200]
     return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(line, quote=False))

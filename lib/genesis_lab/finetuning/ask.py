@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
@@ -18,9 +20,6 @@ from genesis_lab.providers.asking import Asking, Call, ask_all
 from genesis_lab.providers.base import Message, Request, request_key, total_cost
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.stats import Interval, Paired, mean_interval, paired, proportion_interval
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OnAsking = Callable[[Asking], object]
 
@@ -124,8 +123,6 @@ class Answers:
 
     def parts(self) -> dict[str, float]:
         """Mean of each named part of the score."""
-        import pandas as pd
-
         named = pd.DataFrame(self.frame["parts"].tolist(), index=self.frame.index)
         return {str(name): float(self.by_group(named[name]).mean()) for name in named}
 
@@ -151,8 +148,6 @@ def ask(
 
     `folder` keeps the answers by all that shaped them, `model` (see `providers.identity`) included: a run that was stopped
     goes on. `constrained` holds them to the role's grammar; `before` is called, untimed, if there is anything to ask."""
-    import pandas as pd
-
     form = role.answer_grammar() if constrained else None
     if constrained and form is None:
         raise InvalidInput(f"Answers of role {role.name} can't be held to a form: it has no grammar.")
@@ -163,14 +158,10 @@ def ask(
     program = program or PromptProgram()
     wanted = [(example, run) for run in range(sampling.runs) for example in examples]
     requests = [_request(example, run, program, model, sampling, form) for example, run in wanted]
-    cache = CompletionCache(folder / "answers.sqlite") if folder else None
-    try:
+    with closing(CompletionCache(folder / "answers.sqlite")) if folder else nullcontext() as cache:
         new = [cache is None or request.key not in cache for request in requests]
         width = 2 * sampling.batch if sampling.batch > 1 else 1
         asked = ask_all(call, requests, cache, on_progress, width=width, before=before)
-    finally:
-        if cache:
-            cache.close()
     rows, refused, written = [], [], 0
     for (example, run), answer, is_new in zip(wanted, asked.answers, new, strict=True):
         if isinstance(answer, Rejected):
@@ -192,12 +183,12 @@ def ask(
     return Answers(pd.DataFrame(rows), tokens / busy_s if tokens and busy_s else None, len(refused), busy_s)
 
 
-def shifted(on_progress: OnAsking | None, place: int, of: int) -> OnAsking | None:
-    """Report one asking as part of `of` equal ones of which `place` are done."""
+def shifted(on_progress: OnAsking | None, before: int, total: int) -> OnAsking | None:
+    """Report one asking as part of `total` questions, of which so many were asked before."""
 
     def tell(this: Asking) -> None:
-        done, total = this.total * place + this.done, this.total * of
         if on_progress:
+            done = before + this.done
             on_progress(replace(this, done=done, total=total, eta_s=(total - done) / this.rate if this.rate else None))
 
     return tell

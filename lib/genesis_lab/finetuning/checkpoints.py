@@ -46,17 +46,14 @@ def read_info(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError):
-        raise InvalidInput(
-            f"{shown(folder / INFO)} can't be read: train the student anew with replace: true."
-        ) from None
+        raise InvalidInput(f"{shown(folder / INFO)} can't be read: train anew with replace: true.") from None
     return info
 
 
 def write_beside(student: str, name: str, report: Mapping[str, Any]) -> Path:
     """Keep a report in the folder of the student that it is about."""
-    write_atomically(
-        file := student_path(student) / f"{name}.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    )
+    file = student_path(student) / f"{name}.json"
+    write_atomically(file, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return file
 
 
@@ -73,11 +70,8 @@ def students_of(dataset: Dataset, reports: Mapping[str, Any]) -> dict[str, Any]:
                 left_out[shown(path)] = "it can't be read"
 
     examined = {card["model"] for card in reports.get("evaluation", {"cards": ()})["cards"]}
-    taught = [
-        (folder, info)
-        for folder, info in records(f"models/*/{INFO}")
-        if (info.get("made_with") or {}).get("data_hash") == dataset.content_hash
-    ]
+    every, ours = records(f"models/*/{INFO}"), dataset.content_hash
+    taught = [(folder, info) for folder, info in every if (info.get("made_with") or {}).get("data_hash") == ours]
     known: dict[str, Any] = {}
     if taught:
         student, known["student"] = max(taught, key=lambda each: f"local:{each[0]}" in examined)

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency, Rejected, Unavailable
@@ -27,14 +29,12 @@ from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.local_models import peak_memory_bytes
 from genesis_lab.stats import CANT_TELL, Paired, above, detectable_difference, holm, mean_interval, paired_power
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Connect = Callable[[str], Any]
 """From a provider spec such as ``ollama:llama3.1:8b`` to the model with `provider`, `call` and `close`, for example
 `generation.teachers.connect`."""
 FEWEST = 50
 """Concepts below which nothing is called significant."""
+WORST = 5
 SPREAD = 0.37
 """Standard deviation of a concept's difference that is assumed before anything is known (scores lie in [0, 1])."""
 
@@ -57,10 +57,8 @@ def arms(base: str, *, student: str = "", program: PromptProgram | None = None, 
         try:
             parse_spec(student)
         except InvalidInput:
-            raise InvalidInput(
-                f"There is no finished student {student!r} in outputs/models: teach it first, or name a model as local:…, "
-                "ollama:…, openai:…"
-            ) from None
+            advice = "teach it first, or name a model as local:…, ollama:…, openai:…"
+            raise InvalidInput(f"There is no finished student {student!r} in outputs/models: {advice}") from None
     found = [Arm("base", "baseline", base)]
     found += [Arm("base+prompt", "optimised prompt", base, program)] if program else []
     found += [Arm("student", "fine-tuned", student)] if student else []
@@ -89,7 +87,7 @@ def pairs_of(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 def hold(
     arms: Sequence[Arm], examples: Sequence[Example], *, role: Role, connect: Connect, folder: Path, dataset: str,
     taught: Sequence[Example] = (), sampling: Sampling = Sampling(), margin: float = 0.05,
-    limits: Mapping[str, Any] | None = None, worst: int = 5, on_progress: OnAsking | None = None,
+    limits: Mapping[str, Any] | None = None, on_progress: OnAsking | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask every arm, compare them in pairs (`pairs_of`), and say what that shows: the report.
 
@@ -98,10 +96,8 @@ def hold(
     if len(arms) < 2:
         raise InvalidInput(f"A comparison needs at least two candidates, got {len(arms)}.")
     if leaked := {example.group for example in taught} & {example.group for example in examples}:
-        raise InvalidInput(
-            f"{len(leaked)} groups of concepts are both taught and examined, for example {min(leaked)!r}: "
-            "an examination needs concepts that the student never saw."
-        )
+        said = f"{len(leaked)} groups of concepts are both taught and examined, for example {min(leaked)!r}"
+        raise InvalidInput(f"{said}: an examination needs concepts that the student never saw.")
     answers, cards = asked(arms, examples, role, connect, folder, sampling, on_progress)
     concepts, names = len({example.question for example in examples}), {arm.id: arm.name for arm in arms}
     held = pairs_of(arms)
@@ -121,7 +117,7 @@ def hold(
         "dataset": dataset, "test_hash": fingerprint(examples), "examples": len(examples), "concepts": concepts,
         "groups": len(groups), "sampling": asdict(sampling), "margin": margin, "cards": cards, "pairs": pairs,
         "teacher": mean_interval([sum(of) / len(of) for of in groups.values()]).to_dict(),
-        "worst": _worst({names[id]: each.frame for id, each in answers.items()}, examples, names[judged], worst),
+        "worst": _worst({names[id]: each.frame for id, each in answers.items()}, examples, names[judged]),
         "limits": dict(limits or {}), "headline": [about["a"], about["b"]],
         "verdict": f"Smoke run, no result: {said}" if limits else said.capitalize(),
     }  # fmt: skip
@@ -198,8 +194,6 @@ def verdict(found: Paired, *, concepts: int) -> str:
 def power_table(groups: int) -> pd.DataFrame:
     """The chance to find a true difference, by number of groups, before anything is asked; ``detectable`` is the one that
     is found with 80 % power, and the examination's own row is marked in ``this one``."""
-    import pandas as pd
-
     rows = [
         {"groups": n, "this one": n == groups, "detectable": detectable_difference(SPREAD, n)}
         | {f"{points} points": paired_power(points / 100, SPREAD, n) for points in (2, 5, 10, 20)}
@@ -242,15 +236,16 @@ def asked(
             raise InvalidInput(f"{arm.name}: only models of provider local are held to a grammar, got {arm.model!r}.")
     answers: dict[str, Answers] = {}
     rows: dict[str, dict[str, Any]] = {}
+    each = len(examples) * sampling.runs
     for spec in dict.fromkeys(arm.model for arm in arms):
         model = identity(spec)
         with _on_demand(spec, connect, sampling.batch) as (load, call, took):
-            for arm in (each for each in arms if each.model == spec):
+            for arm in (one for one in arms if one.model == spec):
                 try:
                     found = ask(
                         call, examples, role=role, model=model, sampling=sampling, program=arm.program,
                         constrained=arm.constrained, folder=folder, before=load,
-                        on_progress=shifted(on_progress, len(rows) + len(missing or ()), len(arms)),
+                        on_progress=shifted(on_progress, each * (len(rows) + len(missing or ())), each * len(arms)),
                     )  # fmt: skip
                 except (MissingDependency, Unavailable, Rejected) as error:
                     if missing is None:
@@ -271,8 +266,11 @@ def _on_demand(spec: str, connect: Connect, batch: int) -> Iterator[tuple[Callab
         if not connected:
             started = time.perf_counter()
             connected.append(connect(spec))
-            if memory := _memory_bytes(as_examined(connected[0].provider, batch)):
-                took.update(load_s=time.perf_counter() - started, memory_bytes=memory)
+            if isinstance(provider := as_examined(connected[0].provider, batch), LocalProvider):
+                loaded = provider.load()
+                weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+                most = peak_memory_bytes(loaded.device) if loaded.device == "cuda" else None
+                took.update(load_s=time.perf_counter() - started, memory_bytes=most or weights)
 
     def call(request: Request) -> Completion:
         answer: Completion = connected[0].call(request)
@@ -283,15 +281,6 @@ def _on_demand(spec: str, connect: Connect, batch: int) -> Iterator[tuple[Callab
     finally:
         for each in connected:
             each.close()
-
-
-def _memory_bytes(provider: Provider) -> int | None:
-    """What a model on this machine takes, loaded now: its weights, on a GPU the most that was used; None elsewhere."""
-    if not isinstance(provider, LocalProvider):
-        return None
-    loaded = provider.load()
-    weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    return (peak_memory_bytes(loaded.device) if loaded.device == "cuda" else None) or weights
 
 
 def _row(arm: Arm, answers: Answers) -> dict[str, Any]:
@@ -312,11 +301,9 @@ def _row(arm: Arm, answers: Answers) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _worst(
-    frames: Mapping[str, pd.DataFrame], examples: Sequence[Example], judged: str, most: int
-) -> list[dict[str, Any]]:
+def _worst(frames: Mapping[str, pd.DataFrame], examples: Sequence[Example], judged: str) -> list[dict[str, Any]]:
     """The questions that arm `judged` answers worst, with what everyone said in the first run."""
-    means = frames[judged].groupby("example", sort=False)["total"].mean().sort_values(kind="stable")[:most]
+    means = frames[judged].groupby("example", sort=False)["total"].mean().sort_values(kind="stable")[:WORST]
     by_id, worst = {example.id: example for example in examples}, []
     for id, score in means.items():
         answers = {

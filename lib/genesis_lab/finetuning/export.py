@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
 
+from genesis_lab.dataset.writing import escaped
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import findable, placed, resolve, shown, write_atomically
@@ -95,7 +95,9 @@ def export_student(
         forms = [Arm(form, f"score of {form}", spec) for form, spec in specs.items()]
         how = Sampling(1, 0.0, max_tokens, batch=8)
         answers, _ = asked(forms, examples, role, _opened, folder / "answers", how, on_progress, missing)
-        gates = [gate(f, _asked_by(specs[f]), a, answers["student"], margin=margin) for f, a in answers.items()]
+        unpacked = "transformers, weights unpacked from the GGUF file"
+        by = {form: unpacked if spec.endswith(".gguf") else spec.partition(":")[0] for form, spec in specs.items()}
+        gates = [gate(form, by[form], a, answers["student"], margin=margin) for form, a in answers.items()]
     report: dict[str, Any] = {
         "student": shown(source), "base": _base_of(str(source)), "folder": shown(folder), "files": files, "gates": gates,
         "margin": margin, "parity": parity, "template": form is not None, "ollama": name if "ollama" in specs else None,
@@ -179,7 +181,7 @@ def model_card(
     beside it and is pushed with it, which decides by which library the hub says to load it."""
     from huggingface_hub import ModelCardData
 
-    base, name, info = report["base"], _cell(Path(report["folder"]).name), student / INFO
+    base, name, info = report["base"], escaped(Path(report["folder"]).name), student / INFO
     trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
     known = base == BUNDLED or (_HUB_ID.fullmatch(base) and not resolve(base).exists())
     header = ModelCardData(
@@ -188,36 +190,30 @@ def model_card(
         tags=["genesis-lab", "lora"],
         base_model=(BUNDLED_HUB if base == BUNDLED else base) if known else None,
     )
-    of = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else _cell(base)
+    of = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else escaped(base)
     parts = [f"---\n{header.to_yaml()}\n---", f"# {name}", f"A student of {of} trained and exported with Genesis Lab."]
     if limits := trained.get("limits"):
-        parts.append(f"**A smoke run, not a finished student**: trained with limits {_cell(limits)}.")
-    parts += [_cell(note) for note in trained.get("notes", ())]
+        parts.append(f"**A smoke run, not a finished student**: trained with limits {escaped(limits)}.")
+    parts += [escaped(note) for note in trained.get("notes", ())]
     if report["gates"]:
         rows = []
         for row in report["gates"]:
             less = f"{row['difference']['estimate']:+.3f}" if row["difference"] else ""
-            rows.append(
-                (row["form"], row["asked_by"], Interval(**row["score"]), f"{row['valid']:.0%}", less, row["said"])
-            )
+            scored = (Interval(**row["score"]), f"{row['valid']:.0%}", less)
+            rows.append((row["form"], row["asked_by"], *scored, row["said"]))
         parts.append("Task score on the test items after export (95 % interval; difference to the student as trained):")
         parts.append(_table(("form", "run by", "score", "valid", "difference", "verdict"), rows))
     for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
         if plain := [(key, value) for key, value in facts.items() if isinstance(value, str | int | float)]:
             parts += [f"## {title}", _table(("", ""), plain)]
     if missing := report["not_measured"]:
-        parts.append("Not measured or done: " + "; ".join(f"{_cell(k)}: {_cell(v)}" for k, v in missing.items()))
+        parts.append("Not measured or done: " + "; ".join(f"{escaped(k)}: {escaped(v)}" for k, v in missing.items()))
     return "\n\n".join(parts) + "\n"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
+    lines = [head, ["---"] * len(head), *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    text = re.sub(r"([\\`*_|\[\]#])", r"\\\1", " ".join(str(value).split())[:200])
-    return html.escape(text, quote=False)
 
 
 def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
@@ -307,7 +303,3 @@ def _opened(spec: str) -> Any:
         except InvalidInput as error:
             raise Unavailable(str(error)) from None
     return SimpleNamespace(provider=provider, call=provider.complete, close=provider.close)
-
-
-def _asked_by(spec: str) -> str:
-    return "transformers, weights unpacked from the GGUF file" if spec.endswith(".gguf") else spec.partition(":")[0]

@@ -150,10 +150,8 @@ def _fetch(target: Path) -> None:
         try:
             _run([*download, "--dest", scratch, "--requirement", str(wanted)], f"{CONVERTER} can't be fetched")
         except InvalidInput as error:
-            raise Unavailable(
-                f"llama.cpp's converter is not on this machine and can't be fetched: set GENESIS_LLAMA_CPP_DIR to a "
-                f"checkout of llama.cpp ({error})"
-            ) from None
+            said = "llama.cpp's converter is not on this machine and can't be fetched"
+            raise Unavailable(f"{said}: set GENESIS_LLAMA_CPP_DIR to a checkout of llama.cpp ({error})") from None
         (package,) = Path(scratch).glob("*.tar.gz")
         with placed(target) as temporary, tarfile.open(package) as archive:
             for member in archive:

@@ -83,7 +83,6 @@ class Prepared:
         return rows(examples, room, share=share, filled=filled, pad=self.loaded.tokenizer.pad_token_id)
 
     def loss(self, row: Row) -> Any:
-        """See `packing.row_loss`."""
         return row_loss(self.model, row, self.attention)
 
     def facts(self) -> dict[str, Any]:
@@ -103,10 +102,8 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
     import torch
 
     if config.quantization == "nf4" and not torch.cuda.is_available():
-        raise InvalidInput(
-            "quantization nf4 needs a CUDA GPU: on a CPU bitsandbytes spoils the gradients without a word after the "
-            "first evaluation, so set quantization to none."
-        )
+        why = "on a CPU bitsandbytes spoils the gradients without a word after the first evaluation"
+        raise InvalidInput(f"quantization nf4 needs a CUDA GPU: {why}, so set quantization to none.")
     role, examples = role_of(dataset, seed=config.seed)
     loaded = load_model(config.base, device=config.device, dtype=config.dtype, quantization=config.quantization)
     if config.max_length > loaded.context_tokens:
@@ -221,7 +218,7 @@ def train(prepared: Prepared, *, on_progress: Callable[[int, int], None] | None 
         if on_progress:
             on_progress(total, total)
         return finished
-    optimizer = optimizer_of(prepared)
+    optimizer = torch.optim.AdamW(prepared.trainable, config.learning_rate, weight_decay=0.0, fused=True)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup * total), total)
     scaler = torch.amp.GradScaler(prepared.loaded.device, enabled=prepared.loaded.dtype == "float16")
     parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
@@ -257,10 +254,8 @@ def train(prepared: Prepared, *, on_progress: Callable[[int, int], None] | None 
                 break
             if stop.is_set():
                 save()
-                raise GenesisError(
-                    f"Stopped after step {step} of {total}: run it again with the same settings and it goes on from "
-                    f"there (checkpoint in {shown(folder)})."
-                )
+                again = f"run it again with the same settings and it goes on from there (checkpoint in {shown(folder)})"
+                raise GenesisError(f"Stopped after step {step} of {total}: {again}.")
             started = time.perf_counter()
             facts = take_step(prepared, step + 1, optimizer, scaler)
             schedule.step()
@@ -270,19 +265,10 @@ def train(prepared: Prepared, *, on_progress: Callable[[int, int], None] | None 
                 save()
             if on_progress:
                 on_progress(step, total)
-    info = _info(prepared, done)
-    checkpoints.save_student(
-        folder, model=prepared.model, adapter=done["best"], base=prepared.made_with["base"], info=info
-    )
+    info, base = _info(prepared, done), prepared.made_with["base"]
+    checkpoints.save_student(folder, model=prepared.model, adapter=done["best"], base=base, info=info)
     set_peft_model_state_dict(prepared.model, done["best"])
     return info
-
-
-def optimizer_of(prepared: Prepared) -> Any:
-    """AdamW over the adapters."""
-    import torch
-
-    return torch.optim.AdamW(prepared.trainable, prepared.config.learning_rate, weight_decay=0.0, fused=True)
 
 
 def take_step(prepared: Prepared, step: int, optimizer: Any, scaler: Any) -> dict[str, Any]:
@@ -349,10 +335,8 @@ def _found(prepared: Prepared) -> tuple[dict[str, Any] | None, dict[str, Any] | 
         return finished, checkpoint
     if replaces:  # the student that is there stays until the new one is whole
         return None, None
-    raise InvalidInput(
-        f"The {'student' if finished else 'checkpoint'} in {shown(prepared.folder)} was made {why}: choose another name "
-        "for the student, or set replace: true."
-    )
+    there = f"The {'student' if finished else 'checkpoint'} in {shown(prepared.folder)} was made {why}"
+    raise InvalidInput(f"{there}: choose another name for the student, or set replace: true.")
 
 
 def _evaluated(prepared: Prepared, epoch: int, train_loss: float | None, step: int) -> dict[str, Any]:
@@ -370,9 +354,8 @@ def _evaluated(prepared: Prepared, epoch: int, train_loss: float | None, step: i
         answers = provider.complete_many(requests) if requests else []
     for example, answer in zip(examined, answers, strict=True):
         if isinstance(answer, Exception):  # epochs are compared on all examples, or not at all
-            raise GenesisError(
-                f"Example {example.id}, on which the student is examined, can't be answered: {answer}"
-            ) from answer
+            said = f"Example {example.id}, on which the student is examined, can't be answered: {answer}"
+            raise GenesisError(said) from answer
         scored.append((example.id, answer.text, prepared.role.score(answer.text, example)))
     return {
         "epoch": epoch,
@@ -387,9 +370,8 @@ def _evaluated(prepared: Prepared, epoch: int, train_loss: float | None, step: i
 
 def _best_epoch(epochs: Sequence[dict[str, Any]]) -> int:
     """By score where answers were scored, and by validation loss among equals; the untaught base is not a candidate."""
-    return max(
-        range(1, len(epochs)), key=lambda i: (epochs[i]["score"] or 0.0, -epochs[i]["validation_loss"]), default=0
-    )
+    by = [(epoch["score"] or 0.0, -epoch["validation_loss"]) for epoch in epochs]
+    return max(range(1, len(epochs)), key=by.__getitem__, default=0)
 
 
 def _info(prepared: Prepared, done: dict[str, Any]) -> dict[str, Any]:

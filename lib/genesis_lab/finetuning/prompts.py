@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
@@ -22,7 +23,7 @@ from genesis_lab.domains.base import Example, Role
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
 from genesis_lab.files import named, shown, write_atomically
-from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptProgram, Sampling, ask
+from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptProgram, Sampling, ask, shifted
 from genesis_lab.finetuning.mipro import optimised
 from genesis_lab.finetuning.tasks import TEXTS
 from genesis_lab.providers.asking import Asking, Call, ask_all
@@ -99,17 +100,9 @@ def search_prompt(
 
     def answers_to(program: PromptProgram, items: Sequence[Example]) -> Answers:
         keys = {item.id: (item.id, program.system(item), program.messages(item)) for item in items}
-        done = len(asked.keys() - keys.values())
-
-        def tell(this: Asking) -> None:
-            left = total - done - this.done
-            if on_progress:
-                eta_s = left / this.rate if this.rate else None
-                on_progress(replace(this, done=done + this.done, total=total, eta_s=eta_s))
-
         found = ask(
             call, items, role=role, model=model, sampling=sampling, constrained=config.grammar, program=program,
-            folder=kept, on_progress=tell,
+            folder=kept, on_progress=shifted(on_progress, len(asked.keys() - keys.values()), total),
         )  # fmt: skip
         asked.update((keys[row["example"]], row) for row in found.frame.to_dict("records"))
         busy[request_key(program.to_dict())] = found.busy_s
@@ -198,7 +191,7 @@ def race_prompts(
 
 
 def proven_best(compared: Mapping[str, Paired]) -> str | None:
-    """The prompt that is best of those proven better than the task's own; None where none is."""
+    """The best prompt of those proven better than the task's own; None where none is."""
     proven = [name for name, found in compared.items() if found.verdict.startswith("better")]
     return max(proven, key=lambda name: compared[name].difference.estimate, default=None)
 
@@ -285,9 +278,9 @@ def _instructions(
     found: list[tuple[Mapping[str, str], str]] = [({}, "the task's own")]
     if proposer and n > 1:
         request = _request(told["proposer"], next(iter(systems.values())), train, n - 1, config.seed)
-        cache = CompletionCache(kept / "answers.sqlite")
         try:
-            answer = ask_all(proposer, [request], cache).answers[0]
+            with closing(CompletionCache(kept / "answers.sqlite")) as cache:
+                answer = ask_all(proposer, [request], cache).answers[0]
             if isinstance(answer, Rejected):
                 raise answer
             usable = _usable(answer.text, systems)[: n - 1]
@@ -295,8 +288,6 @@ def _instructions(
         except (Rejected, ParseFailure) as error:
             why = str(error).rstrip(".")
             notes.append(f"The teacher proposed no usable instruction ({why}): templates were taken.")
-        finally:
-            cache.close()
     for i, template in enumerate(told["templates"], start=1):
         own = {}
         for language, system in systems.items():

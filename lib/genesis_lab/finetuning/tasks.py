@@ -62,10 +62,8 @@ def role_of(dataset: Dataset, *, seed: int = 42) -> tuple[Role, Examples]:
     Without a split ``validation``, a tenth of the concepts in ``train`` becomes one."""
     role: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
     if not hasattr(role, "example"):
-        raise InvalidInput(
-            f"Dataset {dataset.name} holds {dataset.domain}, which teach no student: "
-            "give a dataset of a role, such as requirements."
-        )
+        instead = "give a dataset of a role, such as requirements"
+        raise InvalidInput(f"Dataset {dataset.name} holds {dataset.domain}, which teach no student: {instead}.")
     found: Examples = {
         split: [role.example(record) for batch in dataset.batches(split=split) for record in batch.to_pylist()]
         for split in dataset.counts
@@ -76,10 +74,8 @@ def role_of(dataset: Dataset, *, seed: int = 42) -> tuple[Role, Examples]:
     if not found.get("validation"):
         groups = [example.group for example in train]
         if (concepts := len(set(groups))) < 2:
-            raise InvalidInput(
-                f"Dataset {dataset.name} teaches a single concept: at least two are needed, one to learn and one to "
-                "check on."
-            )
+            needed = "at least two are needed, one to learn and one to check on"
+            raise InvalidInput(f"Dataset {dataset.name} teaches a single concept: {needed}.")
         held = max(_VALIDATION_SHARE, 1 / concepts)
         split = assign_splits(groups, {"train": 1 - held, "validation": held}, rng=np.random.default_rng(seed))
         for number, name in enumerate(("train", "validation")):
@@ -134,11 +130,6 @@ def encode(
 ) -> tuple[list[Encoded], list[Encoded]]:
     """The examples through the student's own chat template, as provider ``local`` asks them, and those that are longer
     than `max_length` tokens. `InvalidInput` where there is no template, or an answer is empty."""
-    if not tokenizer.chat_template:
-        raise InvalidInput(
-            "The base model has no chat template, so nothing says how a question is put to it: choose its instruct "
-            "or chat version."
-        )
     ids = tokenizer(after_answer(tokenizer), add_special_tokens=False)["input_ids"]
     ends = [*(i for i in ids if i in eos_ids), tokenizer.eos_token_id, *eos_ids]
     end = int(next(i for i in ends if i is not None))  # what the template puts there, where that ends generation

@@ -18,7 +18,7 @@ from genesis_lab.files import output_root
 from genesis_lab.generation.journal import Journal
 from genesis_lab.generation.teachers import Teacher
 from genesis_lab.providers.base import Request
-from genesis_lab.providers.bedrock_batch import NAMED, BatchService, Failure, Job, read_lines, record_line
+from genesis_lab.providers.bedrock_batch import NAMED, BatchService, Job, read_lines, record_line
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.models import base_model_id
 
@@ -33,14 +33,8 @@ in which it was joined with how many it `answered`."""
 class Batches:
     """Answers many requests at once through batch jobs. What is bought goes into `cache`, under the request's key.
 
-    Nothing is bought twice: a shard and the token of its job are on disk and in ``jobs.jsonl`` before the job is
-    created, and a job that is not joined yet is waited for instead of being created again.
-
-    Parameters
-    ----------
-    provider, service : the model, and where its jobs run.
-    folder : where shards and ``jobs.jsonl`` are kept while the run is unfinished.
-    label : goes into the names of the jobs.
+    Nothing is bought twice: a shard and the token of its job are on disk, in ``jobs.jsonl`` of `folder`, before the job is
+    created, and a job that is not joined yet is waited for instead of being created again. `label` goes into their names.
     """
 
     def __init__(
@@ -58,18 +52,14 @@ class Batches:
 
     @property
     def running_on(self) -> str:
-        """``3 batch jobs of 120,000 records run on at AWS …``"""
         return f"{self._jobs()} run on at AWS (`genesis jobs list` shows them)."
 
     def fill(self, requests: Iterable[Request], tell: Callable[[str], None] = lambda text: None) -> int:
         """Buy the answers that are not in the cache yet, and wait for them; returns the number of jobs.
 
-        What is left over is fewer requests than a job must have, or was answered with an error.
-
-        Raises
-        ------
-        GenesisError : the service can't be reached or refuses, or `stop` was called: jobs run on, and the same call again
-            takes them up where they are. Or what is wrong with a job would be with another one too.
+        What is left over is fewer requests than a job must have, or was answered with an error. Raises `GenesisError` where
+        the service can't be reached or `stop` was called (jobs run on, and the same call again takes them up where they
+        are), or where what is wrong with a job would be with another one too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with Journal(self.folder / "jobs.jsonl", {}) as self._journal:
@@ -85,7 +75,7 @@ class Batches:
             return self._wait(tell) if self._running else 0
 
     def stop(self) -> None:
-        """Make `fill` raise instead of waiting on. The jobs run on."""
+        """Make `fill` raise instead of waiting on."""
         self._stop.set()
 
     def _take_up(self) -> None:
@@ -182,8 +172,8 @@ class Batches:
         if self.service.download(job, file):
             with file.open("rb") as lines:
                 for number, answer in read_lines(self.provider, lines, job.ended_at or job.submitted_at):
-                    if isinstance(answer, Failure):
-                        wrong[answer.message] += 1
+                    if isinstance(answer, str):
+                        wrong[answer] += 1
                     elif 1 <= number <= len(keys):
                         self.cache.put(keys[number - 1], answer)
                         answered += 1
@@ -219,8 +209,7 @@ class Batches:
 
 
 def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> Batches | None:
-    """How `teacher` answers in batch jobs that are kept in the work folder of a run; None if it is not to, and has not
-    begun to."""
+    """How `teacher` answers in batch jobs kept in the `work` folder of a run; None if it is not to, and has not begun to."""
     service = getattr(teacher.provider, "batch", None)
     if service is None or cache is None:
         return None
@@ -236,10 +225,8 @@ def check_batch(teacher: Teacher, requests: int) -> None:
         return
     service: BatchService = teacher.provider.batch  # type: ignore[attr-defined]
     if requests < (minimum := service.settings.batch_min_records):
-        raise InvalidInput(
-            f"A batch job takes {minimum:,} records or more, and this run has {requests:,}: ask on demand instead, with "
-            "`-p provider=bedrock`."
-        )
+        said = f"A batch job takes {minimum:,} records or more, and this run has {requests:,}"
+        raise InvalidInput(f"{said}: ask on demand instead, with `-p provider=bedrock`.")
     service.check()
 
 
@@ -279,12 +266,7 @@ def known_jobs(service: BatchService) -> tuple[list[str], str]:
 
 
 def stop_job(service: BatchService, name: str) -> str:
-    """Stop a job by name or ARN; what it has answered is kept. Returns its name.
-
-    Raises
-    ------
-    InvalidInput : nobody knows it, it is not at AWS yet, or it has ended.
-    """
+    """Stop a job by name or ARN; what it has answered is kept. Returns its name. Raises `InvalidInput` where none runs."""
     _, shard = _recorded().get(name, ("", {}))
     arn = name if name.startswith("arn:") else shard.get("arn")
     job = service.get(arn) if arn else service.find(name)

@@ -18,13 +18,13 @@ from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.base import Answer, Domain, Provenance
 from genesis_lab.errors import GenesisError, Incomplete, Interrupted, InvalidInput, ParseFailure, Rejected
 from genesis_lab.files import shown
-from genesis_lab.generation.account import run_header, run_manifest, stopped
 from genesis_lab.generation.batch import batches_for, check_batch
 from genesis_lab.generation.journal import JOURNAL, Journal, run_folder, work_folder
-from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Progress, Task, progress
+from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Task, progress, run_header, run_manifest, stopped
 from genesis_lab.generation.plan import Plan, split_of
 from genesis_lab.generation.state import State
 from genesis_lab.generation.teachers import Teacher, parts
+from genesis_lab.providers.asking import Asking
 from genesis_lab.providers.base import Completion, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
@@ -54,7 +54,7 @@ def generate(
     config: dict[str, Any] | None = None,
     candidate_budget: float = 1.5,
     replace_existing: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[Asking], None] | None = None,
 ) -> Dataset:
     """Generate the plan's records into the dataset folder `target`.
 
@@ -68,19 +68,10 @@ def generate(
     config : what the user chose, for the manifest.
     candidate_budget : candidates each teacher tries in this session, as a multiple of its records (and 20 on top).
     replace_existing : a dataset of other settings is replaced when the new one is complete, an unfinished run at once.
-    on_progress : called a few times a second.
 
-    Returns
-    -------
-    The dataset, complete.
-
-    Raises
-    ------
-    Incomplete : the candidate budget ran out, or nothing usable came any more: the dataset is there, without the missing
-        records, its manifest says ``complete: false`` and why. Of no record at all there is no dataset.
-    InvalidInput : `target` holds a dataset or an unfinished run with other settings, or another process is at it.
-    GenesisError : a teacher can't go on (the others have done their part by then), the disk is full, or the run was
-        interrupted; the journal keeps all so far.
+    Raises `Incomplete` where candidates ran out or nothing usable came any more (the dataset is there without the missing
+    records, unless it would have none, and its manifest says why), `InvalidInput` where `target` holds other things or another
+    process is at it, `GenesisError` where a teacher can't go on, the disk is full or it was interrupted; the journal keeps all.
     """
     who = list(teachers) if isinstance(teachers, Sequence) else [Teacher(teachers)]
     header, splits = run_header(plan, domain, who, asdict(sampling)), plan.splits()
@@ -96,9 +87,10 @@ def generate(
             try:
                 run.loop()
             except KeyboardInterrupt:
+                jobs = [lane.batches.running_on for lane in state.lanes if lane.batches and lane.batches.unfinished]
+                accepted = f"{len(state.accepted):,} of {len(plan.specs):,} records accepted and saved"
                 raise Interrupted(
-                    f"Interrupted with {len(state.accepted):,} of {len(plan.specs):,} records accepted and saved: "
-                    "run the same again to go on." + run.jobs_left()
+                    " ".join([f"Interrupted with {accepted}: run the same again to go on.", *jobs])
                 ) from None
             manifest = run_manifest(header, config or {}, plan, state.lanes, state.drops, state.scores)
             missing = manifest["missing"]
@@ -126,17 +118,13 @@ class _Run:
         state: State,
         sampling: Sampling,
         cache: CompletionCache | None,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[Asking], None] | None,
     ) -> None:
         self.state, self.domain, self.lanes, self.cache = state, state.domain, state.lanes, cache
         self._request = partial(request_for, state.domain, sampling)
         self._on_progress, self._started, self._shown = on_progress, time.monotonic(), 0.0
         for lane in self.lanes:
             lane.batches = batches_for(lane.teacher, cache, state.journal.path.parent)
-
-    def jobs_left(self) -> str:
-        """What runs on without us."""
-        return "".join(f" {lane.batches.running_on}" for lane in self.lanes if lane.batches and lane.batches.unfinished)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -153,17 +141,26 @@ class _Run:
             done.put((lane, True, partial(self._settle, lane, task, self._try(lane.teacher, task))))
 
         def buy(lane: Lane, tasks: list[Task]) -> None:
+            """Have `tasks` answered in batch jobs, or only wait for those of an earlier session; answers go into the cache."""
+
             def tell(note: str) -> None:
                 done.put((lane, False, partial(setattr, lane, "note", note)))
 
-            done.put((lane, True, partial(self._settle_batch, lane, tasks, self._bought(lane, tasks, tell))))
+            assert lane.batches is not None
+            bought: int | BaseException
+            try:
+                requests = (self._request(lane.teacher, task) for task in tasks if lane.teacher.in_batch)
+                bought = lane.batches.fill(requests, tell)
+            except BaseException as error:
+                bought = error
+            done.put((lane, True, partial(self._settle_batch, lane, tasks, bought)))
 
         def start(call: Callable[..., None], lane: Lane, what: Any) -> None:
             lane.in_flight += 1
             threading.Thread(target=call, args=(lane, what), name="genesis", daemon=True).start()
 
-        one = len(self.lanes) == 1 and self.lanes[0].teacher.provider.capabilities.concurrency == 1
-        here = [lane for lane in self.lanes if lane.free or (one and not lane.batches)]
+        one = len(self.lanes) == 1 and self.lanes[0].teacher.provider.concurrency == 1
+        here = [lane for lane in self.lanes if lane.teacher.provider.free or (one and not lane.batches)]
         try:
             while True:
                 for lane in here:
@@ -203,7 +200,7 @@ class _Run:
                             act()
             raise
         self._show(force=True)
-        if any(lane.hopeless for lane in self.lanes):
+        if any(lane.ended and not (isinstance(lane.ended, Incomplete) and lane.accepted) for lane in self.lanes):
             raise stopped(self.lanes)
 
     def _known(self, request: Request) -> Completion | None:
@@ -218,18 +215,6 @@ class _Run:
                 if self.cache and request.key:
                     self.cache.put(request.key, completion)
             return _signed(completion, request)
-        except BaseException as error:
-            return error
-
-    def _bought(self, lane: Lane, tasks: list[Task], tell: Callable[[str], None]) -> int | BaseException:
-        """Have `tasks` answered in batch jobs, or only wait for those of an earlier session; answers go into the cache.
-
-        Returns how many jobs there were, or why no further one can help.
-        """
-        assert lane.batches is not None
-        try:
-            requests = (self._request(lane.teacher, task) for task in tasks if lane.teacher.in_batch)
-            return lane.batches.fill(requests, tell)
         except BaseException as error:
             return error
 
@@ -276,13 +261,15 @@ class _Run:
                 wrong |= kinds
                 item = {"index": spec.index, "reasons": list(kinds)}
             elif answer:
-                if (holder := self.state.holder(item["fingerprint"])) is not None:
+                if (holder := self.state.holders.get(item["fingerprint"])) is not None:
                     self._revoke(holder, item["fingerprint"])  # later in the plan, it came earlier
                 item["attempts"] = (answer.attempts or task.tries + 1) + self.state.refused[spec.index]
             items.append(item)
         used = any("answer" in item for item in items)
         if answer and used:
-            line |= {"tries": task.tries, "dialogue": task.dialogue, "made": _made(lane, answer)}
+            at, of = answer.created_at, {"provider": lane.teacher.provider.name, "model": answer.model}
+            made = of | {"request_key": answer.request_key, "generated_at": at and at.isoformat()}
+            line |= {"tries": task.tries, "dialogue": task.dialogue, "made": made}
             if task.key is None and answer.request_key:
                 line["text"] = answer.text  # else it can be had again for nothing
         else:
@@ -326,10 +313,8 @@ class _Run:
                 cache.put(first.key, replace(completion, attempts=task.tries + 1))
 
     def _show(self, *, force: bool = False) -> None:
-        if self._on_progress is None:
-            return
         now = time.monotonic()
-        if force or now - self._shown >= 0.25:
+        if self._on_progress and (force or now - self._shown >= 0.25):
             self._shown = now
             self._on_progress(progress(self.lanes, self.state.drops.total(), now - self._started))
 
@@ -366,14 +351,11 @@ def _records(state: State, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
 def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task) -> Request:
     """What `teacher` is asked for a task; its key is the answer's place in the cache, empty for answers not worth it.
 
-    Raises
-    ------
-    InvalidInput : a provider that only hands on the domain's own text is asked for what has none.
+    Raises `InvalidInput` where a free provider is asked for what the domain has no text of its own for.
     """
     spec = task.specs[0]
-    if teacher.provider.capabilities.free:
-        text = domain.offline_text(spec, task.tries)
-        if text is None:
+    if teacher.provider.free:
+        if (text := domain.offline_text(spec, task.tries)) is None:
             raise InvalidInput(f"There is no offline text of {domain.name}: choose a model as provider.")
         return Request(key="", offline_text=text, seed=spec.seed)
     prompt = domain.prompt(spec) if task.key is None else domain.list_prompt(task.specs, task.known)
@@ -398,19 +380,7 @@ def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task
 
 def _signed(completion: Completion, request: Request) -> Completion:
     """With the key of the request that it answers, unless it carries one."""
-    if completion.request_key or not request.key:
-        return completion
-    return replace(completion, request_key=request.key)
-
-
-def _made(lane: Lane, completion: Any) -> dict[str, Any]:
-    """Who made a record, as its provenance says it."""
-    return {
-        "provider": lane.teacher.provider.name,
-        "model": completion.model,
-        "request_key": completion.request_key,
-        "generated_at": completion.created_at and completion.created_at.isoformat(),
-    }
+    return completion if completion.request_key or not request.key else replace(completion, request_key=request.key)
 
 
 def _following(task: Task, reasons: Iterable[str], text: str | None) -> dict[str, Any]:

@@ -24,10 +24,9 @@ SAMPLE = 25
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan, or one teacher's part of it, will take. A figure that can't be known beforehand is None.
+    """What a plan, or one teacher's part of it, will take (`in_batch`: in batch jobs); None can't be known beforehand.
 
     `cost_usd` is None as soon as one price is unknown; `known_usd` is what the others cost.
-    `in_batch` : in batch jobs, which are done within 24 hours, usually in less.
     """
 
     requests: int
@@ -66,18 +65,14 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Expected tokens, cost and time of each teacher's part, from the prompts and the usual answers of a few requests.
 
-    Answers that must be asked for again come on top. The time is that of the quota, where one is given; of offline
-    text, a little of it is made and timed; else it is not known.
-
-    Parameters
-    ----------
-    kept : whether the answer to a request is in the cache, and so will cost nothing; asked of a few.
+    Answers that must be asked for again come on top; those that are `kept` in the cache cost nothing. The time is that of
+    the quota, where one is given; of offline text, a little of it is made and timed; else it is not known.
     """
     whose = divide(plan, teachers)
 
     def part(teacher: Teacher) -> Estimate:
         specs = [spec for spec, name in zip(plan.specs, whose, strict=True) if name == teacher.name]
-        if teacher.provider.capabilities.free:
+        if teacher.provider.free:
             return Estimate(len(specs), 0, 0, 0.0, _offline_s(domain, specs))
         tasks = _tasks(domain, specs)
         asked = _some(tasks)
@@ -90,8 +85,13 @@ def estimate(
         left = 1 - sum(kept(teacher, task) for task in first) / max(len(first), 1)
         each = left * len(tasks) / max(len(asked), 1) / CHARACTERS_PER_TOKEN
         usage = Usage(round(each * sum(said) + left * shown / CHARACTERS_PER_TOKEN), round(each * sum(answers)))
-        n = round(left * len(tasks))
-        cost_usd, time_s = teacher.provider.cost_usd(usage), _quota_s(teacher, n, usage)
+        n, wanted = round(left * len(tasks)), list[tuple[float, float | None]]()
+        if teacher.scheduler and not teacher.in_batch:
+            limits = teacher.scheduler.ledger.limits
+            tokens = usage.prompt_tokens + usage.completion_tokens * limits.burndown
+            wanted = [(tokens, limits.tokens_per_minute), (n, limits.requests_per_minute)]
+        time_s = max((60 * (amount / quota) for amount, quota in wanted if quota and quota < math.inf), default=None)
+        cost_usd = teacher.provider.cost_usd(usage)
         return Estimate(n, usage.prompt_tokens, usage.completion_tokens, cost_usd, time_s, teacher.in_batch)
 
     return {teacher.name: part(teacher) for teacher in teachers}
@@ -141,14 +141,3 @@ def in_all(estimates: Iterable[Estimate], *, in_turn: bool = False) -> Estimate:
         any(e.in_batch for e in each),
         sum(e.known_usd if e.cost_usd is None else e.cost_usd for e in each),
     )
-
-
-def _quota_s(teacher: Teacher, requests: int, usage: Usage) -> float | None:
-    """The time that a teacher's quota takes for `requests` with `usage`; None where no quota is given."""
-    if teacher.scheduler is None or teacher.in_batch:
-        return None
-    limits = teacher.scheduler.ledger.limits
-    tokens = usage.prompt_tokens + usage.completion_tokens * limits.burndown
-    wanted = ((tokens, limits.tokens_per_minute), (requests, limits.requests_per_minute))
-    minutes = [amount / quota for amount, quota in wanted if quota and quota < math.inf]
-    return 60 * max(minutes) if minutes else None

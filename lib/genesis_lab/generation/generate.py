@@ -16,15 +16,15 @@ from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
 from genesis_lab.errors import Interrupted, InvalidInput
 from genesis_lab.files import dataset_path, output_root, recovered, shown
-from genesis_lab.generation.account import run_header
 from genesis_lab.generation.engine import Sampling, request_for
 from genesis_lab.generation.engine import generate as fulfil
 from genesis_lab.generation.estimate import Estimate, estimate, in_all
 from genesis_lab.generation.journal import check_room
-from genesis_lab.generation.lane import Progress, Task
+from genesis_lab.generation.lane import Task, run_header
 from genesis_lab.generation.plan import Plan, make_plan
 from genesis_lab.generation.teachers import Teacher, connect
 from genesis_lab.providers import ModelSpec, ProviderName, parse_spec
+from genesis_lab.providers.asking import Asking
 from genesis_lab.providers.cache import CompletionCache
 
 
@@ -80,10 +80,8 @@ class GenerationConfig(BaseModel):
     def _each_teacher_once(self) -> GenerationConfig:
         for specs in ([spec for spec, _ in self.who()], map(parse_spec, self.first_stage_teachers)):
             if twice := [label for label, n in Counter(spec.label for spec in specs).items() if n > 1]:
-                raise InvalidInput(
-                    f"Teacher {twice[0]} is named twice: give it one share, and several servers of one model as "
-                    "openai:<model>@<url>,<url>."
-                )
+                several = "several servers of one model as openai:<model>@<url>,<url>"
+                raise InvalidInput(f"Teacher {twice[0]} is named twice: give it one share, and {several}.")
         return self
 
     def who(self) -> list[tuple[ModelSpec, float]]:
@@ -158,7 +156,7 @@ class GenerationConfig(BaseModel):
         for teacher in teachers:
             closing.callback(teacher.close)
         file = output_root() / "cache" / "completions.sqlite"
-        if all(teacher.provider.capabilities.free for teacher in teachers) or not (make or file.exists()):
+        if all(teacher.provider.free for teacher in teachers) or not (make or file.exists()):
             return teachers, None
         kept = CompletionCache(file)
         closing.callback(kept.close)
@@ -167,12 +165,7 @@ class GenerationConfig(BaseModel):
 
 @cache
 def config_for(domain: str = "conversations") -> type[Any]:
-    """The configuration of everything that a user may choose when records of `domain` are generated.
-
-    Raises
-    ------
-    InvalidInput : there is no such domain.
-    """
+    """The configuration of everything that a user may choose when records of `domain` are generated."""
     chosen = get_domain(domain)
     config: Any = create_model(
         f"{domain.title()}Config",
@@ -184,7 +177,7 @@ def config_for(domain: str = "conversations") -> type[Any]:
     return config  # type: ignore[no-any-return]
 
 
-def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None] | None = None) -> Dataset:
+def generate(config: GenerationConfig, *, on_progress: Callable[[Asking], None] | None = None) -> Dataset:
     """Generate, resume, or just open what the same configuration already made. See `engine.generate` for the errors.
 
     Where there is a first stage, that dataset is made, resumed or found before, and its records are fed to the domain.
@@ -194,15 +187,17 @@ def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None
     with ExitStack() as closing:
         teachers, kept = config._opened(closing)
         try:
-            told = {"domain": config.domain_name} | config.domain.config.model_dump(mode="json")
-            options: dict[str, Any] = {
-                "sampling": config.sampling,
-                "cache": kept,
-                "config": told,
-                "on_progress": on_progress,
-            }
-            target, again = dataset_path(config.dataset), config.replace
-            return fulfil(config.plan, config.domain, teachers, target, replace_existing=again, **options)
+            return fulfil(
+                config.plan,
+                config.domain,
+                teachers,
+                dataset_path(config.dataset),
+                sampling=config.sampling,
+                cache=kept,
+                config={"domain": config.domain_name} | config.domain.config.model_dump(mode="json"),
+                replace_existing=config.replace,
+                on_progress=on_progress,
+            )
         except Interrupted:
             closing.pop_all()  # what is in flight is paid for: it still goes into the cache if it comes
             raise
@@ -211,13 +206,7 @@ def generate(config: GenerationConfig, *, on_progress: Callable[[Progress], None
 def open_or_generate(name: str, domain: str = "conversations", *, others: bool = False, **options: Any) -> Dataset:
     """The dataset of this name; where it is the default one and missing, it is generated offline with these options.
 
-    Parameters
-    ----------
-    others : whether records of another kind than the domain's will do as well.
-
-    Raises
-    ------
-    InvalidInput : there is no such dataset, or it holds no records or what the caller can't read.
+    Raises `InvalidInput` where there is none, it is empty, or holds another kind than the domain's and no `others` will do.
     """
     config = config_for(domain)(**options)
     wanted = config.domain.facets.unit
@@ -234,12 +223,7 @@ def open_or_generate(name: str, domain: str = "conversations", *, others: bool =
 
 
 def chosen_domain(name: str, **options: Any) -> Domain:
-    """The domain of these options, with the records that it works from where they name a dataset.
-
-    Raises
-    ------
-    InvalidInput : see `get_domain`; or the dataset does not hold what the domain works from.
-    """
+    """The domain of these options, with the records that it works from where they name a dataset."""
     domain = get_domain(name, **options)
     if domain.needs:
         _feed(domain, open_dataset(domain.needs))

@@ -25,12 +25,8 @@ KIND = "header 3"
 
 
 class Journal:
-    """Append-only JSONL. The first line is the header; a torn last line is cut off on open.
-
-    Raises
-    ------
-    InvalidInput : the file was begun with another header (facts that must be the same for the run to go on); says which.
-    """
+    """Append-only JSONL. The first line is the header; a torn last line is cut off on open. Raises `InvalidInput` where the
+    file was begun with another header (facts that must be the same for the run to go on), and says which."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path, self.damaged = path, 0
@@ -77,14 +73,11 @@ class Journal:
                 file.seek(offset)
                 yield _loaded(file.readline())
 
-    def close(self) -> None:
-        self._file.close()
-
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._file.close()
 
     def _repair(self, header: dict[str, Any]) -> bool:
         """Cut a torn last line, check the header; False when nothing whole was written yet."""
@@ -164,13 +157,8 @@ def run_folder(target: Path, header: dict[str, Any], *, replace: bool) -> Iterat
     """Take the lock of the dataset folder `target`, and see to it that the run of `header` can begin or go on.
 
     Yields the dataset that this very run made, complete or not, None where there is none; and whether there is another
-    one, which is to be replaced.
-
-    Raises
-    ------
-    InvalidInput : another process is at it; or `target` or the work folder holds something else, or a dataset or unfinished
-        run of other settings that is not to be replaced.
-    GenesisError : nothing can be written there, now or while the body runs.
+    one, which is to be replaced. Raises `InvalidInput` where another process is at it, or `target` or the work folder holds
+    something else or what is not to be replaced; `GenesisError` where nothing can be written there.
     """
     work = work_folder(target)
     with _locked(target, make=True):
@@ -178,10 +166,16 @@ def run_folder(target: Path, header: dict[str, Any], *, replace: bool) -> Iterat
             there = (recovered(target) / MANIFEST).exists()
             check_free(target, replace=there, ours=is_dataset)
             found = _existing(target, header, replace=replace) if there else None
-            if not (found and found.manifest["complete"]):
-                _make_room(work, header, replace=replace)
-            elif (begun := read_header(work / JOURNAL)) and begun.pop("kind") and begun == found.manifest["generation"]:
-                shutil.rmtree(work)  # left by a kill just after the dataset was complete
+            begun = read_header(work / JOURNAL)
+            if found and found.manifest["complete"]:
+                if begun and begun.pop("kind") and begun == found.manifest["generation"]:
+                    shutil.rmtree(work)  # left by a kill just after the dataset was complete
+            elif os.path.lexists(work):
+                if not is_run(work):
+                    said = f"{shown(work)}, where the run is kept, holds other things"
+                    raise InvalidInput(f"{said}: choose another name.")
+                if not _begun(work) or (replace and begun and what_changed(begun, header)):
+                    shutil.rmtree(work)  # of other settings it goes on request, of nothing at once
             yield found, there and not found
         finally:
             if is_run(work) and not _begun(work):  # nothing to go on with: the next run may have other settings
@@ -240,17 +234,6 @@ def _existing(target: Path, header: dict[str, Any], *, replace: bool) -> Dataset
             "choose another name, or set replace to true to have it replaced."
         )
     return None if changed else dataset
-
-
-def _make_room(work: Path, header: dict[str, Any], *, replace: bool) -> None:
-    """What is in the work folder must be of this run; one of other settings goes on request, one of nothing at once."""
-    if not os.path.lexists(work):
-        return
-    if not is_run(work):
-        raise InvalidInput(f"{shown(work)}, where the run is kept, holds other things: choose another name.")
-    begun = read_header(work / JOURNAL)
-    if not _begun(work) or (replace and begun and what_changed(begun, header)):
-        shutil.rmtree(work)
 
 
 def is_run(work: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A teacher's part of a run: what is left to it, what came of it, and how that is told while it runs."""
+"""A teacher's part of a run: what is left to it, what came of it, and how that is told: while it runs, and for good."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genesis_lab.domains.base import Answer, Message, Spec
+from genesis_lab.domains.base import Answer, Domain, Message, Spec
 from genesis_lab.errors import GenesisError, Incomplete
 from genesis_lab.generation.batch import Batches
+from genesis_lab.generation.plan import Plan
 from genesis_lab.generation.teachers import Teacher
-from genesis_lab.providers.base import Usage, total_cost
+from genesis_lab.providers.asking import Asking
+from genesis_lab.providers.base import Usage, request_key, total_cost
 
 TOKENS = tuple(Usage.__dataclass_fields__)
 """What is counted of an answer, in the order in which the journal keeps it."""
@@ -26,14 +28,9 @@ may be impossible."""
 
 @dataclass(frozen=True)
 class Task:
-    """One request to be: for one record, or for a list of those of one `key` (empty: not a list).
+    """One request to be: for one record, or for a list of those of one `key` (None: not a list), beside those `known`.
 
-    Parameters
-    ----------
-    tries : requests for the same before this one; every third begins anew, the others tell what was wrong.
-    dialogue : what was said meanwhile.
-    known : records of the key that are there already.
-    candidates : how many fresh candidates it uses up.
+    Every third of its `tries` begins anew, the others tell what was wrong (`dialogue`); it uses up so many fresh `candidates`.
     """
 
     specs: tuple[Spec, ...]
@@ -48,15 +45,10 @@ class Task:
 class Lane:
     """A teacher's part of a run.
 
-    Attributes
-    ----------
-    later : fresh candidates for records that failed, which wait till all others are done.
-    resumed : what an earlier session had accepted.
-    usage, uncounted, not_sent, notes : tokens of the answers; how many were not counted; what the service does not take and
-        what is wrong with answers, with how often.
-    ended : why the teacher stopped; `closed`: nothing more is asked of it.
-    fruitless : why each request since the last record came to nothing; `said` has the words.
-    batches : there while it answers in batch jobs; `note` is what those are at.
+    `later` are fresh candidates for records that failed, which wait till all others are done; `resumed` is what an earlier
+    session had accepted. Of the answers are kept tokens (`usage`), how many were `uncounted`, what was `not_sent` and what is
+    wrong with them (`notes`). `ended` says why the teacher stopped, `closed` that nothing more is asked of it, `fruitless` why
+    each request since the last record came to nothing (`said`: in words); `note` is what its `batches` are at.
     """
 
     teacher: Teacher
@@ -80,10 +72,6 @@ class Lane:
     in_a_row: int = 0
     batches: Batches | None = None
     note: str = ""
-
-    @property
-    def free(self) -> bool:
-        return self.teacher.provider.capabilities.free
 
     def charge(self, line: Mapping[str, Any]) -> None:
         """One more answer, as the journal keeps it."""
@@ -110,7 +98,7 @@ class Lane:
         self.candidates_left += task.candidates
 
     def refill(self) -> bool:
-        """Begin with the fresh candidates that waited till all others were done; whether there are any."""
+        """Begin with the `later` ones; whether there are any."""
         waited, self.later = self.later, []
         self.todo.extend(sorted(waited, key=lambda task: task.specs[0].index))
         return bool(waited)
@@ -118,7 +106,7 @@ class Lane:
     @property
     def has_room(self) -> bool:
         """Whether another task is worth a thread."""
-        scheduler, width = self.teacher.scheduler, self.teacher.provider.capabilities.concurrency
+        scheduler, width = self.teacher.scheduler, self.teacher.provider.concurrency
         return self.in_flight < width and (scheduler is None or scheduler.ledger.wants_more(self.in_flight))
 
     def stop(self) -> None:
@@ -144,18 +132,11 @@ class Lane:
         if self.in_a_row < (HOPELESS_LATER if self.accepted else HOPELESS) or self.ended:
             return
         kind, times = self.fruitless.most_common(1)[0]
-        self.end(
-            Incomplete(
-                f"The {'last' if self.accepted else 'first'} {self.in_a_row} requests to {self.teacher.name} came to nothing, "
-                f"{times} of them because: {self.said[kind].rstrip('.')}."
-                + ("" if self.accepted else " Mend that or choose another model, then run the same again.")
-            )
-        )
-
-    @property
-    def hopeless(self) -> bool:
-        """It can't go on, and has nothing to show."""
-        return self.ended is not None and not (isinstance(self.ended, Incomplete) and self.accepted)
+        which, advice = "first", " Mend that or choose another model, then run the same again."
+        if self.accepted:
+            which, advice = "last", ""
+        said = f"The {which} {self.in_a_row} requests to {self.teacher.name} came to nothing"
+        self.end(Incomplete(f"{said}, {times} of them because: {self.said[kind].rstrip('.')}.{advice}"))
 
     def rate(self, elapsed_s: float) -> float:
         """Records per second of this session."""
@@ -173,7 +154,7 @@ class Lane:
         return self.note or next(iter(self.notes), scheduler.standing if scheduler else "")
 
     def line(self, elapsed_s: float) -> str:
-        """``bedrock:…@eu-west-1: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
+        """``bedrock:…: 412 of 770 · 97% of … · $0.12 · 3 min left``."""
         usd, eta_s = self.cost_usd, self.eta_s(elapsed_s)
         cost = "cost unknown" if usd is None else f"${usd:,.2f}" if usd >= 0.005 else ""
         left = "stopped" if self.ended else f"{math.ceil(eta_s / 60):,} min left" if eta_s else ""
@@ -181,31 +162,14 @@ class Lane:
         return " · ".join(filter(None, (done, self.quota, cost, left)))
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands. `rate` is accepted records per second of this session, `eta_s` and `cost_usd` None if unknown.
-
-    `details` is what a person with a quota wants to see: a line for each teacher; of a single one only its quota.
-    """
-
-    done: int
-    total: int
-    rejected: int
-    rate: float
-    eta_s: float | None
-    cost_usd: float | None
-    details: tuple[str, ...]
-
-
-def progress(lanes: Sequence[Lane], rejected: int, elapsed_s: float) -> Progress:
-    """Where a run stands after `elapsed_s` seconds of this session."""
+def progress(lanes: Sequence[Lane], rejected: int, elapsed_s: float) -> Asking:
+    """Where a run stands after `elapsed_s` seconds of this session; a line for each teacher, of a single one only its quota."""
     left = [lane.eta_s(elapsed_s) for lane in lanes if not lane.ended]
     cost_usd = total_cost(lane.cost_usd for lane in lanes)
-    if len(lanes) > 1:
-        details = [lane.line(elapsed_s) for lane in lanes]
-    else:
+    details = [lane.line(elapsed_s) for lane in lanes]
+    if len(lanes) == 1:
         details = [" · ".join(filter(None, (lanes[0].quota, "" if cost_usd is not None else "cost unknown")))]
-    return Progress(
+    return Asking(
         done=sum(lane.accepted for lane in lanes),
         total=sum(lane.total for lane in lanes),
         rejected=rejected,
@@ -214,3 +178,89 @@ def progress(lanes: Sequence[Lane], rejected: int, elapsed_s: float) -> Progress
         cost_usd=cost_usd,
         details=tuple(filter(None, details)),
     )
+
+
+def run_header(plan: Plan, domain: Domain, teachers: Sequence[Teacher], sampling: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for a run to go on; the order of teachers is no matter."""
+    teachers = sorted(teachers, key=lambda teacher: teacher.name)
+    header = {
+        "domain": domain.name,
+        "schema_version": domain.version,
+        "prompt_version": domain.prompt_version,
+        "total": len(plan.specs),
+        "seed": plan.seed,
+        "provider": ", ".join(dict.fromkeys(t.provider.name for t in teachers)),
+        "model": ", ".join(dict.fromkeys(t.provider.model for t in teachers)),
+        "sampling": sampling,
+        "plan_hash": plan.hash,
+    }
+    if weights := [t.identity for t in teachers if t.provider.name == "local"]:
+        header["weights"] = ", ".join(weights)
+    header["knowledge"] = knowledge = dict(domain.knowledge())
+    options = domain.config.model_dump(mode="json", exclude=set(knowledge))
+    header["options"] = {name: value for name, value in options.items() if header.get(name) != value}
+    if len(teachers) > 1:
+        whole = sum(t.share for t in teachers)
+        header["teachers"] = {t.name: round(t.share / whole, 6) for t in teachers}
+    return header
+
+
+def run_manifest(
+    header: dict[str, Any],
+    config: dict[str, Any],
+    plan: Plan,
+    lanes: Sequence[Lane],
+    drops: Counter[str],
+    scores: Mapping[float, int],
+) -> dict[str, Any]:
+    """The account of a run, in all and by teacher; ``learned`` is what refusals told of quotas that nobody did."""
+    manifest = {
+        "generation": header,
+        "config": config,
+        "config_hash": request_key(header),
+        "plan": plan.counts(),
+        "complete": all(lane.accepted == lane.total for lane in lanes),
+        "drop_reasons": dict(sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))),
+        **_counts(lanes),
+    }
+    if len(lanes) > 1:
+        manifest["teachers"] = [
+            {"teacher": lane.teacher.name, "share": header["teachers"][lane.teacher.name], "accepted": lane.accepted}
+            | _counts([lane])
+            for lane in lanes
+        ]
+    learned = {lane.teacher.name: lane.teacher.scheduler.ledger.learned() for lane in lanes if lane.teacher.scheduler}
+    if any(learned.values()):
+        manifest["learned"] = {name: found for name, found in learned.items() if found}
+    if scores:
+        manifest["rejected_scores"] = {f"{score:g}": n for score, n in sorted(scores.items())}
+    return manifest
+
+
+def _counts(lanes: Sequence[Lane]) -> dict[str, Any]:
+    """What is missing; tokens of the answers that were counted; what was not sent as asked, and what was wrong; the cost."""
+    uncounted = sum(lane.uncounted for lane in lanes)
+    usage = [sum(each) for each in zip(*(lane.usage for lane in lanes), strict=True)]
+    not_sent, notes = (dict(sum((getattr(lane, what) for lane in lanes), Counter())) for what in ("not_sent", "notes"))
+    said = {"answers_without_usage": uncounted, "not_sent": not_sent, "notes": notes}
+    return {
+        "missing": sum(lane.total - lane.accepted for lane in lanes),
+        "attempts": sum(lane.attempts for lane in lanes),
+        "usage": None if uncounted and not any(usage) else dict(zip(TOKENS, usage, strict=True)),
+        **{name: value for name, value in said.items() if value},
+        "cost_usd": total_cost(lane.cost_usd for lane in lanes),
+    }
+
+
+def stopped(lanes: Sequence[Lane]) -> GenesisError:
+    """The error that ends a run in which teachers stopped for good."""
+    ended = [lane for lane in lanes if lane.ended]
+    if len(lanes) == 1 and ended[0].ended:
+        return ended[0].ended
+    said = " ".join(
+        f"Teacher {lane.teacher.name} stopped with {lane.total - lane.accepted:,} of its {lane.total:,} records missing: "
+        f"{str(lane.ended).rstrip('.')}."
+        for lane in ended
+    )
+    others = "The others have done their part, and everything" if len(ended) < len(lanes) else "Everything"
+    return GenesisError(f"{said} {others} so far is saved: run the same again to go on.")

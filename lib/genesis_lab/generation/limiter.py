@@ -55,13 +55,9 @@ class Clock:
 
 @dataclass(frozen=True)
 class Limits:
-    """The quota of one model, region and account.
+    """The quota of one model, region and account: None if it is not known (it is learned), ``math.inf`` if there is none.
 
-    Parameters
-    ----------
-    tokens_per_minute : None if it is not known (it is learned), ``math.inf`` if there is none.
-    requests_per_minute : the same; a limit nobody told about is learned from the first refusal.
-    burndown : tokens of quota that one output token costs.
+    A limit nobody told about is learned from the first refusal; one output token costs `burndown` tokens of quota.
     """
 
     tokens_per_minute: float | None = None
@@ -251,10 +247,8 @@ class Ledger:
     def acquire(self, tokens: float, place: int | None = None, who: object = None) -> Reservation:
         """Wait for leave to send a request that the service will count as at most `tokens`.
 
-        Parameters
-        ----------
-        place : a refused reservation's place, to go before everything that came later.
-        who : asks; raises the error with which `who`, or everybody, was stopped.
+        At a refused reservation's `place` it goes before everything that came later. Raises the error with which `who` asks,
+        or everybody, was stopped.
         """
         with self._lock:
             condition = self.clock.condition(self._lock)
@@ -305,10 +299,6 @@ class Ledger:
             self._stopped.setdefault(who, error)
             for condition in (*(condition for _, condition in self._queue), *self._resting):
                 condition.notify()
-
-    @property
-    def stopped(self) -> bool:
-        return None in self._stopped
 
     def _refuse_stopped(self, who: object) -> None:
         if error := self._stopped.get(None) or self._stopped.get(who):
@@ -365,7 +355,11 @@ class Ledger:
             self._refused += 1
             self._tokens.give_back(reservation.tokens, now)
             self._requests.give_back(1, now)
-            bucket, cost = (self._requests, 1.0) if self._about_requests(scope) else (self._tokens, reservation.tokens)
+            tokens, requests = self._tokens, self._requests
+            if scope == "unknown" and requests.rate < math.inf:  # then the fuller limit is meant
+                fuller = requests.level / requests.burst < tokens.level / max(tokens.burst, 1e-9)
+                scope = "requests" if fuller else "tokens"
+            bucket, cost = (requests, 1.0) if scope == "requests" else (tokens, reservation.tokens)
             bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
             if now >= self._held_until:
                 self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
@@ -383,13 +377,6 @@ class Ledger:
     def _got_through(self) -> None:
         self._feeler, self._in_a_row = None, 0
 
-    def _about_requests(self, scope: Scope) -> bool:
-        """Whether a refusal is for requests per minute; where the service does not say, the fuller limit is meant."""
-        if scope != "unknown":
-            return scope == "requests"
-        tokens, requests = self._tokens, self._requests
-        return requests.rate < math.inf and requests.level / requests.burst < tokens.level / max(tokens.burst, 1e-9)
-
     # --- where it stands ----------------------------------------------------------------------------------------------
 
     def wants_more(self, started: int) -> bool:
@@ -398,11 +385,8 @@ class Ledger:
         return unlimited or started - len(self._in_flight) < WAITING
 
     def state(self) -> dict[str, Any]:
-        """Where it stands: rates per minute, what was ``used`` in the last one, requests ``sent`` and ``refused``.
-
-        ``held_s`` are seconds until anything is sent again, where all wait for that; ``silent_s`` since when nothing was
-        answered although something is in flight.
-        """
+        """Where it stands: the rate, tokens ``used`` in the last minute, requests; seconds until anything is sent again
+        (``held_s``), where all wait for that, and since when nothing was answered that is in flight (``silent_s``)."""
         with self._lock:
             now = self.clock.now()
             oldest = min((each.sent_at for each in self._in_flight), default=now)
@@ -430,14 +414,11 @@ _sharing = threading.Lock()
 
 
 def shared_ledger(key: Hashable, limits: Limits) -> Ledger:
-    """The one ledger of this process for `key` (account, region, profile): runs side by side share it; processes of one
-    machine have one each, for an even part of the quota.
-
-    One that was stopped stays with those who hold it; a run that is started again gets a fresh one.
-    """
+    """The one ledger of this process for `key` (account, region, profile), a fresh one where that was stopped: runs side by
+    side share it; processes of one machine have one each, for an even part of the quota."""
     with _sharing:
         ledger = _shared.get(key)
-        if ledger is None or ledger.stopped:
+        if ledger is None or None in ledger._stopped:
             quota_id = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
             limited = min(limits.tokens_per_minute or 0.0, limits.requests_per_minute or 0.0) < math.inf
             neighbours = Neighbours(output_root() / "cache" / "quotas" / quota_id) if limited else None

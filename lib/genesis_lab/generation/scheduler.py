@@ -39,13 +39,7 @@ AGAIN = "run the same again to go on"
 
 
 class Scheduler:
-    """Completes requests, from any number of threads.
-
-    Parameters
-    ----------
-    ledger : the quota's ledger; share one between all schedulers of the same quota.
-    rng : for the jitter of waits.
-    """
+    """Completes requests, from any number of threads; schedulers of the same quota share its `ledger`. `rng` jitters waits."""
 
     def __init__(self, provider: Provider, ledger: Ledger, *, rng: np.random.Generator | None = None) -> None:
         self.provider, self.ledger = provider, ledger
@@ -58,11 +52,8 @@ class Scheduler:
     def complete(self, request: Request) -> Completion:
         """The answer, however long the quota makes it wait.
 
-        Raises
-        ------
-        Rejected : this request can't work, or failed too often while others did not.
-        QuotaExhausted, Fatal : no request can work; every waiting thread gets the same error.
-        GenesisError : the service failed for too long, or `stop` was called; says how to resume.
+        Raises `Rejected` where this request can't work, or failed too often while others did not; `QuotaExhausted` or `Fatal`
+        where none can, in every waiting thread; `GenesisError` where the service failed for too long, or `stop` was called.
         """
         prompt = (len(request.system) + sum(len(text) for _, text in request.messages)) / CHARACTERS_PER_TOKEN
         place: int | None = None
@@ -126,7 +117,7 @@ class Scheduler:
 
     @property
     def waits(self) -> str:
-        """What it waits for: ``waiting 0:40 (503 Service Unavailable)``, ``no answer for 1:20``, or nothing."""
+        """``waiting 0:40 (503 Service Unavailable)``, ``no answer for 1:20``, or nothing."""
         state = self.ledger.state()
         if state["held_s"] > 1:
             return f"waiting {_minutes(state['held_s'])}" + (f" ({self._last_error[:120]})" if self._last_error else "")
@@ -136,11 +127,10 @@ class Scheduler:
     def standing(self) -> str:
         """``97% of 200,000 tokens used in the last minute · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``."""
         state, quota = self.ledger.state(), self.ledger.limits.tokens_per_minute
-        used = ""
+        learned = f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far"
+        used = learned if 0 < state["tokens_per_minute"] < math.inf else ""
         if quota and quota < math.inf:
             used = f"{state['used'] / quota:.0%} of {quota:,.0f} tokens used in the last minute"
-        elif 0 < state["tokens_per_minute"] < math.inf:
-            used = f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far"
         throttled = f"{state['refused']:,} throttled" if state["refused"] else ""
         waiting = f", {state['waiting']:,} waiting" if state["waiting"] else ""
         return " · ".join(filter(None, (used, throttled, f"{state['in_flight']:,} in flight{waiting}", self.waits)))

@@ -22,11 +22,8 @@ class State:
     that are left of it and shows those that are there, and what comes of it decides the next. So a request depends on
     nothing but earlier answers of its own key.
 
-    Attributes
-    ----------
-    accepted : spec index to byte offset of its journal line.
-    drops : reason to how often.
-    scores : score to answers that were not used, where the domain scores them.
+    `accepted` has the spec index with the byte offset of its journal line, `holders` fingerprint and spec index of the record
+    that has it, `drops` and `scores` how often a reason, or the score of an answer, stood against its use.
     """
 
     def __init__(
@@ -35,8 +32,7 @@ class State:
         self.plan, self.domain, self.journal = plan, domain, journal
         self.accepted: dict[int, int] = {}
         self.drops, self.scores = Counter[str](), Counter[float]()
-        self._holders: dict[str, int] = {}
-        """Fingerprint to the spec index of the record that has it."""
+        self.holders: dict[str, int] = {}
         self._tries: dict[int | str, tuple[int, Sequence[Message]]] = {}
         """Index or key of what came to nothing to `tries` and `dialogue` of its next task."""
         self._chains: dict[str, list[int]] = {}
@@ -48,11 +44,11 @@ class State:
         self.lanes = list(lanes.values())
         self.lane_of = [lanes[name] for name in divide(plan, teachers)]
         self._key_of: list[str | None] = [None] * len(plan.specs)
-        if domain.list_size > 1 and not all(lane.free for lane in self.lanes):
+        if domain.list_size > 1 and not all(teacher.provider.free for teacher in teachers):
             for spec in plan.specs:
                 key = domain.list_key(spec)
                 self._chains.setdefault(key, []).append(spec.index)
-                self._key_of[spec.index] = None if self.lane_of[spec.index].free else key
+                self._key_of[spec.index] = None if self.lane_of[spec.index].teacher.provider.free else key
         for offset, line in journal.entries():
             self._apply(line, offset)
         for index, lane in enumerate(self.lane_of):
@@ -70,16 +66,12 @@ class State:
         """
         words = self.domain.fingerprint(answer, spec).encode("utf-8", "surrogatepass")
         fingerprint = hashlib.blake2b(words, digest_size=10).hexdigest()
-        holder = self._holders.get(fingerprint)
+        holder = self.holders.get(fingerprint)
         if task.key is not None and (holder is not None or any(fingerprint == o.get("fingerprint") for o in others)):
             return None
         if holder is not None and holder < spec.index:
             return None
         return {"index": spec.index, "fingerprint": fingerprint, "answer": answer}
-
-    def holder(self, fingerprint: str) -> int | None:
-        """The index of the record that has a fingerprint."""
-        return self._holders.get(fingerprint)
 
     def write(self, line: dict[str, Any]) -> None:
         """Journal a line, apply it, and put what follows from it into the teacher's queue."""
@@ -88,10 +80,7 @@ class State:
             self._follow(name)
         elif name not in self.accepted:
             task, lane = self._task(name), self.lane_of[name]
-            if task.candidates:
-                lane.later.append(task)
-            else:
-                lane.todo.appendleft(task)
+            (lane.later.append if task.candidates else lane.todo.appendleft)(task)
 
     def _apply(self, line: dict[str, Any], offset: int) -> int | str:
         """Take what a line of the journal says into account; returns the index or key that it is about."""
@@ -109,14 +98,14 @@ class State:
                 used = True
                 lane.accepted += 1
                 self.accepted[index] = offset
-                self._holders[item["fingerprint"]] = index
+                self.holders[item["fingerprint"]] = index
                 if self._chains:
                     self._answers[index] = item["answer"]
                 continue
             self.drops.update(item["reasons"])
             if "fingerprint" in item:  # it was accepted, and is no more
                 lane.accepted -= 1
-                del self._holders[item["fingerprint"]], self.accepted[index]
+                del self.holders[item["fingerprint"]], self.accepted[index]
         if used:
             self._tries.pop(name, None)
             self.refused.update(item["index"] for item in items if "reasons" in item)
@@ -145,8 +134,7 @@ class State:
     def begin_lists(self) -> bool:
         """Ask for the next list of each chain, where nobody is at it: at first, and if its teacher can't go on."""
         for lane in self.lanes:
-            stuck = [task.key for task in lane.todo if task.key is not None]
-            if stuck:
+            if stuck := [task.key for task in lane.todo if task.key is not None]:
                 lane.closed = True
                 lane.todo.clear()
             for key in stuck:

@@ -23,14 +23,9 @@ from genesis_lab.settings import get_settings
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """One model that answers requests, and what waits for its quota.
+    """One model that answers requests, by a `name` that is unique in a run, and its `share` of the plan (they are normalised).
 
-    Parameters
-    ----------
-    name : how manifests and messages name it; unique in a run.
-    share : its part of the plan; shares are normalised.
-    scheduler : waits, retries and gives up; None where there is nothing to wait for.
-    in_batch : whether it answers in batch jobs of Bedrock.
+    The `scheduler` waits, retries and gives up, None where there is nothing to wait for; `in_batch`: in jobs of Bedrock.
     """
 
     provider: Provider
@@ -62,27 +57,16 @@ class Teacher:
 
 
 def connect(
-    spec: str | ModelSpec,
-    *,
-    share: float = 1.0,
-    tokens_per_minute: int = 0,
-    requests_per_minute: int = 0,
+    spec: str | ModelSpec, *, share: float = 1.0, tokens_per_minute: int = 0, requests_per_minute: int = 0
 ) -> Teacher:
     """The teacher that a line such as ``bedrock:amazon.nova-lite-v1:0@eu-west-1`` names; nothing is called yet.
 
-    Parameters
-    ----------
-    tokens_per_minute, requests_per_minute : its quota; 0 is not known. Teachers on the same quota share its ledger,
-        and models on this machine have none.
-
-    Raises
-    ------
-    InvalidInput : the line names no model, or one that can't be used as it is.
-    MissingDependency : a package it needs is not installed.
+    A quota of 0 is not known; teachers on the same one share its ledger, models on this machine have none. Raises
+    `InvalidInput` where the line names no model that can be used as it is, `MissingDependency` where a package is missing.
     """
     named = parse_spec(spec) if isinstance(spec, str) else spec
     provider = named.open()
-    if provider.capabilities.free:
+    if provider.free:
         return Teacher(provider, named.label, share)
     limits = quota(named, provider, tokens_per_minute, requests_per_minute)
     settings = get_settings()

@@ -30,14 +30,8 @@ _VERSION = re.compile(r"(?!\d+(\.\d+){3}$)v?\d+([.-]\d+)*|latest")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A provider and its model, as a line of `FORMS` names them.
-
-    Parameters
-    ----------
-    model : empty is the provider's default.
-    base_urls : addresses of OpenAI-compatible servers of the same model.
-    region : AWS region; empty is that of the settings.
-    """
+    """A provider and its model, as a line of `FORMS` names them: empty is the provider's default, or the settings' region;
+    `base_urls` are OpenAI-compatible servers of the same model."""
 
     provider: str
     model: str = ""
@@ -87,11 +81,9 @@ class ModelSpec:
 
 
 def parse_spec(text: str) -> ModelSpec:
-    """What a line such as ``bedrock:amazon.nova-lite-v1:0@eu-west-1`` names. Several base URLs are parted by commas.
+    """What a line such as ``bedrock:amazon.nova-lite-v1:0@eu-west-1`` names; several base URLs are parted by commas.
 
-    Raises
-    ------
-    InvalidInput : it has none of the `FORMS`, or an address that can't be used, see `server_address`.
+    Raises `InvalidInput` where it has none of the `FORMS`, or an address that can't be used, see `server_address`.
     """
     provider, _, rest = text.strip().partition(":")
     if provider in ("openai", "ollama"):

@@ -18,9 +18,7 @@ def server_address(text: str) -> str:
     >>> server_address("localhost:8000/v1"), server_address("models.example.com/v1")
     ('http://localhost:8000/v1', 'https://models.example.com/v1')
 
-    Raises
-    ------
-    InvalidInput : not an http(s) address, or one with user, password or query, which are not repeated.
+    Raises `InvalidInput` for another one, and for user, password or query, which are not repeated.
     """
     address = text.strip()
     if "://" not in address:

@@ -22,7 +22,8 @@ Call = Callable[[Request], Completion]
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Where the asking stands; what a progress bar takes. Rate, time and cost are those of what is asked now."""
+    """Where the asking stands; what a progress bar takes. Rate, time and cost are those of what is asked now, None if unknown;
+    `details` are lines below the bar."""
 
     done: int
     total: int
@@ -30,12 +31,13 @@ class Asking:
     rate: float = 0.0
     eta_s: float | None = None
     cost_usd: float | None = None
+    details: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What came of many requests: for each its completion or why the provider refuses it; how many were `asked` now, not
-    known before; and how long these took, all in flight together. Tokens and cost are None where one is not known."""
+    """What came of many requests: for each its completion or why the provider refuses it; how many were `asked` now, and how
+    long these took, all in flight together. Tokens and cost are None where one is not known."""
 
     answers: list[Completion | Rejected]
     asked: int

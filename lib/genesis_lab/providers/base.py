@@ -82,28 +82,26 @@ class Completion:
     attempts: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a provider can do. `free` ones are deterministic and cost nothing: their answers are not cached and need no
-    prompt. `concurrency` is how many requests may be in flight."""
-
-    free: bool = False
-    concurrency: int = 1
-
-
 class Provider(Protocol):
-    """Answers one request. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`."""
+    """Answers one request. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`.
+
+    A `free` one is deterministic and costs nothing: its answers are not cached and need no prompt. `concurrency` is how many
+    requests may be in flight.
+    """
 
     name: str
     model: str
-    capabilities: Capabilities
+    free: bool = False
+    concurrency: int = 1
 
     def complete(self, request: Request) -> Completion: ...
 
     def cost_usd(self, usage: Usage) -> float | None:
         """The price of `usage`, or None when it is not known."""
+        return None
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        return None
 
 
 @cache

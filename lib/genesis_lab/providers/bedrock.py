@@ -28,7 +28,6 @@ from genesis_lab.errors import (
 from genesis_lab.providers.addresses import may_get_key
 from genesis_lab.providers.base import (
     NO_ROOM,
-    Capabilities,
     Completion,
     Provider,
     Request,
@@ -45,7 +44,7 @@ from genesis_lab.settings import Settings, get_settings
 
 @dataclass(frozen=True)
 class Target:
-    """What to call for a model: `call_id` is the id, profile or ARN to pass, `model_id` the foundation model behind it."""
+    """What to call for a model: `call_id` is an id, profile or ARN, `model_id` the foundation model behind it."""
 
     call_id: str
     model_id: str
@@ -80,7 +79,7 @@ class BedrockProvider(Provider):
         self.in_batch = in_batch
         self.model = model or default_model()
         self.account = Account(settings, connections=concurrency, read_timeout_s=read_timeout_s)
-        self.capabilities = Capabilities(concurrency=concurrency)
+        self.concurrency = concurrency
         self.info = model_info(self.model)
         self.refusals = Refusals(known("bedrock")["refusals"])
         self._lock = threading.Lock()
@@ -193,9 +192,7 @@ class Account:
         )
         url = None if service == "s3" else self.settings.bedrock_endpoint_url
         if url and self.settings.aws_bearer_token_bedrock and not may_get_key(url, None):
-            raise InvalidInput(
-                "GENESIS_BEDROCK_ENDPOINT_URL must be https for a Bedrock API key, which http would show."
-            )
+            raise InvalidInput("GENESIS_BEDROCK_ENDPOINT_URL must be https for a Bedrock API key, which http shows.")
         return self.session.client(service, region_name=self.region, endpoint_url=url, config=config)
 
     def identity(self) -> str:
@@ -233,9 +230,8 @@ class Account:
         if "ON_DEMAND" in listed[model].get("inferenceTypesSupported", []):
             return Target(model, model, lifecycle)
         if not profiles:
-            raise Fatal(
-                f"{model} has no inference profile in {self.region}: choose another model or region.", model=model
-            )
+            said = f"{model} has no inference profile in {self.region}: choose another model or region."
+            raise Fatal(said, model=model)
         here = self.region[:2]
         nearest = min(profiles, key=lambda name: (name.startswith("global."), not name.startswith(here), name))
         return self._permitted(Target(nearest, model, lifecycle))
@@ -264,9 +260,8 @@ def converse_body(request: Request, info: ModelInfo, without: Set[str] = frozens
     """The Converse request for `request`, but for the model id; `without` names what is left out, see `Refusals`."""
     form = next((each for each in info.structured_output if each not in without), "prompt")
     form = form if request.schema is not None else ""
-    cache = (
-        [{"cachePoint": {"type": "default"}}] if info.cache_min_tokens is not None and "cache" not in without else []
-    )
+    cached = info.cache_min_tokens is not None and "cache" not in without
+    cache = [{"cachePoint": {"type": "default"}}] if cached else []
     system, stable = request.system, request.stable_messages
     if request.schema is not None and form == "prompt":
         system = f"{system}\n\n{stated(request.schema)}".strip()

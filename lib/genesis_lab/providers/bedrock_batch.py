@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class BatchService:
     def __init__(self, account: Account | None = None) -> None:
         self.account = account or Account(connections=4)
         self.settings: Settings = self.account.settings
-        self._clients: dict[str, Any] = {}
+        self._client = cache(partial(self.account.client, attempts=_ATTEMPTS))
 
     def place(self) -> tuple[str, str, str]:
         """Bucket, prefix (empty or ending in a slash) and role ARN. Raises `InvalidInput` where one is not set."""
@@ -137,11 +137,6 @@ class BatchService:
             raise Fatal(f"s3://{bucket}/{key} holds {found:,} answers of {told:,}.")
         return True
 
-    def _client(self, service: str) -> Any:
-        if service not in self._clients:
-            self._clients[service] = self.account.client(service, attempts=_ATTEMPTS)
-        return self._clients[service]
-
     @contextmanager
     def _said(self, action: str, what: str) -> Iterator[None]:
         """Turn what the AWS SDK raises into one sentence."""
@@ -166,23 +161,13 @@ class BatchService:
         for sign, sentence in known("bedrock")["batch"].items():
             if re.fullmatch(sign, f"{code} {action.split(' ')[0]}"):
                 said = sentence.format(action=action, what=what, region=self.account.region, policy=_POLICY)
-                return (
-                    InvalidInput(said)
-                    if said.startswith(("There is no batch", "The batch job"))
-                    else Fatal(said, **details)
-                )
+                ours = said.startswith(("There is no batch", "The batch job"))
+                return InvalidInput(said) if ours else Fatal(said, **details)
         return Fatal(f"AWS refuses {action} on {what}: {error}", **details) if isinstance(error, Rejected) else error
 
 
 class _NoSuchKey(Fatal):
     """There is no such object in the bucket."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A record that the model did not answer."""
-
-    message: str
 
 
 def record_line(provider: BedrockProvider, number: int, request: Request) -> bytes:
@@ -195,8 +180,8 @@ def record_line(provider: BedrockProvider, number: int, request: Request) -> byt
 
 def read_lines(
     provider: BedrockProvider, lines: Iterable[bytes], created_at: datetime
-) -> Iterator[tuple[int, Completion | Failure]]:
-    """Number and answer of each line of an output file, in whatever order; lines that are not ours are skipped."""
+) -> Iterator[tuple[int, Completion | str]]:
+    """Number of each line of an output file and its answer, or why there is none; lines that are not ours are skipped."""
     for line in lines:
         try:
             record = json.loads(line)
@@ -204,9 +189,9 @@ def read_lines(
         except (ValueError, KeyError, TypeError):
             continue
         output, told = record.get("modelOutput"), record.get("error")
-        answer: Completion | Failure = Failure("the model gave no answer")
+        answer: Completion | str = "the model gave no answer"
         if isinstance(told, dict):
-            answer = Failure(str(told.get("errorMessage") or told))
+            answer = str(told.get("errorMessage") or told)
         elif isinstance(output, dict) and output.get("output"):
             with suppress(AttributeError, KeyError, TypeError, ValueError):  # else not of the form of an answer
                 read = provider.read(output, created_at, batch=True)

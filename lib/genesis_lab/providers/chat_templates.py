@@ -30,12 +30,7 @@ _FOLD = (
 
 
 def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
-    """The chat as the model reads it; with `asks` it ends where the model's answer begins.
-
-    Raises
-    ------
-    InvalidInput : the template refuses this chat; or see `mend`.
-    """
+    """The chat as the model reads it, `asks`: up to where its answer begins. `InvalidInput` where the template refuses it."""
     mend(tokenizer)
     return _text(tokenizer, chat, asks)
 
@@ -44,11 +39,8 @@ def mend(tokenizer: Any) -> tuple[str, ...]:
     """Make the tokenizer's template say all that it is told, on every day the same; what was mended, in sentences.
 
     A system text that the template drops or refuses is put at the head of the first question; the words that ask for an
-    answer are added where they are missing; today's date becomes `DAY`.
-
-    Raises
-    ------
-    InvalidInput : the template drops the user's words, or the system text even there.
+    answer are added where they are missing; today's date becomes `DAY`. Raises `InvalidInput` where the template drops the
+    user's words, or the system text even there.
     """
     if tokenizer.chat_template == getattr(tokenizer, "mended_template", None):
         return ()
@@ -61,9 +53,8 @@ def mend(tokenizer: Any) -> tuple[str, ...]:
         place = "it stands at the head of the first question instead"
         notes.append(f"The chat template has no place for the system text: {place}.")
         if not _says(tokenizer, _SYSTEM, _ASKED):
-            raise InvalidInput(
-                f"The model's chat template leaves out the system text, at the head of a question too: {_MEND}."
-            )
+            why = "leaves out the system text, at the head of a question too"
+            raise InvalidInput(f"The model's chat template {why}: {_MEND}.")
     if opening := _missing_opening(tokenizer):
         added = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(opening, ensure_ascii=False)} }}}}{{% endif %}}"
         _set(tokenizer, tokenizer.get_chat_template().removesuffix("\n") + added)
@@ -90,9 +81,8 @@ def after_answer(tokenizer: Any) -> str:
     mend(tokenizer)
     _, found, after = _tried(tokenizer, (_ASKED, _ANSWERED), False).rpartition(_ANSWERED["content"])
     if not found:
-        raise InvalidInput(
-            f"The model's chat template leaves out the assistant's words, so nothing says how an answer ends: {_MEND}."
-        )
+        why = "leaves out the assistant's words, so nothing says how an answer ends"
+        raise InvalidInput(f"The model's chat template {why}: {_MEND}.")
     return after
 
 

@@ -56,16 +56,13 @@ def weights_digest(source: str) -> str:
     matches = (file for pattern in _MAKES_A_MODEL for file in place.glob(pattern) if file.is_file())
     digest = hashlib.sha256()
     for file in sorted(set(matches)) if place.is_dir() else [place]:
-        digest.update(f"{file.name} {_file_digest(file)}\n".encode())
+        stat = file.stat()
+        state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        digest.update(f"{file.name} {_read_digest(file.resolve(), *state)}\n".encode())
     with suppress(InvalidInput):  # an adapter that names no base says so when it is loaded
         if base := adapter_base(source):
             digest.update(f"base {weights_digest(base) or base}\n".encode())
     return digest.hexdigest()
-
-
-def _file_digest(file: Path) -> str:
-    stat = file.stat()
-    return _read_digest(file.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @cache

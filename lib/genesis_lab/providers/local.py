@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.errors import Fatal, InvalidInput, MissingDependency, ProviderError, Rejected
-from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, StopReason, Usage
+from genesis_lab.providers.base import Completion, Provider, Request, StopReason, Usage
 from genesis_lab.providers.chat_templates import chat_text, keeps_turns
 from genesis_lab.providers.local_models import BUNDLED, Device, Dtype, LoadedModel, load_model, model_name
 from genesis_lab.providers.schemas import bounded
@@ -50,8 +50,8 @@ class LocalProvider(Provider):
     """A causal language model by transformers (see `local_models.load_model`), loaded with the first request.
 
     Up to `batch_size` requests that arrive at the same time are answered as one batch (halved where a GPU's memory does
-    not hold it); a request's text depends on its own seed, not on its neighbours. Schemas are always enforced, with limits
-    so that an answer ends within `max_tokens`. The bundled model says one sentence over and over without a penalty.
+    not hold it), each by its own seed. Schemas are always enforced, with limits so that an answer ends within `max_tokens`.
+    The bundled model says one sentence over and over without a penalty.
     """
 
     name = "local"
@@ -68,7 +68,7 @@ class LocalProvider(Provider):
     ) -> None:
         self.model = model_name(model)
         self.batch_size = batch_size
-        self.capabilities = Capabilities(concurrency=batch_size)
+        self.concurrency = batch_size
         self.source, self._device, self._dtype = model, device, dtype
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
@@ -128,10 +128,9 @@ class LocalProvider(Provider):
                         answers[i] = self._row(loaded, requests[i])
                     continue
                 if answered is None:
-                    tokens = f"{len(answers[batch[0]].prompt):,} tokens"
+                    said = f"{loaded.name} runs out of GPU memory with a prompt of {len(answers[batch[0]].prompt):,} tokens"
                     advice = "use fewer examples, a smaller max_tokens or a smaller model"
-                    said = f"{loaded.name} runs out of GPU memory with a prompt of {tokens}: {advice}."
-                    answered = [Rejected(said, model=self.model)]
+                    answered = [Rejected(f"{said}: {advice}.", model=self.model)]
                 for i, answer in zip(batch, answered, strict=True):
                     answers[i] = answer
                 todo = todo[len(batch) :]
@@ -238,8 +237,14 @@ class _Sampler:
 
         scores = scores.float()
         if any(row.matcher for row in self._rows):
-            allowed = torch.from_numpy(self._allowed(scores.shape[1])).to(scores.device)
-            scores = scores.masked_fill(~allowed, float("-inf"))
+            from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+
+            bits = allocate_token_bitmask(len(self._rows), scores.shape[1])
+            for i, row in enumerate(self._rows):
+                if row.matcher and not row.ended and not row.matcher.is_error():
+                    fill_next_token_bitmask(row.matcher, bits, i)
+            allowed = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, : scores.shape[1]].astype(bool)
+            scores = scores.masked_fill(~torch.from_numpy(allowed).to(scores.device), float("-inf"))
         heat = column([row.temperature for row in self._rows])
         warm = scores / heat.where(heat > 0, 1.0)
         mass = torch.softmax(self._likely(input_ids, warm) if self._likely else warm, -1).cumsum(-1)
@@ -257,16 +262,6 @@ class _Sampler:
                     row.matcher.consume_token(chosen[i])
         result = torch.full_like(scores, float("-inf"))
         return result.scatter(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)
-
-    def _allowed(self, vocabulary: int) -> np.ndarray:
-        """Which tokens each row's grammar allows next, shape ``(rows, vocabulary)``."""
-        from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-
-        bits = allocate_token_bitmask(len(self._rows), vocabulary)
-        for i, row in enumerate(self._rows):
-            if row.matcher and not row.ended and not row.matcher.is_error():
-                fill_next_token_bitmask(row.matcher, bits, i)
-        return np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little")[:, :vocabulary].astype(bool)
 
 
 def _grammar_tokenizer(loaded: LoadedModel) -> Any:

@@ -35,7 +35,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model with its tokenizer, ready to generate; `notes` say what was mended in its chat template."""
+    """A causal language model with its tokenizer; `notes` say what was mended in its chat template."""
 
     name: str
     model: Any
@@ -65,10 +65,7 @@ def load_model(
     """Load a model for generation or as the base of a student: ``smollm2`` (the bundled one), a folder, a GGUF file, or a
     hub id such as ``Qwen/Qwen3-4B``. A folder may hold a LoRA adapter: its base is loaded, and the adapter merged into it.
 
-    Raises
-    ------
-    InvalidInput : no such folder, not a causal language model, or one without a usable chat template or an end token.
-    Unavailable : the hub can't be reached, or does not give this model.
+    Raises `InvalidInput` for no causal language model, or one without a usable chat template or an end token; `Unavailable`.
     """
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingDependency("transformers", "A model in this process", "pip install torch transformers")
@@ -79,13 +76,23 @@ def load_model(
     logging.disable_progress_bar()  # bars would stay in executed notebooks
     started = time.perf_counter()
     if base_source := adapter_base(source):
-        base = load_model(base_source, device=device, dtype=dtype, quantization=quantization)
-        merged, load_s = _merged(base.model, source), time.perf_counter() - started
-        return replace(base, name=model_name(source), model=merged, load_s=load_s)
+        from peft import PeftModel
+
+        base, folder = load_model(base_source, device=device, dtype=dtype, quantization=quantization), resolve(source)
+        with _said(f"The adapter in {shown(folder)} does not fit its base"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # asked for by an old name
+            merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload().eval()  # as fast as the base
+        return replace(base, name=model_name(source), model=merged, load_s=time.perf_counter() - started)
     place, options = _place(source)
     with _said(f"{source} can't be loaded as a language model"):
         config = AutoConfig.from_pretrained(place, **options)
-        _check_generates(source, config)
+        kinds = getattr(config, "architectures", None) or []
+        writes = any(part in kind for kind in kinds for part in ("CausalLM", "LMHead", "ConditionalGeneration"))
+        if (kinds and not writes) or getattr(config, "is_encoder_decoder", False):
+            found = kinds[0] if kinds else "an encoder-decoder"
+            raise InvalidInput(
+                f"{source} is no causal language model but {found}: choose one that writes text, such as {BUNDLED}."
+            )
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **options)
         if not tokenizer.chat_template:
             raise InvalidInput(
@@ -175,16 +182,6 @@ def share_weights(folder: Path) -> None:
         file.chmod(folder.stat().st_mode & 0o666)
 
 
-def _merged(model: Any, source: str) -> Any:
-    """`model` with the adapter in folder `source` added to its weights: as fast as the base itself."""
-    from peft import PeftModel
-
-    folder = resolve(source)
-    with _said(f"The adapter in {shown(folder)} does not fit its base"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # asked for by an old name
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval()
-
-
 def _unpack(gguf: Path, target: Path) -> None:
     if find_spec("gguf") is None:
         raise MissingDependency("gguf", f"Reading {gguf.name}", "pip install gguf")
@@ -252,16 +249,6 @@ def _place(source: str) -> tuple[str, dict[str, Any]]:
         )
     token = get_settings().hf_token
     return source, {"token": token.get_secret_value()} if token else {}
-
-
-def _check_generates(source: str, config: Any) -> None:
-    kinds = getattr(config, "architectures", None) or []
-    writes = any(part in kind for kind in kinds for part in ("CausalLM", "LMHead", "ConditionalGeneration"))
-    if (kinds and not writes) or getattr(config, "is_encoder_decoder", False):
-        found = kinds[0] if kinds else "an encoder-decoder"
-        raise InvalidInput(
-            f"{source} is no causal language model but {found}: choose one that writes text, such as {BUNDLED}."
-        )
 
 
 def _device(wanted: Device) -> str:

@@ -43,13 +43,7 @@ class ModelInfo(BaseModel):
     checked: date | None = None
 
     def cost_usd(self, usage: Usage, *, regional: bool = False, batch: bool = False) -> float | None:
-        """The price of `usage`, or None if a price it needs is not known.
-
-        Parameters
-        ----------
-        regional : the data stays in a geography or region (not a ``global.`` profile).
-        batch : in a batch job.
-        """
+        """The price of `usage`, or None if a price it needs is not known; `regional`: not by a ``global.`` profile."""
         tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
         prices = (self.input, self.output, self.cache_read, self.cache_write)
         parts = [None if price is None else n * price for n, price in zip(tokens, prices, strict=True) if n]

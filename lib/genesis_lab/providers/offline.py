@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genesis_lab.errors import Rejected
-from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage
+from genesis_lab.providers.base import Completion, Provider, Request, Usage
 
 
 class OfflineProvider(Provider):
@@ -11,7 +11,7 @@ class OfflineProvider(Provider):
 
     name = "offline"
     model = "grammar"
-    capabilities = Capabilities(free=True)
+    free = True
 
     def complete(self, request: Request) -> Completion:
         if request.offline_text is None:
@@ -20,6 +20,3 @@ class OfflineProvider(Provider):
 
     def cost_usd(self, usage: Usage) -> float:
         return 0.0
-
-    def close(self) -> None:
-        pass

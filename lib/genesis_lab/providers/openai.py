@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from genesis_lab.errors import Fatal, InvalidInput, ProviderError, Transient, Unreachable
+from genesis_lab.errors import Fatal, ProviderError, Transient, Unreachable
 from genesis_lab.providers.addresses import OPENAI_URL, may_get_key, on_this_machine, server_address
-from genesis_lab.providers.base import Capabilities, Completion, Provider, Request, Usage, known
+from genesis_lab.providers.base import Completion, Provider, Request, known
 from genesis_lab.providers.openai_answers import read_answer, typed
 from genesis_lab.providers.refusals import Refusals
 from genesis_lab.providers.schemas import stated, without_bounds
@@ -29,8 +29,8 @@ _CHARACTERS_PER_TOKEN, _SHORT = 6, 500
 class OpenAIProvider(Provider):
     """Answers by ``chat.completions`` of one or several servers of the same model in turn.
 
-    The key comes from the settings and goes to https addresses and this machine only, where `key_host` is set to that host
-    only. By default 8 requests are in flight per server, each for at most `timeout_s`.
+    What a server charges is not known. The key comes from the settings and goes to https addresses and this machine only,
+    where `key_host` is set to that host only. By default 8 requests are in flight per server, each for `timeout_s` at most.
     """
 
     name = "openai"
@@ -45,11 +45,9 @@ class OpenAIProvider(Provider):
         concurrency: int | None = None,
         timeout_s: float = 600.0,
     ) -> None:
-        if not base_urls:
-            raise InvalidInput("base_urls must name at least one server, such as http://localhost:11434/v1.")
         self.model = model
         self.base_urls = tuple(map(server_address, base_urls))
-        self.capabilities = Capabilities(concurrency=concurrency or 8 * len(base_urls))
+        self.concurrency = concurrency or 8 * len(base_urls)
         self._secret = api_key.get_secret_value() if api_key else ""
         key = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         self._clients = [
@@ -81,10 +79,6 @@ class OpenAIProvider(Provider):
         except (ValueError, KeyError, TypeError):
             raise Fatal(f"{client.base_url} answers, but not as an OpenAI-compatible server.") from None
 
-    def cost_usd(self, usage: Usage) -> float | None:
-        """Not known: a server has its own prices, whatever models of the same name cost elsewhere."""
-        return None
-
     def close(self) -> None:
         for client in self._clients:
             client.close()
@@ -96,9 +90,13 @@ class OpenAIProvider(Provider):
             answer = read_answer(response.text, self.model, place, response.headers)
         except ProviderError as error:
             raise self._without_key(error) from None
-        characters = sum(len(" ".join(message["content"].split())) for message in body["messages"])
-        cut = _cut(characters, answer.usage)
-        return replace(answer, latency_s=time.perf_counter() - started, note=answer.note or cut)
+        n, note = sum(len(" ".join(message["content"].split())) for message in body["messages"]), answer.note
+        if not note and (use := answer.usage) and n > max(_SHORT, use.all_prompt_tokens * _CHARACTERS_PER_TOKEN):
+            note = (
+                f"The server counted {use.all_prompt_tokens:,} tokens for a prompt of {n:,} characters: it seems to cut "
+                "prompts, so give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
+            )
+        return replace(answer, latency_s=time.perf_counter() - started, note=note)
 
     def _body(self, request: Request, without: frozenset[str]) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": []}
@@ -128,13 +126,9 @@ class OpenAIProvider(Provider):
         except httpx.RequestError as error:
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
                 raise Unreachable(f"{place} can't be reached ({error}): is it running?", model=self.model) from None
-            seconds = client.timeout.read
-            late = (
-                f"did not answer within {seconds:g} s"
-                if isinstance(error, httpx.ReadTimeout)
-                else f"broke off ({error})"
-            )
-            raise Transient(f"{place} {late}.", model=self.model) from None
+            late = isinstance(error, httpx.ReadTimeout)
+            how = f"did not answer within {client.timeout.read:g} s" if late else f"broke off ({error})"
+            raise Transient(f"{place} {how}.", model=self.model) from None
         if response.is_error:
             raise self._without_key(typed(response.text, self.model, place, response.headers, response.status_code))
         return response
@@ -144,13 +138,3 @@ class OpenAIProvider(Provider):
         said = str(error).replace(self._secret, "***") if self._secret else str(error)
         error.args = (" ".join(said.split())[:4000],)
         return error
-
-
-def _cut(characters: int, usage: Usage | None) -> str | None:
-    """A sentence where the server counts fewer tokens than a prompt of so many characters has."""
-    if usage is None or characters <= max(_SHORT, usage.all_prompt_tokens * _CHARACTERS_PER_TOKEN):
-        return None
-    return (
-        f"The server counted {usage.all_prompt_tokens:,} tokens for a prompt of {characters:,} characters: it seems to cut "
-        "prompts, so give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
-    )

@@ -41,8 +41,10 @@ def read_answer(body: str, model: str, place: str, headers: Mapping[str, str]) -
         said = (text.strip() or json.dumps(data, ensure_ascii=False))[:1000]
         raise Transient(f"{place} sent no answer (finish_reason {reason or 'missing'}): {said}", model=model)
     stop = known("openai")["stop_reasons"].get(reason, "other")
-    if not text.strip():
-        text = _arguments(message) or str(message.get("refusal") or "")
+    if not text.strip():  # a model that took the schema for a tool called it with the answer
+        call = _mapping(_one(message.get("tool_calls"), first=True)).get("function") or message.get("function_call")
+        given = _mapping(call).get("arguments") or message.get("refusal") or ""
+        text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     if not text.strip() and stop != "max_tokens":  # servers that take the answer for a thought
         thoughts = map(_words, (content, *map(message.get, _THOUGHTS)))
         text = next((said for said in thoughts if said.strip()), text)
@@ -66,11 +68,8 @@ def read_usage(told: Any) -> Usage | None:
     """
     told = _mapping(told)
     inside = [told, _mapping(told.get("prompt_tokens_details")), _mapping(told.get("input_tokens_details"))]
-    prompt, completion = (
-        _count([told], "prompt_tokens", "input_tokens"),
-        _count([told], "completion_tokens", "output_tokens"),
-    )
-    total = _count([told], "total_tokens")
+    prompt, total = _count([told], "prompt_tokens", "input_tokens"), _count([told], "total_tokens")
+    completion = _count([told], "completion_tokens", "output_tokens")
     if completion is None and prompt is not None and total is not None:
         completion = max(0, total - prompt)
     if prompt is None or completion is None:
@@ -97,7 +96,11 @@ def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], statu
     if (param := str(fields.get("param") or "")) and param not in text:
         text = f"{text} ({param})"
     code = str(fields.get("code") or fields.get("status") or fields.get("type") or "") or None
-    status = status or _status(code or text)
+    if not status and re.fullmatch(r"[45]\d\d", code or text):
+        status = int(code or text)
+    elif not status:  # one whose words say nothing is the server's own fault
+        signs = known("openai")["status"].items()
+        status = next((number for number, words in signs if re.search(words, code or text, re.I)), 500)
     details: dict[str, Any] = {"code": code, "status": status, "model": model}
     if status == 429 and (code == "insufficient_quota" or re.search(r"per.?day|daily|\b[RT]PD\b", whole, re.I)):
         return QuotaExhausted(text, **details)
@@ -145,17 +148,8 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return "".join(map(_words, value))
     if isinstance(value, Mapping):
-        return next(
-            (said for name in ("text", "value", "thinking", "content") if (said := _words(value.get(name)))), ""
-        )
+        return next(filter(None, (_words(value.get(name)) for name in ("text", "value", "thinking", "content"))), "")
     return value if isinstance(value, str) else ""
-
-
-def _arguments(message: Mapping[str, Any]) -> str:
-    """What a model that took the schema for a tool called it with."""
-    call = _mapping(_one(message.get("tool_calls"), first=True)).get("function") or message.get("function_call")
-    given = _mapping(call).get("arguments")
-    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False) if given else ""
 
 
 def _count(places: list[Mapping[str, Any]], *names: str) -> int | None:
@@ -176,10 +170,3 @@ def _sentence(failed: Any) -> str:
     where, raw = failed.get("loc"), _mapping(failed.get("metadata")).get("raw")
     parts = (".".join(map(str, where)) if isinstance(where, list) and said else "", said, _sentence(raw) if raw else "")
     return ": ".join(filter(None, parts)) or json.dumps(failed, ensure_ascii=False, default=str)
-
-
-def _status(said: str) -> int:
-    """The status that an error's code or words mean; one that says nothing is the server's own fault."""
-    if re.fullmatch(r"[45]\d\d", said):
-        return int(said)
-    return next((status for status, words in known("openai")["status"].items() if re.search(words, said, re.I)), 500)

@@ -89,15 +89,10 @@ class ByLanguage(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklea
 
 
 def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int = 2, embedder: str = "") -> Any:
-    """An unfitted pipeline of steps ``features`` and ``classifier``.
+    """An unfitted pipeline of steps ``features`` and ``classifier``, from a candidate of `TrainConfig` and the algorithm's own
+    settings by scikit-learn's names (`InvalidInput` for one that it has not).
 
-    Parameters
-    ----------
-    candidate : ``features+algorithm``, as in `TrainConfig.candidates`.
-    params : the algorithm's own settings, by scikit-learn's names; `InvalidInput` for one that it has not.
-    min_df : texts that a character n-gram must occur in. One seen once teaches nothing; without those logistic
-        regression fits in a third of the time.
-    embedder : model of ``embeddings``; empty: the default.
+    A character n-gram must occur in `min_df` texts: one seen once teaches nothing, and takes two thirds of the time.
     """
     features, _, algorithm = candidate.partition("+")
     if algorithm == "xgboost" and find_spec("xgboost") is None:
@@ -142,10 +137,7 @@ def fitted(estimator: Any, texts: Sequence[Any] | NDArray[Any], labels: NDArray[
 
 
 def calibration_method(chosen: str, candidate: str) -> str | None:
-    """The method that `TrainConfig.calibration` stands for, None for no calibration.
-
-    Temperature scaling (Guo et al. 2017) fits one number; on scikit-learn before 1.8 `auto` means sigmoid (Platt).
-    """
+    """The method that `TrainConfig.calibration` stands for, None for none; before scikit-learn 1.8 `auto` is sigmoid (Platt)."""
     import sklearn
 
     has_temperature = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 8)

@@ -19,25 +19,19 @@ from genesis_lab.training.train import TrainingReport, train
 def continue_training(
     model: IntentModel, dataset: Any, *, earlier: Any, config: TrainConfig | None = None, reference: Any = None
 ) -> TrainingReport:
-    """`model`'s candidate and settings, fitted anew on both datasets: nothing is forgotten, new intents are welcome.
+    """`model`'s candidate, settings and seed, fitted anew on both datasets: nothing is forgotten, new intents are welcome.
 
     ``rows["continued"]`` says what that did on the new dataset's test records: accuracy ``before`` and ``after``, and both
-    ``compared`` by `stats.paired`, near-duplicates counting once.
-
-    Parameters
-    ----------
-    dataset, earlier : datasets, or `Examples`. `earlier` is what `model` was trained on (else `InvalidInput`); for a
-        model that was continued before, what `join` makes of all of it.
-    config : test share, learning curve…; candidate, settings and seed are the model's.
+    ``compared`` by `stats.paired`, near-duplicates counting once. `earlier` is what `model` was trained on (else
+    `InvalidInput`); for a model that was continued before, what `join` makes of all of it.
     """
     card = model.card
     fixed = {
         "candidates": (card.candidate,),
         "params": {card.candidate.partition("+")[2]: card.params},
-        "search": "none",
-        "evaluation": "holdout",
         "seed": card.seed,
     }
+    fixed |= {"search": "none", "evaluation": "holdout"}
     config = (config or train_config()).model_copy(update=fixed)
     (new, messages), (old, more) = (
         (one, []) if isinstance(one, Examples) else read_examples(one) for one in (dataset, earlier)

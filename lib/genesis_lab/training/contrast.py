@@ -26,12 +26,9 @@ def confusions(dataset: Dataset, seeds: Any = None, *, top: int = 10, seed: int 
     """The `top` pairs of labels that are mixed up most, worst first: two rows each, as a domain's `cells` take them.
 
     A row says the label and language in the columns of the dataset's domain, ``against``, ``n`` (how many texts of the
-    two were mixed up) and ``mixed`` (text to its label). Records are predicted by cross-validation, seeds by a model of the
-    records. Pairs go by the share of their texts that is mixed up: one of five seeds weighs as much as 20 of 100 records.
-
-    Parameters
-    ----------
-    seeds : real labelled texts, as `labelled_texts` takes them; never those that the gain is measured on.
+    two were mixed up) and ``mixed`` (text to its label). Records are predicted by cross-validation, `seeds` (real labelled
+    texts, never those that the gain is measured on) by a model of the records. Pairs go by the share of their texts that is
+    mixed up: one of five seeds weighs as much as 20 of 100 records.
     """
     facets, examples = get_domain(dataset.domain).facets, read_examples(dataset)[0]
     real, found = labelled_texts(seeds) if seeds is not None else None, list[tuple[float, Row]]()
@@ -39,7 +36,9 @@ def confusions(dataset: Dataset, seeds: Any = None, *, top: int = 10, seed: int 
         mine = examples.take(examples.languages == language)
         if len(np.unique(mine.labels)) < 2:
             continue
-        judged = [(mine, _cross_validated(mine, language, seed))]
+        judged = [(mine, mine.labels.copy())]
+        for kept, held in make_folds(mine, FOLDS, seed, []):
+            judged[0][1][held] = _answers(_pairs(mine.take(kept)), mine.take(held), language)
         if real is not None:
             known = real.take((real.languages == language) & np.isin(real.labels, mine.labels))
             judged = [(known, _answers(_pairs(mine), known, language)), *judged] if len(known) else judged
@@ -81,21 +80,10 @@ def _right(sources: Any, tested: Examples) -> Correct:
     several = [labelled_texts(one) for one in (sources if isinstance(sources, list | tuple) else [sources])]
     right = np.zeros(len(tested), dtype=bool)
     for language in np.unique(tested.languages).tolist():
-        asked, mine = (
-            tested.take(tested.languages == language),
-            [one.take(one.languages == language) for one in several],
-        )
-        taught = [pair for one in mine for pair in _pairs(one)]
-        if taught:
+        asked = tested.take(tested.languages == language)
+        if taught := [pair for one in several for pair in _pairs(one.take(one.languages == language))]:
             right[tested.languages == language] = _answers(taught, asked, language) == asked.labels
     return right
-
-
-def _cross_validated(mine: Examples, language: str, seed: int) -> Labels:
-    said = mine.labels.copy()
-    for kept, held in make_folds(mine, FOLDS, seed, []):
-        said[held] = _answers(_pairs(mine.take(kept)), mine.take(held), language)
-    return said
 
 
 def _pairs(examples: Examples) -> list[tuple[str, str]]:

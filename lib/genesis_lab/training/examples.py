@@ -18,6 +18,7 @@ from genesis_lab.dataset.splitting import assign_splits
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words
+from genesis_lab.validation.text import clusters
 
 Index = NDArray[np.int64]
 Strings = NDArray[Any]
@@ -34,10 +35,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Texts with their label, language, group and split, in the order of their source.
+    """Texts with their label, language, group and split (``train`` where the source has none), in the order of their source.
 
-    Records of one group (near-duplicates) never straddle a division. `split` is ``train`` where the source has no
-    splits of its own. `embedder` is the model that embeds them (empty: the default).
+    Records of one group (near-duplicates) never straddle a division. `embedder` embeds them (empty: the default).
     """
 
     texts: Strings
@@ -71,9 +71,6 @@ def make_examples(
     n = len(texts)
     languages = [language or "unknown" for language in languages or [None] * n]
     split = ["train"] * n if split is None else split
-    for what, values in (("labels", labels), ("languages", languages), ("groups", groups), ("split", split)):
-        if values is not None and len(values) != n:
-            raise InvalidInput(f"There must be as many {what} as texts ({n}), got {len(values)}.")
     for what, strings in (("text", texts), ("label", labels)):
         for row, value in enumerate(strings):
             if not isinstance(value, str) or not value.strip():
@@ -118,10 +115,8 @@ def read_examples(dataset: Any) -> tuple[Examples, list[str]]:
 
 
 def labelled_texts(source: Any) -> Examples:
-    """Labelled texts in whatever form: `Examples`, a dataset, its name, or a file with columns text and label.
-
-    A file may have a column language; a text that does not say is in the language it reads as, else in the most usual.
-    """
+    """Labelled texts in whatever form: `Examples`, a dataset, its name, or a file with columns text, label and, where a text
+    is not in the language it reads as (else the most usual), language."""
     if isinstance(source, Examples):
         return source
     if isinstance(source, Dataset):
@@ -148,18 +143,11 @@ def same_wording(texts: Sequence[str]) -> Index:
 
 def join(first: Examples, second: Examples) -> Examples:
     """Both sets as one. What says the same words is together, and what was together in either stays so."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    both: dict[str, Any] = {
-        name: np.concatenate([getattr(first, name), getattr(second, name)])
-        for name in ("texts", "labels", "languages", "split")
-    }
+    columns = ("texts", "labels", "languages", "split")
+    both: dict[str, Any] = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in columns}
     wording = same_wording(both["texts"].tolist())
     apart = np.concatenate([first.groups, second.groups + first.groups.max(initial=-1) + 1])
-    size = len(wording) + int(apart.max(initial=-1)) + 1
-    graph = coo_matrix((np.ones(len(wording)), (wording, apart + len(wording))), shape=(size, size))
-    groups = connected_components(graph, directed=False)[1][wording].astype(np.int64)
+    groups = clusters(wording, apart + len(wording), len(wording) + int(apart.max(initial=-1)) + 1)[wording]
     return Examples(**both, groups=groups, sources=first.sources + second.sources)
 
 
@@ -185,8 +173,7 @@ def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool 
 def make_folds(examples: Examples, n: int, seed: int, messages: list[str]) -> list[tuple[Index, Index]]:
     """Stratified folds (train, test) in which no group is on both sides; `messages` gets what is to be said of scarce intents.
 
-    There are `n` folds, or as many as the most varied intent has distinct wordings, but not below two; an intent with
-    fewer than that is absent from some of the test sides and costs the others nothing.
+    There are `n`, or as many as the most varied intent has distinct wordings, but not below two.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -210,9 +197,9 @@ def make_folds(examples: Examples, n: int, seed: int, messages: list[str]) -> li
 
 
 def hold_out(examples: Examples, share: float, seed: int, messages: list[str], name: str = "test") -> NDArray[np.bool_]:
-    """Which records to hold out: `share` of them, within one group, by intent and in whole groups.
+    """Which records to hold out: `share` of them, by intent and in whole groups, of which every intent keeps one.
 
-    Every intent is among the others; those that are not among the held out are named in `messages`.
+    Intents that are not among the held out are named in `messages`.
     """
     distinct, groups, labels = _distinct(examples), examples.groups, examples.labels
     single = groups[[distinct[label] < 2 for label in labels.tolist()]]
@@ -251,5 +238,4 @@ def subset(examples: Examples, n: int, seed: int) -> Examples:
 
 def named(labels: Sequence[str], most: int = 5) -> str:
     """The first few labels and how many more there are."""
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
+    return ", ".join(labels[:most]) + f" and {len(labels) - most} more" * (len(labels) > most)

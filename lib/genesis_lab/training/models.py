@@ -6,7 +6,7 @@ A model folder holds ``model.skops`` (weights; no code runs when it is read) and
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -90,10 +90,8 @@ class IntentModel:
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InvalidInput(f"predict expects texts, got {text!r} at position {row}.")
-        if not len(texts):
-            return []
         found = []
-        for row in self.probabilities(texts):
+        for row in self.probabilities(texts) if len(texts) else ():
             best = np.argsort(-row, kind="stable")[: max(1, top)]
             first, *others = [(self.card.labels[column], float(row[column])) for column in best]
             found.append(Prediction(*first, tuple(others)))
@@ -105,7 +103,7 @@ class IntentModel:
 
 
 def model_of(estimator: Any, candidate: str, **about: Any) -> IntentModel:
-    """A fitted classifier or forecaster (which has no labels) with its card: `params`, `sources`, `seed`, `metrics` and `embedder` are given."""
+    """A fitted classifier or forecaster (which has no labels) with its card, the rest of which is given."""
     installed = {}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
@@ -121,20 +119,13 @@ def model_path(name: str | Path) -> Path:
 
 
 def check_place(name: str | Path, content_hash: str, *, replace: bool) -> None:
-    """Refuse, before anything is trained, a name under which lies a model of other data than this, or something else."""
-    there = _there(model_path(name))
-    if there and not replace and [source.content_hash for source in there.sources] != [content_hash]:
-        raise _another(name, there)
+    """Refuse, before anything is trained, a name under which lies a model of other data, or something else."""
+    _free(name, lambda there: [source.content_hash for source in there.sources] == [content_hash], replace)
 
 
 def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -> Path:
     """Write the model folder and return it; another model is replaced only where that is said, other things never."""
-    io = _skops()
-
-    target = model_path(name)
-    there = _there(target)
-    if there and not replace and _identity(there) != _identity(model.card):
-        raise _another(name, there)
+    io, target = _skops(), _free(name, lambda there: _identity(there) == _identity(model.card), replace)
     with placed(target, replace=True, ours=_is_model) as scratch:
         scratch.mkdir()
         io.dump(model.estimator, scratch / WEIGHTS, compression=ZIP_DEFLATED)
@@ -143,17 +134,16 @@ def save_model(model: IntentModel, name: str | Path, *, replace: bool = False) -
     return target
 
 
-def _there(target: Path) -> ModelCard | None:
-    """The card of the model in a folder, if one can be read; what is no model's folder is refused."""
+def _free(name: str | Path, same: Callable[[ModelCard], bool], replace: bool) -> Path:
+    """The model's folder, unless something else is in it, or a model that is not the `same` and not to be replaced."""
+    target = model_path(name)
     if target.exists() and not _is_model(target):
         raise InvalidInput(f"{shown(target)} exists and is not a model folder: choose another name.")
-    return _card_of(target)
-
-
-def _another(name: str | Path, there: ModelCard) -> InvalidInput:
-    learned = " and ".join(f"{source.name} ({source.content_hash[:12]})" for source in there.sources)
-    what = f"holds another model, {there.candidate} trained on {learned}"
-    return InvalidInput(f"{shown(model_path(name))} {what}: choose another name, or set replace.")
+    if (there := _card_of(target)) and not replace and not same(there):
+        learned = " and ".join(f"{source.name} ({source.content_hash[:12]})" for source in there.sources)
+        what = f"holds another model, {there.candidate} trained on {learned}"
+        raise InvalidInput(f"{shown(target)} {what}: choose another name, or set replace.")
+    return target
 
 
 def _identity(card: ModelCard) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from joblib import Memory
 from numpy.typing import NDArray
+from sklearn.calibration import CalibratedClassifierCV
 
 from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput
@@ -91,14 +93,8 @@ class _Run:
 def train(
     source: Any, config: TrainConfig | None = None, *, reference: Any = None, on_progress: Progress | None = None
 ) -> TrainingReport:
-    """Train on a dataset and report on records that the model never saw.
-
-    Parameters
-    ----------
-    source : a dataset whose records have a text and a label (`genesis_lab.dataset.Dataset`), or `Examples`.
-    config : settings, by default the preset ``fast``.
-    reference : real labelled texts (``.texts``, ``.labels``, ``.language``, ``.name``) to test the model on as well.
-    """
+    """Train on a dataset whose records have a text and a label, or on `Examples`, and report on records that the model never
+    saw, and on those of a `reference` (``.texts``, ``.labels``, ``.language``, ``.name``)."""
     config, started = config or train_config(), perf_counter()
     examples, messages = (source, []) if isinstance(source, Examples) else read_examples(source)
     run = _Run(config, messages, _steps(config, on_progress))
@@ -237,12 +233,17 @@ def _tried(given: list[Chosen], examples: Examples, run: _Run) -> list[Row]:
         run.messages.append(f"In {NAMES[language]} {given[best[language]][0]} does best: {others}.")
     if len(set(best.values())) > 1:
         chosen = {language: given[place] for language, place in best.items()}
-        given = [*given, (", ".join(f"{language}: {name}" for language, (name, _) in chosen.items()), _joined(chosen))]
+        every = ((name.partition("+")[2], params) for name, params in chosen.values())
+        joined = {f"{algorithm}.{key}": value for algorithm, params in every for key, value in params.items()}
+        given = [*given, (", ".join(f"{language}: {name}" for language, (name, _) in chosen.items()), joined)]
         first, *_ = best.values()
         place = np.array([best.get(language, first) for language in tested.languages.tolist()])
         answers.append(np.choose(place, answers))
     found = [_score(tested.labels, said, config) for said in answers]
-    return [_result(*each, measured_on, one["estimate"], one) for each, one in zip(given, found, strict=True)]
+    return [
+        {"candidate": name, "params": params, "measured_on": measured_on, "score": one["estimate"], "interval": one}
+        for (name, params), one in zip(given, found, strict=True)
+    ]
 
 
 def _score(labels: NDArray[Any], said: NDArray[Any], config: TrainConfig) -> Row:
@@ -251,16 +252,8 @@ def _score(labels: NDArray[Any], said: NDArray[Any], config: TrainConfig) -> Row
     return score
 
 
-def _joined(chosen: dict[str, Chosen]) -> dict[str, Value]:
-    """The settings of a model that has a candidate by language: by algorithm and name."""
-    return {
-        f"{name.partition('+')[2]}.{key}": value for name, params in chosen.values() for key, value in params.items()
-    }
-
-
 def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> Row:
     """The best settings for a candidate, by cross-validation within `examples`."""
-    from joblib import Memory
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes the next import possible
     from sklearn.model_selection import HalvingRandomSearchCV, RandomizedSearchCV
 
@@ -272,9 +265,8 @@ def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> R
     settings = {"scoring": config.metric, "cv": list(folds), "refit": False, "random_state": config.seed}
     settings["n_jobs"] = get_settings().workers
     with TemporaryDirectory() as folder:
-        pipeline = build(name, fixed, config.seed, embedder=examples.embedder).set_params(
-            memory=Memory(folder, verbose=0)
-        )
+        pipeline = build(name, fixed, config.seed, embedder=examples.embedder)
+        pipeline.set_params(memory=Memory(folder, verbose=0))
         if config.search == "random":
             searcher = RandomizedSearchCV(pipeline, draws, n_iter=trials, **settings)
         else:
@@ -283,17 +275,11 @@ def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> R
     at, score = searcher.best_index_, float(searcher.best_score_)
     n = int(found["n_resources"][at]) if "n_resources" in found else len(examples)
     interval = share(round(score * n), n).to_dict() | {"estimate": score}
-    best = {
-        key.removeprefix("classifier__"): value.item() if isinstance(value, np.generic) else value
-        for key, value in sorted(searcher.best_params_.items())
-    }
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in sorted(searcher.best_params_.items())}
+    best = {key.removeprefix("classifier__"): value for key, value in plain.items()}
     run.step()
-    return _result(name, fixed | best, "search folds", score, interval if config.metric == "accuracy" else None)
-
-
-def _result(name: str, params: dict[str, Value], measured_on: str, score: float, interval: Row | None) -> Row:
-    found = {"candidate": name, "params": params, "measured_on": measured_on}
-    return found | {"score": score, "interval": interval}
+    of = {"candidate": name, "params": fixed | best, "measured_on": "search folds", "score": score}
+    return of | {"interval": interval if config.metric == "accuracy" else None}
 
 
 def _drawn(options: Any) -> Any:
@@ -307,8 +293,6 @@ def _drawn(options: Any) -> Any:
 
 def _fit(chosen: Chosen, examples: Examples, config: TrainConfig) -> Any:
     """The chosen candidate fitted on `examples`, calibrated where the settings say so."""
-    from sklearn.calibration import CalibratedClassifierCV
-
     if len(np.unique(examples.labels)) < 2:
         raise InvalidInput(
             f"The {len(examples)} training records are all of intent {examples.labels[0]!r}: 2 are needed."
@@ -359,9 +343,8 @@ def _learning_curve(chosen: Chosen, rest: Examples, test: Examples, run: _Run) -
     for fraction in sorted(config.learning_curve):
         size = round(fraction * len(rest))
         if size < fewest:
-            run.messages.append(
-                f"The learning curve starts above {fraction:.0%}: {size} records are fewer than two per intent."
-            )
+            why = f"{size} records are fewer than two per intent"
+            run.messages.append(f"The learning curve starts above {fraction:.0%}: {why}.")
         else:
             predicted, _ = _predict(_fit(chosen, subset(rest, size, config.seed), config), test)
             points.append({"records": size, "accuracy": share(predicted == test.labels).to_dict()})

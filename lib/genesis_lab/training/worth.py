@@ -11,15 +11,15 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from genesis_lab.dataset.folder import labelled
+from genesis_lab.dataset.folder import Dataset, labelled
 from genesis_lab.domains.language import NAMES
-from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.parallel import spread
 from genesis_lab.stats import Interval, paired, percentile_interval
 from genesis_lab.training.classifiers import build, fitted
@@ -28,9 +28,6 @@ from genesis_lab.training.evaluation import Row, compared, share
 from genesis_lab.training.examples import named
 from genesis_lab.validation.embeddings import Embedder, embedder_for
 from genesis_lab.validation.reference import Reference
-
-if TYPE_CHECKING:
-    from genesis_lab.dataset import Dataset
 
 OnProgress = Callable[[int, int, str], None]
 Labels = NDArray[np.str_]
@@ -51,8 +48,7 @@ _CANDIDATES: Mapping[str, tuple[str, str, Mapping[str, Value]]] = {
     "embedding": ("{} embeddings, logistic regression", "embeddings+logistic_regression", {"max_iter": 500}),
 }
 """Name in reports to title, candidate (see `classifiers.build`) and settings."""
-_REPLICATES = 2000
-_CONFUSIONS = 20
+_REPLICATES, _GAIN_DRAWS, _CONFUSIONS = 2000, 2, 20
 
 
 def worth(
@@ -64,14 +60,10 @@ def worth(
     rng: np.random.Generator | None = None,
     **options: Any,
 ) -> Row:
-    """What a dataset is worth: `worth_of` its texts in the reference's language (or in none), with their labels.
+    """What a dataset is worth: `worth_of` its texts in the language of the `reference` (or in none), with their labels.
 
-    Parameters
-    ----------
-    reference : real items to test on; None gives a report that says it was not measured.
-    pool : real items to train on, for the k-shot curve, label equivalence and gain.
-    max_records : texts to train on at most, drawn at random; a note says so.
-    options : of `worth_of`.
+    Without real items to test on, the report says that it was not measured; those of the `pool` are trained on for k-shot
+    curve, label equivalence and gain. At most `max_records` texts, drawn at random, are trained on; a note says so.
     """
     rng = rng or np.random.default_rng(0)
     if reference is None:
@@ -79,15 +71,15 @@ def worth(
     rows, language, notes = labelled(dataset), reference.language, []
     mine = rows[rows["language"].isna() | (rows["language"] == language)]
     if len(rows) and mine.empty:
-        others = " or ".join(sorted(map(_spelt, rows["language"].unique())))
+        others = " or ".join(sorted(NAMES.get(code, code) for code in rows["language"].unique()))
         return _report(None, not_measured={"scorecard": f"no reference in {others}"})
     usable = mine[mine["text"].notna() & mine["label"].notna()]
     if len(usable) < len(mine):
         notes.append(f"{len(mine) - len(usable):,} records without an opening or an intent were left out.")
     for other, number in rows["language"].dropna().value_counts().items():
         if other != language:
-            left = f"{number:,} records in {_spelt(str(other))} were left out"
-            notes.append(f"{left}: the reference is in {_spelt(language)}.")
+            left = f"{number:,} records in {NAMES.get(str(other), other)} were left out"
+            notes.append(f"{left}: the reference is in {NAMES.get(language, language)}.")
     if len(usable) > max_records:
         notes.append(f"Trained on {max_records:,} of {len(usable):,} openings, drawn at random.")
         usable = usable.iloc[np.sort(rng.choice(len(usable), max_records, replace=False))]
@@ -105,7 +97,6 @@ def worth_of(
     embeddings: bool = True,
     k_shots: Sequence[int] = K_SHOTS,
     draws: int = 5,
-    gain_draws: int = 2,
     intents: Sequence[str] | None = None,
     notes: Sequence[str] = (),
     rng: np.random.Generator | None = None,
@@ -116,16 +107,11 @@ def worth_of(
     Parameters
     ----------
     classifiers : of ``tfidf``, ``tfidf_words``, ``embedding``; without `embeddings` the last one is left out.
-    k_shots : real examples per label for the k-shot curve; the whole pool is added as the last point.
-    draws, gain_draws : random draws of k real examples, for the curve and for the gain.
+    k_shots : real examples per label for the k-shot curve, in so many random `draws`; the whole pool is the last point.
     intents : score these labels only, for a dataset that is meant to cover a part (default: all of the reference's).
     on_progress : called with models trained, models to train, and what was just done.
     """
-    rng, tell = rng or np.random.default_rng(0), on_progress or _silent
-    if len(texts) != len(labels):
-        raise InvalidInput(f"Every text needs a label, got {len(texts)} texts and {len(labels)} labels.")
-    if unknown := [name for name in classifiers if name not in _CANDIDATES]:
-        raise InvalidInput(f"Unknown classifier {unknown[0]!r}, expected one of {', '.join(_CANDIDATES)}.")
+    rng, tell = rng or np.random.default_rng(0), on_progress or (lambda done, of, what: None)
     remarks, why_not = list(notes), dict[str, str]()
     if intents is not None:
         reference = reference.select(intents)
@@ -140,7 +126,8 @@ def worth_of(
             f"{missing} of the reference's {len(known)} intents have no record: their items count as errors."
         )
     if not kept:
-        why = f"no record in {_spelt(reference.language)} has an intent of {reference.name}"
+        language = NAMES.get(reference.language, reference.language)
+        why = f"no record in {language} has an intent of {reference.name}"
         return _report(reference, notes=remarks, not_measured={"scorecard": why})
     order = _balanced_order([labels[i] for i in kept], rng)
     texts, labels = [texts[kept[i]] for i in order], [labels[kept[i]] for i in order]
@@ -151,13 +138,17 @@ def worth_of(
     embed = embedder_for({reference.language: 1}) if "embedding" in classifiers and embeddings else Embedder()
     if "embedding" in classifiers:
         given = [*reference.texts, *texts, *(pool.texts if pool else ())]
-        if missing_one := _no_embedder(embed, given, tell) if embeddings else "embeddings were switched off":
-            why_not["embedding"] = missing_one
+        try:
+            if not embeddings:
+                raise Unavailable("embeddings were switched off")
+            embed(given, on_progress=lambda done, todo: tell(0, 0, f"embedded {done:,} of {todo:,} texts"))
+        except (MissingDependency, Unavailable) as error:
+            why_not["embedding"] = str(error)
             classifiers = [name for name in classifiers if name != "embedding"]
     n = len(reference)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=_REPLICATES).astype(np.float32)
     shots = _real_draws(np.asarray(pool.labels), k_shots, draws, rng) if pool else []
-    lessons = _lessons(texts, labels, pool, shots, gain_draws)
+    lessons = _lessons(texts, labels, pool, shots)
     steps, total = count(1), len(lessons) * len(classifiers)
 
     def step(what: str) -> None:
@@ -171,13 +162,8 @@ def worth_of(
     return _report(reference, pool, students, why_not, records=len(texts), notes=remarks, **about)
 
 
-def _lessons(
-    texts: Sequence[str], labels: Sequence[str], pool: Reference | None, shots: Shots, gain_draws: int
-) -> dict[Any, Lesson]:
-    """What each classifier is taught.
-
-    Keys: a number of synthetic texts; k and draw of real examples; k, draw and ``"both"``.
-    """
+def _lessons(texts: Sequence[str], labels: Sequence[str], pool: Reference | None, shots: Shots) -> dict[Any, Lesson]:
+    """What each classifier is taught, by a number of synthetic texts; k and draw of real examples; k, draw and ``"both"``."""
     sizes = sorted({max(1, len(texts) // 2**power) for power in range(7)})
     lessons: dict[Any, Lesson] = {n: (texts[:n], labels[:n], f"{n:,} synthetic records") for n in sizes}
     for k, is_all, draws in shots:
@@ -186,7 +172,7 @@ def _lessons(
         for draw, rows in enumerate(draws):
             given, taught = [pool.texts[i] for i in rows], [pool.labels[i] for i in rows]
             lessons[k, draw] = given, taught, what
-            if draw < gain_draws:
+            if draw < _GAIN_DRAWS:
                 lessons[k, draw, "both"] = [*texts, *given], [*labels, *taught], f"synthetic and {what}"
     return lessons
 
@@ -226,15 +212,6 @@ def learn_and_answer(
     return np.asarray(fitted(model, given, np.asarray(labels, dtype=str)).predict(asked), dtype=str)
 
 
-def _by_names(name: str, embed: Embedder, labels: Sequence[str], items: Sequence[str]) -> Labels:
-    """What this kind of classifier answers when it knows nothing but the label names: what one gets for no data at all."""
-    readable = [label.replace("_", " ").strip("? ") for label in labels]
-    if name != "embedding":
-        return learn_and_answer(name, readable, labels, items)
-    nearest: Labels = np.asarray(labels, dtype=str)[(embed(items) @ embed(readable).T).argmax(axis=1)]
-    return nearest
-
-
 def _examined(
     name: str,
     embed: Embedder,
@@ -244,11 +221,10 @@ def _examined(
     weights: Weights,
     rng: np.random.Generator,
 ) -> Row:
-    """One classifier's results on the real items, from its answers after each lesson.
+    """One classifier's results on the real items, from its answers after each lesson; ``correct`` has a ``1`` or ``0`` per item.
 
-    ``correct`` holds a ``1`` or ``0`` per item. ``floor`` is what the same kind of classifier reaches with the label names
-    alone, ``above_floor`` the paired difference to it. ``beats_floor`` is None where that can't be told; a dataset that is
-    proven to be worse, or the same within 5 points, is worth nothing to it.
+    ``floor`` is what the same kind of classifier reaches with the label names alone. ``beats_floor`` is None where that can't
+    be told; a dataset that is proven to be worse, or the same within 5 points, is worth nothing to it.
     """
     truth = np.asarray(reference.labels)
     right = {key: said == truth for key, said in answers.items()}
@@ -264,7 +240,12 @@ def _examined(
             means = {"real_only": float(only.mean()), "with_synthetic": float(added.mean())}
             gains.append({"k": k, "is_all": is_all, **means, "difference": difference})
     found, n_of = compared(truth, answers[whole]), Counter(reference.labels)
-    by_names = _by_names(name, embed, reference.intents, reference.texts) == truth
+    readable = [label.replace("_", " ").strip("? ") for label in reference.intents]
+    if name == "embedding":  # the nearest name
+        near = (embed(reference.texts) @ embed(readable).T).argmax(axis=1)
+        by_names = np.asarray(reference.intents, dtype=str)[near] == truth
+    else:
+        by_names = learn_and_answer(name, readable, reference.intents, reference.texts) == truth
     against_names = paired(correct, by_names)
     told = {"better": True, "better but small": True, "can't be told": None}
     return {
@@ -344,13 +325,9 @@ def label_equivalence(
     """How many real examples per label give the same accuracy: the k-shot curve, interpolated linearly on log k.
 
     ``k``, ``low`` and ``high`` are None outside the k that were tried: above ``largest_k``, or, when ``below``,
-    ``low_below``, ``high_below``, under ``smallest_k``. The interval is a percentile bootstrap over items and draws.
-
-    Parameters
-    ----------
-    synthetic, real : whether each item is answered correctly after training on the synthetic set, shape (items,); for
-        each k on real examples, shape (draws, items).
-    weights : how often each bootstrap replicate holds each item; shape (replicates, items).
+    ``low_below``, ``high_below``, under ``smallest_k``. The interval is a percentile bootstrap over items and draws, of which
+    `weights` (replicates, items) say how often each holds each item. `synthetic` (items,) and, for each k, `real` (draws,
+    items) are whether an item is answered correctly.
     """
     ks = np.array(sorted(real))
     curves = np.array([_replicates(real[k], weights, rng) for k in ks]).T
@@ -430,20 +407,3 @@ def _replicates(rows: Correct | Weights, weights: Weights, rng: np.random.Genera
     per_draw = weights @ rows.astype(np.float32).T
     chosen = rng.integers(len(rows), size=per_draw.shape)
     return np.asarray(np.take_along_axis(per_draw, chosen, axis=1).mean(axis=1) / rows.shape[1])
-
-
-def _no_embedder(embed: Embedder, texts: Sequence[str], tell: OnProgress) -> str | None:
-    """Why there are no embeddings, or None; fills their cache on the way."""
-    try:
-        embed(texts, on_progress=lambda done, todo: tell(0, 0, f"embedded {done:,} of {todo:,} texts"))
-    except (MissingDependency, Unavailable) as error:
-        return str(error)
-    return None
-
-
-def _silent(done: int, of: int, what: str) -> None:
-    """For whoever wants no progress."""
-
-
-def _spelt(language: str) -> str:
-    return NAMES.get(language, language)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from genesis_lab.bias.significance import independence_p
+from genesis_lab.dataset import Dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
-from genesis_lab.stats import CANT_TELL, cramers_v, holm, paired, total_variation
-
-if TYPE_CHECKING:
-    from genesis_lab.dataset import Dataset
+from genesis_lab.stats import CANT_TELL, holm, paired, total_variation
 
 Report = Mapping[str, Any]
 Pair = tuple[Report | None, Report | None]
@@ -34,8 +32,7 @@ def compare(
 ) -> dict[str, Any]:
     """Compare two datasets of the same domain, by their reports of quality and worth and by planned attributes; JSON-safe.
 
-    Differences are a − b with p-values corrected over the attributes and the classifiers (Holm); what could not be compared is in
-    ``not_measured``, with why. `rng` is for tests by simulation.
+    Differences are a − b with p-values corrected over attributes and classifiers (Holm); `rng` is for tests by simulation.
     """
     if a.domain != b.domain:
         raise InvalidInput(f"Datasets of one domain can be compared, got {a.domain!r} and {b.domain!r}.")
@@ -96,8 +93,7 @@ def _spread(
         most = str((shares["a"] - shares["b"]).abs().idxmax())
         row: dict[str, Any] = {"attribute": name, "total_variation": total_variation(table["a"], table["b"])}
         p = independence_p(table.to_numpy(dtype=np.int64), rng)[0] if len(table) > 1 else None
-        row |= {"cramers_v": cramers_v(table), "p": p, "p_holm": None, "differs": False, "most_different": most}
-        found.append(row | {"share_a": float(shares.loc[most, "a"]), "share_b": float(shares.loc[most, "b"])})
+        found.append(row | {"p": p, "p_holm": None, "differs": False, "most_different": most})
     tested = [row for row in found if row["p"] is not None]
     for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
         row |= {"p_holm": p, "differs": p < ALPHA}
@@ -131,9 +127,8 @@ def _worth(cards: Pair, names: tuple[str, str]) -> tuple[list[dict[str, Any]], s
         found = paired(*sides)
         compared.append(found)
         row = {"student": student["student"], "title": student["title"], "difference": found.difference.to_dict()}
-        rows.append(
-            row | {"accuracy_a": abs(float(sides[0].mean())), "accuracy_b": abs(float(sides[1].mean())), "p": found.p}
-        )
+        mean_a, mean_b = (abs(float(side.mean())) for side in sides)
+        rows.append(row | {"accuracy_a": mean_a, "accuracy_b": mean_b, "p": found.p})
     for row, found, p in zip(rows, compared, holm([found.p for found in compared]), strict=True):
         row |= {"p_holm": p, "verdict": _WORDS.get(found.corrected(p).verdict, CANT_TELL)}
     return rows, "" if rows else "the two scorecards have no student in common"

@@ -8,22 +8,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from genesis_lab.dataset import DatasetWriter, open_dataset
+from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Example
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path
 from genesis_lab.texts import same_words
 from genesis_lab.validation.text import clusters, near_pairs, normalised, signatures
-
-if TYPE_CHECKING:
-    from genesis_lab.dataset import Dataset
 
 LISTED = 10_000
 """Most issues that are listed; all are counted."""
@@ -85,11 +82,8 @@ def audit(dataset: Dataset) -> dict[str, Any]:
 
 
 def fix(dataset: Dataset, target: str | Path, *, replace: bool = False) -> tuple[Dataset, dict[str, Any]]:
-    """A copy in which everything mechanical is repaired, and its audit: what is left there needs a person.
-
-    Answers are brought into their plain form; concepts that several splits share are gathered in one; repeated prompts are
-    dropped (the first stays), repeated ids renewed. The original is not touched.
-    """
+    """A copy in which everything mechanical is repaired, and its audit: answers in their plain form, concepts that several
+    splits share gathered in one, repeated prompts dropped (the first stays), repeated ids renewed."""
     role, place = role_of(dataset), dataset_path(target)
     if place.resolve() == dataset.path.resolve():
         raise InvalidInput(f"{dataset.name} can't be repaired in place: give the repaired copy another name.")
@@ -137,7 +131,11 @@ def teaching_report(dataset: Dataset) -> dict[str, Any]:
     every = np.array([*scores.get("score", []), *np.repeat(list(away), list(away.values()))])
     measured = [name for name in scores.columns if name not in _NEVER_SCORED]
     means = {name: round(float(scores[name].mean()), 4) for name in ("score", "valid", *measured) if len(scores)}
-    splits = [_split(str(name), rows) for name, rows in scores.groupby("split", sort=False)] if len(scores) else []
+    splits = [
+        {"split": str(name), "examples": len(rows), "concept groups": int(rows["group"].nunique())}
+        | {language: int(n) for language, n in sorted(rows["language"].value_counts().items())}
+        for name, rows in (scores.groupby("split", sort=False) if len(scores) else ())
+    ]
     return {
         "domain": dataset.domain,
         "records": len(scores),
@@ -158,11 +156,6 @@ def _scored(row: _Row, role: Any) -> dict[str, Any]:
     teacher = f"{made.get('provider') or 'unknown'} ({made.get('model') or '?'})"
     found = {"split": row.split, "language": example.language, "group": example.group, "teacher": teacher}
     return found | {"score": score.total, "valid": score.valid} | dict(score.parts)
-
-
-def _split(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    found = {"split": name, "examples": len(rows), "concept groups": int(rows["group"].nunique())}
-    return found | {language: int(n) for language, n in sorted(rows["language"].value_counts().items())}
 
 
 def _rows(dataset: Dataset, role: Any) -> Iterator[_Row]:
@@ -221,9 +214,8 @@ def _straddling(rows: Sequence[_Row]) -> list[tuple[list[_Row], str]]:
     # What all prompts have in common (other people's instructions) says nothing about the concept.
     begin, end = (len(os.path.commonprefix(side)) for side in (texts, [t[::-1] for t in texts]))  # noqa: RUF071 - no paths
     words = normalised(text[begin : len(text) - end] for text in texts)
-    pairs = list(
-        zip(*near_pairs(signatures(words), pc.not_equal(words, "").to_numpy(zero_copy_only=False)), strict=True)
-    )
+    near = near_pairs(signatures(words), pc.not_equal(words, "").to_numpy(zero_copy_only=False))
+    pairs = list(zip(*near, strict=True))
     owner: dict[str, int] = {}
     for i, row in enumerate(rows):
         pairs += [(owner.setdefault(key, i), i) for key in (row.record.get("group"), same_words(texts[i])) if key]

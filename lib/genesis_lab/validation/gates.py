@@ -9,9 +9,8 @@ from typing import Any
 from genesis_lab.domains.base import Check, Facets
 from genesis_lab.stats import Interval, above
 from genesis_lab.validation.checks import Counted, Part
-from genesis_lab.validation.labels import LEARNABLE
-from genesis_lab.validation.openings import FEWEST, KINDS
 from genesis_lab.validation.reference import STAND_IN
+from genesis_lab.validation.variety import FEWEST, KINDS, LEARNABLE
 from genesis_lab.yamls import shipped
 
 _LATER = ("worth", "classifier")
@@ -32,10 +31,8 @@ def rules() -> dict[str, dict[str, Any]]:
 def decide(
     name: str, value: Interval | str, says: str = "", *, fails_below: float | None = None, outcome: str = "", title: str = ""
 ) -> Gate:  # fmt: skip
-    """The gate `name` of `rules`, decided: failed or passed only where the whole interval (95 %) is on one side.
-
-    `value` says why where nothing was measured; `fails_below` and `outcome` stand instead of what the rule would have.
-    """
+    """The gate `name` of `rules`, decided: failed or passed only where the whole interval (95 %) is on one side; `value` says why
+    where nothing was measured, `fails_below` and `outcome` stand instead of what the rule would have."""
     rule = rules()[name]
     low, high = rule["at_least"], rule.get("at_most")
     gate = {
@@ -111,30 +108,25 @@ def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
     if card and (card.get("reference") or {}).get("kind") == "stand-in":
         return [decide("worth", f"there is only a {STAND_IN}")]
     gates = []
-    outcomes = {None: "warn", True: "pass", False: "fail"}
     for s in students:
-        says = s.get("says") or (
-            f"{s['accuracy']['estimate']:.2f} of real openings, the label names alone {s['floor']['estimate']:.2f}"
-        )
-        title, outcome = f"worth ({s['student']})", outcomes[s["beats_floor"]]
-        gates.append(decide(rule, Interval(**s["above_floor"]), says, outcome=outcome, title=title))
+        outcome, says = {None: "warn", True: "pass", False: "fail"}[s["beats_floor"]], s.get("says")
+        if not says:
+            says = (
+                f"{s['accuracy']['estimate']:.2f} of real openings, the label names alone {s['floor']['estimate']:.2f}"
+            )
+        gates.append(decide(rule, Interval(**s["above_floor"]), says, outcome=outcome, title=f"worth ({s['student']})"))
     return gates
 
 
 def verdict_on(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The one verdict on a dataset, JSON-safe: ``verdict`` in a word or two, ``sentence`` and ``gates``; see `all_gates`."""
-    found = all_gates(reports)
-    return {"verdict": verdict(found), "sentence": sentence(found), "gates": found}
-
-
-def all_gates(reports: Mapping[str, Mapping[str, Any]]) -> list[Gate]:
-    """The gates of all that is known of a dataset: its reports ``quality``, ``scorecard`` and ``training``."""
+    """The one verdict on a dataset, JSON-safe: ``verdict`` in a word or two, ``sentence`` and the ``gates`` of all that is known
+    of it, its reports ``quality``, ``scorecard`` and ``training``."""
     found = [*reports.get("quality", {}).get("gates", ()), *worth_gates(reports.get("scorecard"))]
     if training := reports.get("training"):
         exam = training["reference"] or training["evaluation"]
         says = f"{training['chosen']} gets {exam['accuracy']['estimate']:.0%} right"
         found.append(decide("classifier", Interval(**exam["accuracy"]), says))
-    return found
+    return {"verdict": verdict(found), "sentence": sentence(found), "gates": found}
 
 
 def verdict(gates: Sequence[Gate]) -> str | None:
@@ -223,9 +215,8 @@ def _length(found: Mapping[str, Any] | str) -> Gate:
     (row,) = (row for row in found["rows"] if row["name"] == "words, median")
     median, people = row["measured"]["estimate"], row["expected"]
     ratio = Interval(**{end: value / people for end, value in row["measured"].items()}, n=found["n"])
-    times = (
-        f"{ratio.estimate:.1f} times as long as" if ratio.estimate >= 1 else f"{ratio.estimate:.2f} of the length of"
-    )
+    longer, shorter = f"{ratio.estimate:.1f} times as long as", f"{ratio.estimate:.2f} of the length of"
+    times = longer if ratio.estimate >= 1 else shorter
     return decide(name, ratio, f"openings are {times} {found['against']}: {median:g} words against {people:g}")
 
 

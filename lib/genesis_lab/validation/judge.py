@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genesis_lab.dataset import Dataset
 from genesis_lab.dataset.schema import arrow_schema
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.domains import get_domain
@@ -28,14 +29,11 @@ from genesis_lab.errors import InvalidInput, ParseFailure, Rejected, sentence
 from genesis_lab.files import resolve, shown
 from genesis_lab.providers.asking import Call, ask_all
 from genesis_lab.providers.base import Completion, Request, request_key
+from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.stats import Interval, mean_interval, proportion_interval
 from genesis_lab.texts import fence, indented
 from genesis_lab.validation.checks import of_structs
 from genesis_lab.yamls import read_yaml
-
-if TYPE_CHECKING:
-    from genesis_lab.dataset import Dataset
-    from genesis_lab.providers.cache import CompletionCache
 
 SCALE = (1, 2, 3, 4, 5)
 MAX_TOKENS = 600
@@ -157,7 +155,10 @@ def judge(
     return {
         "judge": name, "model": model, "rubric": rubric.name, "rubric_digest": rubric.digest,
         "sample": len(rows), "judged": len(good), "overall": _mean([_average(scores) for _, (scores, _) in good]),
-        "criteria": [_criterion(c, [scores[c.name] for _, (scores, _) in good]) for c in rubric.criteria if good],
+        "criteria": [
+            {"name": c.name, "question": c.title, "mean": _mean(given), "counts": {s: given.count(s) for s in SCALE}}
+            for c in rubric.criteria if (given := [scores[c.name] for _, (scores, _) in good])
+        ],
         "worst": _worst(good), "agreement": _agreements(rubric, labels, by_id), "control": control,
         "not_judged": dict(why),
         "prompt_tokens": usage and usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
@@ -215,10 +216,8 @@ def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:
 
 
 def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], int]:
-    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are several.
-
-    Rows without a score are left out. Raises `InvalidInput`, which names the line, where one makes no sense.
-    """
+    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are several; rows
+    without a score are left out. Raises `InvalidInput`, which names the line, where one makes no sense."""
     source = resolve(path)
     if not source.is_file():
         raise InvalidInput(f"There is no file of human labels {shown(source)}.")
@@ -308,11 +307,6 @@ def _controlled(both: Sequence[tuple[Mapping[str, int], Mapping[str, int]]]) -> 
     return {"n": n, "lower": interval.to_dict(), "reading": reading}
 
 
-def _criterion(criterion: Criterion, scores: Sequence[int]) -> dict[str, Any]:
-    counts = {score: scores.count(score) for score in SCALE}
-    return {"name": criterion.name, "question": criterion.title, "mean": _mean(scores), "counts": counts}
-
-
 def _worst(good: Sequence[tuple[Case, tuple[dict[str, int], str]]]) -> list[dict[str, Any]]:
     ranked = sorted(good, key=lambda pair: (_average(pair[1][0]), min(pair[1][0].values()), pair[0]["row"]))
     return [
@@ -353,10 +347,8 @@ def _agreements(rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str
 
 
 def weighted_kappa(model: NDArray[np.int64], human: NDArray[np.int64]) -> Interval | None:
-    """Cohen's kappa with quadratic weights (Cohen 1968), None where both always gave one score.
-
-    Interval by Fleiss, Cohen and Everitt (1969) with one more label given by chance: a few that all agree prove little.
-    """
+    """Cohen's kappa with quadratic weights (Cohen 1968), None where both always gave one score; interval by Fleiss, Cohen and
+    Everitt (1969) with one more label given by chance: a few that all agree prove little."""
     from statsmodels.stats.inter_rater import cohens_kappa
 
     given = np.histogram2d(model, human, bins=np.arange(SCALE[0], SCALE[-1] + 2) - 0.5)[0]

@@ -6,26 +6,23 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from genesis_lab.dataset import Dataset
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.domains.base import Domain, Facets
 from genesis_lab.errors import InvalidInput
 from genesis_lab.parallel import map_reduce
 from genesis_lab.validation import checks as counting
-from genesis_lab.validation import gates, labels, variety
+from genesis_lab.validation import gates, variety
 from genesis_lab.validation.checks import LISTED, SAMPLE_PER_CELL, UNKNOWN_CELL, Counted, Part, part, parts_of, share
-from genesis_lab.validation.openings import openings
 from genesis_lab.validation.reference import STAND_IN
 from genesis_lab.validation.text import hashed
-
-if TYPE_CHECKING:
-    from genesis_lab.dataset import Dataset
 
 _EMPTY = "the dataset has no records"
 
@@ -40,10 +37,10 @@ def validate(
     partitions: int | None = None,
     executor: Any = None,
 ) -> dict[str, Any]:
-    """Measure a dataset, anyone's and however broken; what the report holds is in `finish`.
+    """Measure a dataset, anyone's and however broken; what the report holds is in `finish`. No number depends on how it is cut.
 
     `domain` says which values may occur (default: the one the dataset was generated with, else none are checked); without a
-    `reference` realism is not measured, without `embed` no paraphrases. No number depends on how the work is cut.
+    `reference` realism is not measured, without `embed` no paraphrases.
     """
     made = recorded_domain(dataset.manifest)
     whose = domain or made or get_domain(dataset.domain)
@@ -78,11 +75,11 @@ def finish(
     checks, facets = domain.checks(), domain.facets
     # In this order memory peaks least: near-copies take most of it, and cleanlab's imports never give theirs back
     diverse, empty = (variety.diversity(total, embed), None) if total.n else ([], _EMPTY)
-    copies, apart = variety.copies(total, getattr(reference, "texts", None)), labels.separation(total, seed)
+    copies, apart = variety.copies(total, getattr(reference, "texts", None)), variety.separation(total, seed)
     complete = [_fields(total, facets), *parts_of(total, checks, "completeness"), _unique_ids(total)]
     consistent = parts_of(total, checks, "consistency")
     if facets.label:
-        consistent += [_one_label(total), labels.label_fidelity(total, facets.unit, seed, embed)]
+        consistent += [_one_label(total), variety.label_fidelity(total, facets.unit, seed, embed)]
     real = reference if getattr(reference, "kind", "real") == "real" else None
     realism, compared, why = numbers or variety.realism(total, real, seed)
     why = f"{reference.name} is a {STAND_IN}" if reference is not None and real is None else why
@@ -93,7 +90,7 @@ def finish(
         "diversity": _score("diversity", total.n, diverse, empty),
     }
     parts = {one["name"]: one for score in scores.values() for one in score["parts"]}
-    beside = openings(total, domain, real) if facets.text else f"{facets.unit} have no openings"
+    beside = variety.openings(total, domain, real) if facets.text else f"{facets.unit} have no openings"
     parts |= {"contamination": copies, "separation": apart}
     decided = gates.form_gates(total, checks, facets, parts, targets or {}, beside)
     if numbers and realism:

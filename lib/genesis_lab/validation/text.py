@@ -43,10 +43,8 @@ def first_words(words: pa.StringArray) -> NDArray[np.uint64]:
 
 
 def signatures(words: pa.StringArray) -> Signatures:
-    """MinHash of the byte 5-grams of normalised texts (Broder 1997), 64 permutations of 16 bits each; shape (n, 64).
-
-    b-bit minwise hashing (Li and König 2010): with b = 16 chance agreements don't matter. Short texts are padded with spaces.
-    """
+    """MinHash of the byte 5-grams of normalised texts (Broder 1997), shape (n, 64); of 16 bits each, so that chance agreements
+    don't matter (Li and König 2010). Short texts are padded with spaces."""
     padded = pc.utf8_rpad(words, _SHINGLE).cast(pa.large_string())
     result = np.zeros((len(padded), PERMUTATIONS), dtype=np.uint16)
     if not len(padded):
@@ -59,7 +57,10 @@ def signatures(words: pa.StringArray) -> Signatures:
     counts = np.diff(offsets) - _SHINGLE + 1
     firsts = np.cumsum(counts) - counts
     inside = np.arange(counts.sum()) + np.repeat(offsets[:-1] - offsets[0] - firsts, counts)
-    mixed = _mixed(grams[inside])
+    mixed = grams[inside]  # SplitMix64's finaliser (Steele, Lea and Flood 2014): neighbouring numbers become unrelated
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
     for p in range(PERMUTATIONS):
         drawn = ((mixed * _ODD[p] + _SHIFT[p]) >> np.uint64(32)).astype(np.uint32)
         result[:, p] = np.minimum.reduceat(drawn, firsts) & np.uint32(0xFFFF)
@@ -67,11 +68,8 @@ def signatures(words: pa.StringArray) -> Signatures:
 
 
 def near_pairs(signature: Signatures, usable: NDArray[np.bool_], threshold: float = THRESHOLD) -> tuple[Index, Index]:
-    """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text).
-
-    A group holds all that is linked by pairs whose signatures (n, 64) agree in `threshold` of the permutations; what is not
-    `usable`, a text without words, is near nothing.
-    """
+    """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text): what is linked by pairs
+    whose signatures (n, 64) agree in `threshold` of the permutations. What is not `usable` is near nothing."""
     rows = np.flatnonzero(usable)
     whole = np.ascontiguousarray(signature[rows]).view(f"V{2 * PERMUTATIONS}").ravel()
     _, distinct, inverse = np.unique(whole, return_index=True, return_inverse=True)
@@ -132,10 +130,8 @@ def _buckets(signature: Signatures, need: int) -> tuple[Index, Index]:
 
 
 def _linked(signature: Signatures, need: int) -> Index:
-    """A number for each text, the same for texts that are linked.
-
-    The first of each bucket is held against the rest of it and leaves, until in every bucket all are linked.
-    """
+    """A number for each text, the same for texts that are linked: the first of each bucket is held against the rest of it and
+    leaves, until in every bucket all are linked."""
     label = np.arange(len(signature))
     member, bucket = _buckets(signature, need)
     while len(member):
@@ -160,10 +156,3 @@ def _near(signature: Signatures, i: Index, j: Index, need: int) -> NDArray[np.bo
         some = slice(s, s + _BLOCK)
         near[some] = np.count_nonzero(signature[i[some]] == signature[j[some]], axis=1) >= need
     return near
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea and Flood 2014): neighbouring numbers become unrelated ones."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Openings held against each other and against people's: diversity, realism and copies."""
+"""What was said, held against itself and against people's: diversity, realism, copies, manner, and whether labels fit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from genesis_lab.domains.base import Domain
+from genesis_lab.domains.conversations.openings import manner_of
 from genesis_lab.domains.language import NAMES
-from genesis_lab.stats import jensen_shannon
+from genesis_lab.errors import GenesisError
+from genesis_lab.stats import jensen_shannon, proportion_interval
 from genesis_lab.validation.checks import Counted, Part, part, share
 from genesis_lab.validation.text import copied_from, hashed, near_pairs, normalised, signatures
 from genesis_lab.yamls import shipped
@@ -31,6 +34,16 @@ _HALVINGS = 8
 """Random halvings of the reference over which divergences are averaged."""
 _LENGTHS = [0, 3, 5, 7, 9, 11, 13, 16, 20, 26, 35, 50, np.inf]
 """Edges of the length classes, in words."""
+FEWEST = 30
+"""Openings below which nothing can be told of them."""
+KINDS = {"question": "questions", "lower_case": "all in lower case", "greeting": "with a greeting"}
+_QUANTILES = {0.05: "words, 5 %", 0.25: "words, lower quartile", 0.5: "words, median", 0.75: "words, upper quartile", 0.95: "words, 95 %"}  # fmt: skip
+_CLASSES = {"1–5": 5, "6–10": 10, "11–15": 15, "16–20": 20, "21–30": 30, "over 30": np.inf}
+LEARNABLE = 10
+"""Records of each label, on average, from which not being able to learn says something about the labels."""
+_FOLDS = 3
+_NO_BETTER = 0.1
+"""Share of the way from guessing to perfect below which a classifier counts as no better than guessing."""
 _MIN_TEXTS = 20
 _MIN_WORDS = 4
 """Shorter reference sentences ("I lost my card") are what anyone would say and are no copies."""
@@ -50,15 +63,13 @@ def diversity(total: Counted, embed: Embed | None = None) -> list[Part]:
         for of, row in zip(*near_pairs(total.column("signature"), text != 0), strict=True)
     ]
     known = np.isin(total.column("language"), hashed(pa.array([*levels]))) & (text != 0)
-    cells = cells_of(total.sample[total.sample["language"].isin(levels)])
-    distinct, (alike, pairs) = distinct_bigrams(cells), self_similarity(cells)
+    spoken = total.sample[total.sample["language"].isin(levels)]
+    cells = {str(cell): group["words"].tolist() for cell, group in spoken.groupby("cell")}
+    distinct, patterns = distinct_bigrams(cells), (total.column(name)[known] for name in ("cell", "prefix"))
     measured = {
         "distinct_2": (float(distinct.mean()) if len(distinct) else None, len(distinct)),
-        "self_similarity": (alike, pairs),
-        "opening_patterns": (
-            pattern_concentration(total.column("cell")[known], total.column("prefix")[known]),
-            int(known.sum()),
-        ),
+        "self_similarity": self_similarity(cells),
+        "opening_patterns": (pattern_concentration(*patterns), int(known.sum())),
     }
     others = ", ".join(
         NAMES.get(other, other) or "records without a language"
@@ -79,17 +90,9 @@ def repeated(values: NDArray[Any]) -> list[tuple[int, int]]:
     return list(zip(places.tolist(), first[inverse[places]].tolist(), strict=True))
 
 
-def cells_of(sample: pd.DataFrame) -> dict[str, list[str]]:
-    """The openings of each cell, as words."""
-    return {str(cell): group["words"].tolist() for cell, group in sample.groupby("cell")}
-
-
 def distinct_bigrams(cells: Mapping[str, Sequence[str]]) -> NDArray[np.float64]:
-    """Different bigrams ÷ bigrams in windows of 80, cell by cell.
-
-    Distinct-2 (Li et al. 2016) at a fixed length, as the moving-average type/token ratio does (Covington and McFall 2010):
-    so it depends neither on the dataset's size nor on how long its texts are.
-    """
+    """Different bigrams ÷ bigrams in windows of 80, cell by cell: distinct-2 (Li et al. 2016) at a fixed length (Covington and
+    McFall 2010), so that it depends neither on the dataset's size nor on how long its texts are."""
     values = []
     for texts in cells.values():
         grams = [gram for text in texts for gram in itertools.pairwise(text.split())]
@@ -99,10 +102,8 @@ def distinct_bigrams(cells: Mapping[str, Sequence[str]]) -> NDArray[np.float64]:
 
 
 def self_similarity(cells: Mapping[str, Sequence[str]]) -> tuple[float | None, int]:
-    """Mean Jaccard similarity of the words and word pairs of two openings of a cell, and the number of pairs.
-
-    The role of self-BLEU (Zhu et al. 2018, Texygen), without its dependence on the size of the sample.
-    """
+    """Mean Jaccard similarity of the words and word pairs of two openings of a cell, and the number of pairs: self-BLEU (Zhu
+    et al. 2018, Texygen) without its dependence on the size of the sample."""
     means, pairs = [], 0
     for texts in cells.values():
         sets = [{*words, *itertools.pairwise(words)} for words in map(str.split, texts[:_PAIRED])]
@@ -168,7 +169,7 @@ def copies(total: Counted, texts: Sequence[str] | None) -> Part:
 
 
 def realism(total: Counted, reference: Any, seed: int) -> tuple[list[Part], int, str | None]:
-    """Three parts, on how many openings, and why there are none: length and words to the reference, and a two-sample test.
+    """Length and words to the reference and a two-sample test, on how many openings, and why there are none.
 
     With S the synthetic sample and A, B halves of the reference, all of the same size and mix of intents (a uniform plan is no
     fault), a distance is (1 − JSD(S, A)) ÷ (1 − JSD(A, B)), at most 1: two samples of the same people differ already.
@@ -180,15 +181,62 @@ def realism(total: Counted, reference: Any, seed: int) -> tuple[list[Part], int,
     if len(ours) < _MIN_TEXTS or len(real) < _MIN_TEXTS:
         why = f"needs {_MIN_TEXTS} openings in {reference.language!r} on both sides, got {len(ours)} and {len(real)}"
         return [], len(ours), why
-    distances = [_distance(name, ours, real, counts, rng) for name, counts in (("length", _lengths), ("words", _words))]
+    distances = [_distance(name, ours, real, rng) for name in ("length", "words")]
     return [*distances, two_sample(ours, real, seed)], len(ours), None
 
 
-def two_sample(ours: pd.DataFrame, real: pd.DataFrame, seed: int) -> Part:
-    """Classifier two-sample test (Lopez-Paz and Oquab 2017): can a linear model tell synthetic from real openings?
+def openings(total: Counted, domain: Domain, reference: Any) -> dict[str, Any] | str:
+    """The sample's openings `against` real ones of their language, else what the domain documents of people's; or why not:
+    `rows` of what was measured (with 95 % interval) and expected, the `distance` of the lengths and `lengths` in classes."""
+    from scipy.stats import quantile_test
 
-    2 · (1 − AUC) of out-of-fold scores on as many of each, at most 1. Interval by Hanley and McNeil (1982).
-    """
+    sample, unit = total.sample.sort_values("row"), domain.facets.unit
+    if reference is not None and (sample["language"] == reference.language).any():
+        sample = sample[sample["language"] == reference.language]
+        expected = manner_of(reference.texts) | {"whose": f"those of {reference.name}"}
+    else:
+        try:
+            known = domain.manner
+        except GenesisError as error:  # the real messages that it was planned after are gone
+            return str(error)
+        if known is None:
+            return f"no reference was given, and how people write {unit} is not documented"
+        expected = dict(known)
+    n = len(sample)
+    if n < FEWEST:
+        return f"{n} openings are too few"
+    texts = sample["text"].tolist()
+    words = np.array([len(text.split()) for text in texts], dtype=float)
+    ours = pd.Series(words).value_counts(normalize=True).sort_index()
+    people = pd.Series({float(count): share for count, share in expected["words"].items()}).sort_index()
+    rows: list[dict[str, Any]] = []
+    for at, name in _QUANTILES.items():
+        value, wanted = float(np.quantile(words, at)), float(people.index[(people.cumsum() < at - 1e-9).sum()])
+        measured: Any = value
+        if at == 0.5:  # with its interval by order statistics: exact, whatever the distribution (Conover 1999, 3.2)
+            ends = quantile_test(words, p=0.5).confidence_interval()
+            measured = {"estimate": value, "low": float(ends.low), "high": float(ends.high)}
+        rows.append({"name": name, "measured": measured, "expected": wanted, "ratio": value / wanted})
+    manner = manner_of(texts)
+    for kind, name in KINDS.items():
+        low, high = proportion_interval(round(manner[kind] * n), n)
+        measured = {"estimate": manner[kind], "low": low, "high": high}
+        rows.append({"name": name, "measured": measured, "expected": expected[kind], "ratio": None})
+    both = pd.concat([ours, people], axis=1, keys=["ours", "people"]).sort_index().fillna(0.0).cumsum()
+    distance = float((both["ours"] - both["people"]).abs().max())
+    rows.append({"name": "distance of the lengths (KS)", "measured": distance, "expected": 0.0, "ratio": None})
+    lengths = {"this dataset": _classes(ours), "people": _classes(people)}
+    return {"against": expected["whose"], "n": n, "rows": rows, "distance": distance, "lengths": lengths}
+
+
+def _classes(shares: pd.Series) -> dict[str, float]:
+    classes = pd.cut(shares.index, [0, *_CLASSES.values()], labels=[*_CLASSES])
+    return {str(name): float(share) for name, share in shares.groupby(classes, observed=False).sum().items()}
+
+
+def two_sample(ours: pd.DataFrame, real: pd.DataFrame, seed: int) -> Part:
+    """Classifier two-sample test (Lopez-Paz and Oquab 2017): 2 · (1 − AUC) of out-of-fold scores by which a linear model tells
+    synthetic from real openings, as many of each, at most 1. Interval by Hanley and McNeil (1982)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -224,13 +272,18 @@ def _matched(sample: pd.DataFrame, reference: Any, rng: np.random.Generator) -> 
     counts = [side["label"].value_counts() for side in (ours, real)]
     take = pd.concat(counts, axis=1).min(axis=1, skipna=False).dropna()
     if len(take):
-        real, ours = (
-            side[side.groupby("label").cumcount() < side["label"].map(take).fillna(0)] for side in (real, ours)
-        )
+        sides = (real, ours)
+        real, ours = (side[side.groupby("label").cumcount() < side["label"].map(take).fillna(0)] for side in sides)
     return ours[["text", "label", "words"]], real.assign(words=normalised(real["text"]).to_pylist())
 
 
-def _distance(name: str, ours: pd.DataFrame, real: pd.DataFrame, counts: Any, rng: np.random.Generator) -> Part:
+def _distance(name: str, ours: pd.DataFrame, real: pd.DataFrame, rng: np.random.Generator) -> Part:
+    def counts(words: pd.Series) -> Counter[str]:
+        if name == "length":
+            return Counter(np.digitize(words.str.count(" ") + 1, _LENGTHS).astype(str).tolist())
+        split = [text.split() for text in words]
+        return Counter(gram for own in split for gram in (*own, *map(" ".join, itertools.pairwise(own))))
+
     def halves(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """With the same number of each label; an odd one out is left out, but for single ones."""
         shuffled = frame.iloc[rng.permutation(len(frame))].sort_values("label", kind="stable")
@@ -247,18 +300,90 @@ def _distance(name: str, ours: pd.DataFrame, real: pd.DataFrame, counts: Any, rn
     return part(name, min(1.0, (1 - distance) / max(1 - floor, 1e-9)), len(ours), detail=detail)
 
 
-def _lengths(words: pd.Series) -> Counter[str]:
-    return Counter(np.digitize(words.str.count(" ") + 1, _LENGTHS).astype(str).tolist())
-
-
-def _words(words: pd.Series) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for tokens in map(str.split, words):
-        counts.update(tokens)
-        counts.update(map(" ".join, itertools.pairwise(tokens)))
-    return counts
-
-
 def _divergence(p: Mapping[str, float], q: Mapping[str, float]) -> float:
     values = list(dict.fromkeys([*p, *q]))
     return jensen_shannon([p.get(v, 0) for v in values], [q.get(v, 0) for v in values])
+
+
+def label_fidelity(total: Counted, unit: str, seed: int, embed: Embed | None = None) -> Part:
+    """The share of the sample whose label is likely right; the rest by id with the label it looks like.
+
+    Read ``out_of_fold_accuracy`` beside it: a small model lists mostly its own errors (so all words of a record are read).
+    Where it is proven no better than naming the most common label, the labels are as good as random: 0.
+    """
+    name, what, records = "label_fidelity", f"{unit} of the sample", unit.split()[0]
+    sample, names, labels, left_out = _learnable(total)
+    if len(names) < 2:
+        return part(name, None, 0, what, reason=f"needs two intents with {_FOLDS} {records} each")
+    probabilities = _out_of_fold(sample["body"].tolist(), labels, seed, min_df=2, strength=20.0)
+    if probabilities is None:
+        return part(name, None, 0, what, reason=f"no word occurs in two {records}: nothing to learn from")
+    if embed is not None:
+        vectors = np.asarray(embed(sample["text"].tolist()), dtype=np.float64)
+        by_meaning = _out_of_fold(vectors, labels, seed, min_df=0, strength=10.0)
+        probabilities = probabilities if by_meaning is None else (probabilities + by_meaning) / 2
+    looks_like = probabilities.argmax(axis=1)
+    n, right = len(labels), int((looks_like == labels).sum())
+    guess = float(np.bincount(labels).max() / n)
+    detail: dict[str, Any] = {"out_of_fold_accuracy": right / n, "accuracy_of_guessing": guess, "left_out": left_out}
+    low, high = proportion_interval(right, n)
+    if low <= guess:
+        said = f"a classifier gets {right / n:.0%} of the intents right, no better than guessing ({guess:.0%})"
+        if n < LEARNABLE * len(names) or high > guess + _NO_BETTER * (1 - guess):
+            reason = f"{said}: there may be too few {records} to learn from"
+            return part(name, None, 0, what, reason=reason, detail=detail)
+        return part(name, 0.0, n, what, detail=detail | {"finding": said})
+    from cleanlab.filter import find_label_issues
+
+    wrong = [
+        (int(sample["row"][i]), f"labelled {names[labels[i]]}, reads like {names[looks_like[i]]}")
+        for i in np.flatnonzero(find_label_issues(labels, probabilities, n_jobs=1))
+    ]
+    return share(name, n, len(wrong), what, offences=total.offences(wrong), detail=detail)
+
+
+def separation(total: Counted, seed: int) -> Part:
+    """How many openings of the sample are told from their label's nearest neighbour (the other label that gets most probability
+    on its openings: labels at random reach 0.4, not 0.5), and which labels are least."""
+    sample, names, labels, _ = _learnable(total)
+    if len(names) < 2:
+        return part("separation", None, 0, reason=f"needs two intents with {_FOLDS} records each")
+    probabilities = _out_of_fold(sample["text"].tolist(), labels, seed, min_df=1, strength=20.0)
+    if probabilities is None:
+        return part("separation", None, 0)
+    means = np.array([probabilities[labels == label].mean(axis=0) for label in range(len(names))])
+    np.fill_diagonal(means, -1.0)
+    neighbour = means.argmax(axis=1)
+    told = probabilities[np.arange(len(labels)), labels] > probabilities[np.arange(len(labels)), neighbour[labels]]
+    worst = int(np.argmin([told[labels == label].mean() for label in range(len(names))]))
+    detail = {"least_apart": f"{names[worst]} and {names[neighbour[worst]]}"}
+    return share("separation", len(labels), int((~told).sum()), detail=detail)
+
+
+def _learnable(total: Counted) -> tuple[pd.DataFrame, NDArray[Any], NDArray[np.int64], int]:
+    """The sample's records of labels with enough of them for every fold, these labels, which is whose, and how many are left out."""
+    sample = total.sample[total.sample["label"] != ""].sort_values("row", ignore_index=True)
+    enough = sample["label"].map(sample["label"].value_counts()) >= _FOLDS
+    kept = sample[enough].reset_index(drop=True)
+    names, labels = np.unique(kept["label"].to_numpy(dtype=str), return_inverse=True)
+    return kept, names, labels, int((~enough).sum())
+
+
+def _out_of_fold(
+    items: Any, labels: NDArray[np.int64], seed: int, *, min_df: int, strength: float
+) -> NDArray[np.float64] | None:
+    """Probabilities (n, labels) of texts, or of vectors where `min_df` is 0; None where a fold holds no words to learn from."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    words = [TfidfVectorizer(min_df=min_df, sublinear_tf=True, strip_accents="unicode")] if min_df else []
+    model = make_pipeline(*words, LogisticRegression(C=strength, max_iter=100))
+    cv = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    try:
+        return np.asarray(cross_val_predict(model, items, labels, cv=cv, method="predict_proba"), dtype=float)
+    except ValueError as error:
+        if "empty vocabulary" in str(error) or "no terms remain" in str(error).lower():
+            return None
+        raise
