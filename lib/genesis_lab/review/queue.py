@@ -184,7 +184,7 @@ def _doubts(
     Likelihood is self-confidence (Northcutt, Jiang and Chuang 2021). Nothing where there is too little to learn from.
     """
     from genesis_lab.training.classifiers import build, fitted
-    from genesis_lab.validation.labels import LEARNABLE
+    from genesis_lab.validation.variety import LEARNABLE
 
     sure = {words: next(iter(names)) for words, names in known.items() if len(names) == 1}
     enough = {name for name, n in Counter(sure.values()).items() if n >= _FOLDS}
