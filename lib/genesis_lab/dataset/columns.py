@@ -11,8 +11,7 @@ from typing import Any
 
 from genesis_lab.dataset.spreadsheet import plain_cell
 
-_SAMPLE = 50
-"""Rows by which a table is judged."""
+_SAMPLE = 50  # rows by which a table is judged
 Line = list[str] | csv.Error
 """The cells of a row, or why there are none."""
 

@@ -23,8 +23,7 @@ from genesis_lab.texts import normal
 
 LISTED = 10_000
 """Most problems of one kind that are listed; all are counted."""
-_REASONS = 5
-"""Most problems named of one record."""
+_REASONS = 5  # most problems named of one record
 
 
 def _kind(reason: str) -> str:

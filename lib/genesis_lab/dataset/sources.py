@@ -28,8 +28,7 @@ from genesis_lab.yamls import read_yaml
 HUB = "hf:"
 _ANY_TABLE = Reader((), {}, {})
 _RECORD_LISTS = ("data", "records", "dialogues", "rows", "items")
-_UNPACKED = 4 * 2**30
-"""Most bytes that an archive may hold."""
+_UNPACKED = 4 * 2**30  # most bytes that an archive may hold
 
 
 @dataclass(frozen=True, slots=True)

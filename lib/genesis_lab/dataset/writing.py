@@ -29,14 +29,10 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 class DatasetWriter:
-    """Writes records into a new dataset folder; a context manager.
+    """Writes records into a new dataset folder, which appears with manifest and card on a clean exit; else nothing remains.
 
-    On a clean exit the folder appears with its manifest and its card. On any error, nothing of it remains.
-
-    Parameters
-    ----------
-    manifest : what else the manifest shall say, read on exit. No clock times: the same records make the same bytes.
-    replace : replace the dataset that is there, if one is.
+    `manifest` : what else the manifest shall say, read on exit. No clock times: the same records make the same bytes.
+    `replace` : replace the dataset that is there, if one is.
     """
 
     def __init__(

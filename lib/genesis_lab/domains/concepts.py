@@ -110,10 +110,7 @@ def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> 
     """`total` distinct concepts with exact shares of language, industry, emphasis and region, each with its split.
 
     All concepts of a group get into the same split; the splits' sizes are met as nearly as whole groups allow.
-
-    Raises
-    ------
-    InvalidInput : there are fewer distinct concepts than are wanted.
+    `InvalidInput` where there are fewer distinct concepts than are wanted.
     """
     rng, regions, names = np.random.default_rng(seed), list(_knowledge()["regions"]), list(shares["industry"])
     counts = {name: largest_remainder(share, total) for name, share in shares.items()}

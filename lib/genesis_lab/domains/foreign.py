@@ -93,14 +93,11 @@ class Reader:
 
     def __init__(self, fields: Sequence[str], aliases: Mapping[str, str], field_map: Mapping[str, str]) -> None:
         self.fields, self.aliases, self.field_map = fields, aliases, field_map
-        self.about: dict[str, Any] = {}
-        """What the manifest of an import says of this reader."""
+        self.about: dict[str, Any] = {}  # what the manifest of an import says of this reader
         self.used = {*aliases.values(), *field_map.values(), *(path.split(".")[0] for path in field_map.values())}
         """Columns that are known."""
-        self.said: list[str] = []
-        """What was taken for what."""
-        self.done: Counter[str] = Counter()
-        """What was done to all records alike, and how often."""
+        self.said: list[str] = []  # what was taken for what
+        self.done: Counter[str] = Counter()  # what was done to all records alike, and how often
 
     def knows(self, name: str) -> bool | None:
         """Whether a field is called so; None: a table's first row is its header whatever stands in it."""

@@ -35,13 +35,10 @@ _MARK = re.compile(
     r'|[{\[]|(?P<quoted>"(?=\s*(?:\\[nrt"\\]|[{\[`])))',
     re.IGNORECASE,
 )
-_STARTS = 2_000
-"""Places where JSON may begin that are tried; prose full of brackets can't take longer than that."""
-_MENDED = 200
-"""Trailing commas that are overlooked in one object."""
+_STARTS = 2_000  # places where JSON may begin that are tried; prose full of brackets can't take longer than that
+_MENDED = 200  # trailing commas that are overlooked in one object
 _CLOSES = re.compile(r",\s*[}\]]")
-_DEEP = 5
-"""How often JSON may stand in JSON as a text, or an object in another one."""
+_DEEP = 5  # how often JSON may stand in JSON as a text, or an object in another one
 _DECODER = json.JSONDecoder(strict=False)  # raw line breaks and tabs in texts are read as what they are
 _SHAPES = ("object", "array")
 LONGEST = 20_000

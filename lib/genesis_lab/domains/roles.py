@@ -173,12 +173,7 @@ class YamlRole(Domain):
         return len(worked) * (FEWEST + self.config.max_items) // (2 * FEWEST)
 
     def parse(self, text: str, spec: Spec) -> Answer:
-        """The answer in YAML or JSON whose score reaches `min_score`; kept in the one plain form.
-
-        Raises
-        ------
-        ParseFailure : the answer is unreadable, in the wrong language, or scores too low, with every fault named.
-        """
+        """The answer in YAML or JSON, in its one plain form; `ParseFailure` with every fault where it scores too low."""
         answer = self.mended(text)
         score, found = self.judged(answer, self.example(self.draft(spec)))
         rejected = [fault.message for fault in found if fault.kind in ("wrong_language", "broken_yaml")]

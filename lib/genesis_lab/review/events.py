@@ -118,10 +118,11 @@ def _follow(
                 message |= said | {"undone": False}
             else:
                 what, message = _message(event, parse)
+                plain = isinstance(row[3], str) and row[3].isascii() and "\0" not in row[3]
                 found.kinds[place] = f"user: {what}" if parse else f"user: {what}, without parse_data"
                 message |= {"key": key_of(source, sender, one, numbered), "source": source, "sender": sender,
                             "session": session["key"], "position": session["messages"], "timestamp": at,
-                            "event_id": row[0] if numbered else None, "raw": _ascii(row[3], event)}  # fmt: skip
+                            "event_id": row[0] if numbered else None, "raw": row[3] if plain else json.dumps(event)}  # fmt: skip
                 found.messages.append(message)
                 originals[same] = message
                 session |= {"messages": session["messages"] + 1, "typed": session["typed"] + message["typed"],
@@ -133,7 +134,10 @@ def _follow(
             applied.clear()
         elif name in ("rewind", "undo"):
             for until in ("user", "action") if name == "rewind" else ("action",):
-                _take_back(applied, until)
+                taken = None
+                while applied and taken != until:  # what Rasa's tracker forgets stays here, marked
+                    taken, back = applied.pop()
+                    back["undone"] = True
         shown = _shown(name, event)
         applied.append((name, shown or {}))
         if shown is not None:
@@ -168,15 +172,6 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
             silent = name == "user" and at is not None and before is not None and at - before > gap_s
             begins[number] = begins[number] or silent
     return [True, *begins[1:]] if begins else []
-
-
-def _take_back(applied: list[tuple[str, dict[str, Any]]], until: str) -> None:
-    """What Rasa's tracker forgets when it goes back to the newest event of a kind stays here, marked."""
-    while applied:
-        name, what = applied.pop()
-        what["undone"] = True
-        if name == until:
-            return
 
 
 def _message(event: Mapping[str, Any], parse: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -330,10 +325,6 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
-def _ascii(data: Any, event: Mapping[str, Any]) -> str:
-    return data if isinstance(data, str) and data.isascii() and "\0" not in data else json.dumps(event)
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -343,5 +334,5 @@ def _name(value: Any) -> str | None:
 
 
 def _number(value: Any) -> float | None:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    plain = type(value) is float or (isinstance(value, int | float) and not isinstance(value, bool))
     return float(value) if plain and math.isfinite(value) else None

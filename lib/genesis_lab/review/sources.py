@@ -51,11 +51,6 @@ class Source:
     notes: list[str] = field(default_factory=list)
     errors: list[tuple[int, str]] = field(default_factory=list)
 
-    def count(self, upto: int | None = None) -> int:
-        """Rows, up to an id."""
-        where = "" if upto is None else f" WHERE id <= {upto}"
-        return int(self.ask(f"SELECT count(*) FROM events{where}")[0][0])
-
     def ids(self, after: int | None = None) -> Iterator[tuple[int, str]]:
         """Id and sender of each row in their order, those after an id only; a page at a time, so that no writer waits."""
         page = [(0, "")] * PAGE

@@ -18,12 +18,9 @@ from genesis_lab.yamls import shipped
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 LIST = "records in a list"
 """What a document of no known shape is."""
-_LONG = 200
-"""Characters beyond which nothing is a label."""
-_TELLING = 12
-"""First so many names of a meaning that count inside a longer name: ``final_intent``."""
-_READ = {"text", "turns", "column 1"}
-"""Of these a record has one."""
+_LONG = 200  # characters beyond which nothing is a label
+_TELLING = 12  # first so many names of a meaning that count inside a longer name: ``final_intent``
+_READ = {"text", "turns", "column 1"}  # of these a record has one
 _NOTHING: tuple[Any, ...] = (None, "", [])
 
 
@@ -47,9 +44,7 @@ def rank(name: str, meaning: str) -> int | None:
 def assigned(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Our fields to the columns they were found in, beyond those `given`, and a sentence for each.
 
-    Raises
-    ------
-    InvalidInput : several columns may be the text and none is called so; with the option to give.
+    `InvalidInput` with the option to give where several columns may be the text and none is called so.
     """
     columns: dict[str, list[Any]] = {}
     for row in rows:
@@ -195,8 +190,8 @@ def unfolded(document: Any, place: str) -> tuple[str, list[dict[str, Any]]] | No
     if isinstance(document, str):
         told = ((shape["name"], _lines(document, shape)) for shape in shapes()["texts"])
         return next(((name, found) for name, found in told if found), None)
-    for shape in shapes()["documents"]:
-        path = shape["rows"].split("/")
+    for shape in (*shapes()["records"], *shapes()["documents"]):
+        path = shape.get("rows", ".").split("/")
         if path[0][0] == "{" and not _keys_fit(shape, document):
             continue
         walked = walk([document] if path[0] == "*" else document, path, around)
@@ -280,12 +275,6 @@ def _lines(document: str, shape: Mapping[str, Any]) -> list[dict[str, Any]]:
             if under or "under" not in shape:
                 found.append(record)
     return found
-
-
-def shaped(record: Any) -> tuple[str, list[dict[str, Any]]] | None:
-    """Name of the known shape of a record, and the record as we call its fields; None: it has none."""
-    known = shapes()["records"] if isinstance(record, Mapping) else ()
-    return next(((shape["name"], [found]) for shape in known if (found := fitted_to(shape, record))), None)
 
 
 def threads(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:

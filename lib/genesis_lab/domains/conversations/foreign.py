@@ -18,8 +18,7 @@ from genesis_lab.domains.foreign import Reader, lookup, objects_only
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import same_words
 
-_LOOKED_AT = 2_000
-"""Rows by which columns are told."""
+_LOOKED_AT = 2_000  # rows by which columns are told
 _MEANINGS = {"turns.speaker": "speaker", "turns.text": "said"}
 _INDENT = "    "
 _SPEAKER = re.compile(r"\w[\w .'’-]*")
@@ -38,9 +37,7 @@ def turns_as_text(turns: Sequence[Mapping[str, Any]]) -> str:
 def text_as_turns(cell: str, *, inline: bool = False) -> list[Any]:
     """The turns in a cell that `turns_as_text` wrote, or anyone else in the same form; `inline`: or all in one line.
 
-    Raises
-    ------
-    ValueError : a line has no speaker.
+    `ValueError` where a line has no speaker.
     """
     if cell.lstrip().startswith("["):
         found = json.loads(cell)
@@ -79,12 +76,9 @@ class ChatReader(Reader):
         self.taxonomy = taxonomy if isinstance(taxonomy, Taxonomy) else load_taxonomy(taxonomy or BANKING77)
         self._spelling = {same_words(name): name for name in self.taxonomy.names}
         self.about = {"taxonomy": self.taxonomy.name}
-        self.roles: dict[str, str] = {}
-        """Names of speakers that are told here, with their role."""
-        self.asides: set[str] = set()
-        """Names of those whose turns are no part of what is said."""
-        self.told: set[str] = set()
-        """Files of a known shape."""
+        self.roles: dict[str, str] = {}  # names of speakers that are told here, with their role
+        self.asides: set[str] = set()  # names of those whose turns are no part of what is said
+        self.told: set[str] = set()  # files of a known shape
 
     def knows(self, name: str) -> bool:
         """Whether anyone calls a field so."""
@@ -151,7 +145,7 @@ class ChatReader(Reader):
             keys = tuple(value) if isinstance(value, Mapping) else None
             lone = isinstance(value, str) and not isinstance(first, str)
             if value is not None and not lone and keys not in plain:
-                if told := columns.shaped(value) or columns.unfolded(value, row.place):
+                if told := columns.unfolded(value, row.place):
                     name, records = told
                     self.done[f"records read as {name}"] += len(records)
                     self.told |= {row.place} if name != columns.LIST else set()
