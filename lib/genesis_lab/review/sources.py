@@ -120,20 +120,24 @@ def open_source(
             yield _spooled("lines", shown(path), str(path.resolve()), rows, fields or {})
 
 
-def _described(columns: Mapping[str, str], tables: Iterable[str], where: str) -> str:
-    """Which of Rasa's tables it is; refuses any other."""
-    if columns.keys() >= TRACKER:
-        return "tracker store"
-    if columns.keys() >= BROKER:
-        return "event broker"
-    among = f"none among {', '.join(tables) or 'no tables'}"
-    held = f"one whose columns are {', '.join(columns)}" if columns else among
-    due = "a table events with at least id, sender_id, data"
-    raise InvalidInput(f"{where} holds no events of Rasa: expected {due}, found {held}.")
-
-
-def _selected(kind: str, data: str = "data") -> str:
-    return f"id, type_name, timestamp, {data}" if kind == "tracker store" else f"id, NULL, NULL, {data}"
+def _opened(
+    system: str, name: str, place: str, ask: Callable[..., Any], tables: str, columns: str, **how: Any
+) -> Source:
+    """What a database is and how it is asked; refuses one that has no table of Rasa's."""
+    held = {column: str(kind).upper() for column, kind in ask(columns)}
+    if not held.keys() >= BROKER:
+        there = ", ".join(row[0] for row in ask(tables)) or "no tables"
+        found = f"one whose columns are {', '.join(held)}" if held else f"none among {there}"
+        due = "a table events with at least id, sender_id, data"
+        raise InvalidInput(f"{name} holds no events of Rasa: expected {due}, found {found}.")
+    kind, first = (
+        ("tracker store", "type_name, timestamp") if held.keys() >= TRACKER else ("event broker", "NULL, NULL")
+    )
+    is_json = "JSON" in held["data"]
+    data = "data::text" if is_json and system == "PostgreSQL" else "data"
+    source = Source(f"{system} {kind}", name, place, ask, f"id, {first}, {data}", **how)
+    source.notes += [_JSONB.format(held["data"])] if is_json else []
+    return source
 
 
 @contextmanager
@@ -150,13 +154,9 @@ def _open_sqlite(path: Path) -> Iterator[Source]:
             notes.append("The file's folder is read-only: what is still in its journal could not be read.")
         except sqlite3.DatabaseError as error:
             raise _gone(name, error) from None
-        ask = _asking(connection, name)
-        tables = [row[0] for row in ask("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")]
-        columns = {row[1]: str(row[2]).upper() for row in ask("SELECT * FROM pragma_table_info('events')")}
-        kind = _described(columns, tables, name)
-        if "JSON" in columns["data"]:
-            notes.append(_JSONB.format(columns["data"]))
-        yield Source(f"SQLite {kind}", name, str(path.resolve()), ask, _selected(kind), notes=notes)
+        tables = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        columns, ask = "SELECT name, type FROM pragma_table_info('events')", _asking(connection, name)
+        yield _opened("SQLite", name, str(path.resolve()), ask, tables, columns, notes=notes)
     finally:
         connection.close()
 
@@ -198,13 +198,10 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
                     opened.invalidate()
                     raise _gone(name, error) from None
 
-            tables = [row[0] for row in ask("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")]
+            tables = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
             held = "WHERE attrelid = to_regclass('events') AND attnum > 0 AND NOT attisdropped"
-            columns = dict(ask(f"SELECT attname, format_type(atttypid, NULL) FROM pg_attribute {held}"))  # type: ignore[arg-type]
-            kind = _described(columns, tables, name)
-            notes = [_JSONB.format(columns["data"].upper())] if "json" in columns["data"] else []
-            data = "data::text" if notes else "data"
-            yield Source(f"PostgreSQL {kind}", name, name, ask, _selected(kind, data), "= ANY(%s)", notes=notes)
+            columns = f"SELECT attname, format_type(atttypid, NULL) FROM pg_attribute {held}"
+            yield _opened("PostgreSQL", name, name, ask, tables, columns, among="= ANY(%s)")
     except sa.exc.OperationalError as error:
         raise _gone(name, error.orig or error) from None
     finally:
@@ -247,7 +244,7 @@ def _spooled(kind: str, address: str, place: str, rows: Iterable[Found], fields:
     connection.execute("CREATE INDEX by_sender ON events (sender_id)")
 
     told, ask = f"{kind}: {' and '.join(kinds)}" if kinds else kind, _asking(connection, address)
-    return Source(told, address, place, ask, _selected("broker"), numbered=False, errors=errors)
+    return Source(told, address, place, ask, "id, NULL, NULL, data", numbered=False, errors=errors)
 
 
 def _events_in(
@@ -310,9 +307,9 @@ def _seconds(value: Any) -> float | None:
 def _from_server(address: str, conversations: Sequence[str]) -> Iterator[Found]:
     """The trackers of these conversations from a Rasa server, whole: ``GET /conversations/{id}/tracker``."""
     base = address.partition("?")[0].rstrip("/")
-    if not conversations and not base.endswith("/tracker"):
-        raise InvalidInput("A Rasa server does not list its conversations: name those to read (--conversation).")
     with rasa_server(base) as ask:
+        if not conversations and not base.endswith("/tracker"):
+            raise InvalidInput("A Rasa server does not list its conversations: name those to read (--conversation).")
         paths = [f"/conversations/{quote(one, safe='')}/tracker" for one in conversations] or [""]
         for number, path in enumerate(paths, 1):
             answer = ask("GET", path, params={"include_events": "ALL"})
@@ -332,11 +329,10 @@ def rasa_server(address: str, *, timeout_s: float | None = 60) -> Iterator[Calla
 
     token, place = get_settings().rasa_token, urlsplit(address)
     if place.scheme not in ("http", "https") or not place.hostname or "@" in place.netloc:
-        raise InvalidInput("A Rasa server has an address like http://localhost:5005; its token is GENESIS_RASA_TOKEN.")
+        like = "http://localhost:5005, with no credentials in it"
+        raise InvalidInput(f"A Rasa server has an address like {like}; its token is GENESIS_RASA_TOKEN.")
     if token and place.scheme != "https" and place.hostname not in ("localhost", "127.0.0.1", "::1"):
-        raise InvalidInput(
-            f"The token of {place.netloc} is sent over https or to this machine only: give an https address."
-        )
+        raise InvalidInput(f"The token of {place.netloc} is sent over https or to this machine only: use https.")
     who, base = f"The server {place.netloc}", f"{place.scheme}://{place.netloc}{place.path.rstrip('/')}"
     with httpx.Client(timeout=timeout_s, params={"token": token.get_secret_value()} if token else {}) as client:
 
