@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,6 +16,15 @@ Features = Literal["tfidf", "tfidf_words", "embeddings", "tfidf_embeddings"]
 Algorithm = Literal["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"]
 """`sgd` is logistic regression fitted record by record."""
 Value = float | int | str | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where texts come from: a dataset's name, content hash and the number of its records used."""
+
+    name: str
+    content_hash: str
+    records: int
 
 
 class TrainConfig(BaseModel):

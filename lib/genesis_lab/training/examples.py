@@ -18,19 +18,11 @@ from genesis_lab.dataset.splitting import assign_splits
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words
+from genesis_lab.training.config import Source
 from genesis_lab.validation.text import clusters
 
 Index = NDArray[np.int64]
 Strings = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where texts come from: a dataset's name, content hash and the number of its records used."""
-
-    name: str
-    content_hash: str
-    records: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from genesis_lab.dataset.sources import Real
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.stats import Interval, Paired, paired, percentile_interval
-from genesis_lab.training.examples import Source
+from genesis_lab.training.config import Source
 from genesis_lab.training.models import IntentModel, model_of
 from genesis_lab.training.worth import equivalence_sentence, equivalent
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from pydoc import locate
 from types import SimpleNamespace
 from typing import Any, cast
 from zipfile import ZIP_DEFLATED
@@ -23,8 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import named, placed, recovered, shown
 from genesis_lab.texts import normal
-from genesis_lab.training.config import Value
-from genesis_lab.training.examples import Source, as_array
+from genesis_lab.training.config import Source, Value
 
 WEIGHTS, CARD = "model.skops", "model.json"
 
@@ -42,6 +42,7 @@ _TRUSTED = {
     "xgboost.sklearn.XGBClassifier",
 }
 """Types besides skops' own that a model folder may hold: none runs Python code that comes with the file."""
+_TRIED = ("pandas", "rich.progress", "sklearn.ensemble._hist_gradient_boosting.binning")
 _PACKAGES = ("genesis-lab", "scikit-learn", "skops", "numpy", "xgboost", "xgboost-cpu", "sentence-transformers")
 
 
@@ -99,7 +100,7 @@ class IntentModel:
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Probabilities, shape ``(len(texts), len(card.labels))``, columns in the order of ``card.labels``."""
-        return np.asarray(self.estimator.predict_proba(as_array(normal(list(texts)))), dtype=float)
+        return np.asarray(self.estimator.predict_proba(np.array(normal(list(texts)), dtype=object)), dtype=float)
 
 
 def model_of(estimator: Any, candidate: str, **about: Any) -> IntentModel:
@@ -176,8 +177,9 @@ def load_model(name: str | Path) -> IntentModel:
     if not weights.is_file() or sha256(weights.read_bytes()).hexdigest() != card.weights_sha256:
         raise InvalidInput(f"{WEIGHTS} in {shown(folder)} is not the file its card describes: save the model anew.")
     io = _skops()
-    if strange := set(io.get_untrusted_types(file=weights)) - _TRUSTED:
-        raise InvalidInput(f"{shown(weights)} holds {sorted(strange)[0]}, which no intent model needs: not loaded.")
+    kinds = sorted(io.get_untrusted_types(file=weights))
+    if strange := [kind for kind in kinds if not _is_known(kind)]:
+        raise InvalidInput(f"{shown(weights)} holds {strange[0]}, which no intent model needs: not loaded.")
     if card.embedder:
         from genesis_lab.validation.embeddings import MULTILINGUAL, embedder_name
 
@@ -185,7 +187,7 @@ def load_model(name: str | Path) -> IntentModel:
             other = f"embeddings of {card.embedder}, but GENESIS_EMBEDDER is {embedder_name()}"
             raise InvalidInput(f"The model was trained on {other}: set it to the model's.")
     try:
-        return IntentModel(io.load(weights, trusted=sorted(_TRUSTED)), card)
+        return IntentModel(io.load(weights, trusted=kinds), card)
     except Exception as error:
         saved = ", ".join(f"{package} {number}" for package, number in card.versions.items())
         why = f"can't be read here ({type(error).__name__}); it was written with {saved}"
@@ -193,13 +195,22 @@ def load_model(name: str | Path) -> IntentModel:
 
 
 def _skops() -> Any:
-    """skops' io, imported without torch, which it would load with all of scikit-learn while a sentence waits for its intent."""
-    hidden = sys.modules.setdefault(unused := "sklearn.externals.array_api_compat.torch", cast(Any, None))
+    """skops' io without all of scikit-learn, by which it knows its estimators, and what the two try to import and do well without."""
+    hidden = [name for name in _TRIED if sys.modules.setdefault(name, cast(Any, None)) is None]
+    from sklearn import utils
+
+    walk, utils.all_estimators = utils.all_estimators, list
     from skops import io
 
-    if hidden is None:
-        del sys.modules[unused]
+    utils.all_estimators = walk
+    for name in hidden:
+        del sys.modules[name]
     return io
+
+
+def _is_known(kind: str) -> bool:
+    found = locate(kind) if kind.startswith("sklearn.") else None
+    return kind in _TRUSTED or hasattr(found, "get_params")
 
 
 def _load_pyfunc(folder: str) -> SimpleNamespace:
