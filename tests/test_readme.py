@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 from pathlib import Path
 
 import pytest
 
 import bench
+from genesis_lab.settings import get_settings
 from readme import help_text, refreshed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,3 +81,15 @@ def test_arms_meet_the_same_machine_in_turns() -> None:
     order: list[str] = []
     found = bench.side_by_side({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=2)
     assert order == ["a", "b", "a", "b"] and found["a"]["times"] == 1.0
+
+
+def test_the_python_of_the_readme_runs_and_prints_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(tmp_path))
+    get_settings.cache_clear()
+    (tmp_path / "first.py").write_text(code.replace("total=3_080", "total=770"), encoding="utf-8")
+    runpy.run_path(str(tmp_path / "first.py"))
+    get_settings.cache_clear()
+    assert capsys.readouterr().out.split()[0] == re.search(r"# (\w+) 0\.\d\d\n", code)[1]
