@@ -217,7 +217,7 @@ def test_the_bundled_model_writes_a_conversation_that_fits() -> None:
     schema = deepcopy(SCHEMA)
     schema["properties"]["turns"]["prefixItems"] = turns
     request = Request(
-        key="", system=prompt.system, messages=prompt.messages, schema=schema, max_tokens=160, temperature=0.7, seed=4
+        key="", system=prompt.system, messages=prompt.messages, schema=schema, max_tokens=80, temperature=0.7, seed=4
     )
     provider = LocalProvider(batch_size=2)
     answers = provider.complete_many([request, replace(request, seed=5)])
