@@ -40,10 +40,10 @@ PARTS = {
 }
 """What stands inside other rooms and is counted apart: the names of its folders and modules."""
 CEILINGS = {
-    "domains": 3_445,
+    "domains": 3_435,
     "providers": 2_425,
     "generation": 2_500,
-    "dataset": 1_385,
+    "dataset": 1_375,
     "validation": 2_390,
     "bias": 970,
     "training": 1_802,
@@ -52,7 +52,7 @@ CEILINGS = {
     "health": 445,
     "ground and edge": 2_995,
     "time series": 2_405,
-    "browser and foreign data": 2_150,
+    "browser and foreign data": 2_120,
     "review": 4_400,
 }
 """What a room that is still over its budget may have at most today; lowered whenever one shrinks."""
