@@ -68,6 +68,43 @@ def review_forget(
     echo(f"{forget(open_store(store), sender):,} messages have lost their text")
 
 
+@review_app.command("annotate")
+def review_annotate(
+    labels: Annotated[
+        Path,
+        Argument(
+            help="CSV or JSONL with intent, text or message, entities, note; or an export of Label Studio or doccano."
+        ),
+    ],
+    bot: Annotated[Path, Argument(help="The bot's data folder, which knows the intents.")],
+    store: ReviewStore = None,
+    new_intent: Annotated[list[str], Option("--new-intent", help="An intent that the bot lacks. Repeatable.")] = [],
+) -> None:
+    """Save labels made elsewhere as pending ones; all of them, or none and why."""
+    from genesis_lab.review.labelling import annotate_texts
+    from genesis_lab.review.nlu_merge import read_examples
+    from genesis_lab.review.store import open_store
+
+    made = annotate_texts(open_store(store), read_examples(labels), bot, new=new_intent)
+    echo(f"{len(made):,} labels wait for a decision")
+
+
+@review_app.command("decide")
+def review_decide(
+    label: Annotated[int, Argument(help="Its number.")],
+    version: Annotated[int, Argument(help="Its version, as you saw it.")],
+    decision: Annotated[str, Argument(help="approved or rejected.")],
+    reason: Annotated[str, Option(help="Why; a rejection needs one, which its author is shown.")] = "",
+    store: ReviewStore = None,
+) -> None:
+    """Approve or reject a pending label in the version that was seen."""
+    from genesis_lab.review.labelling import decide
+    from genesis_lab.review.store import open_store
+
+    row = decide(open_store(store), label, version, decision, reason)  # type: ignore[arg-type]  # it checks
+    echo(f"label {label} is {row['status']}. {row.get('warning', '')}".strip())
+
+
 @review_app.command("init-db")
 def review_init_db(
     url: Annotated[str, Argument(help="postgresql://login@host/database, with a login that may create roles.")],
@@ -112,22 +149,30 @@ def nlu_check(
 @nlu_app.command("merge")
 def nlu_merge(
     folder: DataFolder,
-    examples: Annotated[Path, Argument(help="CSV file with intent and text, and entities as a JSON list.")],
+    examples: Annotated[
+        Path | None, Argument(help="File with intent and text, and entities as a JSON list (default: approved labels).")
+    ] = None,
     write: Annotated[bool, Option("--write", help="Write the files; without it only the diff is shown.")] = False,
     synthetic: Annotated[
         str | None, Option(metavar="RUN", help="They are synthetic, of this run: into genesis_synthetic.yml.")
     ] = None,
     new_intents: Annotated[str | None, Option(help="File of the folder that new intents go into.")] = None,
+    store: ReviewStore = None,
 ) -> None:
     """Add examples, each as one line where its intent lives; what would not read back exactly is refused and listed."""
     from genesis_lab.dataset.curation import who
+    from genesis_lab.review.labelling import approved, mark_exported
     from genesis_lab.review.nlu_merge import plan_merge, read_examples
     from genesis_lab.review.nlu_merge import write as write_merge
+    from genesis_lab.review.store import open_store
 
-    merge = plan_merge(folder, read_examples(examples), run=synthetic, new_intents=new_intents)
+    rows = read_examples(examples) if examples else approved(open_store(store))
+    merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents)
     echo(merge.diff(), nl=False)
     lines(merge.refusals())
     done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
+    if write and not examples:
+        mark_exported(open_store(store), [row["id"] for row in (*merge.added, *merge.known)])
     echo(f"{len(merge.added):,} added, {len(merge.known):,} known already, {len(merge.refused):,} refused; {done}")
 
 

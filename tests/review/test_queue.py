@@ -15,6 +15,7 @@ from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import annotate, decide
+from genesis_lab.review.predictors import Predictor
 from genesis_lab.review.queue import queue
 from genesis_lab.settings import get_settings
 from trackers import FIXTURE
@@ -82,9 +83,7 @@ def test_a_newer_model_predicts_what_is_pending_anew(store):
     fill(store, [("hola", "despedir", ranked(despedir=0.9, saludar=0.1)), ("zzz", "despedir", None)])
     assert asked(store)["hola"].reason == "labelled saludar, predicted despedir"
 
-    def newer(texts):
-        return [{"intent": "saludar", "confidence": 0.9, "fallback": False, "ranking": ranked(saludar=0.9)} for _ in texts]  # fmt: skip
-
+    newer = Predictor("newer", lambda rows, told: [{"intent": "saludar", "confidence": 0.9, "fallback": None} for _ in rows])  # fmt: skip
     assert [(i.text, i.intent) for i in queue(store, BOT, predict=newer).items] == [("zzz", "saludar")]
 
 
@@ -161,3 +160,21 @@ def test_most_planted_label_errors_are_early_in_the_queue(store, tmp_path, seed)
     print(f"{len(planted & early)} of {len(planted)} planted errors in {round(0.15 * len(order))} of {len(order)}")
     assert len(planted & early) / len(planted & {one.text for item in order for one in (item, *item.like)}) >= 0.8
     assert Counter(item.message for item in order).most_common(1)[0][1] == 1
+
+
+def test_on_postgresql_labels_that_the_database_hides_still_take_their_texts_out(new_database):
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    where = new_database()
+    st.init_db(f"postgresql://postgres@{where}")
+    owner = st.open_store(f"postgresql://postgres@{where}")
+    with psycopg.connect(f"postgresql://postgres@{where}", autocommit=True) as server:
+        for person in ("queue_ana", "queue_eva"):
+            server.execute(f"CREATE ROLE {person} LOGIN")
+            st.grant(owner, person, "qa_analyst")
+    fill(owner, [("zzz", "saludar", None), ("yyy", "saludar", None)])
+    ana, eva = (st.open_store(f"postgresql://queue_{who}@{where}") for who in ("ana", "eva"))
+    annotate(eva, "m0", "despedir")
+    assert st.records(ana, sa.select(tables.labels)) == []
+    assert set(asked(ana, overlap=0.0)) == {"yyy"} and set(asked(ana, overlap=1.0)) == {"yyy", "zzz"}
+    annotate(eva, "m0", None)
+    assert set(asked(ana, overlap=0.0)) == {"yyy", "zzz"}

@@ -208,7 +208,7 @@ class Browser:
 
     def widget(self) -> Any:
         """The widget that shows it in a notebook."""
-        return _widget_type()(self)
+        return answering("browser", self.about(), {"ask": self.ask, "open": self.open, "act": self.act})
 
     def write(self, path: Path, *, replace: bool = False) -> Path:
         """All of it as one HTML file that needs nothing else; what is decided there is downloaded from it as JSON lines."""
@@ -320,35 +320,38 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _widget_type() -> Any:
+def _widget_type(name: str) -> Any:
     import anywidget
     import traitlets
 
-    class BrowserWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget and traitlets have no types here
-        """The front end; every message of it is answered under its number."""
+    class Answering(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget and traitlets have no types here
+        """A front end; every message of it is answered under its number."""
 
-        _esm = _asset("browser.js") + "\nexport default { render };\n"
-        _css = CSS + _asset("browser.css")
+        _esm = (
+            "\n".join(_asset(f"{one}.js") for one in dict.fromkeys(("browser", name))) + f"\nexport default {name};\n"
+        )
+        _css = CSS + "".join(_asset(f"{one}.css") for one in dict.fromkeys(("browser", name)))
         about = traitlets.Dict().tag(sync=True)
 
-        def __init__(self, browser: Browser) -> None:
-            super().__init__(about=browser.about())
-            self.browser = browser
+        def __init__(self, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> None:
+            super().__init__(about=about)
+            self.does = does
             self.on_msg(self._answer)  # type: ignore[no-untyped-call]
 
         def _answer(self, _: Any, message: Mapping[str, Any], __: Any) -> None:
-            does: dict[str, Callable[..., Any]] = {
-                "ask": self.browser.ask,
-                "open": self.browser.open,
-                "act": self.browser.act,
-            }
             try:
-                said: dict[str, Any] = {"answer": does[message["does"]](**message.get("with", {}))}
+                said: dict[str, Any] = {"answer": self.does[message["does"]](**message.get("with", {}))}
             except Exception as error:  # whatever it is: the person in front of it must be told
                 said = {"error": str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"}
             self.send(json.loads(json.dumps({"number": message.get("number"), **said}, default=str)))
 
-    return BrowserWidget
+    Answering.__name__ = f"{name.title()}Widget"  # by which the front end keeps styles apart
+    return Answering
+
+
+def answering(name: str, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> Any:
+    """The widget ``templates/<name>.js``, which knows `about` and calls what is named in `does`."""
+    return _widget_type(name)(about, does)
 
 
 def browse(

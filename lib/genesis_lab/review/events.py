@@ -260,8 +260,7 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
         start, end, value = one.get("start"), one.get("end"), one.get("value")
         entity: dict[str, Any] = {"entity": name}
         if text and type(start) is int and type(end) is int and 0 <= start < end <= len(text):
-            start = next((a for a, b in tokens if a <= start < b), start)
-            end = next((b for a, b in tokens if a < end <= b), end)
+            start, end = snapped(start, end, tokens)
             entity |= {"start": start, "end": end, "text": displayed(text[start:end])[0]}
         if value is not None and value != entity.get("text"):
             entity["value"] = displayed(value)[0] if isinstance(value, str) else value
@@ -270,6 +269,11 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
             entity["confirm"] = True
         found.append(entity)
     return found
+
+
+def snapped(start: int, end: int, tokens: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """A span from the beginning of the token that it begins in to the end of that in which it ends."""
+    return next((a for a, b in tokens if a <= start < b), start), next((b for a, b in tokens if a < end <= b), end)
 
 
 def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:

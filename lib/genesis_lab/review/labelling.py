@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.audit import append
-from genesis_lab.review.store import Store
+from genesis_lab.review.nlu import read_data
+from genesis_lab.review.nlu_merge import check_example
+from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import REMARKS, activity, labels, messages
+from genesis_lab.texts import same_words
 
 Decision = Literal["approved", "rejected"]
 
@@ -56,6 +61,51 @@ def annotate_all(store: Store, said: Sequence[Mapping[str, Any]], *, author: str
             connection.execute(sa.insert(activity).values(done_by | _own(store, author)))
             rows.append(row)
     return rows
+
+
+def annotate_texts(
+    store: Store, said: Sequence[Mapping[str, Any]], bot: Path, *, new: Collection[str] = (), author: str | None = None
+) -> list[dict[str, Any]]:
+    """Save labels from elsewhere (`nlu_merge.read_examples`), of the message named, else of the newest that says the text.
+
+    All of them or none: `InvalidInput` names each message that is gone and each intent that is neither in the training data
+    `bot` nor `new`.
+    """
+    intents = {row["intent"] for source in read_data(bot) for row in source.examples} | {*new}
+    typed = sa.select(messages.c.key, messages.c.text).where(messages.c.typed, messages.c.text.is_not(None))
+    texts = {row["key"]: row["text"] for row in records(store, typed.order_by(messages.c.timestamp))}
+    newest, rows, problems = {same_words(text) or text: key for key, text in texts.items()}, [], list[str]()
+    for number, one in enumerate(said, 1):
+        key, intent = one.get("message") or newest.get(same_words(one["text"]) or one["text"]), one["intent"] or None
+        if key not in texts:
+            problems.append(f"{number}: there is no message {(one.get('message') or one['text'])[:60]!r}")
+        elif intent not in intents and not (one.get("note") and intent is None):
+            problems.append(f"{number}: there is no intent {intent!r}")
+        else:
+            if intent:
+                check_example({**one, "text": texts[key], "entities": one.get("entities") or []})
+            rows.append({**one, "message": key, "intent": intent})
+    if problems:
+        raise InvalidInput(f"Nothing was saved. {'; '.join(problems[:20])}; {len(problems):,} labels of {len(said):,}.")
+    return annotate_all(store, rows, author=author)
+
+
+def pending(store: Store) -> list[dict[str, Any]]:
+    """What waits for a decision, the oldest first: each label with its ``version``, its text and what was ``predicted``."""
+    said = sa.or_(labels.c.intent.is_not(None), labels.c.note.is_not(None))
+    return records(store, _LABELLED.where(said, labels.c.status == "pending"))
+
+
+def approved(store: Store) -> list[dict[str, Any]]:
+    """Approved labels that are not exported yet, as examples for `nlu_merge.plan_merge`; the text is the source's own."""
+    fresh = (labels.c.status == "approved") & labels.c.exported_at.is_(None) & labels.c.intent.is_not(None)
+    rows = records(store, _LABELLED.where(fresh, messages.c.text.is_not(None)))
+    return [row | {"text": json.loads(row["raw"])["text"] if row["lossy"] else row["text"]} for row in rows]
+
+
+_LABELLED = sa.select(
+    *labels.c, *(messages.c[name] for name in ("text", "raw", "lossy")), messages.c.intent.label("predicted")
+).join(messages, messages.c.key == labels.c.message).order_by(labels.c.id)  # fmt: skip
 
 
 def decide(

@@ -10,14 +10,15 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from difflib import unified_diff
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.dataset.sources import read_rows
+from genesis_lab.dataset.sources import read_records, read_rows
+from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import output_root, placed, shown
 from genesis_lab.review.nlu import (
@@ -40,7 +41,8 @@ _RESERVED = ("true", "false", "null", "nan", "inf")
 
 
 def read_examples(path: Path) -> list[Row]:
-    """Examples of training data, or of a table or JSON lines with intent and text, entities as JSON, and what else is there.
+    """Examples of training data, or of a table or JSON lines with intent and text (or message), entities as JSON, and what
+    else is there; or of an export of Label Studio or doccano, as conversations are imported.
 
     `entities` is None where a row does not say.
     """
@@ -49,9 +51,19 @@ def read_examples(path: Path) -> list[Row]:
         for one in (one for one in source.problems if one["level"] == "error"):
             raise InvalidInput(f"{shown(path)}, line {one['line']}: {one['problem']}.")
         return source.examples
-    examples = []
-    for row in read_rows(path):
-        held = row.value if isinstance(row.value, Mapping) else {}
+    examples, rows = [], list(read_rows(path))
+    ours = [row.problem or not isinstance(row.value, Mapping) or "intent" in row.value for row in rows]
+    if path.suffix in (".json", ".jsonl") and not any(ours):
+        domain: Any = get_domain("conversations")
+        read = read_records(path, domain, {})
+        first = [
+            next((each[0]["text"] for each in one.values() if isinstance(each, list) and each), None) for one in read
+        ]
+        said = [{"intent": one[domain.facets.label], "text": text} for one, text in zip(read, first, strict=True)]
+        rows = [replace(rows[0], number=n, value={k: v for k, v in one.items() if v}) for n, one in enumerate(said, 1)]
+    for row in rows:
+        held: Row = dict(row.value) if isinstance(row.value, Mapping) else {}
+        held = {"text": ""} | held if held.get("message") else held
         if lacking := [column for column in ("intent", "text") if column not in held]:
             why = row.problem or f"it lacks {lacking[0]}"
             raise InvalidInput(f"{shown(path)} must have the columns intent and text: {why} (row {row.number}).")

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from genesis_lab.review.labelling import author_of
 from genesis_lab.review.nlu import Row, read_data
+from genesis_lab.review.predictors import Predictor
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import activity, labels, messages
 from genesis_lab.texts import same_words
 
-Predictor = Callable[[Sequence[str]], Sequence[Mapping[str, Any]]]
-"""What a model makes of texts: ``intent``, ``confidence``, ``fallback`` and ``ranking`` each, as `events.prediction` has them."""
-_FOLDS = 3
-_LEARNED = 5_000
-"""Most known texts that label errors are looked for with."""
+_FOLDS, _LEARNED = 3, 5_000  # most known texts that label errors are looked for with
+_NEW = 4  # where texts without a known label stand in the order
+_SHOWN = ("text", "intent", "confidence", "ranking", "entities")
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,13 @@ class Item:
     """A text to look at: `message` is the newest that says it, of `times`; `like` are its near-duplicates."""
 
     message: str
-    text: str
     times: int
-    intent: str | None
-    ranking: tuple[Row, ...]
-    entities: tuple[Row, ...]
     reason: str
+    text: str
+    intent: str | None
+    confidence: float | None
+    ranking: list[Row] | None
+    entities: list[Row] | None
     like: tuple[Item, ...] = ()
 
 
@@ -72,30 +71,29 @@ def queue(
     overlap : share of texts that several people label; any other is asked of one only. Drawn by `seed`, for all alike.
     predict : a newer model, which predicts what is typed anew.
     """
-    examples = [row for source in read_data(data) for row in source.examples] if data else []
-    known: dict[str, set[str]] = defaultdict(set)
+    examples, known = [row for source in (read_data(data) if data else ()) for row in source.examples], defaultdict[str, set[str]](set)  # fmt: skip
     for row in examples:
         known[_words(row["text"])].add(row["intent"])
-    columns = ("key", "text", "intent", "confidence", "fallback", "ranking", "entities", "gold")
-    query = sa.select(*(messages.c[name] for name in columns)).order_by(messages.c.timestamp)
-    query = query.where(messages.c.typed & messages.c.text.is_not(None))
+    query = sa.select(*(messages.c[name] for name in ("key", "fallback", "gold", *_SHOWN))).order_by(
+        messages.c.timestamp
+    )
+    query = query.where(messages.c.typed, messages.c.text.is_not(None))
     said, times, words_of = dict[str, Row](), Counter[str](), dict[str, str]()
     for row in records(store, query.where(messages.c.source.in_(sources)) if sources else query):
         words_of[row["key"]] = words = _words(row["text"])
         said[words] = row
         times[words] += 1
-        if row["gold"]:
-            known[words].add(row["gold"])
+        known[words] |= {row["gold"]} - {None}
     if predict:
-        made = predict([row["text"] for row in said.values()])
-        said = {words: row | dict(new) for (words, row), new in zip(said.items(), made, strict=True)}
+        for words, new in zip(said, predict.predict(list(said.values()), lambda *_: None), strict=True):
+            said[words] |= {"ranking": None, **new, "entities": said[words]["entities"]} if new else {}
     settled, rejected = _decided(store, words_of, overlap, seed)
     doubt, reads = _doubts(known, said, seed)
     place = {words: n for n, words in enumerate(sorted(said, key=lambda words: doubt.get(words, 0.0), reverse=True))}
     ahead = {words: n for n, words in enumerate(sorted(said, key=lambda words: _margin(said[words])))}
     counts, order = defaultdict[str, list[str]](list), list[tuple[int, int, str, str]]()
     for words, row in said.items():
-        tier, why = _asked(row, known.get(words, set()), reads.get(words, ""))
+        tier, why = _asked(row, known[words], reads.get(words, ""))
         if words in rejected:
             tier, why = 0, f"rejected: {rejected[words]}"
         state = settled.get(words) or ("to look at" if why else "in the training data as predicted")
@@ -108,31 +106,21 @@ def queue(
     order = [one for one in order if one not in drawn]
     for number, one in enumerate(drawn, 1):
         order.insert(-(-number * len(order) // (len(drawn) + 1)), (*one[:3], "random share"))
-    items = [_item(said[words], times[words], why) for _, _, words, why in order]
     told = [{"what": what, "texts": len(of), "messages": sum(times[w] for w in of)} for what, of in counts.items()]
     named = {row["intent"] for row in (*said.values(), *examples) if row["intent"]}
     spans = {one["entity"] for row in (*said.values(), *examples) for one in row["entities"] or ()}
+    items = [Item(said[w]["key"], times[w], why, **{name: said[w][name] for name in _SHOWN}) for *_, w, why in order]
     return Queue(_clustered(items), told, sorted(named), sorted(spans))
-
-
-def _item(row: Row, times: int, why: str) -> Item:
-    ranking = row["ranking"] or [{"name": row["intent"], "confidence": row["confidence"]}][: row["intent"] is not None]
-    return Item(row["key"], row["text"], times, row["intent"], tuple(ranking), tuple(row["entities"] or ()), why)
-
-
-_NEW = 4
-"""Where texts without a known label stand, that the model was sure of."""
 
 
 def _asked(row: Row, known: set[str], reads: str) -> tuple[int, str]:
     """How early a text is asked, and why; without a reason it need not be."""
-    if known and known != {row["intent"]}:
-        return 1, f"labelled {' and '.join(sorted(known))}, predicted {row['intent']}"
     if known:
-        return 3, f"labelled {row['intent']}, reads like {reads}" if reads else ""
+        told = f"predicted {row['intent']}" if known != {row["intent"]} else f"reads like {reads}" if reads else ""
+        return 1 if known != {row["intent"]} else 3, told and f"labelled {' and '.join(sorted(known))}, {told}"
     if row["fallback"] or row["intent"] is None:
         return 2, "fallback"
-    return _NEW, f"new, reads like {reads}" if reads else f"new, {_margin(row):.2f} ahead"
+    return _NEW, f"new, margin {_margin(row):.2f}"
 
 
 def _words(text: str) -> str:
@@ -146,7 +134,7 @@ def _draw(words: str, seed: int, what: str) -> float:
 
 def _margin(row: Row) -> float:
     """How far the predicted intent is ahead of the next, by the model."""
-    first, second = ([one["confidence"] or 0.0 for one in row["ranking"] or ()] + [row["confidence"] or 0.0, 0.0])[:2]
+    first, second, *_ = *(one["confidence"] or 0.0 for one in row["ranking"] or [row]), 0.0, 0.0
     return float(first - second)
 
 
@@ -158,20 +146,15 @@ def _decided(
     What others are at is known from `activity`, since their pending labels may be hidden.
     """
     who, settled, rejected = author_of(store), dict[str, str](), dict[str, str]()
+    seen = {(row["author"], row["message"]): row for row in records(store, sa.select(labels).order_by(labels.c.id))}
     acts = records(store, sa.select(activity).order_by(activity.c.id))
-    latest = {(row["author"], row["message"]): row["action"] for row in acts}
-    taken = [key for key, action in latest.items() if action in ("annotated", "changed")]
-    state = {(row["author"], row["message"]): row for row in records(store, sa.select(labels).order_by(labels.c.id))}
-    for (author, message), row in state.items():
-        words = words_of.get(message, "")
+    for (author, message), action in {(act["author"], act["message"]): act["action"] for act in acts}.items():
+        row, words = seen.get((author, message), {"status": "pending"}), words_of.get(message, "")
         if row["status"] == "approved":
             settled[words] = "approved"
         elif row["status"] == "rejected":
             rejected[words] = f"{row['intent'] or row['note']} by {author}, {row['reason']}"
-    for author, message in taken:
-        words = words_of.get(message, "")
-        over = (author, message) in state and state[author, message]["status"] == "rejected"
-        if not over and (author == who or _draw(words, seed, "overlap") >= overlap):
+        elif action != "withdrawn" and (author == who or _draw(words, seed, "overlap") >= overlap):
             settled.setdefault(words, "labelled by you" if author == who else "labelled by another person")
     return settled, rejected
 
@@ -179,7 +162,7 @@ def _decided(
 def _doubts(
     known: Mapping[str, set[str]], said: Mapping[str, Row], seed: int
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """By a classifier of the known labels: how unlikely each predicted intent is, and what reads like another one.
+    """By a classifier of the known labels: how unlikely each predicted intent is, and which labels read like another.
 
     Likelihood is self-confidence (Northcutt, Jiang and Chuang 2021). Nothing where there is too little to learn from.
     """
@@ -192,28 +175,20 @@ def _doubts(
     names, codes = np.unique([sure[words] for words in texts], return_inverse=True)
     if len(names) < 2:
         return {}, {}
-    model, asked, code = (
-        build("tfidf_words+logistic_regression", {}, seed),
-        list(said),
-        {n: i for i, n in enumerate(names)},
-    )
-    chances = fitted(model, texts, codes).predict_proba(asked)
-    likely = {
-        w: float(p[code[said[w]["intent"]]]) for w, p in zip(asked, chances, strict=True) if said[w]["intent"] in code
-    }
-    reads = {w: str(names[p.argmax()]) for w, p in zip(asked, chances, strict=True) if w not in sure and p.max() > 0.5}
-    if len(texts) >= LEARNABLE * len(names):
-        from cleanlab.filter import find_label_issues
-        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    model, code = build("tfidf_words+logistic_regression", {}, seed), {name: i for i, name in enumerate(names)}
+    asked = [words for words, row in said.items() if row["intent"] in code]
+    chances = fitted(model, texts, codes).predict_proba(asked or texts)
+    doubt = {words: 1 - p[code[said[words]["intent"]]] for words, p in zip(asked, chances, strict=False)}
+    if len(texts) < LEARNABLE * len(names):
+        return doubt, {}
+    from cleanlab.filter import find_label_issues
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-        seen = cross_val_predict(model, texts, codes, cv=folds, method="predict_proba")
-        likely |= {texts[i]: float(seen[i, codes[i]]) for i in range(len(texts))}
-        reads |= {
-            texts[i]: str(names[seen[i].argmax()]) for i in np.flatnonzero(find_label_issues(codes, seen, n_jobs=1))
-        }
-    return {w: 1 - p for w, p in likely.items()}, {
-        w: name for w, name in reads.items() if name != said.get(w, {}).get("intent")
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    seen = cross_val_predict(model, texts, codes, cv=folds, method="predict_proba")
+    doubt |= {words: 1 - p[code_] for words, p, code_ in zip(texts, seen, codes, strict=True)}
+    return doubt, {
+        texts[i]: str(names[seen[i].argmax()]) for i in find_label_issues(codes, seen, n_jobs=1).nonzero()[0]
     }
 
 
@@ -221,10 +196,8 @@ def _clustered(items: Sequence[Item]) -> tuple[Item, ...]:
     """The first of each group of near-duplicates, with the others."""
     from genesis_lab.validation.text import near_pairs, normalised, signatures
 
-    texts = normalised(item.text for item in items)
+    texts, like = normalised(item.text for item in items), defaultdict[int, list[Item]](list)
     first, second = near_pairs(signatures(texts), np.array([bool(text.as_py()) for text in texts], dtype=bool))
-    like: dict[int, list[Item]] = defaultdict(list)
-    for leader, member in zip(first.tolist(), second.tolist(), strict=True):
+    for leader, member in zip(first, second, strict=True):
         like[leader].append(items[member])
-    inside = set(second.tolist())
-    return tuple(replace(item, like=tuple(like[i])) for i, item in enumerate(items) if i not in inside)
+    return tuple(replace(item, like=tuple(like[i])) for i, item in enumerate(items) if i not in set(second))

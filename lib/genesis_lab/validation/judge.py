@@ -36,6 +36,7 @@ from genesis_lab.validation.checks import of_structs
 from genesis_lab.yamls import read_yaml
 
 SCALE = (1, 2, 3, 4, 5)
+Codes = NDArray[np.int64]
 MAX_TOKENS = 600
 CONTROLS = 10
 """Records that are judged again with another record's answers."""
@@ -346,16 +347,16 @@ def _agreements(rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str
     return found
 
 
-def weighted_kappa(model: NDArray[np.int64], human: NDArray[np.int64]) -> Interval | None:
-    """Cohen's kappa with quadratic weights (Cohen 1968), None where both always gave one score; interval by Fleiss, Cohen and
-    Everitt (1969) with one more label given by chance: a few that all agree prove little."""
+def weighted_kappa(model: Codes, human: Codes, weights: str | None = "quadratic") -> Interval | None:
+    """Cohen's kappa with quadratic weights (Cohen 1968), without any for names from 1 on; None where both always gave one;
+    interval by Fleiss, Cohen and Everitt (1969) with one more label given by chance: a few that all agree prove little."""
     from statsmodels.stats.inter_rater import cohens_kappa
 
-    given = np.histogram2d(model, human, bins=np.arange(SCALE[0], SCALE[-1] + 2) - 0.5)[0]
+    given = np.histogram2d(model, human, bins=np.arange(0.5, max(SCALE[-1], *model, *human) + 1))[0]
     n = len(model)
     with np.errstate(invalid="ignore", divide="ignore"):
-        estimate = float(cohens_kappa(given, wt="quadratic", return_results=False))
-        likely = cohens_kappa(given + np.outer(given.sum(axis=1), given.sum(axis=0)) / n**2, wt="quadratic")
+        estimate = float(cohens_kappa(given, wt=weights, return_results=False))
+        likely = cohens_kappa(given + np.outer(given.sum(axis=1), given.sum(axis=0)) / n**2, wt=weights)
     if not np.isfinite(estimate):
         return None
     return Interval(estimate, min(estimate, max(likely.kappa_low, -1.0)), max(estimate, min(likely.kappa_upp, 1.0)), n)

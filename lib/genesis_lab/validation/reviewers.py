@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genesis_lab.dataset import Dataset
 from genesis_lab.dataset.sources import read_rows
@@ -17,6 +18,7 @@ from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import check_free, resolve, shown, write_atomically
+from genesis_lab.stats import Interval, percentile_interval, proportion_interval
 from genesis_lab.validation.judge import Rubric, drawn, reading_of, score_of, weighted_kappa
 
 SAMPLE = 50
@@ -78,6 +80,55 @@ def agreement(scores: Sequence[Row]) -> list[Row]:
         row["same"] = float((ours == theirs).mean()) if ids else None
         rows.append(row | {"reading": reading_of(found, len(ids), 0.0) if ids else "no record was scored by both"})
     return rows
+
+
+def named_alike(given: Mapping[str, Mapping[str, str]], seed: int = 0) -> Row:
+    """How far people agree on the name of each item; `given` is item to person to name.
+
+    ``coefficient`` is Cohen's kappa (1960) of two people, Krippendorff's alpha (2011, nominal) of more; ``ac1`` (Gwet 2008)
+    stands beside it, as both collapse where one name prevails. Intervals of alpha and AC1 by bootstrap over items. ``same``
+    is the share of the `n` items with several names that have but one. None where that can't be told, see ``reading``.
+    """
+    both = [said for said in given.values() if len(said) > 1]
+    people = sorted({who for said in both for who in said})
+    names = sorted({name for said in given.values() for name in said.values()})
+    measure = "Cohen's kappa" if len(people) == 2 else "Krippendorff's alpha"
+    row: Row = {"people": ", ".join(people), "n": len(both), "measure": measure}
+    if not both:
+        return row | {"same": None, "coefficient": None, "ac1": None, "reading": "nothing was named by two people"}
+    counts = np.array([[list(said.values()).count(name) for name in names] for said in given.values()], dtype=float)
+    rng, several = np.random.default_rng(seed), len(names) > 1
+    drawn = [counts[rng.integers(0, len(counts), len(counts))] for _ in range(1_000 if several else 0)]
+
+    def interval(of: Callable[[NDArray[np.float64]], float]) -> Interval | None:
+        values = [value for c in drawn if c.sum(axis=1).max() > 1 and np.isfinite(value := of(c))]
+        return percentile_interval(of(counts), values, len(both), scale=(-1.0, 1.0)) if values else None
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found, ac1 = interval(_alpha), interval(_ac1)
+    if len(people) == 2 and several:
+        ours, theirs = (np.array([1 + names.index(said[who]) for said in both]) for who in people)
+        found = weighted_kappa(ours, theirs, weights=None)
+    alike = sum(len(set(said.values())) == 1 for said in both)
+    same = Interval(alike / len(both), *proportion_interval(alike, len(both)), len(both))
+    measured = {name: one and one.to_dict() for name, one in (("same", same), ("coefficient", found), ("ac1", ac1))}
+    return row | measured | {"reading": reading_of(found, len(both), 0.0) if several else "everything got one name"}
+
+
+def _alpha(counts: NDArray[np.float64]) -> float:
+    """Krippendorff's alpha of nominal data; `counts` (items, names) says how many people gave which name."""
+    paired = counts[counts.sum(axis=1) > 1]
+    each, n = paired.sum(axis=1), paired.sum()
+    apart = ((each**2 - (paired**2).sum(axis=1)) / (each - 1)).sum()
+    return float(1 - (n - 1) * apart / (n**2 - (paired.sum(axis=0) ** 2).sum()))
+
+
+def _ac1(counts: NDArray[np.float64]) -> float:
+    """Gwet's AC1 of `counts` (items, names); items that one person named count for how frequent names are."""
+    each = counts.sum(axis=1)
+    paired, m, share = counts[each > 1], each[each > 1], (counts / each[:, None]).mean(axis=0)
+    chance = (share * (1 - share)).sum() / (len(share) - 1)
+    return float((((paired * (paired - 1)).sum(axis=1) / (m * (m - 1))).mean() - chance) / (1 - chance))
 
 
 def write_labels(scores: Sequence[Row], path: str | Path, *, replace: bool = False) -> Path:

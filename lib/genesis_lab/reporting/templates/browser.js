@@ -192,7 +192,7 @@ export function mount(place, about, backend) {
 }
 
 // In a notebook: every call is a message to the kernel, answered under its number.
-export function render({ model, el: place }) {
+const inNotebook = (begin) => ({ render({ model, el: place }) {
   const waiting = new Map();
   const heard = (message) => {
     const waits = waiting.get(message.number);
@@ -207,9 +207,10 @@ export function render({ model, el: place }) {
     setTimeout(() => waiting.has(number) && reject(new Error("The kernel has not answered yet: it is busy, or must be started and this cell run again.")), 15000);
   });
   model.on("msg:custom", heard);
-  const end = mount(place, model.get("about"), { ask: call("ask"), open: call("open"), act: call("act") });
+  const end = begin(place, model.get("about"), call);
   return () => { model.off("msg:custom", heard); end(); };
-}
+} });
+const browser = inNotebook((place, about, call) => mount(place, about, { ask: call("ask"), open: call("open"), act: call("act") }));
 
 // In a file: the rows are in it, packed; decisions are kept by this browser and downloaded as JSON lines.
 async function unpacked(id) {

@@ -1,0 +1,51 @@
+"""What people did and how far they agree, as a report of plain data: who annotated how much, how fast, and how well."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+import sqlalchemy as sa
+
+from genesis_lab.review.store import Store, records
+from genesis_lab.review.tables import activity, labels, messages
+from genesis_lab.stats import Interval, proportion_interval
+from genesis_lab.texts import same_words
+from genesis_lab.validation.reviewers import named_alike
+
+_LISTED = 20
+
+
+def people(store: Store, *, since: float = 0.0, until: float = 1e18, seed: int = 0) -> dict[str, Any]:
+    """The report ``people``, of labels made from `since` to `until` (seconds since 1970).
+
+    ``people``: ``annotations``, ``days`` on which there were any (UTC), ``a_day``, ``seconds`` (median of an annotation) and the
+    share ``approved`` of those decided; None where none was timed or decided. ``rejections`` with their reasons;
+    ``agreement`` on texts that several labelled (`named_alike`), and where they did not agree.
+    """
+    both = labels.join(messages, messages.c.key == labels.c.message)
+    query = sa.select(*labels.c, messages.c.text).select_from(both).order_by(labels.c.id)
+    made = records(store, query.where(labels.c.created_at.between(since, until)))
+    acts = sa.select(activity).where(activity.c.created_at.between(since, until), activity.c.seconds.is_not(None))
+    timed, whose, given = (defaultdict[str, Any](of) for of in (list, list, dict))
+    for row in records(store, acts):
+        timed[row["author"]].append(row["seconds"])
+    for row in (
+        made := [row | {"label": row["intent"] or row["note"]} for row in made if row["intent"] or row["note"]]
+    ):
+        whose[row["author"]].append(row)
+        given[same_words(row["text"] or "") or row["message"]][row["author"]] = row["label"]
+    rows = []
+    for author, own in sorted(whose.items()):
+        days = len({datetime.fromtimestamp(row["created_at"], UTC).date() for row in own})
+        decided = [row["status"] == "approved" for row in own if row["status"] != "pending"]
+        right, n = sum(decided), len(decided)
+        approved = Interval(right / n, *proportion_interval(right, n), n).to_dict() if n else None
+        rows.append({"person": author, "annotations": len(own), "days": days, "a_day": len(own) / days, "approved": approved,
+                     "seconds": median(timed[author]) if timed[author] else None})  # fmt: skip
+    apart = [{"text": words, "said": [": ".join(one) for one in said.items()]} for words, said in given.items() if len({*said.values()}) > 1]  # fmt: skip
+    rejected = [{name: row[name] for name in ("text", "label", "author", "decided_by", "reason")} for row in made if row["status"] == "rejected"]  # fmt: skip
+    return {"people": rows, "labels": sum(map(len, whose.values())), "agreement": named_alike(given, seed),
+            "disagreements": apart[:_LISTED], "rejections": rejected[-_LISTED:]}  # fmt: skip

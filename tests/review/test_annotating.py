@@ -1,0 +1,262 @@
+"""A person's way through the queue, labels made elsewhere, decisions, what people did, and the way into the training data."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from genesis_lab.cli import app
+from genesis_lab.errors import InvalidInput
+from genesis_lab.reporting.views import view, views
+from genesis_lab.review import store as st
+from genesis_lab.review import tables
+from genesis_lab.review.annotating import Annotating
+from genesis_lab.review.ingest import ingest
+from genesis_lab.review.labelling import annotate, annotate_texts, approved, decide, pending
+from genesis_lab.review.nlu_merge import plan_merge, read_examples
+from genesis_lab.review.people import people
+from genesis_lab.review.queue import queue
+from genesis_lab.settings import get_settings
+from genesis_lab.validation.reviewers import named_alike
+from trackers import FIXTURE
+
+BOT = Path(__file__).resolve().parents[2] / "params" / "samples" / "bot"
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENESIS_REVIEW_NAME", "ana")
+    get_settings.cache_clear()
+    opened = st.open_store(tmp_path / "review.sqlite")
+    ingest(opened, str(FIXTURE))
+    return opened
+
+
+def key_of(store, text):
+    return st.records(store, sa.select(tables.messages.c.key).where(tables.messages.c.text == text))[0]["key"]
+
+
+def say(store, old, new, **parse):
+    """Another text in place of a message's."""
+    with store.begin() as connection:
+        values = {"text": new, "raw": json.dumps({"text": new, "parse_data": parse})}
+        connection.execute(sa.update(tables.messages).where(tables.messages.c.text == old).values(values))
+
+
+def session(store, *, only=None, **options):
+    ticks = iter(range(0, 10_000, 3))
+    found = queue(store, BOT / "nlu.yml", **options)
+    found = found if only is None else type(found)(tuple(i for i in found.items if i.text == only), found.counts, found.intents, found.entities)  # fmt: skip
+    return Annotating(store, found, clock=lambda: float(next(ticks)))
+
+
+def labels_in(store):
+    rows = st.records(store, sa.select(tables.labels).order_by(tables.labels.c.id))
+    return [(row["intent"], row["note"], row["version"]) for row in rows]
+
+
+def test_one_call_labels_saves_and_goes_on_and_the_seconds_are_kept(store):
+    mine = session(store)
+    first = mine.act("show")
+    assert [one["name"] for one in first["ranking"]][:2] == ["saludar", "transferir"] and len(first["ranking"]) == 5
+    then = mine.act("label", first["ranking"][0]["name"])
+    assert then["at"] == 1 and then["done"] == 1 and then["text"] != first["text"]
+    assert labels_in(store) == [(first["ranking"][0]["name"], None, 1)]
+    assert st.records(store, sa.select(tables.activity.c.seconds))[0]["seconds"] == 3.0
+    assert [one["key"] == then["message"] for one in then["context"]].count(True) == 1
+
+
+def test_what_was_done_is_taken_back_and_done_again(store):
+    mine = session(store)
+    text = mine.act("show")["text"]
+    mine.act("label", "despedir")
+    assert (mine.act("undo")["text"], labels_in(store)) == (text, [(None, None, 2)])
+    assert mine.act("redo")["at"] == 1 and labels_in(store) == [("despedir", None, 3)]
+    assert mine.act("previous")["said"] == "despedir"
+    mine.act("label", "saludar")
+    assert mine.act("undo")["said"] == "despedir"
+    with pytest.raises(InvalidInput, match="nothing to undo"):
+        [mine.act("undo") for _ in range(3)]
+
+
+def test_ignore_out_of_scope_and_flag_are_said_without_an_intent(store):
+    mine = session(store)
+    for does in ("ignore", "out_of_scope"):
+        mine.act(does)
+    mine.act("flag", "is this fraud?")
+    assert [note for _, note, _ in labels_in(store)] == ["ignored", "out of scope", "flagged: is this fraud?"]
+    assert approved(store) == [] and len(pending(store)) == 3
+
+
+def test_a_new_intent_is_offered_from_then_on_and_a_name_that_rasa_refuses_is_refused(store):
+    mine = session(store)
+    assert "bloquear_tarjeta" in mine.act("label", "bloquear_tarjeta")["intents"]
+    with pytest.raises(InvalidInput, match="at most one /"):
+        mine.act("label", "a/b/c")
+    assert len(labels_in(store)) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["💩 saldo de Juanita mañana", "👨🏻‍🚒 saldo de Juanita mañana", "saldo de Juanita mañana"]
+)
+def test_a_selection_of_a_browser_becomes_code_points_at_the_borders_of_words(store, text):
+    say(store, "asdf", text)
+    mine = session(store, only=text)
+    units = len(text[: text.index("uanit")].encode("utf-16-le")) // 2
+    shown = mine.act("mark", {"entity": "persona", "start": units, "end": units + 5})
+    (span,) = shown["spans"]
+    assert text[span["start"] : span["end"]] == span["text"] == "Juanita"
+    mine.act("label", "consultar_saldo")
+    row = st.records(store, sa.select(tables.labels.c.entities))[0]["entities"][0]
+    assert (text[row["start"] : row["end"]], row["entity"]) == ("Juanita", "persona")
+
+
+def test_half_an_emoji_is_never_marked_and_tokens_are_those_of_the_bot(store):
+    say(store, "asdf", "pago 👨🏻‍🚒, Q75", text_tokens=[[0, 4], [12, 14], [12, 15]])
+    mine = session(store, only="pago 👨🏻‍🚒, Q75")
+    text = mine.act("show")["text"]
+    units = len(text[: text.index("🚒")].encode("utf-16-le")) // 2
+    (span,) = mine.act("mark", {"entity": "oficio", "start": units, "end": units + 1})["spans"]
+    assert text[span["start"] : span["end"]].startswith("👨🏻‍🚒")
+    assert mine.act("unmark", 0)["spans"] == []
+
+
+def test_a_predicted_entity_is_kept_without_its_synonym_and_those_no_example_teaches_are_not(store):
+    found = [{"entity": "cuenta", "start": 6, "end": 15, "text": "monetaria", "value": "cheques"},
+             {"entity": "numero", "start": 0, "end": 5, "confirm": True}]  # fmt: skip
+    with store.begin() as connection:
+        connection.execute(sa.update(tables.messages).where(tables.messages.c.text == "saldo monetaria").values(entities=found))  # fmt: skip
+    session(store, only="saldo monetaria").act("label", "consultar_saldo")
+    row = st.records(store, sa.select(tables.labels.c.entities))[0]
+    assert row["entities"] == [{"start": 6, "end": 15, "entity": "cuenta", "text": "monetaria"}]
+
+
+def test_all_near_duplicates_are_labelled_with_one_key_and_taken_back_with_one(store):
+    long = "quiero abrir una cuenta de ahorros nueva por favor"
+    say(store, "asdf", long)
+    say(store, "saldo", f"{long}cito")
+    mine = session(store)
+    while not mine.item.like:
+        mine.act("next")
+    assert mine.act("label", "abrir_cuenta", every=True)["done"] == 2
+    assert [row[0] for row in labels_in(store)] == ["abrir_cuenta"] * 2
+    mine.act("undo")
+    assert [row[0] for row in labels_in(store)] == [None, None]
+    total = len(mine.items)
+    mine.act("label", "abrir_cuenta")
+    assert len(mine.items) == total + 1 and mine.item.text.startswith("quiero abrir"), (
+        "the other one is asked by itself"
+    )
+
+
+def test_a_rejection_is_shown_to_its_author_with_the_reason(store):
+    mine = session(store)
+    text = mine.act("show")["text"]
+    mine.act("label", "saludar")
+    (row,) = pending(store)
+    assert (row["version"], row["text"]) == (1, text)
+    decide(store, row["id"], row["version"], "rejected", "it is no greeting", decider="luis")
+    assert session(store).act("show")["reason"] == "rejected: saludar by ana, it is no greeting"
+
+
+FILES = {
+    "labels.csv": 'text,intent,entities\nasdf,despedir,\nsaldo monetaria,consultar_saldo,"[{""start"": 6, ""end"": 15, ""entity"": ""cuenta""}]"\n',
+    "labels.jsonl": '{"text": "asdf", "intent": "despedir"}\n{"text": "saldo monetaria", "intent": "consultar_saldo"}\n',
+    "doccano.jsonl": '{"id": 1, "text": "asdf", "label": ["despedir"]}\n{"id": 2, "text": "saldo monetaria", "label": ["consultar_saldo"]}\n',
+    "studio.json": json.dumps([{"data": {"text": text}, "annotations": [{"result": [{"value": {"choices": [intent]}, "type": "choices"}]}]}
+                               for text, intent in (("asdf", "despedir"), ("saldo monetaria", "consultar_saldo"))]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_labels_made_elsewhere_wait_for_a_decision(store, tmp_path, name):
+    (tmp_path / name).write_text(FILES[name])
+    made = annotate_texts(store, read_examples(tmp_path / name), BOT)
+    assert [(row["intent"], row["status"]) for row in made] == [("despedir", "pending"), ("consultar_saldo", "pending")]
+    assert made[0]["message"] == key_of(store, "asdf")
+    assert bool(made[1]["entities"]) == (name == "labels.csv")
+
+
+def test_labels_of_messages_that_are_gone_and_unknown_intents_are_named_and_nothing_is_saved(store, tmp_path):
+    (tmp_path / "l.csv").write_text("text,intent\nasdf,despedir\nnobody said this,despedir\nsaldo,comprar\n")
+    with pytest.raises(InvalidInput, match=r"Nothing was saved.*no message 'nobody said this'.*no intent 'comprar'"):
+        annotate_texts(store, read_examples(tmp_path / "l.csv"), BOT)
+    bad = [{"text": "asdf", "intent": "despedir"}, {"text": "saldo", "intent": "despedir", "entities": [{"start": 0, "end": 99, "entity": "x"}]}]  # fmt: skip
+    with pytest.raises(InvalidInput, match="lies outside the text"):
+        annotate_texts(store, bad, BOT)
+    assert labels_in(store) == []
+
+
+def test_the_way_of_a_label_by_commands(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(tmp_path / "outputs"))
+    get_settings.cache_clear()
+    bot = shutil.copytree(BOT, tmp_path / "bot")
+
+    def run(*words):
+        return CliRunner().invoke(app, ["review", *map(str, words), "--store", str(tmp_path / "review.sqlite")])
+
+    (tmp_path / "l.csv").write_text("text,intent\nbloquear tarjeta,bloquear\nnull \u2400 char,despedir\n")
+    assert run("annotate", tmp_path / "l.csv", bot).exit_code == 1
+    assert "2 labels wait" in run("annotate", tmp_path / "l.csv", bot, "--new-intent", "bloquear").output
+    assert "needs a reason" in str(run("decide", 1, 1, "rejected").exception)
+    assert "label 1 is approved. ana decided on an annotation of their own." in run("decide", 1, 1, "approved").output
+    run("decide", 2, 1, "approved")
+    assert [row["text"] for row in approved(store)] == ["bloquear tarjeta", "null \0 char"]
+    before = (bot / "nlu.yml").read_text()
+    assert "2 added" in run("nlu", "merge", bot).output and (bot / "nlu.yml").read_text() == before
+    assert "1 files written" in run("nlu", "merge", bot, "--write").output
+    assert "    - bloquear tarjeta\n" in (bot / "nlu.yml").read_text() or "  - bloquear tarjeta\n" in (bot / "nlu.yml").read_text()  # fmt: skip
+    assert approved(store) == [] and plan_merge(bot, approved(store)).added == []
+
+
+def test_what_people_did_is_counted_with_reasons_and_intervals(store):
+    one = annotate(store, key_of(store, "asdf"), "despedir", seconds=4.0)
+    two = annotate(store, key_of(store, "saldo"), "consultar_saldo", seconds=8.0)
+    annotate(store, key_of(store, "asdf"), "saludar", author="luis")
+    decide(store, one["id"], 1, "rejected", "not a word", decider="eva")
+    decide(store, two["id"], 1, "approved", decider="eva")
+    report = people(store)
+    ana, luis = report["people"]
+    assert (ana["annotations"], ana["seconds"], ana["approved"]["n"], ana["approved"]["estimate"]) == (2, 6.0, 2, 0.5)
+    assert luis["seconds"] is None and luis["approved"] is None
+    assert [(row["author"], row["reason"]) for row in report["rejections"]] == [("ana", "not a word")]
+    assert report["agreement"]["n"] == 1 and report["disagreements"][0]["said"] == ["ana: despedir", "luis: saludar"]
+    assert people(store, since=1e12)["people"] == []
+
+
+def test_agreement_is_what_the_literature_gives():
+    """Krippendorff (2011), section C, the nominal example: alpha 0.743; AC1 of the same data by Gwet's irrCAC: 0.775."""
+    table = ["11.1", "2232", "3333", "3333", "2222", "1234", "4444", "1121", "2222", ".555", "..11", ".3.."]
+    given = {f"u{n}": {f"o{i}": v for i, v in enumerate(unit) if v != "."} for n, unit in enumerate(table)}
+    found = named_alike(given)
+    assert found["measure"] == "Krippendorff's alpha" and found["n"] == 11
+    assert found["coefficient"]["estimate"] == pytest.approx(0.743, abs=0.001)
+    assert found["ac1"]["estimate"] == pytest.approx(0.775, abs=0.001)
+
+
+def test_ac1_holds_where_one_name_prevails_and_kappa_collapses():
+    """Gwet (2008), table 1 of the paradox of Feinstein and Cicchetti: 118 and 5 agree, 2 do not."""
+    pairs = [("+", "+")] * 118 + [("+", "-")] * 5 + [("-", "+")] * 2
+    found = named_alike({str(n): {"a": a, "b": b} for n, (a, b) in enumerate(pairs)})
+    assert found["measure"] == "Cohen's kappa"
+    assert found["coefficient"]["estimate"] < 0 and found["ac1"]["estimate"] > 0.9 and found["same"]["estimate"] > 0.9
+    assert named_alike({"x": {"a": "+", "b": "+"}})["reading"] == "everything got one name"
+    assert named_alike({"x": {"a": "+"}})["coefficient"] is None
+
+
+def test_the_report_on_people_can_be_shown_with_and_without_anything_to_measure(store):
+    empty = people(store)
+    assert "nobody has annotated" in str(view("people", "people", empty))
+    for person in ("ana", "luis", "eva"):
+        annotate(store, key_of(store, "asdf"), "despedir", author=person, seconds=2.0)
+        annotate(store, key_of(store, "saldo"), "<b>saldo" if person == "eva" else "consultar_saldo", author=person)
+    report = people(store)
+    assert "Krippendorff" in view("people", "agreement", report).text
+    assert "&lt;b&gt;saldo" in view("people", "disagreements", report).html and "<b>saldo" not in view("people", "disagreements", report).html  # fmt: skip
+    assert "none was decided" in view("people", "people", report).text
+    assert len(views("people", report)) > 0
