@@ -154,7 +154,7 @@ def test_gaps_name_what_is_mixed_up_what_has_few_examples_and_what_nobody_covers
 
 def test_what_a_regression_test_got_wrong_is_asked_for_as_well(store: Store, bot: Path) -> None:
     rows = divided(real_messages(store), bot)[0].assign(held=False)
-    report = gaps(bot, rows, failing=[{"text": "qué onda", "intent": "saludar", "now": "transferir"}])
+    report = gaps(bot, rows, failing=[{"text": "qué onda", "intent": "saludar", "understood": "transferir"}])
     assert any("qué onda" in row["real"] for row in report["findings"] if row["finding"] == "confused")
 
 

@@ -157,7 +157,7 @@ def _part(part: Part, name: str, interactive: bool, language: str) -> dict[str, 
 
 def _key(trace: Mapping[str, Any]) -> dict[str, str]:
     """Sign, colour and name of a trace in the legend; nothing where it has no place there."""
-    if "name" not in trace or trace.get("showlegend") is False:
+    if not {"name", "marker"} <= trace.keys() or trace.get("showlegend") is False:
         return {}
     marker = trace["marker"]
     colour, target = marker.get("color"), marker.get("symbol") == "line-ns"

@@ -194,6 +194,7 @@ HOW: dict[str, Callable[[Any], Any]] = {
     "sentences": "; ".join, "hash": lambda text: text[:12],
     "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run",
     "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
+    "some": lambda texts: "; ".join(text if len(text) <= 24 else f"{text[:24]}…" for text in texts[:2]),
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
 }  # fmt: skip
 """Formats of ``views.yaml`` besides Python's own."""

@@ -50,7 +50,7 @@ def gaps(
     limits = dict(shipped(Path(__file__).with_name("gaps.yaml")))
     wanted, side = examples or int(limits["examples"]), int(limits["a_side"])
     own = {(row["intent"], same_words(row["text"])) for source in read_data(data) for row in source.examples}
-    seen: list[Row] = [*taught.to_dict("records"), *({**row, "said": row["now"]} for row in failing)]
+    seen: list[Row] = [*taught.to_dict("records"), *({**row, "said": row["understood"]} for row in failing)]
     of, deployed = Counter(intent for intent, _ in own), {row["said"] for row in seen}
     mixed: dict[tuple[str, str], dict[str, str]] = {}
     intents, findings, cells, asked = list[Row](), list[Row](), list[Row](), Counter[str]()
@@ -78,7 +78,7 @@ def gaps(
     for item in pending:
         if item.reason == "fallback" or not item.ranking or item.ranking[0]["confidence"] < limits["confidence"]:
             alike = [item, *item.like]
-            why = f"{item.reason}, said {sum(one.times for one in alike):,} times: a person has to say what it is"
+            why = f"messages: {sum(one.times for one in alike):,}, of which the bot was not sure: a person has to say what they are"
             real = [one.text for one in alike]
             findings.append({"finding": "not covered", "intent": None, "n": None, "why": why, "real": real})
     return {"examples": wanted, "intents": intents, "findings": findings, "cells": cells}
