@@ -18,6 +18,8 @@ import numpy as np
 
 import bench
 from genesis_lab.domains.timeseries.features import features, mean_ks
+from genesis_lab.domains.timeseries.kinds import families
+from genesis_lab.domains.timeseries.render import render
 from genesis_lab.generation import config_for, generate
 from genesis_lab.training.forecasts import hours_of, worth
 from genesis_lab.training.worth import equivalence_sentence
@@ -106,8 +108,10 @@ def loads(domain: Any, recipes: list[Any], length: int, start: str) -> Any:
         chosen = [(recipe, spec) for recipe, spec in recipes if spec.attributes["series_type"] == name] * TIMES
         if kind.sector == "electricity":
             seeds = [spec.seed + 1000 * i for i, (_, spec) in enumerate(chosen)]
-            time = [(start, "UTC", "", 40.0)] * len(chosen)
-            values.append(domain.values(kind, [recipe for recipe, _ in chosen], seeds, time, "1h", length))
+            numbers = {
+                key: np.array([recipe[key] for recipe, _ in chosen]) for key in ("level", *families()[kind.family])
+            }
+            values.append(render(kind, numbers, [(start, "UTC", "", 40.0)] * len(chosen), "1h", length, seeds))
     return np.concatenate(values)
 
 

@@ -28,7 +28,6 @@ def tune(
 
     from genesis_lab.dataset.sources import read_records
     from genesis_lab.domains import get_domain
-    from genesis_lab.domains.timeseries.render import clock, side_by_side
     from genesis_lab.domains.timeseries.tuning import comparable, records_of, sample, tune_priors
     from genesis_lab.files import check_free, resolve, shown, write_atomically
     from genesis_lab.training.forecasts import CONTEXT, HORIZON, LENGTH, taught_by, worth
@@ -50,9 +49,8 @@ def tune(
     write_atomically(resolve(out), about + yaml.safe_dump(found, sort_keys=False))
     echo(f"mean KS {found['mean_ks']['before']} before, {found['mean_ks']['after']} after, {found['seconds']} s")
     lines(f"nearest, {pair}: {distance}" for pair, distance in found["nearest"].items())
-    at = side_by_side([clock(start, series.shape[1], frequency, "UTC")] * 300)
     for when, moves in {"before": {}, "after": found["moves"]}.items() if error else ():
-        made = lessons(sample(kinds, moves, at, frequency, 1))
+        made = lessons(sample(kinds, moves, (start, "UTC", "", 40.0), frequency, series.shape[1], 1, 300))
         one = worth(made, real, forecasters=["boosting"], splits=2)["students"][0]
         said = equivalence_sentence(one["equivalence"], of="of these series, which it was tuned to")
         echo(f"300 series {when}: MASE {one['mase']['estimate']:.2f}, {said}")

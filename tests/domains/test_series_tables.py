@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pytest
 
@@ -9,6 +11,7 @@ from genesis_lab.cli import main
 from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
+from genesis_lab.validation import quality
 from records import conversation, write
 
 
@@ -135,3 +138,60 @@ def test_other_records_have_no_such_table(tmp_path):
     write(tmp_path / "chats", [conversation(1)])
     with pytest.raises(InvalidInput, match="conversations have no wide table"):
         export_dataset(open_dataset(tmp_path / "chats"), tmp_path / "x.csv", "wide")
+
+
+def jsonl(tmp_path, *rows):
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"start": "2024-01-01", **row}) for row in rows) + "\n")
+    data, report = import_dataset(tmp_path / "rows.jsonl", tmp_path / "found", domain="timeseries", replace=True)
+    return data, [(problem.record_id, problem.reason) for problem in report.problems]
+
+
+def test_frequencies_of_others_are_read_and_unknown_ones_are_named(tmp_path):
+    known = {"1H": "1h", "H": "1h", "15T": "15min", "W-SUN": "1W", "D": "1D"}
+    data, said = jsonl(tmp_path, *({"item_id": name, "freq": name, "target": [1, 2]} for name in (*known, "M", "2h")))
+    assert dict(zip(data.frame()["series_id"], data.frame()["frequency"], strict=True)) == known | {
+        "M": "M",
+        "2h": "2h",
+    }
+    assert [name for name, why in said if "is none of 15min, 30min, 1h, 1D, 1W" in why] == ["M", "2h"]
+    with pytest.raises(InvalidInput, match="Series M has no stamps for a table"):
+        export_dataset(data, tmp_path / "out.csv", "long")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_whole_numbers_switches_and_hundredths_are_kept_to_the_last_digit(tmp_path):
+    values = {
+        "switch": [0, 1, 1, 0] * 6,
+        "count": [3, 1_000_003, 0] * 8,
+        "cents": [0.1, 0.29, 1.15, 2.01] * 6,
+        "still": [7.35] * 24,
+    }
+    data, _ = jsonl(tmp_path, *({"item_id": name, "freq": "1h", "target": row} for name, row in values.items()))
+    for form in ("csv", "jsonl", "long", "wide"):
+        export_dataset(data, tmp_path / f"out-{form}.{'jsonl' if form == 'jsonl' else 'csv'}", form)
+    for file in sorted(tmp_path.glob("out-*")):
+        again, _ = import_dataset(file, tmp_path / file.stem, domain="timeseries")
+        found = again.frame().set_index("series_id")["target"]
+        assert {name: list(found[name]) for name in values} == values, file.name
+
+
+def test_two_series_with_one_id_empty_ones_and_impossible_values_are_named(tmp_path):
+    load = {"freq": "1h", "series_type": "grid_demand", "scale": "physical"}
+    data, said = jsonl(
+        tmp_path,
+        {"item_id": "a", "target": [1.0] * 30, **load},
+        {"item_id": "a", "target": [2.0] * 30, **load},
+        {"item_id": "negative", "target": [5.0, -4.0], **load},
+        {"item_id": "nothing", "target": [None] * 30, **load},
+        {"item_id": "empty", "target": [], **load},
+        {"item_id": "one", "target": [1.0], **load},
+    )
+    assert ("a", "series_id: the same as in row 1") in said and data.total == 6
+    report = quality.validate(data)
+    faults = [
+        o for score in ("consistency", "completeness") for part in report[score]["parts"] for o in part["offences"]
+    ]
+    reasons = {(fault["record_id"], fault["reason"]) for fault in faults}
+    assert ("negative", "the least value is -4.0, grid_demand is never below 0.0") in reasons
+    assert {("nothing", "no value was measured"), ("empty", "no value was measured")} <= reasons
+    assert report["verdict"] == "FAIL"

@@ -21,7 +21,7 @@ from genesis_lab.domains.timeseries.features import SEASON, features, mean_ks
 from genesis_lab.domains.timeseries.kinds import kinds
 from genesis_lab.domains.timeseries.marks import KINDS, gaps, with_anomalies
 from genesis_lab.domains.timeseries.realism import realism
-from genesis_lab.domains.timeseries.render import clock, side_by_side, stamps_of
+from genesis_lab.domains.timeseries.render import clock, stamps_of
 from genesis_lab.domains.timeseries.tuning import sample, tune_priors
 from genesis_lab.errors import InvalidInput, ParseFailure
 
@@ -78,15 +78,46 @@ def test_whatever_is_drawn_has_the_exact_length_and_values_its_kind_can_have(kin
     json.loads(one.model_dump_json())
 
 
-def test_alone_and_among_others_a_series_is_the_same():
-    of = domain(total=40, series_types=("residential_consumption", "grid_demand", "stock_price", "wind_generation"))
-    for name, kind in of.kinds.items():
-        specs = [spec for spec in of.specs(40, 1) if spec.attributes["series_type"] == name]
-        recipes = [of.parse(of.offline_text(spec, 0), spec) for spec in specs]
-        time, seeds = [("2024-01-01", "Europe/Madrid", "ES", 40.4)] * len(specs), [spec.seed for spec in specs]
-        together = of.values(kind, recipes, seeds, time, "1h", 300)
-        for i in range(len(specs)):
-            assert np.array_equal(together[i], of.values(kind, [recipes[i]], [seeds[i]], time[:1], "1h", 300)[0]), name
+def test_a_dataset_rendered_side_by_side_has_the_same_records_as_one_by_one():
+    shares = {"15min": 0.3, "1h": 0.4, "1D": 0.2, "1W": 0.1}
+    for options in ({"group_size": 3}, {"mode": "direct", "length": 24}):
+        of = domain(**({"total": 96, "frequency_shares": shares, "length": 60} | options))
+        specs = of.specs(of.config.total, 2)
+        answered = [(of.parse(of.offline_text(spec, 0), spec), spec, PROVENANCE) for spec in specs]
+        assert list(of.render_all(answered)) == [of.render(*one) for one in answered]
+
+
+@pytest.mark.slow
+def test_ten_thousand_cases_are_exact_within_bounds_and_the_same_in_another_process(tmp_path):
+    script = tmp_path / "cases.py"
+    script.write_text(CASES)
+    said = [subprocess.run([sys.executable, script], capture_output=True, text=True) for _ in range(2)]
+    assert said[0].stdout == said[1].stdout and said[0].stdout.startswith("10000 cases"), said[0].stderr
+
+
+CASES = """
+import hashlib
+import numpy as np
+from genesis_lab.domains.base import Provenance
+from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
+
+by, rng, cases, seen = Provenance(provider="t", model="t", prompt_version="1"), np.random.default_rng(0), 0, hashlib.sha256()
+for seed in range(50):
+    length, frequency = int(rng.choice([24, 30, 31, 100, 168, 337])), str(rng.choice(["15min", "30min", "1h", "1D", "1W"]))
+    length = min(length, 100) if frequency == "1W" else length
+    config = TimeseriesConfig(total=200, seed=seed, length=length, frequency_shares={frequency: 1})
+    of = Timeseries(config)
+    specs = of.specs(200, seed)
+    answered = [(of.parse(of.offline_text(spec, 0), spec), spec, by) for spec in specs]
+    for i, record in enumerate(of.render_all(answered)):
+        known, kind = np.array([v for v in record.target if v is not None]), of.kinds[record.series_type]
+        assert record.length == len(record.target) == length and np.isfinite(known).all(), record
+        assert kind.low <= known.min() and known.max() <= kind.high, record
+        assert i % 5 or record == of.render(*answered[i]), record
+        seen.update(record.model_dump_json().encode())
+        cases += 1
+print(cases, "cases", seen.hexdigest())
+"""
 
 
 def test_another_process_renders_the_same():
@@ -119,6 +150,46 @@ def test_prices_have_the_stylised_facts():
     assert abs(np.mean([acf(x, 1) for x in returns])) < 0.1
     assert np.median([((x - x.mean()) ** 4).mean() / x.var() ** 2 for x in returns]) > 4
     assert all(np.mean([acf(np.abs(x), lag) for x in returns]) > 0 for lag in (1, 5, 10, 20))
+
+
+def test_wind_is_between_none_and_rated_and_its_speeds_are_weibull_like():
+    plants = series(total=20, series_types=("wind_generation",), length=4000, **PLAIN)
+    shares = [np.array(one.target) / max(one.target) for one in plants]
+    assert all(share.min() >= 0 for share in shares) and np.mean([(share < 0.02).mean() for share in shares]) > 0.05
+    assert np.mean([(share > 0.98).mean() for share in shares]) > 0.02
+    assert 0.15 < np.mean([share.mean() for share in shares]) < 0.55, "the capacity factor of a wind farm"
+    assert np.mean([np.corrcoef(share[1:], share[:-1])[0, 1] for share in shares]) > 0.9, "wind lasts"
+    # Of Weibull speeds of shape 2 cubes are skewed: most hours give less than the mean.
+    assert np.mean([np.median(share) < share.mean() for share in shares]) > 0.8
+
+
+def test_humidity_is_a_share_that_is_highest_before_dawn():
+    for one in series(total=10, series_types=("humidity",), length=24 * 60, **PLAIN):
+        values = np.array(one.target)
+        assert values.min() >= 0 and values.max() <= 100 and (values == np.round(values)).all()
+        hours = np.asarray(stamps_of(one.start, one.length, "1h").tz_convert(one.timezone).hour)
+        by_hour = [values[hours == hour].mean() for hour in range(24)]
+        assert int(np.argmax(by_hour)) <= 7 and 11 <= int(np.argmin(by_hour)) <= 19
+
+
+@pytest.mark.parametrize(
+    ("frequency", "left"), [("1h", {"daily", "weekly", "yearly"}), ("1D", {"weekly", "yearly"}), ("1W", {"yearly"})]
+)
+def test_a_season_that_does_not_fit_the_frequency_is_not_claimed(frequency, left):
+    (one,) = series(total=1, series_types=("residential_consumption",), frequency_shares={frequency: 1}, length=30)
+    assert set(one.seasonality_types) == left
+
+
+@pytest.mark.parametrize("day", range(1, 8))
+def test_weeks_start_on_the_day_of_the_first_stamp(day):
+    (one,) = series(total=1, frequency_shares="W", length=30, start=f"2024-01-{day:02d}", countries=("ES",))
+    stamps = stamps_of(one.start, 30, one.frequency)
+    assert set(stamps.day_name()) == {stamps[0].day_name()} and stamps[0].day == day and len(one.target) == 30
+
+
+def test_the_longest_series_is_whole():
+    (one,) = series(total=1, series_types=("grid_demand",), length=8_760)
+    assert len(one.target) == 8_760 and stamps_of(one.start, 8_760, "1h")[-1].isoformat() == "2024-12-30T23:00:00+00:00"
 
 
 def test_both_clock_changes_of_madrid_keep_the_length_and_the_local_shape():
@@ -238,6 +309,14 @@ def test_gaps_are_as_many_as_asked_and_apart():
     assert all(one[1] < other[0] for one, other in itertools.pairwise(ends))
 
 
+def test_the_peak_hour_is_told_only_where_two_days_were_seen():
+    quarter, hour = (
+        series(total=1, series_types=("grid_demand",), frequency_shares=step, length=60, english_share=1.0)[0]
+        for step in ("15min", "1h")
+    )
+    assert "highest hour" in hour.description and "highest hour" not in quarter.description
+
+
 def test_a_description_states_measured_facts_in_the_records_language():
     for one in series(total=20, series_types=("grid_demand",), **(PLAIN | {"anomaly_shares": {"1": 1}})):
         low = min(one.target)
@@ -287,8 +366,7 @@ def test_the_prompt_names_every_parameter_and_its_bounds(language):
 @pytest.fixture(scope="module")
 def load():
     chosen = {name: kind for name, kind in kinds().items() if kind.sector == "electricity"}
-    at = side_by_side([clock("2024-01-01", 504, "1h", "UTC")] * 80)
-    return sample(chosen, {}, at, "1h", 1), sample(chosen, {}, at, "1h", 2)
+    return tuple(sample(chosen, {}, ("2024-01-01", "UTC", "", 40.0), "1h", 504, seed, 80) for seed in (1, 2))
 
 
 def test_realism_falls_with_every_way_of_spoiling(load):

@@ -12,6 +12,8 @@ from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.teachers import connect
+from genesis_lab.providers.base import Capabilities
+from scripted import ScriptedProvider
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "recordings" / "recipes.jsonl"
 
@@ -44,3 +46,22 @@ def test_recipes_of_a_strong_model_over_all_kinds_are_accepted_at_the_first_atte
         spec = specs[one["number"]]
         assert (one["series_type"], one["language"]) == (spec.attributes["series_type"], spec.attributes["language"])
         assert domain.parse(json.dumps(one["answer"]), spec)["level"] == one["answer"]["level"]
+
+
+def test_a_recipe_with_a_missing_field_is_asked_for_again_and_then_dropped_with_the_reason(tmp_path):
+    domain = Timeseries(TimeseriesConfig(total=2, series_types=("solar_generation",), english_share=1.0, length=48))
+    plan = make_plan(domain, 2, 5)
+    good = [json.loads(domain.offline_text(spec, 0)) for spec in plan.specs]
+    asked = []
+
+    def answer(request, rng):
+        asked.append(request)
+        recipe = dict(good[len(asked) % 2])
+        if len(asked) <= 3:  # the first record's first candidate never becomes one
+            del recipe["clouds"]
+        return json.dumps(recipe | {"loss": 0.1 + len(asked) / 1000})
+
+    teacher = ScriptedProvider(answer, capabilities=Capabilities(concurrency=1))
+    data = generate(plan, domain, teacher, tmp_path / "d")
+    assert data.total == 2 and any("clouds" in text for _, text in asked[1].messages), "told what was wrong"
+    assert any("clouds" in reason for reason in data.manifest["drop_reasons"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
@@ -106,7 +106,6 @@ class Check:
 
     SQL sees every field of the record as text, trimmed, and NULL where it is blank, missing or can't be read; lists keep
     their elements. `over` a list it sees the fields of one element besides, and its place ``position`` from 1.
-
     """
 
     name: str  # checks of one name make one part of `score` together
@@ -208,6 +207,10 @@ class Domain(ABC):
     @abstractmethod
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> BaseModel:
         """The record of an answer that `parse` accepted: the same whenever and wherever it is made."""
+
+    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[BaseModel]:
+        """Their records in this order, each as `render` makes it."""
+        return (self.render(*one) for one in answered)
 
     @property
     def manner(self) -> Mapping[str, Any] | None:

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
-from genesis_lab.domains.base import Answer, Domain, Provenance
+from genesis_lab.domains.base import Answer, Domain, Provenance, Spec
 from genesis_lab.errors import GenesisError, Incomplete, Interrupted, InvalidInput, ParseFailure, Rejected
 from genesis_lab.files import shown
 from genesis_lab.generation.batch import batches_for, check_batch
@@ -326,11 +326,12 @@ def _written(state: State, target: Path, manifest: dict[str, Any], splits: Seque
         by_split[split_of(state.plan.specs[index])].append(index)
     with DatasetWriter(target, state.domain.name, manifest, replace=replace) as writer:
         for split, indices in by_split.items():
-            writer.write(_records(state, indices), split)
+            records = state.domain.render_all(_answered(state, indices))
+            writer.write((record.model_dump() for record in records), split)
     return open_dataset(target)
 
 
-def _records(state: State, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _answered(state: State, indices: Sequence[int]) -> Iterator[tuple[Answer, Spec, Provenance]]:
     for index, line in zip(indices, state.journal.read(map(state.accepted.__getitem__, indices)), strict=True):
         spec, n = state.plan.specs[index], len(line["specs"])
         place, item = next((p, item) for p, item in enumerate(line["specs"]) if item["index"] == index)
@@ -345,7 +346,7 @@ def _records(state: State, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
             prompt_tokens=usage[0] if usage else None,
             completion_tokens=usage[1] if usage else None,
         )
-        yield state.domain.render(item["answer"], spec, provenance).model_dump()
+        yield item["answer"], spec, provenance
 
 
 def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task) -> Request:

@@ -60,13 +60,14 @@ def figure_text(value: object, limit: int = 60) -> str:
     return html.escape(text if len(text) <= limit else text[: limit - 1] + "…", quote=False)
 
 
-def show(fig: Any, *, picture: bool | None = None) -> None:
+def show(fig: Any, *, picture: bool | None = None, name: str = "", again: bool = False) -> None:
     """Display a figure in a notebook: plotly, a PNG, and its title as text; what stands in for one as it is; a list one by one.
 
     Parameters
     ----------
     picture : whether to add the PNG, which GitHub and plain viewers show. None: when nobody is watching (papermill,
         ``make render``) and a Chrome is found that starts.
+    name, again : what this figure is known by from now on; with `again` it takes the place of the one known by that name.
     """
     if isinstance(fig, list):
         for each in fig:
@@ -82,7 +83,7 @@ def show(fig: Any, *, picture: bool | None = None) -> None:
         data: dict[str, Any] = {"application/vnd.plotly.v1+json": drawn, "text/plain": summary(fig)}
         if picture or (picture is None and viewer() == "nobody" and _can_draw()):
             data["image/png"] = base64.b64encode(image(fig)).decode()
-        display(data, raw=True)
+        display(data, raw=True, **({"display_id": name, "update": again} if name else {}))
 
 
 def lean(fig: go.Figure) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Forecasters: trained on some series, tested on others, and what a set of synthetic series is worth in real ones.
 
-One model for all series, direct (the horizon is a feature), on values normalised by the week before the origin. Gradient
+One model for all series, direct (the horizon is a feature), that learns what to add to the mean of the last two same hours
+of the week, in units of how far the last week's values were from those a day before: what MASE divides by, too. Gradient
 boosting and ridge regression, because they rank sets of series differently. Errors are MASE (Hyndman & Koehler 2006): the
 mean absolute error over that of the daily naive forecast in the context. Whoever trains on a set of real series is tested
 on others of them, over several draws, so that the curve of real series says how many teach as much.
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import wraps
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +42,14 @@ MOST = 2_000
 """Synthetic series that are learned from at most: the learning curve is flat there."""
 LEVELS = tuple(round(0.1 * i, 1) for i in range(1, 10))
 """Quantiles that are forecast; the outer ones are an 80 % band."""
-FEATURES = 29
+FEATURES = 30
 _FEW = 5
 """Real series that are there where it is asked what synthetic ones add."""
-_RULE = 23
-"""The feature that is the mean of the last two same hours of the week: a forecaster learns what to add to it."""
-_ROWS = 60_000
+_ROWS = 150_000
 """Rows that a forecaster is trained on at most, drawn at random."""
 _REPLICATES = 1000
+_LEAST = 0.05
+"""The least unit in spreads of the last week: a series that repeats each day has no differences."""
 _NOTHING = 1e-14
 """Change that is rounding only, relative to the level: what varies no more is constant."""
 
@@ -86,21 +87,19 @@ def series_of(dataset: Dataset, seed: int = 0) -> tuple[Any, list[str]]:
 
 @dataclass(frozen=True)
 class Windows:
-    """What is forecast: `x` of shape (n, origins, horizon, features), `y` alike, the mean and spread that undo the scaling, and
-    how far values of the last week were from those a day before, in spreads: by it bands are wide or narrow."""
+    """What is forecast: `x` of shape (n, origins, horizon, features), `y` alike; the mean of the last two same hours of the week,
+    from which all is measured, and the unit: how far values of the last week were from those a day before."""
 
     x: NDArray[np.float32]
     y: Values
-    mean: Values
-    sd: Values
-    rough: Values
+    centre: Values
+    unit: Values
 
     def rows(self, series: Any) -> tuple[NDArray[np.float32], Values]:
-        """The windows of these series one under the other, and how far they are from `_RULE`, in the scale of the week before."""
-        y = ((self.y - self.mean) / self.sd)[series].ravel()
-        x = self.x[series].reshape(-1, FEATURES)
+        """The windows of these series one under the other, and how far they are from their centre."""
+        y = ((self.y - self.centre) / self.unit)[series].ravel()
         known = np.isfinite(y)
-        return x[known], y[known] - np.nan_to_num(x[known, _RULE])
+        return self.x[series].reshape(-1, FEATURES)[known], y[known]
 
 
 @_quietly
@@ -114,43 +113,41 @@ def windows(series: Any, origins: Sequence[int] = ORIGINS, horizon: int = HORIZO
     origins : last known points, from 331 on.
     """
     values: Values = series.values
-    n, length = values.shape
+    length = values.shape[1]
     ahead = np.arange(1, horizon + 1)
     t = np.asarray([origin for origin in origins if CONTEXT - 1 <= origin < length - horizon])
     if not len(t):
         raise InvalidInput(f"A forecast needs series of {CONTEXT + horizon} points or more, got {length}.")
     week = np.stack([values[:, o - WEEK + 1 : o + 1] for o in t], axis=1)
     day_before = np.stack([values[:, o - WEEK + 1 - DAY : o + 1 - DAY] for o in t], axis=1)
-    mean, sd = np.nanmean(week, axis=2)[..., None], np.nanstd(week, axis=2)[..., None]
-    still, whole = sd <= _NOTHING * np.abs(mean), np.nanstd(values[:, :CONTEXT], axis=1)[:, None, None]
-    sd = np.where(still, np.where(whole > 0, whole, 1.0), sd)
-    rough = np.nanmean(np.abs(week - day_before), axis=2)[..., None] / sd
+    mean, sd = (f(week, axis=2)[..., None] for f in (np.nanmean, np.nanstd))
+    whole = np.nanstd(values[:, :CONTEXT], axis=1)[:, None, None]
+    sd = np.where(sd > _NOTHING * np.abs(mean), sd, np.where(whole > 0, whole, 1.0))
+    unit = np.nanmean(np.abs(week - day_before), axis=2)[..., None]
+    unit = np.where(unit > _LEAST * sd, unit, _LEAST * sd)
     at = t[:, None] + ahead
-    scaled = values[:, None, :]
 
     def lag(back: NDArray[np.int_]) -> Values:
         """The values `back` points before each target, NaN where they are not known yet or there are none."""
         place = at - back
-        found = np.take_along_axis(
-            np.broadcast_to(scaled, (n, len(t), length)), np.broadcast_to(place.clip(0, length - 1), (n, *at.shape)), 2
-        )
-        return np.where((place >= 0) & (place <= t[:, None]), (found - mean) / sd, np.nan)
+        found = np.take(values, place.clip(0, length - 1), axis=1)
+        return np.where((place >= 0) & (place <= t[:, None]), found, np.nan)
 
     days = -(-ahead // DAY) * DAY
     same = [lag(days + DAY * k) for k in range(7)]
     weeks = [lag(np.full(horizon, WEEK * k)) for k in (1, 2)]
     near = [lag(days + k) for k in (1, -1, 2, -2)] + [lag(np.full(horizon, WEEK + k)) for k in (1, -1)]
     last = [lag(ahead + k) for k in range(4)]
-    recent = (week[..., -DAY:] - mean) / sd
-    level = [np.broadcast_to(f(recent, axis=2)[..., None], same[0].shape) for f in (np.nanmean, np.nanstd)]
-    level.append(np.broadcast_to(((np.nanmax(week, axis=2)[..., None] - mean) / sd), same[0].shape))
-    hour = np.take(series.hour, at, axis=1)
-    weekday = np.take(series.weekday, at, axis=1)
-    day = hour * 2 * np.pi / 24
-    calendar = [np.broadcast_to(ahead, same[0].shape), np.sin(day), np.cos(day), weekday, weekday >= 5]
-    means = [np.nanmean(same, axis=0), np.nanmean(weeks, axis=0)]
-    x = np.stack([*same, *weeks, *near, *last, *level, *means, *calendar], axis=-1).astype(np.float32)
-    return Windows(x, np.take(values, at, axis=1), mean, sd, rough)
+    centre = np.nanmean(weeks, axis=0)
+    centre = np.where(np.isfinite(centre), centre, mean)
+    recent, all_week = week[..., -DAY:], np.nanmax(week, axis=2)[..., None]
+    known = [*same, *weeks, *near, *last, np.nanmean(recent, axis=2)[..., None], all_week, np.nanmean(same, axis=0)]
+    scaled = [(one - centre) / unit for one in known]
+    spread = [(centre - mean) / unit, np.nanstd(recent, axis=2)[..., None] / unit, sd / unit]
+    weekday, day = (np.take(each, at, axis=1) for each in (series.weekday, series.hour * 2 * np.pi / DAY))
+    calendar = [ahead, np.sin(day), np.cos(day), weekday, weekday >= 5]
+    x = [np.broadcast_to(one, centre.shape) for one in (*scaled, *spread, *calendar)]
+    return Windows(np.stack(x, axis=-1, dtype=np.float32, casting="unsafe"), np.take(values, at, axis=1), centre, unit)
 
 
 def boosting(seed: int) -> Any:
@@ -192,8 +189,8 @@ def fit(maker: Callable[[int], Any], data: Sequence[tuple[Windows, Any]], seed: 
 def forecast(model: Any, what: Windows, series: Any) -> Values:
     """Forecasts in the series' own scale, shape (series, origins, horizon)."""
     x = what.x[series]
-    made = model.predict(x.reshape(-1, FEATURES)).reshape(x.shape[:-1]) + np.nan_to_num(x[..., _RULE])
-    return np.asarray(made * what.sd[series] + what.mean[series])
+    made = model.predict(x.reshape(-1, FEATURES)).reshape(x.shape[:-1])
+    return np.asarray(made * what.unit[series] + what.centre[series])
 
 
 @_quietly
@@ -213,13 +210,13 @@ def mase(made: Values, what: Windows, scale: Values, series: Any, horizon: int =
 
 def baselines(what: Windows) -> dict[str, Values]:
     """What anyone can do without training: the same hour of yesterday, of last week, and the mean of the last two weeks' hours."""
-    back = what.x * what.sd[..., None] + what.mean[..., None]
-    return {"naive 24": back[..., 0], "naive 168": back[..., 7], "two-week mean": back[..., _RULE]}
+    day, week = (what.x[..., lag] * what.unit + what.centre for lag in (0, 7))
+    return {"naive 24": day, "naive 168": week, "two-week mean": what.centre}
 
 
 @_quietly
 def residual_quantiles(name: str, taught: Windows, seed: int = 0) -> dict[float, float]:
-    """How far above its forecast a value lies, in units of how rough its series is, at each of `LEVELS`.
+    """How far above its forecast a value lies, in units of its window, at each of `LEVELS`.
 
     Of the quarter of the series that a forecaster trained on the others did not see (split conformal prediction by a
     local scale: Lei et al. 2018, section 5.2); with fewer than 4 series of those it learned from.
@@ -227,14 +224,13 @@ def residual_quantiles(name: str, taught: Windows, seed: int = 0) -> dict[float,
     order = np.random.default_rng([seed, 1]).permutation(len(taught.y))
     kept, out = (order, order) if len(order) < 4 else (order[len(order) // 4 :], order[: len(order) // 4])
     model = fit(FORECASTERS[name], [(taught, kept)], seed)
-    rest = (taught.y[out] - forecast(model, taught, out)) / (taught.sd * taught.rough)[out]
+    rest = (taught.y[out] - forecast(model, taught, out)) / taught.unit[out]
     return dict(zip(LEVELS, np.quantile(rest[np.isfinite(rest)], LEVELS).tolist(), strict=True))
 
 
 def bands(made: Values, what: Windows, series: Any, offsets: Mapping[float, float]) -> Values:
     """The quantiles `LEVELS` around forecasts, shape (levels, series, origins, horizon)."""
-    wide = (what.sd * what.rough)[series]
-    return np.stack([made + offsets[level] * wide for level in LEVELS])
+    return np.stack([made + offsets[level] * what.unit[series] for level in LEVELS])
 
 
 @dataclass(frozen=True)
@@ -246,12 +242,11 @@ class _Trial:
     tested: NDArray[np.int_]
     """Which series each split is tested on, shape (splits, series)."""
     seed: int
-    _picks: list[NDArray[np.int_]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _picks(self) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
         rng, (splits, series) = np.random.default_rng(self.seed), self.tested.shape
-        self._picks.append(rng.integers(splits, size=(_REPLICATES, splits, 1)))
-        self._picks.append(rng.integers(series, size=(_REPLICATES, 1, series)))
+        return rng.integers(splits, size=(_REPLICATES, splits, 1)), rng.integers(series, size=(_REPLICATES, 1, series))
 
     def errors(self, made: Values, horizon: int = DAY) -> Values:
         """Of each series."""
@@ -291,14 +286,30 @@ def _less(one: Values, other: Values) -> Paired:
 
 def scorecard(dataset: Dataset, reference: Real | None, *, seed: int = 0, **options: Any) -> Row:
     """What a dataset of series is worth: `worth` of its series in those of `reference`, or of none, with why. JSON-safe."""
-    if reference is None:
-        return _report(None, {"scorecard": "no reference series"})
-    try:
-        mine, notes = series_of(dataset, seed)
-        found = worth(mine, hours_of(dataset.domain, reference.records), seed=seed, **options)
-    except InvalidInput as error:
-        return _report(reference, {"scorecard": str(error).rstrip(".")})
-    return _report(reference, {}, found, notes)
+    why, notes, found = "no reference series", list[str](), dict[str, Any](students=[], records=0)
+    if reference is not None:
+        try:
+            mine, notes = series_of(dataset, seed)
+            found, why = worth(mine, hours_of(dataset.domain, reference.records), seed=seed, **options), ""
+        except InvalidInput as error:
+            why = str(error).rstrip(".")
+    worth_of, verdict = {}, f"not measured: {why}"
+    for one in found["students"]:
+        one["says"] = f"MASE {one['mase']['estimate']:.2f}, the {found['best_baseline']} {one['floor']['estimate']:.2f}"
+        worth_of[one["student"]] = "worth nothing"
+        if one["beats_floor"] is not False:
+            worth_of[one["student"]] = equivalence_sentence(one["equivalence"], of="series")
+    if found["students"]:
+        first = min(found["students"], key=lambda one: float(one["mase"]["estimate"]))
+        on, says = f"{reference} with {first['title']}", worth_of[first["student"]]
+        verdict = f"MASE {Interval(**first['mase'])} on {on}: {says}."
+        if first["beats_floor"] is None:
+            verdict += f" Whether that is better than the {found['best_baseline']} ({Interval(**first['floor'])}) can't be told."
+        elif not first["beats_floor"]:
+            verdict = f"Worth nothing: on {on} MASE is {Interval(**first['mase'])}, and of the {found['best_baseline']}, without any training, {Interval(**first['floor'])}."
+    not_measured = {"scorecard": why} if why else {}
+    told = {"shown_as": "forecasts", "gate": "worth in real series", "reference": reference and reference.to_dict()}
+    return told | found | {"notes": notes, "not_measured": not_measured, "worth": worth_of, "verdict": verdict}
 
 
 def worth(
@@ -392,36 +403,13 @@ def worth(
     }
 
 
-def _report(reference: Real | None, not_measured: Row, found: Row | None = None, notes: Sequence[str] = ()) -> Row:
-    """The whole, with its sentences."""
-    found = found or {"students": [], "records": 0}
-    worth, verdict = {}, f"not measured: {not_measured.get('scorecard')}"
-    for one in found["students"]:
-        one["says"] = f"MASE {one['mase']['estimate']:.2f}, the {found['best_baseline']} {one['floor']['estimate']:.2f}"
-        worth[one["student"]] = "worth nothing"
-        if one["beats_floor"] is not False:
-            worth[one["student"]] = equivalence_sentence(one["equivalence"], of="series")
-    if found["students"]:
-        first = min(found["students"], key=lambda one: float(one["mase"]["estimate"]))
-        on, says = f"{reference} with {first['title']}", worth[first["student"]]
-        verdict = f"MASE {Interval(**first['mase'])} on {on}: {says}."
-        if first["beats_floor"] is None:
-            verdict += f" Whether that is better than the {found['best_baseline']} ({Interval(**first['floor'])}) can't be told."
-        elif not first["beats_floor"]:
-            verdict = f"Worth nothing: on {on} MASE is {Interval(**first['mase'])}, and of the {found['best_baseline']}, without any training, {Interval(**first['floor'])}."
-    told = {"shown_as": "forecasts", "gate": "worth in real series", "reference": reference and reference.to_dict()}
-    return told | found | {"notes": list(notes), "not_measured": not_measured, "worth": worth, "verdict": verdict}
-
-
 def taught_by(real: Any) -> Callable[[Values], float]:
     """How badly ridge regression that learns from given series, of the hours of these real ones, forecasts them (MASE)."""
     theirs, scale = windows(real, horizon=DAY), naive_scale(real.values)
 
     def error(values: Values) -> float:
-        hour, weekday = (
-            np.broadcast_to(each[:1, : values.shape[1]], values.shape) for each in (real.hour, real.weekday)
-        )
-        made = windows(replace(real, values=values, hour=hour, weekday=weekday), ORIGINS[::3], DAY)
+        first = np.zeros(len(values), dtype=int)
+        made = windows(replace(real.take(first), values=values), ORIGINS[::3], DAY)
         model = fit(ridge, [(made, slice(None))])
         return float(np.nanmean(mase(forecast(model, theirs, slice(None)), theirs, scale, slice(None))))
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,12 @@ from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.domains.timeseries import record as r
 from genesis_lab.domains.timeseries.checks import checks
 from genesis_lab.domains.timeseries.hourly import Hours, hourly
-from genesis_lab.domains.timeseries.kinds import (
-    Kind,
-    Moves,
-    drawn,
-    families,
-    kinds,
-    known_moves,
-    level_of,
-    shipped_priors,
-)
+from genesis_lab.domains.timeseries.kinds import Kind, Moves, drawn, families, kinds, known_moves, level_of
 from genesis_lab.domains.timeseries.marks import gaps, with_anomalies
 from genesis_lab.domains.timeseries.options import WORDS, TimeseriesConfig, make_specs, targets
 from genesis_lab.domains.timeseries.reader import SeriesReader
 from genesis_lab.domains.timeseries.realism import realism
-from genesis_lab.domains.timeseries.render import (
-    RENDERER_VERSION,
-    STEP_HOURS,
-    Clock,
-    clock,
-    draws,
-    render,
-    rounded,
-    side_by_side,
-    stamps_of,
-)
+from genesis_lab.domains.timeseries.render import RENDERER_VERSION, STEP_HOURS, clock, render, rounded, stamps_of
 from genesis_lab.domains.timeseries.tables import laid_out
 from genesis_lab.errors import InvalidInput, ParseFailure, instead
 from genesis_lab.files import digest, resolve
@@ -53,6 +35,10 @@ from genesis_lab.yamls import file_digests, shipped
 Values = NDArray[np.float64]
 _RISE = {"none": 0.0, "upward": 0.35, "downward": -0.3, "cyclic": 0.25}
 _NOISY = 0.2
+_PERIODS = {"daily": 24, "weekly": 168, "yearly": 8766}
+"""Hours; what is not longer than a step cannot be seen."""
+_AT_ONCE = 250_000
+"""Points that are rendered side by side."""
 
 
 class Timeseries(Domain):
@@ -90,11 +76,9 @@ class Timeseries(Domain):
 
     def knowledge(self) -> dict[str, str]:
         """Digests of what ships, and of a user's own kinds and priors."""
-        c = self.config
-        own = {"kinds": c.kinds, "priors": "" if shipped_priors(c.priors) else c.priors}
-        return file_digests(*Path(__file__).parent.glob("*.yaml")) | {
-            name: digest(resolve(source)) for name, source in own.items() if source
-        }
+        own = {"kinds": resolve(self.config.kinds), "priors": resolve(self.config.priors)}
+        digests = {name: digest(path) for name, path in own.items() if path.is_file()}
+        return file_digests(*Path(__file__).parent.glob("*.yaml")) | digests
 
     @cached_property
     def moves(self) -> dict[str, Moves]:
@@ -143,10 +127,10 @@ class Timeseries(Domain):
             many = {"minItems": self.config.length, "maxItems": self.config.length}
             values = {"type": "array", "items": {"type": "number"}, **many}
             return object_schema({"context": text, "description": text, "values": values})
-        numbers = {
-            name: {"type": "number", "minimum": p.low, "maximum": p.high} for name, p in families()[kind.family].items()
-        }
-        return object_schema({"context": text, "description": text, "level": {"type": "number"}, **numbers})
+        numbers: dict[str, Any] = {"level": {"type": "number"}}
+        for name, p in families()[kind.family].items():
+            numbers[name] = {"type": "number", "minimum": p.low, "maximum": p.high}
+        return object_schema({"context": text, "description": text, **numbers})
 
     def prompt(self, spec: Spec) -> Prompt:
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
@@ -165,16 +149,15 @@ class Timeseries(Domain):
         """A recipe drawn from the priors; in mode direct its values."""
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, attempt + 1]))
-        z = rng.standard_normal((1, len(families()[kind.family]) + 2))
-        values = drawn(kind, z[:, 1:], self.moves.get(a["series_type"], {}))
+        z = rng.standard_normal((1, len(families()[kind.family]) + 3))
+        numbers = {"level": level_of(kind, z[:, 0])} | drawn(kind, z[:, 1:], self.moves.get(a["series_type"], {}))
         words, language = shipped(WORDS)[a["language"]], a["language"]
-        said = {"kind": getattr(kind, language), "place": shipped(WORDS)["places"][a["country"]][language]}
-        said["trend"] = words["trend"][a["trend_type"]]
+        said = {"kind": getattr(kind, language), "trend": words["trend"][a["trend_type"]]}
+        said["place"] = shipped(WORDS)["places"][a["country"]][language]
         texts = {"context": words["context"].format(**said), "description": words["offline"].format(**said)}
-        numbers = {"level": level_of(kind, z[:, 0])} | values
-        recipe = {name: _short(value[0]) for name, value in numbers.items()}
+        recipe: dict[str, Any] = {name: float(f"{value[0]:.5g}") for name, value in numbers.items()}
         if self.config.mode == "direct":
-            recipe = {"values": rounded(self._alone(kind, recipe, spec), kind.resolution).tolist()}
+            recipe = {"values": rounded(self._rendered([(recipe, spec)])[0], kind.resolution).tolist()}
         return json.dumps(texts | recipe, ensure_ascii=False)
 
     def answer_characters(self, spec: Spec) -> int:
@@ -185,14 +168,13 @@ class Timeseries(Domain):
         kind = self.kinds[spec.attributes["series_type"]]
         sent = read_json(text, self.schema(kind))
         reasons, answer = [], {}
+        together = f"{sent['context']} {sent['description']}"
         meant = (None, spec.attributes["language"])  # one sentence may be too short to be told, both are not
         for name in ("context", "description"):
             answer[name] = str(sent[name]).strip()
             if not 10 <= len(answer[name]) <= 400:
                 reasons.append(f"{name} has {len(answer[name])} characters, 10 to 400 are asked for")
-            elif (found := detect(answer[name])) not in meant and detect(
-                f"{sent['context']} {sent['description']}"
-            ) not in meant:
+            elif detect(together) not in meant and (found := detect(answer[name])) not in meant:
                 reasons.append(f"{name} must be in {spec.attributes['language']!r}, it reads as {found!r}")
         if self.config.mode == "direct":
             return self._written(sent["values"], kind, spec, answer, reasons)
@@ -237,72 +219,68 @@ class Timeseries(Domain):
 
     # The series
 
-    def values(
-        self,
-        kind: Kind,
-        recipes: Sequence[Answer],
-        seeds: Sequence[int],
-        time: Sequence[Any],
-        frequency: str,
-        length: int,
-        groups: Sequence[int | None] = (),
-    ) -> Values:
-        """The series of recipes of one kind, frequency and length, shape (n, length), before anything is put into them.
-
-        `time` gives for each series start, time zone, country and latitude; `groups` seeds of the weather they share. What is coarser than an hour is rendered in
-        hours and averaged; prices and volumes are not.
-        """
-        hours = (
-            round(STEP_HOURS[frequency]) if STEP_HOURS[frequency] > 1 and kind.family not in ("price", "volume") else 1
-        )
-        step = "1h" if hours > 1 else frequency
-        clocks = [
-            clock(start, length * hours, step, zone, country, latitude) for start, zone, country, latitude in time
-        ]
-        parameters = {name: np.array([float(recipe[name]) for recipe in recipes]) for name in families()[kind.family]}
-        level = np.array([float(recipe["level"]) for recipe in recipes])
-        at: Clock = side_by_side(clocks)
-        made = render(kind, parameters, level, at, step, draws(seeds, length * hours, int(at.day.max()) + 1, groups))
-        return made.reshape(len(made), length, hours).mean(2) if hours > 1 else made
-
-    def _time(self, spec: Spec) -> tuple[str, str, str, float]:
+    def _place(self, spec: Spec) -> tuple[str, str, str, float]:
         place = shipped(WORDS)["places"][spec.attributes["country"]]
         return self.config.start, place["timezone"], spec.attributes["country"], place["latitude"]
 
-    def _alone(self, kind: Kind, recipe: Answer, spec: Spec) -> Values:
-        """The series of one recipe."""
-        group = spec.attributes.get("group")
-        shared = None if group is None else zlib.crc32(f"{self.config.seed}/{group}".encode())
-        a = spec.attributes
-        made = self.values(kind, [recipe], [spec.seed], [self._time(spec)], a["frequency"], a["length"], [shared])
-        return np.asarray(made[0])
+    def _rendered(self, alike: Sequence[tuple[Answer, Spec]]) -> Values:
+        """The series of recipes whose specs are of one kind, frequency and length, or the values that a model wrote."""
+        answers, specs = zip(*alike, strict=True)
+        if "values" in answers[0]:
+            return np.array([answer["values"] for answer in answers], dtype=float)
+        a, groups = specs[0].attributes, [spec.attributes.get("group") for spec in specs]
+        shared = [None if g is None else zlib.crc32(f"{self.config.seed}/{g}".encode()) for g in groups]
+        kind, places, seeds = (
+            self.kinds[a["series_type"]],
+            [self._place(spec) for spec in specs],
+            [s.seed for s in specs],
+        )
+        names = ("level", *families()[kind.family])
+        recipe = {name: np.array([float(answer[name]) for answer in answers]) for name in names}
+        return render(kind, recipe, places, a["frequency"], a["length"], seeds, shared)
+
+    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[r.Series]:
+        """Those of one kind and frequency side by side, so many at a time as fit into memory."""
+        hours = max(STEP_HOURS[name] for name, share in self.config.frequency_shares.items() if share)
+        rest, fit = iter(answered), max(1, int(_AT_ONCE / max(hours, 1) / self.config.length))
+        while many := list(islice(rest, fit)):
+            alike: dict[tuple[str, str], list[int]] = {}
+            for i, (_, spec, _) in enumerate(many):
+                alike.setdefault((spec.attributes["series_type"], spec.attributes["frequency"]), []).append(i)
+            values = dict[int, Values]()
+            for rows in alike.values():
+                values |= zip(rows, self._rendered([many[i][:2] for i in rows]), strict=True)
+            yield from (self._record(*one, values[i]) for i, one in enumerate(many))
 
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Series:
+        return self._record(answer, spec, provenance, self._rendered([(answer, spec)])[0])
+
+    def _record(self, answer: Answer, spec: Spec, provenance: Provenance, values: Values) -> r.Series:
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
-        length, frequency, time = a["length"], a["frequency"], self._time(spec)
-        values = np.array(answer["values"], dtype=float) if "values" in answer else self._alone(kind, answer, spec)
+        length, frequency, place = a["length"], a["frequency"], self._place(spec)
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, 2**20]))
         values = self._spoilt(values, kind, a, rng)
         day = max(1, round(24 / STEP_HOURS[frequency]))
         wanted = [name for name in a["anomalies"].split(",") if name]
         values, marks, refused = with_anomalies(values, wanted, day, kind.low, kind.high, rng)
         values = rounded(values, kind.resolution)
-        facts = self._facts(values, marks, kind, a, time)
+        facts = self._facts(values, marks, kind, a, place)
         if self.config.scale == "standardised":
             values = np.round((values - values.mean()) / (values.std() or 1.0), 6)
         missing = gaps(length, float(rng.uniform(0.01, 0.08)), rng) if a["quality"] == "missing_values" else []
         target: list[float | None] = values.tolist()
         for gap in missing:
             target[gap["start"] : gap["start"] + gap["length"]] = [None] * gap["length"]
+        seasons = [name for name in kind.seasonality if _PERIODS[name] > STEP_HOURS[frequency]]
         burdens = (a["trend_type"] != "none") + (a["anomaly_count"] > 0) + (a["quality"] != "clean")
         recipe = json.dumps(answer, ensure_ascii=False, sort_keys=True)
         return r.Series(
             series_id="series_" + hashlib.sha256(f"{spec.seed}{recipe}".encode()).hexdigest()[:16],
             sector=a["sector"], series_type=a["series_type"], frequency=frequency, length=length,
-            start=stamps_of(self.config.start, 1, frequency)[0].isoformat(), timezone=time[1], country=a["country"],
-            latitude=time[3], group_id=a.get("group"), target=target, unit=kind.unit, resolution=kind.resolution, scale=self.config.scale,
+            start=stamps_of(self.config.start, 1, frequency)[0].isoformat(), timezone=place[1], country=a["country"],
+            latitude=place[3], group_id=a.get("group"), target=target, unit=kind.unit, resolution=kind.resolution, scale=self.config.scale,
             language=a["language"], complexity=("simple", "medium", "complex")[min(burdens, 2)], data_quality=[a["quality"]],
-            seasonality_types=list(kind.seasonality), trend_type=a["trend_type"], anomaly_count=len(marks), anomalies=marks,
+            seasonality_types=seasons, trend_type=a["trend_type"], anomaly_count=len(marks), anomalies=marks,
             anomalies_refused=refused, missing=missing, context=answer["context"],
             description=f"{answer['description']} {facts}", recipe=recipe, renderer_version=RENDERER_VERSION, seed=spec.seed,
             provenance=provenance,
@@ -313,31 +291,18 @@ class Timeseries(Domain):
         t = np.linspace(0, 1, len(values))
         rise = _RISE[a["trend_type"]] * (np.sin(2 * np.pi * 1.5 * t) if a["trend_type"] == "cyclic" else t)
         noise = _NOISY * rng.standard_normal(len(values)) if a["quality"] == "noisy" else 0.0
-        spread = float(values.std())
-        moved = (
-            values + spread * (3 * rise + noise)
-            if kind.family in ("weather", "price")
-            else values * (1 + rise) * (1 + noise)
-        )
+        moved = values * (1 + rise) * (1 + noise)
+        if kind.family in ("weather", "price"):
+            moved = values + values.std() * (3 * rise + noise)
         return np.asarray(moved).clip(kind.low, kind.high)
 
-    def _facts(
-        self, values: Values, marks: Iterable[Mapping[str, Any]], kind: Kind, a: Mapping[str, Any], time: Any
-    ) -> str:
+    def _facts(self, values: Values, marks: Sequence[Any], kind: Kind, a: Mapping[str, Any], place: Any) -> str:
         """What can be seen in the series, measured, in the record's language."""
-        words, start, zone = shipped(WORDS)[a["language"]], time[0], time[1]
-        short = {
-            name: f"{value:.6g}"
-            for name, value in (("low", values.min()), ("high", values.max()), ("mean", values.mean()))
-        }
-        said = [words["facts"].format(unit=kind.unit, **short)]
-        stamps = stamps_of(start, len(values), a["frequency"]).tz_convert(zone)
-        if STEP_HOURS[a["frequency"]] <= 1 and "daily" in kind.seasonality and len(values) >= 48:
-            hours = np.asarray(stamps.hour)
-            said.append(words["peak"].format(hour=int(np.argmax([values[hours == h].mean() for h in range(24)]))))
+        words, (start, zone, *_), step = shipped(WORDS)[a["language"]], place, STEP_HOURS[a["frequency"]]
+        said = [words["facts"].format(unit=kind.unit, low=values.min(), high=values.max(), mean=values.mean())]
+        if step <= 1 and "daily" in kind.seasonality and len(values) * step >= 48:
+            hours = clock(start, len(values), a["frequency"], *place[1:]).hour.astype(int)
+            said.append(words["peak"].format(hour=int(np.argmax(np.bincount(hours, values) / np.bincount(hours)))))
+        stamps = stamps_of(start, len(values), a["frequency"]).tz_convert(zone) if marks else ()
         named = [words["at"].format(kind=words["anomaly"][m["kind"]], date=stamps[m["start"]].date()) for m in marks]
         return " ".join(said + ([words["marks"].format(marks=", ".join(named))] if named else []))
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")

@@ -25,13 +25,9 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
     day : points of the shorter season (`SEASON` of the frequency); the longer one has seven of them.
     """
     n, length = values.shape
-    sd = values.std(axis=1, keepdims=True)
+    sd, most = values.std(axis=1, keepdims=True), np.abs(values).max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        z = np.where(
-            sd > 1e-14 * np.abs(values).max(axis=1, keepdims=True),
-            (values - values.mean(1, keepdims=True)) / sd,
-            np.nan,
-        )
+        z = np.where(sd > 1e-14 * most, (values - values.mean(1, keepdims=True)) / sd, np.nan)
         found: dict[str, Values] = {
             f"acf_{lag}": _acf(z, far if isinstance(far, int) else max(1, round(far * day)))
             for lag, far in _LAGS.items()
@@ -48,11 +44,8 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
         found |= {"day_acf_1": _acf(by_day, 1), "day_acf_7": _acf(by_day, 7)}
         blocks = np.array_split(profile, 4, axis=1)
         found |= {f"level_{i * 6:02d}h": block.mean(1) for i, block in enumerate(blocks)}
-        spread = days.std(1)
-        found |= {
-            "night_spread": spread[:, : day // 4].mean(1),
-            "noon_spread": spread[:, day // 2 : 3 * day // 4].mean(1),
-        }
+        night, _, noon, _ = np.array_split(days.std(1), 4, axis=1)
+        found |= {"night_spread": night.mean(1), "noon_spread": noon.mean(1)}
         rest = (days - profile[:, None]).reshape(n, -1)
         found |= {"rest_acf_1": _acf(rest, 1), "rest_acf_24": _acf(rest, day), "rest_kurtosis": _moment(rest, 4)}
         found |= _weekly(z, day)

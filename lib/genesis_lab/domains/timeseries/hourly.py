@@ -30,17 +30,21 @@ class Hours:
         return len(self.values)
 
     def filled(self) -> NDArray[np.float64]:
-        """Those with seven tenths of their values, nulls filled linearly, cut to the shortest."""
-        known = np.isfinite(self.values)
-        ends = known.shape[1] - known[:, ::-1].argmax(axis=1)
-        rows = np.flatnonzero(known.sum(1) >= 0.7 * ends)
-        at = np.arange(ends[rows].min() if len(rows) else 0)
-        made = [np.interp(at, np.flatnonzero(known[i]), self.values[i][known[i]]) for i in rows]
-        return np.array(made).reshape(len(rows), len(at))
+        """Those with seven tenths of their values, nulls filled, cut to the shortest."""
+        measured = [row[: np.flatnonzero(np.isfinite(row))[-1] + 1] for row in self.values]
+        whole = [made for row in measured if (made := filled(row)) is not None]
+        length = min(map(len, whole), default=0)
+        return np.array([row[:length] for row in whole]).reshape(len(whole), length)
 
     def take(self, rows: NDArray[np.int64]) -> Hours:
         """These series in this order."""
         return Hours([self.ids[i] for i in rows], self.values[rows], self.hour[rows], self.weekday[rows], self.left_out)
+
+
+def filled(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """A series whose nulls are filled linearly; None where it lacks over 30 % of its values."""
+    known = np.flatnonzero(np.isfinite(values))
+    return np.interp(np.arange(len(values)), known, values[known]) if len(known) >= max(1, 0.7 * len(values)) else None
 
 
 def hourly(records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Hours:

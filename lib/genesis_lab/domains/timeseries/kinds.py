@@ -89,50 +89,44 @@ def kinds(source: str = "") -> dict[str, Kind]:
     return made
 
 
-def shipped_priors(name: str) -> Path | None:
-    """The file of priors that ships under this name; None where there is none."""
-    path = _HERE / f"priors_{name}.yaml"
-    return path if path.is_file() else None
-
-
 ODDITY = "oddity"
 """The move that says how much odder the odd ones are: a normal factor, in logarithms, on all that one series is drawn by."""
-Moves = Mapping[str, tuple[float, float]]
-"""Parameter (``family.name``) to how far the family's median is moved, in spreads, and the logarithm of what its spread is
-multiplied by. What is moved is moved from the family's prior, whatever the kind: a user's series are one population."""
+Moves = Mapping[str, tuple[float, ...]]
+"""Parameter (``family.name``) to how far the family's median is moved, in spreads, the logarithm of what its spread is
+multiplied by, and how far it goes with what all parameters of a series have in common (households and works differ in many
+ways at once), -1 to 1. What is moved is moved from the family's prior, whatever the kind: a user's series are one population."""
 
 
 def known_moves(source: str, chosen: Iterable[str]) -> dict[str, Moves]:
     """For each chosen kind that they are for, the moves in a file of `tune_priors` or shipped under that name."""
     if not source:
         return {}
-    path = shipped_priors(source)
-    data = shipped(path) if path else read_yaml(resolve(source))
+    path = _HERE / f"priors_{source}.yaml"
+    data = shipped(path) if path.is_file() else read_yaml(resolve(source))
     moves = data.get("moves") if isinstance(data, Mapping) else None
     names = {ODDITY} | {f"{family}.{name}" for family, parameters in families().items() for name in parameters}
     if not isinstance(moves, Mapping) or not set(moves) <= names:
         raise InvalidInput(f"{source} holds no priors: it needs moves of the parameters of families.yaml.")
-    found = {name: (float(move[0]), float(move[1])) for name, move in moves.items()}
+    found = {name: tuple(map(float, move)) for name, move in moves.items()}
     return {name: found for name in chosen if name in data.get("types", [name])}
 
 
 def drawn(kind: Kind, z: Values, moves: Moves) -> dict[str, Values]:
-    """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family and one more)."""
-    values, odd = {}, moves.get(ODDITY, (0.0, 0.0))[0]
-    z = z[:, :-1] * np.exp(odd * z[:, -1:] - odd**2 / 2)
-    for j, (name, parameter) in enumerate(families()[kind.family].items()):
-        moved = moves.get(f"{kind.family}.{name}")
-        shape, median, spread = parameter.prior if moved else kind.priors.get(name, parameter.prior)
-        shift, widened = moved or (0.0, 0.0)
-        step = (spread * (shift + np.exp(widened) * z[:, j])).clip(-50, 50)
-        if shape == "log":
-            value = median * np.exp(step)
-        elif shape == "lin":
-            value = median + step
-        else:
-            value = 1 / (1 + (1 / median - 1) * np.exp(-step))
-        values[name] = value.clip(parameter.low, parameter.high)
-    return values
+    """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family and two more)."""
+    odd, table = moves.get(ODDITY, (0.0,))[0], families()[kind.family]
+    own, common = z[:, :-2] * np.exp(odd * z[:, -2:-1] - odd**2 / 2), z[:, -1:]
+    rows = []
+    for name, p in table.items():
+        move = moves.get(f"{kind.family}.{name}")
+        shape, *prior = p.prior if move else kind.priors.get(name, p.prior)
+        rows.append((shape == "log", shape == "lin", *prior, p.low, p.high, *(*(move or ()), 0.0, 0.0, 0.0)[:3]))
+    log, lin, median, spread, low, high, shift, widened, along = np.array(rows).T
+    step = (spread * (shift + np.exp(widened) * (np.sqrt(1 - along**2) * own + along * common))).clip(-50, 50)
+    odds = np.exp(step)
+    with np.errstate(all="ignore"):  # each shape's formula is for its own columns
+        logit = 1 / (1 + (1 / median - 1) / odds)
+    values = np.where(log, median * odds, np.where(lin, median + step, logit)).clip(low, high)
+    return dict(zip(table, values.T, strict=True))
 
 
 def level_of(kind: Kind, z: Values) -> Values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,21 +70,17 @@ def with_anomalies(
 
 
 def _spoilt(kind: str, part: Values, size: float, low: float, rng: np.random.Generator) -> Values:
-    if kind == "spike":
-        return part + size
-    if kind == "drop":
-        return part - size
-    if kind == "plateau":
-        return np.full(len(part), part.max() + size)
-    if kind == "drift":
-        return part + size * np.linspace(1 / len(part), 1, len(part))
-    if kind == "outage":
-        return np.full(len(part), max(low, 0.0) if np.isfinite(low) else part.min() - size)
-    if kind == "level_shift":
-        return np.asarray(part + size * rng.choice([-1.0, 1.0]))
-    if kind == "stuck":
-        return np.full(len(part), part[0])
-    return part + size * rng.standard_normal(len(part))
+    made: dict[str, Callable[[], Values]] = {
+        "spike": lambda: part + size,
+        "drop": lambda: part - size,
+        "plateau": lambda: np.full(len(part), part.max() + size),
+        "drift": lambda: part + size * np.linspace(1 / len(part), 1, len(part)),
+        "outage": lambda: np.full(len(part), max(low, 0.0) if np.isfinite(low) else part.min() - size),
+        "level_shift": lambda: part + size * rng.choice([-1.0, 1.0]),
+        "stuck": lambda: np.full(len(part), part[0]),
+        "variance_change": lambda: part + size * rng.standard_normal(len(part)),
+    }
+    return made[kind]()
 
 
 def gaps(length: int, share: float, rng: np.random.Generator) -> list[dict[str, Any]]:

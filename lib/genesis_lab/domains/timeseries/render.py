@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,8 @@ from genesis_lab.domains.timeseries.kinds import Kind
 
 Values = NDArray[np.float64]
 Parameters = Mapping[str, Values]
+Place = tuple[str, str, str, float]
+"""Start (UTC), time zone, country of the holidays (empty: none) and latitude."""
 
 RENDERER_VERSION = "1"
 STEP_HOURS = {"15min": 0.25, "30min": 0.5, "1h": 1.0, "1D": 24.0, "1W": 168.0}
@@ -51,10 +52,8 @@ def clock(start: str, length: int, frequency: str, timezone: str, country: str =
         free = {np.datetime64(day) for day in holidays.country_holidays(country, years=years)}
         weekday[np.isin(days.values.astype("datetime64[D]"), list(free))] = 6
     hours = np.array(local.hour + local.minute / 60, dtype=float)
-    since = np.array((days - days[0]).days)
-    return Clock(
-        hours, weekday, np.array(local.day_of_year + hours / 24), since, 24 / STEP_HOURS[frequency], np.array(latitude)
-    )
+    since, yearday = np.array((days - days[0]).days), np.array(local.day_of_year + hours / 24)
+    return Clock(hours, weekday, yearday, since, 24 / STEP_HOURS[frequency], np.array(latitude))
 
 
 @lru_cache(64)
@@ -69,15 +68,9 @@ def stamps_of(start: str, length: int, frequency: str):  # type: ignore[no-untyp
 
 def side_by_side(clocks: Sequence[Clock]) -> Clock:
     """Clocks of one length and frequency as one of shape (n, length)."""
-    first = clocks[0]
-
-    def rows(name: str) -> NDArray[Any]:
-        if all(one is first for one in clocks):
-            return np.broadcast_to(getattr(first, name), (len(clocks), len(first.hour)))
-        return np.stack([getattr(one, name) for one in clocks])
-
-    latitude = np.array([one.latitude for one in clocks])[:, None]
-    return Clock(rows("hour"), rows("weekday"), rows("yearday"), rows("day"), first.per_day, latitude)
+    names = ("hour", "weekday", "yearday", "day", "latitude")
+    hour, weekday, yearday, day, latitude = (np.stack([getattr(one, name) for one in clocks]) for name in names)
+    return Clock(hour, weekday, yearday, day, clocks[0].per_day, latitude[:, None])
 
 
 @dataclass(frozen=True)
@@ -89,48 +82,54 @@ class Draws:
     daily: Values
 
 
-def draws(seeds: Sequence[int], length: int, days: int, shared: Sequence[int | None] = ()) -> Draws:
-    """Philox streams keyed by the seeds; series with the same seed in `shared` have most of the weather in common."""
+def draws(seeds: Sequence[int], length: int, days: Sequence[int], shared: Sequence[int | None] = ()) -> Draws:
+    """Philox streams keyed by the seeds, for so many local days each; series with the same seed in `shared` have most of the
+    weather in common."""
     n = len(seeds)
-    normal, uniform, daily = np.empty((n, 2, length)), np.empty((n, 3, length)), np.empty((n, _DAILY, days))
-    for i, seed in enumerate(seeds):
+    normal, uniform, daily = np.empty((n, 2, length)), np.empty((n, 3, length)), np.zeros((n, _DAILY, max(days)))
+    for i, (seed, own) in enumerate(zip(seeds, days, strict=True)):
         rng = np.random.Generator(np.random.Philox(key=int(seed)))
-        normal[i], uniform[i], daily[i] = (
-            rng.standard_normal((2, length)),
-            rng.random((3, length)),
-            rng.standard_normal((_DAILY, days)),
-        )
+        normal[i], uniform[i] = rng.standard_normal((2, length)), rng.random((3, length))
+        daily[i, :, :own] = rng.standard_normal((_DAILY, own))
     for i, group in enumerate(shared):
         if group is not None:
             rng = np.random.Generator(np.random.Philox(key=[group, 1]))
-            for own in (normal[i, 0], daily[i, 0], daily[i, 2]):
-                own[:] = np.sqrt(1 - _COMMON**2) * own + _COMMON * rng.standard_normal(own.shape)
+            for part in (normal[i, 0], daily[i, 0, : days[i]], daily[i, 2, : days[i]]):
+                part[:] = np.sqrt(1 - _COMMON**2) * part + _COMMON * rng.standard_normal(part.shape)
     return Draws(normal, uniform, daily)
 
 
 def autoregressive(innovations: Values, memory: Values) -> Values:
-    """AR(1) of unit variance along the last axis; `memory` of shape (n,)."""
-    from scipy.signal import lfilter
-
-    keep = np.sqrt(1 - memory**2)
-    out = np.empty_like(innovations)
-    for i, row in enumerate(innovations):
-        first = np.array([row[0] * (1 - keep[i])])  # the first value has the variance of the others
-        out[i] = lfilter([keep[i]], [1.0, -memory[i]], row, zi=first)[0]
+    """AR(1) of unit variance along the last axis; `memory` of shape (n,). A scan that reaches twice as far back each time."""
+    out, power, reach = innovations * np.sqrt(1 - memory**2)[:, None], memory[:, None], 1
+    out[:, 0] = innovations[:, 0]
+    while reach < out.shape[1]:
+        out[:, reach:] += power * out[:, :-reach]
+        power, reach = power**2, 2 * reach
     return out
 
 
-def render(kind: Kind, parameters: Parameters, level: Values, time: Clock, frequency: str, drawn: Draws) -> Values:
-    """Values in the kind's unit and within its bounds, shape (n, length).
+def render(
+    kind: Kind, recipe: Parameters, places: Sequence[Place], frequency: str, length: int, seeds: Sequence[int],
+    groups: Sequence[int | None] = (),
+) -> Values:  # fmt: skip
+    """The series of recipes of one kind, frequency and length, in the kind's unit and within its bounds, shape (n, length).
 
     Parameters
     ----------
-    parameters : of the kind's family, each of shape (n,).
-    level : in the kind's unit, shape (n,): the mean of loads and volumes, the capacity of plants, the first price.
+    recipe : what each says of every parameter of the kind's family, and the ``level``: the mean of loads and volumes, the
+        capacity of plants, the first price, in the kind's unit; each of shape (n,).
+    groups : seeds of the weather that series share.
+
+    What is coarser than an hour is rendered in hours and averaged; prices and volumes are not.
     """
-    made = _FAMILIES[kind.family](parameters, time, drawn)
-    values = level[:, None] + made if kind.family == "weather" else level[:, None] * made
-    return np.asarray(values.clip(kind.low, kind.high))
+    hours = round(STEP_HOURS[frequency]) if kind.family not in ("price", "volume") else 1
+    hours, step = (hours, "1h") if hours > 1 else (1, frequency)
+    time = side_by_side([clock(start, length * hours, step, *place) for start, *place in places])
+    made = _FAMILIES[kind.family](recipe, time, draws(seeds, length * hours, time.day.max(axis=1) + 1, groups))
+    level = recipe["level"][:, None]
+    values = (level + made if kind.family == "weather" else level * made).clip(kind.low, kind.high)
+    return np.asarray(values.reshape(len(values), length, hours).mean(2) if hours > 1 else values)
 
 
 def rounded(values: Values, resolution: float) -> Values:
@@ -165,9 +164,8 @@ def _load(p: Parameters, t: Clock, d: Draws) -> Values:
     level *= np.where(weekend, column("weekend"), 1) * (1 + column("yearly") * _season(t, p["yearly_month"]))
     level *= 1 + column("trend") * np.arange(hour.shape[1]) / (365 * t.per_day)
     changed = d.uniform[:, 0] < column("shifts") / (30 * t.per_day)
-    level *= np.exp(
-        np.cumsum(changed * _normal_quantile(d.uniform[:, 2]) * column("shift_size"), axis=1).clip(-1.5, 1.5)
-    )
+    steps = changed * _normal_quantile(d.uniform[:, 2]) * column("shift_size")
+    level *= np.exp(np.cumsum(steps, axis=1).clip(-1.5, 1.5))
     values = level * shape
     lasting = autoregressive(d.normal[:, 0], p["noise_memory"] ** (24 / t.per_day))
     lasting = _again(lasting, p["again"], round(t.per_day))
@@ -211,11 +209,8 @@ def _wind(p: Parameters, t: Clock, d: Draws) -> Values:
     u = np.asarray(ndtr(autoregressive(d.normal[:, 0], p["memory"] ** (24 / t.per_day)))).clip(1e-9, 1 - 1e-9)
     shape = p["weibull"][:, None]
     speed = p["speed"][:, None] / gamma(1 + 1 / shape) * (-np.log(1 - u)) ** (1 / shape)
-    speed *= (
-        1
-        + p["daily"][:, None] * np.cos(2 * np.pi * (t.hour - 15) / 24)
-        + p["yearly"][:, None] * _season(t, np.full(len(u), 1.0))
-    )
+    by_day = p["daily"][:, None] * np.cos(2 * np.pi * (t.hour - 15) / 24)
+    speed *= 1 + by_day + p["yearly"][:, None] * _season(t, np.full(len(u), 1.0))
     given = ((speed**3 - 27) / (1728 - 27)).clip(0, 1)
     return np.where(speed > 25, 0.0, given)
 
@@ -235,10 +230,8 @@ def _price(p: Parameters, t: Clock, d: Draws) -> Values:
 
     n, length = t.hour.shape
     year = 365 * t.per_day
-    moves = (
-        stdtrit(p["tails"][:, None], d.uniform[:, 0].clip(1e-9, 1 - 1e-9))
-        / np.sqrt(p["tails"] / (p["tails"] - 2))[:, None]
-    )
+    tails = p["tails"][:, None]
+    moves = stdtrit(tails, d.uniform[:, 0].clip(1e-9, 1 - 1e-9)) / np.sqrt(tails / (tails - 2))
     moves = moves.clip(-12, 12)
     usual = (p["volatility"] ** 2) / year
     a, b = p["clustering"], np.maximum(p["persistence"] - p["clustering"], 0)

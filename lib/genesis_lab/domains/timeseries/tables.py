@@ -11,6 +11,7 @@ import numpy as np
 
 from genesis_lab.domains.timeseries.options import ALIASES
 from genesis_lab.domains.timeseries.render import STEP_HOURS, stamps_of
+from genesis_lab.errors import InvalidInput
 
 _COLUMNS = {
     "series_id": ("series_id", "item_id", "unique_id", "series", "id"),
@@ -47,12 +48,9 @@ def _put_together(
 ) -> Iterator[Any]:
     import pandas as pd
 
-    kept = []
-    for row in rows:
-        if row.value is None:
-            yield row
-        else:
-            kept.append(row)
+    read = list(rows)
+    yield from (row for row in read if row.value is None)
+    kept = [row for row in read if row.value is not None]
     frame = pd.DataFrame([row.value for row in kept], dtype=object)
     frame = frame.where(frame.notna(), None)
     numbers = np.array([row.number for row in kept])
@@ -65,9 +63,8 @@ def _put_together(
     for name, at, column in parts:
         same = {key: frame[key].iloc[at[0]] for key in frame if value and key not in own}
         step = same.get(field_map.get("frequency", "frequency")) or same.get("freq")
-        record, reasons = _series(
-            frame[stamp].iloc[at], frame[column].iloc[at], numbers[at], same.get("timezone"), step
-        )
+        stamps, values = frame[stamp].iloc[at], frame[column].iloc[at]
+        record, reasons = _series(stamps, values, numbers[at], same.get("timezone"), step)
         record |= {"series_id": None if name is None or name != name else str(name)}
         ours = {field_map.get(key, key): each for key, each in record.items()}
         yield replace(kept[at[0]], number=int(numbers[at[0]]), value=same | ours | {"reasons": reasons})
@@ -99,18 +96,14 @@ def _series(stamps: Any, values: Any, rows: Any, zone: Any, step: Any) -> tuple[
     hours = table["at"].diff().dt.total_seconds() / 3600
     known = ALIASES.get(str(step), step) or next((f for f, h in STEP_HOURS.items() if h in hours.mode().tolist()), None)
     if known not in STEP_HOURS:
-        return record, [
-            *reasons,
-            f"frequency: the usual step is none of {', '.join(STEP_HOURS)}, values are as they came",
-        ]
+        why = f"frequency: the usual step is none of {', '.join(STEP_HOURS)}, values are as they came"
+        return record, [*reasons, why]
     place = (table["at"] - table["at"].iloc[0]).dt.total_seconds() / 3600 / STEP_HOURS[known]
     table = without(place % 1 != 0, f"lie between steps of {known} and were left out")
     place = place[place % 1 == 0].astype(int).to_numpy()
     if place[-1] > _WIDEST * (len(table) + 10):
-        wide = (
-            f"target: {len(table)} values over {place[-1]:,} steps of {known} are as they came, without nulls between"
-        )
-        return record | {"frequency": known}, [*reasons, wide]
+        why = f"target: {len(table)} values over {place[-1]:,} steps of {known} are as they came, without nulls between"
+        return record | {"frequency": known}, [*reasons, why]
     target = np.full(place[-1] + 1, None, dtype=object)
     target[place] = table["value"].to_numpy()
     record |= {"frequency": known, "target": target.tolist()}
@@ -155,5 +148,10 @@ def laid_out(records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str]
 
 
 def _stamps(record: Mapping[str, Any]) -> list[str]:
+    if not record["start"] or record["frequency"] not in STEP_HOURS:
+        raise InvalidInput(
+            f"Series {record['series_id']} has no stamps for a table: it starts at {record['start']!r} and its frequency "
+            f"{record['frequency']!r} must be one of {', '.join(STEP_HOURS)}."
+        )
     found = stamps_of(record["start"], len(record["target"]), record["frequency"])
     return found.strftime("%Y-%m-%dT%H:%M:%SZ").tolist()  # type: ignore[no-any-return]

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genesis_lab.domains.timeseries.features import SEASON, features, mean_ks, nearest
+from genesis_lab.domains.timeseries.hourly import filled
 from genesis_lab.domains.timeseries.kinds import ODDITY, Kind, Moves, drawn, families, kinds, known_moves
-from genesis_lab.domains.timeseries.render import STEP_HOURS, Clock, clock, draws, render, side_by_side
+from genesis_lab.domains.timeseries.render import STEP_HOURS, Place, render
 from genesis_lab.errors import InvalidInput
 
 Values = NDArray[np.float64]
@@ -63,16 +64,16 @@ def tune_priors(
     real = features(reference, day)
     families_of = dict.fromkeys(kind.family for kind in chosen.values())
     names = [f"{family}.{name}" for family in families_of for name in families()[family]] + [ODDITY]
-    at = side_by_side([clock(start, reference.shape[1], frequency, timezone)] * _DRAWN)
+    like = (start, timezone, "", 40.0), frequency, reference.shape[1]
     rng = np.random.default_rng(seed)
 
     def score(moved: Values, draw: int) -> float:
-        made = sample(chosen, _moves(names, moved), at, frequency, draw)
+        made = sample(chosen, _moves(names, moved), *like, draw)
         far = mean_ks(features(made, day), real) + _PENALTY * float((moved**2).mean())
         return far + (_ERROR * error(made) if error else 0.0)
 
     known = next(iter(known_moves(_KNOWN, kinds()).values()))
-    begins = [np.zeros(2 * len(names)), np.array([known.get(name, (0.0, 0.0)) for name in names]).ravel()]
+    begins = [np.zeros(3 * len(names)), _place(known, names)]
     began = time.monotonic()
     begin = min(begins, key=lambda x: score(x, seed))
     search = _Search(begin, rng, 0.2 if begin.any() else 0.5)  # near a good start smaller steps
@@ -86,10 +87,10 @@ def tune_priors(
         if on_progress:
             on_progress(generation + 1, generations, min(losses))
     moves = _moves(names, search.mean)
-    fresh = [features(sample(chosen, m, at, frequency, -seed - 1), day) for m in ({}, moves)]
+    fresh = [features(sample(chosen, m, *like, -seed - 1), day) for m in ({}, moves)]
     return {
         "types": list(chosen),
-        "moves": {name: [round(shift, 4), round(widened, 4)] for name, (shift, widened) in moves.items()},
+        "moves": {name: [round(number, 4) for number in move] for name, move in moves.items()},
         "mean_ks": {"before": round(mean_ks(fresh[0], real), 4), "after": round(mean_ks(fresh[1], real), 4)},
         "nearest": {
             "generated to real": round(float(np.median(nearest(fresh[1], real))), 3),
@@ -110,10 +111,8 @@ def comparable(records: Iterable[Mapping[str, Any]]) -> tuple[Values, str, str, 
     for record in records:
         read += 1
         values = np.array([np.nan if v is None else v for v in record.get("target") or ()], dtype=float)
-        known = np.isfinite(values)
-        if known.any() and known.mean() >= 0.7 and np.ptp(values[known]) > 0:
-            filled = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
-            usable.append((record.get("frequency") or "1h", str(record.get("start") or "2024-01-01"), filled))
+        if (whole := filled(values)) is not None and np.ptp(whole) > 0:
+            usable.append((record.get("frequency") or "1h", str(record.get("start") or "2024-01-01"), whole))
     frequency = Counter(each[0] for each in usable).most_common(1)[0][0] if usable else "1h"
     least = max(_SHORTEST, np.median([len(each[2]) for each in usable]) / 2) if usable else _SHORTEST
     kept = [each for each in usable if each[0] == frequency and len(each[2]) >= least]
@@ -132,30 +131,31 @@ def records_of(values: Values, start: str, frequency: str) -> Iterable[dict[str,
     return ({"target": row.tolist(), "start": start, "frequency": frequency} for row in values)
 
 
-def sample(chosen: Mapping[str, Kind], moves: Moves, at: Clock, frequency: str, seed: int) -> Values:
-    """As many series as `at` has clocks, of the kinds in proportion to their shares, drawn from moved priors."""
-    n, length = at.hour.shape
-    rng = np.random.default_rng([seed % 2**32, 7])
-    shares = np.array([kind.share for kind in chosen.values()])
+def sample(
+    chosen: Mapping[str, Kind], moves: Moves, place: Place, frequency: str, length: int, seed: int, n: int = _DRAWN
+) -> Values:
+    """`n` series of one place, of the kinds in proportion to their shares, drawn from moved priors."""
+    rng, shares = np.random.default_rng([seed % 2**32, 7]), np.array([kind.share for kind in chosen.values()])
     ends = np.round(np.cumsum(shares / shares.sum()) * n).astype(int)
-    made, begin = [], 0
-    for kind, end in zip(chosen.values(), ends, strict=True):
-        if end > begin:
-            rows = slice(begin, end)
-            z = rng.standard_normal((end - begin, len(families()[kind.family]) + 1))
-            part = Clock(at.hour[rows], at.weekday[rows], at.yearday[rows], at.day[rows], at.per_day, at.latitude[rows])
-            seeds = rng.integers(2**31, size=end - begin).tolist()
-            random = draws(seeds, length, int(at.day.max()) + 1)
-            made.append(
-                render(kind, drawn(kind, z, moves), np.full(end - begin, kind.level[1]), part, frequency, random)
-            )
-        begin = end
+    made = []
+    for kind, many in zip(chosen.values(), np.diff(ends, prepend=0).tolist(), strict=True):
+        recipe = drawn(kind, rng.standard_normal((many, len(families()[kind.family]) + 2)), moves)
+        recipe["level"], seeds = np.full(many, kind.level[1]), rng.integers(2**31, size=many).tolist()
+        if many:
+            made.append(render(kind, recipe, [place] * many, frequency, length, seeds))
     return np.concatenate(made)
 
 
 def _moves(names: list[str], x: Values) -> Moves:
-    found = {name: (float(x[2 * i]), float(x[2 * i + 1])) for i, name in enumerate(names)}
-    return found | {ODDITY: (abs(found[ODDITY][0]), 0.0)}
+    shift, widened, along = x.reshape(-1, 3).T
+    found = dict(zip(names, np.stack([shift, widened, np.tanh(along)], axis=1).tolist(), strict=True))
+    return found | {ODDITY: (abs(found[ODDITY][0]),)}
+
+
+def _place(moves: Moves, names: list[str]) -> Values:
+    x = np.array([(*moves.get(name, ()), 0.0, 0.0, 0.0)[:3] for name in names])
+    x[:, 2] = np.arctanh(x[:, 2].clip(-0.99, 0.99))
+    return x.ravel()
 
 
 class _Search:
