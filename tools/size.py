@@ -51,7 +51,7 @@ CEILINGS = {
     "reporting": 2_682,
     "health": 445,
     "ground and edge": 2_995,
-    "time series": 2_405,
+    "time series": 2_301,
     "browser and foreign data": 2_180,
     "review": 4_400,
 }
