@@ -50,7 +50,6 @@ class Spec:
 
 Answer = dict[str, Any]
 """What the journal keeps of a model's answer: plain JSON, from which a domain makes the record."""
-
 Message = tuple[Literal["user", "assistant"], str]
 """One message of a chat: who speaks, and the text."""
 
