@@ -61,13 +61,9 @@ def generate(
     Each answer is parsed and checked; a bad one is asked for again with what was wrong, at most `REPAIRS` times, then
     replaced by a fresh candidate. Everything is journalled beside the folder, so the same call after a crash goes on.
 
-    Parameters
-    ----------
-    teachers : who writes, each its share of the plan at the same time; or a provider that writes everything.
-    cache : where raw answers are kept; not used for free providers.
-    config : what the user chose, for the manifest.
-    candidate_budget : candidates each teacher tries in this session, as a multiple of its records (and 20 on top).
-    replace_existing : a dataset of other settings is replaced when the new one is complete, an unfinished run at once.
+    The `teachers` write their shares at the same time, or one provider everything; each tries at most `candidate_budget`
+    times its records (and 20 on top). The `cache` keeps raw answers of what is not free; `config` is what the user chose, for
+    the manifest. With `replace_existing` a dataset of other settings goes when the new one is complete, a run at once.
 
     Raises `Incomplete` where candidates ran out or nothing usable came any more (the dataset is there without the missing
     records, unless it would have none, and its manifest says why), `InvalidInput` where `target` holds other things or another

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,7 +43,6 @@ class LoadedModel:
     dtype: str
     context_tokens: int
     eos_ids: tuple[int, ...]
-    load_s: float
     notes: tuple[str, ...] = ()
 
 
@@ -74,7 +72,6 @@ def load_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # bars would stay in executed notebooks
-    started = time.perf_counter()
     if base_source := adapter_base(source):
         from peft import PeftModel
 
@@ -82,7 +79,7 @@ def load_model(
         with _said(f"The adapter in {shown(folder)} does not fit its base"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # asked for by an old name
             merged = PeftModel.from_pretrained(base.model, str(folder)).merge_and_unload().eval()  # as fast as the base
-        return replace(base, name=model_name(source), model=merged, load_s=time.perf_counter() - started)
+        return replace(base, name=model_name(source), model=merged)
     place, options = _place(source)
     with _said(f"{source} can't be loaded as a language model"):
         config = AutoConfig.from_pretrained(place, **options)
@@ -119,8 +116,7 @@ def load_model(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
-    load_s = time.perf_counter() - started
-    return LoadedModel(model_name(source), model, tokenizer, where, number_format, context, tuple(eos), load_s, notes)
+    return LoadedModel(model_name(source), model, tokenizer, where, number_format, context, tuple(eos), notes)
 
 
 def adapter_base(source: str) -> str | None:

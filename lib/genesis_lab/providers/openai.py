@@ -30,7 +30,7 @@ class OpenAIProvider(Provider):
     """Answers by ``chat.completions`` of one or several servers of the same model in turn.
 
     What a server charges is not known. The key comes from the settings and goes to https addresses and this machine only,
-    where `key_host` is set to that host only. By default 8 requests are in flight per server, each for `timeout_s` at most.
+    where `key_host` is set to that host only. 8 requests are in flight per server, each for `timeout_s` at most.
     """
 
     name = "openai"
@@ -42,12 +42,11 @@ class OpenAIProvider(Provider):
         *,
         api_key: SecretStr | None = None,
         key_host: str | None = None,
-        concurrency: int | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         self.model = model
         self.base_urls = tuple(map(server_address, base_urls))
-        self.concurrency = concurrency or 8 * len(base_urls)
+        self.concurrency = 8 * len(base_urls)
         self._secret = api_key.get_secret_value() if api_key else ""
         key = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
         self._clients = [

@@ -104,12 +104,9 @@ def worth_of(
 ) -> Row:
     """What labelled texts are worth, JSON-safe; what could not be measured is in ``not_measured``, with why.
 
-    Parameters
-    ----------
-    classifiers : of ``tfidf``, ``tfidf_words``, ``embedding``; without `embeddings` the last one is left out.
-    k_shots : real examples per label for the k-shot curve, in so many random `draws`; the whole pool is the last point.
-    intents : score these labels only, for a dataset that is meant to cover a part (default: all of the reference's).
-    on_progress : called with models trained, models to train, and what was just done.
+    `classifiers` are of ``tfidf``, ``tfidf_words``, ``embedding`` (not without `embeddings`); `k_shots` real examples per label
+    make the k-shot curve, in so many random `draws`, and the whole pool its last point. Only `intents` are scored, where a
+    dataset is meant to cover a part. `on_progress` is told the models trained, those there are, and what was just done.
     """
     rng, tell = rng or np.random.default_rng(0), on_progress or (lambda done, of, what: None)
     remarks, why_not = list(notes), dict[str, str]()
@@ -324,10 +321,9 @@ def label_equivalence(
 ) -> Row:
     """How many real examples per label give the same accuracy: the k-shot curve, interpolated linearly on log k.
 
-    ``k``, ``low`` and ``high`` are None outside the k that were tried: above ``largest_k``, or, when ``below``,
-    ``low_below``, ``high_below``, under ``smallest_k``. The interval is a percentile bootstrap over items and draws, of which
-    `weights` (replicates, items) say how often each holds each item. `synthetic` (items,) and, for each k, `real` (draws,
-    items) are whether an item is answered correctly.
+    Outside the k that were tried ``k``, ``low`` and ``high`` are None, and ``below`` … say on which side. Percentile bootstrap
+    over draws and items, of which `weights` (replicates, items) say how often each holds each item; `synthetic` (items,) and,
+    for each k, `real` (draws, items) are whether an item is answered correctly.
     """
     ks = np.array(sorted(real))
     curves = np.array([_replicates(real[k], weights, rng) for k in ks]).T
