@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genesis_lab.dataset.folder import is_split_name
 from genesis_lab.domains.base import Domain, Spec
+from genesis_lab.errors import InvalidInput
 
 SPLITS = ("train", "validation", "test")
 """Splits as they are ordered; a plan may have others."""
@@ -25,8 +27,11 @@ class Plan:
     hash: str
 
     def splits(self) -> list[str]:
-        """The splits of its specs, `SPLITS` before all others."""
+        """The splits of its specs, `SPLITS` before all others. Raises `InvalidInput` for one that can't have that name."""
         found = dict.fromkeys(map(split_of, self.specs))
+        for split in found:
+            if not isinstance(split, str) or not is_split_name(split):
+                raise InvalidInput(f"A split must be named by letters, digits and _, got {split!r}.")
         return sorted(found, key=lambda split: SPLITS.index(split) if split in SPLITS else len(SPLITS))
 
     def counts(self) -> dict[str, dict[Any, int]]:
