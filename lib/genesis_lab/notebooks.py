@@ -62,12 +62,22 @@ def read_notebook(path: Path) -> Any:
 def kernel_config() -> Iterator[Any]:
     """A traitlets Config whose kernel is reached by files of its own, not by TCP ports: those that start at once take one
     another's ports and die, and whoever has a login on the machine could read along."""
+    from jupyter_client.manager import AsyncKernelManager
     from traitlets.config import Config
 
-    with tempfile.TemporaryDirectory(prefix="genesis-") as folder:
-        # Stopped by Ctrl-C a kernel has a second to end, and keeps its own troubles to itself: we say what happened.
-        quiet = {"extra_arguments": ["--Application.log_level=50"]}
-        config = Config(KernelManager={"shutdown_wait_time": 2.0}, NotebookClient=quiet)
+    class Kernel(AsyncKernelManager):
+        """After Ctrl-C it is not waited for: what goes on from a kill -9 needs no farewell."""
+
+        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:  # type: ignore[override]
+            stopped = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+            await super().shutdown_kernel(now or stopped, restart)
+            if stopped:
+                self.context.destroy(linger=0)  # else what it was still to be told is waited for
+
+    with tempfile.TemporaryDirectory(prefix="genesis-", ignore_cleanup_errors=True) as folder:
+        # It keeps its own troubles to itself: we say what happened.
+        quiet = {"extra_arguments": ["--Application.log_level=50"], "kernel_manager_class": Kernel}
+        config = Config(NotebookClient=quiet)
         if sys.platform != "win32":
             config.merge({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
         yield config

@@ -301,6 +301,7 @@ def _execute(stage: Stage, output: Path) -> dict[str, Any]:
 
     # Its reading of annotations knows no `int | None`, so it warns of parameters that were checked before the run.
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # else it complains of what Ctrl-C ended
     name, parameters, stopped = stage.notebook.name, dict(stage.parameters), None
     if RUN_FOLDER in stage.declared and not parameters.get(RUN_FOLDER):
         parameters[RUN_FOLDER] = str(output.parent.resolve())

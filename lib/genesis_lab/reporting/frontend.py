@@ -54,7 +54,7 @@ class _Interrupts:
     hears it at once and says what there is to say. Imports are let end: what is half imported can't be imported again."""
 
     def __init__(self, shell: Any) -> None:
-        self._shell = shell
+        self._shell, self._knocking, self._echoes = shell, threading.Lock(), 0
         ear, self._mouth = socket.socketpair()
         self._mouth.setblocking(False)
         self._begin(None)
@@ -71,9 +71,10 @@ class _Interrupts:
             self._before = before
 
     def _end(self, result: Any) -> None:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, self._before)
-        self._due = False
+        with self._knocking:  # nothing that is still under way may reach the next cell
+            signal.signal(signal.SIGINT, self._before)
+            signal.set_wakeup_fd(-1)
+            self._due = False
         if self._heard and result is not None and result.success:
             self._say()
             result.error_in_exec = Interrupted("Stopped.")  # so that no cell below is run
@@ -100,11 +101,15 @@ class _Interrupts:
         while True:
             ear.settimeout(_KNOCK_S if self._heard else None)
             with suppress(TimeoutError):
-                if signal.SIGINT in ear.recv(64):
+                heard = ear.recv(64).count(signal.SIGINT)
+                if heard > self._echoes:
                     self._heard = self._heard or time.monotonic()
-                    continue
-            if self._due:
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                self._echoes = max(self._echoes - heard, 0)
+                continue
+            with self._knocking:
+                if self._due:
+                    self._echoes += 1
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             if self._heard and time.monotonic() - self._heard > _PATIENCE_S:
                 self._say()
 

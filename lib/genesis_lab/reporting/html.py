@@ -12,8 +12,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel
-
 from genesis_lab.files import shown
 from genesis_lab.reporting.style import BADGES, EDGE, OURS, PLOTS, THEIRS
 from genesis_lab.reporting.wording import term
@@ -193,13 +191,6 @@ def _marked(text: str) -> str:
 def hint(words: str, meaning: str) -> str:
     """Words that say what they mean when the mouse is over them."""
     return f'<abbr title="{escape(meaning)}">{escape(words)}</abbr>'
-
-
-def config_table(config: BaseModel, *, caption: str = "") -> Html:
-    """What a config says: each field with its value and its meaning."""
-    fields = type(config).model_fields.items()
-    rows = [{"parameter": name, "value": getattr(config, name), "meaning": f.description or ""} for name, f in fields]
-    return table(rows, caption=caption)
 
 
 def written(files: Mapping[str | Path, str]) -> Html:
