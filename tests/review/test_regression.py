@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.review.cases import add_cases, case_of_message, list_cases, make_case, read_cases
+from genesis_lab.review.forgetting import forget
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import annotate, remove
 from genesis_lab.review.predictors import Predictor, of_classifier, of_messages, predictor, read_results
@@ -57,7 +58,7 @@ def test_what_broke_and_what_was_mended_is_listed_and_judged_by_the_interval():
     worse = compare(
         cases(**texts), answers(**{t: "b" if i < 12 else "a" for i, t in enumerate(texts)}), answers(**texts)
     )
-    assert worse["verdict"].startswith("it broke more than it mended: 12 broke, 0 mended, of 30")
+    assert worse["verdict"].startswith("It broke more than it mended: 12 broke, 0 mended, of 30")
     assert [row["what"] for row in worse["changes"]] == ["broke"] * 12 and worse["changes"][0]["was understood"] == "a"
     few = compare(cases(**texts), answers(**texts | {"t3": "b"}), answers(**texts | {"t4": "b"}))
     assert "can't be told: 1 broke, 1 mended" in few["verdict"] and [row["what"] for row in few["changes"]] == [
@@ -117,6 +118,8 @@ def test_a_message_becomes_a_case_of_what_a_person_said_and_can_be_removed():
     assert report["verdict"] == "1 of 2 cases are right" and report["wrong"][0]["understood"] == first["intent"]
     remove(store, "cases", made)
     assert len(list_cases(store)) == 1
+    forget(store, second["sender"])
+    assert list_cases(store) == []  # no model is asked for nothing
     with pytest.raises(InvalidInput, match="can't be a case"):
         case_of_message(store, "nothing")
 
@@ -277,6 +280,29 @@ def test_the_reference_folder_is_read_as_it_is():
     assert {row["tested"] for row in found["labels"]} == {"intent", "DIETClassifier", "RegexEntityExtractor"}
 
 
+def test_stories_that_failed_are_read_with_what_was_predicted(tmp_path):
+    folder = shutil.copytree(BOT / "results", tmp_path / "r")
+    label = {"precision": 0.5, "recall": 0.5, "f1-score": 0.5, "support": 2}
+    report = {
+        "utter_a": label,
+        "accuracy": 0.5,
+        "conversation_accuracy": {"accuracy": 0.5, "correct": 1, "with_warnings": 0, "total": 2},
+    }
+    (folder / "story_report.json").write_text(json.dumps(report))
+    (folder / "failed_test_stories.yml").write_text(
+        'version: "3.1"\nstories:\n- story: ask (tests/test_stories.yml)\n  steps:\n'
+        "  - intent: ask  # predicted: bye: how much\n    user: |-\n      how much\n  - action: utter_a  # predicted: utter_b\n"
+        "  - action: utter_c\n"
+    )
+    found = read_results(folder)
+    assert found["failures"] == [("intent", "ask", "bye: how much"), ("action", "utter_a", "utter_b")]
+    assert not found["problems"] and found["labels"][-1] | {"tested": "story", "errors": 1} in found["labels"]
+    (folder / "story_report.json").write_text(
+        json.dumps(report | {"conversation_accuracy": {"correct": 2, "total": 2}})
+    )
+    assert "failed_test_stories.yml is of another run: it holds 1 stories, story_report.json 0" in problems_of(folder)
+
+
 def test_entity_errors_of_another_run_are_not_believed(tmp_path):
     folder = shutil.copytree(BOT / "results", tmp_path / "r")
     report = json.loads((folder / "DIETClassifier_report.json").read_text()) | {"accuracy": 1.0}
@@ -319,7 +345,7 @@ def test_an_interrupt_cancels_the_training_and_the_job_says_so(tmp_path, own_out
     assert job["state"] == "cancelled" and job["model"] is None and job["seconds"] < 30
 
 
-def test_a_model_is_deployed_checked_and_rolled_back():
+def test_a_model_is_deployed_checked_and_rolled_back(tmp_path):
     with rasa({}, models=("old.tar.gz", "new.tar.gz")) as server:
         done = deploy(server.address, "models/new.tar.gz")
         assert done == {"model": "new.tar.gz", "id": "id of new.tar.gz", "back": "models/old.tar.gz"}
@@ -329,6 +355,9 @@ def test_a_model_is_deployed_checked_and_rolled_back():
         server.stuck = True
         with pytest.raises(Unavailable, match=r"still uses old.tar.gz"):
             deploy(server.address, "models/new.tar.gz")
+    (tmp_path / "new.tar.gz").write_bytes(b"trained here")
+    with rasa({}, models=("old.tar.gz", "new.tar.gz")) as server:
+        assert deploy(server.address, str(tmp_path / "new.tar.gz"))["back"] == "models/old.tar.gz"
     with rasa({}, models=("new.tar.gz",)) as server:
         server.model = None
         assert deploy(server.address, "new.tar.gz")["back"] is None

@@ -39,8 +39,8 @@ def read_cases(path: str | Path) -> list[Row]:
 
 
 def list_cases(store: Store) -> list[Row]:
-    """The cases of a store, oldest first."""
-    return records(store, sa.select(cases).order_by(cases.c.id))
+    """The cases of a store, oldest first; those of people who were forgotten have no text, and are none."""
+    return records(store, sa.select(cases).where(cases.c.text != "").order_by(cases.c.id))
 
 
 def add_cases(store: Store, given: Sequence[Row], *, author: str | None = None) -> list[int]:

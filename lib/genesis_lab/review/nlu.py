@@ -96,6 +96,14 @@ def read_data(folder: Path) -> list[Source]:
     return sources
 
 
+def sound(folder: Path) -> list[Source]:
+    """`read_data` without test data; `InvalidInput` where Rasa would refuse a file."""
+    sources = read_data(folder)
+    for one in (one for source in sources for one in source.problems if one["level"] == "error"):
+        raise InvalidInput(f"{one['file']}, line {one['line']}: {one['problem']} (see genesis review nlu check).")
+    return [one for one in sources if one.text]
+
+
 def read_source(name: str, text: str) -> Source:
     """What Rasa reads in the text of a file; what it refuses or passes over is a problem of the level error or warning."""
     source = Source(name, text)

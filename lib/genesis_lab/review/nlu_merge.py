@@ -32,6 +32,7 @@ from genesis_lab.review.nlu import (
     read_data,
     read_markup,
     read_source,
+    sound,
     text_of,
     unescaped,
 )
@@ -47,10 +48,7 @@ def read_examples(path: Path) -> list[Row]:
     `entities` is None where a row does not say.
     """
     if path.suffix in (".yml", ".yaml"):
-        (source,) = read_data(path)
-        for one in (one for one in source.problems if one["level"] == "error"):
-            raise InvalidInput(f"{shown(path)}, line {one['line']}: {one['problem']}.")
-        return source.examples
+        return [one for source in sound(path) for one in source.examples]
     examples, rows = [], list(read_rows(path))
     ours = [row.problem or not isinstance(row.value, Mapping) or "intent" in row.value for row in rows]
     if path.suffix in (".json", ".jsonl") and not any(ours):

@@ -7,6 +7,7 @@ never removed, so counts come from the reports, and files of another run are nam
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import resolve, shown
 from genesis_lab.registry import load_in_use
-from genesis_lab.review.events import entities, prediction
+from genesis_lab.review.events import UNTRAINED, entities, prediction
 from genesis_lab.review.nlu import Row, read_data
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.review.store import Store, records
@@ -30,8 +31,7 @@ Progress = Callable[[int, int], object] | None
 """Called with the cases done and the cases there are."""
 Answers = dict[tuple[str, str], tuple[str | None, float | None]]
 """Text and target to prediction and confidence; a model says the same of a text however often it is asked."""
-_LEFT_OUT = ("DucklingEntityExtractor", "SpacyEntityExtractor")
-"""Extractors that no example teaches; ``rasa test`` leaves them out too."""
+_PREDICTED = re.compile(r"^[ -]*(\w+): ?(.*?) *# predicted: (.*)$", re.M)
 _TARGETS = {"intent": "intent", "response_selection": "intent_response_key_target"}
 
 
@@ -71,8 +71,10 @@ def of_messages(store: Store, model: str | None = None) -> Predictor:
     """What the bot itself understood: of each text the newest message, of one model's (its id) or of all."""
     ours = messages.c.typed & messages.c.intent.isnot(None) & (messages.c.model == model if model else sa.true())
     told = {row["text"]: row for row in records(store, sa.select(messages).where(ours).order_by(messages.c.timestamp))}
-    name = f"the bot{f', model {model[:8]}' if model else ''}"
-    return Predictor(name, lambda cases, on_progress: [told.get(one["text"]) for one in cases])
+    return Predictor(
+        f"the bot, model {model[:8]}" if model else "the bot",
+        lambda cases, on_progress: [told.get(one["text"]) for one in cases],
+    )
 
 
 def of_server(address: str) -> Predictor:
@@ -85,7 +87,7 @@ def of_server(address: str) -> Predictor:
         with rasa_server(address) as ask:
             for number, one in enumerate(cases, 1):
                 told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
-                spans = [e for e in entities(told, one["text"]) if e.get("extractor") not in _LEFT_OUT]
+                spans = [e for e in entities(told, one["text"]) if not e.get("extractor", "").startswith(UNTRAINED[:2])]
                 found.append({**prediction(told), "entities": spans})
                 if on_progress:
                     on_progress(number, len(cases))
@@ -97,8 +99,9 @@ def of_server(address: str) -> Predictor:
 def read_results(folder: Path, training: Path | None = None) -> Row:
     """What a folder of ``rasa test nlu`` says; a test on texts of the data folder `training` is named.
 
-    ``accuracy`` (Wilson's interval, None without a report); ``labels``: what was tested (intent, response_selection, an
-    extractor) with each label's support, errors and recall, lowest first; ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
+    ``accuracy`` (Wilson's interval, None without a report); ``labels``: what was tested (intent, response_selection, story,
+    an extractor) with each label's support, errors and recall, lowest first; ``failures`` of stories (step, expected,
+    predicted); ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
     """
     problems, labels, spans = list[str](), list[Row](), dict[str, list[Row]]()
     try:
@@ -113,6 +116,10 @@ def read_results(folder: Path, training: Path | None = None) -> Row:
                 problems.append(f"{kind}_errors.json is of another run, the report counts none: remove it, test again.")
             listed = [*files.get(f"{kind}_successes", ()), *files.get(f"{kind}_errors", ())]
             spans |= {one["text"]: one["predicted_entities"] for one in listed if kind not in _TARGETS}
+        stories = path.read_text("utf-8") if (path := folder / "failed_test_stories.yml").exists() else ""
+        told = files.get("story_report", {}).get("conversation_accuracy") or {"total": 0, "correct": 0}
+        if (held := stories.count("- story: ")) != (missed := told["total"] - told["correct"]):
+            problems.append(f"{path.name} is of another run: it holds {held:,} stories, story_report.json {missed:,}.")
     except (AttributeError, LookupError, TypeError, ValueError, OSError):
         raise InvalidInput(f"{shown(folder)} holds what rasa test does not write: test again.") from None
     n, wrong = (sum(row[key] for row in labels if row["tested"] == "intent") for key in ("support", "errors"))
@@ -126,13 +133,11 @@ def read_results(folder: Path, training: Path | None = None) -> Row:
     usable = (answers, replies, spans if {row["tested"] for row in labels} - {*_TARGETS, "story"} else None)
     return {
         "name": shown(folder), "accuracy": share(n - wrong, n).to_dict() if n else None, "labels": labels,
-        "problems": problems, "answers": usable if n and None not in (answers, replies) else None,
+        "problems": problems, "failures": _PREDICTED.findall(stories), "answers": usable if n and None not in (answers, replies) else None,
     }  # fmt: skip
 
 
-def _joined(
-    cases: Sequence[Row], intents: Answers, replies: Answers, spans: Mapping[str, Any] | None
-) -> list[Row | None]:
+def _joined(cases: Sequence[Row], intents: Answers, replies: Answers, spans: Row | None) -> list[Row | None]:
     """The prediction for each case (see `Predictor`), by text and target."""
     found = list[Row | None]()
     for one in cases:
@@ -165,8 +170,7 @@ def _tested(files: Mapping[str, Any], kind: str, problems: list[str]) -> Answers
 
 def _labels(files: Mapping[str, Any], kind: str) -> list[Row]:
     """A report label by label, without its averages, lowest recall first; `errors` is how many were missed."""
-    report = {label: one for label, one in files.get(f"{kind}_report", {}).items() if "recall" in str(one)}
-    rows = [
-        {"label": label, **one, "errors": round(one["support"] * (1 - one["recall"]))} for label, one in report.items()
-    ]
-    return sorted((row for row in rows if " avg" not in row["label"]), key=lambda row: row["recall"])
+    report = files.get(f"{kind}_report", {}).items()
+    kept = ((label, one) for label, one in report if "recall" in str(one) and " avg" not in label)
+    rows = [{"label": label, **one, "errors": round(one["support"] * (1 - one["recall"]))} for label, one in kept]
+    return sorted(rows, key=lambda row: row["recall"])

@@ -35,16 +35,14 @@ def compare(
     both = [row for row in rows if None not in (row["right"], row["was right"])] if before else []
     verdict, pair = f"{sum(row['right'] is True for row in rows):,} of {len(rows):,} cases are right", None
     if before:
-        verdict = "can't be compared: no case was answered by both"
+        verdict = "No comparison: no case was answered by both"
     if both:
         found = paired(*([row[name] for row in both] for name in ("right", "was right", "text")))
-        counts = {"broke": found.losses, "mended": found.wins, "same": found.ties}
-        pair = {"difference": found.difference.to_dict(), "p": found.p, "verdict": found.verdict, **counts}
+        pair = {"difference": found.difference.to_dict(), "p": found.p, "verdict": found.verdict, "same": found.ties}
+        pair |= {"broke": found.losses, "mended": found.wins}
         told = f"{found.losses:,} broke, {found.wins:,} mended, of {found.difference.n:,}"
         verdict = f"{shipped(SAID)['verdicts'][found.verdict]}: {told}"
-    changes = [
-        {**row, "what": "mended" if row["right"] else "broke"} for row in both if row["right"] != row["was right"]
-    ]
+    changes = [row | {"what": "mended" if row["right"] else "broke"} for row in both if row["right"] ^ row["was right"]]
     return {
         "verdict": verdict, "sides": [_side(*each) for each in zip(who, judged, strict=True)], "pair": pair,
         "changes": sorted(changes, key=lambda row: row["what"]), "wrong": [row for row in rows if row["right"] is False],

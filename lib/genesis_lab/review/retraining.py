@@ -15,16 +15,18 @@ from subprocess import DEVNULL, STDOUT, Popen
 
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import check_free, named, resolve, shown, write_atomically
-from genesis_lab.review.nlu import Row, Source, read_data
+from genesis_lab.review.nlu import Row, sound
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
 from genesis_lab.training.train import Progress, TrainingReport, train
 
+_TRAIN = "train nlu --nlu bot --config bot/config.yml --out models --fixed-model-name"
+
 
 def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> TrainingReport:
     """Our classifier of a bot's data folder: TF-IDF, measured by cross-validation, so that it learns from every example."""
-    rows = [one for source in _trainable(bot) for one in source.examples if one["text"].strip()]
+    rows = [one for source in sound(bot) for one in source.examples if one["text"].strip()]
     examples = make_examples([one["text"] for one in rows], [one["intent"] for one in rows], name=shown(bot))
     return train(examples, train_config("cross_validation"), on_progress=on_progress)
 
@@ -36,16 +38,13 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
     returned: ``state`` (finished, failed, cancelled), ``model``, ``seconds``, ``command``, the end of the log (``said``).
     `on_progress` is told of epochs.
     """
-    sources, words, job = _trainable(bot), shlex.split(command), named("review/jobs", name)
-    if not words or not which(words[0]):
+    sources, words, job = sound(bot), shlex.split(command), named("review/jobs", name)
+    if not words or not (found := which(words[0])):
         raise InvalidInput(f"There is no command {command!r}: give the rasa of the bot's environment, /path/bin/rasa.")
     check_free(job, replace=False, ours=lambda path: True)
     for one in sources:
         write_atomically(job / "bot" / one.name, one.text)
-    words += [
-        *["train", "nlu", "--nlu", "bot", "--config", "bot/config.yml", "--out", "models", "--fixed-model-name"],
-        name,
-    ]
+    words = [str(Path(found).absolute()), *words[1:], *shlex.split(_TRAIN), name]
     words += ["--domain", "bot/domain.yml"] if (job / "bot" / "domain.yml").exists() else []
     state: Row = {"name": name, "bot": shown(bot), "command": shlex.join(words), "state": "failed"}
     started, log, model = time.time(), job / "log", job / "models" / f"{name}.tar.gz"
@@ -72,24 +71,16 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
 def deploy(address: str, model: str) -> Row:
     """Put a model, a path here or on the Rasa server's machine, in use there (``PUT /model``); checked by ``GET /status``.
 
-    ``model`` that is in use now, its ``id``, and what to deploy to go ``back`` (None: no model was in use).
+    ``model`` in use now, its ``id``, and what to deploy to go ``back`` (None: none was in use): the status says no folder, so
+    it is the new one's, or the server's ``models`` where that lies here.
     """
-    model, before = str(resolve(model)) if resolve(model).exists() else model, None
+    here, before = resolve(model), None
     with rasa_server(address, timeout_s=600) as ask:
-        with suppress(Unavailable):  # there is none in use
+        with suppress(Unavailable):
             before = ask("GET", "/status").json()["model_file"]
-        ask("PUT", "/model", json={"model_file": model})
+        ask("PUT", "/model", json={"model_file": str(here) if here.exists() else model})
         now = ask("GET", "/status").json()
-    if now["model_file"] != Path(model).name:
+    if now["model_file"] != here.name:
         raise Unavailable(f"The server was told to use {model} and still uses {now['model_file']}.")
-    return {"model": now["model_file"], "id": now["model_id"], "back": before and str(Path(model).with_name(before))}
-
-
-def _trainable(bot: Path) -> list[Source]:
-    """The files of a bot that a model learns from; `InvalidInput` where Rasa would refuse one, or there is no example."""
-    sources = read_data(bot)
-    for one in (one for source in sources for one in source.problems if one["level"] == "error"):
-        raise InvalidInput(f"{one['file']}, line {one['line']}: {one['problem']} (see genesis review nlu check).")
-    if not any(source.examples for source in sources):
-        raise InvalidInput(f"{shown(bot)} holds no example to learn from: give the data folder of a bot.")
-    return [one for one in sources if one.text]
+    folder = "models" if here.exists() else Path(model).parent
+    return {"model": now["model_file"], "id": now["model_id"], "back": before and f"{folder}/{before}"}
