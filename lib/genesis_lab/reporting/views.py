@@ -189,10 +189,9 @@ def _bounded(value: Report) -> dict[str, Any]:
 
 
 HOW: dict[str, Callable[[Any], Any]] = {
-    "points": points, "bounded": _bounded, "count": len, "words": spoken, "duration": duration,
+    "points": points, "bounded": _bounded, "count": len, "words": spoken, "duration": duration, "sentences": "; ".join,
     "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}", "GiB": lambda n: f"{n / 2**30:.1f} GiB",
-    "sentences": "; ".join, "hash": lambda text: text[:12],
-    "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run",
+    "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run", "hash": lambda text: text[:12],
     "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
     "some": lambda texts: "; ".join(text if len(text) <= 24 else f"{text[:24]}…" for text in texts[:2]),
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
