@@ -10,6 +10,8 @@ from typing import Any
 
 FIXTURE = Path(__file__).parent / "review" / "tracker.sqlite"
 """164 events of six senders, cut from the reference tracker: NUL, emoji, a restart, payloads, fallback."""
+SAMPLE = Path(__file__).parents[1] / "params" / "samples" / "tracker.jsonl"
+"""638 events of 29 people within two weeks, 96 typed messages in 32 conversations, two models."""
 TRACKER = (
     "CREATE TABLE events (id {}, sender_id VARCHAR(255) NOT NULL, type_name VARCHAR(255) NOT NULL, timestamp FLOAT, "
     "intent_name VARCHAR(255), action_name VARCHAR(255), data TEXT)"
@@ -77,3 +79,14 @@ def tracker(path: Path, events: list[tuple[str, Any]]) -> sqlite3.Connection:
     connection.execute(TRACKER.format("INTEGER PRIMARY KEY"))
     put(connection, events)
     return connection
+
+
+def tell(store: Any, tmp_path: Path, conversations: dict[str, list[dict[str, Any]]]) -> Any:
+    """Read what these people did, each a list of events with their time stamps."""
+    lines = [json.dumps({"sender_id": who, **one}) for who, events in conversations.items() for one in events]
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    from genesis_lab.review.ingest import ingest
+
+    ingest(store, str(path))
+    return store

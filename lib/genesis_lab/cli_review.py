@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option, echo
 
-from genesis_lab.terminal import group, lines, pairs
+from genesis_lab.terminal import Replace, group, lines, pairs
 
 review_app = group("Conversations with users.")
 nlu_app = group("A Rasa bot's training data.")
@@ -55,6 +55,26 @@ def review_ingest(
             gap_minutes=gap_minutes, hash_senders=False if plain_senders else None, retention_days=retention_days, full=full, on_progress=bar.at,
         )  # fmt: skip
     echo(report_table(report))
+
+
+@review_app.command("export-csv")
+def review_export_csv(
+    out: Annotated[Path, Argument(help="The CSV file to write.")],
+    of: Annotated[str, Option(help="A row for each of: messages, conversations.")] = "messages",
+    days: Annotated[int, Option(min=1, help="Of so many days until today.")] = 30,
+    zone: Annotated[str, Option(help="Whose days.")] = "America/Guatemala",
+    store: ReviewStore = None,
+    replace: Replace = False,
+) -> None:
+    """Write what was said as CSV, safe in spreadsheets."""
+    from genesis_lab.review.conversations import write_csv
+    from genesis_lab.review.numbers import dashboard
+    from genesis_lab.review.store import open_store
+
+    opened = open_store(store)
+    report = dashboard(opened, days=days, zone=zone)
+    said = f"{write_csv(opened, report, out, of, replace=replace):,} {of}"
+    echo(f"{said}, {report['period']['since']} to {report['period']['until']}. {report['period']['note']}".strip())
 
 
 @review_app.command("forget")

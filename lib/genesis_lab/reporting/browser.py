@@ -9,10 +9,9 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -23,7 +22,8 @@ from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.files import placed
 from genesis_lab.reporting.frontend import viewer
 from genesis_lab.reporting.html import Html, cell_text, chat, dialogue, escape, facts, table
-from genesis_lab.reporting.style import CSS
+from genesis_lab.reporting.page import template
+from genesis_lab.reporting.style import CSS, OURS, THEIRS
 
 Row = Mapping[str, Any]
 HERE = Path(__file__).parent / "templates"
@@ -37,12 +37,12 @@ _SHOWN = {
     "value": "coalesce({0}::VARCHAR, '')",
     "list": "coalesce({0}::VARCHAR[], [])",
     "number": "CASE WHEN isfinite({0}::DOUBLE) THEN {0}::DOUBLE END",
+    "date": "list_transform(coalesce({0}, []), lambda one: one::VARCHAR)",
 }
 """SQL of a column by what it is filtered by."""
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(NamedTuple):
     """What a person may do with a record: its key, its name, and what it asks for before."""
 
     key: str
@@ -68,11 +68,12 @@ class Browser:
     ----------
     rows : an Arrow table or a DuckDB relation (over Parquet files: only what is filtered by is held in memory).
     key : SQL of what names a row, `text` of what the list shows, `search` of what the full text looks in (default: both).
-    filters : heading to SQL. Numbers are filtered by a range, lists by what they hold, else by value.
-    preview : HTML of one row, given with all its columns; escaped by whoever makes it.
+    filters : heading to SQL. Numbers and lists of dates are filtered by a range, lists by what they hold, else by value.
+    preview : HTML of one row, given with all its columns, or pages of it, the one that is shown first; escaped by whoever makes it.
     actions, act : what may be done with a row, and who does it: given row, key, name of the action, what was entered and
-        why, it returns how the row is marked then, or raises a `GenesisError`, which is shown.
+        why, it returns how the row is marked then (words with commas), or raises a `GenesisError`, which is shown.
     marks : place of a row to how it is marked already.
+    saved, save : name to what was chosen (``where`` by headings, ``words``, ``either``), and who keeps another.
     tags : heading to place of a row to names, each with what is said of the row under it: filtered by name.
     parts : the texts of a row that `Action.asks` "parts" offers to be changed, by name.
     labels : what `Action.asks` "label" offers.
@@ -85,15 +86,17 @@ class Browser:
         *,
         key: str,
         text: str,
-        preview: Callable[[Row], Html],
+        preview: Callable[[Row], Html | Sequence[Html]],
         filters: Mapping[str, str] = {},
         search: str = "",
-        actions: Sequence[Action] = (),
+        actions: Sequence[tuple[str, str, str]] = (),
         act: Callable[[int, str, str, Any, str], str] | None = None,
         marks: Mapping[int, str] = {},
         tags: Mapping[str, Mapping[int, Mapping[str, str]]] = {},
         parts: Callable[[Row], Mapping[str, str]] = lambda row: {},
         labels: Sequence[str] = (),
+        saved: Mapping[str, Any] = {},
+        save: Callable[[str, Mapping[str, Any]], Any] | None = None,
         where: Mapping[str, Any] | None = None,
         title: str = "",
         unit: str = "records",
@@ -103,7 +106,8 @@ class Browser:
         is_relation = isinstance(rows, duckdb.DuckDBPyRelation)
         self._rows: Any = rows if is_relation else duckdb.connect().from_arrow(rows)
         self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
-        self._key, self.actions, self._tags = key, tuple(actions), tags
+        self._key, self.actions, self._tags = key, tuple(Action(*one) for one in actions), tags  # type: ignore[arg-type]
+        self._saved, self._save = dict(saved), save
         named = {f"f{i}": (heading, sql) for i, (heading, sql) in enumerate(filters.items())}
         columns = [f"({sql}) AS {name}" for name, (_, sql) in named.items()]
         plain = f"coalesce(({text})::VARCHAR, '')"
@@ -130,13 +134,13 @@ class Browser:
         self._db.register("given", index)
         self._db.register("marked", pa.table({"row": pa.array(marks, pa.int32()), "said": pa.array(marks.values(), pa.string())}))  # fmt: skip
         self._db.execute(
-            f"CREATE TABLE shown AS SELECT {', '.join(['row', 'key', 'text', *shown])}, coalesce(said, '') AS mark, folded "
+            f"CREATE TABLE shown AS SELECT {', '.join(['row', 'key', 'text', *shown])}, string_split(coalesce(said, ''), ', ') AS mark, folded "
             f"FROM given LEFT JOIN marked USING (row){joins} ORDER BY row"
         )
         self._names = {name: heading for name, (heading, _) in named.items()} | tagged
         self._kinds = kinds | dict.fromkeys(tagged, "list")
         if actions:
-            self._names["mark"], self._kinds["mark"] = "mark", "value"
+            self._names["mark"], self._kinds["mark"] = "mark", "list"
         self.total = int(index.num_rows)
         self.labels, self.where = list(labels), self._chosen(where or {})
 
@@ -144,12 +148,14 @@ class Browser:
         """What the front end has to know before it asks for anything."""
         filters = [{"name": name, "title": heading, "kind": self._kinds[name]} for name, heading in self._names.items()]
         plain = {"title": self.title, "unit": self.unit, "total": self.total, "labels": self.labels, "page": PAGE}
-        return plain | {"filters": filters, "where": self.where, "actions": [asdict(one) for one in self.actions]}
+        plain |= {"actions": [one._asdict() for one in self.actions], "saved": self._saved if self._save else None}
+        return plain | {"filters": filters, "where": self.where}
 
     def ask(
-        self, where: Mapping[str, Any] | None = None, words: str = "", offset: int = 0, limit: int = PAGE
-    ) -> dict[str, Any]:
-        """The rows of one page, how many there are, and of each filter the counts of its values among what all others leave."""
+        self, where: Mapping[str, Any] | None = None, words: str = "", offset: int = 0, limit: int = PAGE, either: bool = False
+    ) -> dict[str, Any]:  # fmt: skip
+        """The rows of one page, how many there are, and of each filter the counts of its values among what all others leave.
+        `either`: one filter that holds is enough."""
         conditions = {name: self._condition(name, chosen) for name, chosen in (where or {}).items() if chosen}
         source, given = "shown", list[Any]()
         if looked := _wanted(words):
@@ -160,26 +166,36 @@ class Browser:
 
         def chosen(*without: str) -> tuple[str, list[Any]]:
             kept = [condition for name, condition in conditions.items() if name not in without]
-            return " AND ".join(["true", *(sql for sql, _ in kept)]), [value for _, values in kept for value in values]
+            joined = (" OR " if either else " AND ").join(f"({sql})" for sql, _ in kept)
+            return joined or "true", [value for _, values in kept for value in values]
 
         sql, values = chosen()
         total = self._db.execute(f"SELECT count(*) FROM {source} WHERE {sql}", values).fetchall()[0][0]
-        columns = ", ".join(["row", "key", "text", *self._names, *([] if self.actions else ["'' AS mark"])])
+        columns = ", ".join(["row", "key", "text", *self._names, *([] if self.actions else ["[] AS mark"])])
         page = f"SELECT {columns} FROM {source} WHERE {sql} ORDER BY row LIMIT {int(limit)} OFFSET {int(offset)}"
         rows = self._db.sql(page, params=values).to_arrow_table().to_pylist()
         counts = {name: self._counted(name, source, *chosen(name)) for name in self._names}
         return {"total": total, "offset": offset, "rows": rows, "counts": counts}
 
-    def open(self, row: int) -> dict[str, Any]:
-        """The preview of a row, its tags with what is said, and its texts that may be changed."""
-        return {"row": row, **self._opened(row, self.record(row))}
+    def open(self, row: int, page: int = 0) -> dict[str, Any]:
+        """The preview of a row (a `page` of it, and whether there are more), its tags with what is said, its texts that may be changed."""
+        shown = self._opened(row, self.record(row))
+        return {**shown, "row": row, "html": shown["html"][page], "more": page + 1 < len(shown["html"])}
+
+    def save(self, name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what is chosen under a name."""
+        if self._save is None or not name.strip():
+            raise InvalidInput("A filter is kept under a name.")
+        self._save(name, chosen)
+        self._saved |= {name: dict(chosen)}
+        return self._saved
 
     def act(self, row: int, name: str, value: Any = None, why: str = "") -> dict[str, Any]:
         """Carry out an action; how the row is marked then, or why it can't be."""
         if self._act is None or name not in [one.name for one in self.actions]:
             raise InvalidInput(f"Nothing is done under the name {name!r} here.")
         mark = self._act(row, self._at(row), name, value, why)
-        self._db.execute("UPDATE shown SET mark = ? WHERE row = ?", [mark, row])
+        self._db.execute("UPDATE shown SET mark = string_split(?, ', ') WHERE row = ?", [mark, row])
         return {"row": row, "mark": mark}
 
     def record(self, row: int) -> dict[str, Any]:
@@ -198,7 +214,8 @@ class Browser:
         for row in found["rows"]:
             said = {self._names[name]: row[name] for name in first}
             tags = {heading: self._tags[heading].get(row["row"], {}) for heading in said if heading in self._tags}
-            rows.append({"record": row["key"], "text": row["text"], **said, **tags})
+            key = {} if self._key.startswith('"_') else {"record": row["key"]}  # such a column is nobody's to read
+            rows.append({**key, "text": row["text"], **said, **tags})
         of = f"{self.title}: {found['total']:,} of {self.total:,} {self.unit}".removeprefix(": ")
         return table(rows, caption=f"{of}, the first {len(rows)}") if rows else Html(f"<p>{escape(of)}</p>")
 
@@ -208,7 +225,9 @@ class Browser:
 
     def widget(self) -> Any:
         """The widget that shows it in a notebook."""
-        return answering("browser", self.about(), {"ask": self.ask, "open": self.open, "act": self.act})
+        return answering(
+            "browser", self.about(), {"ask": self.ask, "open": self.open, "act": self.act, "save": self.save}
+        )
 
     def write(self, path: Path, *, replace: bool = False) -> Path:
         """All of it as one HTML file that needs nothing else; what is decided there is downloaded from it as JSON lines."""
@@ -247,7 +266,9 @@ class Browser:
 
     def _opened(self, row: int, record: Row) -> dict[str, Any]:
         tags = [[name, why] for said in self._tags.values() for name, why in said.get(row, {}).items()]
-        return {"html": self._preview(record).html, "tags": tags, "parts": dict(self._parts(record))}
+        shown = self._preview(record)
+        pages = [one.html for one in ([shown] if isinstance(shown, Html) else shown)]
+        return {"html": pages, "tags": tags, "parts": dict(self._parts(record))}
 
     def _at(self, row: int) -> str:
         found = self._db.execute("SELECT key FROM shown WHERE row = ?", [row]).fetchall()
@@ -271,9 +292,13 @@ class Browser:
     def _condition(self, name: str, chosen: Any) -> tuple[str, list[Any]]:
         if name not in self._kinds:
             raise InvalidInput(f"Nothing is filtered by {name!r} here.")
-        if isinstance(chosen, Mapping) != (self._kinds[name] == "number"):
-            wanted = "a range" if self._kinds[name] == "number" else "values"
+        kind = self._kinds[name]
+        if isinstance(chosen, Mapping) != (kind in ("number", "date")):
+            wanted = "a range" if kind in ("number", "date") else "values"
             raise InvalidInput(f"{self._names[name]} is filtered by {wanted}, got {chosen}.")
+        if kind == "date":
+            days = [str(chosen.get("from") or ""), str(chosen.get("to") or "9999")]
+            return f"len(list_filter({name}, lambda one: one BETWEEN ? AND ?)) > 0", days
         if isinstance(chosen, Mapping):
             ends = [(sign, chosen.get(end)) for end, sign in (("from", ">="), ("to", "<="))]
             try:
@@ -282,13 +307,15 @@ class Browser:
                 raise InvalidInput(f"{self._names[name]} is filtered by numbers, got {dict(chosen)}.") from None
             return " AND ".join(["true", *(f"{name} {sign} ?" for sign, _ in given)]), [end for _, end in given]
         values = [str(one) for one in chosen]
-        return (f"list_has_any({name}, ?)" if self._kinds[name] == "list" else f"list_contains(?, {name})"), [values]
+        return (f"list_has_any({name}, ?)" if kind == "list" else f"list_contains(?, {name})"), [values]
 
     def _counted(self, name: str, source: str, sql: str, values: list[Any]) -> Any:
-        if self._kinds[name] == "number":
-            low, high = self._db.execute(f"SELECT min({name}), max({name}) FROM {source} WHERE {sql}", values).fetchall()[0]  # fmt: skip
+        kind = self._kinds[name]
+        if kind in ("number", "date"):
+            low, high = (f"{end}(list_{end}({name}))" if kind == "date" else f"{end}({name})" for end in ("min", "max"))
+            low, high = self._db.execute(f"SELECT {low}, {high} FROM {source} WHERE {sql}", values).fetchall()[0]
             return {"low": low, "high": high}
-        each = f"unnest({name})" if self._kinds[name] == "list" else name
+        each = f"unnest({name})" if kind == "list" else name
         found = self._db.execute(
             f"SELECT value, count(*) AS n FROM (SELECT {each} AS value FROM {source} WHERE {sql}) GROUP BY value "
             f"ORDER BY n DESC, value LIMIT {_VALUES}",
@@ -299,7 +326,7 @@ class Browser:
 
 def _kind(of: pa.DataType) -> str:
     if pa.types.is_list(of) or pa.types.is_large_list(of):
-        return "list"
+        return "date" if pa.types.is_date(of.value_type) else "list"
     return "number" if pa.types.is_integer(of) or pa.types.is_floating(of) or pa.types.is_decimal(of) else "value"
 
 
@@ -434,6 +461,14 @@ def browser_of(
         title=title or dataset.name,
         unit=dataset.unit,
     )
+
+
+def conversation(turns: Sequence[Row], *, here: str = "", page: int = 50) -> list[Html]:
+    """A conversation with a bot in pages of `page` turns, its end first: texts with their entities, intents, confidences,
+    actions and slots folded, the turn with the key `here` marked. Its turns: see `review.conversations.turns`."""
+    shown, ends = template("conversation.html.j2"), range(len(turns), 0, -page) or [0]
+    parts = [turns[max(0, end - page) : end] for end in ends]
+    return [Html(shown.render(turns=part, here=here, ours=OURS, theirs=THEIRS)) for part in parts]
 
 
 def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html]:

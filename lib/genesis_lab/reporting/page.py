@@ -96,15 +96,21 @@ def _pdf(page: Page) -> bytes:
     return pdf
 
 
-def _render(page: Page, *, plotly_js: str = "") -> str:
-    """The page; without plotly's code its charts are drawn."""
+def template(name: str) -> Any:
+    """A template of ours: what comes from data is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=lambda v: plain(v) if isinstance(v, str) and not hasattr(v, "__html__") else v,
     )  # fmt: skip
+    return environment.get_template(name)
+
+
+def _render(page: Page, *, plotly_js: str = "") -> str:
+    """The page; without plotly's code its charts are drawn."""
+    from markupsafe import Markup
+
     number = count()
     named = _TEMPLATES / "report.css", _TEMPLATES / "report.js"
     css, js = (path.read_text(encoding="utf-8") for path in named)
@@ -112,7 +118,7 @@ def _render(page: Page, *, plotly_js: str = "") -> str:
     def drawn(part: Part) -> dict[str, Any]:
         return _part(part, f"figure-{next(number)}", bool(plotly_js), page.language)
 
-    rendered = environment.get_template("report.html.j2").render(
+    rendered = template("report.html.j2").render(
         report=page,
         lead=drawn(page.lead) if page.lead else None,
         sections=[(section, [drawn(part) for part in section.parts]) for section in page.sections],

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from genesis_lab.reporting import charts, drawings
-from genesis_lab.reporting.html import Html, NotMeasured, cell_text, facts, table
+from genesis_lab.reporting.figures import figure, figure_text
+from genesis_lab.reporting.html import Html, NotMeasured, cell_text, facts, key_figures, table
 from genesis_lab.reporting.page import Part, Section
 from genesis_lab.reporting.progress import duration
 from genesis_lab.reporting.reading import Report, at, points, shown_as, spoken, stand_in, why
+from genesis_lab.reporting.style import MUTED
 from genesis_lab.yamls import shipped
 
 _PATH = re.compile(r"{([\w. -]+):?([^}]*)}")
@@ -52,7 +54,8 @@ def _of_report(report: Report, how: Report) -> Any:
         return _filled(how["text"], report)
     if "facts" in how:
         told = {heading: _cell(of, report) for heading, of in how["facts"].items()}
-        return facts({heading: value for heading, value in told.items() if value is not None}, caption=how["caption"])
+        told = {heading: value for heading, value in told.items() if value is not None}
+        return facts(told, caption=how["caption"]) if "caption" in how else key_figures(told)
     given = how["lines"]["curves"].items()
     curves = {name: [(row[x], row[y]) for row in report[rows]] for name, (rows, x, y) in given}
     return charts.lines(curves, **_options(how["lines"], report))
@@ -66,10 +69,33 @@ def _of_rows(found: Sequence[Report], how: Report, report: Report) -> Any:
     if "dots" in how:
         name, value = how["dots"]["name"], how["dots"]["value"]
         drawn = [{**row, "name": _filled(name, row), "value": at(row, value)} for row in rows]
-        return charts.dots(drawn, **_options(how["dots"], about))
+        fig = charts.dots(drawn, **_options(how["dots"], about))
+    elif "plot" in how:
+        fig = _plotted(rows, how["plot"], about)
+    if how.keys() & {"dots", "plot"}:
+        return fig.update_layout(meta=how.get("opens"))  # what a click opens, see `browser.js`
     columns = how.get("columns") or {key: key for row in rows for key in row}
     cells = [{heading: _cell(of, row) for heading, of in columns.items()} for row in rows]
     return table(cells, caption=str(_filled(how["caption"], about)), limit=how.get("limit", 50))
+
+
+def _plotted(rows: Sequence[Report], how: Report, about: Report) -> Any:
+    """A chart of plotly's as `plot` of ``views.yaml`` says: a trace for each value of `of`, its x, y and z from the rows."""
+    traces: dict[str, Any] = {}
+    for row in rows:
+        name = figure_text(_filled(how.get("of", ""), row), 100)
+        trace = traces.setdefault(name, {**how["trace"], "name": name, **{axis: [] for axis in "xyz" if axis in how}})
+        for axis in trace.keys() & {*"xyz"}:
+            trace[axis].append(figure_text(of, 100) if isinstance(of := _filled(how[axis], row), str) else of)
+    height = 110 + how["row"] * len(rows) if "row" in how else how.get("height", 320)
+    fig = figure([*traces.values()], **_options(how["layout"], about), height=height, legend=len(traces) > 1)
+    for row in at(about, how["marks"]["rows"]) if "marks" in how else ():
+        place = {"x": _filled(how["marks"]["x"], row), "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": "left"}
+        fig.add_shape(
+            type="line", x0=place["x"], x1=place["x"], y0=0, y1=1, yref="paper", line={"dash": "dot", "color": MUTED}
+        )
+        fig.add_annotation(place, text=figure_text(_filled(how["marks"]["text"], row), 12), showarrow=False)
+    return fig
 
 
 def _options(given: Report, about: Report) -> dict[str, Any]:

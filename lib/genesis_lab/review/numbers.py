@@ -10,117 +10,82 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import sqlalchemy as sa
-
 from genesis_lab.errors import InvalidInput
-from genesis_lab.review import tables
-from genesis_lab.review.markers import SHIPPED, marked, read_markers
+from genesis_lab.review.markers import holds, read_markers, told_by
 from genesis_lab.review.parquet import open_messages
-from genesis_lab.review.store import Store, records
+from genesis_lab.review.store import Store, frame
 from genesis_lab.stats import proportion_interval
 
 ZONE = "America/Guatemala"
-LOW, MARGIN = 0.7, 0.2
-"""A prediction below `LOW` is unsure; one whose second choice is closer than `MARGIN` is confused with it."""
-VERDICTS = ("success", "fail")
-"""Tags of a conversation by which a person says how it ended; without one it is unknown, and in no mean."""
+LIMITS = {"low": 0.7, "margin": 0.2}
+"""A prediction with less confidence than `low` is unsure; one whose second choice is nearer than `margin` is confused with it."""
+LISTS = ("top", "unsure", "confused", "days", "hours", "deploys", "funnel", "markers", "histogram", "models")
 
 
 def dashboard(
-    store: Store,
-    *,
-    days: int = 30,
-    since: date | str | None = None,
-    until: date | str | None = None,
-    zone: str = ZONE,
-    sources: Iterable[str] | None = None,
-    resolved: str | Path = SHIPPED,
-    now: datetime | None = None,
-) -> dict[str, Any]:
+    store: Store, *, days: int = 30, since: date | str | None = None, until: date | str | None = None, zone: str = ZONE,
+    sources: Iterable[str] | None = None, resolved: str | Path = "", now: datetime | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """What was said in some days, how well it was understood, and what came of it.
 
     Parameters
     ----------
-    days : how many, until today; where nothing was said in them, until the day of the newest message, which `period` says.
-    since, until : first and last day instead, as dates or ``YYYY-MM-DD``.
-    zone : whose days, weekdays and hours these are, by its IANA name.
+    days : how many, until today; where nothing was said in them, until that of the newest message, which `period` says.
+    since, until : first and last day instead, as dates or ``YYYY-MM-DD``; of `zone`, an IANA name.
     sources : names of sources (default: all).
-    resolved : YAML file of markers (see `read_markers`): the one named ``resolved``, else the first, says what is resolved;
-        a person's verdict goes before it.
+    resolved : YAML file of markers (default: the shipped one, see `read_markers`): the one named ``resolved``, else the first
+        by name, says what is resolved. A person's verdict, the tag success or fail, goes before it.
     now : the present, for `days` (default: the clock).
 
     Returns
     -------
     A report of kind ``dashboard``. A conversation is a session in which somebody typed in that period; shares have n and
-    Wilson's 95 % interval; what can't be computed is None with a reason under ``not_measured``. Times are dates of the zone.
+    Wilson's 95 % interval; what can't be computed is None, with a reason under ``not_measured``.
     """
     with open_messages(store, sources) as database:
-        found = opened(database, store, days=days, since=since, until=until, zone=zone, resolved=resolved, now=now)
-        return _numbers(database, found)
+        period = _period(database, days, since, until, zone, now or datetime.now(UTC))
+        about = {"zone": zone, "period": period, "sources": sources and sorted(sources), "markers_file": str(resolved)}
+        prepare(database, store, about)
+        [cards], [verdicts] = _asked(database, "cards"), _asked(database, "verdicts")
+        found = {name: _asked(database, name) for name in LISTS}
+        none = {
+            "funnel": "" if cards["messages"] else "nobody wrote in this period",
+            "confidence": "" if cards["confidence"]["n"] else "no message of this period has a prediction with a confidence",
+            "verdicts": "" if verdicts["share"] else "nobody has said of a conversation of this period whether it was a success or a fail",
+        }  # fmt: skip
+        report = {"kind": "dashboard", **about, **cards, **found, "verdicts": verdicts, **LIMITS}
+        return report | {"not_measured": {what: why for what, why in none.items() if why}}
 
 
-def opened(
-    database: Any, store: Store, *, days: int = 30, since: date | str | None = None, until: date | str | None = None,
-    zone: str = ZONE, resolved: str | Path = SHIPPED, now: datetime | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Make the tables ``said`` and ``counted`` of a period (see `dashboard`) in `database`; what they are of."""
-    period = _period(database, days, since, until, zone, now or datetime.now(UTC))
-    first, last = (date.fromisoformat(period[end]) for end in ("since", "until"))
-    tz = ZoneInfo(zone)
-    ends = [datetime.combine(day, time(), tz).timestamp() for day in (first, last + timedelta(1))]
-    database.execute(_sql("said"), {"zone": zone, "since": ends[0], "until": ends[1]})
-    database.execute(_sql("active"))
-    markers = read_markers(resolved)
-    openings: Iterable[Any] = ()
-    if "slot_" in str(markers):  # only slots are set before the first message
-        told = sa.select(tables.sessions.c.key, tables.sessions.c.opening)
-        openings = ((row["key"], row["opening"]) for row in records(store, told))
-    marked(database, markers, openings)
-    _remarks(database, store)
-    which = "resolved" if "resolved" in markers else next(iter(markers))
-    database.execute(_sql("counted").replace("{resolved}", _name(which)))
-    return {"zone": zone, "period": period, "resolved_by": which, "markers": list(markers)}
+def prepare(database: Any, store: Store, about: Mapping[str, Any]) -> None:
+    """Make the tables of a report's period: ``said``, ``counted`` and what people said (see ``dashboard.sql``)."""
+    import pandas as pd
 
-
-def _numbers(database: Any, about: Mapping[str, Any]) -> dict[str, Any]:
-    def ask(name: str, **given: Any) -> list[dict[str, Any]]:
-        return list(database.sql(_sql(name), params=given or None).to_arrow_table().to_pylist())
-
-    [cards], [funnel] = ask("cards"), ask("funnel")
-    intents, models, n, judged = (
-        ask("intents", low=LOW),
-        ask("models"),
-        funnel["started"],
-        funnel["success"] + funnel["fail"],
-    )
-    for model in models:
-        of = {"understood": "conversations", "resolved": "conversations", "success": "judged", "fallback": "messages"}
-        model |= {name: rate(model[name], model[total]) for name, total in of.items()}
-    hits = database.execute(
-        f"SELECT {', '.join(f'count(*) FILTER ({_name(m)})' for m in about['markers'])} FROM outcomes"
-    ).fetchall()[0]
-    none = {
-        "confidence": "" if cards["sure"] else "no message of this period has a prediction with a confidence",
-        "verdicts": ""
-        if judged
-        else "nobody has said of a conversation of this period whether it was a success or a fail",
-        "funnel": "" if n else "nobody wrote in this period",
+    markers, zone = read_markers(about["markers_file"]), ZoneInfo(about["zone"])
+    first, last = (date.fromisoformat(about["period"][end]) for end in ("since", "until"))
+    since, until = (datetime.combine(day, time(), zone).timestamp() for day in (first, last + timedelta(1)))
+    names = sorted(told_by(markers.values()))
+    slots = any(name.startswith("slot ") for name in names)
+    resolved = "resolved" if "resolved" in markers else min(markers)
+    given = {
+        "zone": zone.key,
+        "since": since,
+        "until": until,
+        "first": first,
+        "last": last,
+        "names": names,
+        "slots": slots,
     }
-    return {
-        "kind": "dashboard", **about,
-        "conversations": cards["conversations"], "messages": cards["messages"], "intents": cards["intents"],
-        "confidence": {"estimate": cards["confidence"], "n": cards["sure"], "models": cards["models"]},
-        "fallback": rate(cards["fallback"], cards["messages"]), "pending": cards["pending"], "waiting": cards["waiting"],
-        "top": [row | {"share": rate(row["messages"], cards["messages"])} for row in intents],
-        "days": ask("days", since=about["period"]["since"], until=about["period"]["until"]),
-        "hours": ask("hours"), "deploys": ask("deploys", zone=about["zone"]), "histogram": ask("histogram"),
-        "funnel": [{"step": step, "n": funnel[step], "share": rate(funnel[step], n)} for step in ("started", "understood", "resolved")],
-        "unsure": [row | {"share": rate(row["unsure"], row["n"])} for row in intents if row["unsure"]],
-        "confused": ask("confused", margin=MARGIN), "models": models,
-        "markers": [{"marker": m, "n": k, "share": rate(k, n)} for m, k in zip(about["markers"], hits, strict=True)],
-        "verdicts": {"success": funnel["success"], "fail": funnel["fail"], "unknown": n - judged, "share": rate(funnel["success"], judged)},
-        "low": LOW, "margin": MARGIN, "not_measured": {what: why for what, why in none.items() if why},
-    }  # fmt: skip
+    for name, value in (given | {"resolved": resolved, **LIMITS}).items():
+        database.execute(f"SET VARIABLE {name} = ?", [value])
+    for name in ("labels", "flagged", "verdicts of people", "openings"):  # only slots matter of what opens a session
+        strings(database, name, frame(store, sql(name) + " WHERE false" * (name == "openings" and not slots)))
+    database.execute(";".join(map(sql, ("said", "active", "told"))))
+    met = dict[str, str]()
+    for told, sessions in database.execute(sql("told alike")).fetchall():
+        met |= dict.fromkeys(sessions, "\n".join(name for name, one in markers.items() if any(holds(one, told))))
+    strings(database, "outcomes", pd.DataFrame(met.items(), columns=["session", "met"]))
+    database.execute(sql("counted"))
 
 
 def rate(hits: int, n: int) -> dict[str, Any] | None:
@@ -129,27 +94,16 @@ def rate(hits: int, n: int) -> dict[str, Any] | None:
     return {"estimate": hits / n, "low": low, "high": high, "n": n} if n else None
 
 
-def _remarks(database: Any, store: Store) -> None:
-    """What people said, as tables: ``flagged``, ``looked_at``, ``waiting`` (keys), ``verdicts`` (session, the newest one)."""
+def _asked(database: Any, name: str) -> list[dict[str, Any]]:
+    rows = database.sql(sql(name)).to_arrow_table().to_pylist()
+    return [{k: rate(**of) if isinstance(of, dict) and "hits" in of else of for k, of in row.items()} for row in rows]
+
+
+def strings(database: Any, name: str, rows: Any) -> None:
+    """A DataFrame of texts as a table for DuckDB."""
     import pyarrow as pa
 
-    label, flag, tag = tables.labels.c, tables.flags.c, tables.tags.c
-    labelled = records(store, sa.select(label.message, label.status))
-    flagged = records(store, sa.select(sa.func.coalesce(flag.message, flag.session).label("key")))
-    judged = records(
-        store, sa.select(tag.session, tag.tag).where(tag.tag.in_(VERDICTS), tag.session.is_not(None)).order_by(tag.id)
-    )
-    keys = {
-        "flagged": [row["key"] for row in flagged], "looked_at": [row["message"] for row in labelled],
-        "waiting": [row["message"] for row in labelled if row["status"] == "pending"],
-    }  # fmt: skip
-    for name, values in keys.items():
-        database.register(name, pa.table({"key": pa.array(values, pa.string())}))
-    newest = {row["session"]: row["tag"] for row in judged}
-    database.register(
-        "verdicts",
-        pa.table({"session": pa.array(newest, pa.string()), "verdict": pa.array(newest.values(), pa.string())}),
-    )
+    database.register(name, pa.Table.from_pandas(rows.astype("string"), preserve_index=False))
 
 
 def _period(
@@ -160,9 +114,8 @@ def _period(
         tz = ZoneInfo(zone)
         first, last = (date.fromisoformat(str(day)) if day else None for day in (since, until))
     except (ValueError, KeyError, OSError):
-        raise InvalidInput(
-            f"A period is given by dates as 2026-11-30 in a zone as {ZONE}, got {since!r} to {until!r} in {zone!r}."
-        ) from None
+        told = f"got {since!r} to {until!r} in {zone!r}"
+        raise InvalidInput(f"A period is given by dates as 2026-11-30 in a zone as {ZONE}, {told}.") from None
     if days < 1 or (first and last and first > last):
         raise InvalidInput(f"A period has one day or more, got {days} days, {since or '…'} to {until or '…'}.")
     at = database.execute("SELECT max(timestamp) FROM messages").fetchall()[0][0]
@@ -173,20 +126,12 @@ def _period(
         note = f"Nothing was said in the last {days} days: these are the {days} until the newest message, of {newest}."
     last = last or max(today, first or today)
     first = first or last - timedelta(days - 1)
-    return {
-        "since": str(first),
-        "until": str(last),
-        "days": (last - first).days + 1,
-        "newest": newest and str(newest),
-        "note": note,
-    }
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    period = {"since": str(first), "until": str(last), "days": (last - first).days + 1}
+    return period | {"newest": newest and str(newest), "note": note}
 
 
 @cache
-def _sql(name: str) -> str:
+def sql(name: str) -> str:
+    """A question of ``dashboard.sql``."""
     parts = re.split(r"^--: (.+)\n", Path(__file__).with_name("dashboard.sql").read_text(encoding="utf-8"), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))[name]

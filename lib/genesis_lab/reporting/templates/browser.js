@@ -10,7 +10,7 @@ const el = (tag, attributes = {}, ...children) => {
   made.append(...children.filter((child) => child != null));
   return made;
 };
-const spoken = (value) => (value === "" || value == null ? "–" : String(value).replaceAll("_", " "));
+const spoken = (value) => Array.isArray(value) ? value.map(spoken).join(", ") || "–" : (value === "" || value == null ? "–" : String(value).replaceAll("_", " "));
 const counted = (n) => n.toLocaleString("en-US");
 const fold = (text) => text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "");
 const wanted = (words) => {
@@ -22,7 +22,8 @@ const wanted = (words) => {
 // Draw the browser into `place`. `backend` has ask, open and act, which answer with promises; returns what ends it.
 export function mount(place, about, backend) {
   let where = structuredClone(about.where), words = "", offset = 0, size = about.page, found = { total: 0, rows: [], counts: {} };
-  let at = 0, asked = 0, opened = null, ended = false, timer = 0, narrowed = {};
+  let at = 0, asked = 0, opened = null, ended = false, timer = 0, narrowed = {}, either = false, saved = about.saved;
+  const hearing = new WeakSet();
 
   const search = el("input", { type: "search", placeholder: "search the text ( / )", "aria-label": "search the text",
     oninput: () => { words = search.value; offset = 0; later(); } });
@@ -30,6 +31,9 @@ export function mount(place, about, backend) {
   const why = el("input", { class: "glb-why", placeholder: "why (kept with what you decide)", "aria-label": "why" });
   const sizes = el("select", { "aria-label": "records on a page", onchange: () => { size = Number(sizes.value); offset = 0; ask(); } },
     ...[25, 50, 100, 200].map((n) => el("option", { value: n, selected: n === size }, String(n))));
+  const joined = el("select", { "aria-label": "how filters are joined", onchange: () => { either = joined.value === "or"; offset = 0; ask(); } },
+    el("option", { value: "and" }, "all filters"), el("option", { value: "or" }, "any filter"));
+  const keep = el("select", { "aria-label": "saved filters", onchange: () => { const name = keep.value; keep.value = ""; name === "+" ? keepNow() : name && choose(saved[name]); } });
   const filters = el("aside", { class: "glb-filters", "aria-label": "filters" });
   const list = el("div", { class: "glb-list", role: "listbox", "aria-label": about.unit });
   const pager = el("div", { class: "glb-pager" });
@@ -39,9 +43,46 @@ export function mount(place, about, backend) {
   const keys = el("footer", {}, el("span", {}, kbd("j"), kbd("k"), " next, back"), el("span", {}, kbd("o"), " open"), el("span", {}, kbd("/"), " search"),
     ...about.actions.map((one) => el("button", { type: "button", title: `key ${one.key}`, onclick: () => begin(one) }, kbd(one.key), ` ${one.name}`)));
   const root = el("div", { class: "glb", tabindex: "0", "data-lm-suppress-shortcuts": "true", onkeydown: pressed },
-    el("header", {}, el("b", {}, about.title || about.unit), count, search, acts ? why : null, ...(backend.tools || [])),
+    el("header", {}, el("b", {}, about.title || about.unit), count, search, joined, saved ? keep : null, acts ? why : null, ...(backend.tools || [])),
     told, el("div", { class: "glb-body" }, filters, el("div", { class: "glb-middle" }, list, pager), view), keys);
   place.append(root);
+
+  function byHeading(chosen) { return Object.fromEntries(Object.entries(chosen || {}).map(([title, of]) => [about.filters.find((one) => one.title === title)?.name, of]).filter(([name]) => name)); }
+  function choose(chosen) {
+    where = byHeading(chosen.where); words = search.value = chosen.words || ""; either = chosen.either === true; joined.value = either ? "or" : "and";
+    offset = 0; ask();
+  }
+  function drawSaved() {
+    keep.replaceChildren(el("option", { value: "" }, "saved filters"), ...Object.keys(saved || {}).map((name) => el("option", { value: name }, name)), el("option", { value: "+" }, "save this one …"));
+  }
+  function keepNow() {
+    const name = el("input", { placeholder: "name of this filter", "aria-label": "name of this filter" });
+    const form = el("form", { class: "glb-form", onsubmit: async (event) => {
+      event.preventDefault();
+      const chosen = { where: Object.fromEntries(Object.entries(where).filter(([, of]) => of).map(([key, of]) => [about.filters.find((one) => one.name === key).title, of])), words, either };
+      try { saved = await backend.save({ name: name.value.trim(), chosen }); form.remove(); drawSaved(); say(""); root.focus(); } catch (error) { say(error.message); }
+    } }, el("b", {}, "save this filter"), name, el("div", {}, el("button", { type: "submit" }, "Save")));
+    view.querySelector("form")?.remove();
+    view.prepend(form);
+    name.focus();
+  }
+  // A click on a chart that says what it opens chooses that here: its texts hold {x}, {y} and {name} of what was clicked.
+  function heard(event) {
+    const chart = event.target.closest?.(".js-plotly-plot");
+    if (!chart?.on || hearing.has(chart)) return;
+    hearing.add(chart);
+    chart.on("plotly_click", ({ points: [point] }) => {
+      const meta = chart.layout?.meta;
+      if (ended || meta?.unit !== about.unit) return;
+      const plain = (text) => String(text ?? "").replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
+      const filled = (of) => typeof of === "string" ? of.replace(/{(x|y|name)}/g, (_, part) => plain(part === "name" ? point.data.name : point[part]))
+        : Array.isArray(of) ? of.map(filled) : Object.fromEntries(Object.entries(of).map(([key, one]) => [key, filled(one)]));
+      choose({ where: filled(meta.where) });
+      root.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    });
+  }
+  document.addEventListener("pointerover", heard, true);
+  drawSaved();
 
   function kbd(key) { return el("kbd", {}, key); }
   function say(text) { told.textContent = text; told.hidden = !text; }
@@ -51,7 +92,7 @@ export function mount(place, about, backend) {
     const mine = ++asked;
     root.classList.add("glb-busy");
     try {
-      const answer = await backend.ask({ where, words, offset, limit: size });
+      const answer = await backend.ask({ where, words, offset, limit: size, either });
       if (mine !== asked || ended) return;
       found = answer;
       say("");
@@ -67,7 +108,7 @@ export function mount(place, about, backend) {
     list.replaceChildren(...found.rows.map((row, i) => el("div", {
       class: "glb-row", role: "option", id: undefined, "aria-selected": String(i === at), title: row.key,
       onclick: () => { at = i; drawChosen(); open(); } },
-      row.mark ? el("span", { class: "glb-mark", "data-mark": row.mark.split(",")[0] }, row.mark) : null,
+      row.mark?.join("") ? el("span", { class: "glb-mark", "data-mark": row.mark[0] }, row.mark.join(", ")) : null,
       el("span", { class: "glb-text", dir: "auto" }, row.text || row.key || "–"),
       el("small", {}, shown.map((one) => spoken(row[one.name])).join(" · ")))));
     const last = Math.max(0, Math.ceil(found.total / size) - 1), page = Math.floor(offset / size);
@@ -91,10 +132,10 @@ export function mount(place, about, backend) {
 
   function drawFilter(one) {
     const counts = found.counts[one.name], chosen = where[one.name];
-    if (one.kind === "number") {
-      const end = (name, shown) => el("input", { type: "number", placeholder: shown ?? "", value: chosen?.[name] ?? null, "data-glb": one.name + name,
+    if (one.kind === "number" || one.kind === "date") {
+      const end = (name, shown) => el("input", { type: one.kind, title: shown ?? "", placeholder: shown ?? "", value: chosen?.[name] ?? null, "data-glb": one.name + name,
         "aria-label": `${one.title} ${name}`, onchange: (event) => {
-          where[one.name] = { ...where[one.name], [name]: event.target.value === "" ? null : Number(event.target.value) }; offset = 0; ask(); } });
+          where[one.name] = { ...where[one.name], [name]: event.target.value === "" ? null : one.kind === "date" ? event.target.value : Number(event.target.value) }; offset = 0; ask(); } });
       return el("fieldset", {}, el("legend", {}, spoken(one.title)), el("div", { class: "glb-range" }, end("from", counts?.low), "to", end("to", counts?.high)));
     }
     if (!counts.length && !chosen) return "";
@@ -125,8 +166,26 @@ export function mount(place, about, backend) {
       shown.innerHTML = answer.html;  // escaped by whoever made it
       view.replaceChildren(el("small", { class: "glb-id" }, `${row.key || `row ${mine + 1}`} · ${counted(offset + at + 1)} of ${counted(found.total)}`),
         answer.tags?.length ? el("ul", { class: "glb-tags" }, ...answer.tags.map(([name, said]) => el("li", {}, el("b", {}, spoken(name)), said ? `: ${said}` : ""))) : "", shown);
-      view.scrollTop = 0;
+      if (answer.more) earlier(shown, mine, 1);
+      const here = shown.querySelector(".here");
+      view.scrollTop = here ? here.offsetTop - view.offsetTop - 40 : answer.more ? view.scrollHeight : 0;
     } catch (error) { say(error.message); }
+  }
+
+  // A long record comes in pages, the first one shown being its end: what is before is fetched when asked for.
+  function earlier(shown, row, page) {
+    const button = el("button", { type: "button", onclick: async () => {
+      try {
+        const answer = await backend.open({ row, page }), part = el("div", {});
+        if (ended || opened?.row !== row) return;
+        part.innerHTML = answer.html;  // escaped by whoever made it
+        const below = shown.scrollHeight;
+        button.replaceWith(part);
+        view.scrollTop += shown.scrollHeight - below;
+        if (answer.more) earlier(shown, row, page + 1);
+      } catch (error) { say(error.message); }
+    } }, "what came before");
+    shown.prepend(button);
   }
 
   function begin(one) {
@@ -156,7 +215,7 @@ export function mount(place, about, backend) {
   async function act(one, row, value = null) {
     try {
       const answer = await backend.act({ row: row.row, name: one.name, value, why: why.value.trim() });
-      row.mark = answer.mark;
+      row.mark = answer.mark.split(", ");
       say("");
     } catch (error) { say(error.message); return; }
     drawList(); drawChosen();
@@ -188,7 +247,7 @@ export function mount(place, about, backend) {
   }
 
   ask();
-  return () => { ended = true; root.remove(); };
+  return () => { ended = true; document.removeEventListener("pointerover", heard, true); root.remove(); };
 }
 
 // In a notebook: every call is a message to the kernel, answered under its number.
@@ -210,7 +269,7 @@ const inNotebook = (begin) => ({ render({ model, el: place }) {
   const end = begin(place, model.get("about"), call);
   return () => { model.off("msg:custom", heard); end(); };
 } });
-const browser = inNotebook((place, about, call) => mount(place, about, { ask: call("ask"), open: call("open"), act: call("act") }));
+const browser = inNotebook((place, about, call) => mount(place, about, { ask: call("ask"), open: call("open"), act: call("act"), save: call("save") }));
 
 // In a file: the rows are in it, packed; decisions are kept by this browser and downloaded as JSON lines.
 async function unpacked(id) {
@@ -229,7 +288,7 @@ export async function openFile() {
     return { all, starts };
   });
   try { decided = JSON.parse(localStorage.getItem(kept) || "[]"); } catch { /* no store for files here */ }
-  const marks = index.mark ? index.mark.codes.map((code) => index.mark.values[code]) : [];
+  const marks = (index.mark || []).map((words) => words.join(", "));
   const marked = (row, name) => {
     const others = name === "undo" ? [] : (marks[row] || "").split(", ").filter((one) => one && one !== name && !(["keep", "drop"].includes(name) && ["keep", "drop"].includes(one)));
     const all = name === "undo" ? [] : [...others, name];
@@ -238,7 +297,7 @@ export async function openFile() {
   };
   decided.forEach((one) => marked(one.row, one.action));
   const columns = Object.fromEntries(about.filters.map(({ name, kind }) => [name,
-    name === "mark" ? (row) => marks[row] || "" : kind === "value" ? (row) => index[name].values[index[name].codes[row]] : (row) => index[name][row]]));
+    name === "mark" ? (row) => (marks[row] || "").split(", ") : kind === "value" ? (row) => index[name].values[index[name].codes[row]] : (row) => index[name][row]]));
 
   async function looked(words) {
     const parts = wanted(words);
@@ -254,40 +313,43 @@ export async function openFile() {
     return hits.map((n) => (n === parts.length ? 1 : 0));
   }
 
-  async function ask({ where, words, offset, limit }) {
-    const hits = await looked(words), missed = new Uint8Array(total), only = new Int16Array(total).fill(-1);
+  async function ask({ where, words, offset, limit, either }) {
+    const hits = await looked(words), missed = new Uint32Array(total);  // a bit for each filter
+    let used = 0;
     names.forEach((name, i) => {
       const chosen = where[name], kind = about.filters[i].kind, value = columns[name];
       if (!chosen) return;
-      const low = kind === "number" ? chosen.from ?? -Infinity : 0, high = kind === "number" ? chosen.to ?? Infinity : 0;
-      const picked = kind === "number" ? null : new Set(chosen);
-      const fits = kind === "number" ? (v) => v != null && v >= low && v <= high : kind === "list" ? (v) => (v || []).some((one) => picked.has(one ?? "")) : (v) => picked.has(v ?? "");
-      if (kind === "number" && low === -Infinity && high === Infinity) return;
-      for (let row = 0; row < total; row++) if (!fits(value(row))) { missed[row]++; only[row] = i; }
+      const low = chosen.from ?? null, high = chosen.to ?? null, ranged = kind === "number" || kind === "date";
+      const picked = ranged ? null : new Set(chosen), within = (v) => v != null && (low === null || v >= low) && (high === null || v <= high);
+      const fits = kind === "number" ? within : kind === "date" ? (v) => (v || []).some(within) : kind === "value" ? (v) => picked.has(v ?? "") : (v) => (v || []).some((one) => picked.has(one ?? ""));
+      if (ranged && low === null && high === null) return;
+      used |= 1 << i;
+      for (let row = 0; row < total; row++) if (!fits(value(row))) missed[row] |= 1 << i;
     });
-    const rows = [];
-    for (let row = 0; row < total; row++) if (!missed[row] && (!hits || hits[row])) rows.push(row);
+    const rows = [], left = (row, of) => (!hits || hits[row]) && (!of || (either ? (missed[row] & of) !== of : !(missed[row] & of)));
+    for (let row = 0; row < total; row++) if (left(row, used)) rows.push(row);
     const counts = {};
     names.forEach((name, i) => {
       const value = columns[name], kind = about.filters[i].kind, each = new Map();
       let low = null, high = null;
       for (let row = 0; row < total; row++) {
-        if ((hits && !hits[row]) || !(missed[row] === 0 || (missed[row] === 1 && only[row] === i))) continue;
+        if (!left(row, used & ~(1 << i))) continue;
         const v = value(row);
-        if (kind === "number") { if (v != null) { low = low === null || v < low ? v : low; high = high === null || v > high ? v : high; } }
-        else for (const one of kind === "list" ? v || [] : [v]) each.set(one, (each.get(one) || 0) + 1);
+        if (kind === "number" || kind === "date") { for (const one of kind === "date" ? v || [] : [v]) if (one != null) { low = low === null || one < low ? one : low; high = high === null || one > high ? one : high; } }
+        else for (const one of kind === "value" ? [v] : v || []) each.set(one, (each.get(one) || 0) + 1);
       }
-      counts[name] = kind === "number" ? { low, high } : [...each].sort((a, b) => b[1] - a[1]).slice(0, 300);
+      counts[name] = kind === "number" || kind === "date" ? { low, high } : [...each].sort((a, b) => b[1] - a[1]).slice(0, 300);
     });
-    const shown = rows.slice(offset, offset + limit).map((row) => ({ row, key: index.key[row], text: index.text[row], mark: marks[row] || "",
+    const shown = rows.slice(offset, offset + limit).map((row) => ({ row, key: index.key[row], text: index.text[row], mark: (marks[row] || "").split(", "),
       ...Object.fromEntries(names.map((name) => [name, columns[name](row)])) }));
     return { total: rows.length, offset, rows: shown, counts };
   }
 
-  async function open({ row }) {
+  async function open({ row, page = 0 }) {
     const number = Math.floor(row / about.chunk);
     if (!chunks.has(number)) chunks.set(number, JSON.parse(await unpacked(`chunk${number}`)));
-    return { row, ...chunks.get(number)[row % about.chunk] };
+    const found = chunks.get(number)[row % about.chunk];
+    return { ...found, row, html: found.html[page], more: page + 1 < found.html.length };
   }
 
   const who = el("input", { placeholder: "your name", "aria-label": "your name", class: "glb-who" });
@@ -302,7 +364,7 @@ export async function openFile() {
     link.click();
   };
   const tools = about.actions.length ? [who, el("button", { type: "button", onclick: save, title: "genesis dataset apply takes the file" }, "download decisions")] : [];
-  mount(document.getElementById("browser"), about, { ask, open, act, tools });
+  mount(document.getElementById("browser"), { ...about, saved: null }, { ask, open, act, tools });
   document.querySelector(".glb").focus();
   setTimeout(texts, 500);  // so that the first search does not wait
 }

@@ -1,0 +1,99 @@
+"""The conversations and messages of a dashboard's period: to be looked through, remarked on, and written as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from genesis_lab.dataset.spreadsheet import safe_cell
+from genesis_lab.errors import InvalidInput
+from genesis_lab.files import placed, resolve
+from genesis_lab.review import tables
+from genesis_lab.review.labelling import add, remove
+from genesis_lab.review.nlu import read_data
+from genesis_lab.review.numbers import prepare, sql, strings
+from genesis_lab.review.parquet import open_messages
+from genesis_lab.review.store import Store, records
+
+_OTHERS = [("t", "tag", "text"), ("n", "note", "text"), ("f", "flag", ""), ("u", "undo", "")]
+ACTIONS = {"conversations": [("s", "success", ""), ("x", "fail", "")], "messages": [("c", "case", "label")]}
+"""Key, name and what it asks for; a verdict is a tag of a conversation."""
+
+
+def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations", data: str = "") -> dict[str, Any]:
+    """What a record browser takes, but for the preview, to show the conversations or typed messages that a `dashboard` counts.
+
+    `data` : the folder of the bot's training data, for "not in the training data".
+    """
+    import pandas as pd
+
+    if unit not in ACTIONS:
+        raise InvalidInput(f"There are {' and '.join(ACTIONS)} to look through, got {unit!r}.")
+    database, about = open_messages(store, report["sources"]), unit.removesuffix("s").replace("conversation", "session")
+    prepare(database, store, report)
+    taught = [one["text"] for file in (read_data(resolve(data)) if data else ()) for one in file.examples]
+    strings(database, "taught", pd.DataFrame({"text": taught}))
+    database.execute(f"SET VARIABLE trained = {bool(data)}; {sql('trained')}; {sql('each')}; {sql(unit)}")
+    rows, marks = database.sql("SELECT * FROM shown"), dict[int, str]()
+    place = {key: row for row, (key,) in enumerate(database.sql('SELECT "_key" FROM shown').fetchall())}
+
+    def remarks(key: str | None = None) -> list[dict[str, Any]]:
+        return [one for one in records(store, sql("remarks")) if one[about] and key in (None, one[about])]
+
+    def act(row: int, key: str, name: str, value: Any, why: str) -> str:
+        if name == "undo":
+            if not (mine := [one for one in remarks(key) if store.enforced or one["author"] == store.person]):
+                raise InvalidInput("There is no remark of yours here that could be undone.")
+            remove(store, mine[-1]["place"], mine[-1]["id"])
+        elif name == "case":
+            [said] = records(store, sa.select(tables.messages).where(tables.messages.c.key == key))
+            if said["text"] is None:
+                raise InvalidInput("The text of this message was deleted: it can't become a case.")
+            add(store, "cases", text=said["text"], intent=value, entities=said["entities"], message=key)
+        else:
+            place = name if name in ("note", "flag") else "tag"
+            told = {"tag": value or name, "note": value, "flag": why or None}[place]
+            add(store, f"{place}s", **{about: key, "reason" if place == "flag" else place: told})
+        return ", ".join(dict.fromkeys(one["said"] for one in remarks(key)))
+
+    for one in remarks():
+        if (row := place.get(one[about])) is not None:
+            marks[row] = ", ".join(dict.fromkeys([*filter(None, marks.get(row, "").split(", ")), one["said"]]))
+    kept = records(store, sa.select(tables.filters).order_by(tables.filters.c.id))
+    return {
+        "rows": rows, "key": '"_key"', "text": '"_text"', "search": '"_search"', "unit": unit, "act": act, "marks": marks,
+        "filters": {name: f'"{name}"' for name in rows.columns if not name.startswith("_")}, "actions": ACTIONS[unit] + _OTHERS,
+        "labels": [row["intent"] for row in report["top"]],
+        "saved": {row["name"]: row["filter"] for row in kept if row["filter"].get("unit") == unit},
+        "save": lambda name, chosen: add(store, "filters", name=name, filter={**chosen, "unit": unit}),
+    }  # fmt: skip
+
+
+def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
+    """The whole session from its beginning, as the columns of `messages`, with ``at`` in the zone; what came before the first
+    message is a turn without text."""
+    columns, opening = tables.messages.c, tables.sessions.c
+    said = records(store, sa.select(*columns).where(columns.session == session).order_by(columns.position))
+    before = records(store, sa.select(opening.opening.label("events")).where(opening.key == session))
+    for one in said:
+        at = None if one["timestamp"] is None else datetime.fromtimestamp(one["timestamp"], ZoneInfo(zone))
+        one["at"] = f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+    return [one for one in before if one["events"]] + said
+
+
+def write_csv(store: Store, report: Mapping[str, Any], path: Path, unit: str, *, replace: bool = False) -> int:
+    """Write a row per typed message, or per conversation, of the report's period as CSV (UTF-8, safe in spreadsheets); how many."""
+    rows = opened(store, report, unit)["rows"].df().rename(columns=lambda name: name.removeprefix("_"))
+    with placed(path, replace=replace) as temporary:
+        rows.map(_cell).to_csv(temporary, index=False)
+    return len(rows)
+
+
+def _cell(value: Any) -> Any:
+    text = "; ".join(map(str, value)) if hasattr(value, "__len__") and not isinstance(value, str) else value
+    return safe_cell(text) if isinstance(text, str) else text
