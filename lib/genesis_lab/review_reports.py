@@ -21,12 +21,9 @@ def review_page(
     `figures` are the cards on top; `language` is what the page is written in (`reporting.wording.languages`).
     """
     sections = [section for kind, report in found.items() for section in views(kind, report)]
-    lead = next((part for one in sections for part in one.parts if hasattr(part, "to_plotly_json")), None)
-    for section in sections:
-        section.parts[:] = [part for part in section.parts if part is not lead]
     head, today = audit_head(store), datetime.date.today().isoformat()
     chain = f"entry {head['number']:,}, {head['hash']}" if head["number"] else "empty: nobody has decided anything yet"
     made = {"review store": store.address, "head of the audit chain": chain, "made with": f"Genesis Lab {__version__}"}
     return Page(
-        title=title, date=today, summary=summary, figures=figures, lead=lead, sections=sections, provenance=made, language=language
+        title=title, date=today, summary=summary, figures=figures, sections=sections, provenance=made, language=language
     )  # fmt: skip

@@ -14,7 +14,7 @@ from genesis_lab.dataset import open_dataset
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
 from genesis_lab.pipeline import load_pipeline
-from genesis_lab.review.approved import divided, real_messages, write_approved
+from genesis_lab.review.approved import divided, real_messages, take_labels, write_approved
 from genesis_lab.review.gaps import POLICY, add_synthetic, approve, copied, gaps, write_plan
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import annotate, decide
@@ -69,6 +69,14 @@ def store(tmp_path: Path) -> Store:
         if intent:
             label(made, text, intent)
     return made
+
+
+def test_labels_of_a_file_are_taken_once_and_recorded_as_a_policys(store: Store, bot: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("text,intent\nnadie sabe,fuera\nhola,transferir\nnever said,fuera\n")
+    assert [take_labels(store, tmp_path / "labels.csv") for _ in range(2)] == [1, 0]
+    real = real_messages(store).set_index("text")
+    assert real.loc["nadie sabe", "intent"] == "fuera" and real.loc["hola", "intent"] == "saludar"
+    assert records(store, "SELECT decided_by FROM annotations ORDER BY id DESC")[0]["decided_by"].startswith("policy")
 
 
 def label(store: Store, text: str, intent: str) -> None:
@@ -138,7 +146,18 @@ def test_a_dataset_of_that_name_that_was_generated_is_left_alone(store: Store, b
 
 def found(store: Store, bot: Path) -> tuple[dict[str, object], pd.DataFrame]:
     rows = divided(real_messages(store), bot)[0].assign(held=False)
-    items = [Item("k", "nadie sabe", 1, "saludar", ({"name": "saludar", "confidence": 0.4},), (), "small margin")]
+    items = [
+        Item(
+            message="k",
+            times=1,
+            reason="fallback",
+            text="nadie sabe",
+            intent=None,
+            confidence=0.4,
+            ranking=None,
+            entities=None,
+        )
+    ]
     return gaps(bot, rows, examples=5, pending=items), rows
 
 

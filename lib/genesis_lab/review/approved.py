@@ -15,7 +15,9 @@ from genesis_lab.dataset.importing import import_dataset
 from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, output_root, write_atomically
+from genesis_lab.review.labelling import annotate_all, decide
 from genesis_lab.review.nlu import read_data
+from genesis_lab.review.nlu_merge import read_examples
 from genesis_lab.review.store import Store, frame
 from genesis_lab.review.tables import labels, messages
 from genesis_lab.texts import same_words
@@ -25,14 +27,14 @@ from genesis_lab.yamls import dump_yaml
 def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
     """Every distinct text that was typed, the first one first; what can't be displayed as it is stays out.
 
-    ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it for (``said``, the real prediction, with its
+    ``key`` of the newest that says it, ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it for (``said``, the real prediction, with its
     mean ``confidence`` and ``fallback``); ``intents`` is how many were approved, or given in interactive learning: with one
     it is the ``intent``, with its ``entities``.
     """
     m, given = messages.c, labels.c
     approved = (given.message == m.key) & (given.status == "approved") & (given.intent != "")
     query = (
-        sa.select(m.text, m.intent.label("said"), m.confidence, m.fallback, m.timestamp, m.gold, m.gold_entities)
+        sa.select(m.key, m.text, m.intent.label("said"), m.confidence, m.fallback, m.timestamp, m.gold, m.gold_entities)
         .add_columns(given.intent, given.entities)
         .select_from(messages.outerjoin(labels, approved))
         .where(m.typed, ~m.lossy, m.text != "", *([m.source.in_(sources)] if sources else []))
@@ -42,11 +44,21 @@ def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
     rows["entities"] = rows["entities"].where(rows["intent"].notna(), rows["gold_entities"])
     rows["intent"] = rows["intent"].fillna(rows["gold"])
     found = rows.groupby("text", sort=False).agg(
-        messages=("said", "size"), first=("timestamp", "first"), said=("said", "first"), confidence=("confidence", "mean"),
-        fallback=("fallback", "any"), intents=("intent", "nunique"), intent=("intent", "first"), entities=("entities", "first"),
+        key=("key", "last"), messages=("said", "size"), first=("timestamp", "first"), said=("said", "first"),
+        confidence=("confidence", "mean"), fallback=("fallback", "any"), intents=("intent", "nunique"),
+        intent=("intent", "first"), entities=("entities", "first"),
     )  # fmt: skip
     found["intent"] = found["intent"].where(found["intents"] == 1)
     return found.reset_index()
+
+
+def take_labels(store: Store, path: Path) -> int:
+    """Labels of a file with text and intent, of texts that have none, taken and recorded as approved; how many there were."""
+    keys = {row.text: row.key for row in real_messages(store).itertuples() if not row.intents}
+    said = [{**one, "message": keys[one["text"]]} for one in read_examples(path) if one["text"] in keys]
+    for row in annotate_all(store, said, author="labels file"):
+        decide(store, row["id"], row["version"], "approved", decider="policy: labels given as approved")
+    return len(said)
 
 
 def divided(
@@ -97,7 +109,7 @@ def write_approved(rows: pd.DataFrame, name: str, data: Path, *, language: str) 
     tables = {"approved": rows[["text", "intent"]].assign(language=language, split=split)}
     tables |= {"test": tables["approved"][rows["held"]], "train": known.drop_duplicates()}
     for file, table in tables.items():
-        safe = table.rename(columns={"intent": "label"}).map(safe_cell)  # a spreadsheet runs nothing of it
-        write_atomically(folder / f"{file}.csv", safe.to_csv(index=False))
+        text = table.rename(columns={"intent": "label"}).map(safe_cell).to_csv(index=False)
+        write_atomically(folder / f"{file}.csv", text)
     write_atomically(folder / "reference.yaml", dump_yaml({"language": language, "kind": "real"}))
     return import_dataset(folder / "approved.csv", name, language=language, replace=True)[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -97,8 +96,8 @@ def write_plan(
     write_atomically(files["taxonomy.yaml"], dump_yaml(taxonomy))
     known = {one["name"] for one in taxonomy["intents"]}
     seeds = taught[taught["intent"].isin(known)].rename(columns={"intent": "label"}).assign(language=speaks)
-    rows = seeds[["text", "label", "language"]].to_dict("records")
-    write_atomically(files["seeds.jsonl"], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    rows = seeds[["text", "label", "language"]].to_json(orient="records", lines=True, force_ascii=False)
+    write_atomically(files["seeds.jsonl"], rows)
     cells = [cell | {"language": speaks} for cell in report["cells"] if cell["intent"] in known]
     plan: Row = {"records": "utterances", "taxonomy": findable(files["taxonomy.yaml"])}
     plan |= {name: findable(files["seeds.jsonl"]) for name in ("seeds", "like")} | options | {"cells": cells}
