@@ -96,7 +96,7 @@ def review_annotate(
             help="CSV or JSONL with intent, text or message, entities, note; or an export of Label Studio or doccano."
         ),
     ],
-    bot: Annotated[Path, Argument(help="The bot's data folder, which knows the intents.")],
+    bot: DataFolder,
     store: ReviewStore = None,
     new_intent: Annotated[list[str], Option("--new-intent", help="An intent that the bot lacks. Repeatable.")] = [],
 ) -> None:

@@ -182,6 +182,16 @@ def test_labels_made_elsewhere_wait_for_a_decision(store, tmp_path, name):
     assert bool(made[1]["entities"]) == (name == "labels.csv")
 
 
+def test_the_same_file_again_says_nothing_new_even_when_a_label_was_decided(store, tmp_path):
+    (tmp_path / "l.jsonl").write_text(FILES["labels.jsonl"])
+    first = annotate_texts(store, read_examples(tmp_path / "l.jsonl"), BOT, author="eva")
+    decide(store, first[0]["id"], 1, "approved")
+    assert annotate_texts(store, read_examples(tmp_path / "l.jsonl"), BOT, author="eva") == []
+    (tmp_path / "l.jsonl").write_text(FILES["labels.jsonl"].replace("consultar_saldo", "transferir"))
+    (changed,) = annotate_texts(store, read_examples(tmp_path / "l.jsonl"), BOT, author="eva")
+    assert (changed["intent"], changed["version"], len(pending(store))) == ("transferir", 2, 1)
+
+
 def test_labels_of_messages_that_are_gone_and_unknown_intents_are_named_and_nothing_is_saved(store, tmp_path):
     (tmp_path / "l.csv").write_text("text,intent\nasdf,despedir\nnobody said this,despedir\nsaldo,comprar\n")
     with pytest.raises(InvalidInput, match=r"Nothing was saved.*no message 'nobody said this'.*no intent 'comprar'"):

@@ -69,7 +69,7 @@ def annotate_texts(
     """Save labels from elsewhere (`nlu_merge.read_examples`), of the message named, else of the newest that says the text.
 
     All of them or none: `InvalidInput` names each message that is gone and each intent that is neither in the training data
-    `bot` nor `new`.
+    `bot` nor `new`. What its author has said of a message already is not said again; returns what is new.
     """
     intents = {row["intent"] for source in read_data(bot) for row in source.examples} | {*new}
     typed = sa.select(messages.c.key, messages.c.text).where(messages.c.typed, messages.c.text.is_not(None))
@@ -87,6 +87,9 @@ def annotate_texts(
             rows.append({**one, "message": key, "intent": intent})
     if problems:
         raise InvalidInput(f"Nothing was saved. {'; '.join(problems[:20])}; {len(problems):,} labels of {len(said):,}.")
+    mine = sa.select(labels).where(labels.c.author == author_of(store, author)).order_by(labels.c.id)
+    latest = {row["message"]: (row["intent"], row["note"], row["entities"] or []) for row in records(store, mine)}
+    rows = [one for one in rows if latest.get(one["message"]) != (one["intent"], one.get("note"), one.get("entities") or [])]  # fmt: skip
     return annotate_all(store, rows, author=author)
 
 
