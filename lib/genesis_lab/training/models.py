@@ -178,7 +178,8 @@ def load_model(name: str | Path) -> IntentModel:
         raise InvalidInput(f"{WEIGHTS} in {shown(folder)} is not the file its card describes: save the model anew.")
     io = _skops()
     kinds = sorted(io.get_untrusted_types(file=weights))
-    if strange := [kind for kind in kinds if not _is_known(kind)]:
+    known = [k for k in kinds if k in _TRUSTED or (k.startswith("sklearn.") and hasattr(locate(k), "get_params"))]
+    if strange := sorted({*kinds} - {*known}):
         raise InvalidInput(f"{shown(weights)} holds {strange[0]}, which no intent model needs: not loaded.")
     if card.embedder:
         from genesis_lab.validation.embeddings import MULTILINGUAL, embedder_name
@@ -195,7 +196,7 @@ def load_model(name: str | Path) -> IntentModel:
 
 
 def _skops() -> Any:
-    """skops' io without all of scikit-learn, by which it knows its estimators, and what the two try to import and do well without."""
+    """skops' io without all of scikit-learn (`load_model` knows its estimators) and what the two try to import and do well without."""
     hidden = [name for name in _TRIED if sys.modules.setdefault(name, cast(Any, None)) is None]
     from sklearn import utils
 
@@ -206,11 +207,6 @@ def _skops() -> Any:
     for name in hidden:
         del sys.modules[name]
     return io
-
-
-def _is_known(kind: str) -> bool:
-    found = locate(kind) if kind.startswith("sklearn.") else None
-    return kind in _TRUSTED or hasattr(found, "get_params")
 
 
 def _load_pyfunc(folder: str) -> SimpleNamespace:
