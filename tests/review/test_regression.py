@@ -77,9 +77,17 @@ def test_a_text_is_one_case_and_a_contradiction_writes_nothing():
     store = open_store()
     ids = add_cases(store, [*cases(hola="saludar"), *cases(hola="saludar", adios="despedir")])
     assert ids == [1, 1, 2] and add_cases(store, cases(adios="despedir")) == [2]
-    with pytest.raises(InvalidInput, match="despedir and of saludar"):
+    with pytest.raises(InvalidInput, match="'adios' is a case of despedir, not of saludar"):
         add_cases(store, cases(nuevo="x", adios="saludar"))
     assert [one["text"] for one in list_cases(store)] == ["hola", "adios"]
+
+
+def test_the_same_cases_go_into_another_store_as_well(tmp_path):
+    given = cases(hola="saludar")
+    for name in ("a.sqlite", "b.sqlite"):
+        assert add_cases(open_store(tmp_path / name), given) == [1]
+    assert len(list_cases(open_store(tmp_path / "b.sqlite"))) == 1 and "id" not in given[0]
+    assert add_cases(open_store(tmp_path / "c.sqlite"), list_cases(open_store(tmp_path / "a.sqlite"))) == [1]
 
 
 @pytest.mark.parametrize("name, content, says", [

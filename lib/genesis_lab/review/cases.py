@@ -46,13 +46,13 @@ def list_cases(store: Store) -> list[Row]:
 def add_cases(store: Store, given: Sequence[Row], *, author: str | None = None) -> list[int]:
     """Keep cases, each text once; their ids. A text that is a case of another intent is refused, and nothing is written."""
     known = {one["text"]: one for one in list_cases(store)}
+    kept = ("text", "intent", "entities", "min_confidence", "message")
     for one in given:
-        if (there := known.setdefault(one["text"], one))["intent"] != one["intent"]:
-            both = f"{there['intent']} and of {one['intent']}"
-            raise InvalidInput(f"{one['text'][:60]!r} would be a case of {both}: a text has one, remove the other.")
-    for one in known.values():
-        if "id" not in one:
-            one["id"] = add(store, "cases", author=author, **one)
+        there = known.setdefault(one["text"], {key: one[key] for key in kept})
+        if (said := there["intent"]) != one["intent"]:
+            raise InvalidInput(f"{one['text'][:60]!r} is a case of {said}, not of {one['intent']}: remove one of them.")
+    for one in (one for one in known.values() if "id" not in one):
+        one["id"] = add(store, "cases", author=author, **one)
     return [known[one["text"]]["id"] for one in given]
 
 

@@ -33,9 +33,8 @@ def compare(
     rows = [{"text": case["text"], "intent": case["intent"], **now, **{f"was {key}": value for key, value in was.items()}}
             for case, now, was in zip(cases, judged[0], judged[-1], strict=True)]  # fmt: skip
     both = [row for row in rows if None not in (row["right"], row["was right"])] if before else []
-    verdict, pair = f"{sum(row['right'] is True for row in rows):,} of {len(rows):,} cases are right", None
-    if before:
-        verdict = "No comparison: no case was answered by both"
+    right, pair = f"{sum(row['right'] is True for row in rows):,} of {len(rows):,} cases are right", None
+    verdict = "No comparison: no case was answered by both" if before else right
     if both:
         found = paired(*([row[name] for row in both] for name in ("right", "was right", "text")))
         pair = {"difference": found.difference.to_dict(), "p": found.p, "verdict": found.verdict, "same": found.ties}

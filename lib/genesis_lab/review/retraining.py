@@ -32,11 +32,10 @@ def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> Train
 
 
 def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Progress | None = None) -> Row:
-    """``rasa train nlu`` on a copy of a bot's files, by the `command` of the user's own environment; an interrupt cancels it.
+    """``rasa train nlu`` on a copy of a bot's files, by the `command` of its own environment; an interrupt cancels it, `on_progress` is told of epochs.
 
     The job stays as ``outputs/review/jobs/<name>``: the copy (``bot``), the ``log``, the model, and ``job.json``, which is
-    returned: ``state`` (finished, failed, cancelled), ``model``, ``seconds``, ``command``, the end of the log (``said``).
-    `on_progress` is told of epochs.
+    returned: ``state`` (finished, failed, cancelled), ``model``, ``seconds``, ``command``, the log's end (``said``).
     """
     sources, words, job = sound(bot), shlex.split(command), named("review/jobs", name)
     if not words or not (found := which(words[0])):
@@ -46,7 +45,7 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
         write_atomically(job / "bot" / one.name, one.text)
     words = [str(Path(found).absolute()), *words[1:], *shlex.split(_TRAIN), name]
     words += ["--domain", "bot/domain.yml"] if (job / "bot" / "domain.yml").exists() else []
-    state: Row = {"name": name, "bot": shown(bot), "command": shlex.join(words), "state": "failed"}
+    state: Row = {"name": name, "bot": shown(bot), "command": shlex.join(words), "state": "cancelled"}
     started, log, model = time.time(), job / "log", job / "models" / f"{name}.tar.gz"
     with log.open("wb") as out:
         running = Popen(words, cwd=job, stdin=DEVNULL, stdout=out, stderr=STDOUT, start_new_session=True)
@@ -56,12 +55,10 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
             if on_progress and (epochs := re.findall(r"(\d+)/(\d+) \[", log.read_text(errors="replace"))):
                 on_progress(*map(int, epochs[-1]))
         state["state"] = "finished" if running.returncode == 0 and model.exists() else "failed"
-    except KeyboardInterrupt:
-        os.killpg(running.pid, signal.SIGTERM)
-        running.wait()
-        state["state"] = "cancelled"
-        raise
     finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGTERM)
+            running.wait()
         state |= {"seconds": time.time() - started, "model": shown(model) if model.exists() else None}
         state["said"] = re.split(r"[\r\n]+", log.read_text(errors="replace").strip())[-20:]
         write_atomically(job / "job.json", json.dumps(state))
