@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --dist loadfile notebooks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lab test test-unit test-notebooks lint size render readme lock clean
+.PHONY: help setup demo demo-review lab test test-unit test-notebooks lint size render readme lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -30,6 +30,9 @@ $(READY): pyproject.toml requirements.lock
 
 demo: $(READY)  ## Bilingual conversations: generate, validate, check, score, train, report
 	$(BIN)/genesis run params/demo.yaml
+
+demo-review: $(READY)  ## What users said to a sample bot: dashboard, annotation, regression test
+	$(BIN)/genesis run params/demo_review.yaml
 
 lab: $(READY)  ## Open the notebooks in JupyterLab: copies under outputs/notebooks, so that the checkout stays clean
 	$(BIN)/python tools/notebook_tools.py copy outputs/notebooks

@@ -36,7 +36,7 @@ TRACKS = {
     "Conversations": ("10", "20", "30", "40", "70"),
     "Students": ("12", "50", "51", "52", "53", "70"),
     "Time series": ("11", "20", "41", "70"),
-    "Real conversations": ("60", "61", "62", "63", "70"),
+    "Real conversations": ("60", "61", "62", "63", "71", "70"),
 }
 """The ways through the notebooks, by their numbers."""
 
