@@ -32,7 +32,7 @@ def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> Train
 
 
 def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Progress | None = None) -> Row:
-    """``rasa train nlu`` on a copy of a bot's files, by the `command` of its own environment; an interrupt cancels it, `on_progress` is told of epochs.
+    """``rasa train nlu`` of a copy of the bot by its own `command`; an interrupt cancels it, `on_progress` is told of epochs.
 
     The job stays as ``outputs/review/jobs/<name>``: the copy (``bot``), the ``log``, the model, and ``job.json``, which is
     returned: ``state`` (finished, failed, cancelled), ``model``, ``seconds``, ``command``, the log's end (``said``).
