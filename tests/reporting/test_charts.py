@@ -129,3 +129,15 @@ def test_a_chrome_that_does_not_start_is_named_and_a_notebook_goes_on_without_pi
 def test_what_stands_in_for_a_chart_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     figures.show(NotMeasured("no reference"))
     assert capsys.readouterr().out == "not measured: no reference\n"
+
+
+def test_a_figure_shown_again_takes_the_place_of_the_one_of_its_name(monkeypatch):
+    """JupyterLab's plotly keeps a graph that it has, so something else takes its place in between."""
+    said = []
+    monkeypatch.setattr(figures, "display", lambda data, **options: said.append((sorted(data), options)))
+    fig = charts.panels([{"name": "load", "values": [1.0, 2.0]}], title="One")
+    figures.show(fig, picture=False, name="drafts")
+    figures.show(fig, name="drafts", again=True)
+    plotly, place = ["application/vnd.plotly.v1+json", "text/plain"], {"raw": True, "display_id": "drafts"}
+    again = place | {"update": True}
+    assert said == [(plotly, place | {"update": False}), (["text/plain"], again), (plotly, again)]

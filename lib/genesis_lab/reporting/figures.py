@@ -65,8 +65,7 @@ def show(fig: Any, *, picture: bool | None = None, name: str = "", again: bool =
 
     Parameters
     ----------
-    picture : whether to add the PNG, which GitHub and plain viewers show. None: when nobody is watching (papermill,
-        ``make render``) and a Chrome is found that starts.
+    picture : add the PNG, which GitHub and plain viewers show; None: when nobody is watching and a Chrome starts.
     name, again : what this figure is known by from now on; with `again` it takes the place of the one known by that name.
     """
     if isinstance(fig, list):
@@ -81,16 +80,17 @@ def show(fig: Any, *, picture: bool | None = None, name: str = "", again: bool =
     else:
         drawn = {**lean(fig), "config": CONFIG}
         data: dict[str, Any] = {"application/vnd.plotly.v1+json": drawn, "text/plain": summary(fig)}
-        if picture or (picture is None and viewer() == "nobody" and _can_draw()):
+        if picture or (picture is None and not again and viewer() == "nobody" and _can_draw()):
             data["image/png"] = base64.b64encode(image(fig)).decode()
-        display(data, raw=True, **({"display_id": name, "update": again} if name else {}))
+        between = [{"text/plain": ""}] if again else []  # JupyterLab's plotly does not change a graph that it has
+        for each in [*between, data]:
+            display(each, raw=True, **({"display_id": name, "update": again} if name else {}))
 
 
 def lean(fig: go.Figure) -> dict[str, Any]:
     """The figure as plain JSON: lists for arrays, sorted keys, null for NaN, five significant digits."""
-    given = fig.to_plotly_json()
-    traces = [{**_plain(trace), "uid": f"trace{i}"} for i, trace in enumerate(given["data"])]
-    return {"data": traces, "layout": _plain(given["layout"])}
+    given = _plain(fig.to_plotly_json())
+    return given | {"data": [{**trace, "uid": f"trace{i}"} for i, trace in enumerate(given["data"])]}
 
 
 def summary(fig: go.Figure) -> str:
