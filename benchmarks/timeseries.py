@@ -100,7 +100,7 @@ def generated(name: str, series: int, seed: int, **options: Any) -> Any:
 
 def main() -> None:
     parser = bench.parser(__doc__)
-    parser.add_argument("--series", type=int, default=300)
+    parser.add_argument("--series", type=int, default=1000)
     parser.add_argument("--splits", type=int, default=6)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--forecasters", nargs="+", default=["boosting", "ridge"])

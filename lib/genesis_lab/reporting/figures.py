@@ -89,7 +89,7 @@ def show(fig: Any, *, picture: bool | None = None, name: str = "", again: bool =
 
 def lean(fig: go.Figure) -> dict[str, Any]:
     """The figure as plain JSON: lists for arrays, sorted keys, null for NaN, five significant digits."""
-    given = _plain(fig.to_plotly_json())
+    given: dict[str, Any] = _plain(fig.to_plotly_json())
     return given | {"data": [{**trace, "uid": f"trace{i}"} for i, trace in enumerate(given["data"])]}
 
 
