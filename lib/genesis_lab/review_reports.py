@@ -14,16 +14,11 @@ from genesis_lab.review.store import Store
 
 
 def review_page(
-    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = "", language: str = "en"
-) -> Page:  # fmt: skip
-    """The page of what `found` holds, kind of report to report, in this order; its footer holds the head of the audit chain.
-
-    `figures` are the cards on top; `language` is what the page is written in (`reporting.wording.languages`).
-    """
+    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = ""
+) -> Page:
+    """The page of what `found` holds, kind of report to report, in this order, `figures` as cards on top; its footer holds the audit chain's head."""
     sections = [section for kind, report in found.items() for section in views(kind, report)]
     head, today = audit_head(store), datetime.date.today().isoformat()
     chain = f"entry {head['number']:,}, {head['hash']}" if head["number"] else "empty: nobody has decided anything yet"
     made = {"review store": store.address, "head of the audit chain": chain, "made with": f"Genesis Lab {__version__}"}
-    return Page(
-        title=title, date=today, summary=summary, figures=figures, sections=sections, provenance=made, language=language
-    )  # fmt: skip
+    return Page(title=title, date=today, summary=summary, figures=figures, sections=sections, provenance=made)
