@@ -31,6 +31,14 @@ class InvalidInput(GenesisError):
     """A parameter, file or record that can't be used as it is."""
 
 
+class Taken(InvalidInput):
+    """The name is that of something made with other settings, which may be replaced; `free` is one that is not taken."""
+
+    def __init__(self, message: str, free: str) -> None:
+        super().__init__(message)
+        self.free = free
+
+
 class MissingDependency(GenesisError):
     """An optional package or program that this step needs is not installed."""
 

@@ -1,5 +1,6 @@
 """A form gives back a validated config; where nobody watches it gives back the one it got."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -7,7 +8,7 @@ from pydantic import BaseModel, Field, field_validator
 from traitlets import TraitError
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.generation import config_for
+from genesis_lab.generation import config_for, generate
 from genesis_lab.reporting import controls
 
 SHARES = {"a": 0.3, "b": 0.5, "c": 0.2}
@@ -51,7 +52,7 @@ def widget(form: controls.Form[Config], name: str):
 
 
 def panel(form: controls.Form[Config]) -> str:
-    return form.widget.children[0].children[1].children[-1].value
+    return form.widget.children[0].children[1].children[1].value
 
 
 def told_changed(form: controls.Form[Config]) -> str:
@@ -220,6 +221,35 @@ def test_a_choice_says_what_is_to_be_known_of_it() -> None:
     assert widget(form, "tone").options == (("warm · ready", "warm"), ("cool · cold", "cool"))
     widget(form, "path").value = "a"
     assert form.value.path == "a"
+
+
+def test_where_the_name_is_taken_the_form_offers_a_free_one_and_to_replace(own_output_root: Path) -> None:
+    made = config_for()(dataset="bank", total=10, intents=("card_arrival",))
+    generate(made)
+    other = config_for()(**made.model_dump() | {"total": 12})
+
+    def ways_out(press: str = "") -> list[str]:
+        buttons = form.widget.children[0].children[1].children[2].children
+        for button in buttons:
+            if button.description == press:
+                button.click()
+        return [button.description for button in buttons]
+
+    def begin() -> controls.Form:
+        form = controls.Form(other)
+        controls.build(form, choices={}, hide={"cells"}, preview=lambda c: c.check_room() or {"records": c.total})
+        return form
+
+    form = begin()
+    assert "already holds a dataset made with other settings" in panel(form)
+    assert ways_out("Name it bank_2") == ["Name it bank_2", "Replace it"]
+    assert form.value.dataset == "bank_2" and "12" in panel(form) and ways_out() == []
+    generate(form.value)
+    form = begin()
+    assert "Name it bank_3" in ways_out("Replace it")
+    assert (form.value.dataset, form.value.replace, ways_out()) == ("bank", True, [])
+    widget(form, "replace").value, widget(form, "dataset").value = False, "bank_2"
+    assert ways_out() == [], "of these very settings it is not taken"
 
 
 def test_names_are_a_dropdown_even_where_there_are_none_yet() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from genesis_lab.dataset import Dataset, open_dataset
 from genesis_lab.dataset.folder import MANIFEST, is_dataset
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, Taken
 from genesis_lab.files import check_free, recovered, shown, write_error
 
 JOURNAL = "journal.jsonl"
@@ -99,10 +101,17 @@ def _refuse_other(journal: Path, header: dict[str, Any]) -> None:
         raise InvalidInput(f"{journal.name} is no journal: its first line is damaged; delete {run}.")
     changed = "the version of genesis-lab" if found.pop("kind", None) != KIND else what_changed(found, header)
     if changed:
-        raise InvalidInput(
+        raise Taken(
             f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
-            f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}."
+            f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}.",
+            _free(journal.parent.with_name(run.removesuffix(".run"))),
         )
+
+
+def _free(target: Path) -> str:
+    """A name that nothing beside it has: ``bank_2``."""
+    beside = (target.with_name(f"{re.sub(r'_[0-9]+$', '', target.name)}_{n}") for n in count(2))
+    return next(path.name for path in beside if not path.exists() and not work_folder(path).exists())
 
 
 def _loaded(line: bytes) -> Any:
@@ -229,9 +238,10 @@ def _existing(target: Path, header: dict[str, Any], *, replace: bool) -> Dataset
         raise
     changed = what_changed(dataset.manifest.get("generation") or {}, header)
     if changed and not replace:
-        raise InvalidInput(
+        raise Taken(
             f"{shown(target)} already holds a dataset made with other settings ({changed}): "
-            "choose another name, or set replace to true to have it replaced."
+            "choose another name, or set replace to true to have it replaced.",
+            _free(target),
         )
     return None if changed else dataset
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr, ValidationError, create_model
 from pydantic import Field as Declared
 from pydantic.fields import FieldInfo
 
-from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, sentence
+from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Taken, sentence
 from genesis_lab.parameters import declared
 from genesis_lab.reporting.frontend import display, viewer
 from genesis_lab.reporting.html import cell_text, escape, facts
@@ -161,13 +161,19 @@ def build(
     config, rows, notes = shown._config, dict[str, Any](), dict[str, Any]()
     panel, changes = w.HTML(layout={"width": "98%"}), w.HTML()
     reset = w.Button(description="reset to parameters", layout={"width": "auto"})
+    ways_out = _box(w.HBox, [], flex_flow="row wrap")
+
+    def way_out(says: str, name: str, value: object) -> Any:
+        press = w.Button(description=says, layout={"width": "auto"})
+        press.on_click(lambda _: setattr(shown._fields[name].inputs[0], "value", value))
+        return press
 
     def refresh(*_: object) -> None:
         names = ", ".join(name.replace("_", " ") for name in shown.changed)
         changes.value = f"changed in the form: <b>{escape(names)}</b>" if names else ""
         reset.layout.display = None if names else "none"
         panel.value = f'<div role="status" style="{_QUIET}">calculating …</div>' if preview else ""
-        at_fault, told = "", ""
+        at_fault, told, ways_out.children = "", "", ()
         try:
             value = shown.value
             found = preview(value) if preview else {}
@@ -175,6 +181,10 @@ def build(
         except (Exception, KeyboardInterrupt) as error:
             ours = str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"
             at_fault = re.split(r"\W", ours)[0]
+            if isinstance(error, Taken) and {"dataset", "replace"} <= shown._fields.keys():
+                other = str(Path(shown._fields["dataset"].read()).with_name(error.free))
+                names_it = way_out(f"Name it {error.free}", "dataset", other)
+                ways_out.children = [names_it, way_out("Replace it", "replace", True)]
             told = f'<div role="alert" style="{_ALERT}"><b>Not yet:</b> {escape(ours)}</div>'
         for name, note in notes.items():
             note.value = f'<span style="{_ALERT}">↑ see the sentence beside the form</span>' if name == at_fault else ""
@@ -200,11 +210,12 @@ def build(
     first = [rows[name] for name in basics if name in rows] or list(rows.values())
     if rest := [row for row in rows.values() if row not in first]:
         first.append(w.Accordion([_box(w.VBox, rest)], titles=(f"{len(rest)} more settings",), selected_index=None))
-    side = [_box(w.HBox, [changes, reset], flex_flow="row wrap", align_items="center"), panel]
+    side = [_box(w.HBox, [changes, reset], flex_flow="row wrap", align_items="center"), panel, ways_out]
     # Wrapped in reverse: where there is no room beside the fields the panel stands above them.
     halves = [_box(w.VBox, first, flex="3 1 360px"), _box(w.VBox, side, flex="2 1 240px")]
     whole = _box(w.HBox, halves, flex_flow="row wrap-reverse", align_items="flex-end", grid_gap="0 24px")
     reset.on_click(lambda _: build(shown, choices=choices, hide=hide, preview=preview, basics=basics, button=button))
+
     if shown.widget is None:
         shown.widget = _box(w.VBox, [], max_width="980px")
     shown.widget.children = [whole]
