@@ -61,7 +61,7 @@ SELECT weekday, hour, ['Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat', 'Sun'][weekday 
 FROM said WHERE typed GROUP BY ALL ORDER BY weekday, hour
 --: deploys
 SELECT coalesce(model, 'unknown model') AS model, strftime(timezone(getvariable('zone'), to_timestamp(min(timestamp))), '%Y-%m-%d') AS day
-FROM messages GROUP BY 1 ORDER BY min(timestamp)
+FROM messages GROUP BY 1 HAVING min(timestamp) >= getvariable('since') AND min(timestamp) < getvariable('until') ORDER BY min(timestamp)
 --: funnel
 SELECT step, n, {'hits': n, 'n': started} AS share FROM (
   SELECT unnest(['started', 'understood', 'resolved']) AS step, unnest(reached) AS n, reached[1] AS started FROM (
