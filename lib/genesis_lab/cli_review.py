@@ -125,6 +125,24 @@ def review_decide(
     echo(f"label {label} is {row['status']}. {row.get('warning', '')}".strip())
 
 
+@review_app.command("cases")
+def review_cases(
+    file: Annotated[Path | None, Argument(help="Cases to keep: test_nlu.yml, CSV or JSONL.")] = None,
+    remove: Annotated[list[int], Option(help="Number of a case to take away. Repeatable.")] = [],
+    store: ReviewStore = None,
+) -> None:
+    """Keep cases of the regression test, take some away, and list them all."""
+    from genesis_lab.review.cases import add_cases, list_cases, read_cases
+    from genesis_lab.review.labelling import remove as take_away
+    from genesis_lab.review.store import open_store
+
+    opened = open_store(store)
+    add_cases(opened, read_cases(file) if file else [])
+    for number in remove:
+        take_away(opened, "cases", number)
+    lines(f"{number}: {name}: {text!r}" for number, text, name, *_ in map(dict.values, list_cases(opened)))
+
+
 @review_app.command("init-db")
 def review_init_db(
     url: Annotated[str, Argument(help="postgresql://login@host/database, with a login that may create roles.")],
@@ -182,6 +200,7 @@ def nlu_merge(
     """Add examples, each as one line where its intent lives; what would not read back exactly is refused and listed."""
     from genesis_lab.dataset.curation import who
     from genesis_lab.review.labelling import approved, mark_exported
+    from genesis_lab.review.nlu import read_data
     from genesis_lab.review.nlu_merge import plan_merge, read_examples
     from genesis_lab.review.nlu_merge import write as write_merge
     from genesis_lab.review.store import open_store
@@ -190,6 +209,8 @@ def nlu_merge(
     merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents)
     echo(merge.diff(), nl=False)
     lines(merge.refusals())
+    if terms := sum(len(one.terms) for one in read_data(examples)) if examples and "y" in examples.suffix else 0:
+        echo(f"{terms:,} examples of synonyms, regexes and lookups were left out: only those of intents are merged.")
     done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
     if write and not examples:
         mark_exported(open_store(store), [row["id"] for row in (*merge.added, *merge.known)])

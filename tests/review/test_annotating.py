@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from genesis_lab.cli import app
+from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.reporting.views import view, views
 from genesis_lab.review import store as st
@@ -128,7 +129,7 @@ def test_half_an_emoji_is_never_marked_and_tokens_are_those_of_the_bot(store):
 
 def test_a_predicted_entity_is_kept_without_its_synonym_and_those_no_example_teaches_are_not(store):
     found = [{"entity": "cuenta", "start": 6, "end": 15, "text": "monetaria", "value": "cheques"},
-             {"entity": "numero", "start": 0, "end": 5, "confirm": True}]  # fmt: skip
+             {"entity": "numero", "start": 0, "end": 5, "extractor": "DucklingEntityExtractor"}]  # fmt: skip
     with store.begin() as connection:
         connection.execute(sa.update(tables.messages).where(tables.messages.c.text == "saldo monetaria").values(entities=found))  # fmt: skip
     session(store, only="saldo monetaria").act("label", "consultar_saldo")
@@ -180,6 +181,13 @@ def test_labels_made_elsewhere_wait_for_a_decision(store, tmp_path, name):
     assert [(row["intent"], row["status"]) for row in made] == [("despedir", "pending"), ("consultar_saldo", "pending")]
     assert made[0]["message"] == key_of(store, "asdf")
     assert bool(made[1]["entities"]) == (name == "labels.csv")
+
+
+def test_an_apostrophe_that_keeps_a_spreadsheet_from_running_a_text_goes_once_only(tmp_path):
+    said = ["=2+2", "'=2+2", "'tis"]
+    rows = [f"{safe_cell(text)},despedir" for text in said]
+    (tmp_path / "l.csv").write_text("\n".join(["text,intent", *rows]))
+    assert [one["text"] for one in read_examples(tmp_path / "l.csv")] == said
 
 
 def test_the_same_file_again_says_nothing_new_even_when_a_label_was_decided(store, tmp_path):

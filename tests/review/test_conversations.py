@@ -99,6 +99,8 @@ def test_a_message_becomes_a_case_with_the_intent_it_must_get(sample):
     assert one.act(row["row"], "case", "bloquear_tarjeta")["mark"] == "case"
     [case] = records(sample, "SELECT text, intent, min_confidence FROM cases")
     assert case == {"text": row["text"], "intent": "bloquear_tarjeta", "min_confidence": 0.7}
+    with pytest.raises(InvalidInput, match="is a case of bloquear_tarjeta, not of saludar"):
+        one.act(row["row"], "case", "saludar")
     forgotten = browser(sample, "messages")
     sender = forgotten.record(row["row"])["sender"]
     forget(sample, sender)

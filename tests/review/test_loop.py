@@ -109,6 +109,21 @@ def test_what_the_training_data_say_in_other_letters_is_never_held_out(store: St
     assert rows["held"].any() and not (rows["held"] & rows["known"]).any()
 
 
+def test_a_sign_without_words_that_the_training_data_teach_is_never_held_out(tmp_path: Path, bot: Path) -> None:
+    made = open_store(tmp_path / "signs.sqlite")
+    said = {"👍": "afirmar", "👎": "negar", "no": "negar", "nunca": "negar", "si": "afirmar", "claro": "afirmar"}
+    trackers.tracker(tmp_path / "signs.db", [("a", user(text, intent, 0.9)) for text, intent in said.items()]).close()
+    ingest(made, str(tmp_path / "signs.db"))
+    for text, intent in said.items():
+        label(made, text, intent)
+    with (bot / "nlu.yml").open("a") as file:
+        file.write("- intent: afirmar\n  examples: |\n    - 👍\n    - 🙂\n")
+    rows = divided(real_messages(made), bot, hold=0.5)[0].set_index("text")
+    assert rows.loc["👍", "known"] and not rows.loc["👍", "held"] and not rows.loc["👎", "known"]
+    report = gaps(bot, rows.reset_index(), examples=2)
+    assert {row["intent"]: row["examples"] for row in report["intents"]}["afirmar"] == 2
+
+
 def test_by_time_what_is_said_again_later_stays_with_its_first_time(store: Store, bot: Path) -> None:
     first = real_messages(store).set_index("text")["first"]
     since = datetime.fromtimestamp(first["manda Q9 a Luis"], UTC)

@@ -9,7 +9,9 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from genesis_lab.cli import app
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review.nlu import read_data, read_source
 from genesis_lab.review.nlu_check import check, taxonomy_from
@@ -380,3 +382,25 @@ def test_rasas_own_reader_reads_what_was_merged(tmp_path_factory):
         same()
         print(f"{total:,} examples, {refused:,} refused by name, none changed")
         rasa.stdin.close()
+
+
+@pytest.mark.parametrize("name, old", [
+    ("nlu.json", '{"rasa_nlu_data": {"common_examples": []}}'), ("nlu.md", "## intent:saludar\n- hola\n")])  # fmt: skip
+def test_old_training_data_are_named_in_one_sentence_and_left_out(name, old, tmp_path):
+    folder = folder_of(tmp_path, old, name)
+    with pytest.raises(InvalidInput, match=r"JSON or Markdown.*rasa data convert nlu"):
+        read_data(folder / name)
+    (folder / "README.md").write_text("# a bot")
+    folder_of(tmp_path, STYLES["block"])
+    notes = [row for row in check(folder).to_dict("records") if row["level"] == "note"]
+    assert [row["file"] for row in notes] == [name] and "rasa data convert nlu" in notes[0]["problem"]
+    assert plan_merge(folder, [one("nueva")]).added
+
+
+def test_synonyms_of_a_file_are_not_merged_and_that_is_said(tmp_path):
+    folder = folder_of(tmp_path, STYLES["block"])
+    (tmp_path / "more.yml").write_text(
+        "nlu:\n- intent: saludar\n  examples: |\n    - nueva\n- synonym: a\n  examples: |\n    - b\n"
+    )
+    said = CliRunner().invoke(app, ["review", "nlu", "merge", str(folder), str(tmp_path / "more.yml")]).output
+    assert "1 examples of synonyms, regexes and lookups were left out" in said and "1 added" in said

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+import trackers
+from genesis_lab.cli import app
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.review.cases import add_cases, case_of_message, list_cases, make_case, read_cases
 from genesis_lab.review.forgetting import forget
@@ -128,7 +131,9 @@ def test_a_message_becomes_a_case_of_what_a_person_said_and_can_be_removed():
     assert len(list_cases(store)) == 1
     forget(store, second["sender"])
     assert list_cases(store) == []  # no model is asked for nothing
-    with pytest.raises(InvalidInput, match="can't be a case"):
+    with pytest.raises(InvalidInput, match="gone or its text was deleted"):
+        case_of_message(store, second["key"])
+    with pytest.raises(InvalidInput, match="can't be a case: it is gone"):
         case_of_message(store, "nothing")
 
 
@@ -320,8 +325,14 @@ def test_entity_errors_of_another_run_are_not_believed(tmp_path):
 
 def test_rasa_trains_in_its_own_environment_and_leaves_a_job(tmp_path, own_output_root):
     seen = []
-    job = train_rasa(BOT, "first", command(tmp_path), on_progress=lambda done, total: seen.append((done, total)))
-    folder = own_output_root / "review" / "jobs" / "first"
+    folder, states = own_output_root / "review" / "jobs" / "first", []
+
+    def on_progress(done, total):
+        seen.append((done, total))
+        states.append(json.loads((folder / "job.json").read_text()))
+
+    job = train_rasa(BOT, "first", command(tmp_path), on_progress=on_progress)
+    assert states[0]["state"] == "running" and states[0]["pid"] == job["pid"]  # what a killed kernel leaves
     assert job["state"] == "finished" and (3, 3) in seen and job == json.loads((folder / "job.json").read_text())
     assert (folder / "models" / "first.tar.gz").exists() and job["model"].endswith("first.tar.gz")
     assert (folder / "bot" / "config.yml").read_text() == (BOT / "config.yml").read_text()
@@ -369,3 +380,33 @@ def test_a_model_is_deployed_checked_and_rolled_back(tmp_path):
     with rasa({}, models=("new.tar.gz",)) as server:
         server.model = None
         assert deploy(server.address, "new.tar.gz")["back"] is None
+
+
+def test_cases_are_kept_listed_and_taken_away_by_commands(tmp_path):
+    def run(*words):
+        return CliRunner().invoke(app, ["review", "cases", *map(str, words), "--store", str(tmp_path / "c.sqlite")])
+
+    (tmp_path / "a.csv").write_text("text,intent\nhola,saludar\nchau,despedir\n")
+    assert run(tmp_path / "a.csv").output == "1: saludar: 'hola'\n2: despedir: 'chau'\n"
+    assert run("--remove", 1).output == run().output == "2: despedir: 'chau'\n"
+    assert "no row 9 in cases" in str(run("--remove", 9).exception)
+    (tmp_path / "b.csv").write_text("text,intent\nnueva,x\nchau,saludar\n")
+    assert (
+        "is a case of despedir, not of saludar" in str(run(tmp_path / "b.csv").exception)
+        and "nueva" not in run().output
+    )
+
+
+def test_what_no_example_teaches_is_not_asked_of_a_model(tmp_path):
+    store = open_store(tmp_path / "s.sqlite")
+    found = [{"entity": "time", "start": 7, "end": 13, "value": {"grain": "day"}, "extractor": "DucklingEntityExtractor"},
+             {"entity": "cuenta", "start": 0, "end": 6, "value": "CK", "extractor": "DIETClassifier"}]  # fmt: skip
+    trackers.tracker(
+        tmp_path / "t.db",
+        [("a", trackers.user("cheque mañana", "pedir", 0.9, entities=found, text_tokens=[[0, 6], [7, 13]]))],
+    ).close()
+    ingest(store, str(tmp_path / "t.db"))
+    case_of_message(store, records(store, sa.select(messages))[0]["key"])
+    (case,) = list_cases(store)
+    assert case["entities"] == [{"start": 0, "end": 6, "entity": "cuenta", "text": "cheque"}]
+    assert compare([case], of_messages(store))["sides"][0]["entities"]["estimate"] == 1

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.review.events import snapped
+from genesis_lab.review.events import snapped, trained
 from genesis_lab.review.labelling import annotate_all
 from genesis_lab.review.nlu import Row
 from genesis_lab.review.nlu_merge import check_example
@@ -87,12 +87,12 @@ class Annotating:
         self.at, self._since = min(max(at, 0), len(self.items)), self._clock()
         self.item = item = self.items[self.at] if self.at < len(self.items) else None
         said = self.said.get(item.message, _NOTHING)["entities"] if item else []
-        self.spans = _trained(item.entities if item and said is None else said)
+        self.spans = trained(item.entities if item and said is None else said)
 
     def _label(self, item: Item, intent: str | None, note: str | None, every: bool) -> None:
         rows, at, seconds = list[Row](), self.at, self._clock() - self._since
         for one in [item, *item.like] if every else [item]:
-            spans = self.spans if one is item else _trained(one.entities)
+            spans = self.spans if one is item else trained(one.entities)
             rows.append({"message": one.message, "intent": intent, "note": note, "entities": spans if intent else None})
             if intent is not None:
                 check_example({"intent": intent, "text": one.text, "entities": spans})
@@ -120,10 +120,3 @@ class Annotating:
         check_example({"intent": "any", "text": item.text, "entities": [one]})
         self.spans = [other for other in self.spans if other["end"] <= start or other["start"] >= end] + [one]
         self.entities = sorted({*self.entities, one["entity"]})
-
-
-def _trained(entities: Sequence[Row] | None) -> list[Row]:
-    """Entities as they are kept: with a place, and not from an extractor that no example teaches."""
-    kept = ("start", "end", "entity", "role", "group", "text")
-    found = [one for one in entities or () if "start" in one and not one.get("confirm")]
-    return [{name: one[name] for name in kept if name in one} for one in found]

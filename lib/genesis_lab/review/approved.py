@@ -16,11 +16,10 @@ from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, output_root, write_atomically
 from genesis_lab.review.labelling import annotate_all, decide
-from genesis_lab.review.nlu import read_data
+from genesis_lab.review.nlu import examples_in, words_of
 from genesis_lab.review.nlu_merge import read_examples
 from genesis_lab.review.store import Store, frame
 from genesis_lab.review.tables import labels, messages
-from genesis_lab.texts import same_words
 from genesis_lab.yamls import dump_yaml
 
 
@@ -70,12 +69,12 @@ def divided(
     others those first said `since` then are held out, else the share `hold`, intent by intent. Texts that say the same words
     are never on both sides; an intent that neither the data nor a second wording teaches is not held out.
     """
-    examples = [row for source in read_data(data) for row in source.examples]
-    taught, words = {row["intent"] for row in examples}, {same_words(row["text"]) for row in examples}
+    examples = examples_in(data)
+    taught, words = {row["intent"] for row in examples}, {words_of(row["text"]) for row in examples}
     rows = real[real["intents"] == 1].reset_index(drop=True)
     if rows.empty:
         raise InvalidInput("No real message has an approved intent: annotate and approve some (notebook 61).")
-    group = rows["text"].map(lambda text: same_words(text) or text)
+    group = rows["text"].map(words_of)
     rows["known"], rows["held"] = group.isin(words), False
     alone = (group.groupby(rows["intent"]).transform("nunique") < 2) & ~rows["intent"].isin(taught)
     free = ~rows["known"] & ~alone
@@ -103,7 +102,7 @@ def write_approved(rows: pd.DataFrame, name: str, data: Path, *, language: str) 
     folder = output_root() / "reference" / name
     if dataset_path(name).exists() and not (folder / "approved.csv").is_file():
         raise InvalidInput(f"Dataset {name!r} is not made of approved messages: choose another name.")
-    own = [row for source in read_data(data) for row in source.examples if row["run"] is None and row["text"]]
+    own = [row for row in examples_in(data) if row["run"] is None and row["text"]]
     known = pd.concat([pd.DataFrame(own, columns=["text", "intent"]), rows[~rows["held"]]])[["text", "intent"]]
     split = np.where(rows["held"], "test", "train")
     tables = {"approved": rows[["text", "intent"]].assign(language=language, split=split)}

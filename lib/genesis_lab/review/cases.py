@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from genesis_lab.dataset.sources import locate
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import shown
+from genesis_lab.review.events import UNTRAINED, trained
 from genesis_lab.review.labelling import add
 from genesis_lab.review.nlu import Row
 from genesis_lab.review.nlu_merge import check_example, read_examples
@@ -56,12 +57,15 @@ def add_cases(store: Store, given: Sequence[Row], *, author: str | None = None) 
     return [known[one["text"]]["id"] for one in given]
 
 
-def case_of_message(store: Store, message: str, *, author: str | None = None) -> int:
-    """Make a message a case, of what people say that it means, else of what was understood; the case's id."""
-    found = records(store, sa.select(messages).where(messages.c.key == message, ~messages.c.lossy))
+def case_of_message(store: Store, message: str, intent: str | None = None, *, author: str | None = None) -> int:
+    """Make a message a case: of `intent`, else of what people say that it means, else of what was understood; its id."""
+    found = records(store, sa.select(messages).where(messages.c.key == message, messages.c.text.is_not(None)))
+    if not found or (told := found[0])["lossy"]:
+        why = "its characters can't all be shown" if found else "it is gone or its text was deleted"
+        raise InvalidInput(f"Message {message!r} can't be a case: {why}.")
     said = (labels.c.message == message) & (labels.c.status != "rejected") & labels.c.intent.isnot(None)
     people = records(store, sa.select(labels).where(said).order_by(labels.c.status, labels.c.id.desc()))
-    told = (found or [{"text": None, "gold": None}])[0]
-    meant = told | ({"intent": told["gold"], "entities": told["gold_entities"]} if told["gold"] else {})
     by = {key: people[0][key] for key in ("intent", "entities")} if people else {}
-    return add_cases(store, [make_case(f"Message {message!r}", meant | by, message)], author=author)[0]
+    meant = told | ({"intent": told["gold"], "entities": told["gold_entities"]} if told["gold"] else {}) | by
+    meant |= {"intent": intent or meant["intent"], "entities": trained(meant["entities"], UNTRAINED[:2])}
+    return add_cases(store, [make_case(f"Message {message!r}", meant, message)], author=author)[0]

@@ -14,8 +14,9 @@ from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, resolve
 from genesis_lab.review import tables
+from genesis_lab.review.cases import case_of_message
 from genesis_lab.review.labelling import add, remove
-from genesis_lab.review.nlu import read_data
+from genesis_lab.review.nlu import examples_in
 from genesis_lab.review.numbers import prepare, sql, strings
 from genesis_lab.review.parquet import open_messages
 from genesis_lab.review.store import Store, records
@@ -36,7 +37,7 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
         raise InvalidInput(f"There are {' and '.join(ACTIONS)} to look through, got {unit!r}.")
     database, about = open_messages(store, report["sources"]), unit.removesuffix("s").replace("conversation", "session")
     prepare(database, store, report)
-    taught = [one["text"] for file in (read_data(resolve(data)) if data else ()) for one in file.examples]
+    taught = [one["text"] for one in examples_in(resolve(data) if data else None)]
     strings(database, "taught", pd.DataFrame({"text": taught}))
     database.execute(f"SET VARIABLE trained = {bool(data)}; {sql('trained')}; {sql('each')}; {sql(unit)}")
     rows, marks = database.sql("SELECT * FROM shown"), dict[int, str]()
@@ -51,10 +52,7 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
                 raise InvalidInput("There is no remark of yours here that could be undone.")
             remove(store, mine[-1]["place"], mine[-1]["id"])
         elif name == "case":
-            [said] = records(store, sa.select(tables.messages).where(tables.messages.c.key == key))
-            if said["text"] is None:
-                raise InvalidInput("The text of this message was deleted: it can't become a case.")
-            add(store, "cases", text=said["text"], intent=value, entities=said["entities"], message=key)
+            case_of_message(store, str(key), value)
         else:
             place = name if name in ("note", "flag") else "tag"
             told = {"tag": value or name, "note": value, "flag": why or None}[place]

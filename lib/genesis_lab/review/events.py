@@ -271,6 +271,15 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
     return found
 
 
+def trained(
+    entities: Sequence[Mapping[str, Any]] | None, untaught: tuple[str, ...] = UNTRAINED
+) -> list[dict[str, Any]]:
+    """Entities as they are kept: with a place, without a synonym's value, and not from an extractor of `untaught`."""
+    kept = ("start", "end", "entity", "role", "group", "text")
+    found = [e for e in entities or () if "start" in e and not str(e.get("extractor")).startswith(untaught)]
+    return [{name: one[name] for name in kept if name in one} for one in found]
+
+
 def snapped(start: int, end: int, tokens: Sequence[Sequence[int]]) -> tuple[int, int]:
     """A span from the beginning of the token that it begins in to the end of that in which it ends."""
     return next((a for a, b in tokens if a <= start < b), start), next((b for a, b in tokens if a < end <= b), end)

@@ -17,12 +17,11 @@ from genesis_lab.dataset.curation import keep_decisions, standing
 from genesis_lab.dataset.folder import labelled
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import findable, placed, shown, write_atomically
-from genesis_lab.review.nlu import Row, read_data
+from genesis_lab.review.nlu import Row, examples_in, read_data, words_of
 from genesis_lab.review.nlu_check import taxonomy_from
 from genesis_lab.review.nlu_merge import Merge, plan_merge, write
+from genesis_lab.review.numbers import rate
 from genesis_lab.review.queue import Item
-from genesis_lab.stats import Interval, proportion_interval
-from genesis_lab.texts import same_words
 from genesis_lab.yamls import dump_yaml, shipped
 
 POLICY = "policy: passed the checks"
@@ -48,7 +47,7 @@ def gaps(
     """
     limits = dict(shipped(Path(__file__).with_name("gaps.yaml")))
     wanted, side = examples or int(limits["examples"]), int(limits["a_side"])
-    own = {(row["intent"], same_words(row["text"])) for source in read_data(data) for row in source.examples}
+    own = {(row["intent"], words_of(row["text"])) for row in examples_in(data)}
     seen: list[Row] = [*taught.to_dict("records"), *({**row, "said": row["understood"]} for row in failing)]
     of, deployed = Counter(intent for intent, _ in own), {row["said"] for row in seen}
     mixed: dict[tuple[str, str], dict[str, str]] = {}
@@ -66,8 +65,7 @@ def gaps(
     for intent in sorted({*of, *(row["intent"] for row in seen)}):
         mine = [row for row in seen if row["intent"] == intent]
         missed, n, lacking = sum(row["said"] != intent for row in mine), len(mine), wanted - of[intent] - asked[intent]
-        share = Interval(missed / n, *proportion_interval(missed, n), n).to_dict() if n else None
-        intents.append({"intent": intent, "examples": of[intent], "texts": n, "missed": share})
+        intents.append({"intent": intent, "examples": of[intent], "texts": n, "missed": rate(missed, n)})
         if of[intent] < wanted:
             why = f"examples: {of[intent]} of {wanted}"
             why += "" if intent in deployed or not mine else "; the bot understood none of its messages"
@@ -125,13 +123,13 @@ def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, An
     The decisions stand with the dataset as a person's would, by the name of the policy. Returns it, how many are ``kept``, and
     how many are ``dropped`` for which reason.
     """
-    why, tested = dict[int, str](), set(map(same_words, held))
+    why, tested = dict[int, str](), set(map(words_of, held))
     unsure = {gate["name"] for gate in quality["gates"] if gate["outcome"] == "not measured"}  # blames no single record
     for part in (part for score in ("completeness", "consistency", "diversity") for part in quality[score]["parts"]):
         if (name := part["name"].replace("_", " ")) not in unsure:
             why |= {one["row"]: f"{name}: {one['reason']}" for one in part.get("offences") or ()}
     for row, text in enumerate(labelled(dataset)["text"]):
-        if same_words(text) in tested:
+        if words_of(text) in tested:
             why[row] = "says what a message held out says"
     at = datetime.now(UTC).isoformat(timespec="seconds")
     keep_decisions(dataset, [

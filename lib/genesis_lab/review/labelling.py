@@ -12,11 +12,10 @@ import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.audit import append
-from genesis_lab.review.nlu import read_data
+from genesis_lab.review.nlu import examples_in, words_of
 from genesis_lab.review.nlu_merge import check_example
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import REMARKS, activity, labels, messages
-from genesis_lab.texts import same_words
 
 Decision = Literal["approved", "rejected"]
 
@@ -71,12 +70,12 @@ def annotate_texts(
     All of them or none: `InvalidInput` names each message that is gone and each intent that is neither in the training data
     `bot` nor `new`. What its author has said of a message already is not said again; returns what is new.
     """
-    intents = {row["intent"] for source in read_data(bot) for row in source.examples} | {*new}
+    intents = {row["intent"] for row in examples_in(bot)} | {*new}
     typed = sa.select(messages.c.key, messages.c.text).where(messages.c.typed, messages.c.text.is_not(None))
     texts = {row["key"]: row["text"] for row in records(store, typed.order_by(messages.c.timestamp))}
-    newest, rows, problems = {same_words(text) or text: key for key, text in texts.items()}, [], list[str]()
+    newest, rows, problems = {words_of(text): key for key, text in texts.items()}, [], list[str]()
     for number, one in enumerate(said, 1):
-        key, intent = one.get("message") or newest.get(same_words(one["text"]) or one["text"]), one["intent"] or None
+        key, intent = one.get("message") or newest.get(words_of(one["text"])), one["intent"] or None
         if key not in texts:
             problems.append(f"{number}: there is no message {(one.get('message') or one['text'])[:60]!r}")
         elif intent not in intents and not (one.get("note") and intent is None):

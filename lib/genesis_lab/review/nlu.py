@@ -14,11 +14,14 @@ from typing import Any
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import shown
+from genesis_lab.texts import same_words
 
 Row = dict[str, Any]
 SYNTHETIC = "genesis_synthetic.yml"
 """Where examples go that nobody said."""
 LATEST = (3, 1)
+OLD = "is training data in JSON or Markdown, which is not read here: rasa data convert nlu makes YAML of it"
+_OLD = {".json": rb'"rasa_nlu_data"', ".md": rb"^## (intent|synonym|regex|lookup):"}
 KINDS = ("intent", "synonym", "regex", "lookup")
 STRIPPED = "\n\r "
 _MARKUP = re.compile(
@@ -68,23 +71,40 @@ class Source:
         self.error(line, problem, "warning")
 
 
+def examples_in(folder: Path | None) -> list[Row]:
+    """All examples of a data folder or file; none of none."""
+    return [row for source in (read_data(folder) if folder else ()) for row in source.examples]
+
+
+def words_of(text: str) -> str:
+    """What a text says, whatever its case, accents and signs; of nothing but signs (👍) those."""
+    return same_words(text) or text.strip()
+
+
 def read_data(folder: Path) -> list[Source]:
     """The YAML files of a data folder, or the one file.
 
-    Test data (``test_*`` and ``tests/``) is named as a problem and left out; so are hidden files, as Rasa leaves them.
+    Test data (``test_*`` and ``tests/``) and old training data (JSON, Markdown) are named as problems and left out; hidden
+    files are left out, as by Rasa.
     """
     if not folder.exists():
         raise InvalidInput(f"There is no {shown(folder)}: give the data folder of a bot, or one of its YAML files.")
+    if folder.is_file() and _old(folder):
+        raise InvalidInput(f"{shown(folder)} {OLD}.")
     if folder.is_file():
         return [read_source(folder.name, text_of(folder))]
-    found = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in (".yml", ".yaml") and p.is_file())
+    kinds = (".yml", ".yaml", *_OLD)
+    found = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in kinds and p.is_file())
     names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
+    names = [name for name in names if name.suffix not in _OLD or _old(folder / name)]
     if not names:
         raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
     sources = []
     for name in names:
         source = Source(name.as_posix(), "")
-        if name.name.startswith("test_") or "tests" in name.parts[:-1]:
+        if name.suffix in _OLD:
+            source.error(0, OLD, "note")
+        elif name.name.startswith("test_") or "tests" in name.parts[:-1]:
             told = "is test data by its name: not read here, but Rasa trains on it if it lies in its data"
             source.error(0, told, "note")
         else:
@@ -94,6 +114,10 @@ def read_data(folder: Path) -> list[Source]:
                 source.error(0, str(error).rstrip("."))
         sources.append(source)
     return sources
+
+
+def _old(path: Path) -> bool:
+    return bool((sign := _OLD.get(path.suffix)) and re.search(sign, path.read_bytes(), re.M))
 
 
 def sound(folder: Path) -> list[Source]:

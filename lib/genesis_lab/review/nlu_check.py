@@ -12,8 +12,7 @@ import pandas as pd
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import shown
-from genesis_lab.review.nlu import Row, Source, read_data
-from genesis_lab.texts import same_words
+from genesis_lab.review.nlu import Row, Source, read_data, words_of
 
 
 def check(folder: Path, domain: Path | None = None) -> pd.DataFrame:
@@ -56,7 +55,7 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
         raise InvalidInput(f"{shown(bot)} holds no examples of intents: give the folder of a bot or its training data.")
     alike: dict[str, str] = {}
     for name in intents:
-        if (other := alike.setdefault(same_words(name) or name, name)) != name:
+        if (other := alike.setdefault(words_of(name), name)) != name:
             raise InvalidInput(f"Intents {other!r} and {name!r} read alike: names must differ in words in a taxonomy.")
     other, used = "English" if language == "es" else "Spanish", {name.split("/")[0] for name in intents}
     bare = [name for name in dict.fromkeys(_named(_domain(sources, bot, None))) if name not in used]

@@ -14,7 +14,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.review.markers import holds, read_markers, told_by
 from genesis_lab.review.parquet import open_messages
 from genesis_lab.review.store import Store, frame
-from genesis_lab.stats import proportion_interval
+from genesis_lab.training.evaluation import share
 
 ZONE = "America/Guatemala"
 LIMITS = {"low": 0.7, "margin": 0.2}
@@ -90,8 +90,7 @@ def prepare(database: Any, store: Store, about: Mapping[str, Any]) -> None:
 
 def rate(hits: int, n: int) -> dict[str, Any] | None:
     """A share with Wilson's interval and n; None of nothing."""
-    low, high = proportion_interval(hits, n) if n else (None, None)
-    return {"estimate": hits / n, "low": low, "high": high, "n": n} if n else None
+    return share(hits, n).to_dict() if n else None
 
 
 def _asked(database: Any, name: str) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from genesis_lab.review.nlu import words_of
+from genesis_lab.review.numbers import rate
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import activity, labels, messages
-from genesis_lab.stats import Interval, proportion_interval
-from genesis_lab.texts import same_words
 from genesis_lab.validation.reviewers import named_alike
 
 _LISTED = 20
@@ -32,18 +32,15 @@ def people(store: Store, *, since: float = 0.0, until: float = 1e18, seed: int =
     timed, whose, given = (defaultdict[str, Any](of) for of in (list, list, dict))
     for row in records(store, acts):
         timed[row["author"]].append(row["seconds"])
-    for row in (
-        made := [row | {"label": row["intent"] or row["note"]} for row in made if row["intent"] or row["note"]]
-    ):
+    made = [row | {"label": row["intent"] or row["note"]} for row in made if row["intent"] or row["note"]]
+    for row in made:
         whose[row["author"]].append(row)
-        given[same_words(row["text"] or "") or row["message"]][row["author"]] = row["label"]
+        given[words_of(row["text"] or "") or row["message"]][row["author"]] = row["label"]
     rows = []
     for author, own in sorted(whose.items()):
         days = len({datetime.fromtimestamp(row["created_at"], UTC).date() for row in own})
         decided = [row["status"] == "approved" for row in own if row["status"] != "pending"]
-        right, n = sum(decided), len(decided)
-        approved = Interval(right / n, *proportion_interval(right, n), n).to_dict() if n else None
-        rows.append({"person": author, "annotations": len(own), "days": days, "a_day": len(own) / days, "approved": approved,
+        rows.append({"person": author, "annotations": len(own), "days": days, "a_day": len(own) / days, "approved": rate(sum(decided), len(decided)),
                      "seconds": median(timed[author]) if timed[author] else None})  # fmt: skip
     apart = [{"text": words, "said": [": ".join(one) for one in said.items()]} for words, said in given.items() if len({*said.values()}) > 1]  # fmt: skip
     rejected = [{name: row[name] for name in ("text", "label", "author", "decided_by", "reason")} for row in made if row["status"] == "rejected"]  # fmt: skip

@@ -20,12 +20,12 @@ import sqlalchemy as sa
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import resolve, shown
 from genesis_lab.registry import load_in_use
-from genesis_lab.review.events import UNTRAINED, entities, prediction
-from genesis_lab.review.nlu import Row, read_data
+from genesis_lab.review.events import UNTRAINED, entities, prediction, trained
+from genesis_lab.review.nlu import Row, examples_in
+from genesis_lab.review.numbers import rate
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import messages
-from genesis_lab.training.evaluation import share
 
 Progress = Callable[[int, int], object] | None
 """Called with the cases done and the cases there are."""
@@ -70,7 +70,8 @@ def of_classifier(name: str, model: Any = None) -> Predictor:
 def of_messages(store: Store, model: str | None = None) -> Predictor:
     """What the bot itself understood: of each text the newest message, of one model's (its id) or of all."""
     ours = messages.c.typed & messages.c.intent.isnot(None) & (messages.c.model == model if model else sa.true())
-    told = {row["text"]: row for row in records(store, sa.select(messages).where(ours).order_by(messages.c.timestamp))}
+    rows = records(store, sa.select(messages).where(ours).order_by(messages.c.timestamp))
+    told = {row["text"]: row | {"entities": trained(row["entities"], UNTRAINED[:2])} for row in rows}
     return Predictor(
         f"the bot, model {model[:8]}" if model else "the bot",
         lambda cases, on_progress: [told.get(one["text"]) for one in cases],
@@ -87,7 +88,7 @@ def of_server(address: str) -> Predictor:
         with rasa_server(address) as ask:
             for number, one in enumerate(cases, 1):
                 told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
-                spans = [e for e in entities(told, one["text"]) if not e.get("extractor", "").startswith(UNTRAINED[:2])]
+                spans = trained(entities(told, one["text"]), UNTRAINED[:2])
                 found.append({**prediction(told), "entities": spans})
                 if on_progress:
                     on_progress(number, len(cases))
@@ -127,12 +128,12 @@ def read_results(folder: Path, training: Path | None = None) -> Row:
         problems.append("There is no intent_report.json: Rasa writes it for two intents or more.")
     if twice := [text for text, times in texts.items() if times > 1]:
         problems.append(f"{len(twice):,} texts were tested under several intents, the first is {twice[0]!r}.")
-    known = {one["text"] for source in (read_data(training) if training else ()) for one in source.examples}
+    known = {one["text"] for one in examples_in(training)}
     if texts and (same := len(known & texts.keys())) >= 0.9 * len(texts):
         problems.append(f"This scored the training data: {same:,} of {len(texts):,} texts are in it.")
     usable = (answers, replies, spans if {row["tested"] for row in labels} - {*_TARGETS, "story"} else None)
     return {
-        "name": shown(folder), "accuracy": share(n - wrong, n).to_dict() if n else None, "labels": labels,
+        "name": shown(folder), "accuracy": rate(n - wrong, n), "labels": labels,
         "problems": problems, "failures": _PREDICTED.findall(stories), "answers": usable if n and None not in (answers, replies) else None,
     }  # fmt: skip
 

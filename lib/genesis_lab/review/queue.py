@@ -12,11 +12,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from genesis_lab.review.labelling import author_of
-from genesis_lab.review.nlu import Row, read_data
+from genesis_lab.review.nlu import Row, examples_in, words_of
 from genesis_lab.review.predictors import Predictor
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import activity, labels, messages
-from genesis_lab.texts import same_words
 
 _FOLDS, _LEARNED = 3, 5_000  # most known texts that label errors are looked for with
 _NEW = 4  # where texts without a known label stand in the order
@@ -71,23 +70,23 @@ def queue(
     overlap : share of texts that several people label; any other is asked of one only. Drawn by `seed`, for all alike.
     predict : a newer model, which predicts what is typed anew.
     """
-    examples, known = [row for source in (read_data(data) if data else ()) for row in source.examples], defaultdict[str, set[str]](set)  # fmt: skip
+    examples, known = examples_in(data), defaultdict[str, set[str]](set)
     for row in examples:
-        known[_words(row["text"])].add(row["intent"])
+        known[words_of(row["text"])].add(row["intent"])
     query = sa.select(*(messages.c[name] for name in ("key", "fallback", "gold", *_SHOWN))).order_by(
         messages.c.timestamp
     )
     query = query.where(messages.c.typed, messages.c.text.is_not(None))
-    said, times, words_of = dict[str, Row](), Counter[str](), dict[str, str]()
+    said, times, says = dict[str, Row](), Counter[str](), dict[str, str]()
     for row in records(store, query.where(messages.c.source.in_(sources)) if sources else query):
-        words_of[row["key"]] = words = _words(row["text"])
+        says[row["key"]] = words = words_of(row["text"])
         said[words] = row
         times[words] += 1
         known[words] |= {row["gold"]} - {None}
     if predict:
         for words, new in zip(said, predict.predict(list(said.values()), lambda *_: None), strict=True):
             said[words] |= {"ranking": None, **new, "entities": said[words]["entities"]} if new else {}
-    settled, rejected = _decided(store, words_of, overlap, seed)
+    settled, rejected = _decided(store, says, overlap, seed)
     doubt, reads = _doubts(known, said, seed)
     place = {words: n for n, words in enumerate(sorted(said, key=lambda words: doubt.get(words, 0.0), reverse=True))}
     ahead = {words: n for n, words in enumerate(sorted(said, key=lambda words: _margin(said[words])))}
@@ -123,10 +122,6 @@ def _asked(row: Row, known: set[str], reads: str) -> tuple[int, str]:
     return _NEW, f"new, margin {_margin(row):.2f}"
 
 
-def _words(text: str) -> str:
-    return same_words(text) or text.strip()
-
-
 def _draw(words: str, seed: int, what: str) -> float:
     """A number from 0 to 1, the same for everybody."""
     return int(hashlib.sha256(f"{what} {seed} {words}".encode("utf-8", "replace")).hexdigest()[:12], 16) / 16**12
@@ -138,9 +133,7 @@ def _margin(row: Row) -> float:
     return float(first - second)
 
 
-def _decided(
-    store: Store, words_of: Mapping[str, str], overlap: float, seed: int
-) -> tuple[dict[str, str], dict[str, str]]:
+def _decided(store: Store, says: Mapping[str, str], overlap: float, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Texts that need no look from whoever sits here, with why; those whose label was rejected, with the reason.
 
     What others are at is known from `activity`, since their pending labels may be hidden.
@@ -149,7 +142,7 @@ def _decided(
     seen = {(row["author"], row["message"]): row for row in records(store, sa.select(labels).order_by(labels.c.id))}
     acts = records(store, sa.select(activity).order_by(activity.c.id))
     for (author, message), action in {(act["author"], act["message"]): act["action"] for act in acts}.items():
-        row, words = seen.get((author, message), {"status": "pending"}), words_of.get(message, "")
+        row, words = seen.get((author, message), {"status": "pending"}), says.get(message, "")
         if row["status"] == "approved":
             settled[words] = "approved"
         elif row["status"] == "rejected":

@@ -8,9 +8,9 @@ from typing import Any
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.nlu import Row
+from genesis_lab.review.numbers import rate
 from genesis_lab.review.predictors import Predictor, Progress
 from genesis_lab.stats import paired
-from genesis_lab.training.evaluation import share
 from genesis_lab.yamls import shipped
 
 SAID = Path(__file__).with_name("regression.yaml")
@@ -70,5 +70,5 @@ def _side(who: Predictor, judged: Sequence[Row]) -> Row:
     why, side = shipped(SAID)["not_measured"], Row(name=who.name, notes=list(who.notes))
     for what in why:
         told = [row[what] for row in judged if row[what] is not None]
-        side[what] = share(sum(told), len(told)).to_dict() if told else None
+        side[what] = rate(sum(told), len(told))
     return side | {"not_measured": {what: reason for what, reason in why.items() if side[what] is None}}

@@ -35,7 +35,8 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
     """``rasa train nlu`` of a copy of the bot by its own `command`; an interrupt cancels it, `on_progress` is told of epochs.
 
     The job stays as ``outputs/review/jobs/<name>``: the copy (``bot``), the ``log``, the model, and ``job.json``, which is
-    returned: ``state`` (finished, failed, cancelled), ``model``, ``seconds``, ``command``, the log's end (``said``).
+    returned: ``state`` (finished, failed, cancelled; ``running`` as ``pid``, also after this process was killed), ``model``,
+    ``seconds``, ``command``, the log's end (``said``).
     """
     sources, words, job = sound(bot), shlex.split(command), named("review/jobs", name)
     if not words or not (found := which(words[0])):
@@ -45,11 +46,13 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
         write_atomically(job / "bot" / one.name, one.text)
     words = [str(Path(found).absolute()), *words[1:], *shlex.split(_TRAIN), name]
     words += ["--domain", "bot/domain.yml"] if (job / "bot" / "domain.yml").exists() else []
-    state: Row = {"name": name, "bot": shown(bot), "command": shlex.join(words), "state": "cancelled"}
+    state: Row = {"name": name, "bot": shown(bot), "command": shlex.join(words), "state": "running"}
     started, log, model = time.time(), job / "log", job / "models" / f"{name}.tar.gz"
     with log.open("wb") as out:
         running = Popen(words, cwd=job, stdin=DEVNULL, stdout=out, stderr=STDOUT, start_new_session=True)
+    state["pid"] = running.pid
     try:
+        write_atomically(job / "job.json", json.dumps(state))
         while running.poll() is None:
             time.sleep(0.1)
             if on_progress and (epochs := re.findall(r"(\d+)/(\d+) \[", log.read_text(errors="replace"))):
@@ -59,6 +62,7 @@ def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Prog
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGTERM)
             running.wait()
+        state["state"] = "cancelled" if state["state"] == "running" else state["state"]
         state |= {"seconds": time.time() - started, "model": shown(model) if model.exists() else None}
         state["said"] = re.split(r"[\r\n]+", log.read_text(errors="replace").strip())[-20:]
         write_atomically(job / "job.json", json.dumps(state))
