@@ -112,7 +112,16 @@ def test_an_unknown_name_is_refused(arguments: dict[str, str], message: str) -> 
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        (("utterance", "label"), [("a", "x")], r"must have columns text and label \(or category\)"),
+        (
+            ("when", "price"),
+            [("2024-01-01", "3"), ("2024-01-02", "4")],
+            "texts and one of labels, got `when`, `price`: none",
+        ),
+        (
+            ("question", "answer"),
+            [("what is a?", "b it is"), ("what is b?", "a it is")],
+            "`question` is the utterance .by its name.; `answer` is the answer to it",
+        ),
         (("text", "category"), [], "no rows"),
     ],
 )
@@ -120,6 +129,20 @@ def test_a_broken_file_is_named(given: Path, header: tuple[str, str], rows: list
     write_csv(given, "test", rows, header)
     with pytest.raises(InvalidInput, match=f"test.csv .*{message}"):
         loaded()
+
+
+@pytest.mark.parametrize(
+    "header", [("Utterance", "INTENT"), ("mensaje", "etiqueta"), ("x1", "x2"), ("text", "category")]
+)
+def test_columns_of_ones_own_are_told_as_an_import_tells_them(given: Path, header: tuple[str, str]) -> None:
+    rows = [
+        ("where is my card now", "card"),
+        ("my card is not here", "card"),
+        ("what is the rate", "rate"),
+        ("a rate", "rate"),
+    ]
+    write_csv(given, "test", rows, header)
+    assert list(zip(loaded().texts, loaded().labels, strict=True)) == rows
 
 
 def test_a_folder_of_ones_own_serves_any_name_and_says_its_language(given: Path) -> None:

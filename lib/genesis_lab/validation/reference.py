@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from genesis_lab.dataset.sources import read_rows
+from genesis_lab.domains import get_domain
+from genesis_lab.domains.foreign import lookup
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, placed, resolve, shown, write_atomically
 from genesis_lab.hub import hub_reachable
@@ -82,7 +84,7 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
     """The reference's items to test on, from a folder of that name or, once per process, from the hub; None: nowhere to be had.
 
     Folders lie in ``GENESIS_REFERENCE_DIR``, then in ``outputs/reference``; `split` None is ``test.csv``, else ``dev.csv``;
-    ``"train"`` is ``train.csv``, else ``train_pool.csv``. Columns are text and label (or category); ``reference.yaml`` says
+    ``"train"`` is ``train.csv``, else ``train_pool.csv``. Columns are told as an import tells them; ``reference.yaml`` says
     ``language: es`` (else English) and, where customers did not write it, ``kind: stand-in``.
     """
     if Path(name).name != name and resolve(Path(name)).is_dir():
@@ -102,8 +104,8 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
     if name != HUB_NAME and (not known or split in (None, "test")):
         there = "a folder without test.csv" if known else "unknown"
         raise InvalidInput(
-            f"Reference {name!r} is {there}: there is {HUB_NAME}, and every folder with test.csv and train.csv (columns "
-            f"text, label) in {shown(local.parent)} or GENESIS_REFERENCE_DIR."
+            f"Reference {name!r} is {there}: there is {HUB_NAME}, and every folder with test.csv and train.csv (texts "
+            f"and their labels) in {shown(local.parent)} or GENESIS_REFERENCE_DIR."
         )
     wanted = name == HUB_NAME and fetch and split in (None, "test", "train")
     return _read_folder(local, name, split) if wanted and _fetched_once() else None
@@ -188,17 +190,23 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
-    """Texts with their labels, as they stand in a CSV."""
-    pairs = []
-    for row in read_rows(path):
-        if row.problem:
-            raise InvalidInput(f"{path.name}, row {row.number}: {row.problem}.")
-        said = normal(row.value)
-        label = next((name for name in ("label", "category") if name in said), None)
-        if "text" not in said or label is None:
-            raise InvalidInput(f"{path.name} must have columns text and label (or category), got {', '.join(said)}.")
-        if said["text"] and said[label]:
-            pairs.append((said["text"], said[label]))
+    """Texts with their labels, as they stand in a CSV, in the columns that an import would take for them."""
+    domain = get_domain()
+    reader = domain.reader({})
+    try:
+        rows = list(reader.gathered(read_rows(path, reader)))
+    except InvalidInput as error:
+        why = re.sub(r"\.?$|: say .*", "", str(error))
+        raise InvalidInput(f"{path.name}: {why}; call the one column text and the other label.") from None
+    if broken := next((row for row in rows if row.problem), None):
+        raise InvalidInput(f"{path.name}, row {broken.number}: {broken.problem}.")
+    text, label = (reader.field_map.get(name or "", "") for name in (reader.extra_fields[-1], domain.facets.label))
+    if rows and not (text and label):
+        taken = "; ".join(reader.said) or "none of them is known"
+        found = ", ".join(f"`{name}`" for name in rows[0].value)
+        raise InvalidInput(f"{path.name} must have a column of texts and one of labels, got {found}: {taken}.")
+    found_ = ((lookup(row.value, text), lookup(row.value, label)) for row in rows)
+    pairs = [(normal(str(said)), normal(str(of))) for said, of in found_ if said and of not in (None, "")]
     if not pairs:
         raise InvalidInput(f"{path.name} holds no rows with a text and a label.")
     return pairs
