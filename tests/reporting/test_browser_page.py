@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from chromium import opened
 from genesis_lab.reporting.browser import browser_of
+from genesis_lab.reporting.views import view
 from records import conversation, write
 
 COUNT, ROWS = "document.querySelector('.glb-count').textContent", "document.querySelectorAll('.glb-row').length"
@@ -41,3 +43,27 @@ def test_records_are_found_opened_and_decided_on(tmp_path: Path) -> None:
         assert tab.js("JSON.parse(Object.values(localStorage)[0]).map(({record, action}) => record + action)") == [
             "conv_00000001drop"
         ]
+
+
+def test_a_click_on_a_chart_opens_what_it_counted_in_the_next_browser_that_can(tmp_path: Path) -> None:
+    fit = {"attribute": "language", "severity": "high", "n": 12, "target": {"en": 0.9, "es": 0.1}, "intervals": {}}
+    (chart,) = view("bias", "targets", {"fits": [fit | {"observed": {"en": 6, "es": 6}}]})
+    data = write(tmp_path / "data", [conversation(i) for i in range(12)])
+    records = data.frame()["language"].value_counts().to_dict()
+    page = browser_of(data).write(tmp_path / "page.html")
+    clicked = """(meta) => {
+        document.querySelectorAll("body > .glb").forEach((one) => one.remove());
+        const [before, chart] = [document.createElement("div"), document.createElement("div")];
+        Object.assign(before, { className: "glb", opens: () => true });
+        Object.assign(chart, { className: "js-plotly-plot", layout: { meta }, on: (_, heard) => { chart.heard = heard; } });
+        document.body.prepend(before, chart);
+        chart.dispatchEvent(new Event("pointerover", { bubbles: true }));
+        chart.heard({ points: [{ y: "es", data: { name: "" } }] });
+    }"""
+    with opened(page, tmp_path / "profile") as tab:
+        tab.until(f"document.querySelector('.glb') && {COUNT}", "12 of 12 conversations")
+        tab.js(f"({clicked})({json.dumps({'where': {'no such filter': ['{y}']}})})")
+        tab.js(f"({clicked})({json.dumps(chart.layout.meta)})")
+        tab.until(COUNT, f"{records['es']} of 12 conversations")
+        tab.js(f"({clicked})({json.dumps({'where': {'no such filter': ['{y}']}})})")
+        assert tab.js(COUNT) == f"{records['es']} of 12 conversations", "what it can't filter by changes nothing"

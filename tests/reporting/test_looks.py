@@ -183,6 +183,9 @@ def test_labels_with_under_five_messages_are_not_ranked() -> None:
 
     exam = {"chosen": "x", "reference": None, "evaluation": {"per_label": [row("rare", 4), row("frequent", 7)]}}
     assert list(view("training", "hardest", exam).data[0].y) == ["frequent"]
+    opens = view("training", "hardest", exam | {"evaluation": exam["evaluation"] | {"name": "held out"}})
+    assert opens.layout.meta["where"] == {"label": ["{y}"], "right": ["no"], "tested on": ["{name}"]}
+    assert opens.data[0].name == "held out"
     exam["evaluation"]["per_label"].pop()
     assert "no label has 5 messages" in str(view("training", "hardest", exam))
 

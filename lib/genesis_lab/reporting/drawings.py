@@ -198,7 +198,7 @@ def hardest(report: Report) -> Any:
     rows: Rows = []
     for row in labels:
         recall = row["recall"] if isinstance(row["recall"], Mapping) else row | {"estimate": row["recall"]}
-        rows.append({"who": who, "name": named(row)[0], "value": recall})
+        rows.append({"who": who, "of": exam.get("name", ""), "name": named(row)[0], "value": recall})
     if rows and not (rows := [row for row in rows if (row["value"].get("n") or RANKED) >= RANKED]):
         return NotMeasured(f"no label has {RANKED} messages to be tested on, too few to say which is understood least")
     return sorted(rows, key=lambda row: (row["value"]["estimate"], row["name"]))[:12]
@@ -295,7 +295,8 @@ def targets(report: Report) -> list[Part]:
         reach = max(end for row in rows for end in (*ends(row["value"]), row["target"]) if end is not None)
         name, n = spoken(fit["attribute"]).capitalize(), f"{fit['n']:,}"
         title = f"{name}: {fit['severity']} deviation from its target (n = {n})"
-        drawn.append(charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%"))
+        fig = charts.dots(rows, title=title, axis="share of records", span=(-0.01, 1.1 * reach), spec=".1%")
+        drawn.append(fig.update_layout(meta={"where": {fit["attribute"]: ["{y}"]}}))
     return drawn
 
 

@@ -66,14 +66,19 @@ export function mount(place, about, backend) {
     view.prepend(form);
     name.focus();
   }
-  // A click on a chart that says what it opens chooses that here: its texts hold {x}, {y} and {name} of what was clicked.
+  // A click on a chart that says what it opens chooses that in the next browser of its notebook that has these filters:
+  // its texts hold {x}, {y} and {name} of what was clicked.
+  root.opens = (meta, chart) => meta?.where && (meta.unit ?? about.unit) === about.unit && root.closest(".jp-Notebook") === chart.closest(".jp-Notebook")
+    && Object.keys(meta.where).every((title) => about.filters.some((one) => one.title === title));
   function heard(event) {
     const chart = event.target.closest?.(".js-plotly-plot");
     if (!chart?.on || hearing.has(chart)) return;
     hearing.add(chart);
     chart.on("plotly_click", ({ points: [point] }) => {
       const meta = chart.layout?.meta;
-      if (ended || meta?.unit !== about.unit) return;
+      const able = [...document.querySelectorAll(".glb")].filter((one) => one.opens?.(meta, chart));
+      const next = able.find((one) => chart.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_FOLLOWING) ?? able.at(-1);
+      if (ended || next !== root) return;
       const plain = (text) => String(text ?? "").replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
       const filled = (of) => typeof of === "string" ? of.replace(/{(x|y|name)}/g, (_, part) => plain(part === "name" ? point.data.name : point[part]))
         : Array.isArray(of) ? of.map(filled) : Object.fromEntries(Object.entries(of).map(([key, one]) => [key, filled(one)]));
