@@ -209,8 +209,10 @@ def test_a_policy_approves_what_passed_the_checks_and_is_named_as_one(store: Sto
     write_plan(report, bot, rows[rows["intent"] != "bloquear"], tmp_path / "plan.yaml", dataset="gaps", language="es")
     made = generate(config_for()(**load_pipeline(tmp_path / "plan.yaml").stages[0].parameters))
     held = made.frame()["turns"][0][0]["text"].upper()
-    told = approve(made, validate(made), [held])
+    quality = validate(made)
+    told = approve(made, quality, [held])
     assert told["kept"] < made.total and told["dropped"]["says what a message held out says"] == 1
+    assert told["quality"] == quality["verdict"]
     lines = (open_dataset("gaps").path / "curation.jsonl").read_text().splitlines()
     assert len(lines) == made.total and all(POLICY in line for line in lines)
 

@@ -121,7 +121,7 @@ def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, An
     """Decide on every record by the policy: kept unless a check of the quality report names it or it says what is `held` out.
 
     The decisions stand with the dataset as a person's would, by the name of the policy. Returns it, how many are ``kept``, and
-    how many are ``dropped`` for which reason.
+    how many are ``dropped`` for which reason, and the report's verdict of all (``quality``).
     """
     why, tested = dict[int, str](), set(map(words_of, held))
     unsure = {gate["name"] for gate in quality["gates"] if gate["outcome"] == "not measured"}  # blames no single record
@@ -137,7 +137,8 @@ def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, An
         for row in range(dataset.total)
     ])  # fmt: skip
     reasons = Counter(reason.partition(":")[0] for reason in why.values())
-    return {"policy": POLICY, "kept": dataset.total - len(why), "dropped": dict(reasons.most_common())}
+    counts = {"kept": dataset.total - len(why), "quality": quality["verdict"]}
+    return {"policy": POLICY, **counts, "dropped": dict(reasons.most_common())}
 
 
 def add_synthetic(data: Path, dataset: Dataset) -> Merge:
