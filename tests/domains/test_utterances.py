@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from genesis_lab.dataset import dataset_names, export_dataset
+from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.domains.conversations.openings import alike, greets, read_seeds
 from genesis_lab.domains.conversations.taxonomy import load_taxonomy
 from genesis_lab.errors import InvalidInput, ParseFailure
+from genesis_lab.generation import config_for, generate
 
 PROVENANCE = Provenance(provider="test", model="test", prompt_version="1")
 INTENTS = ("card_arrival", "lost_or_stolen_card", "top_up_failed")
@@ -306,3 +309,12 @@ def test_openings_of_another_domain_or_too_few_are_named():
                 "conversations")  # fmt: skip
     with pytest.raises(InvalidInput, match="There are 1 openings of card_arrival"):
         [domain.prompt(spec) for spec in domain.specs(12, 1)]
+
+
+def test_utterances_are_called_so_wherever_they_are_counted(own_output_root) -> None:
+    config = config_for()(dataset="first", total=20, records="utterances", intents=("card_arrival",))
+    data = generate(config)
+    said = {config.domain.facets.unit, data.unit, *(held.split()[1] for held in dataset_names().values())}
+    assert said == {"utterances"} and get_domain().facets.unit == "conversations"
+    (line,) = export_dataset(data, own_output_root / "first.csv", format="csv")
+    assert line.startswith("20 utterances in ")

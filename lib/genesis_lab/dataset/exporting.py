@@ -68,8 +68,8 @@ def export_dataset(
     if not (file := resolve(target)).parent.is_dir():
         where = findable(file.parent)
         raise InvalidInput(f"There is no folder {where} to write {file.name} to: make it, or name another.")
-    unit, written = get_domain(dataset.domain).facets.unit, _to_files(dataset, file, str(chosen), split, replace)
-    return [f"{n:,} {unit} in {findable(path)}" for path, n in written.items()]
+    written = _to_files(dataset, file, str(chosen), split, replace)
+    return [f"{n:,} {dataset.unit} in {findable(path)}" for path, n in written.items()]
 
 
 def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, replace: bool) -> dict[Path, int]:

@@ -178,7 +178,7 @@ def dataset_names() -> dict[str, str]:
     for found in sorted((output_root() / "datasets").glob(f"[!.]*/{MANIFEST}")):
         try:
             dataset = open_dataset(found.parent)
-            held[dataset.name] = f"{dataset.total:,} {get_domain(dataset.domain).facets.unit}"
+            held[dataset.name] = f"{dataset.total:,} {dataset.unit}"
         except InvalidInput as error:
             held[found.parent.name] = str(error).split(": ")[-1]
     return held

@@ -126,7 +126,7 @@ class Domain(ABC):
     """A task family. Knows nothing of providers, engines or datasets."""
 
     name: ClassVar[str]
-    facets: ClassVar[Facets]
+    facets: Facets
     record_type: ClassVar[type[BaseModel]]
     """The schema of a record."""
     config_type: ClassVar[type[BaseModel]]

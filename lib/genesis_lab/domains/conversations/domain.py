@@ -84,6 +84,7 @@ class Conversations(Domain):
 
     def __init__(self, config: ConversationsConfig | None = None) -> None:
         super().__init__(config)
+        self.facets = replace(self.facets, unit=self.config.records)
         self._opened: dict[tuple[str, str], list[str]] = {}
         self._neighbours: dict[str, dict[str, list[str]]] = {}
 
