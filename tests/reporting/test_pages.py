@@ -66,6 +66,16 @@ def test_the_pdf_has_pages_text_and_charts(report: pages.Page, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext on this machine")
+def test_what_follows_a_first_page_that_is_too_long_stands_below_its_end(tmp_path: Path) -> None:
+    steps = pages.Section("What to do next", [f"Step {i}. Write more of these." for i in range(60)])
+    told = pages.Page(title="Ours", sections=[steps, pages.Section("The verdict", ["It holds."])])
+    path = pages.write_page(told, tmp_path / "report.pdf")
+    text = subprocess.run(["pdftotext", path, "-"], capture_output=True, text=True, check=True).stdout
+    last, end = text.split("\f")[-2:]
+    assert "Step 59" in last and "It holds." in last and not end
+
+
 def test_without_pango_one_sentence_says_what_to_install(
     report: pages.Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
