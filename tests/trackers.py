@@ -90,3 +90,14 @@ def tell(store: Any, tmp_path: Path, conversations: dict[str, list[dict[str, Any
 
     ingest(store, str(path))
     return store
+
+
+def annotate(
+    store: Any, message: str, intent: str | None, entities: Any = None, note: str | None = None, *,
+    author: str | None = None, seconds: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """One label, as a person gives it."""
+    from genesis_lab.review.labelling import annotate_all
+
+    said = {"message": message, "intent": intent, "entities": entities, "note": note, "seconds": seconds}
+    return annotate_all(store, [said], author=author)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Exit, Option, echo
 
@@ -19,27 +19,21 @@ ReviewStore = Annotated[
 ]
 
 
+def _open(store: str | None) -> Any:
+    from genesis_lab.review.store import open_store
+
+    return open_store(store)
+
+
 @review_app.command("ingest")
 def review_ingest(
-    source: Annotated[
-        str,
-        Argument(
-            help="SQLite file or postgresql://… of a tracker store or event broker, JSON, JSONL, or a Rasa server."
-        ),
-    ],
+    source: Annotated[str, Argument(help="SQLite file, postgresql://…, JSON, JSONL, or a Rasa server.")],
     store: ReviewStore = None,
-    name: Annotated[
-        str | None, Option(help="Name of the source in the store (default: the file's, the database's).")
-    ] = None,
+    name: Annotated[str | None, Option(help="Name of the source (default: the file's, the database's).")] = None,
     schema: Annotated[str | None, Option(help="Schema of the events table in PostgreSQL.")] = None,
     conversation: Annotated[list[str], Option(help="Of a Rasa server: a conversation to read. Repeatable.")] = [],
-    field: Annotated[
-        list[str],
-        Option("--field", metavar="OURS=THEIRS", help="Of other chats: messages, speaker, text, time, sender."),
-    ] = [],
-    gap_minutes: Annotated[
-        float, Option(min=0, help="Silence that begins a session in trackers that never expire.")
-    ] = 60,
+    field: Annotated[list[str], Option(metavar="OURS=THEIRS", help="Of other chats: where text, time … are.")] = [],
+    gap_minutes: Annotated[float, Option(min=0, help="Silence that begins a session where trackers have none.")] = 60,
     plain_senders: Annotated[bool, Option("--plain-senders", help="Show sender ids as they are, not hashed.")] = False,
     retention_days: Annotated[float | None, Option(min=0, help="Delete the texts of older messages.")] = None,
     full: Annotated[bool, Option("--full", help="Look at every row again.")] = False,
@@ -47,11 +41,10 @@ def review_ingest(
     """Read what is new in a bot's conversations; every row is accounted for."""
     from genesis_lab.reporting.progress import progress
     from genesis_lab.review.ingest import ingest, report_table
-    from genesis_lab.review.store import open_store
 
     with progress(None, "Reading", unit="rows") as bar:
         report = ingest(
-            open_store(store), source, name=name, schema=schema, conversations=conversation, fields=pairs(field),
+            _open(store), source, name=name, schema=schema, conversations=conversation, fields=pairs(field),
             gap_minutes=gap_minutes, hash_senders=False if plain_senders else None, retention_days=retention_days, full=full, on_progress=bar.at,
         )  # fmt: skip
     echo(report_table(report))
@@ -69,9 +62,8 @@ def review_export_csv(
     """Write what was said as CSV, safe in spreadsheets."""
     from genesis_lab.review.conversations import write_csv
     from genesis_lab.review.numbers import dashboard
-    from genesis_lab.review.store import open_store
 
-    opened = open_store(store)
+    opened = _open(store)
     report = dashboard(opened, days=days, zone=zone)
     said = f"{write_csv(opened, report, out, of, replace=replace):,} {of}"
     echo(f"{said}, {report['period']['since']} to {report['period']['until']}. {report['period']['note']}".strip())
@@ -83,19 +75,13 @@ def review_forget(
 ) -> None:
     """Delete what a person said: texts go, also from labels and remarks, counts stay."""
     from genesis_lab.review.forgetting import forget
-    from genesis_lab.review.store import open_store
 
-    echo(f"{forget(open_store(store), sender):,} messages have lost their text")
+    echo(f"{forget(_open(store), sender):,} messages have lost their text")
 
 
 @review_app.command("annotate")
 def review_annotate(
-    labels: Annotated[
-        Path,
-        Argument(
-            help="CSV or JSONL with intent, text or message, entities, note; or an export of Label Studio or doccano."
-        ),
-    ],
+    labels: Annotated[Path, Argument(help="CSV or JSONL, or an export of Label Studio or doccano.")],
     bot: DataFolder,
     store: ReviewStore = None,
     new_intent: Annotated[list[str], Option("--new-intent", help="An intent that the bot lacks. Repeatable.")] = [],
@@ -103,9 +89,8 @@ def review_annotate(
     """Save labels made elsewhere as pending ones; all of them, or none and why."""
     from genesis_lab.review.labelling import annotate_texts
     from genesis_lab.review.nlu_merge import read_examples
-    from genesis_lab.review.store import open_store
 
-    made = annotate_texts(open_store(store), read_examples(labels), bot, new=new_intent)
+    made = annotate_texts(_open(store), read_examples(labels), bot, new=new_intent)
     echo(f"{len(made):,} labels wait for a decision")
 
 
@@ -119,9 +104,8 @@ def review_decide(
 ) -> None:
     """Approve or reject a pending label in the version that was seen."""
     from genesis_lab.review.labelling import decide
-    from genesis_lab.review.store import open_store
 
-    row = decide(open_store(store), label, version, decision, reason)  # type: ignore[arg-type]  # it checks
+    row = decide(_open(store), label, version, decision, reason)  # type: ignore[arg-type]  # it checks
     echo(f"label {label} is {row['status']}. {row.get('warning', '')}".strip())
 
 
@@ -134,9 +118,8 @@ def review_cases(
     """Keep cases of the regression test, take some away, and list them all."""
     from genesis_lab.review.cases import add_cases, list_cases, read_cases
     from genesis_lab.review.labelling import remove as take_away
-    from genesis_lab.review.store import open_store
 
-    opened = open_store(store)
+    opened = _open(store)
     add_cases(opened, read_cases(file) if file else [])
     for number in remove:
         take_away(opened, "cases", number)
@@ -162,9 +145,9 @@ def review_grant(
     revoke: Annotated[bool, Option("--revoke", help="Take the role away.")] = False,
 ) -> None:
     """Give a login a role in the review store; an admin's to do."""
-    from genesis_lab.review.store import grant, open_store
+    from genesis_lab.review.store import grant
 
-    echo(grant(open_store(store), login, role, revoke=revoke))
+    echo(grant(_open(store), login, role, revoke=revoke))
 
 
 @nlu_app.command("check")
@@ -187,13 +170,9 @@ def nlu_check(
 @nlu_app.command("merge")
 def nlu_merge(
     folder: DataFolder,
-    examples: Annotated[
-        Path | None, Argument(help="File with intent and text, and entities as a JSON list (default: approved labels).")
-    ] = None,
+    examples: Annotated[Path | None, Argument(help="YAML, CSV or JSONL (default: approved labels).")] = None,
     write: Annotated[bool, Option("--write", help="Write the files; without it only the diff is shown.")] = False,
-    synthetic: Annotated[
-        str | None, Option(metavar="RUN", help="They are synthetic, of this run: into genesis_synthetic.yml.")
-    ] = None,
+    synthetic: Annotated[str | None, Option(metavar="RUN", help="Of this run: into genesis_synthetic.yml.")] = None,
     new_intents: Annotated[str | None, Option(help="File of the folder that new intents go into.")] = None,
     store: ReviewStore = None,
 ) -> None:
@@ -203,9 +182,8 @@ def nlu_merge(
     from genesis_lab.review.nlu import read_data
     from genesis_lab.review.nlu_merge import plan_merge, read_examples
     from genesis_lab.review.nlu_merge import write as write_merge
-    from genesis_lab.review.store import open_store
 
-    rows = read_examples(examples) if examples else approved(open_store(store))
+    rows = read_examples(examples) if examples else approved(_open(store))
     merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents)
     echo(merge.diff(), nl=False)
     lines(merge.refusals())
@@ -213,7 +191,7 @@ def nlu_merge(
         echo(f"{terms:,} examples of synonyms, regexes and lookups were left out: only those of intents are merged.")
     done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
     if write and not examples:
-        mark_exported(open_store(store), [row["id"] for row in (*merge.added, *merge.known)])
+        mark_exported(_open(store), [row["id"] for row in (*merge.added, *merge.known)])
     echo(f"{len(merge.added):,} added, {len(merge.known):,} known already, {len(merge.refused):,} refused; {done}")
 
 

@@ -18,13 +18,13 @@ from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.annotating import Annotating
 from genesis_lab.review.ingest import ingest
-from genesis_lab.review.labelling import annotate, annotate_texts, approved, decide, pending
+from genesis_lab.review.labelling import annotate_texts, approved, decide, pending
 from genesis_lab.review.nlu_merge import plan_merge, read_examples
 from genesis_lab.review.people import people
 from genesis_lab.review.queue import queue
 from genesis_lab.settings import get_settings
 from genesis_lab.validation.reviewers import named_alike
-from trackers import FIXTURE
+from trackers import FIXTURE, annotate
 
 BOT = Path(__file__).resolve().parents[2] / "params" / "samples" / "bot"
 

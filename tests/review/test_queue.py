@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.ingest import ingest
-from genesis_lab.review.labelling import annotate, decide
+from genesis_lab.review.labelling import decide
 from genesis_lab.review.predictors import Predictor
 from genesis_lab.review.queue import queue
 from genesis_lab.settings import get_settings
-from trackers import FIXTURE
+from trackers import FIXTURE, annotate
 
 REFERENCE = Path(os.environ.get("GENESIS_REFERENCE_DIR") or "none")
 BOT = Path(__file__).resolve().parents[2] / "params" / "samples" / "bot" / "nlu.yml"

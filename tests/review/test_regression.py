@@ -20,7 +20,7 @@ from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.review.cases import add_cases, case_of_message, list_cases, make_case, read_cases
 from genesis_lab.review.forgetting import forget
 from genesis_lab.review.ingest import ingest
-from genesis_lab.review.labelling import annotate, remove
+from genesis_lab.review.labelling import remove
 from genesis_lab.review.predictors import Predictor, of_classifier, of_messages, predictor, read_results
 from genesis_lab.review.regression import compare
 from genesis_lab.review.retraining import deploy, train_classifier, train_rasa
@@ -28,7 +28,7 @@ from genesis_lab.review.store import open_store, records
 from genesis_lab.review.tables import messages
 from genesis_lab.settings import get_settings
 from rasa_like import command, parse, rasa
-from trackers import FIXTURE
+from trackers import FIXTURE, annotate
 
 BOT = Path(__file__).resolve().parents[2] / "params" / "samples" / "bot"
 TESTED = BOT / "test_nlu.yml"

@@ -16,11 +16,11 @@ from genesis_lab.review import tables  # noqa: E402
 from genesis_lab.review.audit import audit_faults, audit_head  # noqa: E402
 from genesis_lab.review.forgetting import forget  # noqa: E402
 from genesis_lab.review.ingest import ingest  # noqa: E402
-from genesis_lab.review.labelling import annotate, decide  # noqa: E402
+from genesis_lab.review.labelling import decide  # noqa: E402
 from genesis_lab.review.parquet import open_messages  # noqa: E402
 from genesis_lab.review.store import grant, init_db  # noqa: E402
 from genesis_lab.settings import get_settings  # noqa: E402
-from trackers import TRACKER, put, user  # noqa: E402
+from trackers import TRACKER, annotate, put, user  # noqa: E402
 
 PEOPLE = {
     "vera": "viewer", "dani": "developer", "ana": "qa_analyst", "eva": "qa_analyst", "luis": "qa_lead", "lola": "qa_lead",

@@ -12,8 +12,9 @@ from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.audit import audit_faults, audit_head
 from genesis_lab.review.forgetting import forget, hashed, sender_key
-from genesis_lab.review.labelling import add, annotate, decide, mark_exported, remove
+from genesis_lab.review.labelling import add, decide, mark_exported, remove
 from genesis_lab.review.parquet import messages_parquet, open_messages
+from trackers import annotate
 
 
 @pytest.fixture

@@ -271,12 +271,10 @@ def entities(parse: Mapping[str, Any], text: str | None) -> list[dict[str, Any]]
     return found
 
 
-def trained(
-    entities: Sequence[Mapping[str, Any]] | None, untaught: tuple[str, ...] = UNTRAINED
-) -> list[dict[str, Any]]:
-    """Entities as they are kept: with a place, without a synonym's value, and not from an extractor of `untaught`."""
+def trained(entities: Sequence[Mapping[str, Any]] | None, without: tuple[str, ...] = UNTRAINED) -> list[dict[str, Any]]:
+    """Entities as they are kept: with a place, without a synonym's value, and not from an extractor `without`."""
     kept = ("start", "end", "entity", "role", "group", "text")
-    found = [e for e in entities or () if "start" in e and not str(e.get("extractor")).startswith(untaught)]
+    found = [e for e in entities or () if "start" in e and not str(e.get("extractor")).startswith(without)]
     return [{name: one[name] for name in kept if name in one} for one in found]
 
 

@@ -36,19 +36,10 @@ FOLLOWS = ("session", "position", "undone", "gold", "gold_entities", "actions", 
 
 
 def ingest(
-    store: Store,
-    address: str,
-    *,
-    name: str | None = None,
-    schema: str | None = None,
-    conversations: Sequence[str] = (),
-    fields: Mapping[str, str] | None = None,
-    gap_minutes: float = 60,
-    hash_senders: bool | None = None,
-    retention_days: float | None = None,
-    full: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+    store: Store, address: str, *, name: str | None = None, schema: str | None = None, conversations: Sequence[str] = (),
+    fields: Mapping[str, str] | None = None, gap_minutes: float = 60, hash_senders: bool | None = None,
+    retention_days: float | None = None, full: bool = False, on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:  # fmt: skip
     """Read what is new in a source (see `open_source`) into the store.
 
     Parameters

@@ -20,26 +20,12 @@ from genesis_lab.review.tables import REMARKS, activity, labels, messages
 Decision = Literal["approved", "rejected"]
 
 
-def annotate(
-    store: Store,
-    message: str,
-    intent: str | None,
-    entities: Sequence[Mapping[str, Any]] | None = None,
-    note: str | None = None,
-    *,
-    author: str | None = None,
-    seconds: float | None = None,
-) -> dict[str, Any]:
-    """Save the author's pending label of a message, a new one or the next version; `seconds` is what it took.
-
-    `author` can be given on SQLite only; on PostgreSQL it is the login. A label that says nothing takes back what was said.
-    """
-    said = {"intent": intent, "entities": entities, "note": note, "seconds": seconds}
-    return annotate_all(store, [{"message": message, **said}], author=author)[0]
-
-
 def annotate_all(store: Store, said: Sequence[Mapping[str, Any]], *, author: str | None = None) -> list[dict[str, Any]]:
-    """Save labels as `annotate` does, all of them or none."""
+    """Save the author's pending label of each message, a new one or the next version; all of them or none.
+
+    `said` : ``message``, ``intent``, ``entities``, ``note`` and the ``seconds`` that it took; what says nothing takes back what
+    was said. `author` can be given on SQLite only; on PostgreSQL it is the login.
+    """
     who, rows = author_of(store, author), []
     bump = {} if store.enforced else {"version": labels.c.version + 1}
     with store.begin() as connection:

@@ -41,9 +41,8 @@ def _marker(given: Any, where: str) -> Marker:
         return told
     if len(told) != 1 or not isinstance(of, list) or not ((of and tag in OF_MANY) or (len(of) == 1 and tag in OF_ONE)):
         conditions, one, many = (", ".join(names) for names in (KINDS, OF_ONE, OF_MANY))
-        raise InvalidInput(
-            f"{where} holds {given!r}: expected {conditions} with a name, {one} with a list of one, or {many} with a list."
-        )
+        due = f"expected {conditions} with a name, {one} with a list of one, or {many} with a list"
+        raise InvalidInput(f"{where} holds {given!r}: {due}.")
     return {tag: [_marker(one, where) for one in of]}
 
 

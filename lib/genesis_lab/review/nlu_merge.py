@@ -54,9 +54,7 @@ def read_examples(path: Path) -> list[Row]:
     if path.suffix in (".json", ".jsonl") and not any(ours):
         domain: Any = get_domain("conversations")
         read = read_records(path, domain, {})
-        first = [
-            next((each[0]["text"] for each in one.values() if isinstance(each, list) and each), None) for one in read
-        ]
+        first = [next((e[0]["text"] for e in one.values() if isinstance(e, list) and e), None) for one in read]
         said = [{"intent": one[domain.facets.label], "text": text} for one, text in zip(read, first, strict=True)]
         rows = [replace(rows[0], number=n, value={k: v for k, v in one.items() if v}) for n, one in enumerate(said, 1)]
     for row in rows:

@@ -67,16 +67,8 @@ def prepare(database: Any, store: Store, about: Mapping[str, Any]) -> None:
     names = sorted(told_by(markers.values()))
     slots = any(name.startswith("slot ") for name in names)
     resolved = "resolved" if "resolved" in markers else min(markers)
-    given = {
-        "zone": zone.key,
-        "since": since,
-        "until": until,
-        "first": first,
-        "last": last,
-        "names": names,
-        "slots": slots,
-    }
-    for name, value in (given | {"resolved": resolved, **LIMITS}).items():
+    given = {"zone": zone.key, "since": since, "until": until, "first": first, "last": last, **LIMITS}
+    for name, value in (given | {"names": names, "slots": slots, "resolved": resolved}).items():
         database.execute(f"SET VARIABLE {name} = ?", [value])
     for name in ("labels", "flagged", "verdicts of people", "openings"):  # only slots matter of what opens a session
         strings(database, name, frame(store, sql(name) + " WHERE false" * (name == "openings" and not slots)))

@@ -72,10 +72,8 @@ def of_messages(store: Store, model: str | None = None) -> Predictor:
     ours = messages.c.typed & messages.c.intent.isnot(None) & (messages.c.model == model if model else sa.true())
     rows = records(store, sa.select(messages).where(ours).order_by(messages.c.timestamp))
     told = {row["text"]: row | {"entities": trained(row["entities"], UNTRAINED[:2])} for row in rows}
-    return Predictor(
-        f"the bot, model {model[:8]}" if model else "the bot",
-        lambda cases, on_progress: [told.get(one["text"]) for one in cases],
-    )
+    name = f"the bot, model {model[:8]}" if model else "the bot"
+    return Predictor(name, lambda cases, on_progress: [told.get(one["text"]) for one in cases])
 
 
 def of_server(address: str) -> Predictor:

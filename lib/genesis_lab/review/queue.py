@@ -48,15 +48,9 @@ class Queue:
 
 
 def queue(
-    store: Store,
-    data: Path | None = None,
-    *,
-    sources: Sequence[str] = (),
-    share_random: float = 0.05,
-    overlap: float = 0.1,
-    seed: int = 0,
-    predict: Predictor | None = None,
-) -> Queue:
+    store: Store, data: Path | None = None, *, sources: Sequence[str] = (), share_random: float = 0.05, overlap: float = 0.1,
+    seed: int = 0, predict: Predictor | None = None,
+) -> Queue:  # fmt: skip
     """What whoever sits here must look at.
 
     A text that is in the training data `data` under the predicted intent is settled, and so is one with an approved label;
@@ -73,10 +67,8 @@ def queue(
     examples, known = examples_in(data), defaultdict[str, set[str]](set)
     for row in examples:
         known[words_of(row["text"])].add(row["intent"])
-    query = sa.select(*(messages.c[name] for name in ("key", "fallback", "gold", *_SHOWN))).order_by(
-        messages.c.timestamp
-    )
-    query = query.where(messages.c.typed, messages.c.text.is_not(None))
+    query = sa.select(*(messages.c[name] for name in ("key", "fallback", "gold", *_SHOWN)))
+    query = query.where(messages.c.typed, messages.c.text.is_not(None)).order_by(messages.c.timestamp)
     said, times, says = dict[str, Row](), Counter[str](), dict[str, str]()
     for row in records(store, query.where(messages.c.source.in_(sources)) if sources else query):
         says[row["key"]] = words = words_of(row["text"])
@@ -152,9 +144,7 @@ def _decided(store: Store, says: Mapping[str, str], overlap: float, seed: int) -
     return settled, rejected
 
 
-def _doubts(
-    known: Mapping[str, set[str]], said: Mapping[str, Row], seed: int
-) -> tuple[dict[str, float], dict[str, str]]:
+def _doubts(known: dict[str, set[str]], said: dict[str, Row], seed: int) -> tuple[dict[str, float], dict[str, str]]:
     """By a classifier of the known labels: how unlikely each predicted intent is, and which labels read like another.
 
     Likelihood is self-confidence (Northcutt, Jiang and Chuang 2021). Nothing where there is too little to learn from.
@@ -180,9 +170,8 @@ def _doubts(
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     seen = cross_val_predict(model, texts, codes, cv=folds, method="predict_proba")
     doubt |= {words: 1 - p[code_] for words, p, code_ in zip(texts, seen, codes, strict=True)}
-    return doubt, {
-        texts[i]: str(names[seen[i].argmax()]) for i in find_label_issues(codes, seen, n_jobs=1).nonzero()[0]
-    }
+    issues = find_label_issues(codes, seen, n_jobs=1).nonzero()[0]
+    return doubt, {texts[i]: str(names[seen[i].argmax()]) for i in issues}
 
 
 def _clustered(items: Sequence[Item]) -> tuple[Item, ...]:

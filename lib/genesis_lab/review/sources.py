@@ -130,9 +130,7 @@ def _opened(
         found = f"one whose columns are {', '.join(held)}" if held else f"none among {there}"
         due = "a table events with at least id, sender_id, data"
         raise InvalidInput(f"{name} holds no events of Rasa: expected {due}, found {found}.")
-    kind, first = (
-        ("tracker store", "type_name, timestamp") if held.keys() >= TRACKER else ("event broker", "NULL, NULL")
-    )
+    kind, first = ("tracker store", "type_name, timestamp") if {*held} >= TRACKER else ("event broker", "NULL, NULL")
     is_json = "JSON" in held["data"]
     data = "data::text" if is_json and system == "PostgreSQL" else "data"
     source = Source(f"{system} {kind}", name, place, ask, f"id, {first}, {data}", **how)
