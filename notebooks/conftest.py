@@ -13,7 +13,7 @@ from jupyter_client.manager import KernelManager
 from genesis_lab.files import isolated_root
 from genesis_lab.notebooks import kernel_config, read_notebook
 from genesis_lab.settings import get_settings
-from notebook_tools import reference_shown
+from notebook_tools import reference_here
 
 get_settings()  # Read before the environment below changes: caches stay shared with the checkout's outputs.
 _sockets = []
@@ -39,12 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the notebooks whose committed figures were measured on other real data than is here."""
     for path in {item.path for item in items if item.path.suffix == ".ipynb"}:
         notebook = read_notebook(path)
-        shown, here = notebook.metadata.get("genesis", {}).get("reference"), reference_shown(notebook)
-        if shown == here:
+        shown = notebook.metadata.get("genesis", {}).get("reference")
+        if shown is None or shown == (here := reference_here()):
             continue
-        why = (
-            "no reference data here" if here and "none" in here else "its figures were measured on other reference data"
-        )
+        why = "no reference data here" if "none" in here else "its figures were measured on other reference data"
         for item in items:
             if item.path == path:
                 item.add_marker(pytest.mark.skip(reason=f"{path.name}: {why} (see GENESIS_REFERENCE_DIR in README.md)"))

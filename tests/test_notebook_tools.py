@@ -17,7 +17,7 @@ import pytest
 from genesis_lab.errors import InvalidInput, StageFailed
 from genesis_lab.notebooks import find_notebook, notebook_paths
 from genesis_lab.settings import get_settings
-from notebook_tools import MAX_BYTES, copy, render, sync
+from notebook_tools import MAX_BYTES, copy, reference_here, render, sync
 from tiny_notebooks import write_notebook
 
 
@@ -113,6 +113,18 @@ def test_rendered_notebooks_pass_nbval(folder: Path) -> None:
     assert found.returncode == 0, found.stdout
     path.write_text(path.read_text().replace("0.6667", "0.9"))
     assert subprocess.run(list(map(str, command)), capture_output=True, cwd=folder, env=environment).returncode == 1
+
+
+def test_a_notebook_says_which_real_data_it_was_measured_on_as_long_as_it_asks_for_it(folder: Path) -> None:
+    """Not by its source: the package may ask for it, and what the source names may not run."""
+    asks = "from genesis_lab.validation.reference import for_worth\nitems = for_worth()"
+    path = write_notebook(folder, "30_measured", "real: bool = True", f"if real:\n    {asks.replace(chr(10), '; ')}")
+    render([path])
+    assert json.loads(path.read_text())["metadata"]["genesis"] == {"reference": reference_here()}
+    assert "_asked" not in path.read_text()
+    path.write_text(path.read_text().replace("real: bool = True", "real: bool = False  # load_reference"))
+    render([path])
+    assert "genesis" not in json.loads(path.read_text())["metadata"]
 
 
 def test_widgets_leave_no_state_behind(folder: Path) -> None:

@@ -41,6 +41,16 @@ TRACKS = {
 """The ways through the notebooks, by their numbers."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_WATCH = """\
+def _asked(names=set()):
+    from genesis_lab.validation import reference
+
+    if reference.load_reference.__module__ != __name__:
+        load = reference.load_reference
+        reference.load_reference = lambda *a, **k: (names.add((*a, k.get("name", reference.HUB_NAME))[0]), load(*a, **k))[1]
+    return reference.HUB_NAME in names
+_asked()"""
+"""Run as a kernel starts: from then on ``_asked()`` tells whether its notebook asked for the data of `reference_here`."""
 _KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -139,13 +149,12 @@ def copy(target: Path, folder: Path | None = None) -> list[Path]:
     return made
 
 
-def reference_shown(notebook: Any) -> str | None:
-    """Which real data a notebook that measures against some is measured on here: the digest of its items, or ``none``.
+def reference_here() -> str:
+    """The real data that notebooks measure against on this machine: the digests of its items, or ``none``.
 
-    None for a notebook that measures against nothing. Its figures can be compared only where the digest is the same.
+    A rendered notebook that asked for it says which it was under ``genesis.reference`` of its metadata: its figures can be
+    compared only where it is the same.
     """
-    if not any("load_reference" in cell.source for cell in notebook.cells if cell.cell_type == "code"):
-        return None
     from genesis_lab.validation.reference import load_reference
 
     parts = [load_reference(split=split) for split in (None, "train")]
@@ -166,6 +175,7 @@ def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    notebook.cells.append(nbformat.v4.new_code_cell("print(_asked())"))
     client = NotebookClient(
         notebook,
         config=config,
@@ -173,6 +183,7 @@ def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
         record_timing=False,
         coalesce_streams=True,
         timeout=timeout_s,
+        extra_arguments=[f"--IPKernelApp.exec_lines={_WATCH}"],
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:
@@ -182,6 +193,7 @@ def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
         raise StageFailed(failure(path.name, failed, error.ename, error.evalue)) from None
     except (DeadKernelError, CellTimeoutError) as error:
         raise StageFailed(f"{path.name}: {' '.join(str(error).split())[:200]}") from None
+    asked = notebook.cells.pop().outputs[0].text.strip() == "True"
     for cell in notebook.cells:
         if MACHINE in cell.metadata.get("tags", ()):
             cell.outputs = [nbformat.v4.new_output("stream", text="Run this cell to see what is so on your machine.\n")]
@@ -190,8 +202,9 @@ def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
             cell.outputs = [o for o in cell.outputs if _WIDGET_VIEW not in o.get("data", ())]
     notebook.metadata = nbformat.from_dict({**notebook.metadata, **_KERNEL})
     notebook.metadata.pop("widgets", None)
-    if measured_on := reference_shown(notebook):
-        notebook.metadata["genesis"] = {"reference": measured_on}
+    notebook.metadata.pop("genesis", None)
+    if asked:
+        notebook.metadata["genesis"] = {"reference": reference_here()}
     return _text(notebook)
 
 
