@@ -204,6 +204,10 @@ def test_labels_of_messages_that_are_gone_and_unknown_intents_are_named_and_noth
     (tmp_path / "l.csv").write_text("text,intent\nasdf,despedir\nnobody said this,despedir\nsaldo,comprar\n")
     with pytest.raises(InvalidInput, match=r"Nothing was saved.*no message 'nobody said this'.*no intent 'comprar'"):
         annotate_texts(store, read_examples(tmp_path / "l.csv"), BOT)
+    for name, empty in (("empty.csv", ""), ("empty.yml", "nlu: []")):
+        (tmp_path / name).write_text(empty)
+        with pytest.raises(InvalidInput, match="holds no case or label"):
+            read_examples(tmp_path / name)
     bad = [{"text": "asdf", "intent": "despedir"}, {"text": "saldo", "intent": "despedir", "entities": [{"start": 0, "end": 99, "entity": "x"}]}]  # fmt: skip
     with pytest.raises(InvalidInput, match="lies outside the text"):
         annotate_texts(store, bad, BOT)

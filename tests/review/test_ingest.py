@@ -439,6 +439,19 @@ def test_what_is_no_source_is_refused_in_one_sentence(tmp_path, store):
         assert "\n" not in str(caught.value) and "not-a-real" not in str(caught.value)
 
 
+def test_a_file_that_was_cut_off_or_gives_rows_one_id_is_refused_and_nothing_is_kept(tmp_path, store):
+    tracker(tmp_path / "whole.db", [("ana", user(str(n))) for n in range(8)]).close()
+    (tmp_path / "cut.db").write_bytes((tmp_path / "whole.db").read_bytes()[:6_000])
+    with sqlite3.connect(tmp_path / "twice.db") as connection:
+        connection.execute("CREATE TABLE events (id INTEGER, sender_id TEXT, data TEXT)")
+        rows = [(1, "ana", json.dumps(user("a"))), (1, "eva", json.dumps(user("b")))]
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
+    for name in ("cut.db", "twice.db"):
+        with pytest.raises(GenesisError, match="can't be read"):
+            ingest(store, str(tmp_path / name))
+    assert contents(store)["messages"] == []
+
+
 def test_a_source_is_never_written_and_may_be_read_only(tmp_path, store):
     source = tmp_path / "bot" / "tracker.sqlite"
     source.parent.mkdir()

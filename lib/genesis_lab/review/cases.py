@@ -34,9 +34,8 @@ def make_case(where: str, given: Mapping[str, Any], message: str | None = None) 
 
 def read_cases(path: str | Path) -> list[Row]:
     """The cases of a ``test_nlu.yml``, or of a table or JSON lines (`nlu_merge.read_examples`, and min_confidence)."""
-    if not (rows := read_examples(place := locate(path))):
-        raise InvalidInput(f"{shown(place)} holds no case: give examples of intents, or rows with text and intent.")
-    return [make_case(f"{shown(place)}, line {row['line']},", row) for row in rows]
+    place = locate(path)
+    return [make_case(f"{shown(place)}, line {row['line']},", row) for row in read_examples(place)]
 
 
 def list_cases(store: Store) -> list[Row]:

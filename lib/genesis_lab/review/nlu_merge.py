@@ -48,8 +48,9 @@ def read_examples(path: Path) -> list[Row]:
     `entities` is None where a row does not say.
     """
     if path.suffix in (".yml", ".yaml"):
-        return [one for source in sound(path) for one in source.examples]
-    examples, rows = [], list(read_rows(path))
+        examples, rows = [one for source in sound(path) for one in source.examples], []
+    else:
+        examples, rows = [], list(read_rows(path))
     ours = [row.problem or not isinstance(row.value, Mapping) or "intent" in row.value for row in rows]
     if path.suffix in (".json", ".jsonl") and not any(ours):
         domain: Any = get_domain("conversations")
@@ -71,6 +72,8 @@ def read_examples(path: Path) -> list[Row]:
             raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
         told = {"intent": held["intent"] or "", "text": held["text"] or "", "entities": spans}
         examples.append({**held, **told, "line": row.number})
+    if not examples:
+        raise InvalidInput(f"{shown(path)} holds no case or label: give rows with text and intent.")
     return examples
 
 

@@ -57,6 +57,9 @@ class Source:
         while len(page) == PAGE:
             where = "" if after is None else f" WHERE id > {after}"
             page = self.ask(f"SELECT id, coalesce(sender_id, '') FROM events{where} ORDER BY id LIMIT {PAGE}")
+            if len({number for number, _ in page}) < len(page):
+                why = "its table events gives several rows one id: it is damaged, or put together from several"
+                raise InvalidInput(f"{self.address} can't be read: {why}.")
             yield from page
             after = page[-1][0] if page else None
 
