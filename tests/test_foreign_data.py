@@ -224,3 +224,43 @@ def test_a_reference_is_named_by_its_path_too(tmp_path):
         (tmp_path / f"{split}.csv").write_text(table("text,label"))
     found = load_reference(str(tmp_path), "train")
     assert found and len(found) == len(PAIRS) and found.name == tmp_path.name
+
+
+CODED = (
+    "text,label\nwhere is my card,0\nwhat is the rate,2\nI lost my card,1\nmy card is late,0\n",
+    ["a/b", "lost", "rate"],
+)
+CARD = "---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.txt", "a/b\nlost\nrate\n"),
+        ("categories.json", '["a/b", "lost", "rate"]'),
+        ("config.json", '{"model_type": "bert", "id2label": {"0": "a/b", "1": "lost", "2": "rate"}}'),
+        ("README.md", CARD + "          '0': a/b\n          '1': lost\n          '2': rate\n---\n# Ours\n"),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["the file", "its folder"])
+def test_codes_of_labels_get_the_names_that_a_file_beside_them_says(tmp_path, name, content, whole):
+    source = tmp_path / "ours"
+    source.mkdir()
+    (source / name).write_text(content)
+    (source / "data.csv").write_text(CODED[0])
+    dataset, report = import_dataset(source if whole else source / "data.csv", tmp_path / "d")
+    assert dict(labels(dataset.frame()))["what is the rate"] == "rate" and report.kept == 4
+    assert f"labels are codes, of the 3 names in {name}" in report.notes
+
+
+def test_codes_from_one_on_are_told_and_others_stay_and_are_said(tmp_path):
+    (tmp_path / "classes.txt").write_text("a/b\nlost\nrate\n")
+    told = {}
+    for first in (1, 2):
+        lines = CODED[0].splitlines()
+        rows = [lines[0], *(f"{line[:-1]}{int(line[-1]) + first}" for line in lines[1:])]
+        (tmp_path / "data.csv").write_text("\n".join(rows) + "\n")
+        dataset, report = import_dataset(tmp_path / "data.csv", tmp_path / f"d{first}")
+        told[dict(labels(dataset.frame()))["I lost my card"]] = [note for note in report.notes if "codes" in note]
+    assert told == {"lost": ["labels are codes, of the 3 names in classes.txt"],
+                    "3": ["labels are codes, not of the 3 names in classes.txt"]}  # fmt: skip

@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -19,11 +20,11 @@ from genesis_lab.dataset.columns import keyed, parted
 from genesis_lab.dataset.folder import MANIFEST, open_dataset
 from genesis_lab.domains import DOMAINS, get_domain
 from genesis_lab.domains.base import Domain
-from genesis_lab.domains.foreign import Reader
+from genesis_lab.domains.foreign import Reader, walk
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import dataset_path, output_root, resolve, shown
 from genesis_lab.settings import get_settings
-from genesis_lab.yamls import read_yaml
+from genesis_lab.yamls import parse_yaml, read_yaml
 
 HUB = "hf:"
 _ANY_TABLE = Reader((), {}, {})
@@ -54,6 +55,7 @@ def read_rows(source: str | Path, reader: Reader = _ANY_TABLE) -> Iterator[Row]:
         yield from _hub_rows(str(source).removeprefix(HUB))
         return
     path = locate(source)
+    reader.beside = _label_names(path if path.is_dir() else path.parent)
     try:
         yield from _folder_rows(path, reader) if path.is_dir() else file_rows(path, reader)
     except OSError as error:
@@ -84,8 +86,7 @@ class Real:
 
     def to_dict(self) -> dict[str, Any]:
         """What reports show about it; never its records."""
-        about = {"name": self.name, "kind": self.kind, "split": "all"}
-        return about | {"n": len(self.records), "digest": self.digest}
+        return {"name": self.name, "kind": self.kind, "split": "all", "n": len(self.records), "digest": self.digest}
 
 
 def real_records(name: str, domain: Domain) -> Real:
@@ -193,6 +194,20 @@ def files_in(folder: Path) -> list[Path]:
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in {*READERS, ".gz"}]
     hidden = [file for file in files if any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)]
     return [file for file in files if file.is_file() and file not in hidden and file.stem.lower() not in _ABOUT]
+
+
+def _label_names(folder: Path) -> tuple[str, list[str]]:
+    """The file in a folder that says what labels are called, and their names in the order of their codes."""
+    for file in (folder / name for name in _LABELS):
+        with suppress(Exception):  # there is none, or something else of that name
+            text = file.read_text("utf-8-sig")
+            held = text.split("\n") if file.suffix == ".txt" else parse_yaml(text.split("---")[file.suffix == ".md"])
+            paths = ("id2label",), ("class_label", "names")
+            names, _ = next(itertools.chain(*(walk(held, ["**", *path]) for path in paths), [(held, ())]))
+            listed = [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, dict) else names
+            if 1 < len(set(listed := [name.strip() for name in listed if name.strip()])) == len(listed):
+                return file.name, listed
+    return "", []
 
 
 def files_rows(folder: Path, reader: Reader) -> Iterator[Row]:
@@ -343,6 +358,7 @@ READERS = {
 _ABOUT = {
     "readme", "license", "licence", "copying", "citation", "changelog", "package", "agent", "dataset_info",
     "dataset_infos", "schema", "ontology", "config", "domain", "rules", "stories", "endpoints", "credentials",
-    "reference",
+    "reference", "labels", "classes", "categories", "id2label",
 }  # fmt: skip
 """Files that stand beside data."""
+_LABELS = ("labels.txt", "classes.txt", "categories.json", "id2label.json", "config.json", "README.md")

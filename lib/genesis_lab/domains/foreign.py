@@ -96,6 +96,7 @@ class Reader:
         self.about: dict[str, Any] = {}  # what the manifest of an import says of this reader
         self.used = {*aliases.values(), *field_map.values(), *(path.split(".")[0] for path in field_map.values())}
         """Columns that are known."""
+        self.beside: tuple[str, list[str]] = ("", [])  # a file beside the data with the names of labels, and those
         self.said: list[str] = []  # what was taken for what
         self.done: Counter[str] = Counter()  # what was done to all records alike, and how often
 

@@ -175,16 +175,15 @@ def build(
         panel.value = f'<div role="status" style="{_QUIET}">calculating …</div>' if preview else ""
         at_fault, told, ways_out.children = "", "", ()
         try:
-            value = shown.value
+            value: Any = shown.value
             found = preview(value) if preview else {}
             told = facts(found, caption="Before anything runs").page if found else ""
         except (Exception, KeyboardInterrupt) as error:
             ours = str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"
             at_fault = re.split(r"\W", ours)[0]
             if isinstance(error, Taken) and {"dataset", "replace"} <= shown._fields.keys():
-                other = str(Path(shown._fields["dataset"].read()).with_name(error.free))
-                names_it = way_out(f"Name it {error.free}", "dataset", other)
-                ways_out.children = [names_it, way_out("Replace it", "replace", True)]
+                other = way_out(f"Name it {error.free}", "dataset", str(Path(value.dataset).with_name(error.free)))
+                ways_out.children = [other, way_out("Replace it", "replace", True)]
             told = f'<div role="alert" style="{_ALERT}"><b>Not yet:</b> {escape(ours)}</div>'
         for name, note in notes.items():
             note.value = f'<span style="{_ALERT}">↑ see the sentence beside the form</span>' if name == at_fault else ""
@@ -201,10 +200,8 @@ def build(
                 now.value = then.value
         shown._fields[name], notes[name] = field, w.HTML()
         about = f' <span style="{_QUIET}">{escape(info.description)}</span>' if info.description else ""
-        label = f'<div style="line-height:1.4;white-space:normal"><b>{escape(name.replace("_", " "))}</b>{about}</div>'
-        rows[name] = _box(
-            w.VBox, [w.HTML(label, layout={"width": "98%"}), field.widget, notes[name]], margin="6px 0 0 0"
-        )
+        said = f'<div style="line-height:1.4;white-space:normal"><b>{escape(name.replace("_", " "))}</b>{about}</div>'
+        rows[name] = _box(w.VBox, [w.HTML(said, layout={"width": "98%"}), field.widget, notes[name]], margin="6px 0 0")
         for each in field.inputs:
             each.observe(refresh, names="value")
     first = [rows[name] for name in basics if name in rows] or list(rows.values())

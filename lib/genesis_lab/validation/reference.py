@@ -182,8 +182,7 @@ def _read_folder(folder: Path, name: str, split: Split | None) -> Reference | No
         )
     texts, labels = zip(*_pairs(path), strict=True)
     sources = {SHIPPED: "shipped with Genesis Lab", _local_copy(name): shown(path)}
-    by_path = shown(path) if Path(name).name != name else "GENESIS_REFERENCE_DIR"
-    source = sources.get(folder, by_path)
+    source = sources.get(folder, shown(path) if Path(name).name != name else "GENESIS_REFERENCE_DIR")
     if (folder / _FETCHED).is_file():
         source = f"{(folder / _FETCHED).read_text(encoding='utf-8').strip()}, kept in {source}"
     return Reference(Path(name).name, found, texts, labels, str(language), source, kind)
@@ -205,8 +204,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
         taken = "; ".join(reader.said) or "none of them is known"
         found = ", ".join(f"`{name}`" for name in rows[0].value)
         raise InvalidInput(f"{path.name} must have a column of texts and one of labels, got {found}: {taken}.")
-    found_ = ((lookup(row.value, text), lookup(row.value, label)) for row in rows)
-    pairs = [(normal(str(said)), normal(str(of))) for said, of in found_ if said and of not in (None, "")]
-    if not pairs:
+    both = ((lookup(row.value, text), lookup(row.value, label)) for row in rows)
+    if not (pairs := [(normal(str(said)), normal(str(of))) for said, of in both if said and of not in (None, "")]):
         raise InvalidInput(f"{path.name} holds no rows with a text and a label.")
     return pairs

@@ -78,6 +78,7 @@ class ChatReader(Reader):
         self.about = {"taxonomy": self.taxonomy.name}
         self.roles: dict[str, str] = {}  # names of speakers that are told here, with their role
         self.asides: set[str] = set()  # names of those whose turns are no part of what is said
+        self.label_names: dict[str, str] = {}  # of labels that are codes
         self.told: set[str] = set()  # files of a known shape
 
     def knows(self, name: str) -> bool:
@@ -112,6 +113,13 @@ class ChatReader(Reader):
             said.append("the names of the files are the labels")
         self.field_map = {**self.field_map, **found}
         self.said += said
+        codes = {str(lookup(value, self.field_map.get("intent", ""))).removesuffix(".0") for value in values}
+        file, names = self.beside
+        if names and all(map(str.isdecimal, codes := codes - {"None", ""})) and codes:
+            low, high = min(map(int, codes)), max(map(int, codes))
+            known = (low == 0 and high < len(names)) or (low, high) == (1, len(names))
+            self.label_names = {str(code): name for code, name in enumerate(names, low)} if known else {}
+            self.said.append(f"labels are codes, {'' if known else 'not '}of the {len(names):,} names in {file}")
         self.used |= {path.split(".")[0] for path in found.values()} | {"file", "answers", "post"}
         told, rows = self.field_map, map(self._in_its_split, chain(ahead, rows))
         if "post" in values[0]:
@@ -211,6 +219,7 @@ class ChatReader(Reader):
         for name in ("intent", "conversation_id"):
             if isinstance(value := record[name], int | float) and not isinstance(value, bool):
                 record[name] = f"{value:.12g}"
+        record["intent"] = self.label_names.get(str(record["intent"]).removesuffix(".0"), record["intent"])
         path = self.field_map.get("intent", "")
         if path.endswith(".0") and len(lookup(raw, path[:-2]) or "") > 1:
             self.done["records with several labels, of which the first was taken"] += 1
