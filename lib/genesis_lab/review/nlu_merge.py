@@ -21,21 +21,8 @@ from genesis_lab.dataset.sources import read_records, read_rows
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import output_root, placed, shown
-from genesis_lab.review.nlu import (
-    ODD,
-    STRIPPED,
-    SYNTHETIC,
-    Row,
-    Source,
-    entity_of,
-    kept,
-    read_data,
-    read_markup,
-    read_source,
-    sound,
-    text_of,
-    unescaped,
-)
+from genesis_lab.review import nlu
+from genesis_lab.review.nlu import Row, Source, kept, read_data, read_markup, read_source, text_of
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\u2028": "\\L", "\u2029": "\\P"}
 _RESERVED = ("true", "false", "null", "nan", "inf")
@@ -48,7 +35,7 @@ def read_examples(path: Path) -> list[Row]:
     `entities` is None where a row does not say.
     """
     if path.suffix in (".yml", ".yaml"):
-        examples, rows = [one for source in sound(path) for one in source.examples], []
+        examples, rows = [one for source in nlu.sound(path) for one in source.examples], []
     else:
         examples, rows = [], list(read_rows(path))
     ours = [row.problem or not isinstance(row.value, Mapping) or "intent" in row.value for row in rows]
@@ -110,7 +97,7 @@ def plan_merge(
     """
     base = folder if folder.is_dir() else folder.parent
     sources = {source.name: source for source in read_data(folder)}
-    for name in (new_intents, SYNTHETIC):
+    for name in (new_intents, nlu.SYNTHETIC):
         if name is None:
             continue
         if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith((".yml", ".yaml")):
@@ -157,13 +144,13 @@ def _home(sources: Mapping[str, Source], intent: str, run: str | None, new_inten
     """The file that an example of `intent` goes into."""
     faulty = {name for name, one in sources.items() for p in one.problems if p["level"] in ("error", "note")}
     usable = {name: one for name, one in sources.items() if name not in faulty}
-    real = {name: one for name, one in usable.items() if one.indent is not None and Path(name).name != SYNTHETIC}
+    real = {name: one for name, one in usable.items() if one.indent is not None and Path(name).name != nlu.SYNTHETIC}
     main = max(real, key=lambda name: len(real[name].examples), default="nlu.yml")
     lives = Counter(name for name, one in real.items() for block in one.blocks if block.name == intent)
     above, nested, _ = intent.partition("/")
     kin = Counter(name for name, one in real.items() for block in one.blocks if block.name.startswith(f"{above}/"))
     if run is not None:
-        name = (Path(main).parent / SYNTHETIC).as_posix()
+        name = (Path(main).parent / nlu.SYNTHETIC).as_posix()
     elif lives:
         return lives.most_common(1)[0][0]
     else:
@@ -192,7 +179,7 @@ def _inserted(source: Source, rows: list[Row], run: str | None) -> Source:
     """`source` with each of `rows` as one line more; an intent that has no item there yet is given one."""
     if not source.text.strip():
         source = read_source(source.name, f'{source.text}version: "3.1"\nnlu:\n')
-    escapes = source.text.isascii() and unescaped(source.text) != source.text
+    escapes = source.text.isascii() and nlu.unescaped(source.text) != source.text
     pending = sorted(rows, key=_odd)  # a new intent's item is a | text, if any of its examples can stand in one
     while pending:
         lines, later, opened = _lines(source.text), [], set()
@@ -239,7 +226,7 @@ def _placement(source: Source, row: Row, run: str | None) -> tuple[str, int, int
 
 def _odd(row: Row) -> bool:
     """Whether an example can't stand in a line of a | text."""
-    return bool(ODD.search(row["markup"])) or row["markup"].startswith(("-", "#"))
+    return bool(nlu.ODD.search(row["markup"])) or row["markup"].startswith(("-", "#"))
 
 
 def quoted(text: str) -> str:
@@ -272,9 +259,9 @@ def markup(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
     written += text[at:]
     if re.search("[\ud800-\udfff]", written):
         raise InvalidInput("it holds half a surrogate pair, which is no character")
-    if not text.strip(STRIPPED):
+    if not text.strip(nlu.STRIPPED):
         raise InvalidInput("it is empty")
-    if written != written.strip(STRIPPED):
+    if written != written.strip(nlu.STRIPPED):
         raise InvalidInput("it begins or ends with a blank, which Rasa strips")
     with suppress(InvalidInput):
         read, found = read_markup(written)
@@ -299,7 +286,12 @@ def check_example(example: Row) -> None:
     intent, text, entities = example.get("intent"), example.get("text"), example["entities"]
     if not isinstance(text, str) or not isinstance(intent, str) or not intent.strip():
         raise InvalidInput("an example needs a text and the name of an intent")
-    if intent != intent.strip() or intent.count("/") > 1 or ODD.search(intent) or re.search("[\ud800-\udfff]", intent):
+    if (
+        intent != intent.strip()
+        or intent.count("/") > 1
+        or nlu.ODD.search(intent)
+        or re.search("[\ud800-\udfff]", intent)
+    ):
         raise InvalidInput("the name of its intent must be one line with at most one /")
     for one in entities if isinstance(entities, list) else [None]:
         if not isinstance(one, Mapping) or not all(type(one.get(edge)) is int for edge in ("start", "end")):
@@ -307,7 +299,7 @@ def check_example(example: Row) -> None:
         if not 0 <= one["start"] < one["end"] <= len(text):
             raise InvalidInput(f"an entity from {one['start']} to {one['end']} lies outside the text")
         try:
-            entity_of(json.dumps({key: value for key, value in one.items() if value is not None}))
+            nlu.entity_of(json.dumps({key: value for key, value in one.items() if value is not None}))
         except (InvalidInput, TypeError, ValueError):
             raise InvalidInput("each entity needs a name, and role, group and value as texts") from None
         if not one["entity"]:
