@@ -78,11 +78,12 @@ def test_a_provider_without_its_model_is_one_sentence():
 
 
 @pytest.mark.parametrize("path", sorted(PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_params_file_that_generates_is_one_that_can_run(path):
+def test_every_params_file_is_one_that_can_run(path):
     stages = {stage.notebook.stem: stage.parameters for stage in load_pipeline(path).stages}
     domains = {"10_generate_conversations": "conversations", "11_generate_timeseries": "timeseries"}
     made = [(domain, stages[stem]) for stem, domain in domains.items() if stem in stages]
-    assert made or "12_generate_teacher" in stages
+    of_others = {"12_generate_teacher", "60_conversation_dashboard", "63_close_the_loop", "71_weekly_report"}
+    assert made or of_others & stages.keys()
     for domain, parameters in made:
         config = from_parameters(config_for(domain), parameters)
         assert config.dataset != "conversations" and len(config.plan.specs) == config.total

@@ -12,7 +12,6 @@ from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.teachers import connect
-from genesis_lab.providers.base import Capabilities
 from scripted import ScriptedProvider
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "recordings" / "recipes.jsonl"
@@ -61,7 +60,7 @@ def test_a_recipe_with_a_missing_field_is_asked_for_again_and_then_dropped_with_
             del recipe["clouds"]
         return json.dumps(recipe | {"loss": 0.1 + len(asked) / 1000})
 
-    teacher = ScriptedProvider(answer, capabilities=Capabilities(concurrency=1))
+    teacher = ScriptedProvider(answer, concurrency=1)
     data = generate(plan, domain, teacher, tmp_path / "d")
     assert data.total == 2 and any("clouds" in text for _, text in asked[1].messages), "told what was wrong"
     assert any("clouds" in reason for reason in data.manifest["drop_reasons"])
