@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,14 @@ def student(name: str, data_hash: str, at: int = 0) -> dict[str, Any]:
     write_atomically(file, json.dumps(info))
     os.utime(file, (at, at))
     return info
+
+
+def test_the_page_about_series_shows_some_of_them_drawn() -> None:
+    data = generate(config_for("timeseries")(total=8, length=48, quality_shares={"missing_values": 1.0}))
+    page = page_html(made.page(data, {"bias": check_bias(data)}))
+    drawn = re.findall(r'<svg viewBox="0 0 600 130"[^>]*>(.*?)</svg>', page)
+    assert len(drawn) == 3 and all(path.count("L") > 20 and path.count("M") > 1 for path in drawn), "with their gaps"
+    assert page.count("48 values from") == 6, "each says its range, for those who do not see it too"
 
 
 @pytest.mark.parametrize("role", ["requirements", "vision"])

@@ -165,17 +165,18 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
 
 
 def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
-    """Records to show: short conversations (or utterances), label and text, or a question and its answer in each language."""
+    """Records to show: short conversations (or utterances), label and text, series drawn, or a question and answer in each language."""
     order = f"ORDER BY hash({facets.id} || '{seed}')"
     if facets.preview == "chat":
-        return list(
-            dataset.sql(f"SELECT * FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 15").to_dict("records")
-        )
+        return list(dataset.sql(f"FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 15").to_dict("records"))
     if facets.preview == "text":
         pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
         return [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
     if facets.preview == "series":
-        return []
+        from genesis_lab.reporting.browser import preview_of
+
+        rows = dataset.sql(f"SELECT * FROM data {order} LIMIT 3").to_dict("records")
+        return list(map(preview_of(dataset, fields=False), rows))
     from genesis_lab.validation.examples import role_of
 
     one_each = f"QUALIFY row_number() OVER (PARTITION BY language {order}) = 1 ORDER BY language"

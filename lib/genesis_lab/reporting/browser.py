@@ -482,8 +482,8 @@ def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html
         if facets.preview == "dialogue":
             example = domain.example(record)
             return dialogue([(example.question, example.answer)]).html
-        numbers = next((value for value in record.values() if _is_curve(value)), None)
-        return (_curve(numbers) if numbers else "") + facts({name: record.get(name) for name in facets.attributes}).html
+        curves = map(_curve, filter(_is_curve, (v.tolist() if hasattr(v, "tolist") else v for v in record.values())))
+        return next(curves, "") + facts({n: record.get(n) for n in facets.attributes}).html
 
     def preview(record: Row) -> Html:
         if not fields:
@@ -511,7 +511,7 @@ def _curve(values: Sequence[float | None]) -> str:
     points = (f"{pen}{i * step:.1f} {125 - height * (v - low):.1f}" for pen, (i, v) in zip(pens, places, strict=True))
     about = f"{len(values):,} values from {cell_text(float(low))} to {cell_text(float(high))}"
     path = f'<path d="{"".join(points)}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-    return f'<svg viewBox="0 0 600 130" role="img" aria-label="{about}">{path}</svg><p>{about}</p>'
+    return f'<svg viewBox="0 0 600 130" style="max-width:600px;width:100%" role="img" aria-label="{about}">{path}</svg><p>{about}</p>'
 
 
 def _offences(reports: Mapping[str, Any]) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:

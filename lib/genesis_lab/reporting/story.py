@@ -149,8 +149,8 @@ def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], fa
     if not (shown := list(samples)):
         return parts
     preview = getattr(facets, "preview", "dialogue")
-    if preview == "chat":
-        return [*parts, "Picked at random:", chat(shown, facets, limit=3)]
+    if preview in ("chat", "series"):
+        return [*parts, "Picked at random:", *([chat(shown, facets, limit=3)] if preview == "chat" else shown)]
     heads = (getattr(facets, "label", None) or "record", "text")
     return [*parts, "Picked at random:", side_by_side(shown, heads) if preview == "text" else dialogue(shown)]
 
