@@ -9,7 +9,7 @@ from typing import Any
 from genesis_lab import __version__
 from genesis_lab.reporting.page import Page
 from genesis_lab.reporting.views import views
-from genesis_lab.review.audit import audit_head
+from genesis_lab.review.audit import audit_faults, audit_head
 from genesis_lab.review.store import Store
 
 
@@ -19,6 +19,12 @@ def review_page(
     """The page of what `found` holds, kind of report to report, in this order, `figures` as cards on top; its footer holds the audit chain's head."""
     sections = [section for kind, report in found.items() for section in views(kind, report)]
     head, today = audit_head(store), datetime.date.today().isoformat()
-    chain = f"entry {head['number']:,}, {head['hash']}" if head["number"] else "empty: nobody has decided anything yet"
-    made = {"review store": store.address, "head of the audit chain": chain, "made with": f"Genesis Lab {__version__}"}
+    chain = f"{head['number']}:{head['hash']}" if head["number"] else "empty: nobody has decided anything yet"
+    checked = "; ".join(audit_faults(store)) or "whole: every entry is what was written"
+    made = {
+        "review store": store.address,
+        "head of the audit chain": chain,
+        "audit chain": checked,
+        "made with": f"Genesis Lab {__version__}",
+    }
     return Page(title=title, date=today, summary=summary, figures=figures, sections=sections, provenance=made)

@@ -6,7 +6,9 @@ import sqlite3
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from genesis_lab.cli_review import review_app
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review import store as st
 from genesis_lab.review import tables
@@ -41,6 +43,11 @@ def put(store, key, *, sender, text="hola\u2400", source="bot"):
             0
         ]
         connection.execute(sa.insert(tables.messages).values(row | {"ingest": run}))
+
+
+def audited(folder, *options):
+    done = CliRunner().invoke(review_app, ["audit", "--store", str(folder / "review.sqlite"), *options])
+    return done.exit_code, done.stdout
 
 
 def test_a_label_is_saved_changed_seen_and_decided_once(store):
@@ -82,11 +89,16 @@ def test_a_label_for_a_message_that_is_gone_is_refused(store):
     assert st.frame(store, tables.labels.select()).empty
 
 
-def test_the_chain_shows_a_changed_row_a_missing_one_and_a_rewritten_end(store):
+def test_the_chain_shows_a_changed_row_a_missing_one_and_a_rewritten_end(store, tmp_path):
     for key in ("m1", "m2"):
         annotate(store, key, "saludar")
     head = audit_head(store)
     assert audit_faults(store, head) == [] and head["number"] == 2
+    told = f"2:{head['hash']}"
+    assert audited(tmp_path, "--head", told) == (0, f"0 faults; the chain's head is {told}\n")
+    code, said = audited(tmp_path, "--head", "2:" + 64 * "0")
+    assert code == 1 and said.startswith("the chain no longer holds the head 000000000000 (row 2) that was exported\n")
+    assert audited(tmp_path, "--head", "yesterday") == (1, "")
     with store.begin() as connection:
         connection.execute(sa.update(tables.audit).where(tables.audit.c.number == 1).values(who="eva"))
     assert audit_faults(store) == ["row 1 is not what was written"]
