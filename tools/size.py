@@ -40,7 +40,7 @@ PARTS = {
 }
 """What stands inside other rooms and is counted apart: the names of its folders and modules."""
 CEILINGS = {
-    "domains": 3_437,
+    "domains": 3_447,
     "providers": 2_425,
     "generation": 2_510,
     "dataset": 1_390,
@@ -51,7 +51,7 @@ CEILINGS = {
     "reporting": 2_719,
     "health": 445,
     "ground and edge": 3_000,
-    "time series": 2_301,
+    "time series": 2_325,
     "browser and foreign data": 2_218,
     "review": 4_350,
 }

@@ -482,3 +482,17 @@ def test_values_that_a_model_wrote_itself_are_the_series():
 def test_priors_need_twenty_series(load):
     with pytest.raises(InvalidInput, match="20 series or more, got 3"):
         tune_priors(load[0][:3], kinds(), start="2024-01-01")
+
+
+def test_cells_are_made_exactly_and_what_they_leave_open_as_planned():
+    cells = [
+        {"n": 3, "series_type": "solar_generation", "language": "es", "anomaly_count": 2},
+        {"n": 8, "quality": "noisy"},
+    ]
+    of = domain(cells=cells, length=48)
+    found = [spec.attributes for spec in of.specs(of.config.total, 7)]
+    asked = [a for a in found if (a["series_type"], a["language"], a["anomaly_count"]) == ("solar_generation", "es", 2)]
+    assert of.config.total == len(found) == 11 and len(asked) >= 3
+    assert sum(a["quality"] == "noisy" for a in found) >= 8 and len({a["series_type"] for a in found}) > 2
+    with pytest.raises(InvalidInput, match="series_type 'steam', which is not among those planned"):
+        domain(cells=[{"n": 1, "series_type": "steam"}]).specs(1, 7)

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from genesis_lab.bias import check_bias, write_follow_up
 from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
+from genesis_lab.generation import config_for
+from genesis_lab.generation import generate as written
 from genesis_lab.generation.engine import Sampling, generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.generation.teachers import connect
+from genesis_lab.parameters import from_parameters
+from genesis_lab.pipeline import load_pipeline
 from scripted import ScriptedProvider
 
 RECORDED = Path(__file__).parents[2] / "benchmarks" / "recordings" / "recipes.jsonl"
@@ -64,3 +69,15 @@ def test_a_recipe_with_a_missing_field_is_asked_for_again_and_then_dropped_with_
     data = generate(plan, domain, teacher, tmp_path / "d")
     assert data.total == 2 and any("clouds" in text for _, text in asked[1].messages), "told what was wrong"
     assert any("clouds" in reason for reason in data.manifest["drop_reasons"])
+
+
+def test_what_a_bias_check_of_series_misses_is_generated_by_its_follow_up(own_output_root):
+    few = config_for("timeseries")(
+        dataset="few", total=60, length=48, english_share=1.0, series_types=["solar_generation"]
+    )
+    data = written(few)
+    report = check_bias(data, targets={"language": {"en": 0.5, "es": 0.5}})
+    path = write_follow_up(report, own_output_root / "follow_up.yaml", stage=11, dataset="more")
+    (stage,) = load_pipeline(path).stages
+    more = written(from_parameters(config_for("timeseries"), stage.parameters))
+    assert more.total == 60 and set(more.frame()["language"]) == {"es"}

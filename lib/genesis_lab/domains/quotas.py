@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from genesis_lab.errors import InvalidInput
+from genesis_lab.texts import normal
 
 Codes = NDArray[np.int64]
 
@@ -30,6 +35,30 @@ def checked_shares(shares: Mapping[str, float], allowed: Sequence[str]) -> dict[
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"shares must add up to 1, got {sum(shares.values()):g}")
     return {value: shares.get(value, 0.0) for value in allowed}
+
+
+def with_total(given: Any, cell: Any) -> Any:
+    """Options in normal form; where they hold cells, `total` is how many records these ask for."""
+    given = normal(given)
+    cells = given.get("cells") if isinstance(given, dict) else None
+    try:
+        return given | {"total": sum(cell.model_validate(one).n for one in cells)} if cells else given
+    except (TypeError, ValidationError):
+        return given  # the field says what is wrong
+
+
+def asked_for(cells: Sequence[BaseModel], total: int, shares: Mapping[str, Mapping[str, float]]) -> dict[str, Codes]:
+    """What cells of `n` records say of each record: attribute to a place among its values, -1 where they leave it open."""
+    given = {name: np.full(total, -1) for name in shares}
+    start = 0
+    for cell in cells:
+        told = cell.model_dump(exclude_none=True)
+        for name in told.keys() & given.keys():
+            if str(told[name]) not in shares[name]:
+                raise InvalidInput(f"cells ask for {name} {told[name]!r}, which is not among those planned.")
+            given[name][start : start + told["n"]] = list(shares[name]).index(str(told[name]))
+        start += told["n"]
+    return given
 
 
 def spread(counts: Mapping[str, int], strata: Sequence[Codes], rng: np.random.Generator) -> Codes:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.taxonomy import BANKING77
-from genesis_lab.domains.quotas import checked_shares
-from genesis_lab.texts import normal
+from genesis_lab.domains.quotas import checked_shares, with_total
 
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
 Tone = Literal["neobank", "formal", "casual"]
@@ -82,12 +81,7 @@ class ConversationsConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_normal_form(cls, given: Any) -> Any:
-        given = normal(given)
-        cells = given.get("cells") if isinstance(given, dict) else None
-        try:
-            return given | {"total": sum(Cell.model_validate(cell).n for cell in cells)} if cells else given
-        except (TypeError, ValidationError):
-            return given  # the field says what is wrong
+        return with_total(given, Cell)
 
     @field_validator("sentiment_shares", "complexity_shares", "resolution_shares")
     @classmethod

@@ -13,7 +13,7 @@ from genesis_lab.domains.base import Spec, Target
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.options import ConversationsConfig
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
-from genesis_lab.domains.quotas import largest_remainder, spread
+from genesis_lab.domains.quotas import asked_for, largest_remainder, spread
 from genesis_lab.errors import InvalidInput
 
 _IN_CONVERSATIONS = {
@@ -69,7 +69,12 @@ def make_specs(
     """
     rng = np.random.default_rng(seed)
     shares = {target.name: target.shares for target in targets}
-    given = _given(config, total, {name: list(values) for name, values in shares.items()})
+    given = asked_for(config.cells, total, shares)
+    for cell in config.cells:
+        if cell.against is not None and cell.against not in shares["intent"]:
+            raise InvalidInput(
+                f"cells tell {cell.intent} from {cell.against!r}, which is not among the intents planned."
+            )
     fixed = [places + 1 for places in given.values() if (places >= 0).any()]
     intents, categories = taxonomy.names, list(taxonomy.categories)
     category_of = np.array([categories.index(taxonomy.category_of[intent]) for intent in intents])
@@ -138,23 +143,6 @@ def _typed(labels: Mapping[str, Any], config: ConversationsConfig) -> dict[str, 
     if any(cell.against for cell in config.cells):
         further["against"] = [cell.against or "" for cell in config.cells for _ in range(cell.n)]
     return further
-
-
-def _given(config: ConversationsConfig, total: int, values: Mapping[str, list[str]]) -> dict[str, np.ndarray]:
-    """What the cells say of each record: attribute to a place in `values`, -1 where they leave it open."""
-    given = {name: np.full(total, -1) for name in values}
-    start = 0
-    for cell in config.cells:
-        if cell.against is not None and cell.against not in values["intent"]:
-            raise InvalidInput(
-                f"cells tell {cell.intent} from {cell.against!r}, which is not among the intents planned."
-            )
-        for name, value in cell.model_dump(include=set(values), exclude_none=True).items():
-            if value not in values[name]:
-                raise InvalidInput(f"cells ask for {name} {value!r}, which is not among those planned.")
-            given[name][start : start + cell.n] = values[name].index(value)
-        start += cell.n
-    return given
 
 
 def _dealt(values: Any, choices: Mapping[Any, Sequence[Any]], rng: np.random.Generator) -> list[Any]:

@@ -11,12 +11,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genesis_lab.domains.base import Spec, Target
-from genesis_lab.domains.quotas import checked_shares, largest_remainder, spread
+from genesis_lab.domains.quotas import asked_for, checked_shares, largest_remainder, spread, with_total
 from genesis_lab.domains.timeseries.kinds import SECTORS, Kind
 from genesis_lab.domains.timeseries.marks import KINDS
 from genesis_lab.domains.timeseries.record import LONGEST, SHORTEST, Scale
 from genesis_lab.domains.timeseries.render import STEP_HOURS
-from genesis_lab.texts import normal
 from genesis_lab.yamls import shipped
 
 WORDS = Path(__file__).with_name("words.yaml")
@@ -34,12 +33,27 @@ _ALLOWED: Mapping[str, Sequence[str]] = {
 }
 
 
+class Cell(BaseModel):
+    """So many series of these attributes; those that are not given are spread as planned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: int = Field(ge=1)
+    series_type: str | None = None
+    frequency: str | None = None
+    language: str | None = None
+    trend_type: str | None = None
+    quality: str | None = None
+    anomaly_count: int | None = None
+    country: str | None = None
+
+
 class TimeseriesConfig(BaseModel):
     """What a user can choose about a set of series."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    total: int = Field(300, ge=1, le=1_000_000, description="series to generate")
+    total: int = Field(300, ge=1, le=1_000_000, description="series to generate (of cells: theirs)")
     series_types: tuple[str, ...] = Field((), description="kinds of series (none chosen: all 16)")
     kinds: str = Field("", description="path of a YAML file with your own kinds, in the form of types.yaml")
     length: int = Field(500, ge=SHORTEST, le=LONGEST, description="points of each series")
@@ -65,11 +79,15 @@ class TimeseriesConfig(BaseModel):
         "`genesis tune`, or empty: set by hand",
     )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
+    cells: tuple[Cell, ...] = Field(
+        (),
+        description="exactly these instead: n of each, by series_type, language …, as a bias check's follow-up lists them",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _one_normal_form(cls, given: Any) -> Any:
-        return normal(given)
+        return with_total(given, Cell)
 
     @field_validator("frequency_shares", mode="before")
     @classmethod
@@ -136,12 +154,17 @@ def targets(config: TimeseriesConfig, chosen: Mapping[str, Kind]) -> list[Target
 
 
 def make_specs(config: TimeseriesConfig, chosen: Mapping[str, Kind], total: int, seed: int) -> list[Spec]:
-    """`total` specs whose counts meet every target by largest remainder, spread evenly over each other."""
+    """`total` specs whose counts meet every target by largest remainder, spread evenly over each other.
+
+    Where there are cells, exactly those, and what they leave open so.
+    """
     rng = np.random.default_rng(seed)
     planned = {target.name: target.shares for target in targets(config, chosen) if target.name != "sector"}
     codes: dict[str, np.ndarray] = {}
+    given = asked_for(config.cells, total, planned)
     for name, shares in planned.items():
-        codes[name] = spread(largest_remainder(shares, total), list(codes.values())[:3], rng)
+        over, codes[name], rows = list(codes.values())[:3], given[name], np.flatnonzero(given[name] < 0)
+        codes[name][rows] = spread(largest_remainder(shares, len(rows)), [stratum[rows] for stratum in over], rng)
     labels = {name: np.array(list(shares))[codes[name]] for name, shares in planned.items()}
     seeds = rng.integers(2**31, size=total)
     order = rng.permutation(total)
