@@ -152,10 +152,19 @@ def test_what_was_dropped_is_asked_for_again_in_its_cells_and_joins_the_rest() -
 def test_asking_again_says_when_it_cant(data) -> None:
     with pytest.raises(InvalidInput, match="Nothing of data was dropped"):
         ask_again(data)
-    series = generate(config_for("timeseries")(total=2))
-    decide(series, 0, "drop")
-    with pytest.raises(InvalidInput, match="Series are not planned in cells"):
-        ask_again(series)
+    examples = generate(config_for("requirements")(total=20))
+    decide(examples, 0, "drop")
+    with pytest.raises(InvalidInput, match="Examples are not planned in cells"):
+        ask_again(examples)
+
+
+def test_a_series_that_was_dropped_is_asked_for_again_in_its_cell() -> None:
+    series = generate(config_for("timeseries")(dataset="series", total=12, length=48))
+    decide(series, 5, "drop")
+    again = generate(ask_again(series))
+    names = ["series_type", "language", "trend_type", "anomaly_count", "country"]
+    assert again.frame()[names].values.tolist() == series.frame().iloc[[5]][names].values.tolist()
+    assert apply(series, add=[again]).total == 12
 
 
 def test_a_dataset_put_away_or_renamed_comes_back(data) -> None:
