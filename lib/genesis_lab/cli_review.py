@@ -197,22 +197,29 @@ def nlu_merge(
     write: Annotated[bool, Option("--write", help="Write the files; without it only the diff is shown.")] = False,
     synthetic: Annotated[str | None, Option(metavar="RUN", help="Of this run: into genesis_synthetic.yml.")] = None,
     new_intents: Annotated[str | None, Option(help="File of the folder that new intents go into.")] = None,
+    branch: Annotated[
+        str | None, Option(help="With --write: commit them on this branch of the bot's git repository.")
+    ] = None,
     store: ReviewStore = None,
 ) -> None:
     """Add examples, each as one line where its intent lives; what would not read back exactly is refused and listed."""
     from genesis_lab.dataset.curation import who
     from genesis_lab.review.labelling import approved, mark_exported
     from genesis_lab.review.nlu import read_data
-    from genesis_lab.review.nlu_merge import plan_merge, read_examples
+    from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge, read_examples
     from genesis_lab.review.nlu_merge import write as write_merge
 
     rows = read_examples(examples) if examples else approved(_open(store))
+    if write and branch:
+        on_branch(folder, branch)
     merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents)
     echo(merge.diff(), nl=False)
     lines(merge.refusals())
     if terms := sum(len(one.terms) for one in read_data(examples)) if examples and "y" in examples.suffix else 0:
         echo(f"{terms:,} examples of synonyms, regexes and lookups were left out: only those of intents are merged.")
     done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
+    if write and branch and merge.files:
+        done += f", commit {commit(merge, f'{len(merge.added):,} examples by {who()}')} on {branch}"
     if write and not examples:
         mark_exported(_open(store), [row["id"] for row in (*merge.added, *merge.known)])
     echo(f"{len(merge.added):,} added, {len(merge.known):,} known already, {len(merge.refused):,} refused; {done}")

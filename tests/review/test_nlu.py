@@ -404,3 +404,38 @@ def test_synonyms_of_a_file_are_not_merged_and_that_is_said(tmp_path):
     )
     said = CliRunner().invoke(app, ["review", "nlu", "merge", str(folder), str(tmp_path / "more.yml")]).output
     assert "1 examples of synonyms, regexes and lookups were left out" in said and "1 added" in said
+
+
+def test_a_batch_is_one_commit_on_a_branch_of_the_bots_repository(tmp_path):
+    bot = tmp_path / "bot"
+    bot.mkdir()
+    (bot / "nlu.yml").write_text('version: "3.1"\nnlu:\n- intent: greet\n  examples: |\n    - hola\n')
+    (tmp_path / "one.csv").write_text("intent,text\ngreet,buenas\n")
+    (tmp_path / "two.csv").write_text("intent,text\ngreet,saludos\n")
+
+    def git(*words):
+        who = ("-c", "user.name=eva", "-c", "user.email=eva@example.org")
+        return subprocess.run(["git", "-C", bot, *who, *words], check=True, capture_output=True, text=True).stdout
+
+    def merge(*words):
+        from genesis_lab.cli import app
+
+        return CliRunner().invoke(
+            app, ["review", "nlu", "merge", str(bot), *map(str, words), "--write", "--branch", "labels"]
+        )
+
+    none = merge(tmp_path / "one.csv")
+    assert none.exit_code == 1 and "buenas" not in (bot / "nlu.yml").read_text(), "no repository: nothing is written"
+    git("init", "--quiet", "--initial-branch=main")
+    git("config", "user.name", "eva")
+    git("config", "user.email", "eva@example.org")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "a bot")
+    assert "on labels" in merge(tmp_path / "one.csv").output
+    git("switch", "--quiet", "main")
+    assert "on labels" in merge(tmp_path / "two.csv").output
+    assert git("log", "--format=%s", "main..labels").count("1 examples by") == 2
+    assert git("show", "labels:nlu.yml").splitlines()[-3:] == ["    - hola", "    - buenas", "    - saludos"]
+    (bot / "nlu.yml").write_text("nlu: []\n")
+    refused = merge(tmp_path / "one.csv")
+    assert refused.exit_code == 1 and (bot / "nlu.yml").read_text() == "nlu: []\n"

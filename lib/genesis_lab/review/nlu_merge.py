@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -19,7 +20,7 @@ from typing import Any
 
 from genesis_lab.dataset.sources import read_records, read_rows
 from genesis_lab.domains import get_domain
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import output_root, placed, shown
 from genesis_lab.review import nlu
 from genesis_lab.review.nlu import Row, Source, kept, read_data, read_markup, read_source, text_of
@@ -338,6 +339,33 @@ def write(merge: Merge, author: str) -> list[Row]:
     with (history / "versions.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(version, ensure_ascii=False) + "\n" for version in made)
     return made
+
+
+def on_branch(folder: Path, branch: str) -> None:
+    """Be on a branch of the bot's git repository, made where it is not there; `InvalidInput` where the folder is not committed."""
+    if changed := _git(folder, "status", "--porcelain", "--", "."):
+        raise InvalidInput(f"{shown(folder)} has changes that are not committed: {changed.splitlines()[0].strip()}.")
+    there = branch in _git(folder, "branch", "--format=%(refname:short)").splitlines()
+    _git(folder, "switch", "--quiet", *([] if there else ["--create"]), branch)
+
+
+def commit(merge: Merge, message: str) -> str:
+    """Commit the files of a merge that was written, and nothing else; the commit's short hash."""
+    _git(merge.folder, "add", "--", *merge.files)
+    _git(merge.folder, "commit", "--quiet", "--message", message, "--", *merge.files)
+    return _git(merge.folder, "rev-parse", "--short", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    where = folder if folder.is_dir() else folder.parent
+    try:
+        done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MissingDependency("git", "branches", "https://git-scm.com/downloads") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it says nothing"]
+        raise InvalidInput(f"git {arguments[0]} in {shown(where)} failed: {said[0].rstrip('.')}.")
+    return done.stdout.strip()
 
 
 def versions(folder: Path) -> list[Row]:
