@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     )
     mlflow_tracking_uri: str | None = Field(None, description="MLflow server (default: SQLite under the output root)")
     dask_address: str | None = Field(None, description="Dask scheduler, e.g. tcp://host:8786 (default: this machine)")
+    language: str = Field("en", description="what forms are written in: en or es (a page's language is a parameter)")
     workers: int = Field(1, ge=1, description="processes for validation, bias and sweeps on this machine")
     aws_region: str | None = Field(None, description="AWS region of Bedrock and S3 (default: the AWS profile's)")
     aws_profile: str | None = Field(None, description="AWS profile (default: the standard AWS credential chain)")

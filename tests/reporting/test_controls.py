@@ -9,9 +9,14 @@ from traitlets import TraitError
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
+from genesis_lab.notebooks import find_notebook, read_notebook
+from genesis_lab.parameters import declared
 from genesis_lab.reporting import controls
+from genesis_lab.settings import get_settings
+from genesis_lab.yamls import shipped
 
 SHARES = {"a": 0.3, "b": 0.5, "c": 0.2}
+DOMAINS = ("conversations", "timeseries", "requirements", "vision")
 INTENTS = ["request_refund", "refund_late", "card_arrival"]
 
 
@@ -326,3 +331,32 @@ def test_every_option_of_conversations_has_its_field() -> None:
     assert "they leave this machine" in str(
         [row.children[0].value for row in form.widget.children[0].children[0].children]
     )
+
+
+def test_a_form_is_in_spanish_where_the_settings_say_so(monkeypatch):
+    monkeypatch.setenv("GENESIS_LANGUAGE", "es")
+    get_settings.cache_clear()
+    form = controls.Form(config_for()(total=100))
+    controls.build(
+        form,
+        choices={},
+        hide={"cells"},
+        basics=("dataset", "total"),
+        button="Generate",
+        preview=lambda c: {"records": c.total},
+    )
+    get_settings.cache_clear()
+    assert ">Generar</button>" in panel(form) and "Antes de ejecutar nada" in panel(form)
+    fields = form.widget.children[0].children[0].children
+    assert "nombre del conjunto de datos" in fields[0].children[0].value and "ajustes más" in fields[-1].titles[0]
+
+
+def test_every_field_of_a_form_is_explained_in_spanish():
+    exact = shipped(Path(controls.__file__).parent / "templates" / "es.yaml")
+    told = {f.description for name in DOMAINS for field, f in config_for(name).model_fields.items() if field != "cells"}
+    for number in ("20", "21", "30", "40", "70"):
+        book = read_notebook(find_notebook(number))
+        form = next(cell.source for cell in book.cells if "controls.choose(" in cell.source)
+        parameters = next(cell.source for cell in book.cells if "parameters" in cell.metadata.get("tags", ()))
+        told |= {p.help for name, p in declared(parameters, number).items() if f'"{name}"' in form}
+    assert len(told) > 60 and not told - {""} - exact.keys()

@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
@@ -17,6 +18,8 @@ from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Ta
 from genesis_lab.parameters import declared
 from genesis_lab.reporting.frontend import display, viewer
 from genesis_lab.reporting.html import cell_text, escape, facts
+from genesis_lab.reporting.wording import translated
+from genesis_lab.settings import get_settings
 
 if TYPE_CHECKING:
     import ipywidgets as w
@@ -159,37 +162,44 @@ def build(
         raise MissingDependency("ipywidgets", "A form", "pip install ipywidgets") from None
 
     config, rows, notes = shown._config, dict[str, Any](), dict[str, Any]()
+    says = partial(translated, language=get_settings().language)
     panel, changes = w.HTML(layout={"width": "98%"}), w.HTML()
-    reset = w.Button(description="reset to parameters", layout={"width": "auto"})
+    reset = w.Button(description=says("reset to parameters"), layout={"width": "auto"})
     ways_out = _box(w.HBox, [], flex_flow="row wrap")
 
-    def way_out(says: str, name: str, value: object) -> Any:
-        press = w.Button(description=says, layout={"width": "auto"})
+    def way_out(label: str, name: str, value: object) -> Any:
+        press = w.Button(description=says(label), layout={"width": "auto"})
         press.on_click(lambda _: setattr(shown._fields[name].inputs[0], "value", value))
         return press
 
     def refresh(*_: object) -> None:
         names = ", ".join(name.replace("_", " ") for name in shown.changed)
-        changes.value = f"changed in the form: <b>{escape(names)}</b>" if names else ""
+        changes.value = f"{says('changed in the form:')} <b>{escape(names)}</b>" if names else ""
         reset.layout.display = None if names else "none"
-        panel.value = f'<div role="status" style="{_QUIET}">calculating …</div>' if preview else ""
+        panel.value = f'<div role="status" style="{_QUIET}">{says("calculating …")}</div>' if preview else ""
         at_fault, told, ways_out.children = "", "", ()
         try:
             value: Any = shown.value
             found = preview(value) if preview else {}
-            told = facts(found, caption="Before anything runs").page if found else ""
+            told = facts(found, caption=says("Before anything runs")).page if found else ""
         except (Exception, KeyboardInterrupt) as error:
             ours = str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"
             at_fault = re.split(r"\W", ours)[0]
             if isinstance(error, Taken) and {"dataset", "replace"} <= shown._fields.keys():
                 other = way_out(f"Name it {error.free}", "dataset", str(Path(value.dataset).with_name(error.free)))
                 ways_out.children = [other, way_out("Replace it", "replace", True)]
-            told = f'<div role="alert" style="{_ALERT}"><b>Not yet:</b> {escape(ours)}</div>'
+            told = f'<div role="alert" style="{_ALERT}"><b>{says("Not yet:")}</b> {escape(ours)}</div>'
         for name, note in notes.items():
-            note.value = f'<span style="{_ALERT}">↑ see the sentence beside the form</span>' if name == at_fault else ""
-        press = f'class="jupyter-button mod-primary" title="{_RUN}" data-commandlinker-command="notebook:run-all-below"'
+            note.value = (
+                f'<span style="{_ALERT}">{says("↑ see the sentence beside the form")}</span>'
+                if name == at_fault
+                else ""
+            )
+        press = f'class="jupyter-button mod-primary" title="{says(_RUN)}" data-commandlinker-command="notebook:run-all-below"'
         off = "disabled" if 'role="alert"' in told else ""
-        panel.value = told + (f"<button {press} {off} style='width:auto'>{escape(button)}</button>" if button else "")
+        panel.value = told + (
+            f"<button {press} {off} style='width:auto'>{escape(says(button))}</button>" if button else ""
+        )
 
     for name, info in type(config).model_fields.items():
         if name in hide or info.annotation is SecretStr:
@@ -199,14 +209,16 @@ def build(
             with suppress(TraitError):  # a name that is no longer among those there are
                 now.value = then.value
         shown._fields[name], notes[name] = field, w.HTML()
-        about = f' <span style="{_QUIET}">{escape(info.description)}</span>' if info.description else ""
+        about = f' <span style="{_QUIET}">{escape(says(info.description))}</span>' if info.description else ""
         said = f'<div style="line-height:1.4;white-space:normal"><b>{escape(name.replace("_", " "))}</b>{about}</div>'
         rows[name] = _box(w.VBox, [w.HTML(said, layout={"width": "98%"}), field.widget, notes[name]], margin="6px 0 0")
         for each in field.inputs:
             each.observe(refresh, names="value")
     first = [rows[name] for name in basics if name in rows] or list(rows.values())
     if rest := [row for row in rows.values() if row not in first]:
-        first.append(w.Accordion([_box(w.VBox, rest)], titles=(f"{len(rest)} more settings",), selected_index=None))
+        first.append(
+            w.Accordion([_box(w.VBox, rest)], titles=(says(f"{len(rest)} more settings"),), selected_index=None)
+        )
     side = [_box(w.HBox, [changes, reset], flex_flow="row wrap", align_items="center"), panel, ways_out]
     # Wrapped in reverse: where there is no room beside the fields the panel stands above them.
     halves = [_box(w.VBox, first, flex="3 1 360px"), _box(w.VBox, side, flex="2 1 240px")]
