@@ -18,7 +18,7 @@ from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, Ta
 from genesis_lab.parameters import declared
 from genesis_lab.reporting.frontend import display, viewer
 from genesis_lab.reporting.html import cell_text, escape, facts
-from genesis_lab.reporting.wording import translated
+from genesis_lab.reporting.wording import translated, translated_html
 from genesis_lab.settings import get_settings
 
 if TYPE_CHECKING:
@@ -162,7 +162,8 @@ def build(
         raise MissingDependency("ipywidgets", "A form", "pip install ipywidgets") from None
 
     config, rows, notes = shown._config, dict[str, Any](), dict[str, Any]()
-    says = partial(translated, language=get_settings().language)
+    language = get_settings().language
+    says = partial(translated, language=language)
     panel, changes = w.HTML(layout={"width": "98%"}), w.HTML()
     reset = w.Button(description=says("reset to parameters"), layout={"width": "auto"})
     ways_out = _box(w.HBox, [], flex_flow="row wrap")
@@ -181,7 +182,7 @@ def build(
         try:
             value: Any = shown.value
             found = preview(value) if preview else {}
-            told = facts(found, caption=says("Before anything runs")).page if found else ""
+            told = translated_html(facts(found, caption="Before anything runs").page, language) if found else ""
         except (Exception, KeyboardInterrupt) as error:
             ours = str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"
             at_fault = re.split(r"\W", ours)[0]
