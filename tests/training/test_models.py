@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,16 @@ def test_another_model_is_only_replaced_when_that_is_asked_for(tmp_path):
     check_place(folder, "0" * 64, replace=True)
     save_model(other, folder, replace=True)
     assert load_model(folder).card.seed == 7
+
+
+def test_a_model_measured_on_other_real_data_is_the_same_model(tmp_path):
+    model = trained().model
+    save_model(model, tmp_path / "m")
+    again = replace(
+        model, card=model.card.model_copy(update={"metrics": model.card.metrics | {"reference_accuracy": 0.5}})
+    )
+    save_model(again, tmp_path / "m")
+    assert load_model(tmp_path / "m").card.metrics["reference_accuracy"] == 0.5
 
 
 def test_saving_replaces_a_model_but_nothing_else(tmp_path):
