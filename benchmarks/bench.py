@@ -84,6 +84,13 @@ def _peak_kib(otherwise: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), otherwise)
 
 
+def timed(done: Callable[[], Any]) -> tuple[float, Any]:
+    """Processor seconds of all threads, which other work on the machine hardly changes."""
+    started = time.process_time()
+    result = done()
+    return time.process_time() - started, result
+
+
 def side_by_side(arms: Mapping[str, Callable[[], Any]], repeats: int = 3) -> dict[str, dict[str, float]]:
     """The median seconds of each arm, taken in turns so that all meet the same machine, and how often the first is as quick.
 

@@ -8,8 +8,6 @@ a value, a range with a language, and words that are searched for, each with the
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,8 +36,8 @@ def looked_through(path: Path) -> dict[str, float]:
 
     dataset, page = open_dataset(path), output_root() / "benchmarks" / "browser.html"
     label, language = (getattr(get_domain(dataset.domain).facets, name) for name in ("label", "language"))
-    opened, browser = timed(lambda: browser_of(dataset))
-    first, answer = timed(browser.ask)
+    opened, browser = bench.timed(lambda: browser_of(dataset))
+    first, answer = bench.timed(browser.ask)
     names = {one["title"]: one["name"] for one in browser.about()["filters"]}
     value = answer["counts"][names[label]][0][0]
     filters: list[tuple[dict[str, Any], str]] = [
@@ -48,9 +46,9 @@ def looked_through(path: Path) -> dict[str, float]:
         ({}, "TARJETA"),
         ({}, '"my card" where'),
     ]
-    slowest = max(timed(partial(browser.ask, where, words))[0] for where, words in filters)
-    one, _ = timed(lambda: browser.open(browser.total // 2))
-    written, _ = timed(lambda: browser.write(page, replace=True))
+    slowest = max(bench.timed(partial(browser.ask, where, words))[0] for where, words in filters)
+    one, _ = bench.timed(lambda: browser.open(browser.total // 2))
+    written, _ = bench.timed(lambda: browser.write(page, replace=True))
     return {
         "open, s": round(opened + first, 2),
         "filter, s": round(slowest, 3),
@@ -58,13 +56,6 @@ def looked_through(path: Path) -> dict[str, float]:
         "page written, s": round(written, 1),
         "page, MB": round(page.stat().st_size / 1e6, 1),
     }
-
-
-def timed(done: Callable[[], Any]) -> tuple[float, Any]:
-    """Processor seconds of all threads, which other work on the machine hardly changes."""
-    started = time.process_time()
-    result = done()
-    return time.process_time() - started, result
 
 
 if __name__ == "__main__":

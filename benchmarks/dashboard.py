@@ -12,8 +12,6 @@ import os
 import sqlite3
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,7 +77,7 @@ def looked_at(address: str) -> dict[str, float]:
     store = open_store(address)
     period = {"since": "2020-01-01", "until": "2040-01-01"}
     report = dashboard(store, **period)
-    numbers, _ = timed(partial(dashboard, store, **period))
+    numbers, _ = bench.timed(partial(dashboard, store, **period))
 
     def opened(unit: str) -> tuple[Browser, dict[str, Any]]:
         def preview(row: Any) -> Any:
@@ -88,25 +86,19 @@ def looked_at(address: str) -> dict[str, float]:
         made = Browser(**conversations.opened(store, report, unit), preview=preview)
         return made, made.ask()
 
-    first, (browser, _) = timed(partial(opened, "conversations"))
+    first, (browser, _) = bench.timed(partial(opened, "conversations"))
     messages, _ = opened("messages")
     slowest = 0.0
     for one in (browser, messages):
         for where, words in (({"intent": ["transferir"]}, ""), ({"fallback": ["yes"]}, "tarjeta"), ({}, "MARIA")):
-            slowest = max(slowest, timed(partial(one.ask, one._chosen(where), words))[0])
+            slowest = max(slowest, bench.timed(partial(one.ask, one._chosen(where), words))[0])
     longest = browser.ask(browser._chosen({"messages": {"from": TURNS}}))["rows"][0]["row"]
-    long, shown = timed(partial(browser.open, longest))
+    long, shown = bench.timed(partial(browser.open, longest))
     assert shown["more"] and f"mensaje {TURNS - 1}" in shown["html"]
     return {
         "conversations": report["conversations"], "messages": report["messages"], "numbers, s": round(numbers, 2),
         "first draw, s": round(first, 2), "a filter, s": round(slowest, 3), "long, s": round(long, 2),
     }  # fmt: skip
-
-
-def timed(done: Callable[[], Any]) -> tuple[float, Any]:
-    started = time.process_time()
-    result = done()
-    return time.process_time() - started, result
 
 
 if __name__ == "__main__":

@@ -160,12 +160,11 @@ def review_audit(
     """Say whether the record of who changed what is whole; ends with 1 where it is not."""
     from genesis_lab.errors import InvalidInput
     from genesis_lab.review.audit import audit_faults, audit_head
-    from genesis_lab.review.store import open_store
 
     number, _, told = (head or "").partition(":")
     if head and not (number.isdecimal() and told):
         raise InvalidInput(f"The head of a chain is its number and hash, as 70:986cc0…, got {head!r}.")
-    opened = open_store(store)
+    opened = _open(store)
     faults = audit_faults(opened, {"number": int(number), "hash": told} if head else None)
     lines(faults)
     echo(f"{len(faults):,} faults; the chain's head is {'{number}:{hash}'.format(**audit_head(opened))}")

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for those tests that take one, started once."""
+"""What tests of the review share: a store, the sample's conversations in it, a PostgreSQL server that is started once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pwd
 import pytest
 
 import postgresql_server
+from genesis_lab.review.ingest import ingest
+from genesis_lab.review.store import open_store
+from trackers import SAMPLE
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +41,14 @@ def new_database(postgresql_address):
         return f"{postgresql_address}/{name}"
 
     return make
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(tmp_path / "review.sqlite")
+
+
+@pytest.fixture
+def sample(store):
+    ingest(store, str(SAMPLE))
+    return store

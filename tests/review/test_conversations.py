@@ -13,24 +13,12 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.reporting.browser import Browser, conversation
 from genesis_lab.review import conversations
 from genesis_lab.review.forgetting import forget
-from genesis_lab.review.ingest import ingest
 from genesis_lab.review.numbers import dashboard
-from genesis_lab.review.store import open_store, records
+from genesis_lab.review.store import records
 from trackers import SAMPLE, action, event, tell, user
 
 BOT = SAMPLE.with_name("bot")
 PERIOD = {"since": "2026-09-01", "until": "2026-09-30"}
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(tmp_path / "review.sqlite")
-
-
-@pytest.fixture
-def sample(store):
-    ingest(store, str(SAMPLE))
-    return store
 
 
 def browser(store, unit="conversations", **period):

@@ -8,27 +8,14 @@ from datetime import UTC, datetime
 import pytest
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import add
 from genesis_lab.review.markers import holds, read_markers
 from genesis_lab.review.numbers import dashboard
 from genesis_lab.review.parquet import open_messages
-from genesis_lab.review.store import open_store
 from genesis_lab.yamls import dump_yaml
-from trackers import SAMPLE, action, annotate, event, start, tell, user
+from trackers import action, annotate, event, start, tell, user
 
 NOW = datetime(2026, 10, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(tmp_path / "review.sqlite")
-
-
-@pytest.fixture
-def sample(store):
-    ingest(store, str(SAMPLE))
-    return store
 
 
 def said(at, name="saludar", confidence=0.9, **more):
