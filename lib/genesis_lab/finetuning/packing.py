@@ -16,7 +16,7 @@ from genesis_lab.finetuning.tasks import Encoded
 TILED = "genesis_tiled"
 ALONE = "one by one"
 """Not an implementation of attention: a row for each example, for models that would mix those of a row."""
-_TILE = 128
+_TILE = 256
 _BEGINNING = 16
 """Prompts that agree in so many tokens are looked at for a longer common beginning."""
 
@@ -147,50 +147,22 @@ def _attend(
     heads, groups = query.shape[1], key.shape[1]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     cuts = [shared, *lengths] if shared else list(lengths)
-    q, k, v = (x[0].split(cuts, dim=1) for x in (query, key, value))
+    q, k, v = (x[0].split(cuts, dim=1) for x in (query * scale, key, value))
     if shared:  # what all examples begin with comes before the words of each
-        k = (k[0], *(torch.cat([k[0], own], dim=1) for own in k[1:]))
-        v = (v[0], *(torch.cat([v[0], own], dim=1) for own in v[1:]))
-    parts = [
-        _tiled().apply(one.unflatten(0, (groups, heads // groups)), ks, vs, scale).flatten(0, 1)
-        for one, ks, vs in zip(q, k, v, strict=True)
-    ]
-    return torch.cat(parts, dim=1).transpose(0, 1)[None], None
+        k, v = ((x[0], *(torch.cat([x[0], own], dim=1) for own in x[1:])) for x in (k, v))
+    parts = [_causal(one.unflatten(0, (groups, heads // groups)), *seen) for one, *seen in zip(q, k, v, strict=True)]
+    return torch.cat(parts, dim=2).flatten(0, 1).transpose(0, 1)[None], None
 
 
-@lru_cache(1)
-def _tiled() -> Any:
+def _causal(q: Any, k: Any, v: Any) -> Any:
+    """Causal attention, tile by tile of queries; q ``(groups, heads, n, size)``, k and v ``(groups, past + n, size)``."""
     import torch
 
-    class Tiled(torch.autograd.Function):
-        """Causal attention, tile by tile of queries; q ``(groups, heads, n, size)``, k and v ``(groups, past + n, size)``."""
-
-        @staticmethod
-        def forward(ctx: Any, q: Any, k: Any, v: Any, scale: float) -> Any:
-            n, past, q, out, weights = q.shape[2], k.shape[1] - q.shape[2], q * scale, torch.empty_like(q), []
-            future = torch.full((_TILE, _TILE), float("-inf"), dtype=q.dtype).triu(1)
-            for a in range(0, n, _TILE):
-                b = min(a + _TILE, n)
-                scores = (q[:, :, a:b].flatten(1, 2) @ k[:, : past + b].mT).view(*q.shape[:2], b - a, past + b)
-                scores[..., past + a :] += future[: b - a, : b - a]
-                weights.append(scores.softmax(-1))
-                out[:, :, a:b] = (weights[-1].flatten(1, 2) @ v[:, : past + b]).view(*q.shape[:2], b - a, -1)
-            ctx.save_for_backward(q, k, v, out, *weights)
-            ctx.scale = scale
-            return out
-
-        @staticmethod
-        def backward(ctx: Any, grad: Any) -> Any:
-            q, k, v, out, *weights = ctx.saved_tensors
-            dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-            for i, weight in enumerate(weights):
-                a, b, seen = i * _TILE, i * _TILE + weight.shape[2], weight.shape[3]
-                g, w = grad[:, :, a:b].flatten(1, 2), weight.flatten(1, 2)
-                dv[:, :seen] += w.mT @ g
-                ds = g @ v[:, :seen].mT
-                ds = ds.sub_((g * out[:, :, a:b].flatten(1, 2)).sum(-1, keepdim=True)).mul_(w)
-                dq[:, :, a:b] = (ds @ k[:, :seen]).view(*q.shape[:2], b - a, -1)
-                dk[:, :seen] += ds.mT @ q[:, :, a:b].flatten(1, 2)
-            return dq.mul_(ctx.scale), dk, dv, None
-
-    return Tiled
+    past, tiles = k.shape[1] - q.shape[2], []
+    for tile in q.split(_TILE, dim=2):
+        n, seen = tile.shape[2], past + tile.shape[2]
+        future = torch.full((n, seen), float("-inf"), dtype=q.dtype).triu(past + 1)
+        scores = (tile.flatten(1, 2) @ k[:, :seen].mT).unflatten(1, (-1, n)) + future
+        tiles.append((scores.softmax(-1).flatten(1, 2) @ v[:, :seen]).unflatten(1, (-1, n)))
+        past = seen
+    return torch.cat(tiles, dim=2)

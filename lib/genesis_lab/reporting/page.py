@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import placed
 from genesis_lab.reporting.figures import CONFIG, image, lean
-from genesis_lab.reporting.html import Html, NotMeasured, facts, key_figures, plain
+from genesis_lab.reporting.html import Html, NotMeasured, cell_text, facts, key_figures, plain
+from genesis_lab.reporting.reading import named
 from genesis_lab.reporting.style import CSS, PLOTS
 from genesis_lab.reporting.wording import translated_figure, translated_html
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Part: TypeAlias = Union[str, Html, NotMeasured, "go.Figure"]
 """A paragraph, a piece of HTML, why something is missing, or a figure."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,14 @@ def _pdf(page: Page) -> bytes:
 
 
 def template(name: str) -> Any:
-    """A template of ours: what comes from data is escaped."""
+    """A template of ours: in HTML what comes from data is escaped. `shown` and `named` of a value are filters in it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(TEMPLATES), autoescape=".html" in name, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=lambda v: plain(v) if isinstance(v, str) and not hasattr(v, "__html__") else v,
     )  # fmt: skip
+    environment.filters |= {"shown": cell_text, "named": named}
     return environment.get_template(name)
 
 
@@ -112,7 +114,7 @@ def _render(page: Page, *, plotly_js: str = "") -> str:
     from markupsafe import Markup
 
     number = count()
-    named = _TEMPLATES / "report.css", _TEMPLATES / "report.js"
+    named = TEMPLATES / "report.css", TEMPLATES / "report.js"
     css, js = (path.read_text(encoding="utf-8") for path in named)
 
     def drawn(part: Part) -> dict[str, Any]:
