@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import pyarrow.parquet as pq
+import pyarrow.dataset as arrow
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,7 @@ from genesis_lab.dataset.folder import DECISIONS, MANIFEST, Dataset, is_dataset,
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.dataset.writing import DatasetWriter
 from genesis_lab.domains import get_domain, recorded_domain
+from genesis_lab.domains.base import Domain
 from genesis_lab.errors import InvalidInput, instead, sentence
 from genesis_lab.files import check_free, dataset_path, output_root, shown, write_atomically, write_error
 from genesis_lab.settings import get_settings
@@ -55,9 +56,11 @@ def take(dataset: Dataset, path: Path) -> int:
 
 def keep_decisions(dataset: Dataset, lines: Sequence[Decision]) -> None:
     """Append decisions that were looked at: all, or none."""
-    records, facets = _records(dataset, [line["row"] for line in lines]), get_domain(dataset.domain).facets
+    rows = sorted({row for row in (line["row"] for line in lines) if type(row) is int and 0 <= row < dataset.total})
+    held = arrow.dataset([str(part) for part in dataset.parts()]).take(rows).to_pylist() if rows else []
+    records, facets = dict(zip(rows, held, strict=True)), get_domain(dataset.domain).facets
     for line in lines:
-        record = records.get(line["row"]) if type(line["row"]) is int else None
+        record = records.get(line["row"])
         if record is None or line.get("record", record[facets.id]) != record[facets.id]:
             where = f"at row {line['row']!r}: it has {dataset.total:,} rows, from 0"
             raise InvalidInput(f"{dataset.name} has no such record {where}.")
@@ -67,10 +70,8 @@ def keep_decisions(dataset: Dataset, lines: Sequence[Decision]) -> None:
     data = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode("utf-8", "replace")
     try:
         with FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                data = data if file.read(1) == b"\n" else b"\n" + data  # a kill has torn the last line
-            file.write(data)
+            file.seek(max(0, file.tell() - 1))
+            file.write(data if file.read(1) in (b"", b"\n") else b"\n" + data)  # else a kill has torn the last line
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -106,8 +107,7 @@ def standing(dataset: Dataset) -> dict[int, Decision]:
         one = found.setdefault(row, {"verdict": None, "label": None, "parts": {}, "notes": [], "why": ""})
         if action == "undo":
             del found[row]
-            continue
-        if action in ("keep", "drop"):
+        elif action in ("keep", "drop"):
             one |= {"verdict": action, "why": line.get("why", "")}
         elif action == "relabel":
             one["label"] = value
@@ -130,19 +130,20 @@ def apply(
     whom, when and why. Records of `add` (such as those that were asked for again) come at the end of their split.
     """
     stands = standing(dataset)
-    changing = {row: one for row, one in stands.items() if one["verdict"] == "drop" or one["label"] or one["parts"]}
+    changing = [one for one in stands.values() if one["verdict"] == "drop" or one["label"] or one["parts"]]
+    wrong = ""
     if not changing and not add:
         marked = f"{len(stands)} records are marked, but none is to be dropped, fixed or relabelled"
-        so_far = marked if stands else "nothing has been decided"
-        raise InvalidInput(f"There is nothing to apply to {dataset.name}: {so_far}.")
-    if strange := [one.name for one in add if one.domain != dataset.domain]:
-        raise InvalidInput(f"{strange[0]} holds no {dataset.domain}, so it can't be added to {dataset.name}.")
-    if sum(one["verdict"] == "drop" for one in stands.values()) == dataset.total and not add:
-        raise InvalidInput(f"Every record of {dataset.name} is to be dropped: nothing would be left.")
+        wrong = f"there is nothing to apply: {marked if stands else 'nothing has been decided'}"
+    elif strange := [one.name for one in add if one.domain != dataset.domain]:
+        wrong = f"{strange[0]} holds no {dataset.domain}, so it can't be added"
+    elif sum(one["verdict"] == "drop" for one in changing) == dataset.total and not add:
+        wrong = "every record is to be dropped: nothing would be left"
+    if wrong:
+        raise InvalidInput(f"Of {dataset.name} no new version is made, {wrong}.")
     stem = re.sub(r"_v\d+$", "", dataset.name)
     later = (place for n in count(2) if not os.path.lexists(place := dataset.path.with_name(f"{stem}_v{n}")))
-    place = dataset_path(target) if target else next(later)
-    if place.resolve() == dataset.path.resolve():
+    if (place := dataset_path(target) if target else next(later)).resolve() == dataset.path.resolve():
         raise InvalidInput(f"{dataset.name} is kept as it is: give the new version another name.")
     facets = get_domain(dataset.domain).facets
     follows = _follows(dataset, {one["label"] for one in stands.values()} - {None})
@@ -224,17 +225,14 @@ def changed(record: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str, An
 
 def listed() -> list[dict[str, Any]]:
     """The datasets under the output root, the newest first, as far as their manifests can be read; and unfinished runs."""
-    found = []
+    found = list[dict[str, Any]]()
     for folder in sorted((output_root() / "datasets").glob("[!.]*")):
-        if folder.name.endswith(".run") and folder.is_dir():
-            found.append({"name": folder.name.removesuffix(".run"), "unfinished": True, "when": folder.stat().st_mtime})
-            continue
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            records, when = sum(map(int, manifest["counts"].values())), (folder / MANIFEST).stat().st_mtime
-            found.append({"name": folder.name, "records": records, "when": when, "manifest": manifest})
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            continue
+        one: dict[str, Any] = {"name": folder.name.removesuffix(".run"), "unfinished": True}
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # no dataset
+            if folder.name == one["name"]:
+                manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+                one = {"name": folder.name, "records": sum(map(int, manifest["counts"].values())), "manifest": manifest}
+            found.append(one | {"when": (folder / MANIFEST if "manifest" in one else folder).stat().st_mtime})
     return sorted(found, key=lambda one: -one["when"])
 
 
@@ -275,49 +273,36 @@ def _move(source: Path, target: Path) -> None:
         raise write_error(error, target) from None
 
 
-def _records(dataset: Dataset, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """The records at these places; of each Parquet file only the row groups that hold one are read."""
-    found, first = dict[int, dict[str, Any]](), 0
-    for part in dataset.parts():
-        with pq.ParquetFile(part) as file:
-            for number in range(file.num_row_groups):
-                n = file.metadata.row_group(number).num_rows
-                if here := [row for row in rows if first <= row < first + n]:
-                    group = file.read_row_group(number)
-                    found |= {row: group.slice(row - first, 1).to_pylist()[0] for row in here}
-                first += n
-    return found
-
-
 def _check(dataset: Dataset, record: Mapping[str, Any], action: str, value: Any) -> None:
     """`InvalidInput` where an action makes no sense for this record."""
-    domain = get_domain(dataset.domain)
+    domain, wrong = get_domain(dataset.domain), ""
+    said = isinstance(value, str) and value.strip()
     if action not in ACTIONS:
-        raise InvalidInput(f"Unknown action {action!r}: there is {', '.join(ACTIONS)}.")
-    if action == "relabel":
-        if domain.facets.label is None:
-            raise InvalidInput(f"{domain.facets.unit.capitalize()} of {domain.name} have no label.")
-        known = labels(dataset)
-        if not isinstance(value, str) or not value.strip():
-            raise InvalidInput("A label is missing: say which one is right.")
-        if recorded_domain(dataset.manifest) and value not in known:
-            raise InvalidInput(f"There is no label {value!r} here: {instead(value, known)}")
-    if action == "note" and not (isinstance(value, str) and value.strip()):
-        raise InvalidInput("The note is empty.")
-    if action == "fix":
-        known_parts = texts_of(dataset, record)
-        texts = value if isinstance(value, Mapping) else {}
-        written = all(isinstance(text, str) and text.strip() for text in texts.values())
-        if not texts or not written or texts.keys() - known_parts.keys():
-            raise InvalidInput(f"A fix gives new words to one of {', '.join(known_parts) or 'no text'}.")
-        try:
-            domain.record_type.model_validate(record)
-        except ValidationError:
-            return  # foreign: it was not whole before
-        try:
-            domain.record_type.model_validate(changed(record, texts))
-        except ValidationError as error:
-            raise InvalidInput(sentence(error)) from None
+        wrong = f"Unknown action {action!r}: there is {', '.join(ACTIONS)}."
+    elif action == "relabel" and domain.facets.label is None:
+        wrong = f"{domain.facets.unit.capitalize()} of {domain.name} have no label."
+    elif action in ("relabel", "note") and not said:
+        wrong = "The note is empty." if action == "note" else "A label is missing: say which one is right."
+    elif action == "relabel" and recorded_domain(dataset.manifest) and value not in (known := labels(dataset)):
+        wrong = f"There is no label {value!r} here: {instead(value, known)}"
+    elif action == "fix":
+        free, texts = texts_of(dataset, record), value if isinstance(value, Mapping) else {}
+        written = texts and all(isinstance(text, str) and text.strip() for text in texts.values())
+        if not written or texts.keys() - free.keys():
+            wrong = f"A fix gives new words to one of {', '.join(free) or 'no text'}."
+        elif not _fault(domain, record):  # else it is foreign, and was not whole before
+            wrong = _fault(domain, changed(record, texts))
+    if wrong:
+        raise InvalidInput(wrong)
+
+
+def _fault(domain: Domain, record: Mapping[str, Any]) -> str:
+    """What the domain's model says against a record."""
+    try:
+        domain.record_type.model_validate(record)
+    except ValidationError as error:
+        return sentence(error)
+    return ""
 
 
 def labels(dataset: Dataset) -> list[str]:

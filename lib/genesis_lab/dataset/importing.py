@@ -26,11 +26,6 @@ LISTED = 10_000
 _REASONS = 5  # most problems named of one record
 
 
-def _kind(reason: str) -> str:
-    """What is wrong without its particulars."""
-    return re.sub(r"(?<!\w)\d+", "#", reason.split(", got ")[0])
-
-
 @dataclass(frozen=True)
 class Problem:
     """What is wrong with one row of the source. `row` counts from 1; `record_id` is None where there is none."""
@@ -38,6 +33,10 @@ class Problem:
     row: int
     record_id: str | None
     reason: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.row} ({self.record_id})" if self.record_id else str(self.row)
 
 
 @dataclass
@@ -61,11 +60,8 @@ class ImportReport:
     def said(self) -> list[str]:
         """A line for each kind of problem, by the first record that has it."""
         first = {_kind(problem.reason): problem for problem in reversed(self.problems)}
-        lines = []
-        for kind, n in self.problem_counts.items():
-            found, more = first[kind], f" (and {n - 1:,} more like it)" if n > 1 else ""
-            lines.append(f"row {found.row}{f' ({found.record_id})' if found.record_id else ''}: {found.reason}{more}")
-        return lines
+        more = {kind: f" (and {n - 1:,} more like it)" if n > 1 else "" for kind, n in self.problem_counts.items()}
+        return [f"row {first[kind].where}: {first[kind].reason}{further}" for kind, further in more.items()]
 
     def __str__(self) -> str:
         found = sum(self.problem_counts.values())
@@ -120,7 +116,7 @@ class _Import:
             wrong = f"field_map: there is no field {unknown[0]!r} in {domain}"
             raise InvalidInput(f"{wrong}: expected {', '.join(sorted(known))}.")
         self.field_map = field_map
-        self.read = self.kept = self.languages_set = 0
+        self.read = self.kept = 0
         self.problems, self.counts = list[Problem](), Counter[str]()
         self.columns: dict[str, None] = {}
         self.row_of: dict[int, int] = {}  # hash of an id, or of a record without one, to the first row that has it
@@ -140,7 +136,7 @@ class _Import:
             reasons += self.reader.derive(record)
             if self.language and self.facets.language and record[self.facets.language] is None:
                 record[self.facets.language] = self.language
-                self.languages_set += 1
+                self.reader.done[f"records that did not say their language got {self.language!r}"] += 1
             record_id = record[self.facets.id]
             first = self.row_of.setdefault(hash(record_id or str(record)), row.number)
             if first != row.number:
@@ -184,19 +180,16 @@ class _Import:
             if theirs := self.field_map.get(name):
                 raise InvalidInput(f"field_map: no record has {theirs!r} for {name!r}; the columns are {found}.")
             if name in self.reader.essential:
-                other = (name, *self.reader.extra_fields)[-1]
-                either = name if other == name else f"{name} or a {other}"
+                ways = dict.fromkeys([name, *self.reader.extra_fields[-1:]])
                 label = f', "{self.facets.label}": "another"' if self.facets.label else ""
-                how = f'say which is which with field_map, for example {{"{other}": "their column"{label}}}'
-                raise InvalidInput(f"No record of {source} has {either}; its columns are {found}: {how}.")
+                how = f'say which is which with field_map, for example {{"{[*ways][-1]}": "their column"{label}}}'
+                raise InvalidInput(f"No record of {source} has {' or a '.join(ways)}; its columns are {found}: {how}.")
         everywhere = {f"{name}: missing" for name in absent}
         counts = {kind: n for kind, n in self.counts.most_common() if kind not in everywhere}
         problems = [problem for problem in self.problems if problem.reason not in everywhere][:LISTED]
         notes = [*self.reader.notes()]
         if origin:
             notes.append(f"records of {origin.name} by their ids: its plan is kept")
-        if self.languages_set:
-            notes.append(f"language set to {self.language!r} in {self.languages_set:,} records that did not say")
         if unused := sorted(self.columns.keys() - self.reader.used - {*self.schema.names}):
             notes.append(f"columns not used: {', '.join(unused[:30])}")
         return ImportReport(self.read, self.kept, tuple(problems), counts, tuple(absent), tuple(notes))
@@ -209,9 +202,8 @@ class _Import:
             for fault in error.errors(include_url=False, include_context=False):
                 where = ".".join(str(part + 1) if isinstance(part, int) else part for part in fault["loc"])
                 name = where.split(".")[0]
-                value = record.get(name)
-                unsaid = value is not None and name != "provenance" and not {name, where} & named
-                if unsaid and not self.reader.welcome(name, value):
+                said = record.get(name) is None or name == "provenance" or {name, where} & named
+                if not said and not self.reader.welcome(name, record[name]):
                     yield f"{where}: {fault['msg'].removeprefix('Value error, ')}, got {str(fault['input'])[:60]!r}"
 
     def _name(self, row: int, record_id: str | None, reasons: list[str]) -> None:
@@ -219,3 +211,8 @@ class _Import:
             self.counts[kind := _kind(reason)] += 1
             if self.counts[kind] <= LISTED:
                 self.problems.append(Problem(row, record_id, reason))
+
+
+def _kind(reason: str) -> str:
+    """What is wrong without its particulars."""
+    return re.sub(r"(?<!\w)\d+", "#", reason.split(", got ")[0])

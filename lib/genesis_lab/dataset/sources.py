@@ -24,7 +24,7 @@ from genesis_lab.domains.foreign import Reader, walk
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import dataset_path, output_root, resolve, shown
 from genesis_lab.settings import get_settings
-from genesis_lab.yamls import parse_yaml, read_yaml
+from genesis_lab.yamls import parse_yaml, read_yaml, shipped
 
 HUB = "hf:"
 _ANY_TABLE = Reader((), {}, {})
@@ -129,30 +129,29 @@ def locate(source: str | Path) -> Path:
 
 
 def _folder_rows(path: Path, reader: Reader) -> Iterator[Row]:
-    saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+    """The records of a dataset, else the rows of all files, each with its place; a text alone in a folder has the folder's."""
     if (path / MANIFEST).exists():
         dataset = open_dataset(path)
         records = ((s, r) for s in dataset.counts for batch in dataset.batches(split=s) for r in batch.to_pylist())
-        return (Row(split, number, record) for number, (split, record) in enumerate(records, 1))
-    if not saved and files_in(path):
-        return files_rows(path, reader)
-    import datasets
-
-    try:
-        found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
-    except Exception as error:
-        raise InvalidInput(f"{shown(path)} holds no dataset that can be read: {one_line(error)}") from None
-    return _hf_rows(found, "train")
+        yield from (Row(split, number, record) for number, (split, record) in enumerate(records, 1))
+        return
+    if not (files := files_in(path)):
+        raise InvalidInput(f"{shown(path)} holds no dataset and no file of data.")
+    for file in files:
+        name = file.relative_to(path)
+        told = f"{name.parent.name}.txt" if file.suffix == ".txt" and len(name.parts) > 1 else name.as_posix()
+        yield from (replace(row, place=row.place or told) for row in file_rows(file, reader))
 
 
 def _hub_rows(name: str) -> Iterator[Row]:
+    """Rows of a dataset on the hub; numbers that stand for a class become its name."""
     import datasets
 
     repository, _, split = name.partition(":")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
         raise InvalidInput(f"{HUB}{name} names no dataset of the hub: expected hf:owner/name or hf:owner/name:split.")
-    token = get_settings().hf_token
-    secret, told = token.get_secret_value() if token else None, f"The hub's dataset {repository} can't be"
+    token, told = get_settings().hf_token, f"The hub's dataset {repository} can't be"
+    secret = token.get_secret_value() if token else None
     try:
         found = datasets.load_dataset(repository, split=split or None, token=secret)
     except (datasets.exceptions.DatasetNotFoundError, ValueError, RuntimeError) as error:
@@ -160,17 +159,11 @@ def _hub_rows(name: str) -> Iterator[Row]:
         raise InvalidInput(f"{told} used ({one_line(error)}): {what}.") from None
     except Exception as error:
         raise Unavailable(f"{told} reached: {one_line(error)}") from None
-    return _hf_rows(found, split or "train")
-
-
-def _hf_rows(found: Any, split: str) -> Iterator[Row]:
-    """Rows of a dataset of `datasets`; numbers that stand for a class become its name."""
-    parts = found if isinstance(found, dict) else {split.partition("[")[0]: found}
     numbers = itertools.count(1)
-    for name, part in parts.items():
+    for part_name, part in (found if isinstance(found, dict) else {split.partition("[")[0] or "train": found}).items():
         class_names = {column: f.names for column, f in part.features.items() if hasattr(f, "int2str")}
-        for record in part:
-            yield Row(re.sub(r"\W+", "_", str(name)), next(numbers), named(record, class_names))
+        place = re.sub(r"\W+", "_", str(part_name))
+        yield from (Row(place, next(numbers), named(record, class_names)) for record in part)
 
 
 def file_rows(path: Path, reader: Reader) -> Iterator[Row]:
@@ -193,12 +186,18 @@ def files_in(folder: Path) -> list[Path]:
     """The files of data in a folder, in order; none that only says something about the others."""
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in {*READERS, ".gz"}]
     hidden = [file for file in files if any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)]
-    return [file for file in files if file.is_file() and file not in hidden and file.stem.lower() not in _ABOUT]
+    return [
+        file for file in files if file.is_file() and file not in hidden and file.stem.lower() not in _known()["about"]
+    ]
+
+
+def _known() -> Any:
+    return shipped(Path(__file__).with_name("files.yaml"))
 
 
 def _label_names(folder: Path) -> tuple[str, list[str]]:
     """The file in a folder that says what labels are called, and their names in the order of their codes."""
-    for file in (folder / name for name in _LABELS):
+    for file in (folder / name for name in _known()["labels"]):
         with suppress(Exception):  # there is none, or something else of that name
             text = file.read_text("utf-8-sig")
             held = text.split("\n") if file.suffix == ".txt" else parse_yaml(text.split("---")[file.suffix == ".md"])
@@ -210,14 +209,6 @@ def _label_names(folder: Path) -> tuple[str, list[str]]:
     return "", []
 
 
-def files_rows(folder: Path, reader: Reader) -> Iterator[Row]:
-    """The rows of all files in a folder, each with its place; texts in folders of their own have the folder's."""
-    for file in files_in(folder):
-        name = file.relative_to(folder)
-        told = f"{name.parent.name}.txt" if file.suffix == ".txt" and len(name.parts) > 1 else name.as_posix()
-        yield from (replace(row, place=row.place or told) for row in file_rows(file, reader))
-
-
 def _archive_rows(path: Path, reader: Reader) -> Iterator[Row]:
     """The rows of what is packed, unpacked into a folder that goes again."""
     with TemporaryDirectory(prefix="genesis-") as scratch:
@@ -225,24 +216,20 @@ def _archive_rows(path: Path, reader: Reader) -> Iterator[Row]:
             if path.suffix.lower() == ".gz":
                 inner = Path(scratch) / path.stem
                 with gzip.open(path) as packed, inner.open("wb") as file:
-                    while block := packed.read(2**20):
-                        _check_size(file.tell() + len(block), path)
+                    while (block := packed.read(2**20)) and file.tell() <= _UNPACKED:
                         file.write(block)
-                yield from file_rows(inner, reader)
-                return
-            with zipfile.ZipFile(path) as packed:
-                _check_size(sum(member.file_size for member in packed.infolist()), path)
-                for member in packed.infolist():  # extract() leaves out drives and ".."
-                    if not member.is_dir() and not member.filename.startswith("__MACOSX"):
-                        packed.extract(member, scratch)
+                size = inner.stat().st_size
+            else:
+                with zipfile.ZipFile(path) as packed:
+                    size = sum(member.file_size for member in packed.infolist())
+                    if size <= _UNPACKED:  # extractall() leaves out drives and ".."
+                        packed.extractall(scratch)
         except (zipfile.BadZipFile, EOFError, gzip.BadGzipFile, RuntimeError, NotImplementedError) as error:
             raise InvalidInput(f"{path.name} can't be unpacked: {one_line(error)}.") from None
-        yield from files_rows(Path(scratch), reader)
-
-
-def _check_size(size: int, path: Path) -> None:
-    if size > _UNPACKED:
-        raise InvalidInput(f"{path.name} holds more than {_UNPACKED >> 30} GiB: unpack it and give the file meant.")
+        if size > _UNPACKED:
+            most = f"{_UNPACKED >> 30} GiB"
+            raise InvalidInput(f"{path.name} holds more than {most}: unpack it and give the file meant.")
+        yield from file_rows(inner, reader) if path.suffix.lower() == ".gz" else _folder_rows(Path(scratch), reader)
 
 
 def _json_rows(path: Path, reader: Reader) -> Iterator[Row]:
@@ -355,10 +342,3 @@ READERS = {
     ".xlsx": _sheet_rows, ".parquet": _parquet_rows, ".txt": _text_rows, ".md": _text_rows, ".yml": _yaml_rows,
     ".yaml": _yaml_rows,
 }  # fmt: skip
-_ABOUT = {
-    "readme", "license", "licence", "copying", "citation", "changelog", "package", "agent", "dataset_info",
-    "dataset_infos", "schema", "ontology", "config", "domain", "rules", "stories", "endpoints", "credentials",
-    "reference", "labels", "classes", "categories", "id2label",
-}  # fmt: skip
-"""Files that stand beside data."""
-_LABELS = ("labels.txt", "classes.txt", "categories.json", "id2label.json", "config.json", "README.md")

@@ -7,7 +7,7 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -128,11 +128,10 @@ def _hash_records(digest: Any, table: pa.Table) -> None:
 
 def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[str]) -> str:
     """The Hugging Face dataset card: a YAML header that the hub reads, and a page that people read, all of it escaped."""
-    from huggingface_hub import DatasetCardData
+    from huggingface_hub import DatasetCard, DatasetCardData
 
-    counts: Mapping[str, int] = manifest["counts"]
-    total, domain, made = sum(counts.values()), manifest["domain"], manifest.get("generation")
-    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in counts]
+    total, domain, made = sum(manifest["counts"].values()), manifest["domain"], manifest.get("generation")
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in manifest["counts"]]
     header = DatasetCardData(
         pretty_name=f"{domain}: {total:,} records",
         task_categories=list(get_domain(domain).facets.task_categories) or None,
@@ -142,34 +141,9 @@ def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[st
         language=list(languages) or None,
         annotations_creators=["machine-generated"] if made else None,
     )
-    page = "\n\n".join(_paragraphs(manifest, schema))
-    return f"---\n{header.to_yaml()}\n---\n\n# {escaped(header.pretty_name)}\n\n{page}\n"
-
-
-def _paragraphs(manifest: Mapping[str, Any], schema: pa.Schema) -> Iterator[str]:
-    domain = escaped(manifest["domain"])
-    if made := manifest.get("generation"):
-        who = f"provider {escaped(made.get('provider'))}, model {escaped(made.get('model'))}"
-        lacking = f" Incomplete: {n:,} planned records are missing." if (n := manifest.get("missing")) else ""
-        yield f"Synthetic records of domain {domain}, made with Genesis Lab by {who}.{lacking}"
-    elif source := manifest.get("import"):
-        yield f"Imported into Genesis Lab from {escaped(source.get('source'))}."
-    else:
-        yield f"Records of domain {domain}, written with Genesis Lab."
-    yield _listed("split", "records", {split: f"{n:,}" for split, n in manifest["counts"].items()})
-    yield _listed("column", "type", {field.name: f"`{_type(field.type)}`" for field in schema})
-    if drops := manifest.get("drop_reasons"):
-        yield "Answers that were not used:"
-        yield _listed("reason", "times", drops)
-    for note, n in (manifest.get("notes") or {}).items():
-        yield f"{escaped(note)} ({n:,} answers)"
-    if not_sent := manifest.get("not_sent"):
-        yield f"The service does not take {escaped(', '.join(not_sent))}: asked for, but not sent."
-    yield f"Content hash: `{manifest['content_hash']}`. The full account is in `manifest.json`."
-
-
-def _listed(first: str, second: str, rows: Mapping[str, Any]) -> str:
-    return "\n".join([f"| {first} | {second} |", "|---|---|", *(f"| {escaped(k)} | {v} |" for k, v in rows.items())])
+    told = {"title": header.pretty_name, "columns": {field.name: _type(field.type) for field in schema}, "e": escaped}
+    page = str(Path(__file__).with_name("card.md.j2"))
+    return str(DatasetCard.from_template(header, page, **manifest, **told))
 
 
 def escaped(value: object) -> str:

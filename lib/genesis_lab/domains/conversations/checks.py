@@ -1,4 +1,4 @@
-"""What may be wrong with a conversation, as data: completeness, labels that fit each other and the words, personal data."""
+"""What may be wrong with a conversation, as data in ``checks.yaml``: labels that fit each other and the words, personal data."""
 
 from __future__ import annotations
 
@@ -13,31 +13,22 @@ from genesis_lab.domains.base import Check
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.opening import role_of, role_sql
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
-from genesis_lab.domains.language import NAMES, detect
+from genesis_lab.domains.language import detect
 from genesis_lab.yamls import shipped
 
 _LONG = 80
 """Characters from which a turn in neither language counts as being in another one."""
-_FIVE_WORDS = r"(\S+\s+){4}\S"
-"""From there on a turn's language is judged: "It's in Mexico." is English, but no detector can know."""
 _LAST = 6
 """Turns at the end of a conversation in which an agent says how it ended."""
-_TURNS = "coalesce(len(turns), 0) > 0"
 _ENUMS: dict[str, tuple[str, ...]] = {
-    "sentiment": get_args(r.Sentiment),
-    "complexity": get_args(r.Complexity),
+    "sentiment": r.SENTIMENTS,
+    "complexity": tuple(r.TURN_RANGES),
     "language": get_args(r.Language),
-    "emotion_arc": get_args(r.EmotionArc),
+    "emotion_arc": tuple(r.ARC_FITS),
     "resolution_time": get_args(r.ResolutionTime),
-    "resolution_status": get_args(r.Resolution),
+    "resolution_status": r.RESOLUTIONS,
+    "speaker": get_args(r.Speaker),
 }
-PERSONAL = {
-    "card": ("a card number", r"\d(?:[ -]?\d){12}"),
-    "iban": ("an IBAN", r"[A-Za-z]{2}\d{2}[ 0-9A-Za-z]{9}"),
-    "email": ("an e-mail address", "@"),
-    "phone": ("a telephone number", r"\d(?:[ .()-]*\d){8}"),
-}
-"""Kind to what it is, and a pattern of what is worth a closer look."""
 _CARD = re.compile(r"(?<![\w+])\d(?:[ -]?\d){12,18}(?!\w)")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){2,7}(?:[ ]?[A-Z0-9]{1,3})?\b", re.IGNORECASE)
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.IGNORECASE)
@@ -48,88 +39,35 @@ _PHONE_DIGITS = range(9, 16)
 
 def checks(taxonomy: Taxonomy) -> list[Check]:
     """Every check of one conversation; those that need the taxonomy are `planned`."""
-    planned = {"intent": taxonomy.names, "category": tuple(taxonomy.categories)}
-    pairs = ", ".join(f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
-    category = f"MAP {{{pairs}}}[intent]"
-    spelt = [
-        _check(
-            "spelling", "turns" if name == "speaker" else "records", f"{name} IS NOT NULL",
-            f"{name} NOT IN ({_list(values)})", partial(_misspelt, name, values), "values", name in planned,
-        )
-        for name, values in {**planned, **_ENUMS, "speaker": get_args(r.Speaker)}.items()
-    ]  # fmt: skip
-    placed = _check(
-        "category", "records", f"category IS NOT NULL AND {category} IS NOT NULL", f"category <> {category}",
-        f"'category is ' || category || ', ' || intent || ' is in ' || {category}", planned=True,
-    )  # fmt: skip
-    personal = [
-        _check(
-            kind, "turns", "true", f"regexp_matches(text, '{look}')", partial(_personal, kind), score="personal_data"
-        )
-        for kind, (_, look) in PERSONAL.items()
-    ]
-    return [*spelt, *_of_turns(), placed, *_of_labels(), *personal]
-
-
-def _check(
-    name: str, over: str, applies: str, fails: str, says: Any, unit: str = "", planned: bool = False, score: str = ""
-) -> Check:
-    said = shipped(Path(__file__).with_name("checks.yaml"))[name]
-    return Check(name, score or "consistency", unit or over, over, applies, fails, says, planned=planned, **said)
-
-
-def _of_turns() -> list[Check]:
-    letters = (  # one letter a turn: who speaks
-        f"array_to_string(list_transform(turns, lambda turn: left(coalesce({role_sql('turn.speaker')}, '?'), 1)), '')"
-    )
-    runs = "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?")
-    long = f"language IN ({_list(NAMES)}) AND regexp_matches(text, '{_FIVE_WORDS}')"
-    return [
-        _check(
-            "turns", "turns", "true", "speaker IS NULL OR text IS NULL",
-            "'turn ' || position || ' has no ' || CASE WHEN text IS NULL THEN 'text' ELSE 'speaker' END",
-            score="completeness",
-        ),
-        _check("turn_order", "records", _TURNS, f"regexp_matches({letters}, '^[^c]|{runs}')", _disorder),
-        _check(
-            "turn_length", "turns", "true", f"length(text) > {r.MAX_TEXT}",
-            f"'turn ' || position || ' has ' || format('{{:,}}', length(text)) || ' characters, over {r.MAX_TEXT:,}'",
-        ),
-        _check("language", "turns", long, "true", _other_language),
-    ]  # fmt: skip
-
-
-def _of_labels() -> list[Check]:
-    low, high = (
-        "CASE complexity " + " ".join(f"WHEN '{name}' THEN {ends[i]}" for name, ends in r.TURN_RANGES.items()) + " END"
-        for i in (0, 1)
-    )
-    known = " AND ".join(
-        f"{name} IN ({_list(_ENUMS[name])})" for name in ("emotion_arc", "sentiment", "resolution_status")
-    )
-    fits = " OR ".join(
+    low, high = (" ".join(f"WHEN '{name}' THEN {ends[i]}" for name, ends in r.TURN_RANGES.items()) for i in (0, 1))
+    fits = (
         f"(emotion_arc = '{arc}' AND sentiment IN ({_list(moods)}) AND resolution_status IN ({_list(endings)}))"
         for arc, (moods, endings) in r.ARC_FITS.items()
     )
-    said = f"array_to_string(list_transform(turns[-{_LAST}:], lambda turn: turn.text), E'\\n')"
-    cues = _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues))
-    told = f"resolution_status IN ({_list(_ENUMS['resolution_status'])}) AND regexp_matches({said}, {cues}, 'i')"
-    return [
-        _check(
-            "turn_count", "records", f"turn_count IS NOT NULL AND {_TURNS}",
-            "coalesce(try_cast(turn_count AS DOUBLE), -1) <> len(turns)",
-            "'turn_count is ' || turn_count || ', there are ' || len(turns) || ' turns'",
-        ),
-        _check(
-            "complexity", "records", f"{low} IS NOT NULL AND {_TURNS}", f"len(turns) NOT BETWEEN {low} AND {high}",
-            f"complexity || ' means ' || {low} || ' to ' || {high} || ' turns, there are ' || len(turns)",
-        ),
-        _check(
-            "emotion_arc", "records", known, f"NOT ({fits})",
-            "'arc ' || emotion_arc || ' does not go with ' || sentiment || ' and ' || resolution_status",
-        ),
-        _check("resolution", "records", told, "true", _another_ending),
-    ]  # fmt: skip
+    pairs = (f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
+    words = {name: _list(values) for name, values in _ENUMS.items()} | {
+        "category": f"MAP {{{', '.join(pairs)}}}[intent]", "turns": "coalesce(len(turns), 0) > 0",
+        "role": role_sql("turn.speaker"), "runs": "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?"),
+        "low": f"CASE complexity {low} END", "high": f"CASE complexity {high} END", "max_text": r.MAX_TEXT,
+        "fits": " OR ".join(fits), "last": _LAST,
+        "cues": _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues)),
+    }  # fmt: skip
+    spelt = {"intent": taxonomy.names, "category": tuple(taxonomy.categories)} | _ENUMS
+    says = {"turn_order": _disorder, "language": _other_language, "resolution": _another_ending}
+    found = []
+    for name, check in shipped(Path(__file__).with_name("checks.yaml")).items():
+        said = {"score": "consistency", "over": "records", "says": says.get(name), **check}
+        if what := said.pop("what", ""):
+            said["says"] = partial(_personal, name, what)
+        for column in spelt if name == "spelling" else [""]:
+            one = dict(said)
+            if column:
+                values, over = spelt[column], "turns" if column == "speaker" else "records"
+                words |= {"column": column, "values": _list(values)}
+                one |= {"over": over, "planned": column not in _ENUMS, "says": partial(_misspelt, column, values)}
+            filled = {key: each.format(**words) if isinstance(each, str) else each for key, each in one.items()}
+            found.append(Check(name, **({"unit": filled["over"]} | filled)))
+    return found
 
 
 def _disorder(table: Any) -> list[str]:
@@ -172,9 +110,9 @@ def _meant(spelling: str, values: Sequence[str]) -> str:
     return f", did you mean {plain[close[0]]!r}?" if close else ""
 
 
-def _personal(kind: str, turns: Any) -> list[str]:
+def _personal(kind: str, what: str, turns: Any) -> list[str]:
     places = zip(_values(turns, "text"), _values(turns, "position"), strict=True)
-    return [f"turn {place} holds {PERSONAL[kind][0]}" if kind in kinds_in(text) else "" for text, place in places]
+    return [f"turn {place} holds {what}" if kind in kinds_in(text) else "" for text, place in places]
 
 
 def kinds_in(text: str) -> set[str]:

@@ -14,26 +14,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from genesis_lab.domains.base import Answer, Check, Domain, Facets, Prompt, Provenance, Spec, Target
+from genesis_lab.domains.conversations import openings as o
 from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.checks import checks
 from genesis_lab.domains.conversations.foreign import ChatReader, turns_as_text
 from genesis_lab.domains.conversations.grammar import Grammar
-from genesis_lab.domains.conversations.neighbours import closest
 from genesis_lab.domains.conversations.opening import opening_sql, role_of
-from genesis_lab.domains.conversations.openings import (
-    Seeds,
-    default_manner,
-    fault,
-    file_digest,
-    greets,
-    manner_of,
-    messages_in,
-    read_seeds,
-)
 from genesis_lab.domains.conversations.options import ConversationsConfig
 from genesis_lab.domains.conversations.plan import make_specs, planned_shares
-from genesis_lab.domains.conversations.prompt import chat_prompt, list_prompt, list_schema, schema
-from genesis_lab.domains.conversations.taxonomy import Taxonomy, load_taxonomy
+from genesis_lab.domains.conversations.prompt import chat_prompt, closest, list_prompt, list_schema, schema
+from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
@@ -41,9 +31,6 @@ from genesis_lab.texts import same_words, unaccented
 from genesis_lab.yamls import file_digests
 
 _TURNS: TypeAdapter[list[r.Turn]] = TypeAdapter(r.Turns)
-_LABELS = (
-    "intent", "sentiment", "complexity", "language", "emotion_arc", "resolution_time", "resolution_status",
-)  # fmt: skip
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _ENOUGH_SEEDS = 100
 """Seeds from which their own manner is taken; fewer say too little about lengths."""
@@ -86,7 +73,6 @@ class Conversations(Domain):
         super().__init__(config)
         self.facets = replace(self.facets, unit=self.config.records)
         self._opened: dict[tuple[str, str], list[str]] = {}
-        self._neighbours: dict[str, dict[str, list[str]]] = {}
 
     def checks(self) -> list[Check]:
         """What may be wrong with a conversation."""
@@ -94,20 +80,16 @@ class Conversations(Domain):
 
     @cached_property
     def taxonomy(self) -> Taxonomy:
-        return load_taxonomy(self.config.taxonomy).select(
-            categories=self.config.categories, intents=self.config.intents
-        )
+        chosen = load_taxonomy(self.config.taxonomy)
+        return chosen.select(categories=self.config.categories, intents=self.config.intents)
 
     def knowledge(self) -> dict[str, str]:
         """Digests of the taxonomy, the real messages, the prompts and the offline grammar's words."""
         real = {"seeds": self.config.seeds, "like": self.config.like}
-        return (
-            {"taxonomy": self.taxonomy.digest()}
-            | {name: file_digest(source) for name, source in real.items() if source}
-            | file_digests(
-                *Path(__file__).parent.glob("*.yaml"), *Path(__file__).parents[1].glob("function_words.yaml")
-            )
-        )
+        told = {"taxonomy": self.taxonomy.digest()}
+        told |= {name: o.file_digest(source) for name, source in real.items() if source}
+        here = Path(__file__).parent
+        return told | file_digests(*here.glob("*.yaml"), here.parent / "function_words.yaml")
 
     def reader(self, field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None = None) -> ChatReader:
         """Chats by role, labelled sentences, dialogues as text; None for `taxonomy`: Banking77, but others are welcome."""
@@ -120,17 +102,17 @@ class Conversations(Domain):
         return dict(record) | ({"turns": turns_as_text(turns)} if readable else {})
 
     @cached_property
-    def seeds(self) -> Seeds | None:
+    def seeds(self) -> o.Seeds | None:
         """The real messages that show manner and borderlines."""
-        return read_seeds(self.config.seeds, load_taxonomy(self.config.taxonomy)) if self.config.seeds else None
+        return o.read_seeds(self.config.seeds, load_taxonomy(self.config.taxonomy)) if self.config.seeds else None
 
     @cached_property
     def manner(self) -> dict[str, Any]:
         """How openings are written: as the messages of `like` are, else the seeds if they are many, else as short chat messages."""
         if self.config.like:
-            return manner_of(read_seeds(self.config.like, self.taxonomy, labelled=False).rows["text"])
+            return o.manner_of(o.read_seeds(self.config.like, self.taxonomy, labelled=False).rows["text"])
         enough = self.seeds is not None and len(self.seeds.rows) >= _ENOUGH_SEEDS
-        return manner_of(self.seeds.rows["text"]) if self.seeds and enough else default_manner()
+        return o.manner_of(self.seeds.rows["text"]) if self.seeds and enough else o.default_manner()
 
     @cached_property
     def _shares(self) -> list[Target]:
@@ -165,33 +147,28 @@ class Conversations(Domain):
         a = specs[0].attributes
         intent, against = a["intent"], a.get("against")
         cells = [cell for cell in self.config.cells if against and (cell.intent, cell.against) == (intent, against)]
-        return list_prompt(
-            specs,
-            self.taxonomy,
-            self._closest(a["language"])[intent],
-            seeds=self._shown(intent, a["language"]),
-            across=self._shown(against, a["language"]) if against else (),
-            mixed=[f"{text} → {meant}" for cell in cells for text, meant in cell.mixed.items()],
-            known=[answer["turns"][0]["text"] for answer in known],
-        )
+        texts = {name: self._shown(of, a["language"]) for name, of in (("seeds", intent), ("across", against)) if of}
+        texts["contrast"] = [f"{text} → {meant}" for cell in cells for text, meant in cell.mixed.items()]
+        texts["known"] = [answer["turns"][0]["text"] for answer in known]
+        return list_prompt(specs, self.taxonomy, self._closest[a["language"]][intent], texts)
 
     def parse_list(self, text: str, specs: Sequence[Spec]) -> list[Answer | str]:
         """The messages of a list in the order of `specs`; what is sent beyond them stands in for those that won't do."""
-        sent = messages_in(text, list_schema(len(specs)))
+        sent = o.messages_in(text, list_schema(len(specs)))
         spare = iter(sent[len(specs) :])
         found: list[Answer | str] = []
         for place, spec in enumerate(specs):
             answer = self._opening(sent[place] if place < len(sent) else "", spec)
-            while isinstance(answer, str) and (further := next(spare, None)) is not None:
-                replaced = self._opening(further, spec)
-                answer = replaced if not isinstance(replaced, str) else answer
+            if isinstance(answer, str):
+                others = (self._opening(further, spec) for further in spare)
+                answer = next((other for other in others if not isinstance(other, str)), answer)
             found.append(answer)
         return found
 
     def _opening(self, text: str, spec: Spec) -> Answer | str:
         """A message as an utterance, or why it can't be one."""
         a = spec.attributes
-        if reason := fault(text, spec):
+        if reason := o.fault(text, spec):
             return reason
         if self.seeds is not None and self.seeds.copied(text, a["intent"]):
             return "it copies a seed"
@@ -206,10 +183,9 @@ class Conversations(Domain):
     def _shown(self, intent: str, language: str) -> Sequence[str]:
         return self.seeds.shown(intent, language, self.config.seed) if self.seeds else ()
 
-    def _closest(self, language: str) -> dict[str, list[str]]:
-        if language not in self._neighbours:
-            self._neighbours[language] = closest(self.taxonomy, language)
-        return self._neighbours[language]
+    @cached_property
+    def _closest(self) -> dict[str, dict[str, list[str]]]:
+        return {language: closest(self.taxonomy, language) for language in LANGUAGES}
 
     # Conversations, each begun by an opening
 
@@ -217,10 +193,8 @@ class Conversations(Domain):
         """One utterance for the opening of each conversation, unless there is a dataset of openings."""
         if self.config.records == "utterances" or self.config.openings:
             return None
-        wanted = Counter(
-            (spec.attributes["intent"], spec.attributes["language"])
-            for spec in self.specs(self.config.total, self.config.seed)
-        )
+        planned = (spec.attributes for spec in self.specs(self.config.total, self.config.seed))
+        wanted = Counter((a["intent"], a["language"]) for a in planned)
         passed_on = self.config.model_dump(include={"taxonomy", "list_size", "seeds", "like", "seed"})
         cells = [{"n": n, "intent": intent, "language": language} for (intent, language), n in sorted(wanted.items())]
         return passed_on | {"dataset": f"{dataset}_openings", "records": "utterances", "cells": cells}
@@ -248,17 +222,15 @@ class Conversations(Domain):
         if spec.ordinal < len(opened):
             return opened[spec.ordinal]
         if self._opened:
-            raise InvalidInput(
-                f"There are {len(opened)} openings of {a['intent']} in {a['language']!r} to be continued, one more is needed."
-            )
+            held = f"There are {len(opened)} openings of {a['intent']} in {a['language']!r} to be continued"
+            raise InvalidInput(f"{held}, one more is needed.")
         return str(read_json(self.offline_text(spec, 0), schema(1))["turns"][0]["text"])
 
     def prompt(self, spec: Spec) -> Prompt:
         if self.config.records == "utterances":
             return self.list_prompt([spec], [])
-        return chat_prompt(
-            spec, self.opening(spec), self.taxonomy, tone=self.config.tone, few_shot=self.config.few_shot
-        )
+        told = {"tone": self.config.tone, "few_shot": self.config.few_shot}
+        return chat_prompt(spec, self.opening(spec), self.taxonomy, **told)
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         if self.config.records == "conversations":
@@ -272,7 +244,7 @@ class Conversations(Domain):
         whole = replace(spec, attributes={**spec.attributes, **a})
         for further in range(_DRAWS):  # until it greets as planned
             turn = json.loads(self._grammar.write(whole, attempt + 97 * further))["turns"][0]
-            if greets(turn["text"]) == spec.attributes["greeting"]:
+            if o.greets(turn["text"]) == spec.attributes["greeting"]:
                 break
         return json.dumps({"turns": [turn]}, ensure_ascii=False)
 
@@ -304,20 +276,14 @@ class Conversations(Domain):
             return answer
         sent = read_json(text, schema(spec.attributes.get("turns", 1)))["turns"]
         turns = [{"speaker": role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in sent]
-        if (
-            turns and turns[0]["speaker"] == "agent" and not utterance
-        ):  # it goes on from the opening that the prompt shows
+        if turns and turns[0]["speaker"] == "agent" and not utterance:  # it goes on from the opening in the prompt
             turns.insert(0, {"speaker": "customer", "text": self.opening(spec)})
         elif self._opened and (not turns or same_words(str(turns[0]["text"])) != same_words(self.opening(spec))):
             raise ParseFailure("the chat must go on from the customer's first message, with a turn of the agent")
         complexity = spec.attributes.get("complexity")
         if len(turns) not in (fitting := self.config.turn_choices(complexity)):
-            span = (
-                f"a {complexity} conversation has {fitting[0]} to {fitting[-1]} turns"
-                if complexity
-                else "an utterance is one turn"
-            )
-            raise ParseFailure(f"{span}, got {len(turns)}")
+            span = f"a {complexity} conversation has {fitting[0]} to {fitting[-1]} turns"
+            raise ParseFailure(f"{span if complexity else 'an utterance is one turn'}, got {len(turns)}")
         try:
             said = _TURNS.validate_python(turns)
         except ValidationError as error:
@@ -330,14 +296,10 @@ class Conversations(Domain):
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Conversation:
         """The conversation of these turns; its labels are the spec's."""
         a, turns = spec.attributes, answer["turns"]
-        return r.Conversation(
-            conversation_id=r.conversation_id(a["intent"], a["language"], turns, spec.seed),
-            category=self.taxonomy.category_of[a["intent"]],
-            turn_count=len(turns),
-            turns=turns,
-            provenance=provenance,
-            **{name: a.get(name) for name in _LABELS},
-        )
+        derived = {"category": self.taxonomy.category_of[a["intent"]], "turn_count": len(turns), "turns": turns}
+        derived["conversation_id"] = r.conversation_id(a["intent"], a["language"], turns, spec.seed)
+        labels = {name: a[name] for name in r.Conversation.model_fields if name in a}
+        return r.Conversation(**(labels | derived), provenance=provenance)
 
 
 def _reason(error: Any) -> str:

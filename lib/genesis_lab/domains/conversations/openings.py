@@ -52,13 +52,9 @@ def default_manner() -> dict[str, Any]:
 def manner_of(texts: Sequence[str]) -> dict[str, Any]:
     """How these messages are written, in the form of `default_manner`; what can't be seen in them is the default's."""
     words = [min(len(text.split()), _LONGEST) for text in texts]
-    kinds = {
-        "question": [bool(_ASKS.match(text)) for text in texts],
-        "lower_case": [text == text.lower() for text in texts],
-        "greeting": [greets(text) for text in texts],
-    }
+    kinds = {"question": _ASKS.match, "lower_case": lambda text: text == text.lower(), "greeting": greets}
     known = default_manner() | {"whose": f"those of the {len(words):,} messages given", "words": _shares(words)}
-    return known | {name: float(np.mean(found)) for name, found in kinds.items()}
+    return known | {name: float(np.mean([bool(fits(text)) for text in texts])) for name, fits in kinds.items()}
 
 
 def greets(text: str) -> bool:
@@ -73,9 +69,8 @@ def _shares(words: Any) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Seeds:
-    """Real messages from `source`: columns ``text``, ``intent`` and ``language``."""
+    """Real messages: columns ``text``, ``intent`` and ``language``."""
 
-    source: str
     rows: pd.DataFrame
 
     @cached_property
@@ -133,14 +128,13 @@ def read_seeds(source: str, taxonomy: Taxonomy, *, labelled: bool = True) -> See
     if not set(rows["language"]) & {"en", "es"}:
         raise InvalidInput(f"{source} holds no message that reads as English or Spanish.")
     rows["language"] = rows["language"].fillna(usual[0])  # too short to tell: in the language of the others
-    return Seeds(source, rows)
+    return Seeds(rows)
 
 
 def file_digest(source: str) -> str:
     """What changes whenever the messages of `source` do."""
     path = _path(source)
-    files = sorted(path.glob("data/*.parquet")) if path.is_dir() else [path]
-    return digest(*files)
+    return digest(*(sorted(path.glob("data/*.parquet")) if path.is_dir() else [path]))
 
 
 def _path(source: str) -> Path:
@@ -153,12 +147,10 @@ def _path(source: str) -> Path:
 def _raw(source: str) -> list[dict[str, Any]]:
     path = _path(source)
     try:
-        if path.is_dir():
-            table = pd.concat([pd.read_parquet(part) for part in sorted(path.glob("data/*.parquet"))])
+        if path.is_dir() or path.suffix == ".parquet":
+            table = pd.read_parquet(path / "data" if path.is_dir() else path)
         elif path.suffix in (".json", ".jsonl"):
             table = pd.read_json(path, lines=path.suffix == ".jsonl", dtype=False)
-        elif path.suffix == ".parquet":
-            table = pd.read_parquet(path)
         else:
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError, pd.errors.ParserError) as error:
@@ -171,10 +163,8 @@ def messages_in(text: str, schema: Mapping[str, Any]) -> list[str]:
     try:
         items = read_json(text, schema)["messages"]
     except ParseFailure:
-        lines = [line for line in text.splitlines() if _NUMBERED.match(line)]
-        if not lines:
+        if not (items := [line for line in text.splitlines() if _NUMBERED.match(line)]):
             raise
-        items = lines
     texts = [item.get("text", item.get("message")) if isinstance(item, Mapping) else item for item in items]
     return [_NUMBERED.sub("", str(item or "")).strip().strip('"“”').strip() for item in texts]
 

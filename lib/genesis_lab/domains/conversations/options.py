@@ -86,10 +86,8 @@ class ConversationsConfig(BaseModel):
     @field_validator("sentiment_shares", "complexity_shares", "resolution_shares")
     @classmethod
     def _adds_up(cls, shares: dict[str, float], info: Any) -> dict[str, float]:
-        allowed = {"sentiment": r.SENTIMENTS, "complexity": tuple(r.TURN_RANGES), "resolution": r.RESOLUTIONS}[
-            info.field_name.removesuffix("_shares")
-        ]
-        return checked_shares(shares, allowed)
+        allowed = {"sentiment": r.SENTIMENTS, "complexity": tuple(r.TURN_RANGES), "resolution": r.RESOLUTIONS}
+        return checked_shares(shares, allowed[info.field_name.removesuffix("_shares")])
 
     @model_validator(mode="after")
     def _fits(self) -> ConversationsConfig:
@@ -107,11 +105,9 @@ class ConversationsConfig(BaseModel):
         for complexity in [*wanted, *(cell.complexity for cell in self.cells if cell.complexity)]:
             low, high = r.TURN_RANGES[complexity]
             if not self.turn_choices(complexity):
-                raise ValueError(
-                    f"{complexity} conversations have {low}–{high} turns, which min_turns={self.min_turns} and "
-                    f"max_turns={self.max_turns} rule out: set complexity_shares[{complexity!r}] to 0, ask for no such "
-                    "cell, or widen the range"
-                )
+                ruled_out = f"which min_turns={self.min_turns} and max_turns={self.max_turns} rule out"
+                how = f"set complexity_shares[{complexity!r}] to 0, ask for no such cell, or widen the range"
+                raise ValueError(f"{complexity} conversations have {low}–{high} turns, {ruled_out}: {how}")
         return self
 
     def turn_choices(self, complexity: str | None) -> range:

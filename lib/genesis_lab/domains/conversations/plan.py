@@ -46,18 +46,12 @@ def planned_shares(config: ConversationsConfig, taxonomy: Taxonomy, manner: Mapp
         Target("language", {"en": config.english_share, "es": 1 - config.english_share}),
         Target("sentiment", manner["sentiment"] if utterances else config.sentiment_shares),
     ]
-    if not utterances:
-        return [
-            *targets,
-            Target("complexity", config.complexity_shares),
-            Target("resolution_status", config.resolution_shares),
-            Target("resolution_time", {"quick": 0.4, "standard": 0.4, "extended": 0.2}),
-        ]
-    return [
-        *targets,
-        Target("words", manner["words"]),
-        *(Target(name, {"yes": manner[name], "no": 1 - manner[name]}) for name in KINDS),
-    ]
+    if utterances:
+        kinds = (Target(name, {"yes": manner[name], "no": 1 - manner[name]}) for name in KINDS)
+        return [*targets, Target("words", manner["words"]), *kinds]
+    times = {"quick": 0.4, "standard": 0.4, "extended": 0.2}
+    ends = {"complexity": config.complexity_shares, "resolution_status": config.resolution_shares}
+    return targets + [Target(name, share) for name, share in (ends | {"resolution_time": times}).items()]
 
 
 def make_specs(
@@ -72,9 +66,8 @@ def make_specs(
     given = asked_for(config.cells, total, shares)
     for cell in config.cells:
         if cell.against is not None and cell.against not in shares["intent"]:
-            raise InvalidInput(
-                f"cells tell {cell.intent} from {cell.against!r}, which is not among the intents planned."
-            )
+            told = f"cells tell {cell.intent} from {cell.against!r}"
+            raise InvalidInput(f"{told}, which is not among the intents planned.")
     fixed = [places + 1 for places in given.values() if (places >= 0).any()]
     intents, categories = taxonomy.names, list(taxonomy.categories)
     category_of = np.array([categories.index(taxonomy.category_of[intent]) for intent in intents])
@@ -83,10 +76,8 @@ def make_specs(
         among = np.flatnonzero(category_of == category) if category >= 0 else np.arange(len(intents))
         rows = np.flatnonzero((codes["intent"] < 0) & (given["category"] == category))
         even = largest_remainder({str(intent): 1.0 for intent in among}, len(rows))
-        if fixed:
-            codes["intent"][rows] = among[spread(even, [g[rows] for g in fixed], rng)]
-        else:
-            codes["intent"][rows] = np.repeat(among, list(even.values()))
+        ordered = np.repeat(np.arange(len(among)), list(even.values()))
+        codes["intent"][rows] = among[spread(even, [g[rows] for g in fixed], rng) if fixed else ordered]
     codes["category"] = category_of[codes["intent"]]
     for i in np.flatnonzero((given["category"] >= 0) & (given["category"] != codes["category"])):
         intent, category = intents[codes["intent"][i]], categories[given["category"][i]]
@@ -103,7 +94,7 @@ def make_specs(
     ordinals: Counter[tuple[str, str]] = Counter()
     specs: list[Spec] = []
     for index in rng.permutation(total):
-        attributes: dict[str, Any] = {name: str(values[index]) for name, values in labels.items()}
+        attributes = {name: str(values[index]) for name, values in labels.items()}
         attributes |= {name: values[index] for name, values in further.items()}
         cell = (attributes["intent"], attributes["language"])
         specs.append(Spec(len(specs), ordinals[cell], int(seeds[index]), attributes))
@@ -147,11 +138,9 @@ def _typed(labels: Mapping[str, Any], config: ConversationsConfig) -> dict[str, 
 
 def _dealt(values: Any, choices: Mapping[Any, Sequence[Any]], rng: np.random.Generator) -> list[Any]:
     """For each of `values` one of its choices, all of them equally often."""
-    places: dict[Any, list[int]] = {value: [] for value in choices}
-    for place, value in enumerate(values):
-        places[value].append(place)
     dealt: list[Any] = [None] * len(values)
-    for value, members in places.items():
+    for value, among in choices.items():
+        members = [place for place, each in enumerate(values) if each == value]
         for i, member in enumerate(rng.permutation(members)):
-            dealt[int(member)] = choices[value][i % len(choices[value])]
+            dealt[int(member)] = among[i % len(among)]
     return dealt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.domains.base import Message, Prompt, Spec
-from genesis_lab.domains.conversations.neighbours import intent_named, sentences
 from genesis_lab.domains.conversations.plan import KINDS
 from genesis_lab.domains.conversations.record import MAX_TEXT
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
@@ -21,14 +21,20 @@ from genesis_lab.yamls import shipped
 
 SCAFFOLD = Path(__file__).with_name("prompt.yaml")
 FEW_SHOT = Path(__file__).with_name("few_shot.yaml")
+_TOLD = {
+    "sentiment": "sentiment", "arc": "emotion_arc", "complexity": "complexity", "resolution": "resolution_status",
+    "time": "resolution_time",
+}  # fmt: skip
+"""What a prompt says of a chat, and the attribute that decides it."""
 _EXAMPLES = 12
 """Of the taxonomy's own sentences of an intent, so many show its range."""
 _NEIGHBOURS = 4
 _OF_A_NEIGHBOUR = 2
 _KNOWN = 40
 """Most earlier messages that a list is shown."""
-
-
+_LONGEST = 20
+"""Words of a sentence that is still short."""
+_CHOICE = re.compile(r"\[([^\[\]|]*)\|[^\[\]]*\]")
 _TEXT = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
 
 
@@ -61,22 +67,12 @@ def chat_prompt(spec: Spec, opening: str, taxonomy: Taxonomy, *, tone: str, few_
     a = spec.attributes
     words = shipped(SCAFFOLD)[a["language"]]
     examples = _worked(a["language"], a["sentiment"], a["complexity"], few_shot)
-    task = words["task"].format(
-        intent=a["intent"],
-        description=intent_named(taxonomy, a["intent"]).description[a["language"]],
-        turns=a["turns"],
-        further=a["turns"] - 1,
-        opening=_fenced(opening),
-        sentiment=words["sentiment"][a["sentiment"]],
-        arc=words["arc"][a["emotion_arc"]],
-        complexity=words["complexity"][a["complexity"]],
-        resolution=words["resolution"][a["resolution_status"]],
-        time=words["time"][a["resolution_time"]],
-    )
+    told = {name: words[name][a[attribute]] for name, attribute in _TOLD.items()}
+    told |= {"description": taxonomy.intent(a["intent"]).description[a["language"]], "opening": _fenced(opening)}
+    task = words["task"].format(intent=a["intent"], turns=a["turns"], further=a["turns"] - 1, **told)
+    company = taxonomy.title[a["language"]]
     return Prompt(
-        system=words["system"].format(
-            company=taxonomy.title[a["language"]], tone=words["tone"][tone], max_text=MAX_TEXT
-        ),
+        system=words["system"].format(company=company, tone=words["tone"][tone], max_text=MAX_TEXT),
         messages=(*examples, ("user", task)),
         schema=schema(a["turns"] - 1, first=1),
         schema_name="conversation",
@@ -85,27 +81,18 @@ def chat_prompt(spec: Spec, opening: str, taxonomy: Taxonomy, *, tone: str, few_
 
 
 def list_prompt(
-    specs: Sequence[Spec],
-    taxonomy: Taxonomy,
-    neighbours: Sequence[str],
-    *,
-    seeds: Sequence[str] = (),
-    across: Sequence[str] = (),
-    mixed: Sequence[str] = (),
-    known: Sequence[str] = (),
+    specs: Sequence[Spec], taxonomy: Taxonomy, neighbours: Sequence[str], texts: Mapping[str, Sequence[str]]
 ) -> Prompt:
     """Asks for one opening for each of `specs`, which share intent, language and the intent they are told apart from.
 
     Parameters
     ----------
     neighbours : other intents, closest first.
-    seeds : real messages of the intent.
-    across : real messages of the intent that this one is told apart from.
-    mixed : messages of the two intents that were mixed up, each with the one that it has.
-    known : messages that were written before.
+    texts : ``seeds``, real messages of the intent; ``across``, real ones of the intent that it is told apart from;
+        ``contrast``, messages of the two that were mixed up, each with the one that it has; ``known``, earlier messages.
     """
     a = specs[0].attributes
-    language, intent = a["language"], intent_named(taxonomy, a["intent"])
+    language, intent = a["language"], taxonomy.intent(a["intent"])
     words = shipped(SCAFFOLD)[language]["openings"]
     rng = np.random.default_rng(specs[0].seed)
     against = a.get("against", "")
@@ -115,30 +102,28 @@ def list_prompt(
         lines = sentences(taxonomy, name, language)
         return [lines[i] for i in sorted(rng.permutation(len(lines))[:n])]
 
-    def block(name: str, texts: Sequence[str], **more: str) -> str:
-        return words[name].format(texts=_fenced("\n".join(f"- {text}" for text in texts)), **more) if texts else ""
+    def block(name: str, **more: str) -> str:
+        said = texts.get(name, ())[-_KNOWN:]
+        return words[name].format(texts=_fenced("\n".join(f"- {text}" for text in said)), **more) if said else ""
 
-    described = [
-        words["neighbour"].format(
-            intent=name,
-            description=intent_named(taxonomy, name).description[language],
-            examples=" / ".join(example(name, _OF_A_NEIGHBOUR)),
-        )
-        for name in shown[:_NEIGHBOURS]
-    ]
+    def about(name: str) -> str:
+        told = {"intent": name, "description": taxonomy.intent(name).description[language]}
+        return str(words["neighbour"].format(examples=" / ".join(example(name, _OF_A_NEIGHBOUR)), **told))
+
     contrast = {"against": against, "intent": intent.name}
     if against:
-        contrast["description"] = intent_named(taxonomy, against).description[language]
+        contrast["description"] = taxonomy.intent(against).description[language]
+    told = {"neighbours": "\n".join(map(about, shown[:_NEIGHBOURS])) or "–"}
     task = words["task"].format(
         intent=intent.name,
         description=intent.description[language],
         examples="\n".join(f"- {line}" for line in example(intent.name, _EXAMPLES)),
-        neighbours="\n".join(described) or "–",
-        seeds=block("seeds", seeds),
-        contrast=block("across", across, **contrast) + block("contrast", mixed, **contrast) if against else "",
-        known=block("known", known[-_KNOWN:]),
+        seeds=block("seeds"),
+        contrast=block("across", **contrast) + block("contrast", **contrast) if against else "",
+        known=block("known"),
         n=len(specs),
         lines="\n".join(f"{i}. {_kind(spec, words)}" for i, spec in enumerate(specs, 1)),
+        **told,
     )
     return Prompt(
         system=words["system"].format(company=taxonomy.title[language]),
@@ -146,6 +131,28 @@ def list_prompt(
         schema=list_schema(len(specs)),
         schema_name="messages",
     )
+
+
+def sentences(taxonomy: Taxonomy, intent: str, language: Any) -> list[str]:
+    """What customers say by the taxonomy, of each pattern its first wording; long ones and slots only where there is nothing else."""
+    lines = [_CHOICE.sub(r"\1", line) for line in taxonomy.script(intent).examples[language]]
+    return [line for line in lines if "{" not in line and len(line.split()) <= _LONGEST] or lines
+
+
+def closest(taxonomy: Taxonomy, language: Any) -> dict[str, list[str]]:
+    """Each intent to the others, closest first: by the words of their sentences and descriptions (cosine of TF-IDF); the
+    same category counts as a tenth more."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    names = taxonomy.names
+    told = ([one.description[language], *sentences(taxonomy, one.name, language)] for one in taxonomy.intents)
+    said = map(" ".join, told)
+    vectors = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)).fit_transform(said)
+    alike = (vectors @ vectors.T).toarray()
+    category = np.array([taxonomy.category_of[name] for name in names])
+    alike += 0.1 * (category[:, None] == category)
+    order = np.argsort(-alike.round(9), axis=1, kind="stable")
+    return {name: [names[j] for j in order[i] if j != i] for i, name in enumerate(names)}
 
 
 def _kind(spec: Spec, words: Mapping[str, Any]) -> str:

@@ -16,14 +16,9 @@ Language = Literal["en", "es"]
 Resolution = Literal["resolved", "escalated", "pending"]
 ResolutionTime = Literal["quick", "standard", "extended"]
 EmotionArc = Literal[
-    "stable_positive",
-    "stable_neutral",
-    "frustrated_to_satisfied",
-    "frustrated_to_neutral",
-    "neutral_to_satisfied",
-    "neutral_to_frustrated",
-    "stable_frustrated",
-]
+    "stable_positive", "stable_neutral", "frustrated_to_satisfied", "frustrated_to_neutral", "neutral_to_satisfied",
+    "neutral_to_frustrated", "stable_frustrated",
+]  # fmt: skip
 Speaker = Literal["customer", "agent"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]|\r(?!\n)")
@@ -107,15 +102,10 @@ class Conversation(BaseModel):
 
 def turn_problems(speakers: list[str]) -> list[str]:
     """What is wrong with the order of speakers: the customer opens, and nobody speaks more than twice in a row."""
-    problems = []
-    if speakers and speakers[0] != "customer":
-        problems.append("the first speaker must be the customer")
-    run = 0
-    for i, speaker in enumerate(speakers):
-        run = run + 1 if i and speaker == speakers[i - 1] else 1
-        if run > MAX_RUN:
-            problems.append(f"the {speaker} speaks more than {MAX_RUN} times in a row at turn {i + 1}")
-            break
+    problems = ["the first speaker must be the customer"] if speakers and speakers[0] != "customer" else []
+    for i, speaker in enumerate(speakers[MAX_RUN:], MAX_RUN):
+        if set(speakers[i - MAX_RUN : i]) == {speaker}:
+            return [*problems, f"the {speaker} speaks more than {MAX_RUN} times in a row at turn {i + 1}"]
     return problems
 
 

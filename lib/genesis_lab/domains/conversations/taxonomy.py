@@ -84,9 +84,13 @@ class Taxonomy(BaseModel):
         found = dict.fromkeys(self.category_of.values())
         return {one: tuple(name for name, category in self.category_of.items() if category == one) for one in found}
 
+    def intent(self, name: str) -> Intent:
+        """The intent of that name."""
+        return self.intents[self.names.index(name)]
+
     def script(self, intent: str) -> Script:
         """What customers and agents say about `intent`."""
-        found = self.intents[self.names.index(intent)]
+        found = self.intent(intent)
         return _category_scripts(self.scripts_dir, found.category)[intent] if self.scripts_dir else found
 
     def digest(self) -> str:
@@ -115,12 +119,10 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
     if str(source) == BANKING77:
         folder = Path(__file__).parent / BANKING77
         return Taxonomy(**shipped(folder / "taxonomy.yaml"), scripts_dir=folder)
-    path = resolve(source)
-    data = read_yaml(path)
-    if not isinstance(data, Mapping):
-        raise InvalidInput(f"{path.name} must hold a mapping with name, title and intents, got {type(data).__name__}.")
-    if "scripts_dir" in data:
-        raise InvalidInput(f"{path.name}: unknown field scripts_dir.")
+    data = read_yaml(path := resolve(source))
+    if not isinstance(data, Mapping) or "scripts_dir" in data:
+        got = "scripts_dir" if isinstance(data, Mapping) else type(data).__name__
+        raise InvalidInput(f"{path.name} must hold a mapping with name, title and intents, got {got}.")
     try:
         return Taxonomy.model_validate(data)
     except ValidationError as error:
