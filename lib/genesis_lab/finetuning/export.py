@@ -57,13 +57,12 @@ def export_student(
     on_step("merge")
     loaded = _merge(source, merged)
     size = sum(file.stat().st_size for file in merged.rglob("*"))
-    files = [{"form": "merged", "path": shown(merged), "bytes": size, "note": None}]
+    files = [{"form": "merged", "path": shown(merged), "bytes": size}]
     specs = {"student": f"local:{source}", "merged": f"local:{findable(merged)}"}
     paths = {kind: folder / f"{name}-{kind}.gguf" for kind in formats}
     _write_gguf(merged, paths, llama_cpp, on_step)
     for kind, path in paths.items():
-        note = ", ".join(f"{form} {share:.0%}" for form, share in gguf.weight_formats(path).items())
-        files.append({"form": kind, "path": shown(path), "bytes": path.stat().st_size, "note": note})
+        files.append({"form": kind, "path": shown(path), "bytes": path.stat().st_size})
         specs[kind] = f"local:{findable(path)}"
     form, parity = gguf.ollama_template(loaded.tokenizer), None
     if paths:
@@ -149,7 +148,7 @@ def gate(form: str, asked_by: str, answers: Answers, student: Answers, *, margin
 
 def said(report: Mapping[str, Any]) -> str:
     """An export in lines for a terminal."""
-    lines = [f"{f['path']}  {f['bytes'] / 1e6:,.1f} MB  {f['note'] or ''}".rstrip() for f in report["files"]]
+    lines = [f"{f['path']}  {f['bytes'] / 1e6:,.1f} MB" for f in report["files"]]
     for row in report["gates"]:
         kept = f", {row['difference']['estimate']:+.3f}: {row['said']}" if row["difference"] else ""
         lines.append(f"  score of {row['form']}: {Interval(**row['score'])}, valid {row['valid']:.0%}{kept}")
@@ -179,10 +178,9 @@ def model_card(
 ) -> str:
     """The README of the student: where it comes from, what it scored in each form, and how it was taught. `what` lies
     beside it and is pushed with it, which decides by which library the hub says to load it."""
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
-    base, name, info = report["base"], escaped(Path(report["folder"]).name), student / INFO
-    trained = json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}
+    base, info = report["base"], student / INFO
     known = base == BUNDLED or (_HUB_ID.fullmatch(base) and not resolve(base).exists())
     header = ModelCardData(
         library_name={"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[what],
@@ -190,30 +188,12 @@ def model_card(
         tags=["genesis-lab", "lora"],
         base_model=(BUNDLED_HUB if base == BUNDLED else base) if known else None,
     )
-    of = f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else escaped(base)
-    parts = [f"---\n{header.to_yaml()}\n---", f"# {name}", f"A student of {of} trained and exported with Genesis Lab."]
-    if limits := trained.get("limits"):
-        parts.append(f"**A smoke run, not a finished student**: trained with limits {escaped(limits)}.")
-    parts += [escaped(note) for note in trained.get("notes", ())]
-    if report["gates"]:
-        rows = []
-        for row in report["gates"]:
-            less = f"{row['difference']['estimate']:+.3f}" if row["difference"] else ""
-            scored = (Interval(**row["score"]), f"{row['valid']:.0%}", less)
-            rows.append((row["form"], row["asked_by"], *scored, row["said"]))
-        parts.append("Task score on the test items after export (95 % interval; difference to the student as trained):")
-        parts.append(_table(("form", "run by", "score", "valid", "difference", "verdict"), rows))
-    for title, facts in (("Evaluation", evaluation or {}), ("Training", trained)):
-        if plain := [(key, value) for key, value in facts.items() if isinstance(value, str | int | float)]:
-            parts += [f"## {title}", _table(("", ""), plain)]
-    if missing := report["not_measured"]:
-        parts.append("Not measured or done: " + "; ".join(f"{escaped(k)}: {escaped(v)}" for k, v in missing.items()))
-    return "\n\n".join(parts) + "\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *([escaped(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return str(ModelCard.from_template(
+        header, str(Path(__file__).with_name("card.md.j2")), e=escaped, name=Path(report["folder"]).name,
+        of=f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else escaped(base),
+        trained=json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}, evaluation=evaluation or {},
+        gates=[row | {"score": Interval(**row["score"])} for row in report["gates"]], not_measured=report["not_measured"],
+    ))  # fmt: skip
 
 
 def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:

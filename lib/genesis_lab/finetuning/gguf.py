@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from importlib.util import find_spec
@@ -65,17 +64,6 @@ def quantise(source: Path, target: Path) -> None:
     """Write the GGUF file `source` as Q4_K_M, by the library in llama-cpp-python."""
     with placed(target) as temporary:
         _run(["-c", _QUANTISE, str(source), str(temporary)], f"llama.cpp can't quantise {shown(source)}")
-
-
-def weight_formats(gguf: Path) -> dict[str, float]:
-    """Share of the weights in each number format, largest first: where a small model's rows are not a multiple of 256
-    weights, which Q4_K needs, llama.cpp takes Q5_0 and the like."""
-    from gguf import GGUFReader
-
-    counts: Counter[str] = Counter()
-    for tensor in GGUFReader(gguf).tensors:
-        counts[tensor.tensor_type.name] += int(tensor.n_elements)
-    return {name: count / counts.total() for name, count in counts.most_common()}
 
 
 def tokenizer_parity(tokenizer: Any, gguf: Path, own: Iterable[str] = ()) -> dict[str, Any]:
