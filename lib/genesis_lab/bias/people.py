@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def mentions(rows: Iterable[Sequence[str | None]], texts: Iterable[Sequence[str]
     meanings = _lexicon()[0]
     for (language, *outcomes), said in zip(rows, texts, strict=True):
         found: dict[str, set[str]] = {}
-        for word in {word for text in said for word in _entries(text)}:
+        for word in frozenset().union(*map(_entries, said)):
             for kind, group, only_in in meanings[word]:
                 if only_in in (None, language):
                     words[kind, language, group, word] += 1
@@ -81,16 +81,18 @@ def _lexicon() -> tuple[dict[str, list[tuple[str, str, str | None]]], dict[str, 
     return meanings, longest
 
 
-def _entries(text: str) -> Iterator[str]:
+@lru_cache(maxsize=10_000)
+def _entries(text: str) -> frozenset[str]:
+    """The words and phrases of the lists in a text: of those that begin at a word the longest, and none within another."""
     meanings, longest = _lexicon()
     words = [word.replace("’", "'") for word in _WORD.findall(text)]
-    i = 0
-    while i < len(words):
-        word = words[i] if words[i] in longest else words[i].split("'")[0]
-        for length in range(longest.get(word, 0), 0, -1):
-            entry = " ".join([word, *words[i + 1 : i + length]])
+    found, after = set(), 0
+    for i, word in enumerate(words):
+        first = word if word in longest else word.split("'")[0]
+        lengths = range(longest.get(first, 0), 0, -1) if i >= after else ()
+        for entry, length in ((" ".join([first, *words[i + 1 : i + length]]), length) for length in lengths):
             if entry in meanings:
-                yield entry
-                i += length - 1
+                found.add(entry)
+                after = i + length
                 break
-        i += 1
+    return frozenset(found)
