@@ -1,7 +1,7 @@
 """What teaching a small model gains, on concepts nobody taught it, and what it keeps on the way out.
 
-    python benchmarks/student.py                 # params/student_demo.yaml, then every exported form: a quarter of an hour
-    python benchmarks/student.py --items 4 --dry
+python benchmarks/student.py                 # params/student_demo.yaml, then every exported form: a quarter of an hour
+python benchmarks/student.py --items 4 --dry
 """
 
 from __future__ import annotations
