@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from genesis_lab.bias import check_bias
 from genesis_lab.dataset import export_dataset, import_dataset, open_dataset
-from genesis_lab.dataset.spreadsheet import plain_cell, safe_cell
+from genesis_lab.dataset.columns import plain_cell, safe_cell
 from genesis_lab.domains.conversations.foreign import text_as_turns, turns_as_text
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.generation import config_for, generate

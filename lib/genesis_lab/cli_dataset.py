@@ -197,18 +197,16 @@ def agreement(
 def delete(name: Name) -> None:
     """Put a dataset away; genesis dataset undo brings it back."""
     from genesis_lab.dataset.curation import put_away
-    from genesis_lab.files import shown
 
-    echo(f"{name} is in {shown(put_away(name))}; genesis dataset undo brings it back")
+    echo(f"{name} is in {put_away(name)}; genesis dataset undo brings it back")
 
 
 @commands.command()
 def rename(name: Name, new: Annotated[str, Argument(help="Its new name.")]) -> None:
     """Give a dataset another name; genesis dataset undo gives back the old one."""
     from genesis_lab.dataset.curation import put_away
-    from genesis_lab.files import shown
 
-    echo(f"{name} is {shown(put_away(name, new))} now")
+    echo(f"{name} is {put_away(name, new)} now")
 
 
 @commands.command()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genesis_lab.domains.conversations.domain import Conversations
-from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.record import role_of
 from genesis_lab.texts import fence, normal, same_words, unaccented
 from genesis_lab.training.examples import labelled, read_examples, same_wording
 from genesis_lab.validation.checks import flattened

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from genesis_lab.cli import app
-from genesis_lab.dataset.spreadsheet import safe_cell
+from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.reporting.views import view, views
 from genesis_lab.review import store as st

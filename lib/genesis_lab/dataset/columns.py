@@ -1,4 +1,4 @@
-"""Tables as people keep them: which character parts the columns, where the header is, and rows by it."""
+"""Tables as people keep them: cells that are safe in a spreadsheet, what parts the columns, where the header is, rows by it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,34 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from genesis_lab.dataset.spreadsheet import plain_cell
-
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"-(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{0,5}[1-9])?")
 _SAMPLE = 50  # rows by which a table is judged
 Line = list[str] | csv.Error
 """The cells of a row, or why there are none."""
+
+
+def safe_cell(text: str) -> str:
+    """`text` with an apostrophe before what a spreadsheet would run as a formula (OWASP, CSV injection); numbers stay."""
+    return "'" + text if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def plain_cell(cell: str) -> str:
+    """What `safe_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def parted(lines: Iterator[str]) -> Iterator[Line]:
     """Cells of the rows of a CSV file, whatever parts them; a first line ``sep=;`` says it."""
     csv.field_size_limit(2**31 - 1)
     ahead = list(itertools.islice(lines, _SAMPLE))
-    if ahead and (told := re.fullmatch(r"\"?sep=(.)\"?\s*", ahead[0], re.IGNORECASE)):
-        reader = csv.reader(itertools.chain(ahead[1:], lines), delimiter=told[1])
+    if told := re.fullmatch(r"\"?sep=(.)\"?\s*", ahead[0] if ahead else "", re.IGNORECASE):
+        mark, ahead = told[1], ahead[1:]
     else:
         fits = {mark: _fit(ahead, mark) for mark in "\t|;,"}
-        mark = max(fits, key=lambda mark: fits[mark])
-        one_column = fits[mark][0] < 0.5
-        reader = csv.reader(itertools.chain(ahead, lines), delimiter="\x1f" if one_column else mark)
+        best = max(fits, key=lambda mark: fits[mark])
+        mark = best if fits[best][0] >= 0.5 else "\x1f"  # one column
+    reader = csv.reader(itertools.chain(ahead, lines), delimiter=mark)
     while True:
         try:
             yield next(reader)
@@ -42,9 +52,8 @@ def _fit(lines: Sequence[str], mark: str) -> tuple[float, int]:
         widths = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
     except csv.Error:
         return 0.0, 0
-    for usual, times in Counter(width for width in widths if width > 1).most_common(1):
-        return times / len(widths) + 0.5 * (widths[0] == usual), usual
-    return 0.0, 0
+    usual, times = next(iter(Counter(width for width in widths if width > 1).most_common(1)), (0, 0))
+    return (times / len(widths) + 0.5 * (widths[0] == usual) if usual else 0.0), usual
 
 
 def keyed(

@@ -236,7 +236,7 @@ def listed() -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: -one["when"])
 
 
-def put_away(name: str | Path, new: str | Path | None = None) -> Path:
+def put_away(name: str | Path, new: str | Path | None = None) -> str:
     """Give a dataset the name `new`, or put it where `undo` finds it; returns where it is."""
     source, shelf = dataset_path(name), output_root() / "datasets" / ".removed"
     if not is_dataset(source):
@@ -245,7 +245,7 @@ def put_away(name: str | Path, new: str | Path | None = None) -> Path:
     target = dataset_path(new) if new else shelf / f"{number:05d}-{source.name}"
     _move(source, target)
     write_atomically(shelf / f"{number:05d}.json", json.dumps({"was": str(source), "lies": str(target)}))
-    return target
+    return shown(target)
 
 
 def undo() -> str:

@@ -6,14 +6,14 @@ import csv
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow.parquet as pq
 
+from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.dataset.folder import MANIFEST, Dataset, labelled
-from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.dataset.writing import GROUP_ROWS
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput, Unavailable
@@ -46,13 +46,12 @@ def export_dataset(
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
     """
-    to_s3, suffix, formats = str(target).startswith(S3), Path(target).suffix.lower()[1:], get_args(Format)
-    chosen = format or (suffix if suffix in formats else None)
-    if chosen is None and not to_s3:
-        name = Path(target).name
-        raise InvalidInput(f"The format of {name!r} can't be told from its ending: say {', '.join(formats)}.")
-    if chosen not in (None, *formats):
-        raise InvalidInput(f"Unknown format {chosen!r}: expected {', '.join(formats)}.")
+    to_s3, formats = str(target).startswith(S3), get_args(Format)
+    ending = Path(target).suffix.lower()[1:]
+    chosen = format or (ending if ending in formats else None)
+    if chosen not in formats and not (to_s3 and chosen is None):
+        untold = f"The format of {Path(target).name!r} can't be told from its ending: say"
+        raise InvalidInput(f"{f'Unknown format {chosen!r}: expected' if chosen else untold} {', '.join(formats)}.")
     if split is not None:
         dataset.parts(split)
         if chosen in (None, "hub"):
@@ -61,8 +60,8 @@ def export_dataset(
         if chosen == "hub":
             told, data = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
             folder, allow = _public(dataset, Path(temporary)), ["README.md", MANIFEST, *data]
-            push = partial(push_folder, folder, str(target), "dataset", allow=allow, replaces=data, message=told)
-            return [push(private=private)]
+            named = {"allow": allow, "replaces": data, "message": told, "private": private}
+            return [push_folder(folder, str(target), "dataset", **named)]
         if to_s3:
             return _to_s3(dataset, str(target), chosen, split, Path(temporary))
     if not (file := resolve(target)).parent.is_dir():
@@ -101,8 +100,8 @@ def _write(dataset: Dataset, split: str, path: Path, format: str) -> int:
         _write_rows(path, columns, rows[columns].to_numpy().tolist())
         return len(rows)
     elif format == "csv":
-        header = list(domain.cells(dict.fromkeys(dataset.schema.names)))
-        _write_rows(path, header, (domain.cells(record).values() for record in records))
+        header = domain.cells(dict.fromkeys(dataset.schema.names))
+        _write_rows(path, [*header], (domain.cells(record).values() for record in records))
     else:
         _write_rows(path, *domain.table(records, format))
     return dataset.counts[split]
@@ -111,9 +110,7 @@ def _write(dataset: Dataset, split: str, path: Path, format: str) -> int:
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
     # With a byte order mark, Excel reads the accents; every other reader skips it.
     with path.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(map(_cell, row) for row in rows)
+        csv.writer(file).writerows(map(_cell, row) for row in chain([header], rows))
 
 
 def _cell(value: Any) -> Any:

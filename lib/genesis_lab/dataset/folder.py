@@ -89,7 +89,7 @@ class Dataset:
         """The records as a DataFrame: all of them in memory, so name the columns you need of a large dataset."""
         schema = self.schema
         _known(self, "column", columns or (), schema.names)
-        wanted = pa.schema([schema.field(name) for name in (columns or schema.names)])
+        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
         return pa.Table.from_batches(self.batches(columns=columns, split=split), wanted).to_pandas()
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:

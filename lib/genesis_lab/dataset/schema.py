@@ -48,13 +48,13 @@ def arrow_schema(record_type: type[BaseModel]) -> pa.Schema:
 
 
 def _fields(model: type[BaseModel]) -> list[pa.Field]:
-    fields = {}
+    fields = []
     for name, field in model.model_fields.items():
         said = next((pa.type_for_alias(part.type) for part in field.metadata if isinstance(part, Arrow)), None)
-        fields[name] = said or _arrow_type(field.annotation)
-        if fields[name] is None:
+        if (kind := said or _arrow_type(field.annotation)) is None:
             raise TypeError(f"field {name!r} of type {field.annotation!r} has no column type")
-    return [pa.field(*each) for each in fields.items()]
+        fields.append(pa.field(name, kind))
+    return fields
 
 
 def _arrow_type(annotation: Any) -> pa.DataType | None:

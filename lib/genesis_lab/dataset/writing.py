@@ -141,7 +141,11 @@ def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[st
         language=list(languages) or None,
         annotations_creators=["machine-generated"] if made else None,
     )
-    told = {"title": header.pretty_name, "columns": {field.name: _type(field.type) for field in schema}, "e": escaped}
+    told: dict[str, Any] = {
+        "title": header.pretty_name,
+        "columns": {field.name: _type(field.type) for field in schema},
+        "e": escaped,
+    }
     page = str(Path(__file__).with_name("card.md.j2"))
     return str(DatasetCard.from_template(header, page, **manifest, **told))
 

@@ -85,15 +85,15 @@ class Facets:
     label: str | None  # the column that a classifier learns
     group: str | None  # the column of what must not straddle splits; None: each record stands for itself
     text: str | None  # SQL of a record's one text (a conversation's opening)
-    attributes: tuple[str, ...]  # columns that are planned and counted
+    attributes: Sequence[str]  # columns that are planned and counted
     preview: Literal["chat", "dialogue", "series", "text"]  # how it is shown; dialogue: a `Role`'s example
     texts: str | None = None  # SQL of the list of all its texts, in which people and places are looked for
     language: str | None = None  # the column of its language
     derived: Mapping[str, str] = field(default_factory=dict)  # columns that follow from another
-    covered: tuple[tuple[str, str], ...] = ()  # pairs of columns whose every cell should be filled
-    outcomes: tuple[str, ...] = ()  # columns that are compared between groups of people
+    covered: Sequence[Sequence[str]] = ()  # pairs of columns whose every cell should be filled
+    outcomes: Sequence[str] = ()  # columns that are compared between groups of people
     worth: str | None = None  # which learner says what a dataset is worth in real data; None: not measured
-    task_categories: tuple[str, ...] = ()  # as the Hugging Face hub names them
+    task_categories: Sequence[str] = ()  # as the Hugging Face hub names them
     aliases: Mapping[str, str] = field(default_factory=dict)  # what other people's data calls our fields
     lacking: Mapping[str, str] = field(default_factory=dict)  # columns that may be empty, and where, in SQL
     dataset: str = ""  # the dataset that is made where none is named; empty: the domain's name

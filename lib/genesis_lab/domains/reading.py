@@ -35,6 +35,7 @@ _MARK = re.compile(
     r'|[{\[]|(?P<quoted>"(?=\s*(?:\\[nrt"\\]|[{\[`])))',
     re.IGNORECASE,
 )
+_EDGE = re.compile(rf"^[^\S\n]*(?:{_CLOSING.pattern})|(?:{_CLOSING.pattern})[^\S\n]*$", re.IGNORECASE | re.MULTILINE)
 _STARTS = 2_000  # places where JSON may begin that are tried; prose full of brackets can't take longer than that
 _MENDED = 200  # trailing commas that are overlooked in one object
 _CLOSES = re.compile(r",\s*[}\]]")
@@ -84,15 +85,8 @@ def read_json(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 def spoken(text: str) -> str:
     """An answer without the thoughts that stand before it: tags that open it or end a line, with or without a start."""
     text = re.sub("^\ufeff+", "", text, flags=re.MULTILINE)
-    ends = list(_CLOSING.finditer(text))
-    opened = ends[:1] if _OPENING.match(text.lstrip()) else []
-    ends = opened + [end for end in ends[len(opened) :] if _at_an_edge(text, end)]
-    return text[ends[-1].end() :] if ends else text
-
-
-def _at_an_edge(text: str, mark: re.Match[str]) -> bool:
-    before, after = text[: mark.start()].rpartition("\n")[2], text[mark.end() :].partition("\n")[0]
-    return not before.strip() or not after.strip()
+    begun = _CLOSING.search(text) if _OPENING.match(text.lstrip()) else None
+    return text[max((mark.end() for mark in (begun, *_EDGE.finditer(text)) if mark), default=0) :]
 
 
 @dataclass(slots=True)
@@ -218,9 +212,8 @@ def read_yaml(text: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[Fa
     """
     text = spoken(text[:LONGEST].replace("\r\n", "\n"))
     fenced = list(_FENCE.finditer(text))
-    prose = _FENCE.sub("", text) if fenced else ""
+    prose, faults = _FENCE.sub("", text) if fenced else "", list[Fault]()
     data: dict[str, Any] = {}
-    faults = []
     for body in [match[2] for match in fenced] or [text]:
         before, said, after = _parted(body, fields)
         prose += before + after
@@ -291,66 +284,68 @@ class Fault:
 def faults(form: Form, value: Any, path: str = "") -> list[Fault]:
     """What is wrong with a value that is there, and with everything in it."""
     of = {"object": _of_object, "array": _of_list, "string": _of_text}.get(form.get("type", ""))
-    return of(form, value, path) if of else []
+    return list(of(form, value, path)) if of else []
 
 
-def _of_object(form: Form, value: Any, path: str) -> list[Fault]:
+def _of_object(form: Form, value: Any, path: str) -> Iterator[Fault]:
     fields, at = form["properties"], f"{path}." if path else ""
     if not isinstance(value, Mapping):
-        return [Fault("no_object", path, f"{path or 'the answer'} must be an object with {', '.join(fields)}")]
-    found = []
+        yield Fault("no_object", path, f"{path or 'the answer'} must be an object with {', '.join(fields)}")
+        return
     for name, part in fields.items():
         if value.get(name) is not None:
-            found += faults(part, value[name], at + name)
+            yield from faults(part, value[name], at + name)
         else:
             kind = f"missing_{name}" if "enum" in part else "missing_field"
-            found.append(Fault(kind, at + name, f"{at}{name} is missing"))
-    unknown = [f"{at}{name}" for name in value if name not in fields]
-    return found + [Fault("unknown_field", name, f"{name} is no known field") for name in unknown]
+            yield Fault(kind, at + name, f"{at}{name} is missing")
+    for name in (f"{at}{name}" for name in value if name not in fields):
+        yield Fault("unknown_field", name, f"{name} is no known field")
 
 
-def _of_list(form: Form, value: Any, path: str) -> list[Fault]:
+def _of_list(form: Form, value: Any, path: str) -> Iterator[Fault]:
     fewest = form.get("minItems", 0)
     if not isinstance(value, list):
-        return [Fault("not_text", path, f"{path} must be a list, got {str(value)[:40]!r}")]
+        yield Fault("not_text", path, f"{path} must be a list, got {str(value)[:40]!r}")
+        return
     if not value and fewest:
-        return [Fault("empty_list", path, f"{path} is empty")]
-    found: list[Fault] = []
+        yield Fault("empty_list", path, f"{path} is empty")
+        return
     first: dict[str, int] = {}
+    found = list[Fault]()
     for i, one in enumerate(value, 1):
         where = f"{path}.{i}"
         found += faults(form["items"], one, where)
         if fewest and (words := _words(one)) and first.setdefault(words, i) != i:
             where += ".description" if isinstance(one, Mapping) else ""
             found.append(Fault("repeated_text", where, f"{where} repeats that of another entry"))
+    yield from found
     if len(value) < fewest:
-        found.append(Fault("too_few", path, f"{path} must have at least {fewest} entries, has {len(value)}"))
+        yield Fault("too_few", path, f"{path} must have at least {fewest} entries, has {len(value)}")
     ids = [one.get("id") for one in value if isinstance(one, Mapping)]
     due = _numbers(form, len(value))
     if due and ids != due and not any(fault.path.endswith(".id") for fault in found):
         twice = next((number for i, number in enumerate(ids) if number in ids[:i]), None)
         said = f"{path}: {twice} is there twice" if twice else f"{path}: ids must count up from {due[0]} without gaps"
-        found.append(Fault("duplicate_id" if twice else "id_order", f"{path}.id", said))
-    return found
+        yield Fault("duplicate_id" if twice else "id_order", f"{path}.id", said)
 
 
-def _of_text(form: Form, value: Any, path: str) -> list[Fault]:
-    kind, said = "", ""
+def _of_text(form: Form, value: Any, path: str) -> Iterator[Fault]:
     name, low, high = path.rpartition(".")[2], form.get("minLength", 1), form.get("maxLength", 2_000)
     if "enum" in form:
         if value not in form["enum"]:
-            kind, said = f"bad_{name}", f"must be {', '.join(form['enum'])}, got {str(value)[:30]!r}"
+            yield Fault(f"bad_{name}", path, f"{path} must be {', '.join(form['enum'])}, got {str(value)[:30]!r}")
     elif isinstance(value, dt.date):
-        kind, said = "date_object", "is an unquoted date, which YAML reads as a date: put it in quotes"
+        said = "is an unquoted date, which YAML reads as a date: put it in quotes"
+        yield Fault("date_object", path, f"{path} {said}")
     elif not isinstance(value, str):
-        kind, said = "not_text", f"must be a text, got {type(value).__name__}"
+        yield Fault("not_text", path, f"{path} must be a text, got {type(value).__name__}")
     elif _PLACEHOLDER.search(value):
-        kind, said = "placeholder", f"is a placeholder: {value.strip()[:40]!r}"
+        yield Fault("placeholder", path, f"{path} is a placeholder: {value.strip()[:40]!r}")
     elif "pattern" in form and not re.fullmatch(form["pattern"], value.strip()):
-        kind, said = f"bad_{form.get('format', name)}", f"must be like {form['pattern']}, got {value[:20]!r}"
+        said = f"must be like {form['pattern']}, got {value[:20]!r}"
+        yield Fault(f"bad_{form.get('format', name)}", path, f"{path} {said}")
     elif not low <= len(value.strip()) <= high:
-        kind, said = "length", f"must have {low} to {high} characters, has {len(value.strip())}"
-    return [Fault(kind, path, f"{path} {said}")] if kind else []
+        yield Fault("length", path, f"{path} must have {low} to {high} characters, has {len(value.strip())}")
 
 
 def mended(form: Form, value: Any) -> Any:

@@ -88,19 +88,7 @@ class RoleRecord(BaseModel):
 class YamlRole(Domain):
     """The `Role` whose answers are YAML. Its form, prompts and words are files; each role adds how it reads and scores."""
 
-    facets = Facets(
-        unit="examples",
-        id="record_id",
-        label=None,
-        group="group",
-        text=None,
-        language="language",
-        attributes=("language", "industry", "emphasis"),
-        preview="dialogue",
-        task_categories=("text-generation",),
-        aliases={"concept": "prompt", "answer": "response"},
-        dataset="teacher",
-    )
+    facets = Facets(**shipped(HERE / "roles.yaml"))
     record_type: ClassVar[type[BaseModel]] = RoleRecord
     config_type = RoleConfig
     config: RoleConfig

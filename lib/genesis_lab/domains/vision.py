@@ -109,8 +109,8 @@ class Vision(YamlRole):
         try:
             concept = self.concept(spec)
         except KeyError:
-            known = "The offline teacher knows the products of its own concepts only"
-            raise InvalidInput(f"{known}: choose a model as provider to answer {self.config.requirements}.") from None
+            how = f"choose a model as provider to answer {self.config.requirements}"
+            raise InvalidInput(f"The offline teacher knows the products of its own concepts only: {how}.") from None
         rng = np.random.default_rng([spec.seed, attempt, 1])
         return self.written(offline(concept, self._requirements(spec), rng))
 
@@ -141,14 +141,14 @@ class Vision(YamlRole):
             part = data.get(label.lower())
             missing = Fault("missing_block", label, f"the {label} block is missing")
             found += [missing] if part is None else faults(form, part, label)
-        review = data.get("review", {})
+        review, path = data.get("review", {}), "REVIEW.narrative"
         words = len(str(review.get("narrative") or "").split())
         if words and words not in WORDS:
             kind = "narrative_long" if words >= WORDS.stop else "narrative_short"
-            said = f"REVIEW.narrative has {words} words, {WORDS[0]} to {WORDS[-1]} are wanted"
-            found.append(Fault(kind, "REVIEW.narrative", said))
-        metrics = [one for one in _strings(data.get("vision", {}).get("success_metrics")) if not re.search(r"\d", one)]
-        found += [Fault("no_number", "VISION.success_metrics", f"no number in {one[:60]!r}") for one in metrics]
+            found.append(Fault(kind, path, f"{path} has {words} words, {WORDS[0]} to {WORDS[-1]} are wanted"))
+        for one in _strings(data.get("vision", {}).get("success_metrics")):
+            if not re.search(r"\d", one):
+                found.append(Fault("no_number", "VISION.success_metrics", f"no number in {one[:60]!r}"))
         return found + _misplaced(review.get("requirements_alignment"), example.facts["requirements"])
 
     def parts(
@@ -212,18 +212,19 @@ def _misplaced(alignment: Any, requirements: Mapping[str, str]) -> list[Fault]:
     if not isinstance(alignment, Mapping):
         return []
     where: dict[str, set[str]] = {number: set() for number in requirements}
-    unknown: dict[str, None] = {}
-    for place, entries in alignment.items():
+    said = dict[tuple[str, str], None]()
+    for place, entries in alignment.items() if requirements else ():
         for entry in _strings(entries):
             ids = _ID.findall(entry)
-            unknown |= dict.fromkeys(number for number in ids if requirements and number not in where)
-            if not ids and requirements:
-                closest = max(requirements, key=lambda number: coverage(terms(requirements[number]), entry))
-                ids = [closest] if coverage(terms(requirements[closest]), entry) >= OVERLAP else []
+            unknown = [number for number in ids if number not in where]
+            said |= dict.fromkeys(("unknown_requirement", f"names {one}, which is no requirement") for one in unknown)
+            if not ids:
+                shares = {number: coverage(terms(text), entry) for number, text in requirements.items()}
+                closest = max(shares, key=lambda number: shares[number])
+                ids = [closest] if shares[closest] >= OVERLAP else []
             for number in where.keys() & ids:
                 where[number].add(place)
-    found = [("unknown_requirement", f"names {number}, which is no requirement") for number in unknown]
-    found += [("unaddressed", f"leaves out {number}") for number, places in where.items() if not places]
+    found = [*said, *(("unaddressed", f"leaves out {number}") for number, places in where.items() if not places)]
     several = {number: " and ".join(sorted(places)) for number, places in where.items() if len(places) > 1}
     found += [("two_places", f"lists {number} under {places}") for number, places in several.items()]
     return [Fault(kind, _ALIGNMENT, f"{_ALIGNMENT} {said}") for kind, said in found]

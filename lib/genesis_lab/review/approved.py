@@ -11,8 +11,8 @@ import pandas as pd
 import sqlalchemy as sa
 
 from genesis_lab.dataset import Dataset, assign_splits
+from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.dataset.importing import import_dataset
-from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, output_root, write_atomically
 from genesis_lab.review.labelling import annotate_all, decide

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from genesis_lab.dataset.spreadsheet import safe_cell
+from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, resolve
 from genesis_lab.review import tables

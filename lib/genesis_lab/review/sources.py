@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import sqlalchemy as sa
 
 from genesis_lab.dataset.sources import locate, read_rows
-from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.record import role_of
 from genesis_lab.domains.foreign import lookup
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import shown

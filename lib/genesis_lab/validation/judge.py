@@ -23,7 +23,7 @@ from genesis_lab.dataset.schema import arrow_schema
 from genesis_lab.dataset.sources import read_rows
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain
-from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.record import role_of
 from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.errors import InvalidInput, ParseFailure, Rejected, sentence
 from genesis_lab.files import resolve, shown

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genesis_lab.dataset import Dataset
+from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.dataset.sources import read_rows
-from genesis_lab.dataset.spreadsheet import safe_cell
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import check_free, resolve, shown, write_atomically

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from genesis_lab.domains.base import Check
 from genesis_lab.domains.conversations import record as r
-from genesis_lab.domains.conversations.opening import role_of, role_sql
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.language import detect
 from genesis_lab.yamls import shipped
@@ -47,7 +46,7 @@ def checks(taxonomy: Taxonomy) -> list[Check]:
     pairs = (f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
     words = {name: _list(values) for name, values in _ENUMS.items()} | {
         "category": f"MAP {{{', '.join(pairs)}}}[intent]", "turns": "coalesce(len(turns), 0) > 0",
-        "role": role_sql("turn.speaker"), "runs": "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?"),
+        "role": r.role_sql("turn.speaker"), "runs": "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?"),
         "low": f"CASE complexity {low} END", "high": f"CASE complexity {high} END", "max_text": r.MAX_TEXT,
         "fits": " OR ".join(fits), "last": _LAST,
         "cues": _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues)),
@@ -72,7 +71,8 @@ def checks(taxonomy: Taxonomy) -> list[Check]:
 
 def _disorder(table: Any) -> list[str]:
     spoken: list[list[str]] = [
-        [role_of(turn and turn["speaker"]) or "unknown speaker" for turn in turns] for turns in _values(table, "turns")
+        [r.role_of(turn and turn["speaker"]) or "unknown speaker" for turn in turns]
+        for turns in _values(table, "turns")
     ]
     return ["; ".join(r.turn_problems(speakers)) for speakers in spoken]
 
@@ -81,7 +81,7 @@ def _another_ending(table: Any) -> list[str | None]:
     patterns = {ending: re.compile("|".join(f"(?:{cue})" for cue in cues), re.I) for ending, cues in _cues().items()}
     found: list[str | None] = []
     for turns, declared in zip(_values(table, "turns"), _values(table, "resolution_status"), strict=True):
-        late = [turn["text"] or "" for turn in turns[-_LAST:] if role_of(turn["speaker"]) == "agent"]
+        late = [turn["text"] or "" for turn in turns[-_LAST:] if r.role_of(turn["speaker"]) == "agent"]
         told = [ending for ending, cue in patterns.items() if any(map(cue.search, late))]
         other = f"declared {declared}, the last turns read as {told[0]}" if told and told[0] != declared else ""
         found.append(other if len(told) == 1 else None)

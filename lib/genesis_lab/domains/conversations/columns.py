@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.record import role_of
 from genesis_lab.domains.foreign import flat, walk
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import same_words

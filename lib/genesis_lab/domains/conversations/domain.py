@@ -19,7 +19,6 @@ from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.checks import checks
 from genesis_lab.domains.conversations.foreign import ChatReader, turns_as_text
 from genesis_lab.domains.conversations.grammar import Grammar
-from genesis_lab.domains.conversations.opening import opening_sql, role_of
 from genesis_lab.domains.conversations.options import ConversationsConfig
 from genesis_lab.domains.conversations.plan import make_specs, planned_shares
 from genesis_lab.domains.conversations.prompt import chat_prompt, closest, list_prompt, list_schema, schema
@@ -28,7 +27,7 @@ from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import read_json
 from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import same_words, unaccented
-from genesis_lab.yamls import file_digests
+from genesis_lab.yamls import file_digests, shipped
 
 _TURNS: TypeAdapter[list[r.Turn]] = TypeAdapter(r.Turns)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
@@ -44,25 +43,7 @@ class Conversations(Domain):
     """The `Domain` of customer-service conversations, and of utterances that open them."""
 
     name = "conversations"
-    facets = Facets(
-        unit="conversations",
-        id="conversation_id",
-        label="intent",
-        group=None,
-        text=opening_sql(),
-        texts="list_transform(turns, lambda turn: turn.text)",
-        language="language",
-        attributes=(
-            "intent", "category", "language", "sentiment", "complexity", "resolution_status", "resolution_time",
-        ),
-        derived={"category": "intent"},
-        covered=(("intent", "language"),),
-        outcomes=("sentiment", "resolution_status"),
-        lacking=dict.fromkeys(("complexity", "emotion_arc", "resolution_time", "resolution_status"), "len(turns) = 1"),
-        preview="chat",
-        worth="intents",
-        task_categories=("text-classification",),
-    )  # fmt: skip
+    facets = Facets(**shipped(Path(__file__).with_name("facets.yaml")), text=r.opening_sql())
     record_type = r.Conversation
     config_type = ConversationsConfig
     prompt_version = "2"
@@ -210,7 +191,7 @@ class Conversations(Domain):
             raise InvalidInput(f"Openings are continued from records of {self.name}, got some of {domain}.")
         found = defaultdict(list)
         for record in records:
-            said = (t["text"] for t in record["turns"] if role_of(t["speaker"]) == "customer")
+            said = (t["text"] for t in record["turns"] if r.role_of(t["speaker"]) == "customer")
             if text := next(said, None):
                 found[record["intent"], record["language"]].append(text)
         self._opened = dict(found)
@@ -229,8 +210,7 @@ class Conversations(Domain):
     def prompt(self, spec: Spec) -> Prompt:
         if self.config.records == "utterances":
             return self.list_prompt([spec], [])
-        told = {"tone": self.config.tone, "few_shot": self.config.few_shot}
-        return chat_prompt(spec, self.opening(spec), self.taxonomy, **told)
+        return chat_prompt(spec, self.opening(spec), self.taxonomy, self.config.tone, self.config.few_shot)
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         if self.config.records == "conversations":
@@ -275,7 +255,7 @@ class Conversations(Domain):
                 raise ParseFailure(answer)
             return answer
         sent = read_json(text, schema(spec.attributes.get("turns", 1)))["turns"]
-        turns = [{"speaker": role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in sent]
+        turns = [{"speaker": r.role_of(t["speaker"]) or t["speaker"], "text": t["text"]} for t in sent]
         if turns and turns[0]["speaker"] == "agent" and not utterance:  # it goes on from the opening in the prompt
             turns.insert(0, {"speaker": "customer", "text": self.opening(spec)})
         elif self._opened and (not turns or same_words(str(turns[0]["text"])) != same_words(self.opening(spec))):

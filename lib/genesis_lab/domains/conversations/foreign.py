@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from genesis_lab.domains.conversations import columns
-from genesis_lab.domains.conversations.opening import role_of
+from genesis_lab.domains.conversations.record import role_of
 from genesis_lab.domains.conversations.taxonomy import BANKING77, Taxonomy, load_taxonomy
 from genesis_lab.domains.foreign import Reader, lookup, objects_only
 from genesis_lab.errors import InvalidInput

@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +50,11 @@ def default_manner() -> dict[str, Any]:
 def manner_of(texts: Sequence[str]) -> dict[str, Any]:
     """How these messages are written, in the form of `default_manner`; what can't be seen in them is the default's."""
     words = [min(len(text.split()), _LONGEST) for text in texts]
-    kinds = {"question": _ASKS.match, "lower_case": lambda text: text == text.lower(), "greeting": greets}
+    kinds: dict[str, Callable[[str], Any]] = {
+        "question": _ASKS.match,
+        "lower_case": lambda text: text == text.lower(),
+        "greeting": greets,
+    }
     known = default_manner() | {"whose": f"those of the {len(words):,} messages given", "words": _shares(words)}
     return known | {name: float(np.mean([bool(fits(text)) for text in texts])) for name, fits in kinds.items()}
 
@@ -67,22 +69,17 @@ def _shares(words: Any) -> dict[str, float]:
     return {str(n): counts[n] / counts.total() for n in sorted(counts)}
 
 
-@dataclass(frozen=True)
 class Seeds:
-    """Real messages: columns ``text``, ``intent`` and ``language``."""
+    """Real messages: `rows` with columns ``text``, ``intent`` and ``language``."""
 
-    rows: pd.DataFrame
-
-    @cached_property
-    def _of(self) -> dict[str, pd.DataFrame]:
-        return dict(iter(self.rows.groupby("intent")))
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.rows = rows
+        self._of = dict(iter(rows.groupby("intent")))
 
     def shown(self, intent: str, language: str, seed: int) -> list[str]:
         """At most 20 messages of an intent in a language, chosen by `seed`."""
-        rows = self._of.get(intent, self.rows[:0])
-        texts = rows["text"][rows["language"] == language]
-        chosen = np.random.default_rng(seed).permutation(len(texts))[:_SHOWN]
-        return [texts.iloc[i] for i in sorted(chosen)]
+        texts = self._of.get(intent, self.rows[:0]).query("language == @language")["text"].tolist()
+        return [texts[i] for i in sorted(np.random.default_rng(seed).permutation(len(texts))[:_SHOWN])]
 
     def copied(self, text: str, intent: str) -> bool:
         """Whether a message says nearly the same as one of the intent's."""
@@ -113,14 +110,13 @@ def read_seeds(source: str, taxonomy: Taxonomy, *, labelled: bool = True) -> See
     found = []
     for number, raw in enumerate(raws, 1):
         record, _ = reader.read(raw)
-        turns = record["turns"] or []
-        text = next((t["text"] for t in turns if t["speaker"] == "customer" and isinstance(t["text"], str)), "").strip()
-        if not text:
+        said = (turn["text"] for turn in record["turns"] or () if turn["speaker"] == "customer")
+        if not (text := next((text for text in said if isinstance(text, str)), "").strip()):
             continue
         if labelled and (reasons := reader.derive(record) if record["intent"] else ["it has no label"]):
             raise InvalidInput(f"{source}, message {number}: {reasons[0]}.")
-        said = str(record["language"] or detect(text) or "").lower()[:2] or None
-        found.append({"text": text, "intent": record["intent"], "language": said})
+        language = str(record["language"] or detect(text) or "").lower()[:2] or None
+        found.append({"text": text, "intent": record["intent"], "language": language})
     rows = pd.DataFrame(found, columns=["text", "intent", "language"]).drop_duplicates(["text", "intent"])
     if not len(rows):
         raise InvalidInput(f"{source} holds no messages: it needs columns text and label, or to be a dataset.")
@@ -172,12 +168,8 @@ def messages_in(text: str, schema: Mapping[str, Any]) -> list[str]:
 def fault(text: str, spec: Spec) -> str:
     """Why a message can't stand for `spec`; empty where it can."""
     a, words = spec.attributes, len(text.split())
-    if not words:
-        return "the message is missing"
     fewest, most = max(1, a["words"] // 2), a["words"] + max(3, a["words"] // 2)
     if not fewest <= words <= most:
-        return f"it has {words} words, about {a['words']} were asked for"
-    found = detect(text)
-    if words >= 5 and found not in (None, a["language"]):
-        return f"it must be in {a['language']!r}, it reads as {found!r}"
-    return ""
+        return f"it has {words} words, about {a['words']} were asked for" if words else "the message is missing"
+    found = detect(text) if words >= 5 else None
+    return f"it must be in {a['language']!r}, it reads as {found!r}" if found not in (None, a["language"]) else ""

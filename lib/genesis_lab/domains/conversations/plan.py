@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,8 @@ from genesis_lab.domains.conversations.options import ConversationsConfig
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.quotas import asked_for, largest_remainder, spread
 from genesis_lab.errors import InvalidInput
+from genesis_lab.yamls import shipped
 
-_IN_CONVERSATIONS = {
-    "language": ("intent",),
-    "sentiment": ("intent", "language"),
-    "complexity": ("language", "sentiment", "intent"),
-    "resolution_status": ("category", "language", "sentiment", "intent"),
-    "resolution_time": ("complexity", "language", "resolution_status"),
-}
-_IN_UTTERANCES = {
-    "language": ("intent",),
-    "sentiment": ("language", "intent"),
-    "words": ("intent", "language"),
-    "question": ("intent", "language"),
-    "lower_case": ("language", "intent"),
-    "slip": ("language", "intent"),
-    "greeting": ("language", "intent"),
-}
-"""Attribute to those over which it is spread evenly."""
 KINDS = ("question", "lower_case", "slip", "greeting")
 """What is true or not of how an utterance is typed."""
 
@@ -49,9 +34,13 @@ def planned_shares(config: ConversationsConfig, taxonomy: Taxonomy, manner: Mapp
     if utterances:
         kinds = (Target(name, {"yes": manner[name], "no": 1 - manner[name]}) for name in KINDS)
         return [*targets, Target("words", manner["words"]), *kinds]
-    times = {"quick": 0.4, "standard": 0.4, "extended": 0.2}
     ends = {"complexity": config.complexity_shares, "resolution_status": config.resolution_shares}
-    return targets + [Target(name, share) for name, share in (ends | {"resolution_time": times}).items()]
+    ends["resolution_time"] = _plan()["resolution_time"]
+    return targets + [Target(name, share) for name, share in ends.items()]
+
+
+def _plan() -> Any:
+    return shipped(Path(__file__).with_name("plan.yaml"))
 
 
 def make_specs(
@@ -82,8 +71,7 @@ def make_specs(
     for i in np.flatnonzero((given["category"] >= 0) & (given["category"] != codes["category"])):
         intent, category = intents[codes["intent"][i]], categories[given["category"][i]]
         raise InvalidInput(f"cells ask for intent {intent} in category {category}, where it does not belong.")
-    strata = _IN_UTTERANCES if config.records == "utterances" else _IN_CONVERSATIONS
-    for name, over_these in strata.items():
+    for name, over_these in _plan()[config.records].items():
         codes[name], rows = given[name], np.flatnonzero(given[name] < 0)
         over = [*(codes[stratum][rows] for stratum in over_these), *(places[rows] for places in fixed)]
         counts = largest_remainder(shares[name], len(rows))
@@ -94,11 +82,11 @@ def make_specs(
     ordinals: Counter[tuple[str, str]] = Counter()
     specs: list[Spec] = []
     for index in rng.permutation(total):
-        attributes = {name: str(values[index]) for name, values in labels.items()}
-        attributes |= {name: values[index] for name, values in further.items()}
-        cell = (attributes["intent"], attributes["language"])
-        specs.append(Spec(len(specs), ordinals[cell], int(seeds[index]), attributes))
-        ordinals[cell] += 1
+        own: dict[str, Any] = {name: str(values[index]) for name, values in labels.items()}
+        own |= {name: values[index] for name, values in further.items()}
+        ordinal = ordinals[own["intent"], own["language"]]
+        specs.append(Spec(len(specs), ordinal, int(seeds[index]), own))
+        ordinals[own["intent"], own["language"]] += 1
     return specs
 
 

@@ -56,7 +56,7 @@ def schema(turns: int, first: int = 0) -> dict[str, Any]:
     )
 
 
-def chat_prompt(spec: Spec, opening: str, taxonomy: Taxonomy, *, tone: str, few_shot: int) -> Prompt:
+def chat_prompt(spec: Spec, opening: str, taxonomy: Taxonomy, tone: str, few_shot: int) -> Prompt:
     """Asks for the rest of a chat that begins with `opening`, in the record's language.
 
     Parameters
