@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-_NOT_WORD = re.compile(r"[\W_]+")
+_NOT_WORD, _NOT_ASCII = re.compile(r"[\W_]+"), re.compile(r"[^\x00-\x7f]")
 _UNSEEN = ("Mn", "Mc", "Me", "Cf")
 """Unicode categories that a comparison leaves out: accents and other marks, and characters without a width."""
 
@@ -35,11 +35,11 @@ def unaccented(text: str) -> str:
     if text.isascii():
         return text.lower()
     spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(map(_seen, spread))
+    return _NOT_ASCII.sub(lambda one: _kept(one[0]), spread)
 
 
 @cache
-def _seen(character: str) -> str:
+def _kept(character: str) -> str:
     return "" if unicodedata.category(character) in _UNSEEN else character
 
 

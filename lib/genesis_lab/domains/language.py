@@ -12,8 +12,8 @@ from genesis_lab.yamls import shipped
 
 NAMES = {"en": "English", "es": "Spanish"}
 _WORD = re.compile(r"[a-záéíóúüñ']+")
-_ENOUGH = 600
-"""Characters that are looked at."""
+_ENOUGH = (150, 600)
+"""Characters that are looked at: at first, and where these don't settle it."""
 
 
 def detect(text: str) -> str | None:
@@ -23,11 +23,12 @@ def detect(text: str) -> str | None:
     The rest goes to lingua, with a few neighbours of the two languages, so that a French text is not called Spanish.
     """
     is_english, is_spanish = (words.__contains__ for words in function_words())
-    words = _WORD.findall(text[:_ENOUGH].lower())
-    english, spanish = sum(map(is_english, words)), sum(map(is_spanish, words))
-    lead = abs(english - spanish)
-    if lead >= (3 if english and spanish else 2) and lead * 8 >= len(words):
-        return "en" if english > spanish else "es"
+    for enough in _ENOUGH:
+        words = _WORD.findall(text[:enough].lower())
+        english, spanish = sum(map(is_english, words)), sum(map(is_spanish, words))
+        lead = abs(english - spanish)
+        if lead >= (3 if english and spanish else 2) and lead * 8 >= len(words):
+            return "en" if english > spanish else "es"
     if sum(map(len, words)) < 8:
         return None
     found = _detector().detect_language_of(text)

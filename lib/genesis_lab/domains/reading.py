@@ -159,7 +159,7 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 0) -> Any:
     elif schema["type"] == "array":
         if isinstance(value, list) and len(value) >= min(1, schema.get("minItems", 0)):
             items = [_fitted(item, schema.get("items") or {}, depth + 1) for item in value]
-            return None if any(item is None for item in items) else items
+            return None if None in items else items
     elif isinstance(value, list):
         required = schema.get("required", ())
         if depth == 0 and len(required) == 1 and schema["properties"][required[0]].get("type") == "array":
@@ -180,10 +180,13 @@ def _fitted_object(value: dict[str, Any], schema: Mapping[str, Any], depth: int)
         value = {spelt.get(same_words(name), name): each for name, each in value.items()}
     if not all(name in value for name in required):
         return None
-    found = {name: _fitted(each, fields.get(name) or {}, depth + 1) for name, each in value.items()}
-    due = [name for name in required if fields.get(name, {}).get("type") in _SHAPES]
-    unfit = [name for name, each in found.items() if each is None and (name in due or value[name] is not None)]
-    return None if unfit else found
+    found = dict(value)
+    for name, form in fields.items():
+        if name in value and form.get("type") in _SHAPES:
+            found[name] = _fitted(value[name], form, depth + 1)
+            if found[name] is None and (name in required or value[name] is not None):
+                return None
+    return found
 
 
 def _reasons(text: str, found: _Found, schema: Mapping[str, Any]) -> list[str]:

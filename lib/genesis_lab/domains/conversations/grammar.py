@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.random import PCG64, Generator
 
 from genesis_lab.domains.base import Spec
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
@@ -26,6 +27,7 @@ _WRAPPED = {"neutral": 0.3, "positive": 0.75, "frustrated": 0.75}
 _CARELESS = 0.15
 """Share of openings typed without capitals or punctuation, or with a slip of the finger."""
 _PART = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]|\{(\w+)\}")
+_JSON = json.JSONEncoder(ensure_ascii=False)
 GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
 
 
@@ -34,7 +36,7 @@ class _Draw:
 
     def __init__(self, language: str, seed: int, attempt: int) -> None:
         self._language = language
-        self._numbers = iter(np.random.default_rng((seed, attempt)).random(160).tolist())
+        self._numbers = iter(Generator(PCG64((seed, attempt))).random(160).tolist())
 
     def chance(self, p: float) -> bool:
         return bool(next(self._numbers) < p)
@@ -92,7 +94,7 @@ class Grammar:
         if closing:
             turns.append(draw.say(draw.pick(moves["closing_frustrated" if end == "frustrated" else "closing"])))
         said = [{"speaker": ("customer", "agent")[i % 2], "text": text} for i, text in enumerate(turns)]
-        return json.dumps({"turns": said}, ensure_ascii=False)
+        return _JSON.encode({"turns": said})
 
     def _opening(self, spec: Spec, mood: str, draw: _Draw, attempt: int) -> str:
         intent, language = spec.attributes["intent"], spec.attributes["language"]

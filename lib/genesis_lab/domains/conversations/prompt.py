@@ -43,6 +43,7 @@ def list_schema(n: int) -> dict[str, Any]:
     return object_schema({"messages": {"type": "array", "items": _TEXT, "minItems": n, "maxItems": n}})
 
 
+@lru_cache
 def schema(turns: int, first: int = 0) -> dict[str, Any]:
     """JSON schema of exactly `turns` turns, taken in turn; `first` is 1 where the agent speaks first.
 
