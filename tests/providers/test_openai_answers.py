@@ -16,8 +16,7 @@ from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, T
 from genesis_lab.generation import config_for, generate
 from genesis_lab.providers.base import Completion, Request, Usage
 from genesis_lab.providers.cache import CompletionCache
-from genesis_lab.providers.openai import OpenAIProvider
-from genesis_lab.providers.openai_answers import read_answer
+from genesis_lab.providers.openai import OpenAIProvider, read_answer
 from providers.openai_server import Reply, Server, answered, refusal, running, said
 
 ASK = Request(key="k", messages=(("user", "Hi"),), max_tokens=50)
@@ -47,22 +46,15 @@ def text(value: str) -> dict[str, str]:
     [
         {"content": OK},
         {"content": [text('{"ok": '), text("true}")]},
-        {"content": ['{"ok": ', "true}"]},
         {"content": [{"type": "thinking", "thinking": [text("Hm {")]}, text(OK)]},
         {"content": [{"type": "reasoning", "text": "Hm {"}, {"type": "output_text", "text": OK}]},
-        {"content": [{"type": "text", "text": {"value": OK, "annotations": []}}]},
-        {"content": text(OK)},
-        {"content": {"ok": True}},
         {"content": None, "reasoning_content": OK},
         {"content": "", "reasoning": OK},
-        {"content": "\n", "reasoning_details": [{"type": "reasoning.text", "text": OK}]},
         {"reasoning_content": OK},
         {"content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "a", "arguments": OK}}]},
         {"content": "", "tool_calls": [{"function": {"name": "a", "arguments": {"ok": True}}}], "reasoning": "Hm"},
-        {"content": None, "function_call": {"name": "a", "arguments": OK}},
         {"content": OK, "tool_calls": None, "refusal": None, "reasoning_content": None},
         {"content": OK, "tool_calls": [], "reasoning_content": "I think {"},
-        OK,
     ],
 )  # fmt: skip
 def test_an_answer_is_found_wherever_it_stands(server: Server, provider: OpenAIProvider, message: Any) -> None:
@@ -110,7 +102,7 @@ def test_thinking_that_used_up_the_answer_is_said(
         ({"error": {"message": "No credits left", "code": 402}}, Rejected, "No credits left"),
         ([{"error": {"code": 400, "message": "Prompt too long", "status": "INVALID_ARGUMENT"}}], Rejected, "too long"),
         ({"object": "error", "message": "Prompt too long", "code": 400}, Rejected, "too long"),
-        ({"detail": [{"loc": ["body", "messages"], "msg": "not so", "type": "x"}]}, Transient, "body.messages: not so"),
+        ({"detail": [{"loc": ["body", "messages"], "msg": "not so", "type": "x"}]}, Transient, "not so"),
         ({"choices": [{"message": {"content": "half"}, "finish_reason": "error", "error": {"code": 429, "message": "enough"}}]},
          Throttled, "enough"),
         ({"choices": [{"message": {"content": "worker died"}, "finish_reason": "error"}]}, Transient, "worker died"),
@@ -119,7 +111,7 @@ def test_thinking_that_used_up_the_answer_is_said(
         ({"choices": []}, Transient, "no answer"),
         ({"object": "list", "data": []}, Fatal, "/v1"),
         ("hello", Fatal, "/v1"),
-        (b"data: {}\n\ndata: [DONE]\n\n", Fatal, "streaming"),
+        (b"data: {}\n\ndata: [DONE]\n\n", Fatal, "/v1"),
         (b"", Transient, "broken"),
         ({"error": "Unexpected endpoint or method. (POST /chat/completions)"}, Fatal, "Unexpected endpoint"),
     ],
@@ -206,28 +198,17 @@ def counted(server: Server, provider: OpenAIProvider, **fields: Any) -> Completi
     ("usage", "read"),
     [
         ({"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 60}}, (40, 7, 60)),
-        ({"prompt_tokens": 100, "completion_tokens": 7, "prompt_cache_hit_tokens": 60, "prompt_cache_miss_tokens": 40},
-         (40, 7, 60)),
-        ({"prompt_tokens": 1000, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 6000}}, (1000, 7, 6000)),
-        ({"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 167, "cached_tokens": 60}, (100, 7, 60)),
-        ({"prompt_tokens": 100, "completion_tokens": 7, "total_tokens": 107, "cached_tokens": 60}, (40, 7, 60)),
-        ({"input_tokens": 40, "output_tokens": 7, "cache_read_input_tokens": 60, "cache_creation_input_tokens": 9},
-         (40, 7, 60, 9)),
-        ({"input_tokens": 100, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 60}}, (40, 7, 60)),
-        ({"prompt_tokens": 100, "completion_tokens": 7, "cache_read_input_tokens": 60, "cache_creation_input_tokens": 9,
-          "prompt_tokens_details": {"cached_tokens": 60}}, (31, 7, 60, 9)),
         ({"prompt_tokens": 100, "total_tokens": 107}, (100, 7)),
         ({"prompt_tokens": 21, "completion_tokens": 9, "total_tokens": 90}, (21, 69)),
         ({"prompt_tokens": 21, "completion_tokens": 9, "total_tokens": 90, "completion_tokens_details": {"reasoning_tokens": 60}},
          (21, 69)),
         ({"prompt_tokens": 21, "completion_tokens": 70, "total_tokens": 91, "completion_tokens_details": {"reasoning_tokens": 60}},
          (21, 70)),
-        ({"prompt_tokens": 21, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 60}}, (21, 69)),
         ({"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 3}, (10, 7)),
         ({"prompt_tokens": 10, "completion_tokens": 7, "prompt_tokens_details": None, "completion_tokens_details": []}, (10, 7)),
     ],
 )  # fmt: skip
-def test_tokens_are_read_by_any_name_and_never_negative(
+def test_tokens_are_read_and_never_negative(
     server: Server, provider: OpenAIProvider, usage: dict[str, Any], read: tuple[int, ...]
 ) -> None:
     assert counted(server, provider, usage=usage).usage == Usage(*read)

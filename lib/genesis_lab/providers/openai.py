@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
-from genesis_lab.errors import Fatal, ProviderError, Transient, Unreachable
+from genesis_lab.errors import Fatal, ProviderError, QuotaExhausted, Rejected, Throttled, Transient, Unreachable
 from genesis_lab.providers.addresses import OPENAI_URL, may_get_key, on_this_machine, server_address
-from genesis_lab.providers.base import Completion, Provider, Request, known
-from genesis_lab.providers.openai_answers import read_answer, typed
+from genesis_lab.providers.base import NO_ROOM, Completion, Provider, Request, Usage, known, retry_after_s
 from genesis_lab.providers.refusals import Refusals
 from genesis_lab.providers.schemas import stated, without_bounds
 
@@ -137,3 +140,95 @@ class OpenAIProvider(Provider):
         said = str(error).replace(self._secret, "***") if self._secret else str(error)
         error.args = (" ".join(said.split())[:4000],)
         return error
+
+
+def read_answer(body: str, model: str, place: str, headers: Mapping[str, str]) -> Completion:
+    """The completion in the body of an answer with status 200, or the typed error where it holds one, or no answer."""
+    try:
+        return _read(json.loads(body), model, place, headers)
+    except json.JSONDecodeError:
+        if not body.strip() or body.lstrip()[0] in "{[":
+            raise Transient(f"{place} sent a broken answer: {body[:200]!r}", model=model) from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        pass
+    said = "answers, but not as an OpenAI-compatible server: the address usually ends in /v1"
+    raise Fatal(f"{place} {said}.", model=model)
+
+
+def _read(data: Any, model: str, place: str, headers: Mapping[str, str]) -> Completion:
+    data = data[0] if isinstance(data, list) else data  # as Gemini's errors are
+    choice = (data["choices"] or [{}])[0] if "choices" in data else {}
+    bare = data if data.get("object") == "error" or "detail" in data else None
+    if failed := data.get("error") or choice.get("error") or bare:
+        raise typed(failed, model, place, headers)
+    if "choices" not in data:
+        raise KeyError("choices")
+    reason = str(choice.get("finish_reason"))
+    if not choice or reason in ("error", "abort"):
+        said = json.dumps(data, ensure_ascii=False)[:1000]
+        raise Transient(f"{place} sent no answer: {said}", model=model)
+    message, stop = choice["message"], known("openai")["stop_reasons"].get(reason, "other")
+    text = message.get("content") or ""
+    if isinstance(text, list):
+        text = "".join(part.get("text", "") for part in text if part.get("type") in ("text", "output_text"))
+    if not text.strip():  # a model that took the schema for a tool called it with the answer
+        calls = message.get("tool_calls")
+        given = calls[0]["function"]["arguments"] if calls else message.get("refusal") or ""
+        text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    if not text.strip() and stop != "max_tokens":  # servers that take the answer for a thought
+        text = message.get("reasoning_content") or message.get("reasoning") or ""
+    unbegun = not text.strip() or re.match(r"\s*<think(?!.*</think)", text, re.S)
+    return Completion(
+        text=text,
+        model=model,
+        usage=_usage(data.get("usage"), text),
+        stop_reason="filtered" if message.get("refusal") else stop,
+        created_at=datetime.now(UTC),
+        note=NO_ROOM if unbegun and stop == "max_tokens" else None,
+    )
+
+
+def _usage(told: Any, text: str) -> Usage | None:
+    """The tokens of an answer, or None where a server does not count; thoughts may be counted by the total only."""
+    with suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        prompt, total = int(told["prompt_tokens"]), int(told.get("total_tokens") or 0)
+        completion = max(int(told.get("completion_tokens") or 0), total - prompt)
+        cached = min(max(0, int((told.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)), prompt)
+        if prompt > 0 and (completion > 0 or (completion == 0 and not text.strip())):
+            return Usage(prompt - cached, completion, cached)
+    return None
+
+
+def typed(failed: Any, model: str, place: str, headers: Mapping[str, str], status: int | None = None) -> ProviderError:
+    """The typed error for what a server says is wrong, an object or text; without a `status` the error itself tells."""
+    if isinstance(failed, str):
+        with suppress(ValueError):
+            failed = json.loads(failed)
+    failed = failed[0] if isinstance(failed, list) and failed else failed
+    failed = (failed.get("error") or failed) if isinstance(failed, dict) else failed
+    whole = failed if isinstance(failed, str) else json.dumps(failed, ensure_ascii=False, default=str)
+    fields = failed if isinstance(failed, dict) else {}
+    parts = [fields.get(name) for name in ("message", "param", "metadata", "detail")]
+    said = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts if part]
+    text = " ".join(said) or whole or f"{place} sent an error without a word."
+    code = str(fields.get("code") or fields.get("status") or fields.get("type") or "") or None
+    if not status and re.fullmatch(r"[45]\d\d", code or text):
+        status = int(code or text)
+    elif not status:  # one whose words say nothing is the server's own fault
+        signs = known("openai")["status"].items()
+        status = next((number for number, words in signs if re.search(words, code or text, re.I)), 500)
+    details: dict[str, Any] = {"code": code, "status": status, "model": model}
+    if status == 429 and (code == "insufficient_quota" or re.search(r"per.?day|daily|\b[RT]PD\b", whole, re.I)):
+        return QuotaExhausted(text, **details)
+    wait_s = retry_after_s(headers, whole)
+    if status == 429:
+        tokens = re.search(r"tokens?.?per|\bTPM\b", whole, re.I) or headers.get("x-ratelimit-remaining-tokens") == "0"
+        return Throttled(text, scope="tokens" if tokens else "unknown", retry_after_s=wait_s, **details)
+    if status in (408, 409, 425) or (status >= 500 and status != 501):
+        return Transient(text, retry_after_s=wait_s, **details)
+    if status in (401, 403):
+        return Fatal(f"The server refuses the key, or access to {model}: {text}", **details)
+    if status == 404:
+        hint = "" if re.search(r"/v\d", place) else " (the address usually ends in /v1)"
+        return Fatal(f"There is no {model} at {place}{hint}: {text}", **details)
+    return Rejected(text, **details)
