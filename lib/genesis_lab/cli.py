@@ -355,21 +355,18 @@ def jobs_list() -> None:
     from genesis_lab.generation.batch import known_jobs
     from genesis_lab.providers.bedrock_batch import POLICIES, BatchService
 
-    jobs, problem = known_jobs(BatchService())
-    lines(jobs)
-    if problem:
-        echo(f"AWS could not be asked, so this is what is known here: {problem}", err=True)
-    elif not jobs:
+    lines(jobs := known_jobs(BatchService()))
+    if not jobs:
         echo(f"no batch jobs; the IAM policies that they need are in {shown(POLICIES)}")
 
 
 @jobs_app.command("stop")
 def jobs_stop(job: Annotated[str, Argument(metavar="JOB", help="Its name or ARN.")]) -> None:
     """Stop a job; what it has answered is kept."""
-    from genesis_lab.generation.batch import stop_job
     from genesis_lab.providers.bedrock_batch import BatchService
 
-    echo(f"stopping {stop_job(BatchService(), job)}")
+    BatchService().stop(job)
+    echo(f"stopping {job}")
 
 
 dataset_app.add_typer(dataset_commands)

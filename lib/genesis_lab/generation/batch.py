@@ -34,16 +34,16 @@ class Batches:
     """Answers many requests at once through batch jobs. What is bought goes into `cache`, under the request's key.
 
     Nothing is bought twice: a shard and the token of its job are on disk, in ``jobs.jsonl`` of `folder`, before the job is
-    created, and a job that is not joined yet is waited for instead of being created again. `label` goes into their names.
+    created, the same token never starts a second one, and a job that is not joined yet is waited for.
     """
 
-    def __init__(
-        self, provider: Any, service: BatchService, cache: CompletionCache, folder: Path, *, label: str
-    ) -> None:
-        self.provider, self.service, self.cache, self.folder = provider, service, cache, folder
-        self.settings, self._stop = service.settings, threading.Event()
-        self._label = re.sub(r"[^a-zA-Z0-9]+", "-", label)[:30].strip("-")
-        self._running = [shard for shard in read_shards(folder) if "status" not in shard]
+    def __init__(self, teacher: Teacher, service: BatchService, cache: CompletionCache, work: Path) -> None:
+        self.provider: Any = teacher.provider
+        self.service, self.cache, self._stop = service, cache, threading.Event()
+        place = f"{base_model_id(teacher.provider.model)} {service.settings.aws_region or ''}".strip()
+        self.folder = work / f"batch-{re.sub(r'[^a-zA-Z0-9.-]+', '-', place)}"
+        self._label = re.sub(r"[^a-zA-Z0-9]+", "-", work.stem)[:30].strip("-")
+        self._running = [shard for shard in read_shards(self.folder) if "status" not in shard]
 
     @property
     def unfinished(self) -> bool:
@@ -63,10 +63,9 @@ class Batches:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with Journal(self.folder / "jobs.jsonl", {}) as self._journal:
-            self._take_up()
             awaited = {key for shard in self._running for key in self._keys(shard)}
-            missing = (request for request in requests if request.key not in self.cache)
-            for shard in self._shards(request for request in missing if request.key not in awaited):
+            missing = (each for each in requests if each.key not in awaited and each.key not in self.cache)
+            for shard in self._shards(missing):
                 self._running.append(shard)
                 self._submit(shard)
                 tell(f"{self._jobs()} sent, sending more")
@@ -78,39 +77,25 @@ class Batches:
         """Make `fill` raise instead of waiting on."""
         self._stop.set()
 
-    def _take_up(self) -> None:
-        """What an earlier process left: half a shard is written anew, a job that it may have created is looked for."""
-        whole = {shard["name"] for shard in self._running}
-        for file in self.folder.glob(f"{NAMED}*"):
-            if file.name.partition(".")[0] not in whole:
-                file.unlink()
-        for shard in [shard for shard in self._running if "arn" not in shard]:
-            if job := self.service.find(shard["name"]):
-                self._created(shard, job.arn)
-            elif not self._file(shard, "jsonl").exists():
-                self._note("joined", shard, status="Never sent", answered=0)
-                self._running.remove(shard)
-
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def _shards(self, requests: Iterable[Request]) -> Iterator[Shard]:
         """Write requests into files of at most the size of a job, as they come; each is journalled when it is whole."""
-        rest, held = iter(requests), None
+        rest, held, settings = iter(requests), None, self.service.settings
         while True:
             name = f"{NAMED}{self._label}-{uuid.uuid4().hex[:12]}".replace("--", "-")
             shard: Shard = {"name": name, "token": uuid.uuid4().hex}
             count = size = 0
-            with self._file(shard, "jsonl").open("wb") as lines, self._file(shard, "keys").open("w") as keys:
-                while count < self.settings.batch_max_records and (request := held or next(rest, None)):
+            with self._file(shard).open("wb") as lines:
+                while count < settings.batch_max_records and (request := held or next(rest, None)):
                     line, held = record_line(self.provider, count + 1, request), None
-                    if size + len(line) > self.settings.batch_max_bytes:
+                    if size + len(line) > settings.batch_max_bytes:
                         held = request
                         break
                     lines.write(line)
-                    keys.write(request.key + "\n")
                     count, size = count + 1, size + len(line)
-            if count < self.settings.batch_min_records:
-                self._remove(shard, "jsonl", "keys")
+            if count < settings.batch_min_records:
+                self._file(shard).unlink()
                 return
             self._note("shard", shard, token=shard["token"], records=count)
             yield shard
@@ -119,15 +104,12 @@ class Batches:
         """Send a shard; where the account has too many jobs it is left for later, as long as some of ours run."""
         try:
             target = self.provider.target()
-            shard["uri"] = shard.get("uri") or self.service.upload(self._file(shard, "jsonl"))
-            self._created(shard, self.service.create(shard["name"], shard["token"], target.call_id, shard["uri"]))
+            shard["uri"] = shard.get("uri") or self.service.upload(self._file(shard))
+            arn = self.service.create(shard["name"], shard["token"], target.call_id, shard["uri"])
+            self._note("created", shard, arn=arn)
         except QuotaExhausted:
             if not any("arn" in other for other in self._running):
                 raise
-
-    def _created(self, shard: Shard, arn: str) -> None:
-        self._note("created", shard, arn=arn)
-        self._remove(shard, "jsonl")
 
     # --- waiting and joining ------------------------------------------------------------------------------------------
 
@@ -153,10 +135,11 @@ class Batches:
                     raise
             states = ", ".join(f"{n} {state}" for state, n in Counter(job.status for job in seen.values()).items())
             done, total = (sum(getattr(job, name) for job in seen.values()) for name in ("processed", "records"))
-            records = f" · {done:,} of {total:,} records" if total else ""
             minutes = (time.monotonic() - started) / 60
-            tell(f"batch jobs, usually done within 24 hours: {states}{records} · {minutes:,.0f} min")
-            if self._running and self._stop.wait(self.settings.batch_poll_s):
+            tell(
+                f"batch jobs, usually done within 24 hours: {states} · {done:,} of {total:,} records · {minutes:,.0f} min"
+            )
+            if self._running and self._stop.wait(self.service.settings.batch_poll_s):
                 raise GenesisError(f"Stopped waiting: {self.running_on}")
         if not problems and not answered:
             ends = ", ".join(sorted({job.status for job in seen.values()}))
@@ -185,7 +168,8 @@ class Batches:
             message, count = wrong.most_common(1)[0]
             problem = f"Every record of batch job {job.name} failed, {count:,} of {shard['records']:,} with: {message}"
         self._note("joined", shard, status=job.status, answered=answered, message=problem or job.message)
-        self._remove(shard, "out", "keys")
+        for ending in ("out", "jsonl"):
+            self._file(shard, ending).unlink(missing_ok=True)
         return problem
 
     def _note(self, kind: str, shard: Shard, **facts: Any) -> None:
@@ -198,14 +182,11 @@ class Batches:
         return f"{len(there)} batch job{'' if len(there) == 1 else 's'} of {sum(there):,} records"
 
     def _keys(self, shard: Shard) -> list[str]:
-        return self._file(shard, "keys").read_text(encoding="ascii").split()
+        with self._file(shard).open("rb") as lines:
+            return [from_json(line)["modelInput"]["requestMetadata"]["request_key"] for line in lines]
 
-    def _file(self, shard: Shard, ending: str) -> Path:
+    def _file(self, shard: Shard, ending: str = "jsonl") -> Path:
         return self.folder / f"{shard['name']}.{ending}"
-
-    def _remove(self, shard: Shard, *endings: str) -> None:
-        for ending in endings:
-            self._file(shard, ending).unlink(missing_ok=True)
 
 
 def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> Batches | None:
@@ -213,9 +194,7 @@ def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> 
     service = getattr(teacher.provider, "batch", None)
     if service is None or cache is None:
         return None
-    place = f"{base_model_id(teacher.provider.model)} {service.settings.aws_region or ''}".strip()
-    folder = work / f"batch-{re.sub(r'[^a-zA-Z0-9.-]+', '-', place)}"
-    batches = Batches(teacher.provider, service, cache, folder, label=work.stem)
+    batches = Batches(teacher, service, cache, work)
     return batches if teacher.in_batch or batches.unfinished else None
 
 
@@ -243,44 +222,15 @@ def read_shards(folder: Path) -> list[Shard]:
     return list(shards.values())
 
 
-def known_jobs(service: BatchService) -> tuple[list[str], str]:
-    """A line for each job, those that AWS does not know first, then its newest; and why AWS could not be asked, if so."""
-    told, problem = {}, ""
-    try:
-        told = {job.name: job for job in service.jobs()}
-    except GenesisError as error:
-        problem = str(error)
-    ours = _recorded()
-    lines = []
-    for name in [*(name for name in ours if name not in told), *told]:
-        dataset, shard = ours.get(name, ("", {}))
-        if job := told.get(name):
-            status, total = job.status, job.records or shard.get("records", 0)
-            done = f"{job.processed:,} of {total:,} records"
-        else:
-            status = shard.get("status") or ("sent" if "arn" in shard else "not sent yet")
-            done = f"{shard['records']:,} records"
-        joined = ", joined" if "status" in shard else ""
-        lines.append(f"{name}  {status}  {done}" + (f", for {dataset}" if dataset else "") + joined)
-    return lines, problem
-
-
-def stop_job(service: BatchService, name: str) -> str:
-    """Stop a job by name or ARN; what it has answered is kept. Returns its name. Raises `InvalidInput` where none runs."""
-    _, shard = _recorded().get(name, ("", {}))
-    arn = name if name.startswith("arn:") else shard.get("arn")
-    job = service.get(arn) if arn else service.find(name)
-    if job is None:
-        why = f"{name} is not at AWS yet" if shard else f"There is no batch job {name}"
-        raise InvalidInput(f"{why}: `genesis jobs list` shows those there are.")
-    service.stop(job.arn)
-    return job.name
-
-
-def _recorded() -> dict[str, tuple[str, Shard]]:
-    """Dataset and shard of the jobs of unfinished runs under the output root, by name."""
-    return {
-        shard["name"]: (journal.parents[1].name.removesuffix(".run"), shard)
-        for journal in sorted((output_root() / "datasets").glob("*.run/batch-*/jobs.jsonl"))
+def known_jobs(service: BatchService) -> list[str]:
+    """A line for each job that the account has, the newest first, with the dataset of an unfinished run that it is for."""
+    datasets = {
+        shard["name"]: journal.parents[1].name.removesuffix(".run")
+        for journal in (output_root() / "datasets").glob("*.run/batch-*/jobs.jsonl")
         for shard in read_shards(journal.parent)
     }
+    return [
+        f"{job.name}  {job.status}  {job.processed:,} of {job.records:,} records"
+        + (f", for {datasets[job.name]}" if job.name in datasets else "")
+        for job in service.jobs()
+    ]

@@ -107,12 +107,11 @@ class BatchService:
             for page in pages.paginate(nameContains=name, sortBy="CreationTime", sortOrder="Descending"):
                 yield from map(Job.model_validate, page["invocationJobSummaries"])
 
-    def find(self, name: str) -> Job | None:
-        """The job of this very name."""
-        return next((job for job in self.jobs(name) if job.name == name), None)
-
-    def stop(self, arn: str) -> None:
-        """Raises `InvalidInput` if it has ended or is not there."""
+    def stop(self, name: str) -> None:
+        """Stop the job of a name or ARN; what it has answered is kept. Raises `InvalidInput` where none of it runs."""
+        arn = name if name.startswith("arn:") else next((job.arn for job in self.jobs(name) if job.name == name), "")
+        if not arn:
+            raise InvalidInput(f"There is no batch job {name}: `genesis jobs list` shows those there are.")
         with self._said("bedrock:StopModelInvocationJob", arn):
             self._client("bedrock").stop_model_invocation_job(jobIdentifier=arn)
 
@@ -120,21 +119,21 @@ class BatchService:
         """The answers of a job that has ended, into `file`; False if there are none, as in one that never began. Raises `Fatal`
         where it holds fewer than the job says it has given."""
         bucket, _, prefix = job.output_uri.removeprefix("s3://").partition("/")
-        folder = f"{prefix.rstrip('/')}/{job.arn.rsplit('/', 1)[-1]}".lstrip("/")
-        key = f"{folder}/{job.input_uri.rsplit('/', 1)[-1]}.out"
+        name = f"{job.arn.rsplit('/', 1)[-1]}/{job.input_uri.rsplit('/', 1)[-1]}.out"
+        key = f"{prefix.rstrip('/')}/{name}".lstrip("/")
         try:
             with self._said("s3:GetObject", bucket):
                 self._client("s3").download_file(bucket, key, str(file))
-                manifest = self._client("s3").get_object(Bucket=bucket, Key=f"{folder}/manifest.json.out")
-                told = json.loads(manifest["Body"].read()).get("successRecordCount", 0)
-        except _NoSuchKey:
+        except Fatal as error:
+            if error.code not in ("NoSuchKey", "404"):
+                raise
             if job.succeeded:
                 raise Fatal(f"The answers of {job.name} are not in the bucket: s3://{bucket}/{key}.") from None
             return False
         with file.open("rb") as lines:
             found = sum(b'"modelOutput"' in line for line in lines)
-        if found < told:
-            raise Fatal(f"s3://{bucket}/{key} holds {found:,} answers of {told:,}.")
+        if found < job.succeeded:
+            raise Fatal(f"s3://{bucket}/{key} holds {found:,} answers of {job.succeeded:,}.")
         return True
 
     @contextmanager
@@ -149,25 +148,16 @@ class BatchService:
             error = as_provider_error(cause, "batch")  # type: ignore[arg-type]
             if error is cause:
                 raise
-            raise self._sentence(error, action, what) from raised
-
-    def _sentence(self, error: Exception, action: str, what: str) -> Exception:
-        code = getattr(error, "code", "")
-        details: dict[str, Any] = {"code": code, "status": getattr(error, "status", None)}
-        if code in ("NoSuchKey", "404") and action == "s3:GetObject":
-            return _NoSuchKey(str(error))
-        if isinstance(error, QuotaExhausted):
-            return QuotaExhausted(f"The account has as many batch jobs as it may have ({error}).", **details)
-        for sign, sentence in known("bedrock")["batch"].items():
-            if re.fullmatch(sign, f"{code} {action.split(' ')[0]}"):
-                said = sentence.format(action=action, what=what, region=self.account.region, policy=_POLICY)
-                ours = said.startswith(("There is no batch", "The batch job"))
-                return InvalidInput(said) if ours else Fatal(said, **details)
-        return Fatal(f"AWS refuses {action} on {what}: {error}", **details) if isinstance(error, Rejected) else error
-
-
-class _NoSuchKey(Fatal):
-    """There is no such object in the bucket."""
+            code = getattr(error, "code", "")
+            for sign, sentence in known("bedrock")["batch"].items():
+                if re.fullmatch(sign, f"{code} {action.split(' ')[0]}"):
+                    said = sentence.format(action=action, what=what, region=self.account.region, policy=_POLICY)
+                    ours = code in ("ResourceNotFoundException", "ConflictException")
+                    raise (InvalidInput if ours else Fatal)(said) from raised
+            if isinstance(error, QuotaExhausted):
+                raise QuotaExhausted(f"The account has as many batch jobs as it may have ({error}).") from raised
+            refused = Fatal(f"AWS refuses {action} on {what}: {error}", code=code)
+            raise (refused if isinstance(error, Rejected) else error) from raised
 
 
 def record_line(provider: BedrockProvider, number: int, request: Request) -> bytes:
