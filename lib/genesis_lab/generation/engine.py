@@ -18,18 +18,17 @@ from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset
 from genesis_lab.domains.base import Answer, Domain, Provenance, Spec
 from genesis_lab.errors import GenesisError, Incomplete, Interrupted, InvalidInput, ParseFailure, Rejected
 from genesis_lab.files import shown
-from genesis_lab.generation.batch import batches_for, check_batch
+from genesis_lab.generation.batch import Batches, batches_for, check_batch
 from genesis_lab.generation.journal import JOURNAL, Journal, run_folder, work_folder
-from genesis_lab.generation.lane import REPAIRS, TOKENS, Lane, Task, progress, run_header, run_manifest, stopped
 from genesis_lab.generation.plan import Plan, split_of
-from genesis_lab.generation.state import State
+from genesis_lab.generation.state import REPAIRS, TOKENS, Lane, State, Task, progress, run_header, run_manifest, stopped
 from genesis_lab.generation.teachers import Teacher, parts
 from genesis_lab.providers.asking import Asking
 from genesis_lab.providers.base import Completion, Provider, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
 _SAME = "it says the same as an earlier record: word it differently"
-_LOOK_S = 1.0
+_LOOK_S = 0.25
 """How often those who look on are told, also while nothing comes."""
 _PARTING_S = 0.5
 """How long answers in flight are waited for when a run is ended; later ones go into the cache while the process lives."""
@@ -107,7 +106,7 @@ def generate(
 
 
 class _Run:
-    """One generation run: asks the teachers for what is to be asked, and settles what comes."""
+    """One generation run: asks the teachers for what is to be asked, and settles what comes, always in the main thread."""
 
     def __init__(
         self,
@@ -118,6 +117,7 @@ class _Run:
     ) -> None:
         self.state, self.domain, self.lanes, self.cache = state, state.domain, state.lanes, cache
         self._request = partial(request_for, state.domain, sampling)
+        self._done: SimpleQueue[tuple[Lane, Callable[[], None]]] = SimpleQueue()
         self._on_progress, self._started, self._shown = on_progress, time.monotonic(), 0.0
         for lane in self.lanes:
             lane.batches = batches_for(lane.teacher, cache, state.journal.path.parent)
@@ -125,63 +125,25 @@ class _Run:
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def loop(self) -> None:
-        """Work until every spec has a record, the candidate budgets are used up, or no teacher can go on.
-
-        What costs nothing, or is done one at a time, is done here; each other request waits for its answer in a thread, and
-        is settled here. Threads are daemons: nobody has to wait for them, neither Ctrl-C nor the end of the process.
-        """
-        done: SimpleQueue[tuple[Lane, bool, Callable[[], None]]] = SimpleQueue()
-        """Whose call, whether it has ended, and what to do about it."""
-
-        def ask(lane: Lane, task: Task) -> None:
-            done.put((lane, True, partial(self._settle, lane, task, self._try(lane.teacher, task))))
-
-        def buy(lane: Lane, tasks: list[Task]) -> None:
-            """Have `tasks` answered in batch jobs, or only wait for those of an earlier session; answers go into the cache."""
-
-            def tell(note: str) -> None:
-                done.put((lane, False, partial(setattr, lane, "note", note)))
-
-            assert lane.batches is not None
-            bought: int | BaseException
-            try:
-                requests = (self._request(lane.teacher, task) for task in tasks if lane.teacher.in_batch)
-                bought = lane.batches.fill(requests, tell)
-            except BaseException as error:
-                bought = error
-            done.put((lane, True, partial(self._settle_batch, lane, tasks, bought)))
-
-        def start(call: Callable[..., None], lane: Lane, what: Any) -> None:
-            lane.in_flight += 1
-            threading.Thread(target=call, args=(lane, what), name="genesis", daemon=True).start()
-
-        one = len(self.lanes) == 1 and self.lanes[0].teacher.provider.concurrency == 1
-        here = [lane for lane in self.lanes if lane.teacher.provider.free or (one and not lane.batches)]
+        """Work until every spec has a record, the candidate budgets are used up, or no teacher can go on."""
         try:
             while True:
-                for lane in here:
-                    while task := lane.next():
-                        self._settle(lane, task, self._try(lane.teacher, task))
                 for lane in self.lanes:
                     if lane.batches and not lane.in_flight and (tasks := list(iter(lane.next, None))):
-                        start(buy, lane, tasks)
+                        self._buy(lane, lane.batches, tasks)
                     while not lane.batches and lane.has_room and (task := lane.next()):
-                        start(ask, lane, task)
+                        self._ask(lane, task)
                 if not any(lane.in_flight for lane in self.lanes):
                     # Fresh candidates start together: who gets those that are left is then no matter of who was quick.
                     refilled = [lane.refill() for lane in self.lanes]
                     if any(refilled) or self.state.begin_lists():
                         continue
                     break
-                try:
-                    lane, ended, act = done.get(timeout=_LOOK_S)
-                except Empty:
-                    self._show(force=True)
-                    continue
-                lane.in_flight -= ended
-                act()
-                if not ended:
-                    self._show(force=True)
+                with suppress(Empty):
+                    lane, settle = self._done.get(timeout=_LOOK_S)
+                    lane.in_flight -= 1
+                    settle()
+                self._show()
         except BaseException:
             # What is in flight is paid for: what comes within a moment is journalled. Then it ends, whatever a server does.
             for lane in self.lanes:
@@ -189,32 +151,58 @@ class _Run:
             deadline = time.monotonic() + _PARTING_S
             with suppress(Empty):
                 while any(lane.in_flight for lane in self.lanes):
-                    lane, ended, act = done.get(timeout=max(deadline - time.monotonic(), 0))
-                    lane.in_flight -= ended
+                    lane, settle = self._done.get(timeout=max(deadline - time.monotonic(), 0))
+                    lane.in_flight -= 1
                     if not lane.batches:
                         with suppress(Exception, KeyboardInterrupt):
-                            act()
+                            settle()
             raise
-        self._show(force=True)
+        self._shown = 0.0
+        self._show()
         if any(lane.ended and not (isinstance(lane.ended, Incomplete) and lane.accepted) for lane in self.lanes):
             raise stopped(self.lanes)
+
+    def _ask(self, lane: Lane, task: Task) -> None:
+        """Settle a task whose answer is there, or costs nothing, at once, and any other when its answer has come."""
+        request, settle = self._request(lane.teacher, task), partial(self._settle, lane, task)
+
+        def call() -> Completion:
+            completion = lane.teacher.call(request)
+            if self.cache and request.key:
+                self.cache.put(request.key, completion)
+            return _signed(completion, request)
+
+        if known := self._known(request):
+            settle(_signed(known, request))
+        elif lane.teacher.provider.free:
+            settle(call())
+        else:
+            self._start(lane, call, settle)
+
+    def _buy(self, lane: Lane, batches: Batches, tasks: list[Task]) -> None:
+        """Have `tasks` answered in batch jobs, or only wait for those of an earlier session; answers go into the cache."""
+        requests = (self._request(lane.teacher, task) for task in tasks if lane.teacher.in_batch)
+        fill = partial(batches.fill, requests, partial(setattr, lane, "note"))
+        self._start(lane, fill, partial(self._settle_batch, lane, tasks))
+
+    def _start(self, lane: Lane, call: Callable[[], Any], settle: Callable[[Any], None]) -> None:
+        """Have what `call` returns or raises settled when it is there. Threads are daemons, so that nobody has to wait for
+        them, neither Ctrl-C nor the end of the process."""
+
+        def work() -> None:
+            try:
+                came = call()
+            except BaseException as error:
+                came = error
+            self._done.put((lane, partial(settle, came)))
+
+        lane.in_flight += 1
+        threading.Thread(target=work, name="genesis", daemon=True).start()
 
     def _known(self, request: Request) -> Completion | None:
         return self.cache.get(request.key) if self.cache and request.key else None
 
-    def _try(self, teacher: Teacher, task: Task) -> Completion | BaseException:
-        try:
-            request = self._request(teacher, task)
-            completion = self._known(request)
-            if completion is None:
-                completion = teacher.call(request)
-                if self.cache and request.key:
-                    self.cache.put(request.key, completion)
-            return _signed(completion, request)
-        except BaseException as error:
-            return error
-
-    # --- settling, always in the main thread --------------------------------------------------------------------------
+    # --- settling ---------------------------------------------------------------------------------------------------------
 
     def _settle_batch(self, lane: Lane, tasks: list[Task], bought: int | BaseException) -> None:
         """Settle what batch jobs answered; what they did not is asked in the next ones or, if it is too little, on demand."""
@@ -308,9 +296,9 @@ class _Run:
                 first = self._request(lane.teacher, replace(task, tries=0, dialogue=()))
                 cache.put(first.key, replace(completion, attempts=task.tries + 1))
 
-    def _show(self, *, force: bool = False) -> None:
+    def _show(self) -> None:
         now = time.monotonic()
-        if self._on_progress and (force or now - self._shown >= 0.25):
+        if self._on_progress and now - self._shown >= _LOOK_S:
             self._shown = now
             self._on_progress(progress(self.lanes, self.state.drops.total(), now - self._started))
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from genesis_lab.domains.base import Domain, Spec
-from genesis_lab.generation.lane import Task
 from genesis_lab.generation.plan import Plan
+from genesis_lab.generation.state import Task
 from genesis_lab.generation.teachers import Teacher, divide
 from genesis_lab.providers.base import Usage, total_cost
 from genesis_lab.providers.schemas import stated

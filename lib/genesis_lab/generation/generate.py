@@ -20,8 +20,8 @@ from genesis_lab.generation.engine import Sampling, request_for
 from genesis_lab.generation.engine import generate as fulfil
 from genesis_lab.generation.estimate import Estimate, estimate, in_all
 from genesis_lab.generation.journal import check_room
-from genesis_lab.generation.lane import Task, run_header
 from genesis_lab.generation.plan import Plan, make_plan
+from genesis_lab.generation.state import Task, run_header
 from genesis_lab.generation.teachers import Teacher, connect
 from genesis_lab.providers import ModelSpec, ProviderName, parse_spec
 from genesis_lab.providers.asking import Asking

@@ -7,10 +7,11 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_json
 
 from genesis_lab.errors import GenesisError
 from genesis_lab.files import shown, write_error
@@ -45,8 +46,7 @@ class CompletionCache:
 
     def put(self, key: str, completion: Completion) -> None:
         """Keep an answer; a second answer to the same request replaces the first."""
-        text = json.dumps(asdict(completion), default=datetime.isoformat)
-        self._run("INSERT OR REPLACE INTO completions VALUES (?, ?)", key, text)
+        self._run("INSERT OR REPLACE INTO completions VALUES (?, ?)", key, to_json(completion).decode())
 
     def forget(self, key: str) -> None:
         """Keep the answer no longer: it was of no use."""

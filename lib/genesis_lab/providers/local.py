@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -73,8 +74,7 @@ class LocalProvider(Provider):
         self.repetition_penalty = repetition_penalty or (BUNDLED_PENALTY if model == BUNDLED and not loaded else None)
         self._loaded = loaded
         self._grammar_tokenizer: Any = None
-        self._busy, self._turn, self._working = threading.RLock(), threading.Lock(), False
-        self._waiting: deque[tuple[Request, Future[Completion]]] = deque()
+        self._busy, self._waiting = threading.RLock(), deque[tuple[Request, Future[Completion]]]()
 
     def load(self) -> LoadedModel:
         """The model, loaded now if it was not; raises what `local_models.load_model` raises."""
@@ -84,33 +84,23 @@ class LocalProvider(Provider):
             return self._loaded
 
     def complete(self, request: Request) -> Completion:
-        """Answer one request, together with those that other threads are asking for meanwhile."""
+        """Answer one request: whoever has the model answers those that other threads are asking for meanwhile, too."""
         mine: Future[Completion] = Future()
-        with self._turn:
-            self._waiting.append((request, mine))
-            begins, self._working = not self._working, True
-        if begins:
-            threading.Thread(target=self._work, name="genesis", daemon=True).start()
+        self._waiting.append((request, mine))
+        with self._busy:
+            while not mine.done():
+                time.sleep(_GATHER_S if len(self._waiting) < self.batch_size else 0)
+                taken: list[tuple[Request, Future[Completion]]] = []
+                with suppress(IndexError):
+                    while len(taken) < self.batch_size:
+                        taken.append(self._waiting.popleft())
+                try:
+                    answers: Sequence[Completion | BaseException] = self.complete_many([asked for asked, _ in taken])
+                except BaseException as error:
+                    answers = [error] * len(taken)
+                for (_, asked), answer in zip(taken, answers, strict=True):
+                    (asked.set_exception if isinstance(answer, BaseException) else asked.set_result)(answer)  # type: ignore[arg-type]
         return mine.result()
-
-    def _work(self) -> None:
-        """Answer what waits, batch by batch, until nothing does."""
-        while True:
-            time.sleep(_GATHER_S if len(self._waiting) < self.batch_size else 0)
-            with self._turn:
-                taken = [self._waiting.popleft() for _ in range(min(self.batch_size, len(self._waiting)))]
-                self._working = bool(taken)
-            if not taken:
-                return
-            try:
-                answers: Sequence[Completion | BaseException] = self.complete_many([request for request, _ in taken])
-            except BaseException as error:
-                answers = [error] * len(taken)
-            for (_, asked), answer in zip(taken, answers, strict=True):
-                if isinstance(answer, BaseException):
-                    asked.set_exception(answer)
-                else:
-                    asked.set_result(answer)
 
     def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
         """Answer requests in batches, in their order; one that can't be answered becomes its error."""
@@ -120,20 +110,9 @@ class LocalProvider(Provider):
             rows = [i for i, row in enumerate(answers) if isinstance(row, _Row)]
             todo = sorted(rows, key=lambda i: len(answers[i].prompt))  # like lengths together: less padding
             while todo:
-                batch = todo[: self.batch_size]
-                answered = self._run(loaded, [answers[i] for i in batch])
-                if answered is None and len(batch) > 1:
-                    self.batch_size = len(batch) // 2
-                    for i in batch:
-                        answers[i] = self._row(loaded, requests[i])
-                    continue
-                if answered is None:
-                    said = f"{loaded.name} runs out of GPU memory with a prompt of {len(answers[batch[0]].prompt):,} tokens"
-                    advice = "use fewer examples, a smaller max_tokens or a smaller model"
-                    answered = [Rejected(f"{said}: {advice}.", model=self.model)]
-                for i, answer in zip(batch, answered, strict=True):
+                batch, todo = todo[: self.batch_size], todo[self.batch_size :]
+                for i, answer in zip(batch, self._run(loaded, [answers[i] for i in batch]), strict=True):
                     answers[i] = answer
-                todo = todo[len(batch) :]
             return answers
 
     def cost_usd(self, usage: Usage) -> float:
@@ -157,8 +136,7 @@ class LocalProvider(Provider):
             )
         matcher = None
         if request.schema is not None or request.grammar is not None:
-            self._grammar_tokenizer = self._grammar_tokenizer or _grammar_tokenizer(loaded)
-            matcher = _matcher(self._grammar_tokenizer, request)
+            matcher = self._matcher(loaded, request)
             if matcher.is_error():
                 reason = matcher.get_error()[:200]
                 return Rejected(f"The answer's form can't be made into a grammar: {reason}", model=self.model)
@@ -166,8 +144,26 @@ class LocalProvider(Provider):
         heat = next(value for value in (request.temperature, default, 1.0) if value is not None)
         return _Row(request, prompt, heat, matcher, np.random.default_rng(request.seed))
 
-    def _run(self, loaded: LoadedModel, rows: Sequence[_Row]) -> Sequence[Completion | Rejected] | None:
-        """The answers of a batch; None where the memory does not suffice for it."""
+    def _matcher(self, loaded: LoadedModel, request: Request) -> Any:
+        """llguidance's matcher at the start of an answer in the request's form: a JSON schema or a Lark grammar."""
+        if find_spec("llguidance") is None:
+            raise MissingDependency("llguidance", "Holding a local model to a JSON schema", "pip install llguidance")
+        from llguidance import LLMatcher
+        from llguidance.hf import from_tokenizer
+
+        if self._grammar_tokenizer is None:  # takes about a second
+            vocabulary = loaded.model.get_output_embeddings().weight.shape[0]
+            self._grammar_tokenizer = from_tokenizer(
+                loaded.tokenizer, n_vocab=vocabulary, eos_token=list(loaded.eos_ids)
+            )
+        if request.grammar:
+            grammar = LLMatcher.grammar_from_lark(request.grammar)
+        else:
+            grammar = _schema_grammar(json.dumps(bounded(request.schema or {}, request.max_tokens)))
+        return LLMatcher(self._grammar_tokenizer, grammar, log_level=0)
+
+    def _run(self, loaded: LoadedModel, rows: Sequence[_Row]) -> list[Completion | Rejected]:
+        """The answers of a batch, which is halved where the memory does not suffice for it."""
         import torch
         from transformers import GenerationConfig
 
@@ -187,7 +183,13 @@ class LocalProvider(Provider):
                 )
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            return None
+            if len(rows) == 1:
+                said = f"{loaded.name} runs out of GPU memory with a prompt of {len(rows[0].prompt):,} tokens"
+                advice = "use fewer examples, a smaller max_tokens or a smaller model"
+                return [Rejected(f"{said}: {advice}.", model=self.model)]
+            self.batch_size = half = len(rows) // 2
+            fresh = [self._row(loaded, row.request) for row in rows]
+            return [*self._run(loaded, fresh[:half]), *self._run(loaded, fresh[half:])]
         latency_s, now = time.perf_counter() - started, datetime.now(UTC)
         return [
             Completion(
@@ -262,27 +264,6 @@ class _Sampler:
                     row.matcher.consume_token(chosen[i])
         result = torch.full_like(scores, float("-inf"))
         return result.scatter(1, torch.tensor(chosen, device=scores.device)[:, None], 0.0)
-
-
-def _grammar_tokenizer(loaded: LoadedModel) -> Any:
-    """llguidance's view of the tokenizer; takes about a second, so keep it."""
-    if find_spec("llguidance") is None:
-        raise MissingDependency("llguidance", "Holding a local model to a JSON schema", "pip install llguidance")
-    from llguidance.hf import from_tokenizer
-
-    vocabulary = loaded.model.get_output_embeddings().weight.shape[0]
-    return from_tokenizer(loaded.tokenizer, n_vocab=vocabulary, eos_token=list(loaded.eos_ids))
-
-
-def _matcher(tokenizer: Any, request: Request) -> Any:
-    """llguidance's matcher at the start of an answer in the request's form: a JSON schema or a Lark grammar."""
-    from llguidance import LLMatcher
-
-    if request.grammar:
-        grammar = LLMatcher.grammar_from_lark(request.grammar)
-    else:
-        grammar = _schema_grammar(json.dumps(bounded(request.schema or {}, request.max_tokens)))
-    return LLMatcher(tokenizer, grammar, log_level=0)
 
 
 @lru_cache(maxsize=64)
