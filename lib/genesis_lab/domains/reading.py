@@ -175,11 +175,11 @@ def _fitted(value: Any, schema: Mapping[str, Any], depth: int = 0) -> Any:
 
 def _fitted_object(value: dict[str, Any], schema: Mapping[str, Any], depth: int) -> dict[str, Any] | None:
     fields, required = schema.get("properties") or {}, schema.get("required", ())
-    if not all(name in value for name in required):  # ``Label Fit`` is label_fit
+    if not value.keys() >= set(required):  # ``Label Fit`` is label_fit
         spelt = {same_words(name): name for name in fields}
         value = {spelt.get(same_words(name), name): each for name, each in value.items()}
-    if not all(name in value for name in required):
-        return None
+        if not value.keys() >= set(required):
+            return None
     found = dict(value)
     for name, form in fields.items():
         if name in value and form.get("type") in _SHAPES:
