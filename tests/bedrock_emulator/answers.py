@@ -83,7 +83,8 @@ def _conversation(intent: str, turns: int, task: str, seed: int) -> str:
         "resolution_status": named("resolution", "resolved"),
         "resolution_time": named("time", "quick"),
     }
-    return str(grammar.write(Spec(index=seed, ordinal=seed, seed=seed, attributes=attributes), 0))
+    said = grammar.turns(Spec(index=seed, ordinal=seed, seed=seed, attributes=attributes))
+    return json.dumps({"turns": said}, ensure_ascii=False)
 
 
 @lru_cache(maxsize=1)

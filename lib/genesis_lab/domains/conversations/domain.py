@@ -30,6 +30,7 @@ from genesis_lab.texts import same_words, unaccented
 from genesis_lab.yamls import file_digests, shipped
 
 _TURNS: TypeAdapter[list[r.Turn]] = TypeAdapter(r.Turns)
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _ENOUGH_SEEDS = 100
 """Seeds from which their own manner is taken; fewer say too little about lengths."""
@@ -205,7 +206,7 @@ class Conversations(Domain):
         if self._opened:
             held = f"There are {len(opened)} openings of {a['intent']} in {a['language']!r} to be continued"
             raise InvalidInput(f"{held}, one more is needed.")
-        return str(read_json(self.offline_text(spec, 0), schema(1))["turns"][0]["text"])
+        return self._grammar.turns(spec)[0]["text"]
 
     def prompt(self, spec: Spec) -> Prompt:
         if self.config.records == "utterances":
@@ -214,19 +215,17 @@ class Conversations(Domain):
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         if self.config.records == "conversations":
-            text = self._grammar.write(spec, attempt)
-            if not self._opened:
-                return text
-            turns = json.loads(text)["turns"]
-            turns[0]["text"] = self.opening(spec)  # beside a model, it too goes on from what was written before
-            return json.dumps({"turns": turns}, ensure_ascii=False)
+            turns = self._grammar.turns(spec, attempt)
+            if self._opened:
+                turns[0]["text"] = self.opening(spec)  # beside a model, it too goes on from what was written before
+            return _JSON.encode({"turns": turns})
         a = {"turns": 2, "resolution_status": "pending", "emotion_arc": _ARC_OF[spec.attributes["sentiment"]]}
         whole = replace(spec, attributes={**spec.attributes, **a})
         for further in range(_DRAWS):  # until it greets as planned
-            turn = json.loads(self._grammar.write(whole, attempt + 97 * further))["turns"][0]
+            turn = self._grammar.turns(whole, attempt + 97 * further)[0]
             if o.greets(turn["text"]) == spec.attributes["greeting"]:
                 break
-        return json.dumps({"turns": [turn]}, ensure_ascii=False)
+        return _JSON.encode({"turns": [turn]})
 
     def answer_characters(self, spec: Spec) -> int:
         if "words" in spec.attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -27,7 +26,6 @@ _WRAPPED = {"neutral": 0.3, "positive": 0.75, "frustrated": 0.75}
 _CARELESS = 0.15
 """Share of openings typed without capitals or punctuation, or with a slip of the finger."""
 _PART = re.compile(r"\[([^\[\]]*\|[^\[\]]*)\]|\{(\w+)\}")
-_JSON = json.JSONEncoder(ensure_ascii=False)
 GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|hola|buenas|buenos)\b", re.IGNORECASE)
 
 
@@ -72,8 +70,8 @@ class Grammar:
         self._taxonomy, self._tone, self._seed = taxonomy, tone, seed
         self._orders: dict[tuple[str, str], np.ndarray] = {}
 
-    def write(self, spec: Spec, attempt: int = 0) -> str:
-        """The JSON text of one conversation with exactly ``spec.attributes["turns"]`` turns."""
+    def turns(self, spec: Spec, attempt: int = 0) -> list[dict[str, str]]:
+        """One conversation with exactly ``spec.attributes["turns"]`` turns."""
         a, language = spec.attributes, spec.attributes["language"]
         draw, script, moves = _Draw(language, spec.seed, attempt), self._taxonomy.script(a["intent"]), _moves(language)
         start, end = _START.get(a["emotion_arc"], "neutral"), _END.get(a["emotion_arc"], "neutral")
@@ -93,8 +91,7 @@ class Grammar:
             turns.append(draw.say(draw.pick(moves["reaction"][end])))
         if closing:
             turns.append(draw.say(draw.pick(moves["closing_frustrated" if end == "frustrated" else "closing"])))
-        said = [{"speaker": ("customer", "agent")[i % 2], "text": text} for i, text in enumerate(turns)]
-        return _JSON.encode({"turns": said})
+        return [{"speaker": ("customer", "agent")[i % 2], "text": text} for i, text in enumerate(turns)]
 
     def _opening(self, spec: Spec, mood: str, draw: _Draw, attempt: int) -> str:
         intent, language = spec.attributes["intent"], spec.attributes["language"]
