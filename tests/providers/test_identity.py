@@ -18,8 +18,8 @@ from genesis_lab.domains.conversations.domain import Conversations, Conversation
 from genesis_lab.finetuning.ask import Sampling
 from genesis_lab.finetuning.exam import Arm, benchmark
 from genesis_lab.generation.engine import generate
-from genesis_lab.generation.state import run_header
 from genesis_lab.generation.plan import make_plan
+from genesis_lab.generation.state import run_header
 from genesis_lab.generation.teachers import Teacher, connect
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.providers.identity import identity
