@@ -41,7 +41,7 @@ lab: $(READY)  ## Open the notebooks in JupyterLab: copies under outputs/noteboo
 test: test-unit test-notebooks  ## Unit tests, then every notebook against its committed outputs
 
 test-unit: $(READY)
-	$(PYTEST) tests
+	$(PYTEST) --dist worksteal -p no:nbval tests
 
 test-notebooks: $(READY)
 	$(PYTEST) $(NBVAL)

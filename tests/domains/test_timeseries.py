@@ -410,7 +410,7 @@ def test_there_are_forty_nine_features_whatever_the_scale(load):
 
 def test_priors_move_towards_what_they_are_shown(load):
     chosen = {name: kind for name, kind in kinds().items() if name == "commercial_consumption"}
-    found = tune_priors(load[0][:30], chosen, start="2024-01-01", seconds=60, generations=5)
+    found = tune_priors(load[0][:20], chosen, start="2024-01-01", seconds=60, generations=3)
     assert found["mean_ks"]["after"] < found["mean_ks"]["before"]
     assert found["nearest"]["generated to real"] > 0
 

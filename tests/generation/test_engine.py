@@ -26,6 +26,7 @@ from genesis_lab.providers.offline import OfflineProvider
 from scripted import ScriptedProvider
 
 SCENARIO = Path(__file__).with_name("scenario.py")
+TOTAL = "1500"
 
 
 def small_domain(total: int = 12, **options) -> Conversations:
@@ -85,15 +86,20 @@ def test_changed_settings_on_a_finished_dataset_are_named_and_refused(tmp_path):
     assert run(tmp_path / "d", OfflineProvider(), total=14, replace_existing=True).total == 14
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_kill_at_any_moment_then_the_same_command_equals_an_uninterrupted_run(tmp_path, seed):
-    whole = tmp_path / "whole"
-    total = 1_500
-    subprocess.run([sys.executable, SCENARIO, whole, str(total)], check=True)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What the scenario writes undisturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "whole"
+    subprocess.run([sys.executable, SCENARIO, folder, TOTAL], check=True)
+    return folder
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kill_at_any_moment_then_the_same_command_equals_an_uninterrupted_run(tmp_path, seed, whole):
     killed = tmp_path / "killed"
     rng = random.Random(seed)
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, SCENARIO, killed, str(total)])
+        process = subprocess.Popen([sys.executable, SCENARIO, killed, TOTAL])
         journal = tmp_path / "killed.run" / "journal.jsonl"
         while process.poll() is None and not journal.exists():
             time.sleep(0.005)
@@ -103,7 +109,7 @@ def test_kill_at_any_moment_then_the_same_command_equals_an_uninterrupted_run(tm
     if journal.exists():
         with journal.open("ab") as file:
             file.write(b'{"kind":"attempt","index":3,"outc')
-    subprocess.run([sys.executable, SCENARIO, killed, str(total)], check=True)
+    subprocess.run([sys.executable, SCENARIO, killed, TOTAL], check=True)
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(killed) for p in killed.rglob("*") if p.is_file())
     for name in files:
