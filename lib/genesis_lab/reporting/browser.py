@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -231,38 +232,34 @@ class Browser:
 
     def write(self, path: Path, *, replace: bool = False) -> Path:
         """All of it as one HTML file that needs nothing else; what is decided there is downloaded from it as JSON lines."""
+        from markupsafe import Markup
+
+        about = json.dumps(self.about() | {"chunk": _CHUNK}, ensure_ascii=False).replace("<", "\\u003c")
+        ours = {"about": about, "css": CSS + _asset("browser.css"), "js": _asset("browser.js")}
+        page = template("browser.html.j2").generate(
+            title=self.title or self.unit, packed=self._packed(), **{name: Markup(text) for name, text in ours.items()}
+        )
         with placed(path, replace=replace) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(self._page())
+            file.writelines(page)
         return path
 
-    def _page(self) -> Iterator[str]:
-        about = json.dumps(self.about() | {"chunk": _CHUNK}, ensure_ascii=False).replace("<", "\\u003c")
-        yield f'<!doctype html><html><head><meta charset="utf-8"><title>{escape(self.title or self.unit)}</title>'
-        yield '<meta name="viewport" content="width=device-width,initial-scale=1"><meta http-equiv="Content-Security-Policy" '
-        yield "content=\"default-src 'none';style-src 'unsafe-inline';script-src 'unsafe-inline';img-src data:;connect-src data:\">"
-        yield f'<style>{CSS}{_asset("browser.css")}body{{margin:0}}</style></head><body><div id="browser"></div>'
-        yield f'<script type="application/json" id="about">{about}</script>'
+    def _packed(self) -> Iterator[tuple[str, str]]:
+        """What an HTML file holds, by name: what is listed and filtered by, the words, and the records in chunks."""
         columns = self._db.sql(f"SELECT key, text, {', '.join([*self._names, 'folded'])} FROM shown ORDER BY row")
         index = columns.to_arrow_table()
-        packed: dict[str, Any] = {name: index[name].to_pylist() for name in ("key", "text")}
-        for name, kind in ((name, self._kinds[name]) for name in self._names):
-            values = index[name].to_pylist()
-            if kind == "value":
-                codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
-                packed[name] = {"values": list(codes), "codes": [codes[value] for value in values]}
-            else:
-                packed[name] = values
-        yield _packed("index", json.dumps(packed, ensure_ascii=False))
-        yield _packed("folded", "\n".join(index["folded"].to_pylist()))
-        chunk, number, count = list[dict[str, Any]](), 0, 0
-        for batch in pa.RecordBatchReader.from_stream(self._rows):
-            for record in (one for at in range(0, len(batch), _CHUNK) for one in batch.slice(at, _CHUNK).to_pylist()):
-                chunk.append(self._opened(count, record))
-                count += 1
-                if len(chunk) == _CHUNK or count == self.total:
-                    yield _packed(f"chunk{number}", json.dumps(chunk, ensure_ascii=False))
-                    chunk, number = [], number + 1
-        yield f'<script type="module">{_asset("browser.js")}\nopenFile();</script></body></html>'
+        listed: dict[str, Any] = {name: index[name].to_pylist() for name in ("key", "text", *self._names)}
+        for name in (name for name in self._names if self._kinds[name] == "value"):
+            codes = index[name].combine_chunks().dictionary_encode()
+            listed[name] = {"values": codes.dictionary.to_pylist(), "codes": codes.indices.to_pylist()}
+        yield "index", _zipped(json.dumps(listed, ensure_ascii=False))
+        yield "folded", _zipped("\n".join(index["folded"].to_pylist()))
+        few = (
+            b.slice(at, _CHUNK) for b in pa.RecordBatchReader.from_stream(self._rows) for at in range(0, len(b), _CHUNK)
+        )
+        records = enumerate(record for batch in few for record in batch.to_pylist())
+        for number in range(-(-self.total // _CHUNK)):
+            chunk = [self._opened(row, record) for row, record in islice(records, _CHUNK)]
+            yield f"chunk{number}", _zipped(json.dumps(chunk, ensure_ascii=False))
 
     def _opened(self, row: int, record: Row) -> dict[str, Any]:
         tags = [[name, why] for said in self._tags.values() for name, why in said.get(row, {}).items()]
@@ -336,9 +333,8 @@ def _wanted(words: str) -> list[str]:
     return [*(part for part in quoted[1::2] if part.strip()), *(word for part in quoted[::2] for word in part.split())]
 
 
-def _packed(name: str, text: str) -> str:
-    data = base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
-    return f'<script type="text/plain" id="{name}">{data}</script>'
+def _zipped(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
 
 
 @cache
