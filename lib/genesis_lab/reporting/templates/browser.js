@@ -271,7 +271,7 @@ const inNotebook = (begin) => ({ render({ model, el: place }) {
     setTimeout(() => waiting.has(number) && reject(new Error("The kernel has not answered yet: it is busy, or must be started and this cell run again.")), 15000);
   });
   model.on("msg:custom", heard);
-  const end = begin(place, model.get("about"), call);
+  const end = begin(place, model.get("about"), call, model);
   return () => { model.off("msg:custom", heard); end(); };
 } });
 const browser = inNotebook((place, about, call) => mount(place, about, { ask: call("ask"), open: call("open"), act: call("act"), save: call("save") }));
