@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from genesis_lab.yamls import parse_yaml
+
 FALLBACK = {"name": "nlu_fallback", "confidence": 0.5}
 
 
@@ -29,6 +31,20 @@ def parse(text: str, intent: str, confidence: float = 0.9, **more: Any) -> dict[
         "intent_ranking": ranking,
     }
     return told | more
+
+
+def tested(intent: str, told: dict[str, Any]) -> dict[str, Any]:
+    """What ``POST /model/test/intents`` says of an example: the fallback is undone, a response selector has a row of its own."""
+    said = next(one for one in told["intent_ranking"] if one["name"] != FALLBACK["name"])
+    row = {"text": told["text"], "confidence": said["confidence"]}
+    found = {"intent": row | {"intent": intent.partition("/")[0], "predicted": said["name"]}}
+    if "/" in intent:
+        selected = told.get("response_selector", {}).get("default", {}).get("response", {}).get("intent_response_key")
+        found["response_selection"] = row | {
+            "intent_response_key_target": intent,
+            "intent_response_key_prediction": selected,
+        }
+    return found
 
 
 @contextmanager
@@ -56,6 +72,13 @@ def rasa(
                     return self.say(400, {"message": f"Agent with name '{given}' could not be loaded."})
                 state.model = state.model if state.stuck else Path(given).name
                 return self.say(204, None)
+            if what == ("POST", "/model/train"):
+                data = parse_yaml(body.decode())
+                state.trained = data
+                if "pipeline" not in data:
+                    said = "An unexpected error occurred during training. Error: the pipeline has no tokenizer"
+                    return self.say(500, {"reason": "TrainingError", "message": said})
+                return self.say(200, b"a model", filename="20261201-090000-old-fox.tar.gz")
             if state.model is None:
                 return self.say(
                     409, {"reason": "Conflict", "message": "No agent loaded. To continue processing, a model …"}
@@ -64,12 +87,29 @@ def rasa(
                 return self.say(
                     200, {"model_file": state.model, "model_id": f"id of {state.model}", "num_active_training_jobs": 0}
                 )
+            if what == ("POST", "/model/test/intents"):
+                given = [
+                    (one["intent"], example["text"])
+                    for one in parse_yaml(body.decode())["nlu"]
+                    for example in one["examples"]
+                ]
+                told = [tested(intent, answers.get(text) or parse(text, "otro", 0.3)) for intent, text in given]
+                kinds = {
+                    "intent": {i.partition("/")[0] for i, _ in given},
+                    "response_selection": {i for i, _ in given if "/" in i},
+                }
+                return self.say(200, {  # fewer than two intents are not evaluated
+                    f"{kind}_evaluation": {"predictions": [one[kind] for one in told if kind in one]} if len(names) > (kind == "intent") else None
+                    for kind, names in kinds.items()
+                } | {"entity_evaluation": {}})  # fmt: skip
             text = json.loads(body)["text"]
             return self.say(200, answers.get(text) or parse(text, "otro", 0.3))
 
-        def say(self, code: int, value: Any) -> None:
-            content = b"" if value is None else json.dumps(value).encode()
+        def say(self, code: int, value: Any, **headers: str) -> None:
+            content = value if isinstance(value, bytes) else b"" if value is None else json.dumps(value).encode()
             self.send_response(code)
+            for header in headers.items():
+                self.send_header(*header)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -121,14 +121,16 @@ def log_run(
     reports: Mapping[str, Mapping[str, Any]] | None = None,
     tags: Mapping[str, str] | None = None,
     loader: str = "",
+    version: bool = True,
 ) -> RegisteredModel:
-    """A run with its settings, figures and reports, and what it trained as a new version of model `name`.
+    """A run with its settings, figures and reports, and what it trained as a new `version` of model `name`.
 
     Parameters
     ----------
     metrics, curves : the numbers among the first; figure to its values, each with its step.
     sources : name and content hash of each dataset learned from.
     save : writes the model's files into a new folder at the path it is given.
+    version : False where nothing came of it, so that only the run is kept.
     loader : the module whose ``_load_pyfunc`` MLflow may call with those files to serve the model; never a pickle.
     """
     check_name(name)
@@ -150,10 +152,12 @@ def log_run(
             else:
                 client.log_artifacts(run_id, str(files), "model")
                 model_id, source = None, f"{client.get_run(run_id).info.artifact_uri}/model"
+            if not version:
+                return RegisteredModel(name, "", run_id)
             with suppress(mlflow.MlflowException):  # there is one already
                 client.create_registered_model(name)
-            version = client.create_model_version(name, source, run_id, model_id=model_id).version
-    return RegisteredModel(name, str(version), run_id)
+            made = client.create_model_version(name, source, run_id, model_id=model_id).version
+    return RegisteredModel(name, str(made), run_id)
 
 
 def check_name(name: str) -> None:

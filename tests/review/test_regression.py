@@ -410,3 +410,59 @@ def test_what_no_example_teaches_is_not_asked_of_a_model(tmp_path):
     (case,) = list_cases(store)
     assert case["entities"] == [{"start": 0, "end": 6, "entity": "cuenta", "text": "cheque"}]
     assert compare([case], of_messages(store))["sides"][0]["entities"]["estimate"] == 1
+
+
+def test_a_server_trains_on_everything_in_one_request_and_the_model_can_be_deployed(tmp_path, own_output_root):
+    with rasa({}) as server:
+        job = train_rasa(BOT, "there", server.address)
+        assert (job["state"], job["model"]) == ("finished", "models/20261201-090000-old-fox.tar.gz")
+        sent = server.trained
+    assert {one["intent"] for one in sent["nlu"] if "intent" in one} >= {"saludar", "transferir"} and sent["pipeline"]
+    assert "saludar" in str(sent["intents"]) and sent["version"]
+    assert (own_output_root / "review" / "jobs" / "there" / "models" / "there.tar.gz").read_bytes() == b"a model"
+    bot = shutil.copytree(BOT, tmp_path / "bot")
+    (bot / "config.yml").unlink()
+    with rasa({}) as server:
+        failed = train_rasa(bot, "bad", server.address)
+    assert failed["state"] == "failed" and "the pipeline has no tokenizer" in failed["said"][0]
+
+
+def test_the_registry_keeps_every_training_and_a_version_of_what_came_of_it(tmp_path, own_output_root):
+    from mlflow import MlflowClient
+
+    from genesis_lab.registry import tracking_uri
+
+    done, failed = train_rasa(BOT, "one", command(tmp_path)), train_rasa(BOT, "two", command(tmp_path, "fails"))
+    client = MlflowClient(tracking_uri())
+    runs = client.search_runs([client.get_experiment_by_name("genesis-training").experiment_id])
+    assert {run.data.params["outcome"] for run in runs} == {'"finished"', '"failed"'}
+    kept = {item.path for run in runs for item in client.list_artifacts(run.info.run_id, "model")}
+    assert kept >= {"model/bot", "model/log", "model/job.json"} and (done["state"], failed["state"]) == (
+        "finished",
+        "failed",
+    )
+    assert [version.name for version in client.search_model_versions()] == ["one"]
+
+
+def test_many_cases_are_asked_in_one_request_and_the_rest_one_by_one(monkeypatch):
+    monkeypatch.setattr("genesis_lab.review.predictors.MANY", 3)
+    full = {"default": {"response": {"intent_response_key": "faq/price"}}}
+    place = {"start": 3, "end": 9, "entity": "city", "extractor": "DIETClassifier", "value": "Madrid"}
+    told = {
+        "hola": parse("hola", "hi"),
+        "cuánto vale": parse("cuánto vale", "faq", 0.8, response_selector=full),
+        "no sé": parse("no sé", "bye", 0.4),
+        "en Madrid": parse("en Madrid", "go", entities=[place]),
+    }
+    meant = {"hola": "hi", "cuánto vale": "faq/price", "no sé": "bye", "en Madrid": "go"}
+    given = [make_case("here", {"text": text, "intent": intent}) for text, intent in meant.items()]
+    given[-1]["entities"] = [place]
+    with rasa(told) as server:
+        side = compare(given, predictor(server.address))["sides"][0]
+        assert [path for _, path in server.asked].count("/model/parse") == 1  # the one whose entities are tested
+    assert side["right"] == {"estimate": 1.0, "low": side["right"]["low"], "high": 1.0, "n": 4}
+    assert side["entities"]["n"] == 1 and side["fallback"]["n"] == 1
+    one_intent = [case | {"intent": "hi", "entities": None} for case in given]
+    with rasa(told) as server:  # Rasa evaluates two intents or more
+        assert compare(one_intent, predictor(server.address))["sides"][0]["fallback"]["n"] == 4
+        assert ("POST", "/model/test/intents") in server.asked

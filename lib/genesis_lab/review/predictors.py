@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from genesis_lab.errors import InvalidInput
+from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import resolve, shown
 from genesis_lab.registry import load_in_use
 from genesis_lab.review.events import UNTRAINED, entities, prediction, trained
@@ -32,7 +32,11 @@ Progress = Callable[[int, int], object] | None
 Answers = dict[tuple[str, str], tuple[str | None, float | None]]
 """Text and target to prediction and confidence; a model says the same of a text however often it is asked."""
 _PREDICTED = re.compile(r"^[ -]*(\w+): ?(.*?) *# predicted: (.*)$", re.M)
-_TARGETS = {"intent": "intent", "response_selection": "intent_response_key_target"}
+_SELECTED = ("intent_response_key_target", "intent_response_key_prediction")
+_TARGETS = {"intent": "intent", "response_selection": _SELECTED[0]}
+_YAML = {"Content-Type": "application/yaml"}
+MANY = 100
+"""Cases above which a Rasa server is asked for all in one request."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +81,45 @@ def of_messages(store: Store, model: str | None = None) -> Predictor:
 
 
 def of_server(address: str) -> Predictor:
-    """The model in use on a Rasa server, asked text by text (``POST /model/parse``)."""
+    """The model in use on a Rasa server, asked text by text (``POST /model/parse``), or, if there are many, for all at once."""
     with rasa_server(address) as ask:
         name = f"{urlsplit(address).netloc} ({ask('GET', '/status').json()['model_file']})"
 
     def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
-        found = list[Row | None]()
-        with rasa_server(address) as ask:
-            for number, one in enumerate(cases, 1):
-                told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
-                spans = trained(entities(told, one["text"]), UNTRAINED[:2])
-                found.append({**prediction(told), "entities": spans})
+        with rasa_server(address, timeout_s=600) as ask:
+            found: list[Row | None] = [None] * len(cases)
+            found = _at_once(ask, cases) if len(cases) > MANY else found
+            for number, one in enumerate(cases):
+                if found[number] is None or one["entities"] is not None:
+                    told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
+                    found[number] = {
+                        **prediction(told),
+                        "entities": trained(entities(told, one["text"]), UNTRAINED[:2]),
+                    }
                 if on_progress:
-                    on_progress(number, len(cases))
+                    on_progress(number + 1, len(cases))
         return found
 
     return Predictor(name, predict)
+
+
+def _at_once(ask: Callable[..., Any], cases: Sequence[Row]) -> list[Row | None]:
+    """The prediction for each case by ``POST /model/test/intents``, which tells no fallback and no entities; None where it
+    tells nothing: of a text that looks like Rasa's markup, of a single intent, of a file that Rasa refuses."""
+    nlu = [{"intent": one["intent"], "examples": [{"text": one["text"]}]} for one in cases]
+    text = json.dumps({"version": "3.1", "nlu": nlu}, ensure_ascii=False)  # JSON is YAML
+    try:
+        told = ask("POST", "/model/test/intents", content=text.encode("utf-8", "replace"), headers=_YAML).json()
+    except Unavailable:
+        return [None] * len(cases)
+    intents, replies = (
+        {
+            (one["text"], one[target]): (one[said] or None, one["confidence"])
+            for one in (told[f"{kind}_evaluation"] or {}).get("predictions", ())
+        }
+        for kind, target, said in (("intent", "intent", "predicted"), ("response_selection", *_SELECTED))
+    )
+    return _joined(cases, intents, replies, None)
 
 
 def read_results(folder: Path, training: Path | None = None) -> Row:
