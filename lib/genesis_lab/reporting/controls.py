@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 from pydantic import Field as Declared
-from pydantic.fields import FieldInfo
 
 from genesis_lab.errors import GenesisError, InvalidInput, Taken, sentence
 from genesis_lab.parameters import declared
@@ -45,11 +43,11 @@ class Form(Generic[Model]):
         self.fields: dict[str, dict[str, Any]] = {
             name: {
                 "name": name,
-                "about": _says(info.description or ""),
-                **_field(info, getattr(config, name), choices.get(name)),
+                "about": _says(schema.get("description", "")),
+                **_field(schema, getattr(config, name), choices.get(name)),
             }
-            for name, info in type(config).model_fields.items()
-            if name not in {*hide} and info.annotation is not SecretStr
+            for name, schema in type(config).model_json_schema()["properties"].items()
+            if name not in {*hide} and schema.get("format") != "password"
         }
 
     @property
@@ -191,21 +189,23 @@ def choose(namespace: dict[str, Any], *names: str, **options: Any) -> None:
     _ = form(now, **{"preview": take, **options}).value
 
 
-def _field(info: FieldInfo, value: Any, choices: Choices | None) -> dict[str, Any]:
-    """The `kind` of a field in ``form.js``, the `value` it shows at first, and what else its kind needs."""
-    kind, optional = _unwrapped(info.annotation)
-    origin, options = get_origin(kind), _literals(kind)
-    inner = [_unwrapped(of)[0] for of in get_args(kind)]
-    if origin in (tuple, list, set, frozenset):
-        if names := list(choices or _literals(inner[0] if inner else None)):
+def _field(schema: Mapping[str, Any], value: Any, choices: Choices | None) -> dict[str, Any]:
+    """The `kind` of a field in ``form.js``, the `value` it shows at first, and what else its kind needs; by its JSON schema."""
+    given = schema.get("anyOf", [schema])
+    kinds = [one for one in given if one.get("type") != "null"]
+    of, optional = kinds[0] if len(kinds) == 1 else {}, len(kinds) < len(given)
+    kind, options = of.get("type"), of.get("enum") or ([of["const"]] if "const" in of else [])
+    inner = of.get("items") or of.get("additionalProperties") or {}
+    if kind == "array":
+        if names := list(choices or inner.get("enum", ())):
             chosen = [name for name in names if name in set(map(str, value))]
             return {"kind": "several", "options": [(name, name) for name in names], "value": chosen}
-        if inner and inner[0] is str:
+        if inner.get("type") == "string":
             return {"kind": "lines", "value": "\n".join(map(str, value)), "hint": "one a line"}
-    numbers = origin is dict and all(isinstance(v, int | float) for v in value.values())
-    if numbers and info.default and abs(sum(value.values()) - 1) < 1e-6:
+    numbers = kind == "object" and all(isinstance(v, int | float) for v in value.values())
+    if numbers and schema.get("default") and abs(sum(value.values()) - 1) < 1e-6:
         return {"kind": "shares", "unit": "", "value": {name: round(100 * share, 4) for name, share in value.items()}}
-    if numbers and inner[-1] is float:
+    if numbers and inner["type"] == "number":
         text = "\n".join(f"{name} = {share}" for name, share in value.items())
         return {"kind": "lines", "value": text, "hint": "one a line, with its share: name = 2", "pairs": True}
     if choices is not None or options:
@@ -214,24 +214,17 @@ def _field(info: FieldInfo, value: Any, choices: Choices | None) -> dict[str, An
         held = dict.fromkeys([*([None] if optional else []), *([] if value in known else [value]), *known])
         pairs = [(f"{name or '–'} · {told[name]}" if told.get(name) else name or "–", name) for name in held]
         return {"kind": "choice", "options": pairs, "value": value}
-    if kind is bool:
+    if kind == "boolean":
         return {"kind": "check", "value": bool(value)}
-    if kind in (int, float) and not optional:
-        return {"kind": "number", **_range(kind, info, value)}
-    if kind in (str, Path, int, float):
+    if kind in ("integer", "number") and not optional:
+        low, high = (of.get(f"{end}imum", of.get(f"exclusive{end.title()}imum")) for end in ("min", "max"))
+        if kind == "number" and (low, high) == (0, 1):
+            return {"kind": "number", "min": 0, "max": 100, "unit": "%", "value": round(100 * value, 4)}
+        few = kind == "integer" and low is not None and high is not None and high - low <= _SLIDER_STEPS
+        return {"kind": "number", "value": value, **({"min": low, "max": high} if few else {})}
+    if kind in ("string", "integer", "number"):
         return {"kind": "text", "value": "" if value is None else str(value), "optional": optional}
     return {"kind": "fixed", "value": cell_text(value)}
-
-
-def _range(kind: type, info: FieldInfo, value: Any) -> dict[str, Any]:
-    """The bounds of a slider, where there is one; a share is shown in percent."""
-    sides = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}
-    bounds = ((side, getattr(m, name, None)) for name, side in sides.items() for m in info.metadata)
-    limits = {side: bound for side, bound in bounds if bound is not None}
-    if kind is float and limits == {"min": 0, "max": 1}:
-        return {"min": 0, "max": 100, "unit": "%", "value": round(100 * value, 4)}
-    few = kind is int and len(limits) == 2 and limits["max"] - limits["min"] <= _SLIDER_STEPS
-    return {"value": value, **(limits if few else {})}
 
 
 def _read(field: Mapping[str, Any], entered: Any) -> Any:
@@ -249,18 +242,3 @@ def _read(field: Mapping[str, Any], entered: Any) -> Any:
         return {name: part / total for name, part in entered.items()}
     percent = field.get("unit") == "%" and isinstance(entered, int | float)
     return round(entered / 100, 6) if percent else entered
-
-
-def _unwrapped(annotation: Any) -> tuple[Any, bool]:
-    """The type inside Annotated and Optional, and whether None is allowed."""
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) in (Union, types.UnionType):
-        inner = [a for a in get_args(annotation) if a is not type(None)]
-        if len(inner) == 1:
-            return _unwrapped(inner[0])[0], len(inner) < len(get_args(annotation))
-    return annotation, False
-
-
-def _literals(kind: Any) -> list[Any]:
-    return list(get_args(kind)) if get_origin(kind) is Literal else []
