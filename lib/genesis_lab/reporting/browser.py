@@ -68,7 +68,7 @@ class Browser:
     Parameters
     ----------
     rows : an Arrow table or a DuckDB relation (over Parquet files: only what is filtered by is held in memory).
-    key : SQL of what names a row, `text` of what the list shows, `search` of what the full text looks in (default: both).
+    key : SQL of what names a row, `place` of its place, from 0 (default: as they come), `text` of what the list shows, `search` of what the full text looks in (default: both).
     filters : heading to SQL. Numbers and lists of dates are filtered by a range, lists by what they hold, else by value.
     preview : HTML of one row, given with all its columns, or pages of it, the one that is shown first; escaped by whoever makes it.
     actions, act : what may be done with a row, and who does it: given row, key, name of the action, what was entered and
@@ -90,6 +90,7 @@ class Browser:
         preview: Callable[[Row], Html | Sequence[Html]],
         filters: Mapping[str, str] = {},
         search: str = "",
+        place: str = "",
         actions: Sequence[tuple[str, str, str]] = (),
         act: Callable[[int, str, str, Any, str], str] | None = None,
         marks: Mapping[int, str] = {},
@@ -106,6 +107,7 @@ class Browser:
 
         is_relation = isinstance(rows, duckdb.DuckDBPyRelation)
         self._rows: Any = rows if is_relation else duckdb.connect().from_arrow(rows)
+        self._placed = self._rows.order(place) if place else self._rows
         self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
         self._key, self.actions, self._tags = key, tuple(Action(*one) for one in actions), tags  # type: ignore[arg-type]
         self._saved, self._save = dict(saved), save
@@ -117,7 +119,7 @@ class Browser:
         try:
             answer: Any = self._rows.query(
                 "rows",
-                f"SELECT (row_number() OVER () - 1)::INTEGER AS row, ({key})::VARCHAR AS key, left(replace({plain}, chr(10), ' '), {_SNIPPET}) AS text, "
+                f"SELECT ({place or 'row_number() OVER () - 1'})::INTEGER AS row, ({key})::VARCHAR AS key, left(replace({plain}, chr(10), ' '), {_SNIPPET}) AS text, "
                 f"{''.join(f'{column}, ' for column in columns)}"
                 f"strip_accents(lower(replace({looked}, chr(10), ' '))) AS folded FROM rows",
             )
@@ -136,7 +138,7 @@ class Browser:
         self._db.register("marked", pa.table({"row": pa.array(marks, pa.int32()), "said": pa.array(marks.values(), pa.string())}))  # fmt: skip
         self._db.execute(
             f"CREATE TABLE shown AS SELECT {', '.join(['row', 'key', 'text', *shown])}, string_split(coalesce(said, ''), ', ') AS mark, folded "
-            f"FROM given LEFT JOIN marked USING (row){joins} ORDER BY row"
+            f"FROM given LEFT JOIN marked USING (row){joins}"
         )
         self._names = {name: heading for name, (heading, _) in named.items()} | tagged
         self._kinds = kinds | dict.fromkeys(tagged, "list")
@@ -204,7 +206,9 @@ class Browser:
         key = self._at(row)
         quoted = "'" + key.replace("'", "''") + "'"
         alike = self._db.execute("SELECT row FROM shown WHERE key = ? ORDER BY row LIMIT 2", [key]).fetchall()
-        found = self._rows.filter(f"({self._key})::VARCHAR = {quoted}") if len(alike) == 1 else self._rows.limit(1, row)
+        found = (
+            self._rows.filter(f"({self._key})::VARCHAR = {quoted}") if len(alike) == 1 else self._placed.limit(1, row)
+        )
         return dict(found.to_arrow_table().to_pylist()[0])
 
     def few(self, limit: int = 5) -> Html:
@@ -254,7 +258,7 @@ class Browser:
         yield "index", _zipped(json.dumps(listed, ensure_ascii=False))
         yield "folded", _zipped("\n".join(index["folded"].to_pylist()))
         few = (
-            b.slice(at, _CHUNK) for b in pa.RecordBatchReader.from_stream(self._rows) for at in range(0, len(b), _CHUNK)
+            b.slice(at, _CHUNK) for b in pa.RecordBatchReader.from_stream(self._placed) for at in range(0, len(b), _CHUNK)
         )
         records = enumerate(record for batch in few for record in batch.to_pylist())
         for number in range(-(-self.total // _CHUNK)):

@@ -17,8 +17,8 @@ from genesis_lab.review import tables
 from genesis_lab.review.cases import case_of_message
 from genesis_lab.review.labelling import add, remove
 from genesis_lab.review.nlu import examples_in
-from genesis_lab.review.numbers import prepare, sql, strings
-from genesis_lab.review.parquet import open_messages
+from genesis_lab.review.numbers import given, prepare
+from genesis_lab.review.parquet import open_messages, sql
 from genesis_lab.review.store import Store, records
 
 _OTHERS = [("t", "tag", "text"), ("n", "note", "text"), ("f", "flag", ""), ("u", "undo", "")]
@@ -31,17 +31,8 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
 
     `data` : the folder of the bot's training data, for "not in the training data".
     """
-    import pandas as pd
-
-    if unit not in ACTIONS:
-        raise InvalidInput(f"There are {' and '.join(ACTIONS)} to look through, got {unit!r}.")
-    database, about = open_messages(store, report["sources"]), unit.removesuffix("s").replace("conversation", "session")
-    prepare(database, store, report)
-    taught = [one["text"] for one in examples_in(resolve(data) if data else None)]
-    strings(database, "taught", pd.DataFrame({"text": taught}))
-    database.execute(f"SET VARIABLE trained = {bool(data)}; {sql('trained')}; {sql('each')}; {sql(unit)}")
-    rows, marks = database.sql("SELECT * FROM shown"), dict[int, str]()
-    place = {key: row for row, (key,) in enumerate(database.sql('SELECT "_key" FROM shown').fetchall())}
+    database, about = _read(store, report, unit, data), unit.removesuffix("s").replace("conversation", "session")
+    rows, marks = database.sql("FROM shown"), dict[int, str]()
 
     def remarks(key: str | None = None) -> list[dict[str, Any]]:
         return [one for one in records(store, sql("remarks")) if one[about] and key in (None, one[about])]
@@ -59,17 +50,36 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
             add(store, f"{place}s", **{about: key, "reason" if place == "flag" else place: told})
         return ", ".join(dict.fromkeys(one["said"] for one in remarks(key)))
 
-    for one in remarks():
+    keyed = remarks()
+    place = dict(
+        database.execute(
+            'SELECT "_key", "_row" FROM shown WHERE "_key" IN $1', [[one[about] for one in keyed]]
+        ).fetchall()
+    )
+    for one in keyed:
         if (row := place.get(one[about])) is not None:
             marks[row] = ", ".join(dict.fromkeys([*filter(None, marks.get(row, "").split(", ")), one["said"]]))
     kept = records(store, sa.select(tables.filters).order_by(tables.filters.c.id))
     return {
-        "rows": rows, "key": '"_key"', "text": '"_text"', "search": '"_search"', "unit": unit, "act": act, "marks": marks,
+        "rows": rows, "key": '"_key"', "place": '"_row"', "text": '"_text"', "search": '"_search"', "unit": unit, "act": act, "marks": marks,
         "filters": {name: f'"{name}"' for name in rows.columns if not name.startswith("_")}, "actions": ACTIONS[unit] + _OTHERS,
         "labels": [row["intent"] for row in report["top"]],
         "saved": {row["name"]: row["filter"] for row in kept if row["filter"].get("unit") == unit},
         "save": lambda name, chosen: add(store, "filters", name=name, filter={**chosen, "unit": unit}),
     }  # fmt: skip
+
+
+def _read(store: Store, report: Mapping[str, Any], unit: str, data: str = "", whole: bool = False) -> Any:
+    """DuckDB with what there is to look through as the table ``shown``, with all texts of conversations if `whole`."""
+    if unit not in ACTIONS:
+        raise InvalidInput(f"There are {' and '.join(ACTIONS)} to look through, got {unit!r}.")
+    database = open_messages(store, report["sources"])
+    prepare(database, store, report)
+    taught = [one["text"] for one in examples_in(resolve(data) if data else None)]
+    given(database, "taught", text=taught)
+    database.execute(f"SET VARIABLE trained = {bool(data)}; SET VARIABLE whole = {whole}")
+    database.execute(f"{sql('trained')}; {sql('each')}; {sql(unit)}")
+    return database
 
 
 def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
@@ -86,7 +96,8 @@ def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
 
 def write_csv(store: Store, report: Mapping[str, Any], path: Path, unit: str, *, replace: bool = False) -> int:
     """Write a row per typed message, or per conversation, of the report's period as CSV (UTF-8, safe in spreadsheets); how many."""
-    rows = opened(store, report, unit)["rows"].df().rename(columns=lambda name: name.removeprefix("_"))
+    shown = 'SELECT * EXCLUDE ("_row", "_search") FROM shown ORDER BY "_row"'
+    rows = _read(store, report, unit, whole=True).sql(shown).df().rename(columns=lambda name: name.removeprefix("_"))
     with placed(path, replace=replace) as temporary:
         rows.map(_cell).to_csv(temporary, index=False)
     return len(rows)

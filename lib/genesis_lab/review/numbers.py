@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.markers import holds, read_markers, told_by
-from genesis_lab.review.parquet import open_messages
-from genesis_lab.review.store import Store, frame
+from genesis_lab.review.parquet import open_messages, sql
+from genesis_lab.review.store import Store, records
 from genesis_lab.training.evaluation import share
 
 ZONE = "America/Guatemala"
 LIMITS = {"low": 0.7, "margin": 0.2}
 """A prediction with less confidence than `low` is unsure; one whose second choice is nearer than `margin` is confused with it."""
+_COUNTED = (
+    "key, session, timestamp, typed, intent, confidence, fallback, model, other, margin, twentieth, day, weekday, hour"
+)
 LISTS = ("top", "unsure", "confused", "days", "hours", "deploys", "funnel", "markers", "histogram", "models")
 
 
@@ -45,7 +46,7 @@ def dashboard(
     with open_messages(store, sources) as database:
         period = _period(database, days, since, until, zone, now or datetime.now(UTC))
         about = {"zone": zone, "period": period, "sources": sources and sorted(sources), "markers_file": str(resolved)}
-        prepare(database, store, about)
+        prepare(database, store, about, _COUNTED)
         [cards], [verdicts] = _asked(database, "cards"), _asked(database, "verdicts")
         found = {name: _asked(database, name) for name in LISTS}
         none = {
@@ -57,26 +58,24 @@ def dashboard(
         return report | {"not_measured": {what: why for what, why in none.items() if why}}
 
 
-def prepare(database: Any, store: Store, about: Mapping[str, Any]) -> None:
-    """Make the tables of a report's period: ``said``, ``counted`` and what people said (see ``dashboard.sql``)."""
-    import pandas as pd
-
+def prepare(database: Any, store: Store, about: Mapping[str, Any], columns: str = "*") -> None:
+    """Make the tables of a report's period: ``said``, with these `columns`, ``counted`` and what people said (see ``dashboard.sql``)."""
     markers, zone = read_markers(about["markers_file"]), ZoneInfo(about["zone"])
     first, last = (date.fromisoformat(about["period"][end]) for end in ("since", "until"))
     since, until = (datetime.combine(day, time(), zone).timestamp() for day in (first, last + timedelta(1)))
     names = sorted(told_by(markers.values()))
-    slots = any(name.startswith("slot ") for name in names)
     resolved = "resolved" if "resolved" in markers else min(markers)
-    given = {"zone": zone.key, "since": since, "until": until, "first": first, "last": last, **LIMITS}
-    for name, value in (given | {"names": names, "slots": slots, "resolved": resolved}).items():
+    said = {"zone": zone.key, "since": since, "until": until, "first": first, "last": last, "names": names}
+    for name, value in (said | LIMITS | {"resolved": resolved}).items():
         database.execute(f"SET VARIABLE {name} = ?", [value])
-    for name in ("labels", "flagged", "verdicts of people", "openings"):  # only slots matter of what opens a session
-        strings(database, name, frame(store, sql(name) + " WHERE false" * (name == "openings" and not slots)))
-    database.execute(";".join(map(sql, ("said", "active", "told"))))
-    met = dict[str, str]()
-    for told, sessions in database.execute(sql("told alike")).fetchall():
-        met |= dict.fromkeys(sessions, "\n".join(name for name, one in markers.items() if any(holds(one, told))))
-    strings(database, "outcomes", pd.DataFrame(met.items(), columns=["session", "met"]))
+    for name, told in (("labels", ("key", "status")), ("flagged", ("key",)), ("verdicts", ("session", "verdict"))):
+        rows = records(store, sql(f"{name} of people"))
+        given(database, name, **{column: [row[column] for row in rows] for column in told})
+    database.execute(f"{sql('steps')};{sql('period')};CREATE TEMP TABLE said AS SELECT {columns} FROM period")
+    database.execute(f"{sql('active')};{sql('told')}")
+    alike = database.execute(sql("told alike")).fetchall()
+    met = ["\n".join(name for name, one in markers.items() if any(holds(one, told))) for _, told in alike]
+    given(database, "outcomes", id=[str(number) for number, _ in alike], met=met)
     database.execute(sql("counted"))
 
 
@@ -90,11 +89,11 @@ def _asked(database: Any, name: str) -> list[dict[str, Any]]:
     return [{k: rate(**of) if isinstance(of, dict) and "hits" in of else of for k, of in row.items()} for row in rows]
 
 
-def strings(database: Any, name: str, rows: Any) -> None:
-    """A DataFrame of texts as a table for DuckDB."""
+def given(database: Any, name: str, **columns: Sequence[str | None]) -> None:
+    """A table of texts for DuckDB."""
     import pyarrow as pa
 
-    database.register(name, pa.Table.from_pandas(rows.astype("string"), preserve_index=False))
+    database.register(name, pa.table({column: pa.array(values, pa.string()) for column, values in columns.items()}))
 
 
 def _period(
@@ -119,10 +118,3 @@ def _period(
     first = first or last - timedelta(days - 1)
     period = {"since": str(first), "until": str(last), "days": (last - first).days + 1}
     return period | {"newest": newest and str(newest), "note": note}
-
-
-@cache
-def sql(name: str) -> str:
-    """A question of ``dashboard.sql``."""
-    parts = re.split(r"^--: (.+)\n", Path(__file__).with_name("dashboard.sql").read_text(encoding="utf-8"), flags=re.M)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]

@@ -5,7 +5,10 @@ It stands outside row-level security, so it holds messages only, which every rol
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,46 +18,50 @@ from sqlalchemy import BigInteger, Boolean, Float, Integer
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
 from genesis_lab.review.store import Store, records
-from genesis_lab.review.tables import as_kept, ingests, messages, sources
+from genesis_lab.review.tables import as_kept, ingests, messages, sessions, sources
 
 if TYPE_CHECKING:
     import duckdb
 
 
 def messages_parquet(store: Store, source: str) -> Path:
-    """``messages.parquet`` of a source, brought up to date: the columns of `messages` but for ``raw``, lists as JSON."""
+    """``messages.parquet`` of a source, brought up to date: the columns of `messages` but for ``raw``, lists as JSON, and
+    what is asked of them again and again (``copied`` in ``dashboard.sql``)."""
     import duckdb
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path = store.folder / source / "messages.parquet"
+    path, was = store.folder / source / "messages.parquet", ""
     kinds = {Float: pa.float64(), Boolean: pa.bool_(), Integer: pa.int64(), BigInteger: pa.int64()}
-    columns = [column for column in messages.columns if column.name != "raw"]
+    columns = [*(column for column in messages.columns if column.name != "raw"), sessions.c.opening]
     schema = pa.schema([(column.name, kinds.get(type(column.type), pa.string())) for column in columns])
-    begun = sa.select(sa.func.min(ingests.c.started_at)).where(ingests.c.source == source)
-    kept = (pq.read_schema(path).metadata or {}) if path.exists() else {}
+    if path.exists():
+        was = (pq.read_schema(path).metadata or {}).get(b"state", b"").decode()
     with store.begin() as connection:
-        first = str(connection.execute(begun).scalar())
-        done = int(kept[b"ingest"]) if kept.get(b"begun") == first.encode() else 0  # else it is another store's
-        newer = (messages.c.source == source) & (messages.c.ingest > done)
-        newest = connection.execute(sa.select(sa.func.max(messages.c.ingest)).where(newer)).scalar()
-        if newest is None and done:
+        ended = sa.func.max(sa.case((ingests.c.finished_at.is_not(None), ingests.c.id), else_=0))
+        runs = sa.select(sa.func.min(ingests.c.started_at), sa.func.coalesce(ended, 0), sa.func.max(ingests.c.id))
+        begun, upto, newest = connection.execute(runs.where(ingests.c.source == source)).one()
+        form = f"{begun} {zlib.crc32(sql('copied').encode())} "  # another store, or made by another version: made anew
+        done = int(was.removeprefix(form)) if was.startswith(form) else -1
+        if done >= 0 and newest in (None, done):
             return path
-        about = {"ingest": str(newest or 0), "begun": first}
-        rows = connection.execution_options(yield_per=20_000).execute(sa.select(*map(as_kept, columns)).where(newer))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with placed(path, replace=True) as temporary:
-            fresh = temporary.with_name(f".{source}.changed") if done else temporary
-            with pq.ParquetWriter(fresh, schema.with_metadata(about)) as writer:
-                for part in rows.partitions():
-                    arrays = [pa.array(c, f.type) for c, f in zip(zip(*part, strict=True), schema, strict=True)]
-                    writer.write_table(pa.table(arrays, schema=schema.with_metadata(about)))
-            if done:
-                old, new, made = _reading(path), _reading(fresh), str(temporary).replace("'", "''")
-                merged = f"SELECT * FROM {new} UNION ALL SELECT * FROM {old} WHERE key NOT IN (SELECT key FROM {new})"
-                with duckdb.connect() as database:
-                    database.execute(f"COPY ({merged}) TO '{made}' (FORMAT parquet, KV_METADATA {about})")
-                fresh.unlink()
+        opened = sa.select(sessions.c.key).where(sessions.c.source == source, sessions.c.ingest > done)
+        first = messages.c.position == 0
+        changed = (messages.c.ingest > done) | (first & messages.c.session.in_(opened))
+        both = messages.outerjoin(sessions, first & (sessions.c.key == messages.c.session))
+        query = sa.select(*map(as_kept, columns)).select_from(both).where(messages.c.source == source, changed)
+        with duckdb.connect() as database:
+            database.register("part", schema.empty_table())
+            database.execute(f"{sql('steps')}; CREATE TABLE fresh AS {sql('copied')}")
+            for part in connection.execution_options(yield_per=20_000).execute(query).partitions():
+                arrays = [pa.array(c, f.type) for c, f in zip(zip(*part, strict=True), schema, strict=True)]
+                database.register("part", pa.table(arrays, schema=schema))
+                database.execute(f"INSERT INTO fresh {sql('copied')}")
+            old = f"UNION ALL FROM {_reading(path)} ANTI JOIN fresh USING (key)" if done >= 0 else ""
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with placed(path, replace=True) as temporary:
+                place, state = str(temporary).replace("'", "''"), {"state": f"{form}{upto}"}
+                database.execute(f"COPY (FROM fresh {old}) TO '{place}' (FORMAT parquet, KV_METADATA {state})")
     return path
 
 
@@ -64,12 +71,19 @@ def open_messages(store: Store, only: Iterable[str] | None = None) -> duckdb.Duc
 
     if only is None:
         only = [row["name"] for row in records(store, sa.select(sources.c.name).order_by("name"))]
-    if not (parts := [f"SELECT * FROM {_reading(messages_parquet(store, name))}" for name in only]):
+    if not (parts := [f"FROM {_reading(messages_parquet(store, name))}" for name in only]):
         raise InvalidInput(f"{store.address} holds no conversations yet: read some with genesis review ingest.")
     database = duckdb.connect()
-    database.execute(f"CREATE VIEW messages AS {' UNION ALL '.join(parts)}")
+    database.execute(f"SET enable_progress_bar = false; CREATE VIEW messages AS {' UNION ALL '.join(parts)}")
     return database
 
 
 def _reading(path: Path) -> str:
     return "read_parquet('" + str(path).replace("'", "''") + "')"
+
+
+@cache
+def sql(name: str) -> str:
+    """A question of ``dashboard.sql``."""
+    parts = re.split(r"^--: (.+)\n", Path(__file__).with_name("dashboard.sql").read_text(encoding="utf-8"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[name]
