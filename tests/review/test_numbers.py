@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.review.conversations import opened, turns
 from genesis_lab.review.labelling import add
 from genesis_lab.review.markers import holds, read_markers
 from genesis_lab.review.numbers import dashboard
@@ -183,6 +184,27 @@ def test_resolved_is_what_the_users_markers_say_slots_of_the_opening_included(st
     (tmp_path / "markers.yml").write_text(dump_yaml(markers), encoding="utf-8")
     report = dashboard(store, since="2023-11-01", until="2023-11-30", resolved=tmp_path / "markers.yml")
     assert [row["n"] for row in report["funnel"]] == [2, 2, 1]
+
+
+def test_markers_see_that_the_bot_listens_and_how_the_session_began_as_rasas_do(store, tmp_path):
+    at = 1_700_000_000.0
+    told = [*start(), said(at), action("utter_a"), action("action_listen")]
+    for number, one in enumerate(told):
+        one["timestamp"] = at + number
+    tell(store, tmp_path, {"a": told})
+    markers = {
+        "heard_out": {"seq": [{"action": "utter_a"}, {"action": "action_listen"}]},
+        "began": {"seq": [{"action": "action_session_start"}, {"intent": "saludar"}]},
+        "waits": {"not": [{"or": [{"intent": "saludar"}, {"action": "utter_a"}, {"action": "action_session_start"}]}]},
+        "never_listens": {"never": [{"action": "action_listen"}]},
+    }
+    (tmp_path / "markers.yml").write_text(dump_yaml(markers), encoding="utf-8")
+    report = dashboard(store, since="2023-11-01", until="2023-11-30", resolved=tmp_path / "markers.yml")
+    assert [row["marker"] for row in report["markers"]] == ["began", "heard_out", "waits"]
+    one = opened(store, report)["rows"].to_arrow_table().to_pylist()[0]
+    assert one["action"] == ["utter_a"]
+    shown = turns(store, one["_session"], "UTC")
+    assert not any(event.get("action") == "action_listen" for turn in shown for event in turn["events"])
 
 
 def test_only_the_sources_asked_for_are_counted(sample, tmp_path):

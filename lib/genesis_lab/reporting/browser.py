@@ -172,12 +172,19 @@ class Browser:
             joined = (" OR " if either else " AND ").join(f"({sql})" for sql, _ in kept)
             return joined or "true", [value for _, values in kept for value in values]
 
-        sql, values = chosen()
-        total = self._db.execute(f"SELECT count(*) FROM {source} WHERE {sql}", values).fetchall()[0][0]
+        kept = source
+        if conditions:  # of which all but the filters that are chosen are counted
+            sql, values = chosen()
+            kept = "kept"
+            self._db.execute(f"CREATE OR REPLACE TEMP TABLE kept AS SELECT row, key, text, {', '.join(self._kinds)} FROM {source} WHERE {sql}", values)  # fmt: skip
+        total = self._db.execute(f"SELECT count(*) FROM {kept}").fetchall()[0][0]
         columns = ", ".join(["row", "key", "text", *self._names, *([] if self.actions else ["[] AS mark"])])
-        page = f"SELECT {columns} FROM {source} WHERE {sql} ORDER BY row LIMIT {int(limit)} OFFSET {int(offset)}"
-        rows = self._db.sql(page, params=values).to_arrow_table().to_pylist()
-        counts = {name: self._counted(name, source, *chosen(name)) for name in self._names}
+        page = f"SELECT {columns} FROM {kept} ORDER BY row LIMIT {int(limit)} OFFSET {int(offset)}"
+        rows = self._db.sql(page).to_arrow_table().to_pylist()
+        counts = {
+            name: self._counted(name, source, *chosen(name)) if name in conditions else self._counted(name, kept)
+            for name in self._names
+        }
         return {"total": total, "offset": offset, "rows": rows, "counts": counts}
 
     def open(self, row: int, page: int = 0) -> dict[str, Any]:
@@ -310,7 +317,7 @@ class Browser:
         values = [str(one) for one in chosen]
         return (f"list_has_any({name}, ?)" if kind == "list" else f"list_contains(?, {name})"), [values]
 
-    def _counted(self, name: str, source: str, sql: str, values: list[Any]) -> Any:
+    def _counted(self, name: str, source: str, sql: str = "true", values: Sequence[Any] = ()) -> Any:
         kind = self._kinds[name]
         if kind in ("number", "date"):
             low, high = (f"{end}(list_{end}({name}))" if kind == "date" else f"{end}({name})" for end in ("min", "max"))

@@ -15,6 +15,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, resolve
 from genesis_lab.review import tables
 from genesis_lab.review.cases import case_of_message
+from genesis_lab.review.events import LISTEN
 from genesis_lab.review.labelling import add, remove
 from genesis_lab.review.nlu import examples_in
 from genesis_lab.review.numbers import given, prepare
@@ -83,14 +84,15 @@ def _read(store: Store, report: Mapping[str, Any], unit: str, data: str = "", wh
 
 
 def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
-    """The whole session from its beginning, as the columns of `messages`, with ``at`` in the zone; what came before the first
-    message is a turn without text."""
+    """The whole session from its beginning, as the columns of `messages` but for the bot's waiting, with ``at`` in the zone; what
+    came before the first message is a turn without text."""
     columns, opening = tables.messages.c, tables.sessions.c
     said = records(store, sa.select(*columns).where(columns.session == session).order_by(columns.position))
     before = records(store, sa.select(opening.opening.label("events")).where(opening.key == session))
-    for one in said:
-        at = None if one["timestamp"] is None else datetime.fromtimestamp(one["timestamp"], ZoneInfo(zone))
+    for one in before + said:
+        at = None if one.get("timestamp") is None else datetime.fromtimestamp(one["timestamp"], ZoneInfo(zone))
         one["at"] = f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+        one["events"] = [event for event in one["events"] or () if event != {"action": LISTEN}]
     return [one for one in before if one["events"]] + said
 
 

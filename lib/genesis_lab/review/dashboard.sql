@@ -123,7 +123,7 @@ CREATE TEMP TABLE shown AS SELECT session AS "_key", n AS "_row", coalesce(text,
   parted(did) AS action, parted(slots) AS slot, parted(found) AS entity, parted(policies) AS policy, channel, source, sender,
   several(review) AS review, several(unsure) AS "unsure of", several(confused) AS confused, several(sure) AS "model and confidence",
   fresh AS "not in the training data", CASE WHEN undone THEN 'yes' ELSE 'no' END AS undone
-FROM (SELECT session, first(text ORDER BY position) FILTER (typed) AS text, string_agg(folded, ' · ') FILTER (typed) AS words,
+FROM (SELECT session, first(text ORDER BY position) FILTER (typed) AS text, string_agg(folded, ' ') FILTER (typed) AS words,
     array_to_string(list(text ORDER BY position) FILTER (typed AND getvariable('whole')), ' · ') AS texts,
     list(intent) FILTER (typed) AS intent, list(day) AS day, round(min(confidence) FILTER (typed), 3) AS "lowest confidence",
     count(*) FILTER (typed) AS messages, min(timestamp) AS since, max(timestamp) AS until, bool_or(fallback) AS fallback,

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-FALLBACK = "nlu_fallback"
+FALLBACK, LISTEN = "nlu_fallback", "action_listen"
 UNTRAINED = ("Duckling", "Spacy", "RegexMessageHandler", "RegexEntityExtractor")
 """Extractors that no example teaches (by the beginning of their names): what they find is no training data by itself."""
 _UNSEEN = re.compile("[\0\ud800-\udfff]")
@@ -284,9 +284,11 @@ def snapped(start: int, end: int, tokens: Sequence[Sequence[int]]) -> tuple[int,
 
 
 def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
-    """An event as a conversation shows it; None for what says nothing to people."""
-    if name in ("user_featurization", "session_started") or (name, event.get("name")) == ("action", "action_listen"):
+    """An event as it is kept with its message; None for what says nothing to people or markers."""
+    if name in ("user_featurization", "session_started"):
         return None
+    if name == "action" and event.get("name") == LISTEN:
+        return {"action": LISTEN}
     if name == "action":
         action = _name(event.get("name")) or _name(event.get("action_text")) or "unknown"
         return {"action": action, "policy": _name(event.get("policy")), "confidence": _number(event.get("confidence"))}
