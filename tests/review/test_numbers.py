@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 import pytest
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.reporting.views import view
 from genesis_lab.review.conversations import opened, turns
 from genesis_lab.review.labelling import add
 from genesis_lab.review.markers import holds, read_markers
 from genesis_lab.review.numbers import dashboard
 from genesis_lab.review.parquet import open_messages
+from genesis_lab.review.queue import queue
 from genesis_lab.yamls import dump_yaml
-from trackers import action, annotate, event, start, tell, user
+from trackers import SAMPLE, action, annotate, event, start, tell, user
 
 NOW = datetime(2026, 10, 1, 12, tzinfo=UTC)
 
@@ -31,7 +33,7 @@ def sessions(store):
 def test_the_numbers_of_the_sample_are_those_of_its_events(sample):
     report = dashboard(sample, now=NOW)
     assert (report["kind"], report["conversations"], report["messages"], report["intents"]) == ("dashboard", 32, 96, 5)
-    assert report["fallback"]["n"] == 96 and round(report["fallback"]["estimate"] * 96) == 8 == report["pending"]
+    assert report["fallback"]["n"] == 96 and round(report["fallback"]["estimate"] * 96) == 8
     assert [row["n"] for row in report["funnel"]] == [32, 30, 24]
     assert sum(row["messages"] for row in report["hours"]) == sum(row["messages"] for row in report["days"]) == 96
     assert sum(row["messages"] for row in report["histogram"]) == 96
@@ -98,16 +100,14 @@ def test_a_persons_verdict_goes_before_the_marker_and_unknown_ones_are_in_no_mea
     assert dashboard(sample, now=NOW)["funnel"][-1]["n"] == 0
 
 
-def test_what_is_labelled_no_longer_waits_for_a_look(sample):
-    with open_messages(sample) as database:
-        [(key,), *_] = database.execute("SELECT key FROM messages WHERE fallback ORDER BY key").fetchall()
-        [(other,), *_] = database.execute(
-            "SELECT key FROM messages WHERE typed AND NOT fallback ORDER BY key"
-        ).fetchall()
-    annotate(sample, key, "saludar")
-    add(sample, "flags", message=other)
-    report = dashboard(sample, now=NOW)
-    assert (report["pending"], report["waiting"]) == (8, 1)
+def test_pending_is_what_the_queue_shows_and_waiting_what_is_labelled(sample):
+    bot = SAMPLE.with_name("bot")
+    first, *rest = queue(sample, bot).items
+    annotate(sample, first.message, "saludar")
+    report = dashboard(sample, now=NOW, queued=len(queue(sample, bot).items))
+    assert (report["pending"], report["waiting"]) == (len(rest), 1)
+    told = view("dashboard", "numbers", dashboard(sample, now=NOW)).html
+    assert "the queue was not asked" in told
 
 
 def test_confidence_is_that_of_the_real_prediction_and_shown_per_model(store, tmp_path):

@@ -45,7 +45,6 @@ FROM active JOIN (SELECT unnest(sessions) AS session, coalesce(string_split(null
 SELECT (SELECT count(*) FROM active) AS conversations, count(*) AS messages, count(DISTINCT intent) AS intents,
   {'estimate': avg(confidence), 'n': count(confidence), 'models': count(DISTINCT model)} AS confidence,
   {'hits': count(*) FILTER (fallback), 'n': count(*)} AS fallback,
-  count(*) FILTER ((fallback OR key IN (SELECT key FROM flagged) OR session IN (SELECT key FROM flagged)) AND status IS NULL) AS pending,
   count(*) FILTER (status = 'pending') AS waiting
 FROM said LEFT JOIN labels USING (key) WHERE typed
 --: top
@@ -136,8 +135,6 @@ FROM (SELECT session, first(text ORDER BY position) FILTER (typed) AS text, stri
 -- What people said, asked of the store
 --: labels of people
 SELECT message AS key, status FROM annotations WHERE id IN (SELECT max(id) FROM annotations GROUP BY message)
---: flagged of people
-SELECT coalesce(message, session) AS key FROM flags
 --: verdicts of people
 SELECT session, tag AS verdict FROM tags WHERE id IN (
   SELECT max(id) FROM tags WHERE tag IN ('success', 'fail') AND session IS NOT NULL GROUP BY session)

@@ -25,7 +25,7 @@ LISTS = ("top", "unsure", "confused", "days", "hours", "deploys", "funnel", "mar
 
 def dashboard(
     store: Store, *, days: int = 30, since: date | str | None = None, until: date | str | None = None, zone: str = ZONE,
-    sources: Iterable[str] | None = None, resolved: str | Path = "", now: datetime | None = None,
+    sources: Iterable[str] | None = None, resolved: str | Path = "", queued: int | None = None, now: datetime | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What was said in some days, how well it was understood, and what came of it.
 
@@ -36,6 +36,8 @@ def dashboard(
     sources : names of sources (default: all).
     resolved : YAML file of markers (default: the shipped one, see `read_markers`): the one named ``resolved``, else the first
         by name, says what is resolved. A person's verdict, the tag success or fail, goes before it.
+    queued : how many texts a person must look at: the items of `queue`, whenever they were said. It is asked for by itself, as
+        it reads them all.
     now : the present, for `days` (default: the clock).
 
     Returns
@@ -54,7 +56,7 @@ def dashboard(
             "confidence": "" if cards["confidence"]["n"] else "no message of this period has a prediction with a confidence",
             "verdicts": "" if verdicts["share"] else "nobody has said of a conversation of this period whether it was a success or a fail",
         }  # fmt: skip
-        report = {"kind": "dashboard", **about, **cards, **found, "verdicts": verdicts, **LIMITS}
+        report = {"kind": "dashboard", **about, **cards, "pending": queued, **found, "verdicts": verdicts, **LIMITS}
         return report | {"not_measured": {what: why for what, why in none.items() if why}}
 
 
@@ -68,7 +70,7 @@ def prepare(database: Any, store: Store, about: Mapping[str, Any], columns: str 
     said = {"zone": zone.key, "since": since, "until": until, "first": first, "last": last, "names": names}
     for name, value in (said | LIMITS | {"resolved": resolved}).items():
         database.execute(f"SET VARIABLE {name} = ?", [value])
-    for name, told in (("labels", ("key", "status")), ("flagged", ("key",)), ("verdicts", ("session", "verdict"))):
+    for name, told in (("labels", ("key", "status")), ("verdicts", ("session", "verdict"))):
         rows = records(store, sql(f"{name} of people"))
         given(database, name, **{column: [row[column] for row in rows] for column in told})
     database.execute(f"{sql('steps')};{sql('period')};CREATE TEMP TABLE said AS SELECT {columns} FROM period")
