@@ -107,7 +107,7 @@ class Browser:
 
         is_relation = isinstance(rows, duckdb.DuckDBPyRelation)
         self._rows: Any = rows if is_relation else duckdb.connect().from_arrow(rows)
-        self._placed = self._rows.order(place) if place else self._rows
+        self._placed: Any = self._rows.order(place) if place else self._rows
         self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
         self._key, self.actions, self._tags = key, tuple(Action(*one) for one in actions), tags  # type: ignore[arg-type]
         self._saved, self._save = dict(saved), save
@@ -172,19 +172,17 @@ class Browser:
             joined = (" OR " if either else " AND ").join(f"({sql})" for sql, _ in kept)
             return joined or "true", [value for _, values in kept for value in values]
 
-        kept = source
+        kept = "kept" if conditions else source
         if conditions:  # of which all but the filters that are chosen are counted
             sql, values = chosen()
-            kept = "kept"
-            self._db.execute(f"CREATE OR REPLACE TEMP TABLE kept AS SELECT row, key, text, {', '.join(self._kinds)} FROM {source} WHERE {sql}", values)  # fmt: skip
+            columns = ", ".join(["row", "key", "text", *self._kinds])
+            self._db.execute(f"CREATE OR REPLACE TEMP TABLE kept AS SELECT {columns} FROM {source} WHERE {sql}", values)
         total = self._db.execute(f"SELECT count(*) FROM {kept}").fetchall()[0][0]
         columns = ", ".join(["row", "key", "text", *self._names, *([] if self.actions else ["[] AS mark"])])
         page = f"SELECT {columns} FROM {kept} ORDER BY row LIMIT {int(limit)} OFFSET {int(offset)}"
         rows = self._db.sql(page).to_arrow_table().to_pylist()
-        counts = {
-            name: self._counted(name, source, *chosen(name)) if name in conditions else self._counted(name, kept)
-            for name in self._names
-        }
+        looked_at = {name: (source, *chosen(name)) if name in conditions else (kept,) for name in self._names}
+        counts = {name: self._counted(name, *where) for name, where in looked_at.items()}
         return {"total": total, "offset": offset, "rows": rows, "counts": counts}
 
     def open(self, row: int, page: int = 0) -> dict[str, Any]:

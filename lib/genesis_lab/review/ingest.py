@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -66,14 +67,13 @@ def ingest(
         kinds: Counter[str] = Counter({"broken row": len(source.errors)} if source.errors else {})
         for part in run.conversations(by_sender, gap_minutes * 60):
             for ids, found in part:
-                of_row = dict(zip(ids, found.kinds, strict=False))
-                counted = ids if new is None else new.intersection(ids)
-                kinds.update(of_row.get(number, "gone while it was read") for number in counted)
+                told = zip_longest(ids, found.kinds, fillvalue="gone while it was read")
+                kinds.update(kind for number, kind in told if new is None or number in new)
                 done += len(ids)
-            run.write([found for _, found in part], part[-1][0][0])
+            run.write([found for _, found in part])
             on_progress(done, total)
         if source.errors:
-            run.write([Conversation(errors=[(n, why, f"{run.name}\0{n}\0{why}") for n, why in source.errors])], 0)
+            run.write([Conversation(errors=[(n, why, f"{run.name}\0{n}\0{why}") for n, why in source.errors])])
         report = {
             "source": run.name, "kind": source.kind, "address": source.address, "rows": known + kinds.total(), "known": known,
             "kinds": dict(sorted(kinds.items())), "written": dict(run.written), "notes": run.notes,
@@ -129,7 +129,7 @@ class _Run:
 
     def to_read(self, full: bool) -> tuple[dict[str, list[int]], set[int] | None, int]:
         """The row ids by sender, in order of their first; which of them are new (None: all); how many others are known."""
-        source, upto, unfinished = self.source, self.state.get("upto"), self.state.pop("unfinished", None)
+        source, upto = self.source, self.state.get("upto")
         if upto is not None and not full:
             recent = list(source.ids(after=upto - OVERLAP))
             window = {int(number): digest for number, digest in self.state["window"].items()}
@@ -153,18 +153,12 @@ class _Run:
                 senders = sorted({sender for number, sender in recent if number in new})
                 return _by_sender(source.ids_of(senders) if senders else []), new, count - len(late)
         self.state = {name: kept for name, kept in self.state.items() if name not in ("upto", "rows", "window")}
-        resumed = unfinished if not full else None
-        by_sender = left = _by_sender(row for row in source.ids() if not resumed or row[0] <= resumed["upto"])
+        by_sender = _by_sender(source.ids())
         self.rows = sum(map(len, by_sender.values()))
         if by_sender:
-            self.upto = top = resumed["upto"] if resumed else max(ids[-1] for ids in by_sender.values())
+            self.upto = top = max(ids[-1] for ids in by_sender.values())
             self.newest = {number for ids in by_sender.values() for number in ids if number > top - OVERLAP}
-        if by_sender and resumed:
-            done, border = resumed["done"], resumed["upto"] - OVERLAP
-            left = {sender: own for sender, own in by_sender.items() if own[0] > done or own[-1] > border}
-            known = self.rows - sum(map(len, left.values()))
-            self.notes.append(f"An earlier run ended early: {known:,} rows were read by it.")
-        return left, None, self.rows - sum(map(len, left.values()))
+        return by_sender, None, 0
 
     def conversations(
         self, by_sender: Mapping[str, list[int]], gap_s: float
@@ -187,8 +181,8 @@ class _Run:
                 part.append((there + (sorted({*ids} - {*there}) if len(there) < len(ids) else []), found))
             yield part
 
-    def write(self, part: Sequence[Conversation], done: int) -> None:
-        """Write what differs from the store of these conversations, in one transaction with how far that is."""
+    def write(self, part: Sequence[Conversation]) -> None:
+        """Write what differs from the store of these conversations, in one transaction."""
         sessions = [session for found in part for session in found.sessions]
         with self.store.begin() as connection:
             messages = [message for found in part for message in found.messages]
@@ -201,8 +195,6 @@ class _Run:
                 for found in part for number, reason, key in found.errors
             ]  # fmt: skip
             self._upsert(connection, tables.ingest_errors, errors, ())
-            if self.source.numbered and self.id and "upto" not in self.state:
-                self._keep(connection, self.state | {"unfinished": {"upto": self.upto, "done": done}})
 
     def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:
         """Keep how far the source was read, and the report, if anything came of it."""
@@ -217,10 +209,12 @@ class _Run:
         with self.store.begin() as connection:
             if self.written["new messages"]:
                 self._note_twice(connection)
-            self._keep(connection, self.state)
             done = {"finished_at": time.time(), "report": report | {"seconds": round(time.time() - started, 2)}}
-            ours = tables.ingests.c.id == self._begun(connection)
-            connection.execute(sa.update(tables.ingests).where(ours).values(done))
+            connection.execute(
+                sa.update(tables.ingests).where(tables.ingests.c.id == self._begun(connection)).values(done)
+            )
+            ours = sa.update(tables.sources).where(tables.sources.c.name == self.name)
+            connection.execute(ours.values(kind=self.source.kind, address=self.source.address, state=self.state))
 
     def _note_twice(self, connection: sa.Connection) -> None:
         """Say so if another source holds the same messages: a bot's tracker store and its event broker both have them."""
@@ -234,16 +228,14 @@ class _Run:
         self.notes += [f"Source {source} {what}." for source, n in found if n > few]
 
     def _begun(self, connection: sa.Connection) -> int:
+        """The number of this run, whose first change begins it; a source that is new to the store is one from then on."""
         if self.id is None:
+            if not self.before:
+                told = {"kind": self.source.kind, "address": self.source.address, "state": self.state}
+                connection.execute(sa.insert(tables.sources).values(told | {"name": self.name}))
             made = connection.execute(sa.insert(tables.ingests).values(source=self.name, started_at=time.time()))
             self.id = int((made.inserted_primary_key or (0,))[0])
         return self.id
-
-    def _keep(self, connection: sa.Connection, state: Mapping[str, Any]) -> None:
-        values = {"kind": self.source.kind, "address": self.source.address, "state": state}
-        mine = sa.update(tables.sources).where(tables.sources.c.name == self.name)
-        if not connection.execute(mine.values(values)).rowcount:
-            connection.execute(sa.insert(tables.sources).values(values | {"name": self.name}))
 
     def _digests(self, ids: Iterable[int]) -> dict[int, str]:
         """What rows hold, so that the next run sees whether they are the same."""

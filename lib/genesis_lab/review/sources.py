@@ -75,12 +75,8 @@ class Source:
 
 @contextmanager
 def open_source(
-    address: str,
-    *,
-    schema: str | None = None,
-    conversations: Sequence[str] = (),
-    fields: Mapping[str, str] | None = None,
-) -> Iterator[Source]:
+    address: str, *, schema: str | None = None, conversations: Sequence[str] = (), fields: Mapping[str, str] | None = None,
+) -> Iterator[Source]:  # fmt: skip
     """Open conversations for reading.
 
     Parameters
@@ -217,7 +213,7 @@ _JSONB = (
 
 def _gone(name: str, error: Exception) -> Unavailable:
     why = f"{name} can't be read ({' '.join(str(error).split())[:200]})"
-    return Unavailable(f"{why}: what is whole is kept, the next run goes on from there.")
+    return Unavailable(f"{why}: what is whole is kept; run it again.")
 
 
 # What has no table becomes one, in a database of its own that goes with the connection.
@@ -244,8 +240,10 @@ def _spooled(kind: str, address: str, place: str, rows: Iterable[Found], fields:
     connection.executemany("INSERT INTO events (sender_id, data) VALUES (?, ?)", events())
     connection.execute("CREATE INDEX by_sender ON events (sender_id)")
 
-    told, ask = f"{kind}: {' and '.join(kinds)}" if kinds else kind, _asking(connection, address)
-    return Source(told, address, place, ask, "id, NULL, NULL, data", numbered=False, errors=errors)
+    told = f"{kind}: {' and '.join(kinds)}" if kinds else kind
+    return Source(
+        told, address, place, _asking(connection, address), "id, NULL, NULL, data", numbered=False, errors=errors
+    )
 
 
 def _events_in(
