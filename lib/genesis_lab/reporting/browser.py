@@ -263,7 +263,9 @@ class Browser:
         yield "index", _zipped(json.dumps(listed, ensure_ascii=False))
         yield "folded", _zipped("\n".join(index["folded"].to_pylist()))
         few = (
-            b.slice(at, _CHUNK) for b in pa.RecordBatchReader.from_stream(self._placed) for at in range(0, len(b), _CHUNK)
+            b.slice(at, _CHUNK)
+            for b in pa.RecordBatchReader.from_stream(self._placed)
+            for at in range(0, len(b), _CHUNK)
         )
         records = enumerate(record for batch in few for record in batch.to_pylist())
         for number in range(-(-self.total // _CHUNK)):
