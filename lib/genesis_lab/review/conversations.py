@@ -76,8 +76,7 @@ def _read(store: Store, report: Mapping[str, Any], unit: str, data: str = "", wh
         raise InvalidInput(f"There are {' and '.join(ACTIONS)} to look through, got {unit!r}.")
     database = open_messages(store, report["sources"])
     prepare(database, store, report)
-    taught = [one["text"] for one in examples_in(resolve(data) if data else None)]
-    given(database, "taught", text=taught)
+    given(database, "taught", text=[one["text"] for one in examples_in(resolve(data) if data else None)])
     database.execute(f"SET VARIABLE trained = {bool(data)}; SET VARIABLE whole = {whole}")
     database.execute(f"{sql('trained')}; {sql('each')}; {sql(unit)}")
     return database
@@ -90,8 +89,8 @@ def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
     said = records(store, sa.select(*columns).where(columns.session == session).order_by(columns.position))
     before = records(store, sa.select(opening.opening.label("events")).where(opening.key == session))
     for one in before + said:
-        at = None if one.get("timestamp") is None else datetime.fromtimestamp(one["timestamp"], ZoneInfo(zone))
-        one["at"] = f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+        at = one.get("timestamp")
+        one["at"] = "" if at is None else f"{datetime.fromtimestamp(at, ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}"
         one["events"] = [event for event in one["events"] or () if event != {"action": LISTEN}]
     return [one for one in before if one["events"]] + said
 

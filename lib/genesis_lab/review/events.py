@@ -287,11 +287,10 @@ def _shown(name: str, event: Mapping[str, Any]) -> dict[str, Any] | None:
     """An event as it is kept with its message; None for what says nothing to people or markers."""
     if name in ("user_featurization", "session_started"):
         return None
-    if name == "action" and event.get("name") == LISTEN:
-        return {"action": LISTEN}
     if name == "action":
         action = _name(event.get("name")) or _name(event.get("action_text")) or "unknown"
-        return {"action": action, "policy": _name(event.get("policy")), "confidence": _number(event.get("confidence"))}
+        how = {"policy": _name(event.get("policy")), "confidence": _number(event.get("confidence"))}
+        return {"action": action} | (how if action != LISTEN else {})
     if name == "bot":
         shown: dict[str, Any] = {"bot": displayed(event["text"])[0] if isinstance(event.get("text"), str) else None}
         data = _mapping(event.get("data"))

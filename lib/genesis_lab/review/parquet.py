@@ -31,17 +31,17 @@ def messages_parquet(store: Store, source: str) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path, was = store.folder / source / "messages.parquet", ""
+    path = store.folder / source / "messages.parquet"
+    known = (pq.read_schema(path).metadata if path.exists() else None) or {}
     kinds = {Float: pa.float64(), Boolean: pa.bool_(), Integer: pa.int64(), BigInteger: pa.int64()}
     columns = [*(column for column in messages.columns if column.name != "raw"), sessions.c.opening]
     schema = pa.schema([(column.name, kinds.get(type(column.type), pa.string())) for column in columns])
-    if path.exists():
-        was = (pq.read_schema(path).metadata or {}).get(b"state", b"").decode()
     with store.begin() as connection:
         ended = sa.func.max(sa.case((ingests.c.finished_at.is_not(None), ingests.c.id), else_=0))
         runs = sa.select(sa.func.min(ingests.c.started_at), sa.func.coalesce(ended, 0), sa.func.max(ingests.c.id))
         begun, upto, newest = connection.execute(runs.where(ingests.c.source == source)).one()
         form = f"{begun} {zlib.crc32(sql('copied').encode())} "  # another store, or made by another version: made anew
+        was = known.get(b"state", b"").decode()
         done = int(was.removeprefix(form)) if was.startswith(form) else -1
         if done >= 0 and newest in (None, done):
             return path
@@ -54,7 +54,7 @@ def messages_parquet(store: Store, source: str) -> Path:
             database.register("part", schema.empty_table())
             database.execute(f"{sql('steps')}; CREATE TABLE fresh AS {sql('copied')}")
             for part in connection.execution_options(yield_per=20_000).execute(query).partitions():
-                arrays = [pa.array(c, f.type) for c, f in zip(zip(*part, strict=True), schema, strict=True)]
+                arrays = list(map(pa.array, zip(*part, strict=True), schema.types))
                 database.register("part", pa.table(arrays, schema=schema))
                 database.execute(f"INSERT INTO fresh {sql('copied')}")
             old = f"UNION ALL FROM {_reading(path)} ANTI JOIN fresh USING (key)" if done >= 0 else ""

@@ -97,9 +97,8 @@ def postgresql(url: str, password: SecretStr | None, *, schema: str) -> tuple[sa
         names = "GENESIS_REVIEW_PASSWORD, GENESIS_REVIEW_SOURCE_PASSWORD or PGPASSWORD"
         raise InvalidInput(f"The address {told} holds a password: leave it out and set {names}.")
     path = schema.replace('"', '""').replace("\\", "\\\\").replace(" ", "\\ ")
-    arguments: dict[str, Any] = {"options": f'-csearch_path="{path}"', "connect_timeout": 10}
-    if password:
-        arguments["password"] = password.get_secret_value()
+    arguments = {"password": password.get_secret_value()} if password else {}
+    arguments |= {"options": f'-csearch_path="{path}"', "connect_timeout": "10"}
     return sa.create_engine(address, connect_args=arguments, pool_pre_ping=True), told
 
 
