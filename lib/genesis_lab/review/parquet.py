@@ -58,7 +58,6 @@ def messages_parquet(store: Store, source: str) -> Path:
                 database.register("part", pa.table(arrays, schema=schema))
                 database.execute(f"INSERT INTO fresh {sql('copied')}")
             old = f"UNION ALL FROM {_reading(path)} ANTI JOIN fresh USING (key)" if done >= 0 else ""
-            path.parent.mkdir(parents=True, exist_ok=True)
             with placed(path, replace=True) as temporary:
                 place, state = str(temporary).replace("'", "''"), {"state": f"{form}{upto}"}
                 database.execute(f"COPY (FROM fresh {old}) TO '{place}' (FORMAT parquet, KV_METADATA {state})")
