@@ -6,7 +6,8 @@ READY := $(VENV)/ready
 TRY := python3.11 python3.12 python3.13 python3
 PYTHON ?= $(shell for p in $(TRY); do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
+# Bytecode is kept, whatever the shell says: else each of many processes compiles the same again.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
 NBVAL := --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg --dist loadfile notebooks
 
 .DEFAULT_GOAL := help

@@ -69,7 +69,7 @@ def sync(folder: Path | None = None, *, check: bool = False) -> list[Path]:
     InvalidInput : a notebook has no title, or pyproject.toml names no repository.
     """
     paths = notebook_paths(folder)
-    notebooks = [_opened(path) for path in paths]
+    notebooks = [read_notebook(path) for path in paths]
     titles = [title(notebook, path) for notebook, path in zip(notebooks, paths, strict=True)]
     repository = _repository()
     changed = []
@@ -161,17 +161,11 @@ def reference_here() -> str:
     return "+".join(part.digest[:16] if part else "none" for part in parts)
 
 
-def _opened(path: Path) -> Any:
-    """The notebook as an nbformat node, to be changed and written."""
-    read_notebook(path)  # refuses in one sentence what is none
-    return nbformat.read(path, as_version=4)
-
-
 def _executed(path: Path, timeout_s: int | None, config: Any) -> str:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    notebook = _opened(path)
+    notebook = read_notebook(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

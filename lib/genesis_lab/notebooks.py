@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import tempfile
@@ -37,25 +36,17 @@ def find_notebook(reference: str | int, folder: Path | None = None) -> Path:
     raise InvalidInput(f"There is no notebook {str(reference)!r}: {instead(stem, [path.stem for path in known])}")
 
 
-class _Node(dict[str, Any]):
-    """An object of a notebook's JSON whose fields are attributes too, as nbformat's are."""
-
-    __getattr__ = dict.__getitem__
-
-
 def read_notebook(path: Path) -> Any:
-    """The notebook of format 4 much as nbformat reads it, whose import takes longer than all else that a typo needs."""
+    """The notebook as a node of nbformat, in format 4."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # builds grammars for a second; nobody asks it
+    import nbformat
+
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"), object_hook=_Node)
-        for cell in notebook.cells:
-            cell |= {"source": "".join(cell.source), "metadata": cell.metadata}  # on disk lines, in memory a text
-        if notebook.nbformat == 4:
-            return notebook
+        return nbformat.read(path, as_version=4)
     except FileNotFoundError:
         raise InvalidInput(f"{shown(path)} does not exist.") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        pass
-    raise InvalidInput(f"{shown(path)} is not a Jupyter notebook.")
+    except Exception:  # a validator's, a reader's and a converter's, each of its own tree
+        raise InvalidInput(f"{shown(path)} is not a Jupyter notebook.") from None
 
 
 @contextmanager

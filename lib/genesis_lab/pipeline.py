@@ -8,7 +8,6 @@ import platform
 import re
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -296,9 +295,8 @@ def _refuse_unknown(given: Mapping[str, Any], source: str, declared: Mapping[str
 
 def _execute(stage: Stage, output: Path) -> dict[str, Any]:
     """Run one notebook; return the metrics it recorded. The executed notebook is kept unless it shows a secret."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # builds grammars for a second; nobody asks it
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     # Its reading of annotations knows no `int | None`, so it warns of parameters that were checked before the run.
@@ -321,8 +319,6 @@ def _execute(stage: Stage, output: Path) -> dict[str, Any]:
         stopped = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
         raise StageFailed(f"{name}: its kernel died (killed, or out of memory).") from None
-    except CellTimeoutError as error:
-        raise StageFailed(f"{name}: {' '.join(str(error).split())[:200]}") from None
     if names := found_in(partial.read_text(encoding="utf-8")):
         partial.unlink()
         raise StageFailed(f"{name} shows the value of {names[0]}: the executed notebook was not kept")

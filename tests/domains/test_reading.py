@@ -103,7 +103,7 @@ WORDS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     said=st.lists(WORDS, min_size=1, max_size=4),
     inner=st.sampled_from(INNERMOST),

@@ -40,7 +40,7 @@ def test_whatever_the_offline_teacher_writes_scores_one(name, seed, attempt, mos
 
 
 @pytest.mark.parametrize("name", ROLES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(text=st.text(max_size=300) | st.text("{}[]:-#&*!|>'\"%@`\n abc", max_size=120))
 def test_no_text_breaks_the_score_and_junk_scores_near_zero(name, text) -> None:
     role, _, example = made(name, 3)
@@ -62,7 +62,7 @@ MANGLED = ["5", "null", "[]", "{}", "- a", "[1, {a: b}]", "2025-01-01", '"x', "{
 
 
 @pytest.mark.parametrize("name", ROLES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from(MANGLED), st.booleans()), min_size=1, max_size=4))
 def test_a_mangled_answer_is_scored_and_mended_like_any_other(name, changes) -> None:
     role, _, example = made(name, 4)
@@ -221,7 +221,7 @@ def test_what_needs_no_judgement_is_repaired_before_an_answer_is_scored() -> Non
     assert role.parse(sent, spec)["answer"] == example.answer
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(min_size=1, max_size=60))
 def test_any_text_survives_being_written(text) -> None:
     if not any(0xD800 <= ord(c) <= 0xDFFF for c in text):

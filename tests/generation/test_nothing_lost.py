@@ -318,7 +318,7 @@ def alike(request: Request) -> str:
     return json.dumps({"turns": turns})
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_order_in_which_answers_come_is_no_matter(tmp_path: Path, seed: int, cache: CompletionCache) -> None:
     serial = run(tmp_path / "serial", teacher(alike))
     order = (

@@ -174,7 +174,7 @@ _LEAVES = (
 _JSON = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=6))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(_JSON | st.fixed_dictionaries({"choices": st.lists(_JSON, min_size=1, max_size=1), "usage": _JSON}))
 def test_whatever_a_server_sends_is_an_answer_or_an_error_of_ours(data: Any) -> None:
     try:

@@ -116,7 +116,7 @@ def examples(draw):
     return one(text, draw(st.sampled_from(["saludar", "nuevo", "faq/x"])), entities)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(examples(), max_size=6), st.sampled_from(sorted(STYLES)))
 def test_what_is_merged_reads_back_and_all_else_is_refused_by_name(tmp_path_factory, rows, style):
     folder = folder_of(tmp_path_factory.mktemp("bot"), STYLES[style])
