@@ -13,6 +13,7 @@ review_app = group("Conversations with users.")
 nlu_app = group("A Rasa bot's training data.")
 review_app.add_typer(nlu_app, name="nlu")
 DataFolder = Annotated[Path, Argument(help="The bot's data folder, or one of its YAML files.")]
+Write = Annotated[bool, Option("--write", help="Write the files; without it only the diff is shown.")]
 ReviewStore = Annotated[
     str | None,
     Option("--store", help="postgresql://… or a SQLite file (default: GENESIS_REVIEW_URL, else one under outputs)."),
@@ -192,8 +193,12 @@ def nlu_check(
 @nlu_app.command("merge")
 def nlu_merge(
     folder: DataFolder,
-    examples: Annotated[Path | None, Argument(help="YAML, CSV or JSONL (default: approved labels).")] = None,
-    write: Annotated[bool, Option("--write", help="Write the files; without it only the diff is shown.")] = False,
+    examples: Annotated[
+        Path | None, Argument(help="Rasa's YAML, or a table of examples (default: approved labels).")
+    ] = None,
+    write: Write = False,
+    move: Annotated[bool, Option("--move", help="Examples that stand elsewhere move here.")] = False,
+    remove: Annotated[bool, Option("--remove", help="Take out, instead of adding.")] = False,
     synthetic: Annotated[str | None, Option(metavar="RUN", help="Of this run: into genesis_synthetic.yml.")] = None,
     new_intents: Annotated[str | None, Option(help="File of the folder that new intents go into.")] = None,
     branch: Annotated[
@@ -201,27 +206,51 @@ def nlu_merge(
     ] = None,
     store: ReviewStore = None,
 ) -> None:
-    """Add examples, each as one line where its intent lives; what would not read back exactly is refused and listed."""
+    """Add examples, synonyms, regexes, lookups, responses, names in the domain, or take them out: each as one line.
+
+    What would not read back exactly is refused and listed.
+    """
     from genesis_lab.dataset.curation import who
     from genesis_lab.review.labelling import approved, mark_exported
-    from genesis_lab.review.nlu import read_data
     from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge, read_examples
     from genesis_lab.review.nlu_merge import write as write_merge
 
-    rows = read_examples(examples) if examples else approved(_open(store))
+    rows = read_examples(examples, terms=True) if examples else approved(_open(store))
     if write and branch:
         on_branch(folder, branch)
-    merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents)
+    merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents, move=move, remove=remove)
     echo(merge.diff(), nl=False)
     lines(merge.refusals())
-    if terms := sum(len(one.terms) for one in read_data(examples)) if examples and "y" in examples.suffix else 0:
-        echo(f"{terms:,} examples of synonyms, regexes and lookups were left out: only those of intents are merged.")
     done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
     if write and branch and merge.files:
         done += f", commit {commit(merge, f'{len(merge.added):,} examples by {who()}')} on {branch}"
     if write and not examples:
         mark_exported(_open(store), [row["id"] for row in (*merge.added, *merge.known)])
-    echo(f"{len(merge.added):,} added, {len(merge.known):,} known already, {len(merge.refused):,} refused; {done}")
+    counts = {name: len(getattr(merge, name)) for name in ("added", "removed", "known", "refused")}
+    echo(
+        "{added:,} added, {removed:,} taken out, {known:,} known already, {refused:,} refused; ".format(**counts) + done
+    )
+
+
+@nlu_app.command("versions")
+def nlu_versions(
+    folder: DataFolder,
+    file: Annotated[str | None, Argument(help="A file of the list, to put back.")] = None,
+    content: Annotated[str | None, Argument(help="The hash of what it is to hold again.")] = None,
+    write: Write = False,
+) -> None:
+    """List what was written when by whom, as hashes before and after; or put a file back to one of them."""
+    from genesis_lab.dataset.curation import who
+    from genesis_lab.review.nlu_merge import restored, versions
+    from genesis_lab.review.nlu_merge import write as write_merge
+
+    if file is None:
+        told = "{when} {author}: {file} {before} to {after}, {added} added, {removed} taken out"
+        return lines(told.format(**{"removed": 0} | one) for one in versions(folder))
+    merge = restored(folder, file, content or "")
+    echo(merge.diff(), nl=False)
+    echo(f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does")
+    return None
 
 
 @nlu_app.command("taxonomy")

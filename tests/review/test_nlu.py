@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import subprocess
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +18,7 @@ from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review.nlu import read_data, read_source
 from genesis_lab.review.nlu_check import check, taxonomy_from
 from genesis_lab.review.nlu_merge import plan_merge, read_examples, versions, write
+from genesis_lab.settings import get_settings
 
 STYLES = {
     "block": 'version: "3.1"\nnlu:\n- intent: saludar\n  examples: |\n    - hola\n    - buenos días\n',
@@ -336,6 +339,10 @@ for line in sys.stdin:
     try:
         data = load_data(json.loads(line))
         rows = [[m.get_full_intent(), m.get("text"), m.get("entities", [])] for m in data.training_examples]
+        rows += [["synonym", name, text] for text, name in data.entity_synonyms.items()]
+        rows += [["regex", one["name"], one["pattern"]] for one in data.regex_features]
+        rows += [["lookup", one["name"], text] for one in data.lookup_tables for text in one["elements"]]
+        rows += [["response", name, one] for name, some in data.responses.items() for one in some]
     except Exception as error:
         rows = f"{type(error).__name__}: {error}"[:300]
     print(json.dumps(rows), flush=True)
@@ -347,7 +354,16 @@ def comparable(rows):
         kept = {key: one[key] for key in ("entity", "role", "group") if one.get(key)}
         return json.dumps({**kept, "start": one["start"], "end": one["end"], "value": one.get("value", text[one["start"] : one["end"]])}, sort_keys=True)  # fmt: skip
 
-    return sorted([intent, text, sorted(span(text, one) for one in entities)] for intent, text, entities in rows)
+    examples = [row for row in rows if row[0] not in ("synonym", "regex", "lookup", "response")]
+    return sorted([intent, text, sorted(span(text, one) for one in entities)] for intent, text, entities in examples)
+
+
+def comparable_terms(rows):
+    return Counter(
+        (kind, name, json.dumps(said))
+        for kind, name, said in rows
+        if kind in ("synonym", "regex", "lookup", "response")
+    )
 
 
 def test_rasas_own_reader_reads_what_was_merged(tmp_path_factory):
@@ -379,7 +395,27 @@ def test_rasas_own_reader_reads_what_was_merged(tmp_path_factory):
             assert comparable(after) == comparable(wanted)
             total, refused = total + len(rows), refused + len(merge.refused)
 
+        @settings(max_examples=count // 2, deadline=None, database=None)
+        @given(st.lists(terms, min_size=8, max_size=8), st.sampled_from(sorted(STYLES)))
+        def same_terms(rows, style):
+            nonlocal total, refused
+            folder = folder_of(tmp_path_factory.mktemp("bot"), STYLES[style])
+            before = read(folder / "nlu.yml")
+            merge = plan_merge(folder, rows)
+            write(merge, "test")
+            after = read(folder / "nlu.yml")
+            assert isinstance(after, list), (after, (folder / "nlu.yml").read_text())
+            told = [
+                (r["kind"], r["name"], json.loads(r["text"]) if r["kind"] == "response" else r["text"])
+                for r in merge.added
+            ]
+            said = comparable_terms(before) + comparable_terms(told)
+            assert comparable_terms(after) == said, (rows, (folder / "nlu.yml").read_text())
+            assert comparable(after) == comparable(before)
+            total, refused = total + len(rows), refused + len(merge.refused)
+
         same()
+        same_terms()
         print(f"{total:,} examples, {refused:,} refused by name, none changed")
         rasa.stdin.close()
 
@@ -397,13 +433,237 @@ def test_old_training_data_are_named_in_one_sentence_and_left_out(name, old, tmp
     assert plan_merge(folder, [one("nueva")]).added
 
 
-def test_synonyms_of_a_file_are_not_merged_and_that_is_said(tmp_path):
-    folder = folder_of(tmp_path, STYLES["block"])
-    (tmp_path / "more.yml").write_text(
-        "nlu:\n- intent: saludar\n  examples: |\n    - nueva\n- synonym: a\n  examples: |\n    - b\n"
-    )
-    said = CliRunner().invoke(app, ["review", "nlu", "merge", str(folder), str(tmp_path / "more.yml")]).output
-    assert "1 examples of synonyms, regexes and lookups were left out" in said and "1 added" in said
+MORE = """version: "3.1"
+nlu:
+- synonym: ahorro
+  examples: |
+    - ahorritos
+- synonym: cheques
+  examples: |
+    - chequera
+- regex: monto
+  examples: |
+    - \\d+ quetzales
+- lookup: persona
+  examples: |
+    - Lucía
+- intent: saludar
+  examples: |
+    - soy [Eva](cliente)
+- intent: faq/horario
+  examples: |
+    - a qué hora abren
+responses:
+  utter_faq/horario:
+  - text: De 8 a 17.
+  utter_hola:
+  - text: "Buenas"
+    buttons: [{title: Sí, payload: /si}]
+"""
+DOMAINS = {
+    "flow": "intents: [saludar, otro]\nentities: [persona]  # known\nresponses:\n  utter_hola: [{text: hola}]\n  utter_x: [{text: x}]\n",
+    "block": "intents:\n- saludar\n- otro: {use_entities: []}\n# who\nentities:\n  - persona:\n      roles: [de]\nresponses:\n    utter_hola:\n    - text: hola\n    # more\n    utter_x:\n    - text: |\n        x\n",
+    "no entities": "intents:\n  - saludar\nresponses:\n  utter_hola:\n    - text: hola\nactions: []\n",
+    "crlf": "intents: [saludar]\r\nentities:\r\n- persona\r\nresponses:\r\n  utter_hola:\r\n  - text: hola\r\n",
+    "no responses": "version: '3.1'\nintents: [saludar]\nentities: []\n",
+}  # fmt: skip
+
+
+def changed(old, new):
+    """Lines taken out, and put in."""
+    lines = list(difflib.ndiff(old.splitlines(), new.splitlines()))
+    return [[line[2:] for line in lines if line.startswith(sign)] for sign in "-+"]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_all_that_training_data_and_domain_hold_is_merged_line_by_line_and_taken_out_again(domain, beside, tmp_path):
+    folder = folder_of(tmp_path, STYLES["lookups after"])
+    place = folder.parent / "domain.yml" if beside else folder / "domain.yml"
+    place.write_bytes(DOMAINS[domain].encode())
+    (tmp_path / "more.yml").write_text(MORE)
+    rows = read_examples(tmp_path / "more.yml", terms=True)
+    merge = plan_merge(folder, rows)
+    assert (len(merge.added), merge.refused) == (len(rows), [])
+    out, put = changed(*merge.files["nlu.yml"])
+    assert out == [] and len(put) == 4 + 3 + 3  # a line each, and three of what is new
+    out, put = changed(*merge.files["../domain.yml" if beside else "domain.yml"])
+    assert len(out) <= 3 and all(line.startswith(("intents: [", "entities: [", "  utter_hola: [")) for line in out), out
+    assert any("faq" in line for line in put) and any("cliente" in line for line in put)
+    write(merge, "ana")
+    assert not len(found := check(folder)[lambda f: f["level"] == "error"]), found
+    assert len(plan_merge(folder, rows).known) == len(rows)
+    lines = [row for row in rows if row["kind"] != "response"]
+    write(plan_merge(folder, lines, remove=True), "ana")
+    assert (folder / "nlu.yml").read_bytes() == STYLES["lookups after"].encode()
+
+
+@pytest.mark.parametrize("text", ["muy buenas", "soy ñandú 💩", "-5 grados", "línea\notra"])
+@pytest.mark.parametrize("style", STYLES)
+def test_what_was_added_is_taken_out_byte_by_byte(style, text, tmp_path):
+    folder = folder_of(tmp_path, STYLES[style])
+    for intent in ("saludar", "nuevo"):
+        (folder / "nlu.yml").write_bytes(STYLES[style].encode())
+        write(plan_merge(folder, [one(text, intent)]), "ana")
+        merge = plan_merge(folder, [one(text, intent)], remove=True)
+        write(merge, "ana")
+        if "mixed" not in style:  # whose domain keeps the name
+            assert (len(merge.removed), (folder / "nlu.yml").read_bytes()) == (1, STYLES[style].encode())
+
+
+def test_a_label_error_is_mended_by_moving_the_line(tmp_path):
+    folder = folder_of(tmp_path, STYLES["comments"], "a.yml")
+    folder_of(tmp_path, STYLES["entities"].replace("saludar", "presentarse"), "b.yml")
+    rows = [one("x"), one("soy Ana", "presentarse"), one("soy Eva", "otro"), one("nueva"), one("nueva", "otro")]
+    assert len(plan_merge(folder, rows).refused) == 4
+    merge = plan_merge(folder, rows, move=True)
+    assert [row["reason"] for row in merge.refused] == ["it stands in a.yml:new as saludar"]
+    assert [row["text"] for row in merge.removed] == ["x", "soy Ana", "soy Eva"]
+    assert changed(*merge.files["b.yml"]) == [["    - soy [Ana](persona)", "    - soy [Eva]" + '{"entity": "persona", "role": "de", "value": "Eva M"}'], ["    - soy Ana"]]  # fmt: skip
+    assert changed(*merge.files["a.yml"]) == [["    - x"], ["    - x", "    - nueva", "    - soy Eva"]]
+    alone = plan_merge(folder_of(tmp_path, STYLES["indented"], "a.yml"), [one("x", "saludar")], move=True)
+    assert changed(*alone.files["a.yml"])[0] == ["  - intent: otro", "    examples: |", "      - x"]
+
+
+@pytest.mark.parametrize("style", ["folded", "quoted", "flow item"])
+def test_what_shares_its_line_is_not_taken_out_and_that_is_said(style, tmp_path):
+    folder = folder_of(tmp_path, STYLES[style].replace("{text: hola}", "{text: hola}, {text: buenas}"))
+    merge = plan_merge(folder, [one("hola"), one("never")], remove=True)
+    assert not merge.files and "alone" in merge.refused[1]["reason"] + merge.refused[0]["reason"] or style == "folded"
+    assert "it is not there" in [row["reason"] for row in merge.refused]
+
+
+def term(kind, name, text):
+    return {"kind": kind, "name": name, "text": text}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (term("regex", "r", "(abc"), "no regular expression"),
+        (term("lookup", "l", "a\x07"), "can't be seen"),
+        (term("synonym", "s\u2028", "a"), "can't be seen"),
+        (term("synonym", "ahorro", " a"), "blank"),
+        (term("lookup", "l", ""), "empty"),
+        (term("synonym", "otro", "ahorros"), "as ahorro"),
+        (term("response", "saludo", '{"text": "x"}'), "utter_"),
+        (term("response", "utter_x", '"hola"'), "text:"),
+        (one("cuándo", "faq/nuevo"), "needs a response utter_faq/nuevo"),
+    ],
+)
+def test_terms_refused_by_name(row, reason, tmp_path):
+    folder = folder_of(tmp_path, STYLES["lookups after"])
+    folder_of(tmp_path, DOMAINS["flow"], "domain.yml")
+    merge = plan_merge(folder, [row])
+    assert not merge.files and reason in merge.refused[0]["reason"]
+
+
+terms = st.one_of(
+    st.builds(term, st.sampled_from(["synonym", "lookup", "regex"]), st.sampled_from(["monto", "ñ x", "a: b", "true"]), text_like),
+    st.builds(term, st.just("response"), st.sampled_from(["utter_x", "utter_faq/x"]), text_like.map(lambda text: json.dumps({"text": text}, ensure_ascii=False))),
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(terms, max_size=6), st.sampled_from(sorted(STYLES)))
+def test_a_term_that_is_merged_reads_back_and_all_else_is_refused_by_name(tmp_path_factory, rows, style):
+    folder = folder_of(tmp_path_factory.mktemp("bot"), STYLES[style])
+    merge = plan_merge(folder, rows)
+    assert len(merge.added) + len(merge.refused) + len(merge.known) == len(rows)
+    assert all(row["reason"] for row in merge.refused)
+    before = Counter((row["kind"], row["name"], row["text"]) for row in read_source("nlu.yml", STYLES[style]).rows)
+    write(merge, "test")
+    after = Counter((row["kind"], row["name"], row["text"]) for row in read_data(folder)[0].rows)
+    assert after - before == Counter((row["kind"], row["name"], row["text"]) for row in merge.added)
+    assert not before - after
+
+
+def test_a_regex_that_python_cannot_read_is_named_wherever_it_is_used(tmp_path):
+    from genesis_lab.review.retraining import train_classifier
+
+    folder = folder_of(tmp_path, STYLES["lookups after"].replace("\\d+", "(\\d+"))
+    (problem,) = [row for row in check(folder).to_dict("records") if row["level"] == "error"]
+    assert problem["line"] == 10 and "no regular expression (missing )" in problem["problem"]
+    with pytest.raises(InvalidInput, match="no regular expression"):
+        train_classifier(folder)
+    bad = {"kind": "regex", "name": "monto", "text": "(\\d+"}
+    assert len(plan_merge(folder, [bad], remove=True).removed) == 1, "and can be taken out"
+
+
+def test_a_version_is_listed_and_put_back_unless_a_person_changed_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENESIS_OUTPUT_ROOT", str(tmp_path / "out"))
+    get_settings.cache_clear()
+    folder = folder_of(tmp_path, STYLES["crlf"])
+    (tmp_path / "more.csv").write_text("intent,text\nsaludar,hey\nnuevo,chao\n")
+    run = lambda *words: CliRunner().invoke(app, ["review", "nlu", *map(str, words)])  # noqa: E731
+    run("merge", folder, tmp_path / "more.csv", "--write", "--new-intents", "new.yml")
+    listed = run("versions", folder).output.splitlines()
+    assert len(listed) == 2 and all("1 added, 0 taken out" in line for line in listed)
+    before = versions(folder)[0]["before"]
+    assert "-    - hey" in run("versions", folder, "nlu.yml", before[:6]).output
+    assert b"hey" in (folder / "nlu.yml").read_bytes()
+    assert "1 files written" in run("versions", folder, "nlu.yml", before[:6], "--write").output
+    assert (folder / "nlu.yml").read_bytes() == STYLES["crlf"].encode()
+    run("versions", folder, "new.yml", versions(folder)[1]["before"], "--write")
+    assert not (folder / "new.yml").exists()
+    run("versions", folder, "nlu.yml", versions(folder)[0]["after"], "--write")
+    assert b"hey" in (folder / "nlu.yml").read_bytes() and len(versions(folder)) == 5
+    with (folder / "nlu.yml").open("a") as file:
+        file.write("# mine\n")
+    assert "changed by hand since" in str(run("versions", folder, "nlu.yml", before, "--write").exception)
+    assert "# mine" in (folder / "nlu.yml").read_text()
+    assert "0 contents" in str(run("versions", folder, "nlu.yml", "nothing").exception)
+
+
+FIREMAN = "👨🏻‍🚒 💩 soy Ana"
+STUDIO = {"start": 11, "end": 14, "text": "Ana", "labels": ["persona"]}
+
+
+def studio(**span):
+    result = [{"type": "choices", "value": {"choices": ["saludar"]}}, {"type": "labels", "value": STUDIO | span}]
+    old = {"was_cancelled": True, "result": [{"value": {"choices": ["otro"]}}]}
+    return {"data": {"text": FIREMAN}, "annotations": [old, {"result": result}]}
+
+
+EXPORTS = {
+    "Label Studio, code points": studio(),
+    "Label Studio, UTF-16 units": studio(start=15, end=18),
+    "Label Studio, a span of emoji": studio(start=0, end=7, text="👨🏻‍🚒"),
+    "doccano, intents and slots": {"text": FIREMAN, "cats": ["saludar"], "entities": [[11, 14, "persona"]]},
+    "doccano, spans with relations": {"text": FIREMAN, "label": ["saludar"], "entities": [{"label": "persona", "start_offset": 11, "end_offset": 14}]},
+    "doccano, older": {"data": FIREMAN, "label": ["saludar"], "labels": [[11, 14, "persona"]]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_spans_of_label_studio_and_doccano_are_in_code_points(name, tmp_path):
+    row, unlabelled = EXPORTS[name], {"text": "x", "label": []}
+    if "data" in row and "annotations" in row:
+        unlabelled = {"data": {"text": "x"}, "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps([row, unlabelled]))
+    (read,) = read_examples(tmp_path / "a.json")
+    (span,) = read["entities"]
+    assert (read["text"], read["intent"], span["entity"]) == (FIREMAN, "saludar", "persona")
+    assert FIREMAN[span["start"] : span["end"]] == ("👨🏻‍🚒" if "emoji" in name else "Ana")
+    merge = plan_merge(folder_of(tmp_path, STYLES["block"]), [read])
+    assert "](persona)" in merge.diff() and not merge.refused
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (studio(start=12, end=15), "reads 'na' here and 'Ana' there"),
+        (studio(start=1, end=2, text="Ana"), "and 'Ana' there"),
+        ({"text": "x", "label": ["a", "b"]}, "has 2 labels"),
+        ({"text": "x", "label": [[0, 1, "a"]]}, "lacks intent"),
+        ({"text": "x", "label": ["a"], "entities": [[0]]}, "row 1"),
+        ({"data": {"text": "x"}, "annotations": [{}]}, "row 1"),
+    ],
+)
+def test_an_export_that_contradicts_itself_is_refused_with_its_row(row, said, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    with pytest.raises(InvalidInput, match=said):
+        read_examples(tmp_path / "a.json")
 
 
 def test_a_batch_is_one_commit_on_a_branch_of_the_bots_repository(tmp_path):

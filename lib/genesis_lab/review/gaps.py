@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -16,8 +15,8 @@ from genesis_lab.dataset import Dataset
 from genesis_lab.dataset.curation import keep_decisions, standing
 from genesis_lab.dataset.folder import labelled
 from genesis_lab.errors import InvalidInput
-from genesis_lab.files import findable, placed, shown, write_atomically
-from genesis_lab.review.nlu import Row, examples_in, read_data, words_of
+from genesis_lab.files import findable, shown, write_atomically
+from genesis_lab.review.nlu import Row, examples_in, sound, words_of
 from genesis_lab.review.nlu_check import taxonomy_from
 from genesis_lab.review.nlu_merge import Merge, plan_merge, write
 from genesis_lab.review.numbers import rate
@@ -26,6 +25,7 @@ from genesis_lab.yamls import dump_yaml, shipped
 
 POLICY = "policy: passed the checks"
 """Who approves examples where nobody is asked."""
+_BEGINS, _ENDS = re.compile(r"(?<!\w)"), re.compile(r"(?!\w)")
 
 
 def gaps(
@@ -104,19 +104,6 @@ def write_plan(
     return plan
 
 
-def copied(data: Path, target: Path) -> Path:
-    """A copy of the YAML files of a bot's data folder, or of the one file, in the folder `target`, which is replaced."""
-    ours = target / ".copied"
-    with placed(target, replace=True, ours=lambda _: ours.exists()) as folder:
-        folder.mkdir()
-        (folder / ours.name).write_text("a copy made by Genesis Lab: what is changed here is lost\n")
-        for name in [source.name for source in read_data(data)]:
-            place = folder / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(data / name if data.is_dir() else data, place)
-    return target
-
-
 def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, Any]:
     """Decide on every record by the policy: kept unless a check of the quality report names it or it says what is `held` out.
 
@@ -151,11 +138,11 @@ def add_synthetic(data: Path, dataset: Dataset) -> Merge:
     if not kept:
         raise InvalidInput(f"No record of {dataset.name} was approved: there is nothing to add to {shown(data)}.")
     known, regexes = dict[str, dict[str, Row]](), dict[str, str]()
-    for source in read_data(data):
+    for source in sound(data):
         for example in source.examples:
             of = known.setdefault(example["intent"], {})
             of |= {example["text"][one["start"] : one["end"]]: one for one in example["entities"]}
-        regexes |= {term["name"]: term["text"] for term in source.terms if term["kind"] == "regex"}
+        regexes |= {row["name"]: row["text"] for row in source.rows if row["kind"] == "regex"}
     examples = [
         {"intent": row.label, "text": row.text, "entities": _marked(row.text, known.get(row.label, {}), regexes)}
         for row in labelled(dataset).iloc[kept].itertuples()
@@ -173,8 +160,8 @@ def _marked(text: str, known: dict[str, Row], regexes: dict[str, str]) -> list[R
     found = [
         ({k: v for k, v in one.items() if k not in ("start", "end")}, *match.span())
         for pattern, one in patterns
-        for match in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text, re.IGNORECASE)
-        if match[0]
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+        if match[0] and _BEGINS.match(text, match.start()) and _ENDS.match(text, match.end())
     ]
     marked: list[Row] = []
     for one, start, end in sorted(found, key=lambda each: each[1] - each[2]):

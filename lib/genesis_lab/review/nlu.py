@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.files import shown
+from genesis_lab.files import placed, shown
 from genesis_lab.texts import same_words
 
 Row = dict[str, Any]
@@ -23,44 +25,68 @@ LATEST = (3, 1)
 OLD = "is training data in JSON or Markdown, which is not read here: rasa data convert nlu makes YAML of it"
 _OLD = {".json": rb'"rasa_nlu_data"', ".md": rb"^## (intent|synonym|regex|lookup):"}
 KINDS = ("intent", "synonym", "regex", "lookup")
+DOMAIN = frozenset({"intents", "entities", "responses"})
 STRIPPED = "\n\r "
 _MARKUP = re.compile(
     r"\[(?P<text>[^\]]+?)\]"
     r"(?:\((?P<entity>[^:)]+?)(?::(?P<value>[^)]+))?\)|\{(?P<one>[^}]+?)\}|\[(?P<many>.*?)\])"
 )  # Rasa's annotation of entities: [text](entity:value), [text]{"entity": …} and [text][{…}, {…}]
-ODD = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\\\\[uU]")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+ODD = re.compile(CONTROL.pattern + r"|\\[uU]")
 _BREAKS = str.maketrans({"\u2028": "\ufdd0", "\u2029": "\ufdd1"})  # breaks to YAML 1.1, none to Rasa's 1.2
 _UNBROKEN = str.maketrans({"\ufdd0": "\u2028", "\ufdd1": "\u2029"})
 
 
-@dataclass
+@dataclass(eq=False)
 class Block:
-    """Where a file can be added to: an item of its ``nlu`` list, in lines from 0; `last` is its last example's line."""
+    """A list, mapping or text of lines that can be added to, in lines from 0; `last` is its last member's.
 
-    name: str
-    form: str  # "lines" of a | text, "list" of texts, or "closed": what can only be given a sibling
+    `form` is "lines" of a | text, "list" (a dash each), "keys", "flow" (up to the bracket in `column`), or "closed".
+    """
+
+    form: str
     start: int
     end: int
     first: int = -1
     last: int = -1
     indent: str = ""
-    run: str | None = None
+    column: int = -1
 
 
 @dataclass
 class Source:
-    """One file: its text, what Rasa reads in it, and what is wrong with it."""
+    """One file: its text, what Rasa reads in it, and what is wrong with it.
+
+    A row has ``kind`` (of `KINDS`, ``intents``, ``entities``, or ``response``), ``name`` and ``text`` (of a response: JSON), its
+    ``line``, the ``lines`` that hold nothing else, from 0, and the ``block`` it is in; an example has ``intent`` and ``entities``.
+    """
 
     name: str
     text: str
-    examples: list[Row] = field(default_factory=list)
-    terms: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     problems: list[Row] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
-    keys: dict[str, Any] = field(default_factory=dict)
-    indent: str | None = None  # of the dashes of its nlu list; None where there is none to add to
-    start: int = 0  # its line
-    end: int = 0  # the last line of its list
+    blocks: dict[str, Block] = field(default_factory=dict)  # nlu, intents, entities, responses
+    language: str = ""
+    top: int = 0  # the line of its last key: another can stand before it
+
+    @property
+    def examples(self) -> list[Row]:
+        """Of intents."""
+        return [row for row in self.rows if row["kind"] == "intent"]
+
+    def add(self, kind: str, name: str, text: str, line: int, own: tuple[int, int] | None, block: Block) -> Row:
+        """One row more."""
+        row = {
+            "file": self.name,
+            "line": line + 1,
+            "lines": own,
+            "block": block,
+            "kind": kind,
+            "name": name,
+            "text": text,
+        }
+        self.rows.append(row | {"run": None})
+        return self.rows[-1]
 
     def error(self, line: int, problem: str, level: str = "error") -> None:
         """Name what Rasa refuses in a line."""
@@ -81,8 +107,8 @@ def words_of(text: str) -> str:
     return same_words(text) or text.strip()
 
 
-def read_data(folder: Path) -> list[Source]:
-    """The YAML files of a data folder, or the one file.
+def read_data(folder: Path, base: Path | None = None) -> list[Source]:
+    """The YAML files of a data folder, or the one file, named as from `base`.
 
     Test data (``test_*`` and ``tests/``) and old training data (JSON, Markdown) are named as problems and left out; hidden
     files are left out, as by Rasa.
@@ -91,8 +117,9 @@ def read_data(folder: Path) -> list[Source]:
         raise InvalidInput(f"There is no {shown(folder)}: give the data folder of a bot, or one of its YAML files.")
     if folder.is_file() and _old(folder):
         raise InvalidInput(f"{shown(folder)} {OLD}.")
+    base = base or base_of(folder)
     if folder.is_file():
-        return [read_source(folder.name, text_of(folder))]
+        return [read_source(relpath(folder, base), text_of(folder))]
     kinds = (".yml", ".yaml", *_OLD)
     found = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in kinds and p.is_file())
     names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
@@ -101,7 +128,7 @@ def read_data(folder: Path) -> list[Source]:
         raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
     sources = []
     for name in names:
-        source = Source(name.as_posix(), "")
+        source = Source(relpath(folder / name, base), "")
         if name.suffix in _OLD:
             source.error(0, OLD, "note")
         elif name.name.startswith("test_") or "tests" in name.parts[:-1]:
@@ -109,11 +136,37 @@ def read_data(folder: Path) -> list[Source]:
             source.error(0, told, "note")
         else:
             try:
-                source = read_source(name.as_posix(), text_of(folder / name))
+                source = read_source(source.name, text_of(folder / name))
             except InvalidInput as error:
                 source.error(0, str(error).rstrip("."))
         sources.append(source)
     return sources
+
+
+def read_bot(folder: Path, domain: Path | None = None) -> list[Source]:
+    """`read_data`, and the bot's domain: the file or folder given, else the one in `folder`, else the one beside it."""
+    base = base_of(folder)
+    homes = ([place / name for name in ("domain.yml", "domain.yaml", "domain")] for place in (base, base.parent))
+    found = next((there for home in homes if (there := [path for path in home if path.exists()])), [])
+    named = {one.name: one for path in ([domain] if domain else found) for one in read_data(path, base)}
+    return list((named | {one.name: one for one in read_data(folder)}).values())
+
+
+def base_of(folder: Path) -> Path:
+    """The folder that the names of files are from: a data folder, or where the one file lies."""
+    return folder if folder.is_dir() else folder.parent
+
+
+def copied(data: Path, target: Path) -> Path:
+    """A copy of what Rasa trains on in a bot's data folder, or of the one file, in the folder `target`, which is replaced."""
+    sources, ours = sound(data), target / ".copied"
+    with placed(target, replace=True, ours=lambda _: ours.exists()) as folder:
+        folder.mkdir()
+        (folder / ours.name).write_text("a copy made by Genesis Lab: what is changed here is lost\n")
+        for source in sources:
+            (folder / source.name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / source.name).write_bytes(source.text.encode())
+    return target
 
 
 def _old(path: Path) -> bool:
@@ -154,22 +207,57 @@ def _read_into(source: Source) -> None:
     keys = _keys(source, root) if root else {}
     if not _version_read(source, keys.get("version")):
         return None
-    source.keys = {key: _value(keys[key]) for key in ("intents", "responses", "language") if key in keys}
-    items = keys.get("nlu")
-    if items is None:
-        return None
-    source.start = source.end = items.start_mark.line
-    if items.id == "scalar" and not items.value:
-        source.indent = "" if items.start_mark.column else None
-    elif items.id != "sequence":
-        source.error(source.start, "nlu must be a list")
-    else:
-        source.indent = None if items.flow_style else " " * items.start_mark.column
-        lines = decoded.split("\n")
-        for item in items.value:
-            _read_item(source, item, lines)
-            source.end = source.blocks[-1].end if source.blocks else source.end
+    source.language = str(keys["language"].value) if "language" in keys else ""
+    source.top = root.value[-1][0].start_mark.line if keys else 0
+    lines = decoded.split("\n")
+    for kind, node in ((kind, keys[kind]) for kind in ("intents", "entities", "responses", "nlu") if kind in keys):
+        block = source.blocks[kind] = _block(node, lines)
+        if kind == "responses" and node.id == "mapping":
+            for key, value in node.value:
+                _read_list(source, "response", key, value, _block(value, lines, key.start_mark.line), lines)
+        elif kind == "nlu" and node.id != "sequence" and node.value:
+            source.error(block.start, "nlu must be a list")
+        elif kind == "nlu" and node.value:
+            for item in node.value:
+                _read_item(source, item, lines)
+        elif kind != "responses":
+            _read_list(source, kind, None, node, block, lines)
     return None
+
+
+def _block(node: Any, lines: list[str], start: int | None = None) -> Block:
+    """Where a list or mapping can be added to; `start`: the line that goes with it where all of it goes."""
+    at, end = node.start_mark.line, _last_line(node, lines)
+    block = Block("closed", at if start is None else start, end, at, end)
+    if node.id == "scalar":
+        block.form = "closed" if node.value else "list"
+    elif node.flow_style:
+        block.form, block.column = "flow", node.end_mark.column - 1
+    else:
+        last = node.value[-1][0] if node.id == "mapping" else node.value[-1]
+        block.form, block.indent = "keys" if node.id == "mapping" else "list", " " * node.start_mark.column
+        block.first = last.start_mark.line
+    return block
+
+
+def _read_list(source: Source, kind: str, name: Any, node: Any, block: Block, lines: list[str]) -> None:
+    """The names in a list of the domain, or the forms of a response, as JSON."""
+    for one in node.value if node.id == "sequence" else ():
+        own = (one.start_mark.line, _last_line(one, lines)) if block.form == "list" else None
+        text = json.dumps(_plain(one), ensure_ascii=False) if name else ""
+        called = name or (one.value[0][0] if one.id == "mapping" and one.value else one)
+        source.add(kind, str(called.value), text, one.start_mark.line, own, block)
+
+
+def _plain(node: Any) -> Any:
+    """What a node holds, its numbers and truths as JSON has them."""
+    if node.id == "mapping":
+        return {str(key.value): _plain(value) for key, value in node.value}
+    if node.id == "sequence":
+        return [_plain(one) for one in node.value]
+    with suppress(ValueError):
+        return node.value if _is_text(node) else json.loads(node.value.lower())
+    return node.value
 
 
 def _read_item(source: Source, item: Any, lines: list[str]) -> None:
@@ -177,8 +265,7 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
     start = at = item.start_mark.line
     while start and not lines[start].lstrip().startswith(("-", "{", "[")) and not item.flow_style:
         start -= 1
-    block = Block("", "closed", start, _last_line(item, lines))
-    source.blocks.append(block)
+    block = Block("closed", start, _last_line(item, lines))
     if item.id != "mapping":
         return source.error(at, "holds an item that is no mapping: Rasa refuses the file")
     keys = _keys(source, item)
@@ -194,35 +281,32 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
     if named.id != "scalar" or not _is_text(named):
         return source.error(at, f"names a {kind} that is no text: put {str(named.value)[:40]} in quotes")
     name = named.value.translate(_UNBROKEN)
-    run = None
-    if "metadata" in keys and isinstance(about := _value(keys["metadata"]), dict):
-        _keys(source, keys["metadata"])  # names a key that is given twice
-        run = str(about.get("run", "")) if about.get("source") == "genesis" else None
     if not name:
         return source.warning(at, f"names a {kind} with an empty text: Rasa passes over it")
-    if kind == "intent":
-        block.name, block.run = name, run
-        if name.count("/") > 1:
-            source.error(at, f"intent {name!r} has more than one /: Rasa takes one, as in faq/ask_price")
-    for line, written in _written_examples(source, kind, name, examples, at, lines, block):
-        row = {"file": source.name, "line": line + 1}
-        if kind != "intent":
-            source.terms.append({**row, "kind": kind, "name": name, "text": written})
-            continue
+    run = None
+    if "metadata" in keys and keys["metadata"].id == "mapping":
+        about = {key: one.value for key, one in _keys(source, keys["metadata"]).items()}
+        run = str(about.get("run", "")) if about.get("source") == "genesis" else None
+    if kind == "intent" and name.count("/") > 1:
+        source.error(at, f"intent {name!r} has more than one /: Rasa takes one, as in faq/ask_price")
+    for line, own, written in _written_examples(source, kind, name, examples, at, lines, block):
+        if kind == "regex" and (fault := regex_fault(written)):
+            source.error(line, f"regex {name}: {fault}: Rasa can't train with it")
         try:
-            text, entities = read_markup(written)
+            text, entities = read_markup(written) if kind == "intent" else (written, [])
         except InvalidInput as error:
             source.error(line, f"intent {name}: {error}")
             continue
-        if not text:
+        if not text and kind == "intent":
             source.warning(line, f"intent {name} has an empty example")
-        source.examples.append({**row, "intent": name, "text": text, "entities": entities, "run": run})
+        row = source.add(kind, name, text, line, own, block)
+        row |= {"intent": name, "entities": entities, "run": run} if kind == "intent" else {}
 
 
 def _written_examples(
     source: Source, kind: str, name: str, examples: Any, at: int, lines: list[str], block: Block
-) -> Iterator[tuple[int, str]]:
-    """Line and markup of each example, as Rasa splits them; notes in `block` where the next one can stand."""
+) -> Iterator[tuple[int, tuple[int, int] | None, str]]:
+    """Line, lines of its own and markup of each example, as Rasa splits them; notes in `block` where the next one can stand."""
     if examples is None or (examples.id == "scalar" and not examples.value):
         return source.warning(at, f"{kind} {name} has no examples")
     if examples.id == "sequence" and kind == "intent":
@@ -235,7 +319,8 @@ def _written_examples(
                 source.error(one.start_mark.line, f"intent {name} has an example {what}; Rasa refuses the file")
                 continue
             _expanded(source, text, name)
-            yield text.start_mark.line, text.value.translate(_UNBROKEN).strip(STRIPPED)
+            own = None if examples.flow_style else (one.start_mark.line, _last_line(one, lines))
+            yield text.start_mark.line, own, text.value.translate(_UNBROKEN).strip(STRIPPED)
         if examples.value and not examples.flow_style:
             block.form, block.indent = "list", " " * examples.start_mark.column
             block.first, block.last = examples.value[-1].start_mark.line, _last_line(examples.value[-1], lines)
@@ -257,7 +342,7 @@ def _written_examples(
                 if re.match(r"-\d", line):
                     how = "put a dash and a blank before it"
                     source.warning(where, f"{kind} {name}: {line[:60]!r} loses its minus: {how}")
-                yield where, line[1:].strip(STRIPPED)
+                yield where, (where, where) if literal else None, line[1:].strip(STRIPPED)
             elif line.strip():
                 source.warning(where, f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")
 
@@ -290,15 +375,6 @@ def _keys(source: Source, mapping: Any) -> dict[str, Any]:
     return found
 
 
-def _value(node: Any) -> Any:
-    """What a node holds, one level deep (aliases may hold each other): a text, the names in a list, texts by key."""
-    if node.id == "scalar":
-        return node.value
-    if node.id == "sequence":
-        return [str(one.value[0][0].value if one.id == "mapping" and one.value else one.value) for one in node.value]
-    return {str(key.value): one.value if one.id == "scalar" else "" for key, one in node.value}
-
-
 def _is_text(node: Any) -> bool:
     """Whether YAML 1.2, which Rasa reads, takes a scalar for a text: ``yes`` and ``1:30`` are, ``true`` and ``12`` are not."""
     kind = node.tag.rpartition(":")[2]
@@ -328,6 +404,20 @@ def _version_read(source: Source, node: Any) -> bool:
     elif parts < LATEST:
         source.warning(line, f'version "{given}" is read as "3.1", with a warning')
     return True
+
+
+def place_of(row: Row) -> tuple[str, ...]:
+    """What only one row can be: a text of any intent, or of any synonym; else a text of that name."""
+    return (row["kind"], row["text"], "" if row["kind"] in ("intent", "synonym") else row["name"])
+
+
+def regex_fault(pattern: str) -> str:
+    """Why Python, and so Rasa, can't read a regular expression; nothing where it can."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return f"{pattern[:60]!r} is no regular expression ({error})"
+    return ""
 
 
 def unescaped(text: str) -> str:

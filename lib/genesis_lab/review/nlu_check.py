@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import shown
-from genesis_lab.review.nlu import Row, Source, read_data, words_of
+from genesis_lab.review.nlu import Row, Source, place_of, read_bot, read_data, words_of
 
 
 def check(folder: Path, domain: Path | None = None) -> pd.DataFrame:
@@ -22,10 +21,8 @@ def check(folder: Path, domain: Path | None = None) -> pd.DataFrame:
     """
     sources = read_data(folder)
     problems = [problem for source in sources for problem in source.problems]
-    examples = [row for source in sources for row in source.examples]
-    terms = [row for source in sources for row in source.terms]
-    bot = _domain(sources, folder, domain)
-    problems += [*_twice(examples), *_synonyms(examples, terms), *_responses(examples, bot), *_unknown(examples, bot)]
+    rows = [row for source in sources for row in source.rows]
+    problems += [*_twice(rows), *_unanswered(rows, read_bot(folder, domain))]
     problems.sort(key=lambda row: (row["file"], row["line"]))
     return pd.DataFrame(problems, columns=["file", "line", "level", "problem"])
 
@@ -58,7 +55,13 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
         if (other := alike.setdefault(words_of(name), name)) != name:
             raise InvalidInput(f"Intents {other!r} and {name!r} read alike: names must differ in words in a taxonomy.")
     other, used = "English" if language == "es" else "Spanish", {name.split("/")[0] for name in intents}
-    bare = [name for name in dict.fromkeys(_named(_domain(sources, bot, None))) if name not in used]
+    bare = [
+        name
+        for name in dict.fromkeys(
+            one["name"] for source in read_bot(bot) for one in source.rows if one["kind"] == "intents"
+        )
+        if name not in used
+    ]
     notes = f"{left:,} examples with brackets, braces or | were left out. " if left else ""
     notes += f"Intents of the domain without examples were left out: {', '.join(bare)}." if bare else ""
     entries = []
@@ -80,70 +83,45 @@ def _problem(row: Row, level: str, problem: str) -> Row:
     return {"file": row["file"], "line": row["line"], "level": level, "problem": problem}
 
 
-def _twice(examples: Sequence[Row]) -> list[Row]:
-    """Texts that stand under several intents, and those that an intent has twice."""
-    firsts: dict[str, Row] = {}
+def _twice(rows: Sequence[Row]) -> list[Row]:
+    """Texts of several intents, synonyms of several values (an entity's own value makes one), and what is there twice."""
+    firsts: dict[tuple[str, ...], Row] = {}
     found = []
-    for row in filter(itemgetter("text"), examples):
-        if (first := firsts.setdefault(row["text"], row)) is not row:
-            what, level = f"{row['text'][:60]!r} stands in {first['file']}:{first['line']} too", "warning"
-            if row["intent"] != first["intent"]:
-                what, level = f"{what}, as {first['intent']}, here as {row['intent']}", "error"
-            found.append(_problem(row, level, what))
+    for row in rows:
+        values = [one for one in row.get("entities", ()) if "value" in one]
+        told = [{"text": row["text"][one["start"] : one["end"]], "name": str(one["value"])} for one in values]
+        for one in [row, *({**row, "kind": "synonym"} | synonym for synonym in told)]:
+            if not one["text"] or (first := firsts.setdefault(place_of(one), one)) is one:
+                continue
+            what, level = f"{one['text'][:60]!r} stands in {first['file']}:{first['line']} too", "warning"
+            if one["name"] != first["name"]:
+                names = [f"synonym of {n!r}" if one["kind"] == "synonym" else n for n in (first["name"], one["name"])]
+                what, level = f"{what}, as {names[0]}, here as {names[1]}", "error"
+            if level == "error" or one is row:
+                found.append(_problem(row, level, what))
     return found
 
 
-def _synonyms(examples: Sequence[Row], terms: Sequence[Row]) -> list[Row]:
-    """Texts that are synonyms of two values; those of a value of their own in an example count too."""
-    given = [(row, row["text"], row["name"]) for row in terms if row["kind"] == "synonym"]
-    for row in examples:
-        given += [(row, row["text"][e["start"] : e["end"]], str(e["value"])) for e in row["entities"] if "value" in e]
-    first: dict[str, tuple[str, Row]] = {}
-    found = []
-    for row, text, value in given:
-        other, where = first.setdefault(text, (value, row))
-        if other != value:
-            what = f"{text!r} is a synonym of {value!r} here and of {other!r} in {where['file']}:{where['line']}"
-            found.append(_problem(row, "error", what))
-    return found
-
-
-def _responses(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
-    """Retrieval intents without a response in the domain or the training data."""
-    retrieval = {f"utter_{row['intent']}": row for row in reversed(examples) if "/" in row["intent"]}
-    known = {name for one in domain if isinstance(held := one.keys.get("responses"), dict) for name in held}
-    level, why = "error", "retrieval intent {0[intent]} has no response {1} in the domain"
-    if not any({"intents", "responses"} & set(one.keys) for one in domain):
-        level, why = "note", "whether {1} exists was not checked: there is no domain here"
-        known = set()
-    return [_problem(row, level, why.format(row, name)) for name, row in retrieval.items() if name not in known]
-
-
-def _unknown(examples: Sequence[Row], domain: Sequence[Source]) -> list[Row]:
-    """Intents with examples that the domain does not name; none where there is no domain."""
-    named = {name.split("/")[0] for name in _named(domain)}
-    first = {row["intent"].split("/")[0]: row for row in reversed(examples)}
-    unknown = first.keys() - named if named else ()
-    return [_problem(first[name], "warning", f"intent {name} is not in the domain") for name in unknown]
-
-
-def _named(domain: Sequence[Source]) -> list[str]:
-    """The intents that the domain names."""
-    return [name for one in domain if isinstance(held := one.keys.get("intents"), list) for name in held]
-
-
-def _domain(sources: Sequence[Source], folder: Path, domain: Path | None) -> list[Source]:
-    """The files that hold the bot's domain, with those of the training data, which may hold responses."""
-    if domain is not None:
-        return [*sources, *read_data(domain)]
-    base = folder if folder.is_dir() else folder.parent
-    beside = [place / name for place in (base, base.parent) for name in ("domain.yml", "domain.yaml", "domain")]
-    return [*sources, *(one for path in beside if path.exists() for one in read_data(path))]
+def _unanswered(rows: Sequence[Row], bot: Sequence[Source]) -> list[Row]:
+    """Intents that the domain does not name, retrieval intents without a response in it or the training data."""
+    known = {(row["kind"], row["name"]) for source in bot for row in source.rows}
+    keys = {key for source in bot for key in source.blocks}
+    found, first = [], {row["intent"]: row for row in reversed(rows) if row["kind"] == "intent"}
+    for row in (row for name, row in first.items() if "/" in name and ("response", f"utter_{name}") not in known):
+        if keys & {"intents", "responses"}:
+            told = f"retrieval intent {row['intent']} has no response utter_{row['intent']} in the domain"
+            found.append(_problem(row, "error", told))
+        else:
+            told = f"whether utter_{row['intent']} exists was not checked: there is no domain here"
+            found.append(_problem(row, "note", told))
+    unknown = {name.split("/")[0]: row for name, row in first.items()} if "intents" in keys else {}
+    unlisted = (name for name in unknown if ("intents", name) not in known)
+    return found + [_problem(unknown[name], "warning", f"intent {name} is not in the domain") for name in unlisted]
 
 
 def _language(sources: Sequence[Source]) -> str:
     """The first one that a config.yml says, else Spanish where its letters and signs occur in the examples."""
-    told = [str(one.keys["language"])[:2] for one in sources if "language" in one.keys]
+    told = [one.language[:2] for one in sources if one.language]
     if told[:1] in (["en"], ["es"]):
         return told[0]
     text = "".join(row["text"] for one in sources for row in one.examples).casefold()

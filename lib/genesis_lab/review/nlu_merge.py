@@ -1,4 +1,4 @@
-"""Examples into Rasa's training data by inserting lines, each read back first; a diff before, a backup and a version after."""
+"""A bot's training data and domain edited line by line, each edit read back first; a diff before, a backup and a version after."""
 
 from __future__ import annotations
 
@@ -8,72 +8,108 @@ import json
 import re
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import unified_diff
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.dataset.sources import read_records, read_rows
-from genesis_lab.domains import get_domain
+from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import output_root, placed, shown
 from genesis_lab.review import nlu
-from genesis_lab.review.nlu import Row, Source, kept, read_data, read_markup, read_source, text_of
+from genesis_lab.review.nlu import Block, Row, Source, base_of, kept, place_of, read_markup, read_source, text_of
 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\u2028": "\\L", "\u2029": "\\P"}
 _RESERVED = ("true", "false", "null", "nan", "inf")
+_LISTED = ("intents", "entities")
+_FORMS = ("lines", "list", "flow")
+Edit = tuple[str, int, int, str]
+"""A file, its lines from one number (from 0) up to another, and what is to stand there."""
 
 
-def read_examples(path: Path) -> list[Row]:
-    """Examples of training data, or of a table or JSON lines with intent and text (or message), entities as JSON, and what
-    else is there; or of an export of Label Studio or doccano, as conversations are imported.
+def read_examples(path: Path, *, terms: bool = False) -> list[Row]:
+    """Examples of training data, of a table or JSON lines with intent and text (or message), entities as JSON, and what else
+    is there; or of a JSON export of Label Studio or doccano, where what nobody labelled is left out.
 
-    `entities` is None where a row does not say.
+    `entities` is None where a row does not say. With `terms` all else that `Source` has in its rows as well.
     """
     if path.suffix in (".yml", ".yaml"):
-        examples, rows = [one for source in nlu.sound(path) for one in source.examples], []
+        found = [one for source in nlu.sound(path) for one in (source.rows if terms else source.examples)]
     else:
-        examples, rows = [], list(read_rows(path))
-    ours = [row.problem or not isinstance(row.value, Mapping) or "intent" in row.value for row in rows]
-    if path.suffix in (".json", ".jsonl") and not any(ours):
-        domain: Any = get_domain("conversations")
-        read = read_records(path, domain, {})
-        first = [next((e[0]["text"] for e in one.values() if isinstance(e, list) and e), None) for one in read]
-        said = [{"intent": one[domain.facets.label], "text": text} for one, text in zip(read, first, strict=True)]
-        rows = [replace(rows[0], number=n, value={k: v for k, v in one.items() if v}) for n, one in enumerate(said, 1)]
-    for row in rows:
-        held: Row = dict(row.value) if isinstance(row.value, Mapping) else {}
-        held = {"text": ""} | held if held.get("message") else held
-        if lacking := [column for column in ("intent", "text") if column not in held]:
-            why = row.problem or f"it lacks {lacking[0]}"
-            raise InvalidInput(f"{shown(path)} must have the columns intent and text: {why} (row {row.number}).")
-        try:
-            spans = held.get("entities") or None
-            spans = json.loads(spans) if isinstance(spans, str) else spans
-        except ValueError:
-            what = "entities must be a JSON list of start, end and entity"
-            raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
-        told = {"intent": held["intent"] or "", "text": held["text"] or "", "entities": spans}
-        examples.append({**held, **told, "line": row.number})
-    if not examples:
+        found = [said for row in read_rows(path) if (said := _said(row, path))]
+    if not found:
         raise InvalidInput(f"{shown(path)} holds no case or label: give rows with text and intent.")
-    return examples
+    return found
+
+
+def _said(row: Any, path: Path) -> Row:
+    """An example as a table or a tool has it; nothing of a tool's where nobody labelled it."""
+    try:
+        held = _of_tool(row.value or {})
+        spans = held.get("entities") or None
+        spans = json.loads(spans) if isinstance(spans, str) else spans
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        what = (
+            str(error) if isinstance(error, InvalidInput) else "entities must be a JSON list of start, end and entity"
+        )
+        raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
+    held = {"text": ""} | held if held.get("message") else held
+    if lacking := [column for column in ("intent", "text") if column not in held and (held or not row.value)]:
+        why = row.problem or f"it lacks {lacking[0]}"
+        raise InvalidInput(f"{shown(path)} must have the columns intent and text: {why} (row {row.number}).")
+    told = {name: held.get(name) or "" for name in ("intent", "text")}
+    return {**held, **told, "entities": spans, "line": row.number} if held else {}
+
+
+def _of_tool(row: Mapping[str, Any]) -> Row:
+    """A row of Label Studio's JSON or doccano's JSONL as an example, empty where nobody labelled it; another as it is.
+
+    Both count in code points, Label Studio only since 2022 (pull request 308 of its frontend): what it says that a span reads
+    tells whether an older one counted UTF-16 units.
+    """
+    if isinstance(data := row.get("data"), Mapping):
+        made = [one for one in row.get("annotations") or row.get("completions") or () if not one.get("was_cancelled")]
+        said = [one.get("value", {}) for one in made[0]["result"]] if made else []
+        text = data.get("text") or next(one for one in data.values() if isinstance(one, str))
+        names = [name for one in said for name in one.get("choices") or map("/".join, one.get("taxonomy", ()))]
+        spans = [(one["start"], one["end"], one["labels"][0], one.get("text")) for one in said if "labels" in one]
+    elif "intent" not in row and any(isinstance(row.get(key), list) for key in ("cats", "label", "labels")):
+        text = row["text"] if "text" in row else row["data"]
+        held = [one for key in ("cats", "label", "labels", "entities") for one in row.get(key) or ()]
+        names = [one for one in held if isinstance(one, str)]
+        spans = [(*one, None) for one in held if isinstance(one, list)]
+        spans += [(one["start_offset"], one["end_offset"], one["label"], None) for one in held if isinstance(one, dict)]
+    else:
+        return dict(row)
+    if len(names) > 1:
+        raise InvalidInput(f"it has {len(names)} labels, an example has one intent: {', '.join(names)}")
+    entities = []
+    for start, end, name, reads in spans:
+        if reads not in (None, here := text[start:end]):
+            units = text.encode("utf-16-le", "surrogatepass")
+            start, end = (len(units[: 2 * edge].decode("utf-16-le", "replace")) for edge in (start, end))
+            if text[start:end] != reads:
+                raise InvalidInput(f"what is marked as {name} reads {here!r} here and {reads!r} there")
+        entities.append({"start": start, "end": end, "entity": name})
+    told = {"text": text, "entities": entities} if names or spans else {}
+    return told | ({"intent": names[0]} if names else {})
 
 
 @dataclass
 class Merge:
-    """What a merge would do: for each file its text before and after; what is refused, and what was there before."""
+    """What would change: for each file its text before and after; what comes, goes, is refused, and what was there before."""
 
     folder: Path
     files: dict[str, tuple[str, str]]
-    added: list[Row]
-    refused: list[Row]
-    known: list[Row]
+    added: list[Row] = field(default_factory=list)
+    removed: list[Row] = field(default_factory=list)
+    refused: list[Row] = field(default_factory=list)
+    known: list[Row] = field(default_factory=list)
 
     def diff(self) -> str:
         """A unified diff of every file."""
@@ -84,20 +120,28 @@ class Merge:
         )
 
     def refusals(self) -> list[str]:
-        """A line for each example that was refused, with the reason."""
-        return [f"refused: {str(r['intent'])[:60]}: {str(r['text'])[:80]!r}: {r['reason']}" for r in self.refused]
+        """A line for each row that was refused, with the reason."""
+        return [f"refused: {str(r['name'])[:60]}: {str(r['text'])[:80]!r}: {r['reason']}" for r in self.refused]
 
 
 def plan_merge(
-    folder: Path, examples: Iterable[Row], *, run: str | None = None, new_intents: str | None = None
+    folder: Path,
+    rows: Iterable[Row],
+    *,
+    run: str | None = None,
+    new_intents: str | None = None,
+    move: bool = False,
+    remove: bool = False,
 ) -> Merge:
-    """Where `examples` (intent, text, entities) go, each as one line; nothing is written.
+    """Where `rows` (of `read_examples`) go, each as one line, in training data and domain; nothing is written.
 
     An intent's examples go into the file where it lives; a new one's into `new_intents`, else beside its retrieval
-    intent, else into the file with the most examples. With `run` they are synthetic and go into their own file.
+    intent, else into the file with the most examples. With `run` they are synthetic and go into their own file. Intents and
+    entities that the domain lacks are listed there. `move`: an example that stands elsewhere, or with other entities, is taken
+    out there instead of refused. `remove`: `rows` are taken out.
     """
-    base = folder if folder.is_dir() else folder.parent
-    sources = {source.name: source for source in read_data(folder)}
+    base = base_of(folder)
+    sources = {source.name: source for source in nlu.read_bot(folder)}
     for name in (new_intents, nlu.SYNTHETIC):
         if name is None:
             continue
@@ -105,129 +149,232 @@ def plan_merge(
             raise InvalidInput(f"New intents go into a .yml file of the data folder, got {name!r}.")
         if name not in sources and (base / name).exists():  # of a folder only one file was given
             sources[name] = read_source(name, text_of(base / name))
-    by_text: dict[str, list[Row]] = {}
-    for source in sources.values():
-        for row in source.examples:
-            by_text.setdefault(row["text"], []).append(row)
-    merge = Merge(base, {}, [], [], [])
-    planned: dict[str, list[Row]] = {}
-    for example in examples:
-        example = {**example, "entities": example.get("entities") or []}
+    there: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for one in (one for source in sources.values() for one in source.rows):
+        there[place_of(one)].append(one)
+    merge, planned = Merge(base, {}), list[Row]()
+    home = cache(partial(_home, sources, run, new_intents))
+    rows = [row | ({"kind": "intent", "name": row["intent"]} if "intent" in row else {}) for row in rows]
+    for row in sorted(rows, key=lambda row: row["kind"] != "response"):  # a retrieval intent needs its response
+        row |= {"entities": row.get("entities") or [], "run": run if row["kind"] == "intent" else None}
+        row |= {"file": "", "out": []}
         try:
-            check_example(example)
-            example["markup"] = markup(example["text"], example["entities"])
-            spans = _spans(example)
-            if there := by_text.get(example["text"]):
-                if any(row["intent"] == example["intent"] and _spans(row) == spans for row in there):
-                    merge.known.append(example)
-                    continue
-                where = f"{there[0]['file']}:{there[0]['line']}"
-                other = there[0]["intent"] != example["intent"]
-                how = f"as {there[0]['intent']}" if other else "with other entities"
-                raise InvalidInput(f"it stands in {where} {how}")
-            name = _home(sources, example["intent"], run, new_intents)
+            if row["kind"] == "intent":
+                check_example(row)
+            if not remove:
+                _check(row, sources, there)
+            others = there[place_of(row)]
+            same = [one for one in others if _key(one)[:4] == _key(row)[:4]]
+            if remove:
+                row["out"] = same or [one for one in others if one["name"] == row["name"]]
+                if not row["out"]:
+                    raise InvalidInput("it is not there")
+            elif same:
+                merge.known.append(row)
+                continue
+            elif others and (not move or row["kind"] != "intent" or others[0]["line"] == "new"):
+                how = f"as {others[0]['name']}" if others[0]["name"] != row["name"] else "with other entities"
+                raise InvalidInput(f"it stands in {others[0]['file']}:{others[0]['line']} {how}")
+            else:
+                row |= {"out": others, "file": home(row["kind"], row["name"])}
         except InvalidInput as error:
-            merge.refused.append({**example, "reason": str(error)})
+            merge.refused.append(row | {"reason": str(error)})
             continue
-        by_text[example["text"]] = [{**example, "file": name, "line": "new"}]
-        planned.setdefault(name, []).append(example)
-    for name, rows in planned.items():
-        old = sources[name].text if name in sources else ""
-        new, refused = _faithful(read_source(name, old), rows, run)
-        merge.refused += [{**row, "reason": f"{name} would not read back as it is"} for row in refused]
-        merge.added += [{**row, "file": name} for row in rows if row not in refused]
-        if new != old:
-            merge.files[name] = (old, new)
+        there[place_of(row)] = [] if remove else [row | {"line": "new"}]
+        planned.append(row)
+    after, refused = _faithful(sources, planned)
+    why = "can't be changed in this alone, or would not read back as it is"
+    merge.refused += [row | {"reason": f"{row['file'] or row['out'][0]['file']} {why}"} for row in refused]
+    done = [row for row in planned if row not in refused]
+    merge.added, merge.removed = [row for row in done if row["file"]], [one for row in done for one in row["out"]]
+    texts = {name: (sources[name].text if name in sources else "", one.text) for name, one in after.items()}
+    merge.files = {name: pair for name, pair in texts.items() if pair[0] != pair[1]}
     return merge
 
 
-def _home(sources: Mapping[str, Source], intent: str, run: str | None, new_intents: str | None) -> str:
-    """The file that an example of `intent` goes into."""
+def _check(row: Row, sources: Mapping[str, Source], there: Mapping[tuple[str, ...], Sequence[Row]]) -> None:
+    """Refuse what training data and domain can't hold, or shouldn't; notes the ``markup`` of an example."""
+    kind, name, text = row["kind"], row["name"], row["text"]
+    if kind == "intent":
+        row["markup"] = markup(text, row["entities"])
+        domain = "/" in name and any({"intents", "responses"} & one.blocks.keys() for one in sources.values())
+        if domain and not any(key[::2] == ("response", f"utter_{name}") and held for key, held in there.items()):
+            raise InvalidInput(f"a retrieval intent needs a response utter_{name}: give it as well")
+    elif not name or name != name.strip() or nlu.CONTROL.search(name + text):
+        raise InvalidInput("it must have a name and hold no signs that can't be seen")
+    elif kind == "response" and not (name.startswith("utter_") and text.startswith("{")):
+        raise InvalidInput("a response needs a name that begins with utter_ and a list of text: and so on")
+    elif kind in nlu.KINDS and (not text or text != text.strip(nlu.STRIPPED)):
+        raise InvalidInput("it is empty, or begins or ends with a blank, which Rasa strips")
+    elif kind == "regex" and (fault := nlu.regex_fault(text)):
+        raise InvalidInput(fault)
+
+
+def _home(sources: Mapping[str, Source], run: str | None, new_intents: str | None, kind: str, called: str) -> str:
+    """The file that a row goes into: where its name is, else names alike, else others of its kind; of several the fullest."""
     faulty = {name for name, one in sources.items() for p in one.problems if p["level"] in ("error", "note")}
-    usable = {name: one for name, one in sources.items() if name not in faulty}
-    real = {name: one for name, one in usable.items() if one.indent is not None and Path(name).name != nlu.SYNTHETIC}
-    main = max(real, key=lambda name: len(real[name].examples), default="nlu.yml")
-    lives = Counter(name for name, one in real.items() for block in one.blocks if block.name == intent)
-    above, nested, _ = intent.partition("/")
-    kin = Counter(name for name, one in real.items() for block in one.blocks if block.name.startswith(f"{above}/"))
-    if run is not None:
+    real = {name: one for name, one in sources.items() if name not in faulty and Path(name).name != nlu.SYNTHETIC}
+    taught = {name: len(one.examples) for name, one in real.items() if "nlu" in one.blocks}
+    main = max(taught, key=lambda name: taught[name], default="nlu.yml")
+    rows = [row for one in real.values() for row in one.rows if row["kind"] == kind]
+    same = [row["file"] for row in rows if row["name"] == called]
+    alike = [row["file"] for row in rows if row["name"].startswith(called.partition("/")[0] + "/")]
+    others = [row["file"] for row in rows] if kind != "intent" else []
+    domain = [name for name, one in real.items() if one.blocks.keys() & nlu.DOMAIN] if kind not in nlu.KINDS else []
+    name = next((Counter(files).most_common(1)[0][0] for files in (same, alike, others, domain) if files), main)
+    if run is not None and kind not in _LISTED:
         name = (Path(main).parent / nlu.SYNTHETIC).as_posix()
-    elif lives:
-        return lives.most_common(1)[0][0]
-    else:
-        name = new_intents or (kin.most_common(1)[0][0] if nested and kin else main)
-    if name in sources and (name not in usable or (usable[name].text.strip() and usable[name].indent is None)):
+    elif kind == "intent" and new_intents and not same:
+        name = new_intents
+    if name in faulty:
         raise InvalidInput(f"it would go into {name}, which can't be added to: see what is wrong with it")
     return name
 
 
-def _faithful(source: Source, rows: list[Row], run: str | None) -> tuple[str, list[Row]]:
-    """The text with as many of `rows` in it as read back exactly, everything else unchanged; and those that don't."""
-    new = _inserted(source, rows, run)
-    wanted = Counter(map(_key, source.examples)) + Counter(_key({**row, "run": run}) for row in rows)
-    old, now = ([(t["kind"], t["name"], t["text"]) for t in one.terms] for one in (source, new))
-    if wanted == Counter(map(_key, new.examples)) and old == now and len(new.problems) == len(source.problems):
-        return new.text, []
+def _faithful(sources: Mapping[str, Source], rows: list[Row]) -> tuple[dict[str, Source], list[Row]]:
+    """The files with as many of `rows` done as read back exactly, everything else unchanged; and those that don't."""
+    gone, come = [one for row in rows for one in row["out"]], [row for row in rows if row["file"]]
+    come += _unlisted(sources, come)
+    grown = _edited(sources, _insertions(sources, come))
+    after = grown | _edited({**sources, **grown}, _removals({**sources, **grown}, gone))
+    before = [sources[name] for name in after if name in sources]
+    wanted, read = (Counter(_key(row) for one in some for row in one.rows) for some in (before, after.values()))
+    wanted.update(map(_key, come))
+    wanted.subtract(map(_key, gone))
+    old, new = (Counter(p["problem"] for one in some for p in one.problems) for some in (before, after.values()))
+    if wanted == read and not new - old:
+        return after, []
     if len(rows) == 1:
-        return source.text, rows
+        return {}, rows
     half = len(rows) // 2
-    text, refused = _faithful(source, rows[:half], run)
-    text, more = _faithful(read_source(source.name, text), rows[half:], run)
-    return text, refused + more
+    first, refused = _faithful(sources, rows[:half])
+    second, more = _faithful({**sources, **first}, rows[half:])
+    return first | second, refused + more
 
 
-def _inserted(source: Source, rows: list[Row], run: str | None) -> Source:
-    """`source` with each of `rows` as one line more; an intent that has no item there yet is given one."""
-    if not source.text.strip():
-        source = read_source(source.name, f'{source.text}version: "3.1"\nnlu:\n')
-    escapes = source.text.isascii() and nlu.unescaped(source.text) != source.text
-    pending = sorted(rows, key=_odd)  # a new intent's item is a | text, if any of its examples can stand in one
-    while pending:
-        lines, later, opened = _lines(source.text), [], set()
-        newline = "\r\n" if lines[0].endswith("\r\n") else "\n"
-        added: dict[int, list[str]] = {}
-        for row in pending:
-            if row["intent"] in opened:
-                later.append(row)
-                continue
-            text, first, last, opens = _placement(source, row, run)
-            if opens:
-                opened.add(row["intent"])
+def _unlisted(sources: Mapping[str, Source], come: Sequence[Row]) -> list[Row]:
+    """Rows for the intents and entities of `come` that the domain does not list; none where there is no domain."""
+    if not any("intents" in one.blocks for one in sources.values()):
+        return []
+    listed = {(row["kind"], row["name"]) for one in sources.values() for row in one.rows}
+    listed |= {(row["kind"], row["name"]) for row in come}
+    named = [("intents", row["intent"].partition("/")[0]) for row in come if row["kind"] == "intent"]
+    named += [("entities", one["entity"]) for row in come for one in row["entities"]]
+    rows = [{"kind": kind, "name": name, "text": "", "run": None} for kind, name in dict.fromkeys(named)]
+    return [
+        row | {"file": _home(sources, None, None, row["kind"], row["name"])}
+        for row in rows
+        if (row["kind"], row["name"]) not in listed
+    ]
+
+
+def _edited(sources: Mapping[str, Source], edits: Iterable[Edit]) -> dict[str, Source]:
+    """The files that `edits` change, read again."""
+    of: dict[str, list[Edit]] = defaultdict(list)
+    for edit in edits:
+        of[edit[0]].append(edit)
+    changed = {}
+    for name, some in of.items():
+        old = sources[name].text if name in sources else ""
+        lines, escapes = _lines(old), old.isascii() and nlu.unescaped(old) != old
+        newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
+        for _, start, end, text in sorted(some, key=lambda edit: edit[1:3])[::-1]:
             if escapes:  # such a file is read with \u escapes as long as it is pure ASCII: it has to stay so
                 text = "".join(
                     c if c.isascii() else f"\\u{ord(c):04x}" if c < "\U00010000" else f"\\U{ord(c):08x}" for c in text
                 )
-            whole = lines[last].endswith(("\n", "\r"))  # a file without a last newline keeps that too
-            added.setdefault(last + 1 if whole else first, []).append(text.replace("\n", newline) + newline)
-        parts = [part for at, line in enumerate([*lines, ""]) for part in [*added.get(at, []), line]]
-        source, pending = read_source(source.name, "".join(parts)), later
-    return source
+            lines[start:end] = [text.replace("\n", newline)] if text else []
+        changed[name] = read_source(name, "".join(lines))
+    return changed
 
 
-def _placement(source: Source, row: Row, run: str | None) -> tuple[str, int, int, bool]:
-    """What to insert for an example, the lines it goes before and after, and whether that is a new item to go on in."""
-    written, name = row["markup"], quoted(row["intent"])
-    blocks = [block for block in source.blocks if block.name == row["intent"] and block.run == run]
-    for form in ("list",) if _odd(row) else ("lines", "list"):
-        for block in reversed(blocks):
-            if block.form == form:
-                item = f"- {written}" if form == "lines" else f"- text: {quoted(written)}"
-                return block.indent + item, block.first, block.last, False
-    dash = f"{source.indent or ''}- "
-    origin = [f"metadata: {{source: genesis, run: {quoted(run)}}}"] if run is not None else []
-    flow = f"{dash}{{{', '.join([f'intent: {name}', *origin, f'examples: [{{text: {quoted(written)}}}]'])}}}"
-    if blocks:  # its items can't be gone on in: a sibling of one line
-        return flow, blocks[-1].start, blocks[-1].end, False
-    if not _odd(row):
-        usual = re.fullmatch(r"[A-Za-z_][\w/-]{2,}", row["intent"], re.A) and row["intent"].lower() not in _RESERVED
-        said = [f"{dash}intent: {row['intent'] if usual else name}", *origin, "examples: |", f"  - {written}"]
-        flow = ("\n" + " " * len(dash)).join(said)
-    return flow, source.blocks[-1].start if source.blocks else source.start, source.end, True
+def _removals(sources: Mapping[str, Source], gone: Sequence[Row]) -> Iterator[Edit]:
+    """Each row's lines taken out; all of an item or response with nothing else in it."""
+    for name in {row["file"] for row in gone}:
+        left, kept_in = Counter(_key(row) for row in gone if row["file"] == name), Counter[Block]()
+        taken = []
+        for row in sources[name].rows:
+            taken += [row] if left[_key(row)] > 0 else []
+            kept_in[row["block"]] += left[_key(row)] <= 0 or row["kind"] in _LISTED
+            left[_key(row)] -= 1
+        spans = {(b.start, b.end) for b in {row["block"] for row in taken} if not kept_in[b]}
+        spans |= {row["lines"] for row in taken if row["lines"] and kept_in[row["block"]]}
+        yield from ((name, first, last + 1, "") for first, last in spans)
 
 
-def _odd(row: Row) -> bool:
-    """Whether an example can't stand in a line of a | text."""
-    return bool(nlu.ODD.search(row["markup"])) or row["markup"].startswith(("-", "#"))
+def _insertions(sources: Mapping[str, Source], come: Sequence[Row]) -> Iterator[Edit]:
+    """Each row into what there is of its name, else into something new of that name."""
+    groups: dict[tuple[str, str, str, str | None], list[Row]] = defaultdict(list)
+    for row in come:
+        groups[row["file"], row["kind"], "" if row["kind"] in _LISTED else row["name"], row["run"]].append(row)
+    for (file, *called), rows in groups.items():
+        source = sources.get(file) or read_source(file, "")
+        above = called[0] if called[0] in _LISTED else "responses" if called[0] == "response" else "nlu"
+        parent = source.blocks.get(above) or Block("new", source.top, source.top)
+        own = [one["block"] for one in source.rows[::-1] if [one["kind"], one["name"], one["run"]] == called]
+        own = [parent] if called[0] in _LISTED else list(dict.fromkeys(own))
+        members: dict[Block, list[str]] = defaultdict(list)
+        for row in rows:
+            fit = next((one for form in _FORMS for one in own if one.form == form and _written(row, form)), None)
+            if fit:
+                members[fit].append(_written(row, fit.form) or "")
+        left = [row for row in rows if not any(_written(row, one.form) for one in own)]
+        if left:
+            members[parent] += _new(left, short=bool(own) or parent.form == "flow")
+        for block, texts in members.items():
+            yield _into(source, above if block is parent else "", block, texts)
+
+
+def _written(row: Row, form: str) -> str | None:
+    """A row as a member of a list or text of that form; None where it can't be one."""
+    kind = row["kind"]
+    if form not in _FORMS:
+        return None
+    if kind == "intent" and form == "list":
+        return f"text: {quoted(row['markup'])}"
+    if kind in nlu.KINDS:
+        odd = kind == "intent" and (nlu.ODD.search(row["markup"]) or row["markup"].startswith(("-", "#")))
+        return None if odd or form != "lines" else str(row["markup" if kind == "intent" else "text"])
+    return str(row["text"]) if kind == "response" else _plain(row["name"])
+
+
+def _new(rows: Sequence[Row], short: bool) -> list[str]:
+    """Rows of one name as new members of ``nlu``, ``responses`` or a list of names; `short`: of one line each."""
+    kind, name, run = (rows[0][key] for key in ("kind", "name", "run"))
+    if kind in _LISTED:
+        return [_plain(row["name"]) for row in rows]
+    if kind == "response":
+        return [f"{_plain(name)}: [{', '.join(row['text'] for row in rows)}]"]
+    about = [f"metadata: {{source: genesis, run: {quoted(run)}}}"] if run is not None else []
+    plain = [] if short else [row for row in rows if _written(row, "lines")]
+    lines = [f"{kind}: {_plain(name)}", *about, "examples: |", *(f"  - {_written(row, 'lines')}" for row in plain)]
+    made = ["\n".join(lines)] if plain else []
+    for row in (row for row in rows if row not in plain):
+        said = f"[{{text: {quoted(row['markup'])}}}]" if kind == "intent" else quoted(f"- {row['text']}")
+        made.append(f"{{{', '.join([f'{kind}: {quoted(name)}', *about, f'examples: {said}'])}}}")
+    return made
+
+
+def _into(source: Source, kind: str, block: Block, members: Sequence[str]) -> Edit:
+    """The edit that adds `members` to a list, text or mapping; a new one gets its key, of that `kind`."""
+    lines, dash = _lines(source.text), "" if kind == "responses" else "- "
+    if block.form == "flow":
+        head, tail = lines[block.last][: block.column].rstrip(), lines[block.last][block.column :]
+        glue = "" if head.endswith(("[", "{")) else " " if head.endswith(",") else ", "
+        return source.name, block.last, block.last + 1, f"{head}{glue}{', '.join(members)}{tail}"
+    indent = block.indent or " " * (2 - len(dash))
+    text = "".join(indent + dash + member.replace("\n", f"\n{indent}{' ' * len(dash)}") + "\n" for member in members)
+    if block.form == "new":
+        begins = "" if source.text.strip() else 'version: "3.1"\n'
+        return source.name, block.start, block.start, f"{begins}{kind}:\n{text}"
+    at = block.last + 1 if lines[block.last].endswith(("\n", "\r")) else block.first  # no last newline: it stays so
+    return source.name, at, at, text
+
+
+def _plain(name: str) -> str:
+    """A name as YAML, in quotes where it could be taken for something else."""
+    usual = re.fullmatch(r"[A-Za-z_][\w/-]{2,}", name, re.A) and name.lower() not in _RESERVED
+    return name if usual else quoted(name)
 
 
 def quoted(text: str) -> str:
@@ -237,7 +384,7 @@ def quoted(text: str) -> str:
         code = ord(match[0])
         return _ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
-    return '"' + re.sub('[\\\\"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]', escaped, text) + '"'
+    return '"' + re.sub(f'[\\\\"]|{nlu.CONTROL.pattern}', escaped, text) + '"'
 
 
 def markup(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
@@ -272,12 +419,12 @@ def markup(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    return row["intent"], row["text"], row["run"], tuple(_spans(row))
+    return row["kind"], row["name"], row["text"], tuple(_spans(row)), row["run"]
 
 
 def _spans(row: Row) -> list[str]:
     """The entities of an example to be compared, in no order."""
-    spans = ((one["start"], one["end"], one) for one in row["entities"])
+    spans = ((one["start"], one["end"], one) for one in row.get("entities", ()))
     written = ((start, end, kept(one, row["text"][start:end])) for start, end, one in spans)
     return sorted(json.dumps(each, sort_keys=True) for each in written)
 
@@ -287,12 +434,7 @@ def check_example(example: Row) -> None:
     intent, text, entities = example.get("intent"), example.get("text"), example["entities"]
     if not isinstance(text, str) or not isinstance(intent, str) or not intent.strip():
         raise InvalidInput("an example needs a text and the name of an intent")
-    if (
-        intent != intent.strip()
-        or intent.count("/") > 1
-        or nlu.ODD.search(intent)
-        or re.search("[\ud800-\udfff]", intent)
-    ):
+    if intent != intent.strip() or intent.count("/") > 1 or nlu.ODD.search(intent):
         raise InvalidInput("the name of its intent must be one line with at most one /")
     for one in entities if isinstance(entities, list) else [None]:
         if not isinstance(one, Mapping) or not all(type(one.get(edge)) is int for edge in ("start", "end")):
@@ -315,30 +457,54 @@ def _lines(text: str) -> list[str]:
 def write(merge: Merge, author: str) -> list[Row]:
     """Write what was planned: all files or none. Returns the new versions.
 
-    What was there before is kept under ``outputs/nlu``, with a line per version: who, when, which content before and after.
+    What was there before and what is there now is kept under ``outputs/nlu``, with a line per version: who, when, what.
     """
     history = _history(merge.folder)
     history.mkdir(parents=True, exist_ok=True)
-    for name, (old, _) in merge.files.items():
-        path = merge.folder / name
-        if (text_of(path) if path.exists() else "") != old:
-            raise InvalidInput(f"{name} was changed since the merge was planned: plan it again.")
-        (history / f"{_hash(old)}.backup").write_bytes(old.encode())
     made: list[Row] = []
+    for name, texts in merge.files.items():
+        path = merge.folder / name
+        if (text_of(path) if path.exists() else "") != texts[0]:
+            raise InvalidInput(f"{name} was changed since the merge was planned: plan it again.")
+        for text in texts:
+            (history / f"{_hash(text)}.backup").write_bytes(text.encode())
+        added, removed = (sum(row["file"] == name for row in rows) for rows in (merge.added, merge.removed))
+        made.append({
+            "file": name, "author": author, "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "before": _hash(texts[0]), "after": _hash(texts[1]), "added": added, "removed": removed,
+        })  # fmt: skip
     with ExitStack() as back:  # all files are put back where one can't be written
-        for name, (old, new) in merge.files.items():
-            path, added = merge.folder / name, sum(row["file"] == name for row in merge.added)
-            back_again = partial(_put, path, old) if path.exists() else path.unlink
-            _put(path, new)
-            back.callback(back_again)
-            made.append({
-                "file": name, "author": author, "when": datetime.now(UTC).isoformat(timespec="seconds"),
-                "before": _hash(old), "after": _hash(new), "added": added,
-            })  # fmt: skip
+        for name, texts in merge.files.items():
+            _put(merge.folder / name, texts[1])
+            back.callback(_put, merge.folder / name, texts[0])
         back.pop_all()
     with (history / "versions.jsonl").open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(version, ensure_ascii=False) + "\n" for version in made)
     return made
+
+
+def versions(folder: Path) -> list[Row]:
+    """The versions that were written of a data folder, the first one first."""
+    path = _history(base_of(folder)) / "versions.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def restored(folder: Path, file: str, version: str) -> Merge:
+    """What puts `file` back to a content, by the beginning of a hash in `versions`; nothing is written.
+
+    `InvalidInput` where the file is not as the last version left it: a person changed it since.
+    """
+    base, known = base_of(folder), [one for one in versions(folder) if one["file"] == file]
+    found = {one[side] for one in known for side in ("before", "after") if version and one[side].startswith(version)}
+    if len(found) != 1:
+        raise InvalidInput(
+            f"{version!r} is the hash of {len(found)} contents of {file}: genesis review nlu versions lists them."
+        )
+    now = text_of(base / file) if (base / file).exists() else ""
+    if _hash(now) != known[-1]["after"]:
+        told = f"since {known[-1]['author']} wrote it ({known[-1]['when']})"
+        raise InvalidInput(f"{file} was changed by hand {told}, which would be lost: undo that, or keep a copy, first.")
+    return Merge(base, {file: (now, text_of(_history(base) / f"{found.pop()}.backup"))})
 
 
 def on_branch(folder: Path, branch: str) -> None:
@@ -368,22 +534,19 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def versions(folder: Path) -> list[Row]:
-    """The versions that were written of a data folder, the first one first."""
-    path = _history(folder if folder.is_dir() else folder.parent) / "versions.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def _history(folder: Path) -> Path:
     return output_root() / "nlu" / f"{folder.name}-{_hash(str(folder.resolve()))}"
 
 
 def _put(path: Path, text: str) -> None:
+    if not text:  # as before there was one
+        return path.unlink(missing_ok=True)
     target = path.resolve()  # through a link, not over it
     with placed(target, replace=True) as temporary:
         temporary.write_bytes(text.encode())
         if target.exists():
             shutil.copymode(target, temporary)
+    return None
 
 
 def _hash(text: str) -> str:

@@ -18,7 +18,7 @@ from subprocess import DEVNULL, STDOUT, Popen
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import check_free, digest, named, resolve, shown, write_atomically
 from genesis_lab.registry import check_name, log_run
-from genesis_lab.review.nlu import Row, sound, unescaped
+from genesis_lab.review.nlu import Row, copied, sound, unescaped
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
@@ -96,11 +96,10 @@ def _train_here(bot: Path, name: str, command: str, on_progress: Progress | None
 @contextmanager
 def _job(bot: Path, name: str, command: str) -> Iterator[tuple[Path, Row]]:
     """A new job's folder with a copy of the bot, and its account, which is written and registered however the job ends."""
-    sources, job = sound(bot), named("review/jobs", name)
+    job = named("review/jobs", name)
     check_name(name)
     check_free(job, replace=False, ours=lambda path: True)
-    for one in sources:
-        write_atomically(job / "bot" / one.name, one.text)
+    copied(bot, job / "bot")
     state: Row = {"name": name, "bot": shown(bot), "command": command, "state": "running", "model": None, "said": []}
     started = time.time()
     write_atomically(job / "job.json", json.dumps(state))
