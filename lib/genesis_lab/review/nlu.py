@@ -76,16 +76,8 @@ class Source:
 
     def add(self, kind: str, name: str, text: str, line: int, own: tuple[int, int] | None, block: Block) -> Row:
         """One row more."""
-        row = {
-            "file": self.name,
-            "line": line + 1,
-            "lines": own,
-            "block": block,
-            "kind": kind,
-            "name": name,
-            "text": text,
-        }
-        self.rows.append(row | {"run": None})
+        row = {"kind": kind, "name": name, "text": text, "line": line + 1, "lines": own, "block": block, "run": None}
+        self.rows.append(row | {"file": self.name})
         return self.rows[-1]
 
     def error(self, line: int, problem: str, level: str = "error") -> None:
@@ -117,29 +109,28 @@ def read_data(folder: Path, base: Path | None = None) -> list[Source]:
         raise InvalidInput(f"There is no {shown(folder)}: give the data folder of a bot, or one of its YAML files.")
     if folder.is_file() and _old(folder):
         raise InvalidInput(f"{shown(folder)} {OLD}.")
-    base = base or base_of(folder)
+    base, sources = base or base_of(folder), []
     if folder.is_file():
         return [read_source(relpath(folder, base), text_of(folder))]
-    kinds = (".yml", ".yaml", *_OLD)
-    found = (p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.suffix in kinds and p.is_file())
-    names = [name for name in found if not any(part.startswith(".") for part in name.parts)]
-    names = [name for name in names if name.suffix not in _OLD or _old(folder / name)]
-    if not names:
-        raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
-    sources = []
-    for name in names:
-        source = Source(relpath(folder / name, base), "")
-        if name.suffix in _OLD:
-            source.error(0, OLD, "note")
-        elif name.name.startswith("test_") or "tests" in name.parts[:-1]:
-            told = "is test data by its name: not read here, but Rasa trains on it if it lies in its data"
-            source.error(0, told, "note")
-        else:
-            try:
-                source = read_source(source.name, text_of(folder / name))
-            except InvalidInput as error:
-                source.error(0, str(error).rstrip("."))
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in inside)
+        if hidden or not path.is_file() or not (path.suffix in (".yml", ".yaml") or _old(path)):
+            continue
+        source = Source(relpath(path, base), "")
+        try:
+            if path.suffix in _OLD:
+                source.error(0, OLD, "note")
+            elif inside[-1].startswith("test_") or "tests" in inside[:-1]:
+                told = "is test data by its name: not read here, but Rasa trains on it if it lies in its data"
+                source.error(0, told, "note")
+            else:
+                source = read_source(source.name, text_of(path))
+        except InvalidInput as error:
+            source.error(0, str(error).rstrip("."))
         sources.append(source)
+    if not sources:
+        raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
     return sources
 
 
@@ -271,10 +262,8 @@ def _read_item(source: Source, item: Any, lines: list[str]) -> None:
     keys = _keys(source, item)
     kind = next((kind for kind in KINDS if kind in keys), None)
     if kind is None:
-        what = f"holds an item with none of {', '.join(KINDS)}: Rasa "
-        if set(keys) - {"examples", "metadata"}:
-            return source.error(at, what + "refuses the file")
-        return source.warning(at, what + "passes over it")
+        what, refused = f"holds an item with none of {', '.join(KINDS)}: Rasa", set(keys) - {"examples", "metadata"}
+        return source.error(at, f"{what} refuses the file") if refused else source.warning(at, f"{what} passes over it")
     named, examples = keys[kind], keys.get("examples")
     if unknown := [key for key in keys if key not in {kind, "examples", *["metadata"] * (kind == "intent")}]:
         return source.error(at, f"gives {kind} {named.value!r} the field {unknown[0]!r}, which Rasa refuses")
@@ -313,9 +302,8 @@ def _written_examples(
         for one in examples.value:
             text = _keys(source, one).get("text") if one.id == "mapping" else None
             if text is None or text.id != "scalar" or not _is_text(text):
-                what = "without text:"
-                if text is not None and text.id == "scalar":
-                    what = f"that is no text: put {text.value[:40]} in quotes"
+                scalar = text is not None and text.id == "scalar"
+                what = f"that is no text: put {text.value[:40]} in quotes" if scalar else "without text:"
                 source.error(one.start_mark.line, f"intent {name} has an example {what}; Rasa refuses the file")
                 continue
             _expanded(source, text, name)
@@ -340,8 +328,7 @@ def _written_examples(
                     block.form, block.first, block.last = "lines", where, where
                     block.indent = lines[where][: len(lines[where]) - len(held)]
                 if re.match(r"-\d", line):
-                    how = "put a dash and a blank before it"
-                    source.warning(where, f"{kind} {name}: {line[:60]!r} loses its minus: {how}")
+                    source.warning(where, f"{kind} {name}: {line[:60]!r} loses its minus: put '- ' before it")
                 yield where, (where, where) if literal else None, line[1:].strip(STRIPPED)
             elif line.strip():
                 source.warning(where, f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")

@@ -280,9 +280,7 @@ def _edited(sources: Mapping[str, Source], edits: Iterable[Edit]) -> dict[str, S
         newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
         for _, start, end, text in sorted(some, key=lambda edit: edit[1:3])[::-1]:
             if escapes:  # such a file is read with \u escapes as long as it is pure ASCII: it has to stay so
-                text = "".join(
-                    c if c.isascii() else f"\\u{ord(c):04x}" if c < "\U00010000" else f"\\U{ord(c):08x}" for c in text
-                )
+                text = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
             lines[start:end] = [text.replace("\n", newline)] if text else []
         changed[name] = read_source(name, "".join(lines))
     return changed
@@ -497,9 +495,8 @@ def restored(folder: Path, file: str, version: str) -> Merge:
     base, known = base_of(folder), [one for one in versions(folder) if one["file"] == file]
     found = {one[side] for one in known for side in ("before", "after") if version and one[side].startswith(version)}
     if len(found) != 1:
-        raise InvalidInput(
-            f"{version!r} is the hash of {len(found)} contents of {file}: genesis review nlu versions lists them."
-        )
+        told = f"{version!r} is the hash of {len(found)} contents of {file}"
+        raise InvalidInput(f"{told}: genesis review nlu versions lists them.")
     now = text_of(base / file) if (base / file).exists() else ""
     if _hash(now) != known[-1]["after"]:
         told = f"since {known[-1]['author']} wrote it ({known[-1]['when']})"
@@ -523,7 +520,7 @@ def commit(merge: Merge, message: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    where = folder if folder.is_dir() else folder.parent
+    where = base_of(folder)
     try:
         done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
