@@ -529,7 +529,7 @@ def test_a_label_error_is_mended_by_moving_the_line(tmp_path):
 def test_what_shares_its_line_is_not_taken_out_and_that_is_said(style, tmp_path):
     folder = folder_of(tmp_path, STYLES[style].replace("{text: hola}", "{text: hola}, {text: buenas}"))
     merge = plan_merge(folder, [one("hola"), one("never")], remove=True)
-    assert not merge.files and "alone" in merge.refused[1]["reason"] + merge.refused[0]["reason"] or style == "folded"
+    assert (not merge.files and "alone" in merge.refused[1]["reason"] + merge.refused[0]["reason"]) or style == "folded"
     assert "it is not there" in [row["reason"] for row in merge.refused]
 
 
