@@ -125,7 +125,7 @@ def test_every_offline_conversation_is_valid_whatever_the_shape():
 
 def test_a_cell_goes_through_its_patterns_before_repeating_one():
     domain = Conversations(ConversationsConfig(total=200, intents=("card_arrival",), english_share=1.0))
-    patterns = len(domain.taxonomy.script("card_arrival").examples["en"])
+    patterns = len(domain.taxonomy.intent("card_arrival").examples["en"])
     openings = {json.loads(domain.offline_text(s, 0))["turns"][0]["text"].casefold() for s in domain.specs(200, 1)}
     assert patterns >= 60 and len(openings) >= 198
 

@@ -82,7 +82,7 @@ def test_nothing_said_belongs_to_a_bank(conversations):
 @pytest.mark.parametrize("name", ["banking77", FILE])
 def test_spanish_agents_say_tu_throughout(name):
     taxonomy = load_taxonomy(name)
-    for script in map(taxonomy.script, taxonomy.names):
+    for script in taxonomy.intents:
         said = [question for question, _ in script.exchanges["es"]] + [answer for _, answer in script.follow_ups["es"]]
         said += [*script.resolved["es"], *script.pending["es"], *script.escalated["es"]]
         assert [line for line in said if USTED.search(line)] == []
@@ -96,6 +96,6 @@ def test_the_least_that_the_header_names_is_a_taxonomy(tmp_path):
     path = tmp_path / "bakery.yaml"
     path.write_text("\n".join(lines[start:end]), encoding="utf-8")
     taxonomy = load_taxonomy(path)
-    assert taxonomy.names == ("order_cake",) and len(taxonomy.script("order_cake").examples["es"]) == 3
+    assert taxonomy.names == ("order_cake",) and len(taxonomy.intent("order_cake").examples["es"]) == 3
     domain = Conversations(ConversationsConfig(total=10, taxonomy=str(path)))
     assert len([domain.parse(domain.offline_text(s, 0), s) for s in domain.specs(10, 42)]) == 10

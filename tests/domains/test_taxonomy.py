@@ -45,7 +45,7 @@ def test_banking77_has_its_77_intents_in_11_categories():
 def test_every_intent_has_enough_to_say_in_both_languages():
     taxonomy = load_taxonomy()
     for name in taxonomy.names:
-        script = taxonomy.script(name)
+        script = taxonomy.intent(name)
         for language in ("en", "es"):
             assert len(set(script.examples[language])) >= 15, (name, language)
             assert len(script.exchanges[language]) >= 4
@@ -66,7 +66,7 @@ def test_no_wording_of_the_grammar_is_a_sentence_of_the_reference(real_banking77
     copied = [
         (name, line)
         for name in taxonomy.names
-        for line in taxonomy.script(name).examples["en"]
+        for line in taxonomy.intent(name).examples["en"]
         if real & {plain(wording) for wording in wordings(line)}
     ]
     assert copied == []
@@ -85,7 +85,7 @@ def wordings(pattern: str) -> list[str]:
 
 def test_a_users_taxonomy_replaces_banking77(tmp_path):
     taxonomy = load_taxonomy(written(tmp_path, GOOD))
-    assert taxonomy.names == ("order_cake",) and taxonomy.script("order_cake").examples["es"] == ("Quiero una tarta",)
+    assert taxonomy.names == ("order_cake",) and taxonomy.intent("order_cake").examples["es"] == ("Quiero una tarta",)
 
 
 def test_selection_forgets_what_was_left_out():

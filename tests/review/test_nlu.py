@@ -304,7 +304,7 @@ def test_a_bot_becomes_a_taxonomy_that_the_generator_loads(tmp_path):
     out.write_text(dump_yaml(taxonomy_from(folder)))
     taxonomy = load_taxonomy(out)
     assert taxonomy.category_of == {"faq/precio": "faq", "saludar": "nlu"}
-    assert taxonomy.script("saludar").examples["es"] == ("hola",) and "language es" in taxonomy.source
+    assert taxonomy.intent("saludar").examples["es"] == ("hola",) and "language es" in taxonomy.source
 
 
 def test_the_commands(tmp_path):

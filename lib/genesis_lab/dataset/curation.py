@@ -148,45 +148,37 @@ def apply(
     facets = get_domain(dataset.domain).facets
     follows = _follows(dataset, {one["label"] for one in stands.values()} - {None})
     counts, ids = dict.fromkeys(("dropped", "relabelled", "fixed", "added", "kept"), 0), set[Any]()
+    rows = count()
     manifest, old = dict(dataset.manifest), dataset.content_hash
     if made := manifest.get("generation"):  # so that it is not taken for what that run made
         manifest["generation"] = made | {"curated": old}
     origin = {"dataset": dataset.name, "content_hash": old, "curation": manifest.get("curation")}
     manifest["curation"] = {"from": origin, "added": {one.name: one.content_hash for one in add}}
 
-    def curated(split: str, first: int) -> Iterator[dict[str, Any]]:
-        rows = (record for batch in dataset.batches(split=split) for record in batch.to_pylist())
-        for row, record in enumerate(rows, first):
-            one = stands.get(row, {})
+    def curated(split: str) -> Iterator[dict[str, Any]]:
+        for record in dataset.records(split) if split in dataset.counts else ():
+            one = stands.get(next(rows), {})
             if one.get("verdict") == "drop":
                 counts["dropped"] += 1
                 continue
             if one.get("label") and facets.label and record[facets.label] != one["label"]:
                 counts["relabelled"] += 1
-                record[facets.label] = one["label"]
-                record |= follows[one["label"]]
+                record |= {facets.label: one["label"], **follows[one["label"]]}
             if one.get("parts"):
                 counts["fixed"] += 1
                 record = changed(record, one["parts"])
             counts["kept"] += one.get("verdict") == "keep"
             ids.add(record[facets.id])
             yield record
+        for record in (record for one in add if split in one.counts for record in one.records(split)):
+            if record[facets.id] is None or record[facets.id] not in ids:
+                ids.add(record[facets.id])
+                counts["added"] += 1
+                yield record
 
-    def fresh(split: str) -> Iterator[dict[str, Any]]:
-        for batch in (batch for one in add if split in one.counts for batch in one.batches(split=split)):
-            for record in batch.to_pylist():
-                if record[facets.id] is None or record[facets.id] not in ids:
-                    ids.add(record[facets.id])
-                    counts["added"] += 1
-                    yield record
-
-    first = 0
     with DatasetWriter(place, dataset.domain, manifest, replace=replace) as writer:
-        for split in dict.fromkeys([*dataset.counts, *(split for one in add for split in one.counts)]):
-            if split in dataset.counts:
-                writer.write(curated(split, first), split)
-                first += dataset.counts[split]
-            writer.write(fresh(split), split)
+        for split in dict.fromkeys(split for one in (dataset, *add) for split in one.counts):
+            writer.write(curated(split), split)
         manifest["curation"]["changed"] = counts
     new = open_dataset(place)
     write_report(new, "curation", manifest["curation"] | {"decisions": decisions(dataset)})

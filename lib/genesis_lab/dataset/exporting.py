@@ -60,7 +60,7 @@ def export_dataset(
         if chosen == "hub":
             told, data = f"Dataset {dataset.name}, content {dataset.content_hash[:12]}", ["data/*"]
             folder, allow = _public(dataset, Path(temporary)), ["README.md", MANIFEST, *data]
-            named = {"allow": allow, "replaces": data, "message": told, "private": private}
+            named: dict[str, Any] = {"allow": allow, "replaces": data, "message": told, "private": private}
             return [push_folder(folder, str(target), "dataset", **named)]
         if to_s3:
             return _to_s3(dataset, str(target), chosen, split, Path(temporary))
@@ -85,11 +85,10 @@ def _to_files(dataset: Dataset, target: Path, format: str, split: str | None, re
 
 def _write(dataset: Dataset, split: str, path: Path, format: str) -> int:
     """Write one split as one file; how many records."""
-    domain, batches = get_domain(dataset.domain), dataset.batches(GROUP_ROWS, split=split)
-    records = (record for batch in batches for record in batch.to_pylist())
+    domain, records = get_domain(dataset.domain), dataset.records(split)
     if format == "parquet":
         with pq.ParquetWriter(path, dataset.schema, compression="zstd") as parquet:
-            for batch in batches:
+            for batch in dataset.batches(GROUP_ROWS, split=split):
                 parquet.write_batch(batch)
     elif format == "jsonl":
         with path.open("w", encoding="utf-8", newline="\n") as file:

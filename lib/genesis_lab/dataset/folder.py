@@ -85,6 +85,10 @@ class Dataset:
                 _known(self, "column", columns or (), file.schema_arrow.names)
                 yield from file.iter_batches(batch_size=size, columns=columns and list(columns))
 
+    def records(self, split: str | None = None) -> Iterator[dict[str, Any]]:
+        """The records in order."""
+        return (record for batch in self.batches(split=split) for record in batch.to_pylist())
+
     def frame(self, split: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The records as a DataFrame: all of them in memory, so name the columns you need of a large dataset."""
         schema = self.schema

@@ -160,7 +160,7 @@ class _Import:
             with suppress(InvalidInput):  # no dataset, or a damaged one
                 known = open_dataset(folder) if is_dataset(folder) else None
                 if known and known.domain == self.domain.name and known.manifest.get("config"):
-                    ids = (i for batch in known.batches(columns=[self.facets.id]) for i in batch[0].to_pylist())
+                    ids = known.frame(columns=[self.facets.id])[self.facets.id]
                     held = sum(hash(i) in self.row_of for i in ids)
                     if held >= most and (best is None or held > most):
                         best, most = known, held

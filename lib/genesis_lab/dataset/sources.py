@@ -132,7 +132,7 @@ def _folder_rows(path: Path, reader: Reader) -> Iterator[Row]:
     """The records of a dataset, else the rows of all files, each with its place; a text alone in a folder has the folder's."""
     if (path / MANIFEST).exists():
         dataset = open_dataset(path)
-        records = ((s, r) for s in dataset.counts for batch in dataset.batches(split=s) for r in batch.to_pylist())
+        records = ((split, record) for split in dataset.counts for record in dataset.records(split))
         yield from (Row(split, number, record) for number, (split, record) in enumerate(records, 1))
         return
     if not (files := files_in(path)):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from genesis_lab.dataset import Dataset
@@ -33,16 +32,17 @@ def write_sheets(
     if facets.texts is None or facets.label is None:
         raise InvalidInput(f"The rubric is for conversations, {dataset.name} is a dataset of {dataset.domain}.")
     rows, cases = drawn(dataset, n, seed, set())
-    names = [criterion.name for criterion in rubric.criteria]
-    lines = [["record_id", "language", "label", "text", *names]]
-    for case in (cases[row] for row in rows):
-        said = "\n".join(f"{who}: {text}" for who, text in case["said"])
-        lines.append([case["id"], case["language"], case["label"], said, *("" for _ in names)])
+    names = ("id", "language", "label", "said")
+    table = pd.DataFrame([[cases[row][name] for name in names] for row in rows], columns=names)
+    table["said"] = ["\n".join(f"{who}: {text}" for who, text in said) for said in table["said"]]
+    table = table.rename(columns={"id": "record_id", "said": "text"}).assign(
+        **{one.name: "" for one in rubric.criteria}
+    )
     paths = [resolve(folder) / f"{dataset.name}_{reviewer}.csv" for reviewer in dict.fromkeys(reviewers)]
     for path in paths:
         check_free(path, replace=False, ours=Path.is_file)
     for path in paths:
-        write_atomically(path, "\ufeff" + _csv(lines))
+        _write(table, path)
     return paths
 
 
@@ -70,15 +70,16 @@ def read_sheets(paths: Sequence[str | Path], rubric: Rubric) -> list[Row]:
 
 def agreement(scores: Sequence[Row]) -> list[Row]:
     """How far each two reviewers agree on each criterion: share of ``same`` scores, weighted ``kappa`` and what it says."""
-    given = {(row["criterion"], row["rater"], row["record_id"]): row["score"] for row in scores}
-    raters, rows = sorted({row["rater"] for row in scores}), list[Row]()
-    for name, (a, b) in product(dict.fromkeys(row["criterion"] for row in scores), combinations(raters, 2)):
-        ids = [one for what, who, one in given if (what, who) == (name, a) and (name, b, one) in given]
-        ours, theirs = (np.array([given[name, who, one] for one in ids]) for who in (a, b))
-        found = weighted_kappa(ours, theirs) if ids else None
-        row = {"criterion": name, "reviewers": f"{a}, {b}", "n": len(ids), "kappa": found and found.to_dict()}
-        row["same"] = float((ours == theirs).mean()) if ids else None
-        rows.append(row | {"reading": reading_of(found, len(ids), 0.0) if ids else "no record was scored by both"})
+    table, rows = pd.DataFrame(scores).drop_duplicates(["criterion", "rater", "record_id"], keep="last"), list[Row]()
+    for name, of in table.groupby("criterion", sort=False):
+        given = of.pivot(index="record_id", columns="rater", values="score").reindex(columns=table["rater"].unique())
+        for a, b in combinations(sorted(given), 2):
+            both = given[[a, b]].dropna().to_numpy(dtype=int)
+            found = weighted_kappa(*both.T) if len(both) else None
+            row = {"criterion": name, "reviewers": f"{a}, {b}", "n": len(both), "kappa": found and found.to_dict()}
+            row["same"] = float((both[:, 0] == both[:, 1]).mean()) if len(both) else None
+            reading = reading_of(found, len(both), 0.0) if len(both) else "no record was scored by both"
+            rows.append(row | {"reading": reading})
     return rows
 
 
@@ -134,12 +135,9 @@ def _ac1(counts: NDArray[np.float64]) -> float:
 def write_labels(scores: Sequence[Row], path: str | Path, *, replace: bool = False) -> Path:
     """The CSV that the judge is held against (parameter human_labels of the notebook that validates)."""
     check_free(target := resolve(path), replace=replace, ours=Path.is_file)
-    columns = ("record_id", "criterion", "score", "rater")
-    write_atomically(target, _csv([columns, *([row[name] for name in columns] for row in scores)]))
+    _write(pd.DataFrame(scores, columns=["record_id", "criterion", "score", "rater"]), target)
     return target
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows([safe_cell(str(cell)) for cell in row] for row in rows)
-    return text.getvalue()
+def _write(table: pd.DataFrame, path: Path) -> None:
+    write_atomically(path, "\ufeff" + table.astype(str).map(safe_cell).to_csv(index=False))

@@ -23,7 +23,7 @@ _ENUMS: dict[str, tuple[str, ...]] = {
     "sentiment": r.SENTIMENTS,
     "complexity": tuple(r.TURN_RANGES),
     "language": get_args(r.Language),
-    "emotion_arc": tuple(r.ARC_FITS),
+    "emotion_arc": tuple(r.ARCS),
     "resolution_time": get_args(r.ResolutionTime),
     "resolution_status": r.RESOLUTIONS,
     "speaker": get_args(r.Speaker),
@@ -40,8 +40,9 @@ def checks(taxonomy: Taxonomy) -> list[Check]:
     """Every check of one conversation; those that need the taxonomy are `planned`."""
     low, high = (" ".join(f"WHEN '{name}' THEN {ends[i]}" for name, ends in r.TURN_RANGES.items()) for i in (0, 1))
     fits = (
-        f"(emotion_arc = '{arc}' AND sentiment IN ({_list(moods)}) AND resolution_status IN ({_list(endings)}))"
-        for arc, (moods, endings) in r.ARC_FITS.items()
+        f"(emotion_arc = '{arc}' AND sentiment IN ({_list(told['sentiments'])})"
+        f" AND resolution_status IN ({_list(told['resolutions'])}))"
+        for arc, told in r.ARCS.items()
     )
     pairs = (f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
     words = {name: _list(values) for name, values in _ENUMS.items()} | {

@@ -40,20 +40,18 @@ def text_as_turns(cell: str, *, inline: bool = False) -> list[Any]:
     `ValueError` where a line has no speaker.
     """
     if cell.lstrip().startswith("["):
-        found = json.loads(cell)
-        return found if isinstance(found, list) else [found]
+        return list(json.loads(cell))
     turns: list[dict[str, str]] = []
     lines = cell.split("\n")
-    if inline and len(lines) == 1:  # Customer: hi Agent: hello
-        lines = re.split(rf"\s+(?=(?:{'|'.join(_roles_in(cell))}): )", cell) if _roles_in(cell) else lines
+    if inline and len(lines) == 1 and (names := _roles_in(cell)):  # Customer: hi Agent: hello
+        lines = re.split(rf"\s+(?=(?:{'|'.join(names)}): )", cell)
     for number, line in enumerate(lines, 1):
         line = line.removesuffix("\r")
-        if turns and line.startswith(_INDENT):
+        begun = _LINE.fullmatch(line)
+        if turns and (line.startswith(_INDENT) or (line.strip() and not begun)):
             turns[-1]["text"] += "\n" + line.removeprefix(_INDENT)
-        elif begun := _LINE.fullmatch(line):
+        elif begun:
             turns.append({"speaker": begun[1], "text": begun[2] or begun[3] or ""})
-        elif turns and line.strip():
-            turns[-1]["text"] += "\n" + line
         elif line.strip():
             raise ValueError(f'line {number} of the turns is not "speaker: text"')
     return turns
@@ -114,8 +112,8 @@ class ChatReader(Reader):
         self.field_map = {**self.field_map, **found}
         self.said += said
         codes = {str(lookup(value, self.field_map.get("intent", ""))).removesuffix(".0") for value in values}
-        file, names = self.beside
-        if names and all(map(str.isdecimal, codes := codes - {"None", ""})) and codes:
+        codes, (file, names) = codes - {"None", ""}, self.beside
+        if names and codes and all(map(str.isdecimal, codes)):
             low, high = min(map(int, codes)), max(map(int, codes))
             known = (low == 0 and high < len(names)) or (low, high) == (1, len(names))
             self.label_names = {str(code): name for code, name in enumerate(names, low)} if known else {}
@@ -245,8 +243,8 @@ class ChatReader(Reader):
                 return None
             text = "\n".join(filter(None, (said["text"], said["context"]))) if said["context"] else said["text"]
             self.done["sentences became conversations of one turn"] += not said["reply"]
-            answer = [{"speaker": "agent", "text": said["reply"]}] if said["reply"] else []
-            return [{"speaker": "customer", "text": text}, *answer]
+            both = (("customer", text), ("agent", said["reply"]))
+            return [{"speaker": speaker, "text": each} for speaker, each in both if speaker == "customer" or each]
         if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
             value = [dict(zip(value, row, strict=False)) for row in zip(*value.values(), strict=False)]
         if not isinstance(value, list | tuple):

@@ -12,15 +12,11 @@ import numpy as np
 from numpy.random import PCG64, Generator
 
 from genesis_lab.domains.base import Spec
+from genesis_lab.domains.conversations.record import ARCS
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.yamls import shipped
 
 _MOVES, _SLOTS = (Path(__file__).with_name(f"{name}.yaml") for name in ("moves", "slots"))
-_START = {"stable_positive": "positive", "frustrated_to_satisfied": "frustrated", "frustrated_to_neutral": "frustrated",
-          "stable_frustrated": "frustrated"}  # fmt: skip
-_END = {"stable_positive": "satisfied", "frustrated_to_satisfied": "satisfied", "neutral_to_satisfied": "satisfied",
-        "neutral_to_frustrated": "frustrated", "stable_frustrated": "frustrated"}  # fmt: skip
-"""Emotion arc to the customer's mood at the start and at the end, where it is not neutral."""
 _WRAPPED = {"neutral": 0.3, "positive": 0.75, "frustrated": 0.75}
 """Share of openings that get words of greeting or mood around them, by mood."""
 _CARELESS = 0.15
@@ -73,8 +69,8 @@ class Grammar:
     def turns(self, spec: Spec, attempt: int = 0) -> list[dict[str, str]]:
         """One conversation with exactly ``spec.attributes["turns"]`` turns."""
         a, language = spec.attributes, spec.attributes["language"]
-        draw, script, moves = _Draw(language, spec.seed, attempt), self._taxonomy.script(a["intent"]), _moves(language)
-        start, end = _START.get(a["emotion_arc"], "neutral"), _END.get(a["emotion_arc"], "neutral")
+        draw, script, moves = _Draw(language, spec.seed, attempt), self._taxonomy.intent(a["intent"]), _moves(language)
+        start, end = ARCS[a["emotion_arc"]]["start"], ARCS[a["emotion_arc"]]["end"]
         before, after, reaction, closing = _shape(a["turns"])
         asked = draw.some(script.exchanges.get(language, ()), moves["exchanges"], before)
         further = draw.some(script.follow_ups.get(language, ()), moves["follow_ups"], after)
@@ -95,7 +91,7 @@ class Grammar:
 
     def _opening(self, spec: Spec, mood: str, draw: _Draw, attempt: int) -> str:
         intent, language = spec.attributes["intent"], spec.attributes["language"]
-        patterns, moves = self._taxonomy.script(intent).examples[language], _moves(language)
+        patterns, moves = self._taxonomy.intent(intent).examples[language], _moves(language)
         if (intent, language) not in self._orders:
             rng = np.random.default_rng([self._seed, *f"{intent}/{language}".encode()])
             self._orders[intent, language] = rng.permutation(len(patterns))

@@ -106,7 +106,7 @@ def _in_order(counts: Mapping[str, int], strata: Sequence[np.ndarray], rng: np.r
 def _told(labels: Mapping[str, Any], config: ConversationsConfig, rng: np.random.Generator) -> dict[str, list[Any]]:
     """Arc and number of turns of each conversation, which depend on its other attributes."""
     pairs = {
-        (sentiment, resolution): [arc for arc in r.ARC_FITS if r.arc_fits(arc, sentiment, resolution)]
+        (sentiment, resolution): [arc for arc in r.ARCS if r.arc_fits(arc, sentiment, resolution)]
         for sentiment in r.SENTIMENTS
         for resolution in r.RESOLUTIONS
     }

@@ -136,7 +136,7 @@ def list_prompt(
 
 def sentences(taxonomy: Taxonomy, intent: str, language: Any) -> list[str]:
     """What customers say by the taxonomy, of each pattern its first wording; long ones and slots only where there is nothing else."""
-    lines = [_CHOICE.sub(r"\1", line) for line in taxonomy.script(intent).examples[language]]
+    lines = [_CHOICE.sub(r"\1", line) for line in taxonomy.intent(intent).examples[language]]
     return [line for line in lines if "{" not in line and len(line.split()) <= _LONGEST] or lines
 
 

@@ -34,22 +34,13 @@ TURN_RANGES: dict[str, tuple[int, int]] = {"simple": (2, 4), "medium": (4, 8), "
 
 SENTIMENTS: tuple[str, ...] = get_args(Sentiment)
 RESOLUTIONS: tuple[str, ...] = get_args(Resolution)
-ARC_FITS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "stable_positive": (("positive",), RESOLUTIONS),
-    "neutral_to_satisfied": (("positive",), ("resolved",)),
-    "frustrated_to_satisfied": (("positive", "negative"), ("resolved",)),
-    "stable_neutral": (("neutral",), RESOLUTIONS),
-    "frustrated_to_neutral": (("neutral", "negative"), RESOLUTIONS),
-    "neutral_to_frustrated": (("negative",), ("escalated", "pending")),
-    "stable_frustrated": (("negative",), RESOLUTIONS),
-}
-"""Emotion arc: the sentiments and the resolutions it can go with."""
+ARCS: dict[str, dict[str, Any]] = shipped(Path(__file__).with_name("arcs.yaml"))
+"""Emotion arc to its ``start`` and ``end``, and the ``sentiments`` and ``resolutions`` it can go with."""
 
 
 def arc_fits(arc: str, sentiment: str, resolution: str) -> bool:
-    """Whether the arc can go with this sentiment and this resolution; False for an unknown arc."""
-    sentiments, resolutions = ARC_FITS.get(arc, ((), ()))
-    return sentiment in sentiments and resolution in resolutions
+    """Whether the arc can go with this sentiment and this resolution."""
+    return sentiment in ARCS[arc]["sentiments"] and resolution in ARCS[arc]["resolutions"]
 
 
 class Turn(BaseModel):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from genesis_lab.errors import InvalidInput, instead, sentence
 from genesis_lab.files import resolve
 from genesis_lab.texts import same_words
-from genesis_lab.yamls import file_digests, read_yaml, shipped
+from genesis_lab.yamls import read_yaml
 
 LANGUAGES: tuple[Literal["en", "es"], ...] = ("en", "es")
 BANKING77 = "banking77"
@@ -24,25 +24,20 @@ Lines = dict[Literal["en", "es"], tuple[Text, ...]]
 Pairs = dict[Literal["en", "es"], tuple[tuple[Text, Text], ...]]
 
 
-class Script(BaseModel):
-    """What is said about one intent. Patterns: ``[a|b]`` picks one, ``{slot}`` is filled from ``moves.yaml``."""
+class Intent(BaseModel):
+    """An intent, and what is said about it. Patterns: ``[a|b]`` picks one, ``{slot}`` is filled from ``slots.yaml``."""
 
     model_config = ConfigDict(extra="forbid")
 
+    name: Text
+    category: Text
+    description: Bilingual
     examples: Lines = {}  # how customers open
     exchanges: Pairs = {}  # agent's clarifying question, customer's answer
     follow_ups: Pairs = {}  # customer's further question, agent's answer
     resolved: Lines = {}
     pending: Lines = {}
     escalated: Lines = {}
-
-
-class Intent(Script):
-    """An intent with its script; those of Banking77's are in one file per category, read when needed."""
-
-    name: Text
-    category: Text
-    description: Bilingual
 
 
 class Taxonomy(BaseModel):
@@ -54,7 +49,6 @@ class Taxonomy(BaseModel):
     title: Bilingual  # what the company does, as the prompt says it: "a neobank"
     source: str = ""
     intents: Annotated[tuple[Intent, ...], Field(min_length=1)]
-    scripts_dir: Path | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Taxonomy:
@@ -64,8 +58,7 @@ class Taxonomy(BaseModel):
             if words in seen:
                 raise ValueError(f"intents {seen[words]!r} and {intent.name!r} read alike: give one another name")
             seen[words] = intent.name
-            lacking = [language for language in LANGUAGES if not intent.examples.get(language)]
-            if lacking and self.scripts_dir is None:
+            if lacking := [language for language in LANGUAGES if not intent.examples.get(language)]:
                 raise ValueError(f"intent {intent.name!r} has no examples in {lacking[0]!r}")
         return self
 
@@ -88,15 +81,9 @@ class Taxonomy(BaseModel):
         """The intent of that name."""
         return self.intents[self.names.index(name)]
 
-    def script(self, intent: str) -> Script:
-        """What customers and agents say about `intent`."""
-        found = self.intent(intent)
-        return _category_scripts(self.scripts_dir, found.category)[intent] if self.scripts_dir else found
-
     def digest(self) -> str:
         """What changes whenever something in it does."""
-        said = repr(file_digests(*self.scripts_dir.glob("*.yaml"))) if self.scripts_dir else self.model_dump_json()
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def select(self, *, categories: tuple[str, ...] = (), intents: tuple[str, ...] = ()) -> Taxonomy:
         """The taxonomy cut to these categories and these intents (both empty: all of it)."""
@@ -117,12 +104,10 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
     InvalidInput : the file is missing, is no YAML, or lacks something; the message names the intent and field.
     """
     if str(source) == BANKING77:
-        folder = Path(__file__).parent / BANKING77
-        return Taxonomy(**shipped(folder / "taxonomy.yaml"), scripts_dir=folder)
+        return _banking77()
     data = read_yaml(path := resolve(source))
-    if not isinstance(data, Mapping) or "scripts_dir" in data:
-        got = "scripts_dir" if isinstance(data, Mapping) else type(data).__name__
-        raise InvalidInput(f"{path.name} must hold a mapping with name, title and intents, got {got}.")
+    if not isinstance(data, Mapping):
+        raise InvalidInput(f"{path.name} must hold a mapping with name, title and intents, got {type(data).__name__}.")
     try:
         return Taxonomy.model_validate(data)
     except ValidationError as error:
@@ -130,9 +115,12 @@ def load_taxonomy(source: str | Path = BANKING77) -> Taxonomy:
 
 
 @cache
-def _category_scripts(folder: Path, category: str) -> dict[str, Script]:
-    scripts = read_yaml(folder / f"{category}.yaml")
-    return {name: Script(**{k: v for k, v in one.items() if k != "description"}) for name, one in scripts.items()}
+def _banking77() -> Taxonomy:
+    """The shipped one; what is said about its intents is in one file per category."""
+    files = {file.stem: read_yaml(file) for file in (Path(__file__).parent / BANKING77).glob("*.yaml")}
+    data = files.pop("taxonomy")
+    said = {name: one for category in files.values() for name, one in category.items()}
+    return Taxonomy(**data | {"intents": [said[one["name"]] | one for one in data["intents"]]})
 
 
 def _first_problem(error: ValidationError, data: Mapping[str, Any]) -> str:
