@@ -34,10 +34,6 @@ class Problem:
     record_id: str | None
     reason: str
 
-    @property
-    def where(self) -> str:
-        return f"{self.row} ({self.record_id})" if self.record_id else str(self.row)
-
 
 @dataclass
 class ImportReport:
@@ -60,8 +56,11 @@ class ImportReport:
     def said(self) -> list[str]:
         """A line for each kind of problem, by the first record that has it."""
         first = {_kind(problem.reason): problem for problem in reversed(self.problems)}
-        more = {kind: f" (and {n - 1:,} more like it)" if n > 1 else "" for kind, n in self.problem_counts.items()}
-        return [f"row {first[kind].where}: {first[kind].reason}{further}" for kind, further in more.items()]
+        lines = []
+        for kind, n in self.problem_counts.items():
+            found, more = first[kind], f" (and {n - 1:,} more like it)" if n > 1 else ""
+            lines.append(f"row {found.row}{f' ({found.record_id})' if found.record_id else ''}: {found.reason}{more}")
+        return lines
 
     def __str__(self) -> str:
         found = sum(self.problem_counts.values())

@@ -27,6 +27,7 @@ from genesis_lab.settings import get_settings
 from genesis_lab.yamls import parse_yaml, read_yaml, shipped
 
 HUB = "hf:"
+_FILES = Path(__file__).with_name("files.yaml")
 _ANY_TABLE = Reader((), {}, {})
 _RECORD_LISTS = ("data", "records", "dialogues", "rows", "items")
 _UNPACKED = 4 * 2**30  # most bytes that an archive may hold
@@ -187,17 +188,15 @@ def files_in(folder: Path) -> list[Path]:
     files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in {*READERS, ".gz"}]
     hidden = [file for file in files if any(part.startswith((".", "__")) for part in file.relative_to(folder).parts)]
     return [
-        file for file in files if file.is_file() and file not in hidden and file.stem.lower() not in _known()["about"]
+        file
+        for file in files
+        if file.is_file() and file not in hidden and file.stem.lower() not in shipped(_FILES)["about"]
     ]
-
-
-def _known() -> Any:
-    return shipped(Path(__file__).with_name("files.yaml"))
 
 
 def _label_names(folder: Path) -> tuple[str, list[str]]:
     """The file in a folder that says what labels are called, and their names in the order of their codes."""
-    for file in (folder / name for name in _known()["labels"]):
+    for file in (folder / name for name in shipped(_FILES)["labels"]):
         with suppress(Exception):  # there is none, or something else of that name
             text = file.read_text("utf-8-sig")
             held = text.split("\n") if file.suffix == ".txt" else parse_yaml(text.split("---")[file.suffix == ".md"])
