@@ -47,8 +47,7 @@ def export_dataset(
     private : whether a new repository on the hub is private.
     """
     to_s3, formats = str(target).startswith(S3), get_args(Format)
-    ending = Path(target).suffix.lower()[1:]
-    chosen = format or (ending if ending in formats else None)
+    chosen = format or next((one for one in formats if str(target).lower().endswith(f".{one}")), None)
     if chosen not in formats and not (to_s3 and chosen is None):
         untold = f"The format of {Path(target).name!r} can't be told from its ending: say"
         raise InvalidInput(f"{f'Unknown format {chosen!r}: expected' if chosen else untold} {', '.join(formats)}.")
