@@ -18,9 +18,6 @@ FORGETFUL = {
     + TEMPLATE,
     "drops it in a longer chat": "{% if messages|length > 3 and messages[0]['role'] == 'system' %}"
     "{% set messages = messages[1:] %}{% endif %}" + TEMPLATE,
-    "never asks for an answer": "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}\n",
-    "neither system nor asking": "{% for m in messages %}{% if m['role'] != 'system' %}"
-    "<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endif %}{% endfor %}",
 }
 """Chat templates that leave something out, as some on the hub do."""
 DATED = "{% if messages[0]['role'] == 'user' %}Today is {{ strftime_now('%A, %d %b %Y') }}.\n{% endif %}" + TEMPLATE

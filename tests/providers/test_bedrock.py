@@ -182,10 +182,10 @@ def test_global_profiles_are_used_only_by_permission(emulator: BedrockEmulator) 
     assert allowed.complete(ASK).model == "global.emulated.global-only-v1:0"
 
 
-def test_an_application_profile_has_the_price_of_the_model_behind_it(emulator: BedrockEmulator) -> None:
+def test_an_application_profile_goes_by_its_own_name_and_its_price_is_not_known(emulator: BedrockEmulator) -> None:
     arn = "arn:aws:bedrock:us-east-1:000000000000:application-inference-profile/emulatedprof"
     completion = connect(emulator, arn).complete(ASK)
-    assert completion.model == MICRO and completion.cost_usd is not None  # no account number in the dataset
+    assert completion.model == "emulatedprof" and completion.cost_usd is None  # no account number in the dataset
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ THOUGHT = {"reasoningContent": {"reasoningText": {"text": "Let me see"}}}
     [
         ([THOUGHT, {"text": "hello"}], "end_turn", "hello"),
         ([{"text": "hel"}, {"text": "lo"}], "end_turn", "hello"),
-        ([{"text": None}, {"citationsContent": {"content": [{"text": "hello"}]}}], "end_turn", "hello"),
+        ([{"text": None}, {"text": "hello"}], "end_turn", "hello"),
         ([THOUGHT, {"toolUse": {"name": "answer", "input": {"a": "ñ"}}}], "tool_use", '{"a": "ñ"}'),
         ([{"toolUse": {"name": "answer", "input": '{"a": 1}'}}], "tool_use", '{"a": 1}'),
         ([THOUGHT], "end_turn", "Let me see"),

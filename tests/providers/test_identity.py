@@ -178,11 +178,11 @@ def test_a_line_and_the_teacher_that_it_connects_are_the_same_model(tmp_path):
         f"local:{tiny_llama(tmp_path / 'm')}",
         "local:smollm2",
         "openai:m",
-        "openai:m@localhost:8000/v1",
+        "openai:m@http://localhost:8000/v1",
         "ollama:m",
     ):
         assert identity(spec) == connect(spec).identity
-    assert identity("openai:m") != identity("openai:m@localhost:8000/v1") != identity("ollama:m")
+    assert identity("openai:m") != identity("openai:m@http://localhost:8000/v1") != identity("ollama:m")
 
 
 def test_a_name_holds_no_address_path_or_account(tmp_path):

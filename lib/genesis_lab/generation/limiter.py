@@ -70,8 +70,7 @@ class Bucket:
 
     Where the quota is not what we were told (cut in mid-run, shared with others, unknown) only refusals tell. Each is a
     fact: the service's bucket held less than that request. Between two such moments it took in what was delivered, give
-    or take one request, so ``rate = (delivered ± one request) ÷ time``; several refusals give several such intervals, and
-    those that agree are intersected, newest first. One that disagrees is from before the quota changed and is forgotten.
+    or take one request.
     """
 
     def __init__(self, per_minute: float | None, now: float) -> None:
@@ -81,9 +80,9 @@ class Bucket:
         self.level = self.spent = self.largest = 0.0
         self.started = self.filled_at = now
         self.shared, self.wanted = 1.0, False
-        self.last_cut, self.highest, self.quiet_requests = -math.inf, math.inf, 0
-        self.marks: deque[tuple[float, float]] = deque(maxlen=12)
-        """Moments at which the service's bucket was empty: time, units spent until then."""
+        self.last_cut, self.quiet_requests = -math.inf, 0
+        self.mark: tuple[float, float] | None = None
+        """When the service's bucket was last empty: time, units spent until then."""
 
     @property
     def burst(self) -> float:
@@ -115,13 +114,10 @@ class Bucket:
         self.ceiling *= factor
         self.rate *= factor
         self.shared *= factor
-        self.highest = math.inf
-        self.marks.clear()
-        self.marks.append((now, self.spent))
+        self.mark = (now, self.spent)
 
     def take(self, cost: float, now: float) -> None:
-        if not self.marks:
-            self.marks.append((now, 0.0))
+        self.mark = self.mark or (now, 0.0)
         self.level -= cost
         self.spent += cost
 
@@ -132,43 +128,22 @@ class Bucket:
         self.spent -= amount
 
     def accepted(self, sent_at: float) -> None:
-        """A request got through: after a cut, go back up, fast to what the refusals leave possible, slowly beyond."""
+        """A request got through: after a cut, go back up, ever faster."""
         if sent_at < self.last_cut or self.rate >= self.ceiling or not self.wanted or self.last_cut == -math.inf:
             return
         self.quiet_requests += 1
-        if self.rate < self.highest < math.inf:
-            self.rate += 0.04 * (self.highest - self.rate)
         self.rate *= 1 + 1e-4 * (1 + (self.quiet_requests / 70) ** 2)
         self.rate = min(self.rate, self.ceiling)
 
-    def refused(self, cost: float, sent_at: float, now: float, *, again: bool) -> None:
-        """The service's bucket holds less than `cost`: so does ours, and perhaps our rate is too high.
-
-        `again`: nothing got through since the last refusal, so this one says nothing new about the rate.
-        """
+    def refused(self, cost: float, sent_at: float, now: float) -> None:
+        """The service's bucket holds less than `cost`: so does ours, and perhaps our rate is too high."""
         self.level = min(self.level, 0.0)
-        if sent_at < self.last_cut or now - self.last_cut < 1.0 or again:
-            self.marks[-1] = (now, self.spent)
-            return
-        rate = self.rate if self.rate < math.inf else self.spent / max(now - self.started, 1.0)
-        low, self.highest = self._possible(cost, now)
-        delivered = (low + self.highest) / 2
-        self.rate = max(min(max(delivered, DEEPEST_CUT * rate), 0.98 * rate), cost / SLOWEST_S)
-        self.marks.append((now, self.spent))
-        self.last_cut, self.quiet_requests = now, 0
-
-    def _possible(self, cost: float, now: float) -> tuple[float, float]:
-        """The rates of the service, units/s, that agree with its latest refusals: lowest and highest."""
-        low, high = -math.inf, math.inf
-        for age, (then, spent_then) in enumerate(reversed(self.marks)):
-            seconds, delivered = max(now - then, 1e-3), self.spent - spent_then
-            lowest, highest = (delivered - cost) / seconds, (max(delivered, 0.0) + cost) / seconds
-            if lowest > high or highest < low:
-                for _ in range(len(self.marks) - age):
-                    self.marks.popleft()
-                break
-            low, high = max(low, lowest), min(high, highest)
-        return low, high
+        if self.mark and sent_at >= self.last_cut and now - self.last_cut >= 1.0:
+            rate = self.rate if self.rate < math.inf else self.spent / max(now - self.started, 1.0)
+            seconds, delivered = max(now - self.mark[0], 1e-3), self.spent - self.mark[1]
+            self.rate = max(min(max(delivered / seconds, DEEPEST_CUT * rate), 0.98 * rate), cost / SLOWEST_S)
+            self.last_cut, self.quiet_requests = now, 0
+        self.mark = (now, self.spent)
 
 
 class Neighbours:
@@ -360,7 +335,7 @@ class Ledger:
                 fuller = requests.level / requests.burst < tokens.level / max(tokens.burst, 1e-9)
                 scope = "requests" if fuller else "tokens"
             bucket, cost = (requests, 1.0) if scope == "requests" else (tokens, reservation.tokens)
-            bucket.refused(cost, reservation.sent_at, now, again=bool(self._in_a_row and self._minute))
+            bucket.refused(cost, reservation.sent_at, now)
             if now >= self._held_until:
                 self._held_until = now + min(HOLD_S * 2**self._in_a_row, LONGEST_HOLD_S)
                 self._in_a_row += 1

@@ -22,10 +22,8 @@ FORMS = (
 )
 """How a provider and its model are named in one line; without a model it is the provider's default."""
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d+")
-_ADDRESS = re.compile(r"(localhost|[\w-]+(\.[\w-]+)+|\[[0-9a-f:]+\]|[\w-]+(?=:\d|/v\d))(:\d+)?(/[^@]*)?", re.I)
-"""A server's address without its scheme: a name or number with a dot, a port or a path such as /v1."""
-_VERSION = re.compile(r"(?!\d+(\.\d+){3}$)v?\d+([.-]\d+)*|latest")
-"""What follows an @ in the name of a model itself (``claude-3-5-sonnet@20240620``)."""
+_NAME = re.compile(r"@?[^@]*(@(v?\d[\w-]*|latest))?")
+"""A model's name, which may end in a version (``claude-3-5-sonnet@20240620``)."""
 
 
 @dataclass(frozen=True)
@@ -87,31 +85,15 @@ def parse_spec(text: str) -> ModelSpec:
     """
     provider, _, rest = text.strip().partition(":")
     if provider in ("openai", "ollama"):
-        model, places = _model_and_addresses(rest, text)
-        return ModelSpec("openai", model, places or ((OLLAMA_URL,) if provider == "ollama" else ()))
+        model, *places = re.split(r" *@ *(?=https?://)|, *(?=https?://)", rest)
+        if _NAME.fullmatch(model):
+            return ModelSpec("openai", model, tuple(places) or ((OLLAMA_URL,) if provider == "ollama" else ()))
     if provider.startswith("bedrock"):
         model, at, region = rest.partition("@")
         if provider in get_args(ProviderName) and bool(at) == bool(_REGION.fullmatch(region)):
             return ModelSpec(provider, model, region=region)
     elif provider in ("offline", "local") and "://" not in rest:
         return ModelSpec(provider, rest)
-    raise _no_model(text)
-
-
-def _model_and_addresses(rest: str, text: str) -> tuple[str, tuple[str, ...]]:
-    """A model's name and the addresses behind its @; a name may have an @ of its own."""
-    at = re.search(r"@(?=[a-z]+://)", rest, re.I) or re.search(r"(?<=.)@", rest)
-    model, place = (rest[: at.start()], rest[at.end() :]) if at else (rest, "")
-    if _VERSION.fullmatch(place):
-        return rest, ()
-    places = [each.strip() for each in place.split(",") if each.strip()]
-    bare = [each for each in places if not re.search("://|@", each)]  # what has one of these, `server_address` looks at
-    if not all(map(_ADDRESS.fullmatch, bare)) or (rest.startswith("@") and _ADDRESS.fullmatch(rest[1:])):
-        raise _no_model(text)
-    return model.strip(), tuple(places)
-
-
-def _no_model(text: str) -> InvalidInput:
     shown = re.sub(r"(//|@).*@", r"\1…@", text, flags=re.DOTALL)  # what may be user and password
     shown = re.sub(r"[?#].*", "?…", shown, flags=re.DOTALL)
-    return InvalidInput(f"{shown!r} names no model: the forms are {', '.join(FORMS)}.")
+    raise InvalidInput(f"{shown!r} names no model: the forms are {', '.join(FORMS)}.")

@@ -13,16 +13,9 @@ OLLAMA_URL = "http://localhost:11434/v1"
 
 
 def server_address(text: str) -> str:
-    """The address of a server, complete: without a scheme it is http on this machine, https elsewhere.
-
-    >>> server_address("localhost:8000/v1"), server_address("models.example.com/v1")
-    ('http://localhost:8000/v1', 'https://models.example.com/v1')
-
-    Raises `InvalidInput` for another one, and for user, password or query, which are not repeated.
-    """
+    """The address of a server, without blanks round it. Raises `InvalidInput` for another one, and for user, password or query,
+    which are not repeated."""
     address = text.strip()
-    if "://" not in address:
-        address = ("http://" if on_this_machine(f"//{address}") else "https://") + address
     if set("@?#") & set(address):
         raise InvalidInput(
             "A server's address must hold no user, password or query, which would end in files that are shared: give "

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from genesis_lab import __version__
+from genesis_lab import __version__, errors
 from genesis_lab.errors import (
     Fatal,
     InvalidInput,
@@ -23,19 +23,9 @@ from genesis_lab.errors import (
     Rejected,
     Throttled,
     Transient,
-    Unreachable,
 )
 from genesis_lab.providers.addresses import may_get_key
-from genesis_lab.providers.base import (
-    NO_ROOM,
-    Completion,
-    Provider,
-    Request,
-    StopReason,
-    Usage,
-    known,
-    retry_after_s,
-)
+from genesis_lab.providers.base import NO_ROOM, Completion, Provider, Request, StopReason, Usage, known, retry_after_s
 from genesis_lab.providers.models import GEOGRAPHY, ModelInfo, base_model_id, default_model, model_info
 from genesis_lab.providers.refusals import Refusals
 from genesis_lab.providers.schemas import closed, stated
@@ -207,7 +197,7 @@ class Account:
         profile of this region's geography, else of another; by a ``global.`` one only if settings allow it. Raises `Fatal`
         where there is none, or it has been retired."""
         if model.startswith("arn:") or GEOGRAPHY.match(model):
-            return self._permitted(Target(model, self._behind(model)))
+            return self._permitted(Target(model, base_model_id(model)))
         info = model_info(model)
         if info.lifecycle == "ended":
             raise Fatal(f"{model} no longer answers (since {info.ends}): choose another model.", model=model)
@@ -244,16 +234,6 @@ class Account:
             "choose another model.",
             model=target.call_id,
         )
-
-    def _behind(self, model: str) -> str:
-        """The foundation model behind an id or ARN; of an application's own profile only the service knows."""
-        if ":application-inference-profile/" not in model:
-            return base_model_id(model)
-        try:
-            profile = self.client("bedrock").get_inference_profile(inferenceProfileIdentifier=model)
-            return base_model_id(profile["models"][0]["modelArn"])
-        except Exception:
-            return base_model_id(model)  # calling it may still be allowed; only its price stays unknown
 
 
 def converse_body(request: Request, info: ModelInfo, without: Set[str] = frozenset()) -> dict[str, Any]:
@@ -301,8 +281,7 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
         if (given := (block.get("toolUse") or {}).get("input")) is not None:
             texts = [given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)]
             break
-        cited = (block.get("citationsContent") or {}).get("content") or ()
-        texts += (part["text"] for part in (block, *cited) if isinstance(part.get("text"), str))
+        texts.append(block.get("text") or "")
         thoughts.append(((block.get("reasoningContent") or {}).get("reasoningText") or {}).get("text") or "")
     stop = known("bedrock")["stop_reasons"].get(response.get("stopReason") or "", "other")
     text, told = "".join(texts), response.get("usage") or {}
@@ -315,21 +294,13 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
 
 def as_provider_error(error: Exception, model: str | None = None) -> Exception:
     """What an exception of boto3 means to us; anything that is not the service's or the network's comes back as it is."""
-    import botocore.exceptions as aws
-
-    if isinstance(error, aws.ClientError):
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if "ClientError" in names:
         return _service_error(error, model)
-    if isinstance(error, aws.ParamValidationError):
-        return Rejected(f"The request is not well formed: {error}", model=model)
-    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError):
-        return Fatal("No usable AWS credentials: run `aws configure` or `aws sso login`, or set GENESIS_AWS_PROFILE.")
-    if isinstance(error, aws.TokenRetrievalError | aws.SSOError):
-        return Fatal("The AWS session has expired: sign in again, then run the same again.")
-    if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError):
-        return Unreachable(f"Bedrock can't be reached: {error}", model=model)
-    # A torn answer makes the parser fail, a lost connection the transport.
-    if isinstance(error, aws.HTTPClientError | aws.BotoCoreError) or type(error).__name__ == "ResponseParserError":
-        return Transient(f"The connection to Bedrock failed ({type(error).__name__}).", model=model)
+    for signs, (kind, said) in known("bedrock")["raised"].items():
+        if not set(signs.split("|")).isdisjoint(names):
+            raised: type[ProviderError] = getattr(errors, kind)
+            return raised(said.format(error=error, name=names[0]), model=model)
     return error
 
 

@@ -38,9 +38,8 @@ def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
 def mend(tokenizer: Any) -> tuple[str, ...]:
     """Make the tokenizer's template say all that it is told, on every day the same; what was mended, in sentences.
 
-    A system text that the template drops or refuses is put at the head of the first question; the words that ask for an
-    answer are added where they are missing; today's date becomes `DAY`. Raises `InvalidInput` where the template drops the
-    user's words, or the system text even there.
+    A system text that the template drops or refuses is put at the head of the first question; today's date becomes `DAY`.
+    Raises `InvalidInput` where the template drops the user's words, or the system text even there.
     """
     if tokenizer.chat_template == getattr(tokenizer, "mended_template", None):
         return ()
@@ -55,10 +54,6 @@ def mend(tokenizer: Any) -> tuple[str, ...]:
         if not _says(tokenizer, _SYSTEM, _ASKED):
             why = "leaves out the system text, at the head of a question too"
             raise InvalidInput(f"The model's chat template {why}: {_MEND}.")
-    if opening := _missing_opening(tokenizer):
-        added = f"{{% if add_generation_prompt %}}{{{{ {json.dumps(opening, ensure_ascii=False)} }}}}{{% endif %}}"
-        _set(tokenizer, tokenizer.get_chat_template().removesuffix("\n") + added)
-        notes.append(f"The chat template does not ask for an answer: {opening.strip()!r} is put behind the question.")
     template = tokenizer.get_chat_template()
     if "strftime_now(" in template and "macro strftime_now(" not in template:
         formats = [form for _, form in re.findall(r"strftime_now\(\s*(['\"])(.*?)\1", template)]
@@ -84,17 +79,6 @@ def after_answer(tokenizer: Any) -> str:
         why = "leaves out the assistant's words, so nothing says how an answer ends"
         raise InvalidInput(f"The model's chat template {why}: {_MEND}.")
     return after
-
-
-def _missing_opening(tokenizer: Any) -> str:
-    """What stands between question and answer, where the template does not write it to ask for an answer."""
-    closed, opened = (_tried(tokenizer, [_ASKED], asks) for asks in (False, True))
-    question = _tried(tokenizer, (_ASKED, _ANSWERED), False).rpartition(_ANSWERED["content"])[0]
-    if closed != opened or _ASKED["content"] not in question:
-        return ""
-    after, between = (text.rpartition(_ASKED["content"])[2] for text in (closed, question))
-    opening = between.removeprefix(after) if between.startswith(after) else ""
-    return opening if opening.strip() else ""  # Mistral's is a space, which belongs to the answer
 
 
 def _says(tokenizer: Any, *chat: Mapping[str, str]) -> bool:
