@@ -44,7 +44,6 @@ class MissingDependency(GenesisError):
 
     def __init__(self, package: str, purpose: str, install: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed: {install}")
-        self.package = package
 
 
 class Unavailable(GenesisError):

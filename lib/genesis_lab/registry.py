@@ -25,7 +25,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
+from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import output_root, shown
 from genesis_lab.settings import get_settings
 
@@ -240,11 +240,9 @@ def _mlflow(not_found: str = "") -> Iterator[Any]:
         os.environ[name] = value
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    try:
-        import mlflow
-        from mlflow.exceptions import MlflowException
-    except ImportError:
-        raise MissingDependency("mlflow", "The registry", "pip install mlflow") from None
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
     uri = tracking_uri()
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import has set it
     before = mlflow.get_tracking_uri()

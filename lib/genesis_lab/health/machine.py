@@ -7,9 +7,9 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +17,10 @@ from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
 
 GIB = 2**30
-_NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow")
+_NEEDED = (
+    "jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow", "torch",
+)  # fmt: skip
 _OPTIONAL = {
-    "torch": "embeddings and fine-tuning: pip install torch",
     "xgboost-cpu": 'classifier XGBoost: pip install "genesis-lab[xgboost]"',
     "dask": 'clusters: pip install "genesis-lab[dask]"',
 }
@@ -45,15 +46,13 @@ def check_python() -> Check:
 def check_packages() -> Check:
     found = {}
     for name in (*_NEEDED, *_OPTIONAL):
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     if needed := [name for name in _NEEDED if name not in found]:
         return Check("packages", "FAIL", f"missing: {', '.join(needed)}", f"pip install {' '.join(needed)}")
     there = ", ".join(f"{name} {number}" for name, number in found.items())
     absent = "; ".join(f"{name} ({why})" for name, why in _OPTIONAL.items() if name not in found)
-    return _optional("packages", there, absent and f"optional, not installed: {absent}")
+    return Check("packages", "WARN" if absent else "OK", there, absent and f"optional, not installed: {absent}")
 
 
 def check_outputs() -> Check:
@@ -81,15 +80,13 @@ def check_memory() -> Check:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     except (AttributeError, ValueError, OSError):
         return Check("memory", "WARN", "not measured: this system does not say", "have 4 GiB or more")
-    little = "keep datasets under 10,000 records and leave out fine-tuning"
-    return _optional("memory", f"{total:.0f} GiB, {os.cpu_count()} cores", little if total < 3.5 else "")
+    there = f"{total:.0f} GiB, {os.cpu_count()} cores"
+    if total >= 3.5:
+        return Check("memory", "OK", there)
+    return Check("memory", "WARN", there, "keep datasets under 10,000 records and leave out fine-tuning")
 
 
 def check_gpu() -> Check:
-    if find_spec("torch") is None:
-        return Check(
-            "gpu", "WARN", "not measured: torch is not installed", "pip install torch, for embeddings and fine-tuning"
-        )
     import torch
 
     if torch.cuda.is_available():
@@ -120,10 +117,8 @@ def check_embedder() -> Check:
 
 
 def check_chrome() -> Check:
-    try:
-        from choreographer.browsers.chromium import Chromium
-    except ImportError:
-        return Check("chrome", "WARN", "kaleido is not installed: figures get no picture", "pip install kaleido")
+    from choreographer.browsers.chromium import Chromium
+
     if found := Chromium.find_browser(skip_local=False):
         return Check("chrome", "OK", Path(found).name)
     todo = "apt-get install chromium (or: plotly_get_chrome)"
@@ -133,17 +128,10 @@ def check_chrome() -> Check:
 def check_pango() -> Check:
     try:
         import weasyprint
-    except ImportError:
-        return Check("pango", "WARN", "weasyprint is not installed: no PDF reports", "pip install weasyprint")
     except OSError:
         todo = "apt-get install libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0"
         return Check("pango", "WARN", "not found: no PDF reports, HTML ones work", todo)
     return Check("pango", "OK", f"weasyprint {weasyprint.__version__} can write PDF")
-
-
-def _optional(name: str, detail: str, todo: str) -> Check:
-    """All is well unless there is something to do."""
-    return Check(name, "WARN" if todo else "OK", detail, todo)
 
 
 MACHINE: tuple[Callable[[], Check], ...] = (

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, ProviderError, Transient
@@ -52,8 +52,6 @@ def teacher_checks(teacher: str) -> Checks:
 
 def check_bedrock(model: str = "", region: str = "") -> list[Check]:
     """Identity, region, model, inference profile and batch: as far as each lets the next be asked. Empty: the defaults."""
-    if find_spec("boto3") is None:
-        return [Check("aws", "WARN", "boto3 is not installed: only needed for provider bedrock", "pip install boto3")]
     settings = get_settings().model_copy(update={"aws_region": region} if region else {})
     account = Account(settings, connections=4, read_timeout_s=ANSWER_S)
     by_key = settings.aws_bearer_token_bedrock is not None
@@ -82,9 +80,10 @@ def check_servers(servers: dict[str, str] | None = None, model: str = "") -> lis
     settings, found = get_settings(), []
     for name, url in (LOCAL_SERVERS if servers is None else servers).items():
         key = settings.openai_api_key if servers is not None else None
-        provider = OpenAIProvider("any", (url,), api_key=key, key_host=settings.openai_key_host, timeout_s=ANSWER_S)
+        server = OpenAIProvider("any", (url,), api_key=key, key_host=settings.openai_key_host, timeout_s=ANSWER_S)
         try:
-            models = provider.list_models()
+            with closing(server):
+                models = server.list_models()
         except ProviderError as error:
             if servers is not None:
                 found.append(Check("server", "FAIL", masked(str(error)), "start it, or correct the address"))
@@ -92,8 +91,6 @@ def check_servers(servers: dict[str, str] | None = None, model: str = "") -> lis
                 todo = f"genesis health openai:<model>@{url} sends GENESIS_OPENAI_API_KEY, if that is its key"
                 found.append(Check("server", "WARN", f"{name} wants a key", todo))
             continue
-        finally:
-            provider.close()
         listed = ", ".join(models[:6]) + (f" and {len(models) - 6} more" if len(models) > 6 else "")
         if not models:
             found.append(Check("server", "WARN", f"{name} has no models", "ollama pull llama3.1:8b, for example"))
@@ -114,10 +111,6 @@ def check_bundled_model() -> Check:
     except MissingDependency as error:
         detail = "SmolLM2-135M is not installed: only needed for provider local without a model"
         return Check("smollm2", "WARN", detail, str(error).split(": ")[-1])
-    missing = [name for name in ("torch", "transformers", "gguf", "llguidance") if find_spec(name) is None]
-    if missing:
-        detail = f"there, but can't be run without {', '.join(missing)}"
-        return Check("smollm2", "WARN", detail, f"pip install {' '.join(missing)}")
     return Check("smollm2", "OK", f"SmolLM2-135M, {size_mb:.0f} MB: a language model for trying things out, no teacher")
 
 
@@ -125,11 +118,8 @@ def check_answer(spec: ModelSpec) -> Check:
     """One short question to a model: whether it answers, how fast, at what price."""
     question = Request(key="", messages=(("user", "Answer with the one word: ready"),), max_tokens=64)
     try:
-        provider = spec.open()
-        try:
+        with closing(spec.open()) as provider:
             answer = provider.complete(question)
-        finally:
-            provider.close()
     except GenesisError as error:
         return Check("answer", "FAIL", masked(str(error)), "mend what the lines above say, then ask again")
     if not answer.text.strip():
@@ -163,7 +153,8 @@ def check_quota(teacher: str) -> Check:
 def learned_limits(teacher: str) -> dict[str, int]:
     """What the newest run with this teacher learned of its quota, as parameters; empty where nothing was refused."""
     label = parse_spec(teacher).label.replace("bedrock_batch:", "bedrock:")
-    for path in sorted((output_root() / "datasets").glob("*/manifest.json"), key=_changed, reverse=True):
+    manifests = (output_root() / "datasets").glob("*/manifest.json")
+    for path in sorted(manifests, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             learned = json.loads(path.read_text(encoding="utf-8")).get("learned", {}).get(label)
         except (OSError, ValueError, AttributeError):
@@ -197,10 +188,6 @@ def masked(text: str) -> str:
     return " ".join(text.split())
 
 
-def _changed(path: Path) -> float:
-    return path.stat().st_mtime
-
-
 def _identity(account: Account) -> Check:
     try:
         _, _, _, _, number, name = account.identity().split(":", 5)
@@ -209,11 +196,8 @@ def _identity(account: Account) -> Check:
     except (GenesisError, ValueError) as error:
         found, _, todo = masked(str(error)).partition(": ")
         return Check("aws", "FAIL", found, todo or "check the credentials")
-    if name == "root":
-        return Check(
-            "aws", "WARN", "signed in as the root user", "make an IAM role for this work: root may do anything"
-        )
-    who = {"user": "an IAM user", "assumed-role": "an IAM role"}.get(name.split("/")[0], "an identity")
+    kinds = {"user": "an IAM user", "assumed-role": "an IAM role", "root": "the root user"}
+    who = kinds.get(name.split("/")[0], "an identity")
     return Check("aws", "OK", f"signed in as {who} of the account that ends in {number[-4:]}")
 
 
