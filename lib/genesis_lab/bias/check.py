@@ -97,26 +97,45 @@ def check_bias(
 def tally(table: pa.Table, *, facets: Facets, texts: str | None = None) -> Counted:
     """The counts of one partition; `texts` is what its records say, as SQL. Null or empty: the record has no value."""
 
-    def text(name: str | None) -> str:
+    def text(name: str) -> str:
         """The column as text, as Python writes its values."""
         if name not in table.column_names:
-            return "NULL"
+            return "NULL::VARCHAR"
         if pa.types.is_boolean(table.schema.field(name).type):
-            return f"CASE \"_{name}\" WHEN true THEN 'True' WHEN false THEN 'False' END"
-        return f"nullif(trim(nfc_normalize(\"_{name}\"::VARCHAR), ' \t\r\n\u00a0'), '')"
+            return f"CASE \"{name}\" WHEN true THEN 'True' WHEN false THEN 'False' END"
+        return f"nullif(trim(nfc_normalize(\"{name}\"::VARCHAR), ' \t\r\n\u00a0'), '')"
 
-    known = [f'"{name}" AS "_{name}"' for name in facets.attributes if name in table.column_names]
-    data = f"SELECT {', '.join([*known, (texts or '[]') + ' AS _texts'])} FROM data"
-    # normalising is slow, and ASCII (as many bytes as characters) has only one form
-    heard = "list_transform(_texts, lambda t: if(strlen(t) = length(t), lower(t), nfc_normalize(lower(t))))"
-    said = f"list_filter({heard}, lambda t: regexp_matches(t, $${people.pattern()}$$))"
-    of = ", ".join(text(n if n in facets.attributes else None) for n in (facets.language, *facets.outcomes))
-    with duckdb.connect() as connection:
+    names = ", ".join(f'"{name}"' for name in facets.attributes)
+    language, *outcomes = (
+        f'"{n}"' if n in facets.attributes else "NULL::VARCHAR" for n in (facets.language, *facets.outcomes)
+    )
+    # normalising is slow, and few texts hold marks of their own
+    heard = (
+        r"if(strlen(_text) > length(_text) AND regexp_matches(_text, '\pM'), nfc_normalize(lower(_text)), lower(_text))"
+    )
+    known = ", ".join(f'{text(name)} AS "{name}"' for name in facets.attributes)
+    with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("data", table)
-        counts = f"SELECT {', '.join(map(text, facets.attributes))}, count(*) FROM ({data}) GROUP BY ALL"
-        rows = connection.execute(counts).fetchall()
-        found = [row for row in connection.execute(f"SELECT {said}, {of} FROM ({data})").fetchall() if row[0]]
-    return Counter({row[:-1]: row[-1] for row in rows}), *people.mentions([r[1:] for r in found], [r[0] for r in found])
+        connection.execute(
+            f"CREATE TEMP TABLE records AS SELECT {known}, row_number() OVER () AS _row, {texts or '[]'} AS _texts FROM data"
+        )
+        rows = connection.execute(f"SELECT {names}, count(*) FROM records GROUP BY ALL").fetchall()
+        connection.execute(
+            f"CREATE TEMP TABLE said AS SELECT *, {heard} AS _heard FROM (SELECT * EXCLUDE _texts, unnest(_texts) AS _text "
+            f"FROM records) WHERE regexp_matches(_heard, $${people.pattern()}$$)"
+        )
+        distinct = connection.execute("SELECT DISTINCT _heard FROM said").fetchall()
+        connection.register("lexicon", people.meanings(each for (each,) in distinct))
+        join = f"said JOIN lexicon USING (_heard) WHERE _only IS NULL OR _only = {language}"
+        words = connection.execute(
+            f"SELECT _kind, {language}, _group, _word, count(DISTINCT _row) FROM {join} GROUP BY ALL"
+        ).fetchall()
+        of = ", ".join([language, *outcomes])
+        groups = connection.execute(
+            f"SELECT _kind, if(_few = _many, _few, '{people.SEVERAL}'), * EXCLUDE (_kind, _few, _many, _row), count(*) FROM "
+            f"(SELECT _kind, min(_group) AS _few, max(_group) AS _many, {of}, _row FROM {join} GROUP BY ALL) GROUP BY ALL"
+        ).fetchall()
+    return tuple(Counter({row[:-1]: row[-1] for row in found}) for found in (rows, groups, words))
 
 
 def _has_texts(table: pa.Table, facets: Facets) -> bool:

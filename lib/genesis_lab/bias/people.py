@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+
+import pyarrow as pa
 
 from genesis_lab.texts import unaccented
 from genesis_lab.yamls import read_yaml
@@ -28,21 +30,12 @@ Words = Counter[tuple[str, str | None, str, str]]
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
-def mentions(rows: Iterable[Sequence[str | None]], texts: Iterable[Sequence[str]]) -> tuple[Groups, Words]:
-    """What records mention, once each: `rows` are language and outcomes, `texts` those that `pattern` finds something in."""
-    groups: Groups = Counter()
-    words: Words = Counter()
-    meanings = _lexicon()[0]
-    for (language, *outcomes), said in zip(rows, texts, strict=True):
-        found: dict[str, set[str]] = {}
-        for word in frozenset().union(*map(_entries, said)):
-            for kind, group, only_in in meanings[word]:
-                if only_in in (None, language):
-                    words[kind, language, group, word] += 1
-                    found.setdefault(kind, set()).add(group)
-        for kind, these in found.items():
-            groups[kind, these.pop() if len(these) == 1 else SEVERAL, language, *outcomes] += 1
-    return groups, words
+def meanings(texts: Iterable[str]) -> pa.Table:
+    """The words that these texts hold, a row for each thing that one stands for: its kind, group, and the only language it is of."""
+    known = _lexicon()[0]
+    rows = [(text, word, *meant) for text in texts for word in _entries(text) for meant in known[word]]
+    columns = ("_heard", "_word", "_kind", "_group", "_only")
+    return pa.table([pa.array([row[i] for row in rows], pa.string()) for i in range(len(columns))], columns)
 
 
 def pattern() -> str:
