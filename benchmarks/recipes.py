@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 import bench
-from genesis_lab.domains.timeseries.features import features, mean_ks
 from genesis_lab.domains.timeseries.kinds import families
+from genesis_lab.domains.timeseries.realism import features, mean_ks
 from genesis_lab.domains.timeseries.render import render
 from genesis_lab.generation import config_for, generate
 from genesis_lab.training.forecasts import hours_of, worth

@@ -17,10 +17,9 @@ from pydantic import ValidationError
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
-from genesis_lab.domains.timeseries.features import SEASON, features, mean_ks
 from genesis_lab.domains.timeseries.kinds import kinds
 from genesis_lab.domains.timeseries.marks import KINDS, gaps, with_anomalies
-from genesis_lab.domains.timeseries.realism import realism
+from genesis_lab.domains.timeseries.realism import SEASON, features, mean_ks, realism
 from genesis_lab.domains.timeseries.render import clock, stamps_of
 from genesis_lab.domains.timeseries.tuning import sample, tune_priors
 from genesis_lab.errors import InvalidInput, ParseFailure

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
 Shares = Mapping[str, Mapping[str, float]]
-Counted = tuple[Counter[tuple[str | None, ...]], people.Groups, people.Words]
-"""Records by their attributes, and who they mention: a few thousand numbers, however many records."""
+Counted = tuple[Counter[Any], Counter[Any], Counter[Any]]
+"""Records by attributes; those that mention a group, by kind, group, language and outcomes; and words, by kind, language, group
+and word: a few thousand numbers, however many records."""
 FEWEST = 2
 """Records from which there is something to compare."""
 
@@ -105,37 +106,40 @@ def tally(table: pa.Table, *, facets: Facets, texts: str | None = None) -> Count
             return f"CASE \"{name}\" WHEN true THEN 'True' WHEN false THEN 'False' END"
         return f"nullif(trim(nfc_normalize(\"{name}\"::VARCHAR), ' \t\r\n\u00a0'), '')"
 
-    names = ", ".join(f'"{name}"' for name in facets.attributes)
-    language, *outcomes = (
-        f'"{n}"' if n in facets.attributes else "NULL::VARCHAR" for n in (facets.language, *facets.outcomes)
-    )
+    own = (f'"{n}"' if n in facets.attributes else "NULL::VARCHAR" for n in (facets.language, *facets.outcomes))
+    language, *outcomes = own
     # normalising is slow, and few texts hold marks of their own
     heard = (
         r"if(strlen(_text) > length(_text) AND regexp_matches(_text, '\pM'), nfc_normalize(lower(_text)), lower(_text))"
     )
     known = ", ".join(f'{text(name)} AS "{name}"' for name in facets.attributes)
     with duckdb.connect(config={"threads": 1}) as connection:
+
+        def counted(query: str) -> Counter[Any]:
+            return Counter({row[:-1]: row[-1] for row in connection.execute(query).fetchall()})
+
         connection.register("data", table)
         connection.execute(
             f"CREATE TEMP TABLE records AS SELECT {known}, row_number() OVER () AS _row, {texts or '[]'} AS _texts FROM data"
         )
-        rows = connection.execute(f"SELECT {names}, count(*) FROM records GROUP BY ALL").fetchall()
         connection.execute(
             f"CREATE TEMP TABLE said AS SELECT *, {heard} AS _heard FROM (SELECT * EXCLUDE _texts, unnest(_texts) AS _text "
             f"FROM records) WHERE regexp_matches(_heard, $${people.pattern()}$$)"
         )
         distinct = connection.execute("SELECT DISTINCT _heard FROM said").fetchall()
         connection.register("lexicon", people.meanings(each for (each,) in distinct))
-        join = f"said JOIN lexicon USING (_heard) WHERE _only IS NULL OR _only = {language}"
-        words = connection.execute(
-            f"SELECT _kind, {language}, _group, _word, count(DISTINCT _row) FROM {join} GROUP BY ALL"
-        ).fetchall()
-        of = ", ".join([language, *outcomes])
-        groups = connection.execute(
-            f"SELECT _kind, if(_few = _many, _few, '{people.SEVERAL}'), * EXCLUDE (_kind, _few, _many, _row), count(*) FROM "
-            f"(SELECT _kind, min(_group) AS _few, max(_group) AS _many, {of}, _row FROM {join} GROUP BY ALL) GROUP BY ALL"
-        ).fetchall()
-    return tuple(Counter({row[:-1]: row[-1] for row in found}) for found in (rows, groups, words))
+        mentions = f"FROM said JOIN lexicon USING (_heard) WHERE _only IS NULL OR _only = {language} GROUP BY ALL"
+        of_record = (
+            f"SELECT _kind, min(_group) AS a, max(_group) AS z, {', '.join([language, *outcomes])}, _row {mentions}"
+        )
+        return (
+            counted("SELECT * EXCLUDE (_row, _texts), count(*) FROM records GROUP BY ALL"),
+            counted(
+                f"SELECT _kind, if(a = z, a, '{people.SEVERAL}'), * EXCLUDE (_kind, a, z, _row), count(*) FROM ({of_record}) "
+                "GROUP BY ALL"
+            ),
+            counted(f"SELECT _kind, {language}, _group, _word, count(DISTINCT _row) {mentions}"),
+        )
 
 
 def _has_texts(table: pa.Table, facets: Facets) -> bool:
@@ -155,16 +159,13 @@ def merge(a: Counted, b: Counted) -> Counted:
 
 def _planned(dataset: Dataset, gaps: dict[str, str]) -> tuple[Domain, Sequence[Target]]:
     """The domain with the options that the dataset was planned with, and its targets; none if it was not planned here."""
-    domain = get_domain(dataset.domain)
-    written = dataset.manifest.get("config")
-    if isinstance(written, Mapping) and not type(domain.config).model_fields.keys().isdisjoint(written):
-        try:
-            domain = get_domain(dataset.domain, **{k: v for k, v in written.items() if k != "domain"})
-            return domain, domain.targets()
-        except GenesisError as error:
-            gaps["plan"] = f"the plan in the manifest can't be used: {' '.join(str(error).split())}"
-            domain = get_domain(dataset.domain)
-    return domain, ()
+    try:
+        if written := dataset.manifest.get("config"):
+            made = get_domain(dataset.domain, **{name: value for name, value in written.items() if name != "domain"})
+            return made, made.targets()
+    except GenesisError as error:
+        gaps["plan"] = f"the plan in the manifest can't be used: {' '.join(str(error).split())}"
+    return get_domain(dataset.domain), ()
 
 
 def _checked_targets(targets: Sequence[Target] | Shares, names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -56,9 +56,7 @@ def additions(
     shares = {name: _shares(joint, name, targets) for name in names}
     values = {name: list(shares[name]) for name in names}
     cube = np.zeros([len(values[name]) + 1 for name in names], np.int64)
-    places = [
-        pd.Index(values[name]).get_indexer(pd.Index(joint[name])) for name in names
-    ]  # -1, the last: another value
+    places = [pd.Index(values[name]).get_indexer(pd.Index(joint[name])) for name in names]  # -1: another value
     np.add.at(cube, tuple(places), joint[RECORDS].to_numpy())
 
     def counts(table: Table) -> Counts:

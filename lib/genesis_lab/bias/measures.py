@@ -147,7 +147,7 @@ def associations(known: Known) -> list[Row]:
     return _adjusted(found, known.thresholds)
 
 
-def appearances(known: Known, groups: people.Groups, words: people.Words) -> list[Row]:
+def appearances(known: Known, groups: Counter[Any], words: Counter[Any]) -> list[Row]:
     """By kind and language, whom or what ``n`` records mention (one group alone; those with more are under ``several``), the most
     frequent words, the female share (``parity``), and whether outcomes differ.
     """
@@ -159,9 +159,6 @@ def appearances(known: Known, groups: people.Groups, words: people.Words) -> lis
     of_word = frame(words, ["kind", "language", "group", "word"])
     by = joint[facets.language] if facets.language in joint else pd.Series([None] * len(joint), dtype=object)
     spoken = joint.groupby(by, dropna=False)[RECORDS].sum()
-    if len(spoken) > MOST_VALUES:
-        known.gaps["appearance"] = f"more than {MOST_VALUES} different languages"
-        return []
     found = []
     for spoken_in, total in spoken.items():
         language = None if pd.isna(spoken_in) else str(spoken_in)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -21,11 +20,6 @@ KINDS = {
 }
 SEVERAL = "several"
 """Group of a record that mentions more than one group of a kind."""
-
-Groups = Counter[tuple[str | None, ...]]
-"""Kind, group, language and outcomes of the records that mention a group, to their number."""
-Words = Counter[tuple[str, str | None, str, str]]
-"""Kind, language, group and word, to the records that mention it."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 

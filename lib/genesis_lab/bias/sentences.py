@@ -30,7 +30,7 @@ def of_fit(fit: Row, additions: Sequence[Row]) -> Row:
     low, high = fit["intervals"][worst]
     said = "is as planned" if fit["total_variation"] < 0.001 else "is close to its plan"
     said = (
-        f"{_words(fit['attribute']).capitalize()} {said if fit['severity'] == 'none' else 'is not as planned'}: "
+        f"{fit['attribute'].replace('_', ' ').capitalize()} {said if fit['severity'] == 'none' else 'is not as planned'}: "
         f"{worst} is {fit['observed'][worst] / n:.1%} [{low:.1%}–{high:.1%}] of {n:,} records, planned are "
         f"{target[worst]:.1%} ({over[worst]:+,.0f} records; total variation {fit['total_variation']:.3f}, "
         f"w {_interval(fit['w'])}, {_chance(fit['p_holm'])}, {fit['test']})."
@@ -68,7 +68,7 @@ def of_coverage(found: Row, names: str, n: int, additions: Sequence[Row]) -> Row
 def of_association(found: Row, low: float, additions: Sequence[Row]) -> Row:
     """Two attributes that should not go together."""
     a, b = found["attributes"]
-    said = _together(found, _words(a), _words(b), low)
+    said = _together(found, a.replace("_", " "), b.replace("_", " "), low)
     return _finding(
         found, "association", f"{a} × {b}", found["w"], "Cramér's V", found["v"], said, _generate(additions), additions
     )
@@ -98,7 +98,7 @@ def of_appearance(found: Row, low: float, unit: str) -> list[Row]:
             f"Bring in {lacking} {where}: the plan has no option for {what}, so change the examples, prompt or texts."
         )
         outcome = one["attributes"][1]
-        said = _together(one, f"{what} {where}", _words(outcome), low)
+        said = _together(one, f"{what} {where}", outcome.replace("_", " "), low)
         results.append(_finding(one, "appearance", f"{name} × {outcome}", one["w"], "Cramér's V", one["v"], said, todo))
     return results
 
@@ -138,7 +138,3 @@ def _interval(row: Row) -> str:
 
 def _chance(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _words(attribute: str) -> str:
-    return attribute.replace("_", " ")

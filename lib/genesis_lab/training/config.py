@@ -101,8 +101,3 @@ def train_config(preset: str = "fast", **fields: Any) -> TrainConfig:
         return TrainConfig(**known[preset] | fields)
     except ValidationError as error:
         raise InvalidInput(sentence(error)) from None
-
-
-def search_space(algorithm: str) -> dict[str, Any]:
-    """What a search tries for each setting of `algorithm`: ``search_spaces.yaml`` says why."""
-    return dict(shipped(Path(__file__).with_name("search_spaces.yaml"))[algorithm])

@@ -72,20 +72,13 @@ def make_examples(
         pairs = "\n".join(f"{text!r}\t{label!r}" for text, label in zip(texts, labels, strict=True))
         content_hash = hashlib.sha256(pairs.encode()).hexdigest()
     return Examples(
-        texts=as_array(texts),
+        texts=np.array(texts, dtype=object),
         labels=np.asarray(labels, dtype=str),
         languages=np.asarray(languages),
         groups=same_wording(texts) if groups is None else np.asarray(groups, dtype=np.int64),
         split=np.asarray(split, dtype=object),
         sources=(Source(name, content_hash, n),),
     )
-
-
-def as_array(texts: Sequence[str]) -> Strings:
-    """Texts as scikit-learn takes them, each of its own length."""
-    array = np.empty(len(texts), dtype=object)
-    array[:] = texts
-    return array
 
 
 def read_examples(dataset: Any) -> tuple[Examples, list[str]]:

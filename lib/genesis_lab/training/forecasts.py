@@ -10,9 +10,10 @@ on others of them, over several draws, so that the curve of real series says how
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -54,15 +55,11 @@ _NOTHING = 1e-14
 """Change that is rounding only, relative to the level: what varies no more is constant."""
 
 
-def _quietly(function: Callable[..., Any]) -> Callable[..., Any]:
+@contextmanager
+def _quietly() -> Iterator[None]:
     """Without NumPy's remarks on means of nothing, which are NaN here on purpose: nothing was measured."""
-
-    @wraps(function)
-    def quiet(*given: Any, **named: Any) -> Any:
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning), np.errstate(all="ignore"):
-            return function(*given, **named)
-
-    return quiet
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning), np.errstate(all="ignore"):
+        yield
 
 
 def hours_of(domain: str, records: Iterable[Mapping[str, Any]]) -> Any:
@@ -102,7 +99,7 @@ class Windows:
         return self.x[series].reshape(-1, FEATURES)[known], y[known]
 
 
-@_quietly
+@_quietly()
 def windows(series: Any, origins: Sequence[int] = ORIGINS, horizon: int = HORIZON) -> Windows:
     """What is known at each origin about each of the next points: lags of the same hour and of the same hour of the week,
     their neighbours, the latest values, level and spread, and the calendar. No feature has a unit.
@@ -193,7 +190,7 @@ def forecast(model: Any, what: Windows, series: Any) -> Values:
     return np.asarray(made * what.unit[series] + what.centre[series])
 
 
-@_quietly
+@_quietly()
 def naive_scale(values: Values) -> Values:
     """The mean absolute daily difference over the context, by which MASE divides; NaN where a series is constant."""
     context = values[:, :CONTEXT]
@@ -201,7 +198,7 @@ def naive_scale(values: Values) -> Values:
     return np.where(scale > _NOTHING * np.nanmax(np.abs(context), axis=1), scale, np.nan)
 
 
-@_quietly
+@_quietly()
 def mase(made: Values, what: Windows, scale: Values, series: Any, horizon: int = DAY) -> Values:
     """The error of each series over the first `horizon` points ahead; NaN for a constant one."""
     error = np.abs(made - what.y[series])[..., :horizon]
@@ -214,7 +211,7 @@ def baselines(what: Windows) -> dict[str, Values]:
     return {"naive 24": day, "naive 168": week, "two-week mean": what.centre}
 
 
-@_quietly
+@_quietly()
 def residual_quantiles(name: str, taught: Windows, seed: int = 0) -> dict[float, float]:
     """How far above its forecast a value lies, in units of its window, at each of `LEVELS`.
 
@@ -267,7 +264,7 @@ class _Trial:
         ks, own = np.array(shots, dtype=float), self.replicates(by_split)
         return equivalent(-float(by_split.mean()), -curve.mean((1, 2)), -own, -self.replicates(curve).T, ks)
 
-    @_quietly
+    @_quietly()
     def of_bands(self, found: Values) -> Row:
         """Quantile loss (the levels' mean, twice the pinball loss, weighted as MASE is) and what the 80 % band covers in a day."""
         y, quantiles = self.theirs.y[..., :DAY], found[..., :DAY]
@@ -373,7 +370,7 @@ def worth(
         alone = curve[shots.index(few)]
         floor = _less(rules[best], own)
         told = {"better": True, "better but small": True, "can't be told": None}
-        row = {
+        row: Row = {
             "student": name, "title": TITLES[name], "mase": trial.mean(own), "mase_48": trial.mean(trial.errors(said[sizes[-1]], HORIZON)),
             "errors": [round(float(error), 6) for error in own],  # of each series, in the reference's order
             "floor": trial.mean(rules[best]), "above_floor": floor.difference.to_dict(), "beats_floor": told.get(floor.verdict, False),

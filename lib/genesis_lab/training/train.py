@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -20,7 +21,7 @@ from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput
 from genesis_lab.settings import get_settings
 from genesis_lab.training.classifiers import ByLanguage, Folds, build, calibration_method, fitted
-from genesis_lab.training.config import TrainConfig, Value, search_space, train_config
+from genesis_lab.training.config import TrainConfig, Value, train_config
 from genesis_lab.training.evaluation import Row, compared, evaluate, share
 from genesis_lab.training.examples import (
     Examples,
@@ -33,6 +34,7 @@ from genesis_lab.training.examples import (
     subset,
 )
 from genesis_lab.training.models import IntentModel, model_of, save_model
+from genesis_lab.yamls import shipped
 
 Progress = Callable[[int, int], None]
 """Called with the steps done and the steps there are."""
@@ -258,7 +260,7 @@ def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> R
     from sklearn.model_selection import HalvingRandomSearchCV, RandomizedSearchCV
 
     (name, fixed), config, trials = candidate, run.config, run.config.search_trials
-    space = search_space(name.partition("+")[2])
+    space = shipped(Path(__file__).with_name("search_spaces.yaml"))[name.partition("+")[2]]
     draws = {f"classifier__{key}": _drawn(options) for key, options in space.items() if key not in fixed}
     if all(isinstance(options, list) for options in draws.values()):
         trials = min(trials, int(np.prod([len(options) for options in draws.values()])))

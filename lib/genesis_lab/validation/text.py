@@ -20,8 +20,8 @@ THRESHOLD = 0.8
 """Jaccard similarity of character 5-grams from which two texts are near duplicates."""
 PERMUTATIONS = 64
 _SHINGLE = 5
-_BLOCK = 20_000
-"""Texts looked at, or pairs of them compared, at once."""
+_TEXTS, _BLOCK = 20_000, 4_000
+"""Texts held against a reference at once; texts looked at, or pairs of them compared."""
 _ODD, _SHIFT = np.random.default_rng(1997).integers(0, 2**64, size=(PERMUTATIONS, 2), dtype=np.uint64).T
 _ODD |= np.uint64(1)
 
@@ -71,8 +71,8 @@ def near_pairs(signature: Signatures, usable: NDArray[np.bool_], threshold: floa
     """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text): what is linked by pairs
     whose signatures (n, 64) agree in `threshold` of the permutations. What is not `usable` is near nothing."""
     rows = np.flatnonzero(usable)
-    whole = np.ascontiguousarray(signature[rows]).view(f"V{2 * PERMUTATIONS}").ravel()
-    _, distinct, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    kind = f"V{2 * PERMUTATIONS}"
+    distinct, inverse = np.unique(signature[rows].view(kind).ravel(), return_index=True, return_inverse=True)[1:]
     group = _linked(signature[rows[distinct]], _needed(threshold))[inverse]
     _, leader, inverse = np.unique(group, return_index=True, return_inverse=True)
     second = np.flatnonzero(leader[inverse] != np.arange(len(rows)))
@@ -82,8 +82,8 @@ def near_pairs(signature: Signatures, usable: NDArray[np.bool_], threshold: floa
 def copied_from(signature: Signatures, source: Signatures, threshold: float = THRESHOLD) -> Index:
     """For each text the index of the first text of `source` (m, 64) that it is near to, or -1; shape (n,)."""
     m, need, found = len(source), _needed(threshold), np.full(len(signature), -1)
-    for start in range(0, len(signature), _BLOCK):
-        both = np.concatenate([source, signature[start : start + _BLOCK]])
+    for start in range(0, len(signature), _TEXTS):
+        both = np.concatenate([source, signature[start : start + _TEXTS]])
         member, bucket = _buckets(both, need)
         ours, theirs = (pd.DataFrame({"member": member[of], "bucket": bucket[of]}) for of in (member >= m, member < m))
         pairs = ours.merge(theirs, on="bucket")[["member_x", "member_y"]].drop_duplicates().sort_values("member_y")

@@ -19,15 +19,13 @@ from genesis_lab.domains.base import Answer, Check, Domain, Facets, Prompt, Prov
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.domains.timeseries import record as r
-from genesis_lab.domains.timeseries.checks import checks
 from genesis_lab.domains.timeseries.hourly import Hours, hourly
 from genesis_lab.domains.timeseries.kinds import Kind, Moves, drawn, families, kinds, known_moves, level_of
-from genesis_lab.domains.timeseries.marks import gaps, with_anomalies
+from genesis_lab.domains.timeseries.marks import LEAST_EFFECT, gaps, with_anomalies
 from genesis_lab.domains.timeseries.options import WORDS, TimeseriesConfig, make_specs, targets
-from genesis_lab.domains.timeseries.reader import SeriesReader
 from genesis_lab.domains.timeseries.realism import realism
 from genesis_lab.domains.timeseries.render import RENDERER_VERSION, STEP_HOURS, clock, render, rounded, stamps_of
-from genesis_lab.domains.timeseries.tables import laid_out
+from genesis_lab.domains.timeseries.tables import SeriesReader, laid_out
 from genesis_lab.errors import InvalidInput, ParseFailure, instead
 from genesis_lab.files import digest, resolve
 from genesis_lab.yamls import file_digests, shipped
@@ -93,8 +91,19 @@ class Timeseries(Domain):
         return make_specs(self.config, self.kinds, total, seed)
 
     def checks(self) -> Sequence[Check]:
-        """What may be wrong with a series."""
-        return checks(kinds(self.config.kinds))
+        """What may be wrong with a series, as data in ``checks.yaml``: values that can't be, and labels that do not fit them."""
+        known = kinds(self.config.kinds)
+        bounds = [f"WHEN '{name}' THEN {kind.low}::DOUBLE" for name, kind in known.items() if np.isfinite(kind.low)]
+        words = {
+            "low": f"CASE series_type {' '.join(bounds)} END", "types": ", ".join(f"'{name}'" for name in known),
+            "least": "list_min(list_filter(target, lambda value: value IS NOT NULL))",
+            "marks": "coalesce(len(anomalies), 0)", "effect": f"{LEAST_EFFECT:g}",
+        }  # fmt: skip
+        found = []
+        for name, check in shipped(Path(__file__).with_name("checks.yaml")).items():
+            said = {key: value.format(**words) if isinstance(value, str) else value for key, value in check.items()}
+            found.append(Check(name, **({"unit": "series", "over": "records"} | said)))
+        return found
 
     def reader(self, field_map: Mapping[str, str], taxonomy: Any = None) -> SeriesReader:
         """Series as others keep them: GluonTS and Hugging Face names, values as a list."""
@@ -177,21 +186,22 @@ class Timeseries(Domain):
             elif detect(together) not in meant and (found := detect(answer[name])) not in meant:
                 reasons.append(f"{name} must be in {spec.attributes['language']!r}, it reads as {found!r}")
         if self.config.mode == "direct":
-            return self._written(sent["values"], kind, spec, answer, reasons)
-        low, high = kind.level
-        bounds = {"level": (low / 20 if low > 0 else low - (high - low), high * 20 if low > 0 else high + (high - low))}
-        bounds |= {name: (p.low, p.high) for name, p in families()[kind.family].items()}
-        for name, (least, most) in bounds.items():
-            value = sent[name]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                reasons.append(f"{name} must be a number, got {str(value)[:40]!r}")
-            elif not least <= value <= most:
-                reasons.append(f"{name} must be between {least:g} and {most:g}, got {value:g}")
-            answer[name] = value
-        if not reasons and kind.family == "load" and not answer["morning"] + answer["midday"] + answer["evening"]:
-            reasons.append("a load needs a peak: morning, midday and evening are all 0")
-        if not reasons and kind.family == "price" and answer["persistence"] <= answer["clustering"]:
-            reasons.append("persistence must be more than clustering")
+            answer["values"] = sent["values"]
+            reasons += self._wrong(sent["values"], kind, spec.attributes["length"])
+        else:
+            low, high = kind.level
+            widest = (low / 20, high * 20) if low > 0 else (low - (high - low), high + (high - low))
+            bounds = {"level": widest} | {name: (p.low, p.high) for name, p in families()[kind.family].items()}
+            for name, (least, most) in bounds.items():
+                value = answer[name] = sent[name]
+                if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                    reasons.append(f"{name} must be a number, got {str(value)[:40]!r}")
+                elif not least <= value <= most:
+                    reasons.append(f"{name} must be between {least:g} and {most:g}, got {value:g}")
+            if not reasons and kind.family == "load" and not answer["morning"] + answer["midday"] + answer["evening"]:
+                reasons.append("a load needs a peak: morning, midday and evening are all 0")
+            if not reasons and kind.family == "price" and answer["persistence"] <= answer["clustering"]:
+                reasons.append("persistence must be more than clustering")
         if reasons:
             raise ParseFailure(*reasons[:5])
         return answer
@@ -201,21 +211,17 @@ class Timeseries(Domain):
         numbers = {name: value for name, value in answer.items() if not isinstance(value, str)}
         return f"{spec.attributes['series_type']}/{json.dumps(numbers, sort_keys=True)}"
 
-    def _written(self, sent: list[Any], kind: Kind, spec: Spec, answer: Answer, reasons: list[str]) -> Answer:
-        """Values that a model wrote itself."""
-        wanted = spec.attributes["length"]
+    def _wrong(self, sent: list[Any], kind: Kind, wanted: int) -> Iterator[str]:
+        """What is wrong with values that a model wrote itself."""
         if len(sent) != wanted:
-            reasons.append(f"values must be a list of {wanted} numbers, got {len(sent)} of them")
-        else:
-            numbers = [v for v in sent if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
-            wrong = [value for value in numbers if not kind.low <= value <= kind.high]
-            if len(numbers) < wanted:
-                reasons.append(f"{wanted - len(numbers)} of the values are no finite numbers")
-            if wrong:
-                reasons.append(f"values must be between {kind.low:g} and {kind.high:g} {kind.unit}, got {wrong[0]:g}")
-        if reasons:
-            raise ParseFailure(*reasons[:5])
-        return answer | {"values": sent}
+            yield f"values must be a list of {wanted} numbers, got {len(sent)} of them"
+            return
+        numbers = [v for v in sent if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
+        wrong = [value for value in numbers if not kind.low <= value <= kind.high]
+        if len(numbers) < wanted:
+            yield f"{wanted - len(numbers)} of the values are no finite numbers"
+        if wrong:
+            yield f"values must be between {kind.low:g} and {kind.high:g} {kind.unit}, got {wrong[0]:g}"
 
     # The series
 

@@ -1,7 +1,10 @@
-"""Series spread over the rows of a table, long (a stamp and a value a row) or wide (a column a series): put together, laid out."""
+"""Series as others keep them: a record each, values as a list, by the names of GluonTS and the Hugging Face hub, or spread over the
+rows of a table, long (a stamp and a value a row) or wide (a column a series)."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from genesis_lab.domains.foreign import Reader
 from genesis_lab.domains.timeseries.options import ALIASES
 from genesis_lab.domains.timeseries.render import STEP_HOURS, stamps_of
 from genesis_lab.errors import InvalidInput
@@ -23,6 +27,49 @@ _NAMED = 8
 """Rows that a sentence names; the others are counted."""
 _WIDEST = 20
 """Points of a grid for each row there is: beyond it a stamp is wrong."""
+
+
+class SeriesReader(Reader):
+    """Finds a series in a foreign record, brings its frequency and nulls to our form, and derives what follows."""
+
+    essential = ("target",)
+
+    def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
+        """Long and wide tables as series."""
+        self.used.add("reasons")
+        return gathered(super().gathered(rows), self.field_map)
+
+    def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values of our fields; NaN, infinities and their names become nulls, and are counted."""
+        record, reasons = super().read(raw)
+        reasons += raw.get("reasons", [])
+        values = record.get("target")
+        if isinstance(values, str):
+            try:
+                values = json.loads(values)
+            except ValueError:
+                reasons.append(f"target: not a list of numbers, got {values[:40]!r}")
+                values = None
+        if isinstance(values, list | tuple):
+            numbers = [_number(value) for value in values]
+            lost = sum(number is None and value is not None for number, value in zip(numbers, values, strict=True))
+            if lost:
+                reasons.append(f"target: {lost} values that are no numbers became nulls")
+            record["target"] = numbers
+            record["length"] = len(numbers)
+        frequency = record.get("frequency") or raw.get("freq")
+        record["frequency"] = ALIASES.get(str(frequency), frequency)
+        if record["frequency"] is not None and record["frequency"] not in STEP_HOURS:
+            reasons.append(f"frequency: {frequency!r} is none of {', '.join(STEP_HOURS)}")
+        return record, reasons
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def gathered(rows: Iterator[Any], field_map: Mapping[str, str]) -> Iterator[Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genesis_lab.domains.timeseries.features import SEASON, features, mean_ks, nearest
 from genesis_lab.domains.timeseries.hourly import filled
 from genesis_lab.domains.timeseries.kinds import ODDITY, Kind, Moves, drawn, families, kinds, known_moves
+from genesis_lab.domains.timeseries.realism import SEASON, features, mean_ks, nearest
 from genesis_lab.domains.timeseries.render import STEP_HOURS, Place, render
 from genesis_lab.errors import InvalidInput
 
