@@ -599,14 +599,15 @@ def test_a_version_is_listed_and_put_back_unless_a_person_changed_the_file(tmp_p
     run("merge", folder, tmp_path / "more.csv", "--write", "--new-intents", "new.yml")
     listed = run("versions", folder).output.splitlines()
     assert len(listed) == 2 and all("1 added, 0 taken out" in line for line in listed)
-    before = versions(folder)[0]["before"]
+    of = {one["file"]: one for one in versions(folder)}
+    before = of["nlu.yml"]["before"]
     assert "-    - hey" in run("versions", folder, "nlu.yml", before[:6]).output
     assert b"hey" in (folder / "nlu.yml").read_bytes()
     assert "1 files written" in run("versions", folder, "nlu.yml", before[:6], "--write").output
     assert (folder / "nlu.yml").read_bytes() == STYLES["crlf"].encode()
-    run("versions", folder, "new.yml", versions(folder)[1]["before"], "--write")
+    run("versions", folder, "new.yml", of["new.yml"]["before"], "--write")
     assert not (folder / "new.yml").exists()
-    run("versions", folder, "nlu.yml", versions(folder)[0]["after"], "--write")
+    run("versions", folder, "nlu.yml", of["nlu.yml"]["after"], "--write")
     assert b"hey" in (folder / "nlu.yml").read_bytes() and len(versions(folder)) == 5
     with (folder / "nlu.yml").open("a") as file:
         file.write("# mine\n")

@@ -301,9 +301,9 @@ def _written_examples(
     if examples.id == "sequence" and kind == "intent":
         for one in examples.value:
             text = _keys(source, one).get("text") if one.id == "mapping" else None
-            if text is None or text.id != "scalar" or not _is_text(text):
-                scalar = text is not None and text.id == "scalar"
-                what = f"that is no text: put {text.value[:40]} in quotes" if scalar else "without text:"
+            text = text if text is not None and text.id == "scalar" else None
+            if text is None or not _is_text(text):
+                what = f"that is no text: put {text.value[:40]} in quotes" if text else "without text:"
                 source.error(one.start_mark.line, f"intent {name} has an example {what}; Rasa refuses the file")
                 continue
             _expanded(source, text, name)

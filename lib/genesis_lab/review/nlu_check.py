@@ -105,18 +105,17 @@ def _twice(rows: Sequence[Row]) -> list[Row]:
 def _unanswered(rows: Sequence[Row], bot: Sequence[Source]) -> list[Row]:
     """Intents that the domain does not name, retrieval intents without a response in it or the training data."""
     known = {(row["kind"], row["name"]) for source in bot for row in source.rows}
-    keys = {key for source in bot for key in source.blocks}
-    found, first = [], {row["intent"]: row for row in reversed(rows) if row["kind"] == "intent"}
-    for row in (row for name, row in first.items() if "/" in name and ("response", f"utter_{name}") not in known):
-        if keys & {"intents", "responses"}:
-            told = f"retrieval intent {row['intent']} has no response utter_{row['intent']} in the domain"
-            found.append(_problem(row, "error", told))
-        else:
-            told = f"whether utter_{row['intent']} exists was not checked: there is no domain here"
-            found.append(_problem(row, "note", told))
-    unknown = {name.split("/")[0]: row for name, row in first.items()} if "intents" in keys else {}
-    unlisted = (name for name in unknown if ("intents", name) not in known)
-    return found + [_problem(unknown[name], "warning", f"intent {name} is not in the domain") for name in unlisted]
+    keys, found = {key for source in bot for key in source.blocks}, []
+    for name, row in {row["intent"]: row for row in reversed(rows) if row["kind"] == "intent"}.items():
+        if "/" in name and ("response", f"utter_{name}") not in known:
+            level, told = "error", f"retrieval intent {name} has no response utter_{name} in the domain"
+            if not keys & {"intents", "responses"}:
+                level, told = "note", f"whether utter_{name} exists was not checked: there is no domain here"
+            found.append(_problem(row, level, told))
+        if "intents" in keys and (above := ("intents", name.split("/")[0])) not in known:
+            found.append(_problem(row, "warning", f"intent {above[1]} is not in the domain"))
+            known.add(above)
+    return found
 
 
 def _language(sources: Sequence[Source]) -> str:

@@ -27,7 +27,6 @@ from genesis_lab.review.nlu import Block, Row, Source, base_of, kept, place_of, 
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\u2028": "\\L", "\u2029": "\\P"}
 _RESERVED = ("true", "false", "null", "nan", "inf")
 _LISTED = ("intents", "entities")
-_FORMS = ("lines", "list", "flow")
 Edit = tuple[str, int, int, str]
 """A file, its lines from one number (from 0) up to another, and what is to stand there."""
 
@@ -256,8 +255,7 @@ def _unlisted(sources: Mapping[str, Source], come: Sequence[Row]) -> list[Row]:
     """Rows for the intents and entities of `come` that the domain does not list; none where there is no domain."""
     if not any("intents" in one.blocks for one in sources.values()):
         return []
-    listed = {(row["kind"], row["name"]) for one in sources.values() for row in one.rows}
-    listed |= {(row["kind"], row["name"]) for row in come}
+    listed = {(row["kind"], row["name"]) for rows in (come, *(one.rows for one in sources.values())) for row in rows}
     named = [("intents", row["intent"].partition("/")[0]) for row in come if row["kind"] == "intent"]
     named += [("entities", one["entity"]) for row in come for one in row["entities"]]
     rows = [{"kind": kind, "name": name, "text": "", "run": None} for kind, name in dict.fromkeys(named)]
@@ -270,15 +268,12 @@ def _unlisted(sources: Mapping[str, Source], come: Sequence[Row]) -> list[Row]:
 
 def _edited(sources: Mapping[str, Source], edits: Iterable[Edit]) -> dict[str, Source]:
     """The files that `edits` change, read again."""
-    of: dict[str, list[Edit]] = defaultdict(list)
-    for edit in edits:
-        of[edit[0]].append(edit)
-    changed = {}
-    for name, some in of.items():
+    changed, edits = {}, sorted(edits, key=lambda edit: edit[:3])
+    for name in dict.fromkeys(edit[0] for edit in edits):
         old = sources[name].text if name in sources else ""
         lines, escapes = _lines(old), old.isascii() and nlu.unescaped(old) != old
         newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
-        for _, start, end, text in sorted(some, key=lambda edit: edit[1:3])[::-1]:
+        for _, start, end, text in (edit for edit in edits[::-1] if edit[0] == name):
             if escapes:  # such a file is read with \u escapes as long as it is pure ASCII: it has to stay so
                 text = "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
             lines[start:end] = [text.replace("\n", newline)] if text else []
@@ -312,28 +307,29 @@ def _insertions(sources: Mapping[str, Source], come: Sequence[Row]) -> Iterator[
         own = [one["block"] for one in source.rows[::-1] if [one["kind"], one["name"], one["run"]] == called]
         own = [parent] if called[0] in _LISTED else list(dict.fromkeys(own))
         members: dict[Block, list[str]] = defaultdict(list)
+        left = []
         for row in rows:
-            fit = next((one for form in _FORMS for one in own if one.form == form and _written(row, form)), None)
+            ways = _written(row)
+            fit = next((one for form in ways for one in own if one.form == form), None)
             if fit:
-                members[fit].append(_written(row, fit.form) or "")
-        left = [row for row in rows if not any(_written(row, one.form) for one in own)]
+                members[fit].append(ways[fit.form])
+            else:
+                left.append(row)
         if left:
             members[parent] += _new(left, short=bool(own) or parent.form == "flow")
         for block, texts in members.items():
             yield _into(source, above if block is parent else "", block, texts)
 
 
-def _written(row: Row, form: str) -> str | None:
-    """A row as a member of a list or text of that form; None where it can't be one."""
-    kind = row["kind"]
-    if form not in _FORMS:
-        return None
-    if kind == "intent" and form == "list":
-        return f"text: {quoted(row['markup'])}"
-    if kind in nlu.KINDS:
-        odd = kind == "intent" and (nlu.ODD.search(row["markup"]) or row["markup"].startswith(("-", "#")))
-        return None if odd or form != "lines" else str(row["markup" if kind == "intent" else "text"])
-    return str(row["text"]) if kind == "response" else _plain(row["name"])
+def _written(row: Row) -> dict[str, str]:
+    """A row as a member of lists and texts, by the forms of those that it can be one of, the best first."""
+    if row["kind"] in ("response", *_LISTED):
+        text = row["text"] or _plain(row["name"])
+        return {"list": text, "flow": text}
+    if row["kind"] != "intent":
+        return {"lines": row["text"]}
+    odd = nlu.ODD.search(row["markup"]) or row["markup"].startswith(("-", "#"))
+    return ({} if odd else {"lines": row["markup"]}) | {"list": f"text: {quoted(row['markup'])}"}
 
 
 def _new(rows: Sequence[Row], short: bool) -> list[str]:
@@ -344,8 +340,8 @@ def _new(rows: Sequence[Row], short: bool) -> list[str]:
     if kind == "response":
         return [f"{_plain(name)}: [{', '.join(row['text'] for row in rows)}]"]
     about = [f"metadata: {{source: genesis, run: {quoted(run)}}}"] if run is not None else []
-    plain = [] if short else [row for row in rows if _written(row, "lines")]
-    lines = [f"{kind}: {_plain(name)}", *about, "examples: |", *(f"  - {_written(row, 'lines')}" for row in plain)]
+    plain = [] if short else [row for row in rows if "lines" in _written(row)]
+    lines = [f"{kind}: {_plain(name)}", *about, "examples: |", *(f"  - {_written(row)['lines']}" for row in plain)]
     made = ["\n".join(lines)] if plain else []
     for row in (row for row in rows if row not in plain):
         said = f"[{{text: {quoted(row['markup'])}}}]" if kind == "intent" else quoted(f"- {row['text']}")
