@@ -236,6 +236,17 @@ def test_the_way_of_a_label_by_commands(store, tmp_path, monkeypatch):
     assert approved(store) == [] and plan_merge(bot, approved(store)).added == []
 
 
+def test_entities_of_a_text_that_was_typed_otherwise_are_not_put_where_they_do_not_belong(store, tmp_path):
+    said = {"text": "¡Saldo! monetaria", "cats": ["consultar_saldo"], "entities": [[8, 17, "cuenta"]]}
+    (tmp_path / "l.jsonl").write_text(json.dumps(said))
+    with pytest.raises(InvalidInput, match="was typed as 'saldo monetaria'"):
+        annotate_texts(store, read_examples(tmp_path / "l.jsonl"), BOT)
+    said |= {"text": "saldo monetaria", "entities": [[6, 15, "cuenta"]]}
+    (tmp_path / "l.jsonl").write_text(json.dumps(said))
+    (made,) = annotate_texts(store, read_examples(tmp_path / "l.jsonl"), BOT)
+    assert made["entities"] == [{"start": 6, "end": 15, "entity": "cuenta"}]
+
+
 def test_what_people_did_is_counted_with_reasons_and_intervals(store):
     one = annotate(store, key_of(store, "asdf"), "despedir", seconds=4.0)
     two = annotate(store, key_of(store, "saldo"), "consultar_saldo", seconds=8.0)

@@ -38,7 +38,7 @@ nlu:
     - envía [Q75](monto)
 - regex: monto
   examples: |
-    - Q\\d+
+    - (?i)q\\d+
 """
 
 
@@ -247,3 +247,6 @@ def test_synthetic_examples_carry_the_entities_that_the_bots_own_have(store: Sto
     assert added and {one["entity"] for row in added for one in row["entities"]} == {"monto", "persona"}
     for row in added:
         assert {"monto"} <= {one["entity"] for one in row["entities"]}, row["text"]
+    (copy / "nlu.yml").write_text(NLU.replace("d+", "d+("))
+    with pytest.raises(InvalidInput, match="regex monto: .* is no regular expression"):
+        add_synthetic(copy, made)

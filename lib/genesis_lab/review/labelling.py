@@ -59,13 +59,17 @@ def annotate_texts(
     intents = {row["intent"] for row in examples_in(bot)} | {*new}
     typed = sa.select(messages.c.key, messages.c.text).where(messages.c.typed, messages.c.text.is_not(None))
     texts = {row["key"]: row["text"] for row in records(store, typed.order_by(messages.c.timestamp))}
-    newest, rows, problems = {words_of(text): key for key, text in texts.items()}, [], list[str]()
+    exact, newest = ({form(text): key for key, text in texts.items()} for form in (str, words_of))
+    rows, problems = [], list[str]()
     for number, one in enumerate(said, 1):
-        key, intent = one.get("message") or newest.get(words_of(one["text"])), one["intent"] or None
+        said_by = exact.get(one["text"]) or newest.get(words_of(one["text"]))
+        key, intent = one.get("message") or said_by, one["intent"] or None
         if key not in texts:
             problems.append(f"{number}: there is no message {(one.get('message') or one['text'])[:60]!r}")
         elif intent not in intents and not (one.get("note") and intent is None):
             problems.append(f"{number}: there is no intent {intent!r}")
+        elif one.get("entities") and one["text"] not in ("", texts[key]):
+            problems.append(f"{number}: {one['text'][:60]!r} has entities, and was typed as {texts[key][:60]!r}")
         else:
             if intent:
                 check_example({**one, "text": texts[key], "entities": one.get("entities") or []})
