@@ -248,5 +248,5 @@ def test_synthetic_examples_carry_the_entities_that_the_bots_own_have(store: Sto
     for row in added:
         assert {"monto"} <= {one["entity"] for one in row["entities"]}, row["text"]
     (copy / "nlu.yml").write_text(NLU.replace("d+", "d+("))
-    with pytest.raises(InvalidInput, match="regex monto: .* is no regular expression"):
+    with pytest.raises(InvalidInput, match=r"regex monto: .* is no regular expression"):
         add_synthetic(copy, made)
