@@ -15,7 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import pyarrow.dataset as arrow
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
@@ -56,6 +55,8 @@ def take(dataset: Dataset, path: Path) -> int:
 
 def keep_decisions(dataset: Dataset, lines: Sequence[Decision]) -> None:
     """Append decisions that were looked at: all, or none."""
+    import pyarrow.dataset as arrow
+
     rows = sorted({row for row in (line["row"] for line in lines) if type(row) is int and 0 <= row < dataset.total})
     held = arrow.dataset([str(part) for part in dataset.parts()]).take(rows).to_pylist() if rows else []
     records, facets = dict(zip(rows, held, strict=True)), get_domain(dataset.domain).facets

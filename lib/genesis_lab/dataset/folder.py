@@ -91,10 +91,9 @@ class Dataset:
 
     def frame(self, split: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The records as a DataFrame: all of them in memory, so name the columns you need of a large dataset."""
-        schema = self.schema
-        _known(self, "column", columns or (), schema.names)
-        wanted = pa.schema([schema.field(name) for name in columns or schema.names])
-        return pa.Table.from_batches(self.batches(columns=columns, split=split), wanted).to_pandas()
+        _known(self, "column", columns or (), self.schema.names)
+        parts = [str(part) for part in self.parts(split)]
+        return pq.read_table(parts, columns=columns and list(columns), partitioning=None).to_pandas()
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
         """The answer of a DuckDB query; the records are in the table ``data``, which also has a column ``split``.
@@ -190,8 +189,6 @@ def dataset_names() -> dict[str, str]:
 
 def labelled(dataset: Dataset) -> pd.DataFrame:
     """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none."""
-    import pandas as pd
-
     facets = get_domain(dataset.domain).facets
     if facets.text is None or facets.label is None:
         raise InvalidInput(f"Labels of texts are asked for, and {dataset.domain} have none: give another dataset.")
@@ -199,10 +196,7 @@ def labelled(dataset: Dataset) -> pd.DataFrame:
         f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
         f"{facets.language or 'NULL'} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
     )
-    rows = rows.astype(object).where(rows.notna(), None)
-    for name in ("text", "label"):
-        rows[name] = pd.Series(normal(rows[name].tolist()), dtype=object)
-    return rows
+    return rows.astype(object).where(rows.notna(), None).map(normal)
 
 
 def write_report(dataset: Dataset, kind: str, report: Mapping[str, Any]) -> Path:

@@ -23,10 +23,9 @@ def assign_splits(
 ) -> NDArray[np.int64]:
     """The split of each record as its place in `fractions`, shape (n,); groups stay whole, see `whole_groups`."""
     for name, share in fractions.items():
-        if not is_split_name(name):
-            raise InvalidInput(f"Split name {name!r} must be made of letters, digits and underscores.")
-        if not 0 < share <= 1:
-            raise InvalidInput(f"The share of split {name!r} must be above 0 and at most 1, got {share:g}.")
+        if not is_split_name(name) or not 0 < share <= 1:
+            must = "above 0 and at most 1, and its name made of letters, digits and underscores"
+            raise InvalidInput(f"The share of split {name!r} must be {must}, got {share:g}.")
     if abs(sum(fractions.values()) - 1) > 1e-6:
         raise InvalidInput(f"The shares of the splits must add up to 1, got {sum(fractions.values()):g}.")
     each = (np.asarray(one, dtype=object) for one in (groups, np.zeros(len(groups)) if labels is None else labels))

@@ -230,7 +230,7 @@ class ChatReader(Reader):
 
     def _turns(self, raw: Mapping[str, Any], reasons: list[str]) -> Any:
         """The turns in a record: its messages, or its text, and the answer to it if there is one."""
-        value = self._first(raw, "turns")
+        value = self.value(raw, "turns")
         if isinstance(value, str) and value.strip():
             try:
                 value = text_as_turns(value, inline=raw.get("turn_count") is None)
@@ -238,7 +238,7 @@ class ChatReader(Reader):
                 reasons.append(f"turns: {error}, left empty, got {value[:60]!r}")
                 return None
         if value is None or value == "":
-            said = {name: self._text(self._first(raw, name)) for name in ("text", "context", "reply")}
+            said = {name: self._text(self.value(raw, name)) for name in ("text", "context", "reply")}
             if said["text"] is None:
                 return None
             text = "\n".join(filter(None, (said["text"], said["context"]))) if said["context"] else said["text"]
@@ -288,11 +288,11 @@ class ChatReader(Reader):
             item = dict(zip(("speaker", "text"), item, strict=True))
         if not isinstance(item, Mapping):
             return item
-        speaker = self._first(item, "turns.speaker")
+        speaker = self._of_turn(item, "turns.speaker")
         role = self.roles.get(str(speaker)) or role_of(speaker)
         if role and role != speaker:
             self.done[f"turns of {speaker!r} read as {role!r}"] += 1
-        return {"speaker": role or speaker, "text": self._text(self._first(item, "turns.text"))}
+        return {"speaker": role or speaker, "text": self._text(self._of_turn(item, "turns.text"))}
 
     def _text(self, content: Any) -> Any:
         """The text in a content of parts (``[{"type": "text", "text": …}, {"type": "image_url", …}]``); else as it is."""
@@ -306,13 +306,11 @@ class ChatReader(Reader):
             self.done["parts of turns without text left out"] += left_out
         return "\n".join(texts) or None
 
-    def _first(self, raw: Mapping[str, Any], name: str) -> Any:
+    def _of_turn(self, item: Mapping[str, Any], name: str) -> Any:
         """The value at the mapped path, else under the first of the usual names that has one."""
         if name in self.field_map:
-            return lookup(raw, self.field_map[name])
-        if "." not in name:
-            return raw.get(name)
-        return next((raw[key] for key in _by_rank(tuple(raw), _MEANINGS[name]) if raw[key] is not None), None)
+            return lookup(item, self.field_map[name])
+        return next((item[key] for key in _by_rank(tuple(item), _MEANINGS[name]) if item[key] is not None), None)
 
 
 @lru_cache(1_000)
