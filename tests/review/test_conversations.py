@@ -104,6 +104,9 @@ def test_filters_are_saved_for_the_next_time(sample):
     assert browser(sample, "messages").about()["saved"] == {}
     with pytest.raises(InvalidInput, match="under a name"):
         one.save(" ", chosen)
+    one.save("another", chosen)
+    one.save("falls back", {"where": {}})
+    assert list(one.save("falls back", None)) == ["another"] == list(browser(sample).about()["saved"])
 
 
 def test_a_conversation_shows_entities_folded_events_and_what_was_taken_back(store, tmp_path):

@@ -74,7 +74,7 @@ class Browser:
     actions, act : what may be done with a row, and who does it: given row, key, name of the action, what was entered and
         why, it returns how the row is marked then (words with commas), or raises a `GenesisError`, which is shown.
     marks : place of a row to how it is marked already.
-    saved, save : name to what was chosen (``where`` by headings, ``words``, ``either``), and who keeps another.
+    saved, save : name to what was chosen (``where`` by headings, ``words``, ``either``), and who keeps another, or is given None to take one away.
     tags : heading to place of a row to names, each with what is said of the row under it: filtered by name.
     parts : the texts of a row that `Action.asks` "parts" offers to be changed, by name.
     labels : what `Action.asks` "label" offers.
@@ -98,7 +98,7 @@ class Browser:
         parts: Callable[[Row], Mapping[str, str]] = lambda row: {},
         labels: Sequence[str] = (),
         saved: Mapping[str, Any] = {},
-        save: Callable[[str, Mapping[str, Any]], Any] | None = None,
+        save: Callable[[str, Mapping[str, Any] | None], Any] | None = None,
         where: Mapping[str, Any] | None = None,
         title: str = "",
         unit: str = "records",
@@ -190,13 +190,13 @@ class Browser:
         shown = self._opened(row, self.record(row))
         return {**shown, "row": row, "html": shown["html"][page], "more": page + 1 < len(shown["html"])}
 
-    def save(self, name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep what is chosen under a name."""
+    def save(self, name: str, chosen: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Keep what is chosen under a name; None takes the name away."""
         if self._save is None or not name.strip():
             raise InvalidInput("A filter is kept under a name.")
         self._save(name, chosen)
-        self._saved |= {name: dict(chosen)}
-        return self._saved
+        self._saved = {**self._saved, name: chosen}
+        return {name: kept for name, kept in self._saved.items() if kept is not None}
 
     def act(self, row: int, name: str, value: Any = None, why: str = "") -> dict[str, Any]:
         """Carry out an action; how the row is marked then, or why it can't be."""

@@ -52,7 +52,13 @@ def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def take_labels(store: Store, path: Path) -> int:
-    """Labels of a file with text and intent, of texts that have none, taken and recorded as approved; how many there were."""
+    """Labels of a file with text and intent, of texts that have none, taken and recorded as approved; how many there were.
+
+    In a team's store two people are needed for that: `InvalidInput` says how.
+    """
+    if store.enforced:
+        how = "save them with genesis review annotate, and another person approves them"
+        raise InvalidInput(f"In {store.address} a label takes two people: {how} (genesis review decide, notebook 61).")
     keys = {row.text: row.key for row in real_messages(store).itertuples() if not row.intents}
     said = [{**one, "message": keys[one["text"]]} for one in read_examples(path) if one["text"] in keys]
     for row in annotate_all(store, said, author="labels file"):

@@ -16,7 +16,7 @@ from genesis_lab.files import placed, resolve
 from genesis_lab.review import tables
 from genesis_lab.review.cases import case_of_message
 from genesis_lab.review.events import LISTEN
-from genesis_lab.review.labelling import add, remove
+from genesis_lab.review.labelling import add, author_of, remove
 from genesis_lab.review.nlu import examples_in
 from genesis_lab.review.numbers import given, prepare
 from genesis_lab.review.parquet import open_messages, sql
@@ -40,7 +40,7 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
 
     def act(row: int, key: str, name: str, value: Any, why: str) -> str:
         if name == "undo":
-            if not (mine := [one for one in remarks(key) if store.enforced or one["author"] == store.person]):
+            if not (mine := [one for one in remarks(key) if one["author"] == author_of(store)]):
                 raise InvalidInput("There is no remark of yours here that could be undone.")
             remove(store, mine[-1]["place"], mine[-1]["id"])
         elif name == "case":
@@ -52,21 +52,27 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
         return ", ".join(dict.fromkeys(one["said"] for one in remarks(key)))
 
     keyed = remarks()
-    place = dict(
-        database.execute(
-            'SELECT "_key", "_row" FROM shown WHERE "_key" IN $1', [[one[about] for one in keyed]]
-        ).fetchall()
-    )
+    held = database.execute('SELECT "_key", "_row" FROM shown WHERE "_key" IN $1', [[one[about] for one in keyed]])
+    place = dict(held.fetchall())
     for one in keyed:
         if (row := place.get(one[about])) is not None:
             marks[row] = ", ".join(dict.fromkeys([*filter(None, marks.get(row, "").split(", ")), one["said"]]))
-    kept = records(store, sa.select(tables.filters).order_by(tables.filters.c.id))
+
+    def kept() -> list[dict[str, Any]]:
+        rows = records(store, sa.select(tables.filters).order_by(tables.filters.c.id))
+        return [row for row in rows if row["filter"].get("unit") == unit]
+
+    def save(name: str, chosen: Mapping[str, Any] | None) -> None:
+        if chosen is not None:
+            add(store, "filters", name=name, filter={**chosen, "unit": unit})
+        for row in (row for row in kept() if chosen is None and row["name"] == name):
+            remove(store, "filters", row["id"])
+
     return {
         "rows": rows, "key": '"_key"', "place": '"_row"', "text": '"_text"', "search": '"_search"', "unit": unit, "act": act, "marks": marks,
         "filters": {name: f'"{name}"' for name in rows.columns if not name.startswith("_")}, "actions": ACTIONS[unit] + _OTHERS,
         "labels": [row["intent"] for row in report["top"]],
-        "saved": {row["name"]: row["filter"] for row in kept if row["filter"].get("unit") == unit},
-        "save": lambda name, chosen: add(store, "filters", name=name, filter={**chosen, "unit": unit}),
+        "saved": {row["name"]: row["filter"] for row in kept()}, "save": save,
     }  # fmt: skip
 
 

@@ -33,7 +33,11 @@ export function mount(place, about, backend) {
     ...[25, 50, 100, 200].map((n) => el("option", { value: n, selected: n === size }, String(n))));
   const joined = el("select", { "aria-label": "how filters are joined", onchange: () => { either = joined.value === "or"; offset = 0; ask(); } },
     el("option", { value: "and" }, "all filters"), el("option", { value: "or" }, "any filter"));
-  const keep = el("select", { "aria-label": "saved filters", onchange: () => { const name = keep.value; keep.value = ""; name === "+" ? keepNow() : name && choose(saved[name]); } });
+  const keep = el("select", { "aria-label": "saved filters", onchange: () => {
+    const [what, n] = keep.value.split(" "), name = Object.keys(saved)[n];
+    keep.value = "";
+    if (what === "keep") keepNow(); else if (what === "drop") keptAs(name, null); else if (what) choose(saved[name]);
+  } });
   const filters = el("aside", { class: "glb-filters", "aria-label": "filters" });
   const list = el("div", { class: "glb-list", role: "listbox", "aria-label": about.unit });
   const pager = el("div", { class: "glb-pager" });
@@ -53,14 +57,19 @@ export function mount(place, about, backend) {
     offset = 0; ask();
   }
   function drawSaved() {
-    keep.replaceChildren(el("option", { value: "" }, "saved filters"), ...Object.keys(saved || {}).map((name) => el("option", { value: name }, name)), el("option", { value: "+" }, "save this one …"));
+    const names = Object.keys(saved || {});
+    keep.replaceChildren(el("option", { value: "" }, "saved filters"), ...names.map((name, n) => el("option", { value: `open ${n}` }, name)), el("option", { value: "keep" }, "save this one …"),
+      ...names.map((name, n) => el("option", { value: `drop ${n}` }, `remove ${name}`)));
+  }
+  async function keptAs(name, chosen) {
+    try { saved = await backend.save({ name, chosen }); drawSaved(); say(""); root.focus(); return true; } catch (error) { say(error.message); return false; }
   }
   function keepNow() {
     const name = el("input", { placeholder: "name of this filter", "aria-label": "name of this filter" });
     const form = el("form", { class: "glb-form", onsubmit: async (event) => {
       event.preventDefault();
       const chosen = { where: Object.fromEntries(Object.entries(where).filter(([, of]) => of).map(([key, of]) => [about.filters.find((one) => one.name === key).title, of])), words, either };
-      try { saved = await backend.save({ name: name.value.trim(), chosen }); form.remove(); drawSaved(); say(""); root.focus(); } catch (error) { say(error.message); }
+      if (await keptAs(name.value.trim(), chosen)) form.remove();
     } }, el("b", {}, "save this filter"), name, el("div", {}, el("button", { type: "submit" }, "Save")));
     view.querySelector("form")?.remove();
     view.prepend(form);
