@@ -11,12 +11,14 @@ from genesis_lab.reporting.page import Page
 from genesis_lab.reporting.views import views
 from genesis_lab.review.audit import audit_faults, audit_head
 from genesis_lab.review.store import Store
+from genesis_lab.settings import get_settings
 
 
 def review_page(
-    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = ""
+    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = "", language: str = ""
 ) -> Page:
-    """The page of what `found` holds, kind of report to report, in this order, `figures` as cards on top; its footer holds the audit chain's head."""
+    """The page of what `found` holds, kind of report to report, in this order, `figures` as cards on top, in a
+    language (default: ``GENESIS_LANGUAGE``); its footer holds the audit chain's head."""
     sections = [section for kind, report in found.items() for section in views(kind, report)]
     head, today = audit_head(store), datetime.date.today().isoformat()
     chain = f"{head['number']}:{head['hash']}" if head["number"] else "empty: nobody has decided anything yet"
@@ -27,4 +29,5 @@ def review_page(
         "audit chain": checked,
         "made with": f"Genesis Lab {__version__}",
     }
-    return Page(title=title, date=today, summary=summary, figures=figures, sections=sections, provenance=made)
+    told = language or get_settings().language
+    return Page(title, date=today, summary=summary, figures=figures, sections=sections, provenance=made, language=told)
