@@ -92,6 +92,15 @@ def tell(store: Any, tmp_path: Path, conversations: dict[str, list[dict[str, Any
     return store
 
 
+def frame(store: Any, query: Any) -> Any:
+    """The rows of a query of the store, as a pandas table."""
+    import pandas as pd
+
+    from genesis_lab.review.store import records
+
+    return pd.DataFrame(records(store, query))
+
+
 def annotate(
     store: Any, message: str, intent: str | None, entities: Any = None, note: str | None = None, *,
     author: str | None = None, seconds: float | None = None,

@@ -22,7 +22,7 @@ from genesis_lab.review.ingest import ingest, report_table
 from genesis_lab.review.parquet import open_messages
 from genesis_lab.review.store import init_db
 from genesis_lab.settings import get_settings
-from trackers import BROKER, FIXTURE, TRACKER, action, event, put, start, tracker, user
+from trackers import BROKER, FIXTURE, TRACKER, action, event, frame, put, start, tracker, user
 
 REFERENCE = Path(os.environ.get("GENESIS_REFERENCE_DIR") or "none") / "rasa" / "rasa_tracker.sqlite"
 
@@ -66,9 +66,9 @@ def test_every_event_of_a_real_tracker_is_accounted_for_in_either_database(kind,
         store = st.open_store(source)
     report = ingest(store, source)
     assert report["rows"] == sum(report["kinds"].values()) == 3_136 and report["written"]["new messages"] == 505
-    sessions = st.frame(store, tables.sessions.select())
+    sessions = frame(store, tables.sessions.select())
     assert (len(sessions), int((sessions["typed"] > 0).sum())) == (157, 145)
-    messages = st.frame(store, tables.messages.select())
+    messages = frame(store, tables.messages.select())
     assert messages["typed"].sum() == 459 and messages["lossy"].sum() == 1
     raw = dict(sqlite3.connect(REFERENCE).execute("SELECT id, data FROM events WHERE type_name = 'user'"))
     assert dict(zip(messages["event_id"], messages["raw"], strict=True)) == raw
@@ -134,11 +134,11 @@ def test_all_sources_say_the_same_of_the_same_conversations(kind, request, tmp_p
     assert report["rows"] == sum(report["kinds"].values()) == 164
     columns = COLUMNS.replace("raw, ", "") if kind == "lines" else COLUMNS
     expected, found = (
-        st.frame(one, f"SELECT {columns} FROM messages ORDER BY timestamp").values.tolist() for one in (store, other)
+        frame(one, f"SELECT {columns} FROM messages ORDER BY timestamp").values.tolist() for one in (store, other)
     )
     assert found == expected
     counts = "SELECT sender, number, messages, typed, started_at FROM sessions ORDER BY sender, number"
-    assert st.frame(other, counts).values.tolist() == st.frame(store, counts).values.tolist()
+    assert frame(other, counts).values.tolist() == frame(store, counts).values.tolist()
     before = contents(other)
     assert ingest(other, source, **options)["written"] == {"new messages": 0, "changed messages": 0, "sessions": 0}
     assert contents(other) == before
@@ -213,9 +213,9 @@ def test_chats_of_other_systems(lines, texts_, sessions, tmp_path, store):
     report = ingest(store, str(source))
     if texts_ is None:
         assert report["kinds"] == {"broken row": 1}
-        assert "neither an event" in st.frame(store, tables.ingest_errors.select())["reason"][0]
+        assert "neither an event" in frame(store, tables.ingest_errors.select())["reason"][0]
         return
-    assert texts(store) == texts_ and len(st.frame(store, tables.sessions.select())) == sessions
+    assert texts(store) == texts_ and len(frame(store, tables.sessions.select())) == sessions
     assert ingest(store, str(source))["written"]["changed messages"] == 0
 
 
@@ -278,7 +278,7 @@ def test_only_what_is_new_is_read_and_what_it_changes_is_changed(tmp_path, store
     report = ingest(store, str(source))
     assert (report["known"], report["rows"], sum(report["kinds"].values())) == (12, 16, 4)
     assert report["written"] == {"new messages": 2, "changed messages": 1, "sessions": 2}
-    found = st.frame(store, "SELECT text, actions, undone FROM messages ORDER BY event_id").values.tolist()
+    found = frame(store, "SELECT text, actions, undone FROM messages ORDER BY event_id").values.tolist()
     assert found == [["a", '["utter_a"]', False], ["x", "[]", False], ["b", "[]", True], ["n", "[]", False]]
     assert open_messages(store).sql("SELECT count(*), sum(undone::int) FROM messages").fetchall() == [(4, 1)]
 
@@ -374,14 +374,14 @@ def test_what_is_not_as_it_should_be_is_counted_named_and_leaves_the_rest_alone(
     report = ingest(store, str(source))
     assert report["kinds"] == {
         "broken row": 1, "duplicate row": 1, "flow_started": 1, "user: typed": 4, "user: typed, without parse_data": 1}  # fmt: skip
-    errors = st.frame(store, tables.ingest_errors.select())
+    errors = frame(store, tables.ingest_errors.select())
     assert errors["event_id"].tolist() == [2] and "no JSON" in errors["reason"][0]
     assert {len(text) for text in texts(store)} == {4, 9, 10_000_000, 3}
     table = report_table(report)
     assert "duplicate row" in table and "rows in the source" in table
     put(sqlite3.connect(source), [("ana", user("más"))])
     ingest(store, str(source))
-    assert len(st.frame(store, tables.ingest_errors.select())) == 1
+    assert len(frame(store, tables.ingest_errors.select())) == 1
 
 
 def test_a_column_of_type_json_is_read_with_a_warning_and_never_written(database, tmp_path, store):
@@ -391,7 +391,7 @@ def test_a_column_of_type_json_is_read_with_a_warning_and_never_written(database
     before = connection.execute("SELECT * FROM events ORDER BY id").fetchall()
     report = ingest(store, f"postgresql://postgres@{where}", name="jsonb")
     assert "JSONB" in report["notes"][0] and "TEXT" in report["notes"][0]
-    assert st.frame(store, tables.messages.select())["raw"][0].isascii() and texts(store) == ["¿cuánto? 💩"]
+    assert frame(store, tables.messages.select())["raw"][0].isascii() and texts(store) == ["¿cuánto? 💩"]
     assert connection.execute("SELECT * FROM events ORDER BY id").fetchall() == before
     source = tmp_path / "json.sqlite"
     with sqlite3.connect(source) as other:
@@ -545,7 +545,7 @@ def test_who_is_forgotten_does_not_come_back_even_when_all_is_read_again(tmp_pat
         and "Secreta" not in str(contents(store))
         and "502 5555" not in str(contents(store))
     )
-    assert st.frame(store, "SELECT count(*) AS n FROM messages")["n"][0] == 4
+    assert frame(store, "SELECT count(*) AS n FROM messages")["n"][0] == 4
     assert not any(b"Secreta" in path.read_bytes() for path in store.folder.rglob("*.parquet"))
 
 
@@ -567,7 +567,7 @@ def test_sender_ids_are_hashed_unless_one_says_otherwise_and_a_source_stays_with
     with pytest.raises(InvalidInput, match="begun with sender ids hashed"):
         ingest(store, str(FIXTURE), hash_senders=False)
     ingest(store, str(FIXTURE), name="plain", hash_senders=False)
-    assert "502-5555 1234" in st.frame(store, "SELECT sender FROM messages WHERE source = 'plain'")["sender"].tolist()
+    assert "502-5555 1234" in frame(store, "SELECT sender FROM messages WHERE source = 'plain'")["sender"].tolist()
     monkeypatch.setenv("GENESIS_REVIEW_SECRET", "another key")
     get_settings.cache_clear()
     with pytest.raises(InvalidInput, match="another GENESIS_REVIEW_SECRET"):

@@ -20,7 +20,7 @@ from genesis_lab.review.labelling import decide  # noqa: E402
 from genesis_lab.review.parquet import open_messages  # noqa: E402
 from genesis_lab.review.store import grant, init_db  # noqa: E402
 from genesis_lab.settings import get_settings  # noqa: E402
-from trackers import TRACKER, annotate, put, user  # noqa: E402
+from trackers import TRACKER, annotate, frame, put, user  # noqa: E402
 
 PEOPLE = {
     "vera": "viewer", "dani": "developer", "ana": "qa_analyst", "eva": "qa_analyst", "luis": "qa_lead", "lola": "qa_lead",
@@ -273,7 +273,7 @@ def test_a_role_is_taken_away_again_and_that_is_in_the_audit(place):
     assert st.whoami(as_(place, "temporal"))["roles"] == ["viewer"]
     assert grant(admin, "temporal", "viewer", revoke=True) == "temporal no longer is viewer"
     assert st.whoami(as_(place, "temporal"))["roles"] == []
-    assert "revoked" in st.frame(admin, tables.audit.select())["action"].tolist()
+    assert "revoked" in frame(admin, tables.audit.select())["action"].tolist()
 
 
 def test_everything_belongs_to_an_owner_that_nobody_is_and_public_has_nothing(place):
@@ -356,7 +356,7 @@ def test_the_ingest_login_reads_the_bots_events_and_writes_the_store_and_an_admi
 
 
 def key_of(where: str, text: str) -> str:
-    return st.records(as_(where, "vera"), "SELECT key FROM messages WHERE text = :text", {"text": text})[0]["key"]
+    return st.records(as_(where, "vera"), f"SELECT key FROM messages WHERE text = '{text}'")[0]["key"]
 
 
 def test_the_parquet_copy_holds_what_every_role_may_read(place, tmp_path):

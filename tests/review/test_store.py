@@ -16,7 +16,7 @@ from genesis_lab.review.audit import audit_faults, audit_head
 from genesis_lab.review.forgetting import forget, hashed, sender_key
 from genesis_lab.review.labelling import add, decide, mark_exported, remove
 from genesis_lab.review.parquet import messages_parquet, open_messages
-from trackers import annotate
+from trackers import annotate, frame
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_label_is_saved_changed_seen_and_decided_once(store):
     with pytest.raises(InvalidInput, match="was approved by luis"):
         decide(store, second["id"], 2, "rejected", "no", decider="eva")
     assert (mark_exported(store, [row["id"]]), mark_exported(store, [row["id"]])) == (1, 0)
-    assert st.frame(store, tables.activity.select())["seconds"].tolist()[0] == 2.5
+    assert frame(store, tables.activity.select())["seconds"].tolist()[0] == 2.5
 
 
 def test_four_eyes_are_a_warning_and_the_banner_says_that_names_are_declared(store):
@@ -86,7 +86,7 @@ def test_a_decision_that_is_none_is_refused(store, arguments, says):
 def test_a_label_for_a_message_that_is_gone_is_refused(store):
     with pytest.raises(InvalidInput, match="no message 'gone'"):
         annotate(store, "gone", "saludar")
-    assert st.frame(store, tables.labels.select()).empty
+    assert frame(store, tables.labels.select()).empty
 
 
 def test_the_chain_shows_a_changed_row_a_missing_one_and_a_rewritten_end(store, tmp_path):
@@ -113,10 +113,8 @@ def test_the_chain_shows_a_changed_row_a_missing_one_and_a_rewritten_end(store, 
 def test_remarks_are_kept_with_their_author_and_removed(store):
     row = add(store, "tags", message="m1", tag="raro")
     case = add(store, "cases", text="hola", intent="saludar")
-    assert st.frame(store, "SELECT author, tag FROM tags WHERE id = :id", {"id": row}).values.tolist() == [
-        ["ana", "raro"]
-    ]
-    assert st.frame(store, tables.cases.select())["min_confidence"].tolist() == [0.7] and case == 1
+    assert frame(store, f"SELECT author, tag FROM tags WHERE id = {row}").values.tolist() == [["ana", "raro"]]
+    assert frame(store, tables.cases.select())["min_confidence"].tolist() == [0.7] and case == 1
     remove(store, "tags", row)
     with pytest.raises(InvalidInput, match="no row"):
         remove(store, "tags", row)
@@ -132,7 +130,7 @@ def test_forgetting_takes_texts_and_leaves_counts_and_the_chain(store):
     add(store, "cases", message="m3", text="mi nombre es Ana", intent="saludar")
     path = messages_parquet(store, "bot")
     assert forget(store, "+502 5555") == 1
-    assert audit_faults(store) == [] and len(st.frame(store, tables.messages.select())) == 3
+    assert audit_faults(store) == [] and len(frame(store, tables.messages.select())) == 3
     store.engine.dispose()
     assert b"Ana" not in store.folder.with_suffix(".sqlite").read_bytes()
     dump = "\n".join(sqlite3.connect(store.folder.with_suffix(".sqlite")).iterdump())

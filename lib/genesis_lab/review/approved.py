@@ -18,7 +18,7 @@ from genesis_lab.files import dataset_path, output_root, write_atomically
 from genesis_lab.review.labelling import annotate_all, decide
 from genesis_lab.review.nlu import examples_in, words_of
 from genesis_lab.review.nlu_merge import read_examples
-from genesis_lab.review.store import Store, frame
+from genesis_lab.review.store import Store
 from genesis_lab.review.tables import labels, messages
 from genesis_lab.yamls import dump_yaml
 
@@ -39,7 +39,8 @@ def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
         .where(m.typed, ~m.lossy, m.text != "", *([m.source.in_(sources)] if sources else []))
         .order_by(m.timestamp, m.key)
     )
-    rows = frame(store, query)
+    with store.begin() as connection:
+        rows = pd.read_sql(query, connection)
     rows["entities"] = rows["entities"].where(rows["intent"].notna(), rows["gold_entities"])
     rows["intent"] = rows["intent"].fillna(rows["gold"])
     found = rows.groupby("text", sort=False).agg(

@@ -7,7 +7,7 @@ Every function takes the `Store` that `open_store` gives. On PostgreSQL the data
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,7 +24,6 @@ from genesis_lab.review.tables import activity, metadata
 from genesis_lab.settings import get_settings
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pydantic import SecretStr
 
 SCHEMA = "review"
@@ -145,23 +144,11 @@ def whoami(store: Store) -> dict[str, Any]:
     return {"name": name, "roles": roles, "banner": banner}
 
 
-def records(store: Store, query: Any, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """The rows of a query, by SQLAlchemy or as SQL with ``:name`` parameters."""
-    return _asked(store, query, parameters)[1]
-
-
-def frame(store: Store, query: Any, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
-    """The rows of a query (see `records`) as a table, whose columns are there even if no row is."""
-    import pandas as pd
-
-    columns, rows = _asked(store, query, parameters)
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _asked(store: Store, query: Any, parameters: Mapping[str, Any] | None) -> tuple[list[str], list[dict[str, Any]]]:
+def records(store: Store, query: Any) -> list[dict[str, Any]]:
+    """The rows of a query, by SQLAlchemy or as SQL."""
     with store.begin() as connection:
-        done = connection.execute(sa.text(query) if isinstance(query, str) else query, parameters or {})
-        return list(done.keys()), [dict(row) for row in done.mappings()]
+        done = connection.execute(sa.text(query) if isinstance(query, str) else query)
+        return [dict(row) for row in done.mappings()]
 
 
 # A team's store on PostgreSQL: tables, roles and rules that the database enforces
