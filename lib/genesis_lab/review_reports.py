@@ -15,14 +15,8 @@ from genesis_lab.settings import get_settings
 
 
 def review_page(
-    store: Store,
-    found: Mapping[str, Any],
-    *,
-    title: str,
-    figures: Mapping[str, object],
-    summary: str = "",
-    language: str = "",
-) -> Page:
+    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = "", language: str = "",
+) -> Page:  # fmt: skip
     """The page of what `found` holds, kind of report to report, in this order, `figures` as cards on top, in a
     language (default: ``GENESIS_LANGUAGE``); its footer holds the audit chain's head."""
     sections = [section for kind, report in found.items() for section in views(kind, report)]
