@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Journal:
     file was begun with another header (facts that must be the same for the run to go on), and says which."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
-        self.path, self.damaged = path, 0
+        self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             begun = path.exists() and self._repair(header)
@@ -57,15 +57,12 @@ class Journal:
         return self._end - len(data)
 
     def entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Each line after the header with its byte offset. Damaged ones are skipped and counted in `damaged`."""
-        self.damaged = 0
+        """Each line after the header with its byte offset. Damaged ones are skipped."""
         with self.path.open("rb") as file:
             offset = len(file.readline())
             for line in file:
-                try:
+                with suppress(ValueError):
                     yield offset, _loaded(line)
-                except ValueError:
-                    self.damaged += 1
                 offset += len(line)
 
     def read(self, offsets: Iterable[int]) -> Iterator[dict[str, Any]]:

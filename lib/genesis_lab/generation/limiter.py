@@ -7,9 +7,9 @@ way back, at a hair under the service's rate: what the ledger lets through, the 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import hashlib
-import heapq
 import itertools
 import math
 import os
@@ -228,7 +228,7 @@ class Ledger:
         with self._lock:
             condition = self.clock.condition(self._lock)
             waiter = (next(self._places) if place is None else place, condition)
-            heapq.heappush(self._queue, waiter)
+            bisect.insort(self._queue, waiter)
             try:
                 while True:
                     self._refuse_stopped(who)
@@ -238,7 +238,6 @@ class Ledger:
                     condition.wait(min(wait_s, LOOK_S) if wait_s and self._neighbours else wait_s)
             finally:
                 self._queue.remove(waiter)
-                heapq.heapify(self._queue)
                 self._wake()
             reservation = Reservation(tokens, waiter[0], self.clock.now())
             self._tokens.take(tokens, reservation.sent_at)

@@ -68,21 +68,15 @@ def connect(
     provider = named.open()
     if provider.free:
         return Teacher(provider, named.label, share)
-    limits = quota(named, provider, tokens_per_minute, requests_per_minute)
-    settings = get_settings()
+    settings, limits = get_settings(), Limits(math.inf, requests_per_minute or math.inf)
+    if named.provider == "local" or any(map(on_this_machine, named.base_urls)):
+        limits = Limits(math.inf)
+    elif tokens_per_minute or not named.base_urls:  # a server of one's own has no quota unless one is given
+        burndown = model_info(provider.model).burndown or 1.0
+        limits = Limits(tokens_per_minute or None, requests_per_minute or math.inf, burndown)
     place = (settings.aws_profile, named.region or settings.aws_region, *named.base_urls)
     ledger = shared_ledger((provider.name, provider.model, *place), limits)
     return Teacher(provider, named.label, share, Scheduler(provider, ledger), named.provider == "bedrock_batch")
-
-
-def quota(named: ModelSpec, provider: Provider, tokens_per_minute: int, requests_per_minute: int) -> Limits:
-    """What is known of a teacher's quota. A server of one's own has none unless one is given."""
-    here = named.provider == "local" or any(map(on_this_machine, named.base_urls))
-    if here or (named.base_urls and not tokens_per_minute):
-        return Limits(math.inf, math.inf if here else requests_per_minute or math.inf)
-    return Limits(
-        tokens_per_minute or None, requests_per_minute or math.inf, model_info(provider.model).burndown or 1.0
-    )
 
 
 def parts(teachers: Sequence[Teacher], total: int) -> dict[str, int]:
