@@ -211,10 +211,13 @@ def nlu_merge(
     What would not read back exactly is refused and listed.
     """
     from genesis_lab.dataset.curation import who
+    from genesis_lab.errors import InvalidInput
     from genesis_lab.review.labelling import approved, mark_exported
     from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge, read_examples
     from genesis_lab.review.nlu_merge import write as write_merge
 
+    if remove and not examples:
+        raise InvalidInput("--remove needs a file that holds what is to be taken out.")
     rows = read_examples(examples, terms=True) if examples else approved(_open(store))
     if write and branch:
         on_branch(folder, branch)

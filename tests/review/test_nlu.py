@@ -323,6 +323,7 @@ def test_the_commands(tmp_path):
     assert "+    - soy [Ana](persona)" in shown.output and (folder / "nlu.yml").read_text() == STYLES["block"]
     assert "2 added" in run("merge", folder, sheet, "--write").output
     assert (folder / "nlu.yml").read_text() == STYLES["block"] + "    - soy [Ana](persona)\n    - =hola\n"
+    assert "needs a file" in str(run("merge", folder, "--remove").exception)
     assert "1 intents" in run("taxonomy", folder, tmp_path / "t.yaml").output
     (folder / "bad.yml").write_text("version: 3.1\nnlu: []\n")
     assert run("check", folder).exit_code == 1

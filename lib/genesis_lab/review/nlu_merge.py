@@ -141,9 +141,7 @@ def plan_merge(
     """
     base = base_of(folder)
     sources = {source.name: source for source in nlu.read_bot(folder)}
-    for name in (new_intents, nlu.SYNTHETIC):
-        if name is None:
-            continue
+    for name in filter(None, (new_intents, nlu.SYNTHETIC)):
         if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith((".yml", ".yaml")):
             raise InvalidInput(f"New intents go into a .yml file of the data folder, got {name!r}.")
         if name not in sources and (base / name).exists():  # of a folder only one file was given
