@@ -489,12 +489,11 @@ def restored(folder: Path, file: str, version: str) -> Merge:
     base, known = base_of(folder), [one for one in versions(folder) if one["file"] == file]
     found = {one[side] for one in known for side in ("before", "after") if version and one[side].startswith(version)}
     if len(found) != 1:
-        told = f"{version!r} is the hash of {len(found)} contents of {file}"
-        raise InvalidInput(f"{told}: genesis review nlu versions lists them.")
+        raise InvalidInput(f"{file} had {len(found)} contents {version!r}: genesis review nlu versions lists them.")
     now = text_of(base / file) if (base / file).exists() else ""
     if _hash(now) != known[-1]["after"]:
-        told = f"since {known[-1]['author']} wrote it ({known[-1]['when']})"
-        raise InvalidInput(f"{file} was changed by hand {told}, which would be lost: undo that, or keep a copy, first.")
+        told = "was changed by hand since {author} wrote it ({when}), which would be lost".format(**known[-1])
+        raise InvalidInput(f"{file} {told}: undo that, or keep a copy, first.")
     return Merge(base, {file: (now, text_of(_history(base) / f"{found.pop()}.backup"))})
 
 
