@@ -95,6 +95,19 @@ def review_annotate(
     echo(f"{len(made):,} labels wait for a decision")
 
 
+@review_app.command("export-labels")
+def review_export_labels(
+    out: Annotated[Path, Argument(help="The file to write: .jsonl or .csv, .json for Label Studio.")],
+    kind: Annotated[str, Option("--as", help="rows, label-studio or doccano.")] = "rows",
+    store: ReviewStore = None,
+    replace: Replace = False,
+) -> None:
+    """Write all labels with their texts, as files that genesis review annotate takes."""
+    from genesis_lab.review.labelling import write_labels
+
+    echo(f"{write_labels(_open(store), out, kind, replace=replace):,} labels")
+
+
 @review_app.command("decide")
 def review_decide(
     label: Annotated[int, Argument(help="Its number.")],

@@ -153,6 +153,7 @@ def log_run(
                 client.log_artifacts(run_id, str(files), "model")
                 model_id, source = None, f"{client.get_run(run_id).info.artifact_uri}/model"
             if not version:
+                mlflow.end_run("FAILED")
                 return RegisteredModel(name, "", run_id)
             with suppress(mlflow.MlflowException):  # there is one already
                 client.create_registered_model(name)
@@ -245,13 +246,15 @@ def _mlflow(not_found: str = "") -> Iterator[Any]:
 
     uri = tracking_uri()
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # its import has set it
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
     try:
         _home().mkdir(parents=True, exist_ok=True)
-        with FileLock(_home() / ".lock"):  # two processes must not create the tables at once
-            client = mlflow.MlflowClient(uri)
-        yield client
+        with FileLock(_home() / ".lock"):  # one at a time: tables are created, and a process has one store
+            before = mlflow.get_tracking_uri()
+            mlflow.set_tracking_uri(uri)
+            try:
+                yield mlflow.MlflowClient(uri)
+            finally:
+                mlflow.set_tracking_uri(before)
     except OSError as error:
         raise Unavailable(f"The registry can't be written to {shown(_home())}: {error.strerror or error}.") from None
     except MlflowException as error:
@@ -259,8 +262,6 @@ def _mlflow(not_found: str = "") -> Iterator[Any]:
             raise InvalidInput(not_found) from None
         said = _public(" ".join(str(error).split()))[:300]
         raise Unavailable(f"MLflow at {_public(uri)} refused or can't be reached: {said}") from None
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 @contextmanager

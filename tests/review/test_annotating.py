@@ -183,6 +183,24 @@ def test_labels_made_elsewhere_wait_for_a_decision(store, tmp_path, name):
     assert bool(made[1]["entities"]) == (name == "labels.csv")
 
 
+@pytest.mark.parametrize("kind, name", [("rows", "l.csv"), ("rows", "l.jsonl"), ("label-studio", "l.json"), ("doccano", "l.jsonl")])  # fmt: skip
+def test_labels_are_written_in_files_that_are_read_back(store, tmp_path, kind, name):
+    (tmp_path / "in.csv").write_text(FILES["labels.csv"])
+    annotate_texts(store, read_examples(tmp_path / "in.csv"), BOT)
+    annotate(store, key_of(store, "saldo"), None, note="ignored")
+    out = tmp_path / name
+    words = ["review", "export-labels", str(out), "--as", kind, "--store", str(tmp_path / "review.sqlite")]
+    assert ("3 labels" if kind == "rows" else "2 labels") in CliRunner().invoke(app, words).output
+    read = {one["text"]: one for one in read_examples(out)}
+    assert read["asdf"]["intent"] == "despedir" and read["saldo monetaria"]["intent"] == "consultar_saldo"
+    if kind == "rows":
+        assert (read["saldo"]["note"], read["asdf"]["status"]) == ("ignored", "pending")
+        assert read["saldo monetaria"]["entities"] == [{"start": 6, "end": 15, "entity": "cuenta"}]
+    else:
+        assert '"cuenta"' in out.read_text()
+    assert "exists already" in str(CliRunner().invoke(app, words).exception)
+
+
 def test_an_apostrophe_that_keeps_a_spreadsheet_from_running_a_text_goes_once_only(tmp_path):
     said = ["=2+2", "'=2+2", "'tis"]
     rows = [f"{safe_cell(text)},despedir" for text in said]

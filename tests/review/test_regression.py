@@ -15,12 +15,14 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 import trackers
+from genesis_lab import registry
 from genesis_lab.cli import app
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.review.cases import add_cases, case_of_message, list_cases, make_case, read_cases
 from genesis_lab.review.forgetting import forget
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import remove
+from genesis_lab.review.nlu import examples_in
 from genesis_lab.review.predictors import Predictor, of_classifier, of_messages, predictor, read_results
 from genesis_lab.review.regression import compare
 from genesis_lab.review.retraining import deploy, train_classifier, train_rasa
@@ -172,9 +174,47 @@ def test_a_running_server_gives_the_real_prediction_by_its_full_name():
     seen = []
     with rasa(told) as server:
         report = compare(given, predictor(server.address), on_progress=lambda done, total: seen.append((done, total)))
+        assert server.asked.count(("POST", "/model/parse")) == 2
     side = report["sides"][0]
     assert report["verdict"] == "2 of 2 cases are right" and "old.tar.gz" in side["name"] and seen == [(1, 2), (2, 2)]
     assert side["fallback"]["estimate"] == 0.5 and side["sure"]["estimate"] == 0.5 and side["entities"]["estimate"] == 1
+
+
+def test_a_server_answers_many_cases_in_one_go_and_what_that_leaves_open_text_by_text(monkeypatch):
+    monkeypatch.setattr("genesis_lab.review.predictors.MANY", 4)
+    place = {"start": 0, "end": 4, "entity": "city", "extractor": "DIETClassifier"}
+
+    def full(key):
+        return {"default": {"response": {"intent_response_key": key}}}
+
+    told = {
+        "Roma": parse("Roma", "go", entities=[place]), "hola": parse("hola", "greet", 0.4),
+        "Lima": parse("Lima", "greet", entities=[place]),
+        "precio": parse("precio", "faq", response_selector=full("faq/price")), "hora": parse("hora", "faq", response_selector=full("faq/price")),
+    }  # fmt: skip
+    meant = {"Roma": "go", "hola": "greet", "Lima": "greet", "precio": "faq/price", "hora": "faq/time"}
+    given = [
+        make_case("here", {"text": t, "intent": i, "entities": [place] if t == "Roma" else []})
+        for t, i in meant.items()
+    ]
+    with rasa(told) as server:
+        found = predictor(server.address).predict(given, None)
+        assert server.asked[1:] == [("POST", "/model/test/intents"), ("POST", "/model/parse")]
+        one_intent = [one | {"intent": "go", "entities": None} for one in given]  # Rasa evaluates two or more
+        assert None not in [one["fallback"] for one in predictor(server.address).predict(one_intent, None)]
+        server.tests = False
+        by_text = predictor(server.address).predict(given, None)
+    keys = ("intent", "confidence")
+    assert [[one[key] for key in keys] for one in found] == [[one[key] for key in keys] for one in by_text]
+    assert [one["intent"] for one in found] == ["go", "greet", "greet", "faq/price", "faq/price"]
+    assert (
+        [len(one["entities"]) for one in found] == [1, 0, 1, 0, 0]
+        and found[1]["fallback"] is None
+        and by_text[1]["fallback"]
+    )
+    with rasa(told) as server:
+        asked = [one | {"intent": None} for one in given]  # as the queue asks: what a text means is the question
+        assert [one["ranking"] is not None for one in predictor(server.address).predict(asked, None)] == [True] * 5
 
 
 def test_a_server_that_refuses_says_what_it_needs(monkeypatch):
@@ -323,6 +363,16 @@ def test_entity_errors_of_another_run_are_not_believed(tmp_path):
     assert "DIETClassifier_errors.json is of another run" in problems_of(folder)
 
 
+def kept_by_the_registry(name):
+    """What the registry has of a training: its run and the names of its files."""
+    import mlflow
+
+    client = mlflow.MlflowClient(registry.tracking_uri())
+    experiment = client.get_experiment_by_name("genesis-training").experiment_id
+    (run,) = [one for one in client.search_runs([experiment]) if one.info.run_name.startswith(f"{name} ")]
+    return run, {one.path for one in client.list_artifacts(run.info.run_id, "model")}
+
+
 def test_rasa_trains_in_its_own_environment_and_leaves_a_job(tmp_path, own_output_root):
     seen = []
     folder, states = own_output_root / "review" / "jobs" / "first", []
@@ -337,13 +387,21 @@ def test_rasa_trains_in_its_own_environment_and_leaves_a_job(tmp_path, own_outpu
     assert (folder / "models" / "first.tar.gz").exists() and job["model"].endswith("first.tar.gz")
     assert (folder / "bot" / "config.yml").read_text() == (BOT / "config.yml").read_text()
     assert not (folder / "bot" / "test_nlu.yml").exists()  # Rasa would learn it
+    run, files = kept_by_the_registry("first")
+    assert job["registry"] == "version 1 of first" and run.info.status == "FINISHED"
+    assert run.data.metrics["i_acc"] == 0.3 and "model/bot" in files
     with pytest.raises(InvalidInput, match="exists already"):
         train_rasa(BOT, "first", command(tmp_path))
 
 
-def test_a_training_that_fails_shows_its_log_and_what_can_not_start_is_said(tmp_path, own_output_root):
+def test_a_training_that_fails_shows_its_log_and_is_registered_and_what_can_not_start_is_said(
+    tmp_path, own_output_root
+):
     job = train_rasa(BOT, "bad", command(tmp_path, "fails"))
     assert job["state"] == "failed" and job["model"] is None and "no tokenizer" in job["said"][-1]
+    run, files = kept_by_the_registry("bad")
+    assert (run.info.status, run.data.params["outcome"], job["registry"]) == ("FAILED", '"failed"', "a failed run")
+    assert {"model/bot", "model/log", "model/job.json"} <= files
     with pytest.raises(InvalidInput, match="There is no command 'no-such-rasa'"):
         train_rasa(BOT, "none", "no-such-rasa")
     (tmp_path / "nlu.yml").write_text("version: 3.1\nnlu: []\n")
@@ -353,7 +411,11 @@ def test_a_training_that_fails_shows_its_log_and_what_can_not_start_is_said(tmp_
     assert not (own_output_root / "review" / "jobs" / "none").exists()
 
 
-def test_an_interrupt_cancels_the_training_and_the_job_says_so(tmp_path, own_output_root):
+def test_a_training_is_cancelled_by_a_button_and_by_an_interrupt_and_the_job_says_so(tmp_path, own_output_root):
+    stop = threading.Event()
+    job = train_rasa(BOT, "one", command(tmp_path, "waits"), on_progress=lambda *_: stop.set(), stop=stop)
+    assert job["state"] == "cancelled" and job["model"] is None and job["registry"] == "a failed run"
+
     def interrupt(done, total):
         threading.Thread(target=signal.raise_signal, args=(signal.SIGINT,)).start()
         time.sleep(5)
@@ -362,6 +424,28 @@ def test_an_interrupt_cancels_the_training_and_the_job_says_so(tmp_path, own_out
         train_rasa(BOT, "long", command(tmp_path, "waits"), on_progress=interrupt)
     job = json.loads((own_output_root / "review" / "jobs" / "long" / "job.json").read_text())
     assert job["state"] == "cancelled" and job["model"] is None and job["seconds"] < 30
+
+
+def test_a_server_trains_on_everything_in_one_request_and_the_model_can_be_deployed(tmp_path, own_output_root):
+    bot = shutil.copytree(BOT, tmp_path / "bot")
+    (bot / "more.yml").write_text(
+        'version: "3.1"\nnlu:\n  - intent: no\n    examples: |\n      - "claro" que [no](persona)\n'
+    )
+    with rasa({}, models=()) as server:
+        job = train_rasa(bot, "there", server.address)
+    assert job["state"] == "finished" and job["model"] == "models/20261201-1200-brave-tree.tar.gz"
+    assert (own_output_root / "review" / "jobs" / "there" / job["model"]).read_bytes() == b"a model"
+    (tmp_path / "all.yml").write_text(server.sent)
+    said = [
+        [(one["intent"], one["text"], one["entities"]) for one in examples_in(at)] for at in (bot, tmp_path / "all.yml")
+    ]
+    assert sorted(map(str, said[0])) == sorted(map(str, said[1])) and "- intent: no\n" in server.sent
+    assert {"pipeline", "nlu", "intents", "rules", "responses"} <= server.taught.keys()
+    (bot / "config.yml").write_text("language: es\n")
+    with rasa({}, models=()) as server:
+        job = train_rasa(bot, "refused", server.address)
+    assert job["state"] == "failed" and "no pipeline" in job["said"][-1]
+    assert kept_by_the_registry("refused")[0].info.status == "FAILED"
 
 
 def test_a_model_is_deployed_checked_and_rolled_back(tmp_path):
@@ -410,59 +494,3 @@ def test_what_no_example_teaches_is_not_asked_of_a_model(tmp_path):
     (case,) = list_cases(store)
     assert case["entities"] == [{"start": 0, "end": 6, "entity": "cuenta", "text": "cheque"}]
     assert compare([case], of_messages(store))["sides"][0]["entities"]["estimate"] == 1
-
-
-def test_a_server_trains_on_everything_in_one_request_and_the_model_can_be_deployed(tmp_path, own_output_root):
-    with rasa({}) as server:
-        job = train_rasa(BOT, "there", server.address)
-        assert (job["state"], job["model"]) == ("finished", "models/20261201-090000-old-fox.tar.gz")
-        sent = server.trained
-    assert {one["intent"] for one in sent["nlu"] if "intent" in one} >= {"saludar", "transferir"} and sent["pipeline"]
-    assert "saludar" in str(sent["intents"]) and sent["version"]
-    assert (own_output_root / "review" / "jobs" / "there" / "models" / "there.tar.gz").read_bytes() == b"a model"
-    bot = shutil.copytree(BOT, tmp_path / "bot")
-    (bot / "config.yml").unlink()
-    with rasa({}) as server:
-        failed = train_rasa(bot, "bad", server.address)
-    assert failed["state"] == "failed" and "the pipeline has no tokenizer" in failed["said"][0]
-
-
-def test_the_registry_keeps_every_training_and_a_version_of_what_came_of_it(tmp_path, own_output_root):
-    from mlflow import MlflowClient
-
-    from genesis_lab.registry import tracking_uri
-
-    done, failed = train_rasa(BOT, "one", command(tmp_path)), train_rasa(BOT, "two", command(tmp_path, "fails"))
-    client = MlflowClient(tracking_uri())
-    runs = client.search_runs([client.get_experiment_by_name("genesis-training").experiment_id])
-    assert {run.data.params["outcome"] for run in runs} == {'"finished"', '"failed"'}
-    kept = {item.path for run in runs for item in client.list_artifacts(run.info.run_id, "model")}
-    assert kept >= {"model/bot", "model/log", "model/job.json"} and (done["state"], failed["state"]) == (
-        "finished",
-        "failed",
-    )
-    assert [version.name for version in client.search_model_versions()] == ["one"]
-
-
-def test_many_cases_are_asked_in_one_request_and_the_rest_one_by_one(monkeypatch):
-    monkeypatch.setattr("genesis_lab.review.predictors.MANY", 3)
-    full = {"default": {"response": {"intent_response_key": "faq/price"}}}
-    place = {"start": 3, "end": 9, "entity": "city", "extractor": "DIETClassifier", "value": "Madrid"}
-    told = {
-        "hola": parse("hola", "hi"),
-        "cuánto vale": parse("cuánto vale", "faq", 0.8, response_selector=full),
-        "no sé": parse("no sé", "bye", 0.4),
-        "en Madrid": parse("en Madrid", "go", entities=[place]),
-    }
-    meant = {"hola": "hi", "cuánto vale": "faq/price", "no sé": "bye", "en Madrid": "go"}
-    given = [make_case("here", {"text": text, "intent": intent}) for text, intent in meant.items()]
-    given[-1]["entities"] = [place]
-    with rasa(told) as server:
-        side = compare(given, predictor(server.address))["sides"][0]
-        assert [path for _, path in server.asked].count("/model/parse") == 1  # the one whose entities are tested
-    assert side["right"] == {"estimate": 1.0, "low": side["right"]["low"], "high": 1.0, "n": 4}
-    assert side["entities"]["n"] == 1 and side["fallback"]["n"] == 1
-    one_intent = [case | {"intent": "hi", "entities": None} for case in given]
-    with rasa(told) as server:  # Rasa evaluates two intents or more
-        assert compare(one_intent, predictor(server.address))["sides"][0]["fallback"]["n"] == 4
-        assert ("POST", "/model/test/intents") in server.asked

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from shutil import get_terminal_size
 from typing import Any
 
@@ -117,6 +119,26 @@ class progress:
             self._handle = display(page, display_id=True)
         else:
             self._handle.update(page)
+
+
+def in_background(work: Callable[..., Any], label: str, *, unit: str = "") -> Future[Any]:
+    """What `work` comes to, called with `on_progress` and `stop`, an event: where a person sits beside the notebook, which
+    stays usable, with a button that sets `stop`; elsewhere it is waited for."""
+    stop, bar = threading.Event(), progress(None, label, unit=unit)
+
+    def run() -> Any:
+        with bar:
+            return work(on_progress=bar.at, stop=stop)
+
+    if viewer() != "notebook":
+        (done := Future[Any]()).set_result(run())
+        return done
+    import ipywidgets as w
+
+    bar._draw(force=True)  # in this cell: a thread has none
+    display(button := w.Button(description="Cancel"))
+    button.on_click(lambda _: stop.set())
+    return ThreadPoolExecutor(1).submit(run)
 
 
 def duration(seconds: float) -> str:

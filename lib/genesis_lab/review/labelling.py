@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -10,7 +11,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.errors import InvalidInput
+from genesis_lab.files import placed
 from genesis_lab.review.audit import append
 from genesis_lab.review.nlu import examples_in, words_of
 from genesis_lab.review.nlu_merge import check_example
@@ -145,6 +148,44 @@ def mark_exported(store: Store, ids: Sequence[int]) -> int:
         if done:
             append(connection, store.person, "exported", f"{done} annotations", sorted(ids))
         return done
+
+
+def write_labels(store: Store, path: Path, kind: str = "rows", *, replace: bool = False) -> int:
+    """Write all labels with their texts, in a file that `nlu_merge.read_examples` takes back; how many.
+
+    `kind` : ``rows``, JSON lines (a CSV by its ending) with who said what, and what became of it; or only intents and spans, as
+    ``label-studio`` or ``doccano`` take them.
+    """
+    kept = ("message", "text", "intent", "entities", "note", "status", "reason", "author", "decided_by")
+    rows: list[dict[str, Any]] = [
+        {name: row[name] for name in kept} for row in records(store, _LABELLED) if row["text"]
+    ]
+    rows = [row for row in rows if row["intent"] or (row["note"] and kind == "rows")]
+    if kind == "label-studio":
+        rows = [{"data": {"text": row["text"]}, "annotations": [{"result": [_region("choices", [row["intent"]])] + [
+            _region("labels", [span["entity"]], start=span["start"], end=span["end"], text=row["text"][span["start"] : span["end"]])
+            for span in row["entities"] or ()]}]} for row in rows]  # fmt: skip
+    elif kind == "doccano":
+        rows = [{"text": row["text"], "cats": [row["intent"]], "entities": [
+            [span["start"], span["end"], span["entity"]] for span in row["entities"] or ()]} for row in rows]  # fmt: skip
+    elif kind != "rows":
+        raise InvalidInput(f"Labels are written as rows, label-studio or doccano, got {kind!r}.")
+    with placed(path, replace=replace) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            table = csv.DictWriter(file, kept)
+            table.writeheader()
+            cells = [row | {"entities": row["entities"] and json.dumps(row["entities"])} for row in rows]
+            table.writerows({name: safe_cell(value or "") for name, value in row.items()} for row in cells)
+        else:
+            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+            file.write(f"[{', '.join(lines)}]" if kind == "label-studio" else "".join(f"{line}\n" for line in lines))
+    return len(rows)
+
+
+def _region(kind: str, named: list[str], **where: Any) -> dict[str, Any]:
+    """What Label Studio keeps of a choice or of a marked span."""
+    names = {"from_name": "intent" if kind == "choices" else "entities", "to_name": "text", "type": kind}
+    return names | {"value": {**where, kind: named}}
 
 
 def add(store: Store, table: str, *, author: str | None = None, **values: Any) -> int:

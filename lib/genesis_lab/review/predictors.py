@@ -32,11 +32,9 @@ Progress = Callable[[int, int], object] | None
 Answers = dict[tuple[str, str], tuple[str | None, float | None]]
 """Text and target to prediction and confidence; a model says the same of a text however often it is asked."""
 _PREDICTED = re.compile(r"^[ -]*(\w+): ?(.*?) *# predicted: (.*)$", re.M)
-_SELECTED = ("intent_response_key_target", "intent_response_key_prediction")
-_TARGETS = {"intent": "intent", "response_selection": _SELECTED[0]}
-_YAML = {"Content-Type": "application/yaml"}
 MANY = 100
-"""Cases above which a Rasa server is asked for all in one request."""
+"""Cases above which a Rasa server is asked for all in one go, in which it does not tell where the fallback stepped in."""
+_TARGETS = {"intent": "intent", "response_selection": "intent_response_key_target"}
 
 
 @dataclass(frozen=True)
@@ -81,21 +79,19 @@ def of_messages(store: Store, model: str | None = None) -> Predictor:
 
 
 def of_server(address: str) -> Predictor:
-    """The model in use on a Rasa server, asked text by text (``POST /model/parse``), or, if there are many, for all at once."""
+    """The model in use on a Rasa server: asked text by text (``POST /model/parse``), or, of many, in one go for what that tells."""
     with rasa_server(address) as ask:
         name = f"{urlsplit(address).netloc} ({ask('GET', '/status').json()['model_file']})"
 
     def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
         with rasa_server(address, timeout_s=600) as ask:
-            found: list[Row | None] = [None] * len(cases)
-            found = _at_once(ask, cases) if len(cases) > MANY else found
+            meant = [one for one in cases if one["intent"]]
+            found = _in_one_go(ask, meant, cases) if len(meant) > MANY else [None] * len(cases)
             for number, one in enumerate(cases):
-                if found[number] is None or one["entities"] is not None:
+                if found[number] is None:
                     told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
-                    found[number] = {
-                        **prediction(told),
-                        "entities": trained(entities(told, one["text"]), UNTRAINED[:2]),
-                    }
+                    spans = trained(entities(told, one["text"]), UNTRAINED[:2])
+                    found[number] = {**prediction(told), "entities": spans}
                 if on_progress:
                     on_progress(number + 1, len(cases))
         return found
@@ -103,23 +99,27 @@ def of_server(address: str) -> Predictor:
     return Predictor(name, predict)
 
 
-def _at_once(ask: Callable[..., Any], cases: Sequence[Row]) -> list[Row | None]:
-    """The prediction for each case by ``POST /model/test/intents``, which tells no fallback and no entities; None where it
-    tells nothing: of a text that looks like Rasa's markup, of a single intent, of a file that Rasa refuses."""
-    nlu = [{"intent": one["intent"], "examples": [{"text": one["text"]}]} for one in cases]
-    text = json.dumps({"version": "3.1", "nlu": nlu}, ensure_ascii=False)  # JSON is YAML
+def _in_one_go(ask: Callable[..., Any], meant: Sequence[Row], cases: Sequence[Row]) -> list[Row | None]:
+    """What ``POST /model/test/intents`` says of `cases`, of which some are `meant`: as ``rasa test``, no fallback, no ranking.
+
+    None for what it leaves open: a lone intent or response, and entities, of which it reads neither role nor group.
+    """
+    kept = ("text", "intent", "start", "end", "entity")
+    examples = [{key: one[key] for key in kept[:2]} | {"entities": [{key: span[key] for key in kept[2:]} for span in one["entities"] or ()]}
+                for one in meant]  # fmt: skip
     try:
-        told = ask("POST", "/model/test/intents", content=text.encode("utf-8", "replace"), headers=_YAML).json()
-    except Unavailable:
-        return [None] * len(cases)
-    intents, replies = (
-        {
-            (one["text"], one[target]): (one[said] or None, one["confidence"])
-            for one in (told[f"{kind}_evaluation"] or {}).get("predictions", ())
-        }
-        for kind, target, said in (("intent", "intent", "predicted"), ("response_selection", *_SELECTED))
-    )
-    return _joined(cases, intents, replies, None)
+        data = {"rasa_nlu_data": {"common_examples": examples}}
+        told = ask("POST", "/model/test/intents", json=data).json()
+    except Unavailable:  # it may still parse, or says why not
+        told = {}
+    said = {kind: (told.get(f"{kind}_evaluation") or {}).get("predictions", ()) for kind in _TARGETS}
+    intents = {(one["text"], one["intent"]): (one["predicted"] or None, one["confidence"]) for one in said["intent"]}
+    target, guess = "intent_response_key_target", "intent_response_key_prediction"
+    replies = {(one["text"], one[target]): (one[guess], one["confidence"]) for one in said["response_selection"]}
+    tested = told.get("entity_evaluation")  # None where no example has one
+    missed = {one["text"]: one["predicted_entities"] for each in (tested or {}).values() for one in each["errors"]}
+    spans = None if tested is None else {one["text"]: [] for one in cases} | missed
+    return [None if one["entities"] else said for one, said in zip(cases, _joined(cases, intents, replies, spans), strict=True)]  # fmt: skip
 
 
 def read_results(folder: Path, training: Path | None = None) -> Row:
@@ -164,11 +164,11 @@ def read_results(folder: Path, training: Path | None = None) -> Row:
 
 
 def _joined(cases: Sequence[Row], intents: Answers, replies: Answers, spans: Row | None) -> list[Row | None]:
-    """The prediction for each case (see `Predictor`), by text and target."""
-    found = list[Row | None]()
+    """The prediction for each case (see `Predictor`), by text and target; of a case without an intent by its text."""
+    found, by_text = list[Row | None](), {text: said for (text, _), said in intents.items()}
     for one in cases:
-        text, base = one["text"], one["intent"].partition("/")[0]
-        said = intents.get((text, base))
+        text, base = one["text"], (one["intent"] or "").partition("/")[0]
+        said = intents.get((text, base)) if base else by_text.get(text)
         if said and said[0] == base != one["intent"]:  # which response it is, the selector says
             reply = replies.get((text, one["intent"]))
             said = reply and (reply[0], said[1])

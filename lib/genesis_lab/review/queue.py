@@ -76,7 +76,8 @@ def queue(
         times[words] += 1
         known[words] |= {row["gold"]} - {None}
     if predict:
-        for words, new in zip(said, predict.predict(list(said.values()), lambda *_: None), strict=True):
+        asked = [row | {"intent": None, "entities": None} for row in said.values()]  # what it means is the question
+        for words, new in zip(said, predict.predict(asked, None), strict=True):
             said[words] |= {"ranking": None, **new, "entities": said[words]["entities"]} if new else {}
     settled, rejected = _decided(store, says, overlap, seed)
     doubt, reads = _doubts(known, said, seed)

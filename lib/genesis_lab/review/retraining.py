@@ -1,4 +1,4 @@
-"""Retrain a bot and put the new model in use: our own classifier, ``rasa train nlu`` in the user's environment, or a server."""
+"""Retrain a bot and put the new model in use: our own classifier, or Rasa, by a command in the background or on a server."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from shutil import copytree, which
 from subprocess import DEVNULL, STDOUT, Popen
+from threading import Event
+from typing import Any
 
-from genesis_lab.errors import InvalidInput, Unavailable
+from genesis_lab import registry
+from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.files import check_free, digest, named, resolve, shown, write_atomically
-from genesis_lab.registry import check_name, log_run
-from genesis_lab.review.nlu import Row, copied, sound, unescaped
+from genesis_lab.review.nlu import Row, Source, copied, read_source, sound, unescaped
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
 from genesis_lab.training.train import Progress, TrainingReport, train
-from genesis_lab.yamls import dump_yaml, parse_yaml
 
 _TRAIN = "train nlu --nlu bot --config bot/config.yml --out models --fixed-model-name"
+_BAR = re.compile(r"(\d+)/(\d+) \[([^\]]*)")  # as Rasa draws it: 3/60 [00:01<00:20, 2.7it/s, t_loss=2.1, i_acc=0.9]
 
 
 def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> TrainingReport:
@@ -35,85 +37,112 @@ def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> Train
     return train(examples, train_config("cross_validation"), on_progress=on_progress)
 
 
-def train_rasa(bot: Path, name: str, command: str = "rasa", *, on_progress: Progress | None = None) -> Row:
-    """Let Rasa train on a copy of the bot: by `command`, as ``rasa train nlu``, or on a running server, if that is an address.
+def train_rasa(
+    bot: Path, name: str, by: str = "rasa", *, on_progress: Progress | None = None, stop: Event | None = None
+) -> Row:
+    """Have Rasa learn a bot: ``rasa train nlu`` by a command of its own, or all of it on a server (``http://…``).
 
-    An interrupt cancels a command, and `on_progress` is told of its epochs; a server (``POST /model/train``) tells nothing
-    and can't be stopped. The job stays as ``outputs/review/jobs/<name>``: the copy (``bot``), the ``log``, the model, and
-    ``job.json``, which is returned: ``state`` (finished, failed, cancelled; ``running``, of a command as ``pid``, also after
-    this process was killed), ``model`` (to `deploy`), ``seconds``, ``command``, the log's end (``said``). The registry
-    keeps all of it, whatever became of it.
+    A command tells `on_progress` its epochs; `stop` or an interrupt cancels it. A server tells nothing and can't be stopped.
+    The job stays as ``outputs/review/jobs/<name>``: the copy that is learned from (``bot``), the ``log``, the model, and
+    ``job.json``, which is returned: ``state`` (running, as ``pid``, also after this process was killed; finished, failed,
+    cancelled), ``model`` to `deploy`, ``seconds``, Rasa's last ``figures``, the log's end (``said``), and what the
+    ``registry`` has it as, which keeps it all, whatever became of it.
     """
-    if "://" not in command:
-        return _train_here(bot, name, command, on_progress)
-    with rasa_server(command, timeout_s=None) as ask, _job(bot, name, f"POST {command}/model/train") as (job, state):
-        merged: Row = {}
-        for path in sorted((job / "bot").rglob("*.y*ml")):
-            for key, value in (parse_yaml(unescaped(path.read_text(encoding="utf-8"))) or {}).items():
-                known = merged.setdefault(key, type(value)())
-                merged[key] = (
-                    known + value if isinstance(value, list) else known | value if isinstance(value, dict) else value
-                )
-        try:
-            yaml = {"content": dump_yaml(merged).encode(), "headers": {"Content-Type": "application/yaml"}}
-            answer = ask("POST", "/model/train", **yaml)
-        except Unavailable as error:
-            state |= {"state": "failed", "said": [str(error)]}
-        else:
-            (job / "models").mkdir()
-            (job / "models" / f"{name}.tar.gz").write_bytes(answer.content)
-            state |= {"state": "finished", "model": f"models/{answer.headers['filename']}"}
-    return state
-
-
-def _train_here(bot: Path, name: str, command: str, on_progress: Progress | None) -> Row:
-    words = shlex.split(command)
-    if not words or not (found := which(words[0])):
-        raise InvalidInput(f"There is no command {command!r}: give the rasa of the bot's environment, /path/bin/rasa.")
-    words = [str(Path(found).absolute()), *words[1:], *shlex.split(_TRAIN), name]
-    with _job(bot, name, shlex.join(words)) as (job, state):
-        words += ["--domain", "bot/domain.yml"] if (job / "bot" / "domain.yml").exists() else []
-        log, model = job / "log", job / "models" / f"{name}.tar.gz"
-        with log.open("wb") as out:
-            running = Popen(words, cwd=job, stdin=DEVNULL, stdout=out, stderr=STDOUT, start_new_session=True)
-        state["pid"] = running.pid
-        try:
-            write_atomically(job / "job.json", json.dumps(state))
-            while running.poll() is None:
-                time.sleep(0.1)
-                if on_progress and (epochs := re.findall(r"(\d+)/(\d+) \[", log.read_text(errors="replace"))):
-                    on_progress(*map(int, epochs[-1]))
-            state["state"] = "finished" if running.returncode == 0 and model.exists() else "failed"
-        finally:
-            if running.poll() is None:
-                os.killpg(running.pid, signal.SIGTERM)
-                running.wait()
-            state["model"] = shown(model) if model.exists() else None
-            state["said"] = re.split(r"[\r\n]+", log.read_text(errors="replace").strip())[-20:]
-    return state
-
-
-@contextmanager
-def _job(bot: Path, name: str, command: str) -> Iterator[tuple[Path, Row]]:
-    """A new job's folder with a copy of the bot, and its account, which is written and registered however the job ends."""
-    job = named("review/jobs", name)
-    check_name(name)
+    sources, job, words, began = sound(bot), named("review/jobs", name), shlex.split(by), time.time()
+    registry.check_name(name)
+    if "://" not in by and not (words and which(words[0])):
+        raise InvalidInput(f"There is no command {by!r}: give the rasa of the bot's environment, /path/bin/rasa.")
     check_free(job, replace=False, ours=lambda path: True)
     copied(bot, job / "bot")
-    state: Row = {"name": name, "bot": shown(bot), "command": command, "state": "running", "model": None, "said": []}
-    started = time.time()
-    write_atomically(job / "job.json", json.dumps(state))
+    told: Row = {"name": name, "bot": shown(bot), "command": by, "state": "running", "model": None, "figures": {}}
+    log = job / "log"
     try:
-        yield job, state
+        if "://" in by:
+            told["model"] = _on_server(by, sources, job)
+        else:
+            _by_command(words, job, told, on_progress or (lambda *_: None), stop or Event())
+        told["state"] = "finished" if told["model"] else "failed"
+    except Unavailable as error:
+        log.write_text(str(error))
+        told["state"] = "failed"
     finally:
-        state["state"] = "cancelled" if state["state"] == "running" else state["state"]
-        state["seconds"] = time.time() - started
-        write_atomically(job / "job.json", json.dumps(state))
-        log_run(
-            "retraining", name, params={"command": command, "outcome": state["state"]}, metrics={"seconds": state["seconds"]},
-            sources=[(state["bot"], digest(*sorted((job / "bot").rglob("*.y*ml"))))], save=partial(copytree, job),
-            reports={"job": state}, version=state["state"] == "finished",
-        )  # fmt: skip
+        told["state"] = "cancelled" if told["state"] == "running" or (stop and stop.is_set()) else told["state"]
+        said = re.split(r"[\r\n]+", log.read_text(errors="replace").strip()) if log.exists() else []
+        told |= {"seconds": time.time() - began, "said": said[-20:]}
+        write_atomically(job / "job.json", json.dumps(told))
+        told["registry"] = _registered(job, told)
+        write_atomically(job / "job.json", json.dumps(told))
+    return told
+
+
+def _by_command(words: list[str], job: Path, told: Row, on_progress: Progress, stop: Event) -> None:
+    words = [str(Path(which(words[0]) or "").absolute()), *words[1:], *shlex.split(_TRAIN), told["name"]]
+    words += ["--domain", "bot/domain.yml"] * (job / "bot" / "domain.yml").exists()
+    log, model = job / "log", job / "models" / f"{told['name']}.tar.gz"
+    with log.open("wb") as out:
+        running = Popen(words, cwd=job, stdin=DEVNULL, stdout=out, stderr=STDOUT, start_new_session=True)
+    told |= {"command": shlex.join(words), "pid": running.pid}
+    write_atomically(job / "job.json", json.dumps(told))
+    try:
+        ended = False
+        while not (ended or stop.is_set()):
+            ended = running.poll() is not None
+            if bars := _BAR.findall(log.read_text(errors="replace")):
+                told["figures"] = {key: float(n) for key, n in re.findall(r"(\w+)=(\d+(?:\.\d+)?)", bars[-1][2])}
+                on_progress(int(bars[-1][0]), int(bars[-1][1]))
+            time.sleep(0.1)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGTERM)
+            running.wait()
+    told["model"] = shown(model) if running.returncode == 0 and model.exists() else None
+
+
+def _on_server(address: str, sources: Sequence[Source], job: Path) -> str:
+    """The model as the server has it, which also answers with it."""
+    write_atomically(job / "job.json", json.dumps({"state": "running", "command": address}))
+    with rasa_server(address, timeout_s=None) as ask:
+        options = {"content": _in_one_file(sources).encode(), "headers": {"Content-Type": "application/yaml"}}
+        answer = ask("POST", "/model/train", **options)
+    model = Path("models", Path(answer.headers["filename"]).name)
+    (job / "models").mkdir()
+    (job / model).write_bytes(answer.content)
+    return str(model)
+
+
+def _registered(job: Path, told: Row) -> str:
+    """Keep a job in the registry, as a version of its name or as a failed run."""
+    learned = [(told["bot"], digest(*sorted((job / "bot").rglob("*.y*ml"))))]
+    about: Row = {"params": {"command": told["command"], "outcome": told["state"]}, "reports": {"job": told}}
+    about |= {"metrics": {"seconds": told["seconds"], **told["figures"]}, "sources": learned}
+    try:
+        done = told["state"] == "finished"
+        kept = registry.log_run("retraining", told["name"], save=partial(copytree, job), version=done, **about)
+    except GenesisError as error:
+        return str(error)
+    return f"version {kept.version} of {kept.name}" if kept.version else "a failed run"
+
+
+def _in_one_file(sources: Sequence[Source]) -> str:
+    """A bot's files as the one that ``POST /model/train`` takes: what several have under the same key is joined."""
+    import yaml
+
+    def read(*files: Source) -> list[tuple[Any, ...]]:
+        return [(row["intent"], row["text"], row["entities"]) for one in files for row in one.examples]
+
+    joined: dict[str, Any] = {}
+    for root in (yaml.compose(unescaped(one.text), Loader=yaml.SafeLoader) for one in sources):
+        for key, value in root.value if root else ():
+            there = joined.setdefault(key.value, (key, value))[1]
+            if there is not value and isinstance(value.value, list):
+                there.value += value.value
+    whole = yaml.MappingNode("tag:yaml.org,2002:map", list(joined.values()))
+    text = str(yaml.serialize(whole, allow_unicode=True, width=10**6))
+    if read(*sources) != read(read_source("all", text)):
+        raise InvalidInput(
+            "The bot's files can't be joined into one, as a server asks, without a change: use a command."
+        )
+    return text
 
 
 def deploy(address: str, model: str) -> Row:
