@@ -117,6 +117,13 @@ def test_a_selection_of_a_browser_becomes_code_points_at_the_borders_of_words(st
     assert (text[row["start"] : row["end"]], row["entity"]) == ("Juanita", "persona")
 
 
+def test_blanks_around_a_selection_are_not_marked(store):
+    say(store, "asdf", "pago a Ana ya", text_tokens=[[0, 4], [5, 6], [7, 10], [11, 13]])
+    mine = session(store, only="pago a Ana ya")
+    (span,) = mine.act("mark", {"entity": "persona", "start": 6, "end": 11})["spans"]
+    assert span["text"] == "Ana"
+
+
 def test_half_an_emoji_is_never_marked_and_tokens_are_those_of_the_bot(store):
     say(store, "asdf", "pago 👨🏻‍🚒, Q75", text_tokens=[[0, 4], [12, 14], [12, 15]])
     mine = session(store, only="pago 👨🏻‍🚒, Q75")

@@ -113,6 +113,8 @@ class Annotating:
         """Mark an entity: what the browser counts becomes code points, from the border of a word to that of another."""
         units = item.text.encode("utf-16-le", "surrogatepass")
         start, end = (len(units[: 2 * value[edge]].decode("utf-16-le", "replace")) for edge in ("start", "end"))
+        picked = item.text[start:end]  # a double click takes the blank behind a word as well
+        start, end = start + len(picked) - len(picked.lstrip()), end - len(picked) + len(picked.rstrip())
         raw = records(self.store, sa.select(messages.c.raw).where(messages.c.key == item.message))[0]["raw"]
         tokens = (json.loads(raw).get("parse_data") or {}).get("text_tokens") or []
         start, end = snapped(start, end, [*tokens, *(word.span() for word in re.finditer(r"\S+", item.text))])
