@@ -122,8 +122,7 @@ class progress:
 
 
 def in_background(work: Callable[..., Any], label: str, *, unit: str = "") -> Future[Any]:
-    """What `work` comes to, called with `on_progress` and `stop`, an event: where a person sits beside the notebook, which
-    stays usable, with a button that sets `stop`; elsewhere it is waited for."""
+    """What `work(on_progress, stop)` comes to: beside the notebook, with a button that stops it, where a person sits."""
     stop, bar = threading.Event(), progress(None, label, unit=unit)
 
     def run() -> Any:
@@ -138,7 +137,8 @@ def in_background(work: Callable[..., Any], label: str, *, unit: str = "") -> Fu
     bar._draw(force=True)  # in this cell: a thread has none
     display(button := w.Button(description="Cancel"))
     button.on_click(lambda _: stop.set())
-    return ThreadPoolExecutor(1).submit(run)
+    (done := ThreadPoolExecutor(1).submit(run)).add_done_callback(lambda _: setattr(button, "disabled", True))
+    return done
 
 
 def duration(seconds: float) -> str:
