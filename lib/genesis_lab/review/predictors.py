@@ -86,7 +86,7 @@ def of_server(address: str) -> Predictor:
     def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
         with rasa_server(address, timeout_s=600) as ask:
             meant = [one for one in cases if one["intent"]]
-            found = _in_one_go(ask, meant, cases) if len(meant) > MANY else [None] * len(cases)
+            found: list[Row | None] = _in_one_go(ask, meant, cases) if len(meant) > MANY else [None for _ in cases]
             for number, one in enumerate(cases):
                 if found[number] is None:
                     told = ask("POST", "/model/parse", json={"text": one["text"]}).json()
