@@ -10,15 +10,17 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
+from chromium import opened
 from genesis_lab.cli import app
 from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.errors import InvalidInput
+from genesis_lab.reporting.browser import answering
 from genesis_lab.reporting.views import view, views
 from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.annotating import Annotating
 from genesis_lab.review.ingest import ingest
-from genesis_lab.review.labelling import annotate_texts, approved, decide, pending
+from genesis_lab.review.labelling import annotate_texts, approved, decide, mark_exported, pending
 from genesis_lab.review.nlu_merge import plan_merge, read_examples
 from genesis_lab.review.people import people
 from genesis_lab.review.queue import queue
@@ -318,3 +320,46 @@ def test_the_report_on_people_can_be_shown_with_and_without_anything_to_measure(
     assert "&lt;b&gt;saldo" in view("people", "disagreements", report).html and "<b>saldo" not in view("people", "disagreements", report).html  # fmt: skip
     assert "none was decided" in view("people", "people", report).text
     assert len(views("people", report)) > 0
+
+
+def test_a_message_costs_one_key_and_no_key_reaches_the_notebook(store, tmp_path):
+    mine = Annotating(store, queue(store, BOT))
+    widget = answering("annotating", {"banner": ""}, {"act": mine.act})
+    page = tmp_path / "page.html"
+    model = """const heard = {}, model = { get: () => ({}), on: (event, does) => { heard[event] = does; }, off: () => 0, send: (given) => { (window.sent ??= []).push(given); } };
+    window.answer = (message) => heard["msg:custom"](message);
+    window.leaked = []; document.addEventListener("keydown", (event) => leaked.push(event.key));
+    annotating.render({ model, el: document.body });"""
+    page.write_text(f"<!doctype html><body><script type=module>{widget._esm}{model}</script>")
+    with opened(page, tmp_path / "profile") as tab:
+
+        def answered():
+            tab.until("(window.sent || []).length", 1)
+            (asked,) = tab.js("sent.splice(0)")
+            tab.js(f"answer({json.dumps({'number': asked['number'], 'answer': mine.act(**asked['with'])})})")
+
+        answered()  # what is first in the queue
+        for key, done in (("1", 1), ("2", 2), ("i", 3), ("u", 2), ("r", 3)):
+            tab.js("document.querySelector('.gla').focus()")
+            tab.press(key)
+            answered()
+            tab.until("document.querySelector('.glb-count').textContent.split(' ')[0]", str(done))
+        assert tab.js("leaked") == []
+    assert [row["intent"] is not None for row in pending(store)] == [True, True, False]
+
+
+def test_how_far_labels_have_come_and_what_was_done_is_told(store):
+    first, second = (row["key"] for row in st.records(store, sa.select(tables.messages).limit(2)))
+    annotate(store, first, "saludar", author="eva")
+    annotate(store, second, "despedir", author="eva")
+    decide(store, 1, 1, "approved", decider="leo")
+    mark_exported(store, [1])
+    report = people(store)
+    assert report["stages"] == {"pending": 1, "approved": 1, "rejected": 0, "exported": 1, "in use": 0}
+    assert [(row["author"], row["action"]) for row in report["log"]] == [("eva", "annotated")] * 2
+    with store.begin() as connection:  # a model that is first seen after the export
+        last = sa.select(sa.func.max(tables.messages.c.timestamp)).scalar_subquery()
+        newest = tables.messages.c.timestamp == last
+        connection.execute(sa.update(tables.messages).where(newest).values(model="new", timestamp=4e9))
+    assert people(store)["stages"]["in use"] == 1
+    assert "4e9" not in str(view("people", "log", report)) and view("people", "stages", report)

@@ -87,20 +87,30 @@ class LocalProvider(Provider):
         """Answer one request: whoever has the model answers those that other threads are asking for meanwhile, too."""
         mine: Future[Completion] = Future()
         self._waiting.append((request, mine))
-        with self._busy:
-            while not mine.done():
-                time.sleep(_GATHER_S if len(self._waiting) < self.batch_size else 0)
-                taken: list[tuple[Request, Future[Completion]]] = []
-                with suppress(IndexError):
-                    while len(taken) < self.batch_size:
-                        taken.append(self._waiting.popleft())
+        while not mine.done():
+            if not self._busy.acquire(timeout=_GATHER_S):  # whoever has the model may answer this one
+                continue
+            try:
+                taken = self._next_batch() if not mine.done() else []
                 try:
-                    answers: Sequence[Completion | BaseException] = self.complete_many([asked for asked, _ in taken])
+                    answers: Sequence[Completion | BaseException] = (
+                        self.complete_many([asked for asked, _ in taken]) if taken else []
+                    )
                 except BaseException as error:
                     answers = [error] * len(taken)
                 for (_, asked), answer in zip(taken, answers, strict=True):
                     (asked.set_exception if isinstance(answer, BaseException) else asked.set_result)(answer)  # type: ignore[arg-type]
+            finally:
+                self._busy.release()
         return mine.result()
+
+    def _next_batch(self) -> list[tuple[Request, Future[Completion]]]:
+        time.sleep(_GATHER_S if len(self._waiting) < self.batch_size else 0)
+        taken: list[tuple[Request, Future[Completion]]] = []
+        with suppress(IndexError):
+            while len(taken) < self.batch_size:
+                taken.append(self._waiting.popleft())
+        return taken
 
     def complete_many(self, requests: Sequence[Request]) -> list[Completion | ProviderError]:
         """Answer requests in batches, in their order; one that can't be answered becomes its error."""

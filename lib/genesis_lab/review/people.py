@@ -23,7 +23,8 @@ def people(store: Store, *, since: float = 0.0, until: float = 1e18, seed: int =
 
     ``people``: ``annotations``, ``days`` on which there were any (UTC), ``a_day``, ``seconds`` (median of an annotation) and the
     share ``approved`` of those decided; None where none was timed or decided. ``rejections`` with their reasons;
-    ``agreement`` on texts that several labelled (`named_alike`), and where they did not agree.
+    ``agreement`` on texts that several labelled (`named_alike`), and where they did not agree. ``stages``: how far labels have
+    come, in use as soon as a model is seen that came after their export; ``log``: what people did last, newest first.
     """
     both = labels.join(messages, messages.c.key == labels.c.message)
     query = sa.select(*labels.c, messages.c.text).select_from(both).order_by(labels.c.id)
@@ -44,5 +45,16 @@ def people(store: Store, *, since: float = 0.0, until: float = 1e18, seed: int =
                      "seconds": median(timed[author]) if timed[author] else None})  # fmt: skip
     apart = [{"text": words, "said": [": ".join(one) for one in said.items()]} for words, said in given.items() if len({*said.values()}) > 1]  # fmt: skip
     rejected = [{name: row[name] for name in ("text", "label", "author", "decided_by", "reason")} for row in made if row["status"] == "rejected"]  # fmt: skip
-    return {"people": rows, "labels": sum(map(len, whose.values())), "agreement": named_alike(given, seed),
+    came = sa.select(messages.c.model, sa.func.min(messages.c.timestamp).label("at")).group_by(messages.c.model)
+    newest = max((row["at"] or 0.0 for row in records(store, came)), default=0.0)
+    exported = [row["exported_at"] for row in made if row["exported_at"]]
+    stages = {name: sum(row["status"] == name for row in made) for name in ("pending", "approved", "rejected")}
+    stages |= {"exported": len(exported), "in use": sum(at < newest for at in exported)}
+    log = sa.select(*activity.c, messages.c.text).outerjoin(messages, messages.c.key == activity.c.message)
+    log = log.where(activity.c.created_at.between(since, until)).order_by(activity.c.id.desc()).limit(_LISTED)
+    done = [
+        row | {"at": datetime.fromtimestamp(row["created_at"], UTC).isoformat(" ", "minutes")}
+        for row in records(store, log)
+    ]
+    return {"stages": stages, "log": done, "people": rows, "labels": sum(map(len, whose.values())), "agreement": named_alike(given, seed),
             "disagreements": apart[:_LISTED], "rejections": rejected[-_LISTED:]}  # fmt: skip
