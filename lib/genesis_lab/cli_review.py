@@ -226,8 +226,9 @@ def nlu_merge(
     from genesis_lab.dataset.curation import who
     from genesis_lab.errors import InvalidInput
     from genesis_lab.review.labelling import approved, mark_exported
-    from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge, read_examples
-    from genesis_lab.review.nlu_merge import write as write_merge
+    from genesis_lab.review.nlu_merge import plan_merge, read_examples
+    from genesis_lab.review.nlu_versions import commit, on_branch
+    from genesis_lab.review.nlu_versions import write as write_merge
 
     if remove and not examples:
         raise InvalidInput("--remove needs a file that holds what is to be taken out.")
@@ -257,8 +258,8 @@ def nlu_versions(
 ) -> None:
     """List what was written when by whom, as hashes before and after; or put a file back to one of them."""
     from genesis_lab.dataset.curation import who
-    from genesis_lab.review.nlu_merge import restored, versions
-    from genesis_lab.review.nlu_merge import write as write_merge
+    from genesis_lab.review.nlu_versions import restored, versions
+    from genesis_lab.review.nlu_versions import write as write_merge
 
     if file is None:
         told = "{when} {author}: {file} {before} to {after}, {added} added, {removed} taken out"

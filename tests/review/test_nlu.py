@@ -17,7 +17,8 @@ from genesis_lab.cli import app
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review.nlu import read_data, read_source
 from genesis_lab.review.nlu_check import check, taxonomy_from
-from genesis_lab.review.nlu_merge import plan_merge, read_examples, versions, write
+from genesis_lab.review.nlu_merge import plan_merge, read_examples
+from genesis_lab.review.nlu_versions import versions, write
 from genesis_lab.settings import get_settings
 
 STYLES = {

@@ -18,7 +18,8 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.files import findable, shown, write_atomically
 from genesis_lab.review.nlu import Row, examples_in, sound, words_of
 from genesis_lab.review.nlu_check import taxonomy_from
-from genesis_lab.review.nlu_merge import Merge, plan_merge, write
+from genesis_lab.review.nlu_merge import Merge, plan_merge
+from genesis_lab.review.nlu_versions import write
 from genesis_lab.review.numbers import rate
 from genesis_lab.review.queue import Item
 from genesis_lab.yamls import dump_yaml, shipped
