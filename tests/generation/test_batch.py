@@ -183,7 +183,7 @@ def test_a_bucket_that_is_not_there_stops_the_run_before_it_begins(
 
 
 def test_progress_tells_what_the_jobs_are_at(server: BedrockEmulator) -> None:
-    set_batch(server, job_s=0.4)
+    set_batch(server, job_s=1.2)
     seen: list[Asking] = []
     generate(config(), on_progress=seen.append)
     notes = [detail for progress in seen for detail in progress.details]
