@@ -665,8 +665,9 @@ def test_spans_of_label_studio_and_doccano_are_in_code_points(name, tmp_path):
 )
 def test_an_export_that_contradicts_itself_is_refused_with_its_row(row, said, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([row]))
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(InvalidInput, match=said) as refused:
         read_examples(tmp_path / "a.json")
+    assert "row 1" in str(refused.value) and "a.json" in str(refused.value)
 
 
 def test_a_batch_is_one_commit_on_a_branch_of_the_bots_repository(tmp_path):

@@ -448,6 +448,23 @@ def test_a_server_trains_on_everything_in_one_request_and_the_model_can_be_deplo
     assert kept_by_the_registry("refused")[0].info.status == "FAILED"
 
 
+def test_what_can_not_be_sent_to_a_server_is_refused_before_there_is_a_job(tmp_path, own_output_root):
+    with pytest.raises(InvalidInput, match="GENESIS_RASA_TOKEN"):
+        train_rasa(BOT, "none", "http://me:pw@localhost")
+    assert not (own_output_root / "review" / "jobs" / "none").exists()
+
+
+def test_a_training_that_breaks_off_has_failed_and_was_not_cancelled(tmp_path, own_output_root, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("genesis_lab.review.retraining.Popen", full)
+    with pytest.raises(OSError, match="No space"):
+        train_rasa(BOT, "broken", command(tmp_path))
+    job = json.loads((own_output_root / "review" / "jobs" / "broken" / "job.json").read_text())
+    assert job["state"] == "failed"
+
+
 def test_a_model_is_deployed_checked_and_rolled_back(tmp_path):
     with rasa({}, models=("old.tar.gz", "new.tar.gz")) as server:
         done = deploy(server.address, "models/new.tar.gz")

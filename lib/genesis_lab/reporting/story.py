@@ -65,7 +65,7 @@ def _told(name: str, **given: Any) -> Callable[..., list[str]]:
 
     def lines(kind: str, *reports: Any) -> list[str]:
         text = getattr(said, kind, lambda *_: "")(*reports)
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in text.split("\n") if line.strip()]
 
     return lines
 

@@ -55,13 +55,8 @@ def taxonomy_from(bot: Path, language: str | None = None, title: str | None = No
         if (other := alike.setdefault(words_of(name), name)) != name:
             raise InvalidInput(f"Intents {other!r} and {name!r} read alike: names must differ in words in a taxonomy.")
     other, used = "English" if language == "es" else "Spanish", {name.split("/")[0] for name in intents}
-    bare = [
-        name
-        for name in dict.fromkeys(
-            one["name"] for source in read_bot(bot) for one in source.rows if one["kind"] == "intents"
-        )
-        if name not in used
-    ]
+    named = (one["name"] for source in read_bot(bot) for one in source.rows if one["kind"] == "intents")
+    bare = [name for name in dict.fromkeys(named) if name not in used]
     notes = f"{left:,} examples with brackets, braces or | were left out. " if left else ""
     notes += f"Intents of the domain without examples were left out: {', '.join(bare)}." if bare else ""
     entries = []

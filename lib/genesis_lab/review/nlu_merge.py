@@ -48,10 +48,9 @@ def _said(row: Any, path: Path) -> Row:
         held = _of_tool(row.value or {})
         spans = held.get("entities") or None
         spans = json.loads(spans) if isinstance(spans, str) else spans
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        what = (
-            str(error) if isinstance(error, InvalidInput) else "entities must be a JSON list of start, end and entity"
-        )
+    except (InvalidInput, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        ours = isinstance(error, InvalidInput)
+        what = error if ours else "entities must be a JSON list of start, end and entity"
         raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
     held = {"text": ""} | held if held.get("message") else held
     if lacking := [column for column in ("intent", "text") if column not in held and (held or not row.value)]:

@@ -45,8 +45,8 @@ def people(store: Store, *, since: float = 0.0, until: float = 1e18, seed: int =
                      "seconds": median(timed[author]) if timed[author] else None})  # fmt: skip
     apart = [{"text": words, "said": [": ".join(one) for one in said.items()]} for words, said in given.items() if len({*said.values()}) > 1]  # fmt: skip
     rejected = [{name: row[name] for name in ("text", "label", "author", "decided_by", "reason")} for row in made if row["status"] == "rejected"]  # fmt: skip
-    came = sa.select(messages.c.model, sa.func.min(messages.c.timestamp).label("at")).group_by(messages.c.model)
-    newest = max((row["at"] or 0.0 for row in records(store, came)), default=0.0)
+    came = sa.select(sa.func.min(messages.c.timestamp).label("at")).where(messages.c.model.is_not(None))
+    newest = max((row["at"] or 0.0 for row in records(store, came.group_by(messages.c.model))), default=0.0)
     exported = [row["exported_at"] for row in made if row["exported_at"]]
     stages = {name: sum(row["status"] == name for row in made) for name in ("pending", "approved", "rejected")}
     stages |= {"exported": len(exported), "in use": sum(at < newest for at in exported)}

@@ -50,23 +50,31 @@ def train_rasa(
     """
     sources, job, words, began = sound(bot), named("review/jobs", name), shlex.split(by), time.time()
     registry.check_name(name)
-    if "://" not in by and not (words and which(words[0])):
+    whole = _in_one_file(sources) if "://" in by else ""
+    if whole:
+        with rasa_server(by):  # an address that is none is refused before there is a job
+            pass
+    elif not (words and which(words[0])):
         raise InvalidInput(f"There is no command {by!r}: give the rasa of the bot's environment, /path/bin/rasa.")
     check_free(job, replace=False, ours=lambda path: True)
     copied(bot, job / "bot")
     told: Row = {"name": name, "bot": shown(bot), "command": by, "state": "running", "model": None, "figures": {}}
     log = job / "log"
     try:
-        if "://" in by:
-            told["model"] = _on_server(by, sources, job)
+        if whole:
+            told["model"] = _on_server(by, whole, job)
         else:
             _by_command(words, job, told, on_progress or (lambda *_: None), stop or Event())
         told["state"] = "finished" if told["model"] else "failed"
     except Unavailable as error:
         log.write_text(str(error))
         told["state"] = "failed"
+    except KeyboardInterrupt:
+        told["state"] = "cancelled"
+        raise
     finally:
-        told["state"] = "cancelled" if told["state"] == "running" or (stop and stop.is_set()) else told["state"]
+        told["state"] = "failed" if told["state"] == "running" else told["state"]
+        told["state"] = "cancelled" if stop and stop.is_set() else told["state"]
         said = re.split(r"[\r\n]+", log.read_text(errors="replace").strip()) if log.exists() else []
         told |= {"seconds": time.time() - began, "said": said[-20:]}
         write_atomically(job / "job.json", json.dumps(told))
@@ -98,11 +106,11 @@ def _by_command(words: list[str], job: Path, told: Row, on_progress: Progress, s
     told["model"] = shown(model) if running.returncode == 0 and model.exists() else None
 
 
-def _on_server(address: str, sources: Sequence[Source], job: Path) -> str:
+def _on_server(address: str, whole: str, job: Path) -> str:
     """The model as the server has it, which also answers with it."""
     write_atomically(job / "job.json", json.dumps({"state": "running", "command": address}))
     with rasa_server(address, timeout_s=None) as ask:
-        options = {"content": _in_one_file(sources).encode(), "headers": {"Content-Type": "application/yaml"}}
+        options = {"content": whole.encode(), "headers": {"Content-Type": "application/yaml"}}
         answer = ask("POST", "/model/train", **options)
     model = Path("models", Path(answer.headers["filename"]).name)
     (job / "models").mkdir()
@@ -139,9 +147,7 @@ def _in_one_file(sources: Sequence[Source]) -> str:
     whole = yaml.MappingNode("tag:yaml.org,2002:map", list(joined.values()))
     text = str(yaml.serialize(whole, allow_unicode=True, width=10**6))
     if read(*sources) != read(read_source("all", text)):
-        raise InvalidInput(
-            "The bot's files can't be joined into one, as a server asks, without a change: use a command."
-        )
+        raise InvalidInput("The bot's files can't be joined into one unchanged, as a server asks: use a command.")
     return text
 
 
