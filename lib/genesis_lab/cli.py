@@ -131,9 +131,7 @@ def plan(params: Params, param: Overrides = []) -> None:
     if len(parts) > 1:
         echo(f"all stages: {_expected(in_all(parts, in_turn=True))}")
     if any(part.cost_usd != 0 for part in parts):
-        echo(
-            "Answers that are in the cache already cost nothing and are left out; those that must be asked for again come on top."
-        )
+        echo("Answers in the cache already cost nothing and are left out; what must be asked for again comes on top.")
 
 
 @app.command()

@@ -38,9 +38,12 @@ def find_notebook(reference: str | int, folder: Path | None = None) -> Path:
 
 def read_notebook(path: Path) -> Any:
     """The notebook as a node of nbformat, in format 4."""
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # builds grammars for a second; nobody asks it
+    if unread := "nbformat" not in sys.modules and "rfc3987_syntax" not in sys.modules:
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # builds grammars for a second, and nobody asks it
     import nbformat
 
+    if unread:
+        del sys.modules["rfc3987_syntax"]
     try:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError:

@@ -221,9 +221,7 @@ def _listed(stages: Any, where: str) -> list[tuple[str | int, dict[str, Any]]]:
     if isinstance(stages, dict):
         items = list(stages.items())
         if len({type(key) for key in stages}) > 1:
-            raise InvalidInput(
-                f"stages in {where} must be all numbers or all names: plain papermill can't sort a mixture."
-            )
+            raise InvalidInput(f"stages in {where} must be all numbers or all names: plain papermill can't sort a mix.")
     elif isinstance(stages, list):
         items = [next(iter(s.items())) if isinstance(s, dict) and len(s) == 1 else (s, None) for s in stages]
     if not items or not all(isinstance(one, str | int) and isinstance(own, dict | None) for one, own in items):
