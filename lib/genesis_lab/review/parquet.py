@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Float, Integer
@@ -50,17 +50,24 @@ def messages_parquet(store: Store, source: str) -> Path:
         changed = (messages.c.ingest > done) | (first & messages.c.session.in_(opened))
         both = messages.outerjoin(sessions, first & (sessions.c.key == messages.c.session))
         query = sa.select(*map(as_kept, columns)).select_from(both).where(messages.c.source == source, changed)
-        with duckdb.connect() as database:
-            database.register("part", schema.empty_table())
-            database.execute(f"{sql('steps')}; CREATE TABLE fresh AS {sql('copied')}")
-            for part in connection.execution_options(yield_per=20_000).execute(query).partitions():
-                arrays = list(map(pa.array, zip(*part, strict=True), schema.types))
-                database.register("part", pa.table(arrays, schema=schema))
-                database.execute(f"INSERT INTO fresh {sql('copied')}")
-            old = f"UNION ALL FROM {_reading(path)} ANTI JOIN fresh USING (key)" if done >= 0 else ""
-            with placed(path, replace=True) as temporary:
-                place, state = str(temporary).replace("'", "''"), {"state": f"{form}{upto}"}
-                database.execute(f"COPY (FROM fresh {old}) TO '{place}' (FORMAT parquet, KV_METADATA {state})")
+        with duckdb.connect() as database, placed(path, replace=True) as temporary:
+
+            def copied(part: Sequence[Any]) -> pa.Table:
+                columns = zip(*part, strict=True) if part else [[]] * len(schema)
+                database.register("part", pa.table(list(map(pa.array, columns, schema.types)), schema=schema))
+                return database.sql(sql("copied")).to_arrow_table()
+
+            database.execute(sql("steps"))
+            fresh: list[str] = []
+            told = copied([]).schema.with_metadata({"state": f"{form}{upto}"})
+            with pq.ParquetWriter(temporary, told) as file:  # part by part: all at once takes hundreds of megabytes
+                for part in connection.execution_options(yield_per=20_000).execute(query).partitions():
+                    file.write_table(copied(part).cast(told))
+                    fresh += [row.key for row in part]
+                database.register("fresh", pa.table({"key": pa.array(fresh, pa.string())}))
+                old = database.sql(f"FROM {_reading(path)} ANTI JOIN fresh USING (key)") if done >= 0 else None
+                for batch in old.to_arrow_reader(20_000) if old else ():
+                    file.write_batch(batch.cast(told))
     return path
 
 
