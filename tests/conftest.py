@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from genesis_lab.providers.local_models import bundled_model
 from genesis_lab.settings import get_settings
 
 REFERENCE_DIR = os.environ.get("GENESIS_REFERENCE_DIR")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard as in a terminal: a shell has it ignored by what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
