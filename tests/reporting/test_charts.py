@@ -28,12 +28,10 @@ def all_charts() -> dict[str, go.Figure]:
     rows = [{"name": name, "value": within(0.4)} for name in NAMES]
     aims = [{"name": v, "value": within(s), "target": s} for v, s in (("positive", 0.3), ("neutral", 0.7))]
     differences = [{"name": "a − b", "value": {"estimate": 5.0, "low": -1.0, "high": 11.0}}]
-    pairs = [{"name": name, "of": of, "value": 0.5} for name in "pq" for of in ("x", "y")]
     return {
         "many dots": charts.dots(rows, title="Recall", axis="recall"),
         "targets": charts.dots(aims, title="As planned", axis="share", spec=".1%"),
         "differences": charts.dots(differences, title="Can't be told", axis="points", span=None, band=3),
-        "two series": charts.dots(pairs, title="Side by side", axis="score"),
         "lines": charts.lines(
             {"s": CURVE}, title="Worth 9.4", x="k", y="accuracy", log=True, marks={"here": (within(9.4), within(0.75))},
             levels={"names alone": 0.6},
@@ -77,7 +75,7 @@ def test_labels_and_titles_from_data_are_not_read_as_markup() -> None:
     interval = within(0.5)
     drawn = [
         charts.bars({evil: 3, "b": 1}, title=evil, axis=evil, subtitle=evil),
-        charts.dots([{"name": evil, "value": interval, "of": evil, "note": evil}], title=evil, axis=evil),
+        charts.dots([{"name": evil, "value": interval, "of": evil}], title=evil, axis=evil),
         charts.lines({evil: CURVE}, title=evil, x=evil, y=evil, levels={evil: 0.5}, marks={evil: (1, interval)}),
         charts.stack({evil: {evil: 1}}, title=evil, unit=evil),
     ]

@@ -40,10 +40,8 @@ def figure(
     """
     import plotly.graph_objects as go
 
-    lines, below = (
-        [figure_text(line, 300) for line in textwrap.wrap(plain(text), width)]
-        for text, width in ((title, 84), (subtitle, 100))
-    )
+    lines = [figure_text(line, 300) for line in textwrap.wrap(plain(title), 84)]
+    below = [figure_text(line, 300) for line in textwrap.wrap(plain(subtitle), 100)]
     heading: dict[str, Any] = {"text": "<br>".join(lines)}
     if len(lines) > 1:
         heading["pad"] = {"l": 10, "t": 21}  # plotly sets a title of several lines 11 pixels higher than one of one
@@ -61,12 +59,12 @@ def figure_text(value: object, limit: int = 60) -> str:
 
 
 def show(fig: Any, *, picture: bool | None = None, name: str = "", again: bool = False) -> None:
-    """Display a figure in a notebook: plotly, a PNG, and its title as text; what stands in for one as it is; a list one by one.
+    """Display a figure in a notebook: plotly, a PNG, its title as text; a list one by one; what is no figure as it is.
 
     Parameters
     ----------
     picture : add the PNG, which GitHub and plain viewers show; None: when nobody is watching and a Chrome starts.
-    name, again : what this figure is known by from now on; with `again` it takes the place of the one known by that name.
+    name, again : what this figure is known by; with `again` it takes the place of the one that is known by that name.
     """
     if isinstance(fig, list):
         for each in fig:
@@ -99,7 +97,7 @@ def summary(fig: go.Figure) -> str:
 
 
 def image(fig: Any, kind: Literal["png", "svg"] = "png", *, width: int = 760) -> bytes:
-    """The figure (or what `lean` makes of it) as a picture on white, `width` CSS pixels wide; the same bytes from the same Chrome.
+    """The figure (or what `lean` makes of it) on white, `width` CSS pixels wide; the same bytes from the same Chrome.
 
     Raises
     ------
@@ -118,9 +116,8 @@ def image(fig: Any, kind: Literal["png", "svg"] = "png", *, width: int = 760) ->
         drawn: bytes = asyncio.run_coroutine_threadsafe(kaleido.calc_fig(given, size), loop).result(_DRAW_S)
     except Exception as error:
         _renderer.cache_clear()
-        raise Unavailable(
-            f"{chrome.name} did not draw a figure ({type(error).__name__}): try again, or install another Chrome."
-        ) from error
+        said = f"{chrome.name} did not draw a figure ({type(error).__name__})"
+        raise Unavailable(f"{said}: try again, or install another Chrome.") from error
     if kind == "png":
         return _fewer_colours(drawn)
     found = re.search(rb'id="defs-([0-9a-f]{6})"', drawn)  # plotly.js marks its ids with six random hex digits

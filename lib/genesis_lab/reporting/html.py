@@ -1,4 +1,4 @@
-"""HTML that is safe to show: tables, key figures, chats, texts side by side. What comes from data goes through `escape`."""
+"""HTML that is safe to show: tables, key figures, chats, texts side by side. What comes from data is escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,7 +24,13 @@ Row: TypeAlias = Mapping[str, Any]
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FIGURE = re.compile(r"[+-]?\d[\d,.]*%?( \[.+\])?")
 """A number that is written out: with its interval, in percent, to a fixed digit."""
-_AS_TEXT = (("<li>", "- "), ("(</div>)?</t[dh]>|</header>|<br>", "  "), ("</(tr|li|p|div|caption)>", "\n"), ("<[^>]*>", ""), (" *\n+", "\n"))  # fmt: skip
+_AS_TEXT = {
+    "<li>": "- ",
+    "(</div>)?</t[dh]>|</header>|<br>": "  ",
+    "</(tr|li|p|div|caption)>": "\n",
+    "<[^>]*>": "",
+    " *\n+": "\n",
+}
 """What of our own HTML becomes what where there is only text."""
 _OURS = ("", "gate")
 """Headings of columns that hold our own words: outcomes of checks, and terms."""
@@ -48,8 +53,8 @@ def escape(value: object) -> str:
 class Html:
     """A piece of HTML. Jinja inserts it unescaped.
 
-    Before a notebook was run JupyterLab takes style sheets out of its outputs, and GitHub every style: so what is said stands in
-    blocks and cells that can be read without any, the little style is in the elements, and colours are the theme's.
+    JupyterLab takes style sheets out of outputs that it did not make itself, and GitHub every style: so what is said can be
+    read without any, the little style is in the elements, and colours are the theme's.
     """
 
     html: str
@@ -64,7 +69,7 @@ class Html:
     def text(self) -> str:
         """What is said where there is no HTML: a line for each row, paragraph or card."""
         text = self.html
-        for pattern, to in _AS_TEXT:
+        for pattern, to in _AS_TEXT.items():
             text = re.sub(pattern, to, text)
         return html.unescape(text).strip()
 
@@ -88,7 +93,7 @@ class NotMeasured:
 
 
 def ends(value: Any) -> tuple[float | None, float | None, float | None]:
-    """Estimate and bounds of an interval (a mapping with ``estimate``, ``low``, ``high``, or an object); of a number, itself."""
+    """Estimate and bounds of an interval (a mapping or an object that has ``low``, ``high``); of a number, itself."""
     if isinstance(value, Mapping):
         return value.get("estimate"), value.get("low"), value.get("high")
     if hasattr(value, "estimate"):
@@ -97,7 +102,7 @@ def ends(value: Any) -> tuple[float | None, float | None, float | None]:
 
 
 def interval_text(value: Any, spec: str = ",.2f") -> str:
-    """``0.81 [0.78–0.84]``; without bounds the value alone, a dash without a value. A sign in `spec` also parts the bounds by "to"."""
+    """``0.81 [0.78–0.84]``; without bounds the value alone, without a value a dash; "to" between bounds with signs."""
     estimate, low, high = ends(value)
     if estimate is None or math.isnan(estimate):
         return "–"
@@ -127,9 +132,10 @@ def cell_text(value: object, spec: str = "") -> str:
         return value.text
     if isinstance(value, Mapping):
         return ", ".join(f"{plain(k)} {cell_text(v)}" for k, v in value.items()) or "–"
-    if isinstance(value, list | tuple | set | frozenset):
-        items = list(map(plain, value))
-        return ", ".join(sorted(items) if isinstance(value, set | frozenset) else items) or "–"
+    if isinstance(value, set | frozenset):
+        value = sorted(map(plain, value))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "–"
     return plain(value)
 
 
@@ -148,15 +154,12 @@ def table(
         rows = (rows.reset_index() if any(rows.index.names) else rows).rename(columns=str).to_dict("records")
     heads = list(dict.fromkeys(head for row in rows for head in row))
     heads = [head for head in heads if any(row.get(head) != "" for row in rows)]
-    texts = [[cell_text(row.get(head), (formats or {}).get(head, "")) for head in heads] for row in rows]
-    numeric = {
-        head: all(_is_numeric(row.get(head)) for row in rows) and any(line[i] != "–" for line in texts)
-        for i, head in enumerate(heads)
-    }
-
+    columns = {head: [row.get(head) for row in rows] for head in heads}
+    numeric = {head: all(map(_is_numeric, c)) and any(cell_text(v) != "–" for v in c) for head, c in columns.items()}
     many = len(heads) > 2  # on a phone its rows become cards, see `report.css`
 
-    def cell(head: str, text: str, value: Any = None, tag: str = "td") -> str:
+    def cell(head: str, value: Any, tag: str = "td") -> str:
+        text = cell_text(value, (formats or {}).get(head, "") if tag == "td" else "")
         ours = tag == "th" or head in _OURS
         shown = value.html if isinstance(value, Html) else _marked(text) if ours else escape(text)
         if isinstance(value, NotMeasured):
@@ -168,20 +171,17 @@ def table(
         # An `align` of its own, because notebooks set the cells of all tables to the right
         return f'<{tag}{named}{wide}><div align="left">{shown}</div></{tag}>'
 
-    body = [
-        "".join(cell(head, text, row.get(head)) for head, text in zip(heads, line, strict=True))
-        for row, line in islice(zip(rows, texts, strict=True), limit)
-    ]
+    body = ["".join(cell(head, row.get(head)) for head in heads) for row in rows[:limit]]
     if len(rows) > limit:
         body.append(f'<td colspan="{len(heads)}"><div align="left"><i>and {len(rows) - limit:,} more</i></div></td>')
     above = f'<caption align="top"><div align="left"><b>{escape(caption)}</b></div></caption>' if caption else ""
-    top, lines = "".join(cell(head, head, tag="th") for head in heads), "".join(f"<tr>{line}</tr>" for line in body)
+    top, lines = "".join(cell(head, head, "th") for head in heads), "".join(f"<tr>{line}</tr>" for line in body)
     head = f"<thead><tr>{top}</tr></thead>" if any(map(str.strip, heads)) else ""
     return Html(f"{'<table class=many>' if many else '<table>'}{above}{head}<tbody>{lines}</tbody></table>")
 
 
 def _marked(text: str) -> str:
-    """A text of a cell: the outcome of a check as a badge, a term of ours in words, with its meaning under the mouse."""
+    """A cell's text: the outcome of a check as a badge, a term of ours in words, with its meaning under the mouse."""
     if text in BADGES:
         return f'<b style="{BADGES[text]}">{text}</b>'
     words, meaning = term(text)
@@ -195,7 +195,7 @@ def hint(words: str, meaning: str) -> str:
 
 def written(files: Mapping[str | Path, str]) -> Html:
     """The table "what this run wrote": each path, relative to the project, with what it holds."""
-    rows = [{"file": shown(Path(p)) if Path(p).is_absolute() else str(p), "what it is": w} for p, w in files.items()]
+    rows = [{"file": shown(Path(path)), "what it is": what} for path, what in files.items()]
     return table(rows, caption="What this run wrote")
 
 
@@ -216,9 +216,8 @@ def key_figures(figures: Mapping[str, object]) -> Html:
         above = f'<div style="font-size:12px">{hint(words, meaning) if meaning else escape(label)}</div>'
         figure = cell_text(value)
         shown = _marked(figure) if figure in BADGES else f'<b style="font-size:22px">{escape(figure)}</b>'
-        cards.append(
-            f'<div class="card" style="{EDGE};flex-grow:1;min-width:120px;max-width:280px">{above}<div>{shown}</div>{below}</div>'
-        )
+        style = f"{EDGE};flex-grow:1;min-width:120px;max-width:280px"
+        cards.append(f'<div class="card" style="{style}">{above}<div>{shown}</div>{below}</div>')
     return Html(f'<div class="cards" style="display:flex;flex-wrap:wrap;gap:10px">{"".join(cards)}</div>')
 
 
@@ -236,39 +235,39 @@ def bullets(lines: Sequence[str], *, ordered: bool = False) -> Html:
 
 
 def chat(records: Iterable[Row], facets: Any = None, *, limit: int = 4) -> Html:
-    """The first `limit` conversations as cards, the customer on the left and the agent on the right; utterances as a table.
+    """The first `limit` conversations as cards, the customer on the left, the agent on the right; utterances as a table.
 
     Parameters
     ----------
-    records : mappings with a list of turns (each with ``speaker`` and ``text``); missing parts are left out: foreign data
-        may lack any of them. Of records of one turn there are five times as many.
+    records : mappings with a list of turns (each with ``speaker`` and ``text``); of foreign data any part may be missing.
+        Of records of one turn there are five times as many.
     facets : the domain's: `label` is the heading, the other `attributes` stand beside it.
     """
+    label = getattr(facets, "label", None) or ""
+    beside = [name for name in getattr(facets, "attributes", ()) if name != label]
     cards, lines = list[str](), list[Row]()
     for record in records:
         if len(cards) == limit or len(lines) == 5 * limit:
             break
-        named = cell_text(record.get(getattr(facets, "label", None) or "") or "a conversation").replace("_", " ")
-        names = [name for name in getattr(facets, "attributes", ()) if name != facets.label]
-        values = [cell_text(record.get(name)).replace("_", " ") for name in names]
+        named = cell_text(record.get(label) or "a conversation").replace("_", " ")
+        values = [cell_text(record.get(name)).replace("_", " ") for name in beside]
         about = "".join(f" · {escape(value)}" for value in values if value not in ("", "–"))
         language = plain(record.get("language") or "")
-        said = [(str(turn.get("speaker") or "?"), plain(turn.get("text") or "")) for turn in _turns(record)]
+        said = [(str(turn.get("speaker") or "?"), escape(turn.get("text") or "")) for turn in _turns(record)]
         if len(said) == 1:
-            text = f'<span lang="{escape(language)}" dir="auto" translate="no">{escape(said[0][1])}</span>'
+            text = f'<span lang="{escape(language)}" dir="auto" translate="no">{said[0][1]}</span>'
             lines.append({"is about": named, "utterance": Html(text)})
             continue
-        spoken = _SPEAKERS.get(language, {})
-        bubbles = "".join(
-            f'<p dir="auto" style="{OURS if who == "agent" else THEIRS}"><small>{escape(spoken.get(who, who.capitalize()))}:</small><br>{escape(text)}</p>'
-            for who, text in said
-        )
-        header = f"<header><b>{escape(named)}</b>{about}</header>"
-        shown = header + (bubbles or "<p>no turns</p>")
-        cards.append(
-            f'<section class="chat" lang="{escape(language)}" translate="no" style="{EDGE};margin:8px 0;max-width:640px">{shown}</section>'
-        )
+        bubbles = "".join(_bubble(who, text, language) for who, text in said) or "<p>no turns</p>"
+        tag = f'<section class="chat" lang="{escape(language)}" translate="no"'
+        style = f"{EDGE};margin:8px 0;max-width:640px"
+        cards.append(f'{tag} style="{style}"><header><b>{escape(named)}</b>{about}</header>{bubbles}</section>')
     return Html("".join(cards) + (table(lines).html if lines else ""))
+
+
+def _bubble(who: str, text: str, language: str) -> str:
+    name = _SPEAKERS.get(language, {}).get(who, who.capitalize())
+    return f'<p dir="auto" style="{OURS if who == "agent" else THEIRS}"><small>{escape(name)}:</small><br>{text}</p>'
 
 
 def side_by_side(rows: Iterable[Sequence[str]], heads: Sequence[str], *, above: str = "", limit: int = 900) -> Html:
@@ -277,11 +276,9 @@ def side_by_side(rows: Iterable[Sequence[str]], heads: Sequence[str], *, above: 
     named = [f'<div align="left"><b>{escape(name)}</b></div>' for name in heads]
     pre = '<pre style="white-space:pre-wrap;text-align:left" translate="no">'
     # Each text below its own name where columns are put one below the other, as on a phone
-    cells = "".join(
-        f"<tr>{''.join(f'<td>{name}{pre}{escape(text)}</pre></td>' for name, text in zip(named, row, strict=False))}</tr>"
-        for row in cut
-    )
-    return Html(f'{f"<p>{escape(above)}</p>" if above else ""}<table class="texts" width="100%">{cells}</table>')
+    cells = [[f"<td>{n}{pre}{escape(text)}</pre></td>" for n, text in zip(named, row, strict=False)] for row in cut]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
+    return Html(f'{f"<p>{escape(above)}</p>" if above else ""}<table class="texts" width="100%">{body}</table>')
 
 
 def dialogue(examples: Iterable[tuple[str, str]]) -> Html:
