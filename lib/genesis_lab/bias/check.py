@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from genesis_lab.bias import measures, people, sentences
 from genesis_lab.bias.follow_up import additions
@@ -18,7 +19,7 @@ from genesis_lab.bias.sentences import Row
 from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Domain, Facets, Target
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.parallel import map_reduce
+from genesis_lab.parallel import counting, map_reduce
 
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
@@ -96,47 +97,37 @@ def check_bias(
 
 
 def tally(table: pa.Table, *, facets: Facets, texts: str | None = None) -> Counted:
-    """The counts of one partition; `texts` is what its records say, as SQL. Null or empty: the record has no value."""
+    """The counts of one partition, values as they stand; `texts` is what its records say, as SQL."""
 
-    def text(name: str) -> str:
-        """The column as text, as Python writes its values."""
-        if name not in table.column_names:
+    def text(name: str | None) -> str:
+        """The column as text, as Python writes its values; NULL where there is none."""
+        if name not in table.column_names or name not in facets.attributes:
             return "NULL::VARCHAR"
         if pa.types.is_boolean(table.schema.field(name).type):
             return f"CASE \"{name}\" WHEN true THEN 'True' WHEN false THEN 'False' END"
-        return f"nullif(trim(nfc_normalize(\"{name}\"::VARCHAR), ' \t\r\n\u00a0'), '')"
+        return f'"{name}"::VARCHAR'
 
-    own = (f'"{n}"' if n in facets.attributes else "NULL::VARCHAR" for n in (facets.language, *facets.outcomes))
-    language, *outcomes = own
-    # normalising is slow, and few texts hold marks of their own
-    heard = (
-        r"if(strlen(_text) > length(_text) AND regexp_matches(_text, '\pM'), nfc_normalize(lower(_text)), lower(_text))"
-    )
-    known = ", ".join(f'{text(name)} AS "{name}"' for name in facets.attributes)
-    with duckdb.connect(config={"threads": 1}) as connection:
+    language, *outcomes = map(text, (facets.language, *facets.outcomes))
+    with counting() as connection:
 
         def counted(query: str) -> Counter[Any]:
             return Counter({row[:-1]: row[-1] for row in connection.execute(query).fetchall()})
 
-        connection.register("data", table)
-        connection.execute(
-            f"CREATE TEMP TABLE records AS SELECT {known}, row_number() OVER () AS _row, {texts or '[]'} AS _texts FROM data"
-        )
-        connection.execute(
-            f"CREATE TEMP TABLE said AS SELECT *, {heard} AS _heard FROM (SELECT * EXCLUDE _texts, unnest(_texts) AS _text "
-            f"FROM records) WHERE regexp_matches(_heard, $${people.pattern()}$$)"
-        )
-        distinct = connection.execute("SELECT DISTINCT _heard FROM said").fetchall()
-        connection.register("lexicon", people.meanings(each for (each,) in distinct))
-        mentions = f"FROM said JOIN lexicon USING (_heard) WHERE _only IS NULL OR _only = {language} GROUP BY ALL"
+        connection.register("data", table.append_column("_row", pa.array(range(len(table)), pa.int64())))
+        said = connection.sql(f"SELECT _row, unnest(({texts or '[]'})::VARCHAR[]) AS _text FROM data").to_arrow_table()
+        some = said.filter(pc.match_substring_regex(said["_text"], people.pattern(), ignore_case=True))
+        connection.register("said", some)
+        connection.register("lexicon", people.meanings(pc.unique(some["_text"]).to_pylist()))
+        mentions = "FROM said JOIN lexicon USING (_text) JOIN data USING (_row) "
+        mentions += f"WHERE _only IS NULL OR _only = trim({language}) GROUP BY ALL"
         of_record = (
             f"SELECT _kind, min(_group) AS a, max(_group) AS z, {', '.join([language, *outcomes])}, _row {mentions}"
         )
+        several = f"if(a = z, a, '{people.SEVERAL}')"
         return (
-            counted("SELECT * EXCLUDE (_row, _texts), count(*) FROM records GROUP BY ALL"),
+            counted(f"SELECT {', '.join(map(text, facets.attributes))}, count(*) FROM data GROUP BY ALL"),
             counted(
-                f"SELECT _kind, if(a = z, a, '{people.SEVERAL}'), * EXCLUDE (_kind, a, z, _row), count(*) FROM ({of_record}) "
-                "GROUP BY ALL"
+                f"SELECT _kind, {several}, * EXCLUDE (_kind, a, z, _row), count(*) FROM ({of_record}) GROUP BY ALL"
             ),
             counted(f"SELECT _kind, {language}, _group, _word, count(DISTINCT _row) {mentions}"),
         )
@@ -153,8 +144,10 @@ def _has_texts(table: pa.Table, facets: Facets) -> bool:
 
 
 def merge(a: Counted, b: Counted) -> Counted:
-    """The counts of both."""
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+    """The counts of both, in `a`."""
+    for ours, theirs in zip(a, b, strict=True):
+        ours.update(theirs)
+    return a
 
 
 def _planned(dataset: Dataset, gaps: dict[str, str]) -> tuple[Domain, Sequence[Target]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -18,6 +19,7 @@ from genesis_lab.bias.significance import association, cohens_w, fit_p, independ
 from genesis_lab.domains.base import Facets
 from genesis_lab.errors import InvalidInput
 from genesis_lab.stats import Interval, holm, proportion_interval, total_variation
+from genesis_lab.texts import normal
 
 SEVERITIES = ("none", "low", "medium", "high")
 FEWEST_MENTIONS = 100
@@ -67,8 +69,12 @@ class Known:
 
 
 def frame(counts: Counter[Any], columns: Sequence[str]) -> pd.DataFrame:
-    """Counts as a frame, sorted, so that nothing depends on the order they came in."""
-    rows = [(*values, n) for values, n in counts.items()]
+    """Counts as a frame, its values normal (nothing left: none), sorted, so that nothing depends on the order they came in."""
+    tidy = cache(lambda value: (normal(value) or "").strip() or None)
+    tidied = Counter[tuple[str | None, ...]]()
+    for values, n in counts.items():
+        tidied[tuple(map(tidy, values))] += n
+    rows = [(*values, n) for values, n in tidied.items()]
     found = pd.DataFrame(rows, columns=[*columns, RECORDS]).astype(dict.fromkeys(columns, object) | {RECORDS: int})
     return found.sort_values([*columns], ignore_index=True, na_position="last")
 

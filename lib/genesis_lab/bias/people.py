@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from genesis_lab.texts import unaccented
+from genesis_lab.texts import normal, unaccented
 from genesis_lab.yamls import read_yaml
 
 KINDS = {
@@ -21,21 +21,23 @@ KINDS = {
 SEVERAL = "several"
 """Group of a record that mentions more than one group of a kind."""
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
 def meanings(texts: Iterable[str]) -> pa.Table:
     """The words that these texts hold, a row for each thing that one stands for: its kind, group, and the only language it is of."""
     known = _lexicon()[0]
     rows = [(text, word, *meant) for text in texts for word in _entries(text) for meant in known[word]]
-    columns = ("_heard", "_word", "_kind", "_group", "_only")
+    columns = ("_text", "_word", "_kind", "_group", "_only")
     return pa.table([pa.array([row[i] for row in rows], pa.string()) for i in range(len(columns))], columns)
 
 
 def pattern() -> str:
-    """RE2 pattern of texts in lower case with an entry's first word: far fewer states than all entries, and hardly ever in vain."""
+    """RE2 pattern of texts that may hold an entry, whatever the case: an entry's first word, or marks that are no part of a letter
+    (so that the text may hold one once it is normalised). Far fewer states than all entries, and hardly ever in vain.
+    """
     words = "|".join(re.escape(word).replace("'", "['’]") for word in sorted(_lexicon()[1]))
-    return rf"(?:^|[^\pL])(?:{words})(?:[^\pL]|$)"
+    return rf"(?:^|[^\pL])(?:{words})(?:[^\pL]|$)|\pM"
 
 
 @lru_cache(maxsize=1)
@@ -72,14 +74,16 @@ def _lexicon() -> tuple[dict[str, list[tuple[str, str, str | None]]], dict[str, 
 def _entries(text: str) -> frozenset[str]:
     """The words and phrases of the lists in a text: of those that begin at a word the longest, and none within another."""
     meanings, longest = _lexicon()
-    words = [word.replace("’", "'") for word in _WORD.findall(text)]
+    words = _WORD.findall(normal(text.lower()).replace("’", "'"))
     found, after = set(), 0
     for i, word in enumerate(words):
-        first = word if word in longest else word.split("'")[0]
-        lengths = range(longest.get(first, 0), 0, -1) if i >= after else ()
-        for entry, length in ((" ".join([first, *words[i + 1 : i + length]]), length) for length in lengths):
+        first = word if word in longest else word.partition("'")[0]
+        if i < after or first not in longest:
+            continue
+        for end in range(i + longest[first], i, -1):
+            entry = " ".join([first, *words[i + 1 : end]])
             if entry in meanings:
                 found.add(entry)
-                after = i + length
+                after = end
                 break
     return frozenset(found)
