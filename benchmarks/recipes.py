@@ -21,8 +21,8 @@ from genesis_lab.domains.timeseries.kinds import families
 from genesis_lab.domains.timeseries.realism import features, mean_ks
 from genesis_lab.domains.timeseries.render import render
 from genesis_lab.generation import config_for, generate
+from genesis_lab.training.evaluation import equivalence_sentence
 from genesis_lab.training.forecasts import hours_of, worth
-from genesis_lab.training.worth import equivalence_sentence
 from providers.openai_server import Reply, running, said
 
 RECORDED = Path(__file__).with_name("recordings") / "recipes.jsonl"

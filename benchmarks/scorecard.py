@@ -1,7 +1,7 @@
 """How long the scorecard of an offline dataset takes, and what it says. Target: 10,010 conversations in a minute.
 
     python benchmarks/scorecard.py
-    python benchmarks/scorecard.py --total 400 --classifiers tfidf --dry
+    python benchmarks/scorecard.py --total 400 --words --dry
 
 Measured on Banking77, wherever `load_reference` finds it.
 """
@@ -20,20 +20,20 @@ from genesis_lab.generation.engine import generate
 from genesis_lab.generation.plan import make_plan
 from genesis_lab.providers.offline import OfflineProvider
 from genesis_lab.stats import Interval
-from genesis_lab.training.worth import worth
+from genesis_lab.training.scorecard import worth
 from genesis_lab.validation.reference import load_reference
 
 
-def scored(path: Path, classifiers: list[str]) -> dict[str, Any]:
+def scored(path: Path, embeddings: bool) -> dict[str, Any]:
     """The measured part: the scorecard of a dataset."""
-    return worth(open_dataset(path), load_reference(), pool=load_reference(split="train"), classifiers=classifiers)
+    return worth(open_dataset(path), load_reference(), pool=load_reference(split="train"), embeddings=embeddings)
 
 
 def main() -> None:
     parser = bench.parser(__doc__)
     parser.add_argument("--total", type=int, default=10_010, help="conversations, half of them English")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--classifiers", nargs="+", default=["tfidf", "tfidf_words", "embedding"])
+    parser.add_argument("--words", action="store_true", help="TF-IDF only, without sentence embeddings")
     options = parser.parse_args()
     reference, pool = load_reference(), load_reference(split="train")
     if reference is None:
@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dataset"
         generate(make_plan(domain, options.total, options.seed), domain, OfflineProvider(), path)
-        found = bench.measured(scored, path, options.classifiers)
+        found = bench.measured(scored, path, not options.words)
     card = found["result"]
     rows, facts = [], {"seconds": f"{found['seconds']:.0f}"}
     for one in card["students"]:

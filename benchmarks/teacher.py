@@ -14,7 +14,8 @@ from scipy.stats import ks_2samp
 
 import bench
 from genesis_lab.stats import Interval
-from genesis_lab.training.worth import worth_of
+from genesis_lab.training.examples import make_examples
+from genesis_lab.training.scorecard import worth
 from genesis_lab.validation.reference import load_reference
 
 RECORDINGS = Path(__file__).with_name("recordings")
@@ -45,7 +46,7 @@ def main() -> None:
     }
     rows, words = [], pd.Series(real.texts).str.split().str.len()
     for name, messages in sets.items():
-        card = worth_of(messages["text"].tolist(), messages["label"].tolist(), real, pool=None)
+        card = worth(make_examples(messages["text"].tolist(), messages["label"].tolist()), real)
         found = {one["student"]: str(Interval(**one["accuracy"])) for one in card["students"]}
         length = messages["text"].str.split().str.len()
         rows.append({

@@ -30,8 +30,8 @@ def tune(
     from genesis_lab.domains import get_domain
     from genesis_lab.domains.timeseries.tuning import comparable, records_of, sample, tune_priors
     from genesis_lab.files import check_free, resolve, shown, write_atomically
+    from genesis_lab.training.evaluation import equivalence_sentence
     from genesis_lab.training.forecasts import CONTEXT, HORIZON, LENGTH, taught_by, worth
-    from genesis_lab.training.worth import equivalence_sentence
 
     check_free(resolve(out), replace=replace, ours=Path.is_file)
     domain = get_domain("timeseries", series_types=types or ELECTRICITY)

@@ -4,9 +4,8 @@ import pytest
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.training.config import train_config
-from genesis_lab.training.continuing import continue_training
 from genesis_lab.training.examples import join, make_examples
-from genesis_lab.training.train import train
+from genesis_lab.training.train import continue_training, train
 from labelled_texts import labelled
 
 ENGLISH = [row for row in labelled() if row[2] == "en"]
@@ -44,6 +43,11 @@ def test_what_can_not_be_continued_is_one_sentence():
     model = train(OLD, train_config("fast")).model
     with pytest.raises(InvalidInput, match=r"spanish \(.*\) is not what the model was trained on: english"):
         continue_training(model, OLD, earlier=NEW)
+
+
+def test_an_intent_with_a_single_example_is_left_out_as_in_any_training():
+    model = train(OLD, train_config("fast")).model
     rare = examples([("close it", "close_account", "en"), *SPANISH], "closing")
-    with pytest.raises(InvalidInput, match="close_account has only one"):
-        continue_training(model, rare, earlier=OLD)
+    continued = continue_training(model, rare, earlier=OLD)
+    assert continued.rows["messages"] == ["Left out for having a single example: close_account."]
+    assert continued.model.card.labels == model.card.labels

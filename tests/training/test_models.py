@@ -25,8 +25,8 @@ def trained(candidate="tfidf_words+logistic_regression", **fields):
     ("candidate", "calibration"),
     [
         ("tfidf+logistic_regression", "auto"),
-        ("tfidf_words+linear_svm", "sigmoid"),
-        ("tfidf_words+random_forest", "isotonic"),
+        ("tfidf_words+linear_svm", "auto"),
+        ("tfidf_words+random_forest", "temperature"),
         ("tfidf_words+xgboost", "auto"),
         ("embeddings+linear_svm", "auto"),
         ("tfidf_embeddings+logistic_regression", "auto"),

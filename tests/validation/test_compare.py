@@ -10,11 +10,10 @@ import pytest
 
 from genesis_lab.dataset import Dataset
 from genesis_lab.errors import InvalidInput
-from genesis_lab.training.worth import worth_of
+from genesis_lab.training.examples import make_examples
+from genesis_lab.training.scorecard import worth
 from genesis_lab.validation.compare import compare
 from validation.real_and_synthetic import INTENTS, dataset, reference, utterances
-
-CLASSIFIERS = ("tfidf", "tfidf_words")
 
 
 def made(
@@ -22,14 +21,14 @@ def made(
 ) -> tuple[Dataset, dict]:
     """A dataset and its scorecard."""
     texts, labels = utterances(intents, each, np.random.default_rng(seed), clear)
-    card = worth_of(texts, labels, reference(each=25), classifiers=CLASSIFIERS, embeddings=False)
+    card = worth(make_examples(texts, labels), reference(each=25), embeddings=False)
     return dataset(path, texts, labels), card
 
 
 def test_the_dataset_that_teaches_better_is_named_with_its_corrected_p(tmp_path: Path) -> None:
     (good, card), (poor, poor_card) = made(tmp_path / "good", 20), made(tmp_path / "poor", 20, clear=0.02)
     found = compare(good, poor, scorecards=(card, poor_card))
-    assert [one["verdict"] for one in found["worth"]] == ["a is better", "a is better"]
+    assert [one["verdict"] for one in found["worth"]] == ["a is better"]
     first = found["worth"][0]
     assert first["difference"]["low"] > 0 and first["p"] <= first["p_holm"] < 0.05
     assert first["difference"]["estimate"] == pytest.approx(first["accuracy_a"] - first["accuracy_b"])
@@ -40,7 +39,7 @@ def test_the_dataset_that_teaches_better_is_named_with_its_corrected_p(tmp_path:
 def test_a_dataset_does_not_differ_from_itself(tmp_path: Path) -> None:
     one, card = made(tmp_path / "one", 8)
     found = compare(one, one, scorecards=(card, card))
-    assert [w["verdict"] for w in found["worth"]] == ["equivalent"] * 2
+    assert [w["verdict"] for w in found["worth"]] == ["equivalent"]
     assert found["verdict"].startswith("Both teach equally well")
     intent = found["attributes"][0]
     assert (intent["total_variation"], intent["differs"], intent["p_holm"]) == (0.0, False, 1.0)
@@ -79,7 +78,8 @@ def test_what_can_not_be_compared_says_why(tmp_path: Path) -> None:
     assert found["not_measured"]["quality"] == "no quality report of one"
     assert found["not_measured"]["sentiment"] == "no values on one side"
     assert found["verdict"] == "Worth not compared: no scorecard of one."
-    other = worth_of(*utterances(INTENTS, 3, np.random.default_rng(0)), reference(seed=9), embeddings=False)
+    few = make_examples(*utterances(INTENTS, 3, np.random.default_rng(0)))
+    other = worth(few, reference(seed=9), embeddings=False)
     assert "different reference items" in compare(one, one, scorecards=(card, other))["not_measured"]["worth"]
 
 

@@ -14,8 +14,8 @@ from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
 from genesis_lab.training.models import load_model, save_model
+from genesis_lab.training.scorecard import worth
 from genesis_lab.training.train import train
-from genesis_lab.training.worth import worth_of
 from genesis_lab.validation import embeddings
 from genesis_lab.validation.embeddings import MULTILINGUAL, Embedder, embed, embedder_for, embedder_of
 from genesis_lab.validation.quality import validate
@@ -120,11 +120,11 @@ def test_a_classifier_of_two_languages_keeps_the_model_it_learned_with(
 
 def test_worth_in_spanish_says_whose_embeddings_it_rests_on(multilingual: str, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = zip(*[(text, label) for text, label, language in MIXED if language == "es"], strict=True)
-    real = Reference("mine", "test", texts, labels, "es", "here")
-    found = worth_of(texts, labels, real)
+    made, real = make_examples(texts, labels), Reference("mine", "test", texts, labels, "es", "here")
+    found = worth(made, real)
     assert (found["embedder"], found["embedder_note"]) == ("embedder", None)
     monkeypatch.setattr(embeddings, "MULTILINGUAL", "nobody/none")
-    found = worth_of(texts, labels, real)
+    found = worth(made, real)
     assert found["embedder"] == "all-MiniLM-L6-v2" and caveats(found)[-1] == found["embedder_note"]
-    english = worth_of(texts, labels, Reference("mine", "test", texts, labels, "en", "here"))
+    english = worth(made, Reference("mine", "test", texts, labels, "en", "here"))
     assert english["embedder"] == "all-MiniLM-L6-v2" and english["embedder_note"] is None

@@ -196,7 +196,8 @@ def labelled(dataset: Dataset) -> pd.DataFrame:
         f"SELECT {facets.text} AS text, CASE WHEN trim({facets.label}) <> '' THEN {facets.label} END AS label, "
         f"{facets.language or 'NULL'} AS language, {facets.group or 'NULL'} AS group_by, split FROM data"
     )
-    return rows.astype(object).where(rows.notna(), None).map(normal)
+    rows = rows.map(normal).astype(object)
+    return rows.where(rows.notna(), None)
 
 
 def write_report(dataset: Dataset, kind: str, report: Mapping[str, Any]) -> Path:

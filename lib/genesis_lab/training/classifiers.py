@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import LabelEncoder
 from sklearn.svm import LinearSVC
@@ -70,7 +70,7 @@ class BoostedTrees(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # skl
 
 
 class ByLanguage(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
-    """Fitted classifiers of the same labels: each answers texts in its language, the first also those that tell none."""
+    """Fitted classifiers of the same labels: each answers texts in its language, the first also those in none."""
 
     def __init__(self, parts: dict[str, Any]) -> None:
         self.parts = parts
@@ -89,10 +89,10 @@ class ByLanguage(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sklea
 
 
 def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int = 2, embedder: str = "") -> Any:
-    """An unfitted pipeline of steps ``features`` and ``classifier``, from a candidate of `TrainConfig` and the algorithm's own
-    settings by scikit-learn's names (`InvalidInput` for one that it has not).
+    """An unfitted pipeline of steps ``features`` and ``classifier``, from a candidate of `TrainConfig`.
 
-    A character n-gram must occur in `min_df` texts: one seen once teaches nothing, and takes two thirds of the time.
+    The algorithm's `params` go by scikit-learn's names (`InvalidInput` for one that it has not). A character n-gram
+    must occur in `min_df` texts: one seen once teaches nothing, and takes two thirds of the time.
     """
     features, _, algorithm = candidate.partition("+")
     if algorithm == "xgboost" and find_spec("xgboost") is None:
@@ -101,7 +101,6 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
         "logistic_regression": LogisticRegression(C=10, max_iter=300, random_state=seed),
         "linear_svm": LinearSVC(C=0.5, random_state=seed),
         "random_forest": RandomForestClassifier(n_estimators=200, random_state=seed),
-        "sgd": SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=50, random_state=seed),
         "xgboost": BoostedTrees(random_state=seed),
     }[algorithm]
     known = classifier.get_params()
@@ -123,7 +122,7 @@ def build(candidate: str, params: Mapping[str, Value], seed: int, *, min_df: int
 
 
 def fitted(estimator: Any, texts: Sequence[Any] | NDArray[Any], labels: NDArray[Any]) -> Any:
-    """`estimator`, fitted; without scikit-learn's warnings on scarce labels, which are worded for the user elsewhere."""
+    """`estimator`, fitted; without scikit-learn's warnings on scarce labels, which are put in words elsewhere."""
     try:
         with warnings.catch_warnings(action="ignore"):
             return estimator.fit(texts, labels)
@@ -137,12 +136,12 @@ def fitted(estimator: Any, texts: Sequence[Any] | NDArray[Any], labels: NDArray[
 
 
 def calibration_method(chosen: str, candidate: str) -> str | None:
-    """The method that `TrainConfig.calibration` stands for, None for none; before scikit-learn 1.8 `auto` is sigmoid (Platt)."""
+    """How a candidate is calibrated under `TrainConfig.calibration`; None: its probabilities stay as they are.
+
+    By temperature (Guo et al. 2017), before scikit-learn 1.8, which brought that, by Platt's sigmoid.
+    """
     import sklearn
 
-    has_temperature = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 8)
-    if chosen == "temperature" and not has_temperature:
-        raise MissingDependency("scikit-learn 1.8", "calibration: temperature", "pip install -U scikit-learn")
-    if candidate.endswith("+linear_svm") and chosen in ("auto", "none"):
-        return "temperature" if has_temperature else "sigmoid"
-    return None if chosen in ("auto", "none") else chosen
+    if chosen == "auto" and not candidate.endswith("+linear_svm"):
+        return None
+    return "temperature" if tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 8) else "sigmoid"

@@ -12,9 +12,8 @@ from genesis_lab.errors import InvalidInput, instead, sentence
 from genesis_lab.yamls import shipped
 
 Features = Literal["tfidf", "tfidf_words", "embeddings", "tfidf_embeddings"]
-"""TF-IDF of words (1–2) and characters (3–5); TF-IDF of words only; sentence embeddings; the first and the third side by side."""
-Algorithm = Literal["logistic_regression", "linear_svm", "random_forest", "xgboost", "sgd"]
-"""`sgd` is logistic regression fitted record by record."""
+"""TF-IDF of words (1–2) and characters (3–5), or of words only; sentence embeddings; the first and third together."""
+Algorithm = Literal["logistic_regression", "linear_svm", "random_forest", "xgboost"]
 Value = float | int | str | bool | None
 
 
@@ -47,25 +46,18 @@ class TrainConfig(BaseModel):
     test_share: float = Field(
         0.2, gt=0, le=0.5, description="share of records in the test split, unless the dataset has one"
     )
-    validation_share: float = Field(
-        0.15, gt=0, le=0.5, description="share of the rest on which candidates are compared"
-    )
     folds: int = Field(5, ge=2, le=20, description="folds of cross-validation, search and calibration")
     search: Literal["none", "random", "halving"] = Field(
         "none", description="how settings are searched, by cross-validation within the training records"
     )
     search_trials: int = Field(16, ge=2, le=500, description="settings that random and halving search try")
-    metric: Literal["accuracy", "f1_macro"] = Field(
-        "accuracy", description="what candidates and settings are ranked by"
-    )
-    calibration: Literal["auto", "none", "sigmoid", "isotonic", "temperature"] = Field(
-        "auto", description="how probabilities are calibrated; auto: only the linear SVM, which always is"
+    calibration: Literal["auto", "temperature"] = Field(
+        "auto", description="whose probabilities are calibrated: auto: the linear SVM's; temperature: all candidates'"
     )
     learning_curve: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (), description="shares of the training records at which accuracy is measured"
     )
     max_records: int | None = Field(None, ge=10, description="use a random part of this size (none: all records)")
-    drop_rare: bool = Field(True, description="leave out intents with a single record, and say which; else refuse")
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same data: same model and figures")
 
     @field_validator("candidates")

@@ -1,4 +1,4 @@
-"""Contrast rounds: which labels are mixed up, so that more is asked for on both sides of the line, and what that gained."""
+"""Contrast rounds: which labels are mixed up, so that more is asked for on both sides, and what that gained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.stats import paired
 from genesis_lab.training.evaluation import Row, share
 from genesis_lab.training.examples import Examples, labelled_texts, make_folds, read_examples
-from genesis_lab.training.worth import Correct, Labels, learn_and_answer
+from genesis_lab.training.scorecard import Correct, Labels, learn_and_answer
 from genesis_lab.validation.embeddings import embedder_for
 
 FOLDS = 5
@@ -25,10 +25,10 @@ MOST = 8
 def confusions(dataset: Dataset, seeds: Any = None, *, top: int = 10, seed: int = 0) -> list[Row]:
     """The `top` pairs of labels that are mixed up most, worst first: two rows each, as a domain's `cells` take them.
 
-    A row says the label and language in the columns of the dataset's domain, ``against``, ``n`` (how many texts of the
-    two were mixed up) and ``mixed`` (text to its label). Records are predicted by cross-validation, `seeds` (real labelled
-    texts, never those that the gain is measured on) by a model of the records. Pairs go by the share of their texts that is
-    mixed up: one of five seeds weighs as much as 20 of 100 records.
+    A row says the label and language in the columns of the dataset's domain, ``against``, ``n`` (texts of the two that
+    were mixed up) and ``mixed`` (text to its label). Records are predicted by cross-validation, `seeds` (real labelled
+    texts, never those that the gain is measured on) by a model of the records. Pairs go by the share of their texts
+    that is mixed up: one of five seeds weighs as much as 20 of 100 records.
     """
     facets, examples = get_domain(dataset.domain).facets, read_examples(dataset)[0]
     real, found = labelled_texts(seeds) if seeds is not None else None, list[tuple[float, Row]]()
@@ -63,8 +63,8 @@ def confusions(dataset: Dataset, seeds: Any = None, *, top: int = 10, seed: int 
 def gain(before: Any, after: Any, held_out: Any) -> Row:
     """What a model of `after` gets right of real texts held out, beside one of `before` (None: nothing yet).
 
-    ``accuracy``, and ``gain`` with its interval, ``p`` and ``verdict`` by `stats.paired`: each language with a model of its
-    own, near-duplicates counting once. All three as `labelled_texts` takes them, or lists of such.
+    ``accuracy``, and ``gain`` with its interval, ``p`` and ``verdict`` by `stats.paired`: each language with a model of
+    its own, near-duplicates counting once. All three as `labelled_texts` takes them, or lists of such.
     """
     tested = labelled_texts(held_out)
     now = _right(after, tested)
@@ -99,4 +99,4 @@ def _answers(taught: list[tuple[str, str]], asked: Examples, language: str) -> L
         vectors = dict(zip(every, embed(every), strict=True)) if every else None
     except (MissingDependency, Unavailable):
         vectors = None
-    return learn_and_answer("embedding" if vectors else "tfidf", texts, labels, items, vectors)
+    return learn_and_answer(texts, labels, items, vectors)

@@ -1,4 +1,4 @@
-"""What a classifier got right: per language and label, with intervals, confusions and calibration, as JSON-safe rows."""
+"""What a classifier got right, by language and label, and how much real data teaches as much: JSON-safe rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from genesis_lab.stats import Interval, percentile_interval, proportion_interval
 
 Strings = NDArray[Any]
+Numbers = NDArray[np.floating]
 Row = dict[str, Any]
 
 BINS = 10
@@ -45,7 +46,7 @@ def evaluate(
 
 
 def compared(labels: Strings, predicted: Strings, *, seed: int = 0) -> Row:
-    """Accuracy and macro-F1 over the labels that occur, results per label (lowest recall first), confusions by frequency.
+    """Accuracy, macro-F1 over the labels that occur, results per label (lowest recall first), the commonest confusions.
 
     Accuracies carry Wilson intervals, macro-F1 a percentile bootstrap over records. The precision of a label that was
     never predicted is None.
@@ -90,3 +91,43 @@ def _macro_f1(table: NDArray[Any], estimate: float, seed: int) -> Interval:
     f1 = 2 * (drawn @ (real * answers)) / np.maximum(occurs + drawn @ answers, 1)
     present = occurs > 0
     return percentile_interval(estimate, (f1 * present).sum(axis=1) / present.sum(axis=1), n)
+
+
+_BOUNDS = (("k", "below"), ("low", "low_below"), ("high", "high_below"))
+
+
+def equivalent(reached: float, curve: Numbers, own: Numbers, curves: Numbers, ks: Numbers) -> Row:
+    """The k at which the `curve` over `ks` of real data has what synthetic data has `reached`; higher is better.
+
+    Interpolated linearly on log k. Outside the `ks` that were tried ``k``, ``low`` and ``high`` are None, and ``below``
+    … say on which side. `own`, of shape (replicates,), and `curves`, (replicates, ks), are the same in a bootstrap.
+    """
+    k = _inverse(reached, curve, ks)
+    bootstrap = [_inverse(float(a), c, ks) for a, c in zip(own, curves, strict=True)]
+    low, high = np.quantile(bootstrap, [0.025, 0.975], method="inverted_cdf")
+    found: Row = {"smallest_k": float(ks[0]), "largest_k": float(ks[-1])}
+    for (name, below), value in zip(_BOUNDS, (k, low, high), strict=True):
+        found |= {name: float(value) if 0 < value < np.inf else None, below: bool(value == 0)}
+    return found
+
+
+def _inverse(accuracy: float, curve: Numbers, ks: Numbers) -> float:
+    """The k at which the curve reaches `accuracy`: 0 when its first point is above, infinity when it never does.
+
+    A dip in the curve is noise (more real data does not teach less), so its running maximum is used.
+    """
+    rising = np.maximum.accumulate(curve)
+    return float(np.exp(np.interp(accuracy, rising, np.log(ks), left=-np.inf, right=np.inf)))
+
+
+def equivalence_sentence(found: Row, kind: str = "real", of: str = "labelled examples per intent") -> str:
+    """What `equivalent` found, for example "worth 2.0 [1.5–2.6] real labelled examples per intent"."""
+
+    def shown(k: float | None, below: bool) -> str:
+        if k is not None:
+            return f"{k:.1f}"
+        return f"fewer than {found['smallest_k']:g}" if below else f"more than {found['largest_k']:g}"
+
+    k, low, high = (shown(found[name], found[below]) for name, below in _BOUNDS)
+    interval = "" if k == low == high else f" [{low}–{high}]"
+    return f"worth {k}{interval} {kind} {of}"

@@ -27,7 +27,7 @@ Strings = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Texts with their label, language, group and split (``train`` where the source has none), in the order of their source.
+    """Texts in the order of their source, with label, language, group and split (``train`` where there is none).
 
     Records of one group (near-duplicates) never straddle a division. `embedder` embeds them (empty: the default).
     """
@@ -81,8 +81,10 @@ def make_examples(
     )
 
 
-def read_examples(dataset: Any) -> tuple[Examples, list[str]]:
+def read_examples(dataset: Dataset | Examples) -> tuple[Examples, list[str]]:
     """The text of each record (a conversation's opening) with its label, and what was left out."""
+    if isinstance(dataset, Examples):
+        return dataset, []
     rows = labelled(dataset)
     kept = rows[rows["text"].notna() & rows["label"].notna()]
     left = len(rows) - len(kept)
@@ -100,11 +102,11 @@ def read_examples(dataset: Any) -> tuple[Examples, list[str]]:
 
 
 def labelled_texts(source: Any) -> Examples:
-    """Labelled texts in whatever form: `Examples`, a dataset, its name, or a file with columns text, label and, where a text
-    is not in the language it reads as (else the most usual), language."""
-    if isinstance(source, Examples):
-        return source
-    if isinstance(source, Dataset):
+    """Labelled texts in whatever form: `Examples`, a dataset, its name, or a file with columns text and label.
+
+    A column language is for texts that are in another one than they read as (else the most usual).
+    """
+    if isinstance(source, Examples | Dataset):
         return read_examples(source)[0]
     path = locate(source)
     if path.is_dir():
@@ -136,16 +138,11 @@ def join(first: Examples, second: Examples) -> Examples:
     return Examples(**both, groups=groups, sources=first.sources + second.sources)
 
 
-def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool = True) -> Examples:
-    """`examples` when there is something to learn: two intents or more, with two records each; else `InvalidInput`."""
+def check_learnable(examples: Examples, messages: list[str]) -> Examples:
+    """Two intents or more, else `InvalidInput`; those with a single record are left out, as `messages` say."""
     counts = Counter(examples.labels.tolist())
     rare = sorted(label for label, n in counts.items() if n < 2)
     if rare and len(counts) > 1:
-        if not drop_rare:
-            raise InvalidInput(
-                f"Every intent needs 2 examples, but {named(rare)} {'has' if len(rare) == 1 else 'have'} only one: "
-                "add some, or set drop_rare to leave them out."
-            )
         examples = examples.take(~np.isin(examples.labels, rare))
         messages.append(f"Left out for having a single example: {named(rare)}.")
     known = np.unique(examples.labels).tolist()
@@ -156,7 +153,7 @@ def check_learnable(examples: Examples, messages: list[str], *, drop_rare: bool 
 
 
 def make_folds(examples: Examples, n: int, seed: int, messages: list[str]) -> list[tuple[Index, Index]]:
-    """Stratified folds (train, test) in which no group is on both sides; `messages` gets what is to be said of scarce intents.
+    """Stratified folds (train, test) in which no group is on both sides; `messages` get what is scarce.
 
     There are `n`, or as many as the most varied intent has distinct wordings, but not below two.
     """

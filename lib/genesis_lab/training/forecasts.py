@@ -25,8 +25,8 @@ from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.stats import Interval, Paired, paired, percentile_interval
 from genesis_lab.training.config import Source
+from genesis_lab.training.evaluation import equivalence_sentence, equivalent
 from genesis_lab.training.models import IntentModel, model_of
-from genesis_lab.training.worth import equivalence_sentence, equivalent
 
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
@@ -260,7 +260,7 @@ class _Trial:
         return self.interval(of_series[self.tested])
 
     def equivalent(self, by_split: Values, curve: Values, shots: Sequence[int]) -> Row:
-        """The number of real series that teach as much, see `training.worth.equivalent`."""
+        """The number of real series that teach as much, see `training.evaluation.equivalent`."""
         ks, own = np.array(shots, dtype=float), self.replicates(by_split)
         return equivalent(-float(by_split.mean()), -curve.mean((1, 2)), -own, -self.replicates(curve).T, ks)
 

@@ -148,7 +148,7 @@ def _free(name: str | Path, same: Callable[[ModelCard], bool], replace: bool) ->
 
 
 def _identity(card: ModelCard) -> dict[str, Any]:
-    """What tells two models apart, whichever versions of which packages wrote them and on which real data it was tested."""
+    """What tells two models apart, whatever packages wrote them and whatever real data they were tested on."""
     figures = {name: round(value, 6) for name, value in card.metrics.items() if not name.startswith("reference_")}
     return card.model_dump(exclude={"versions", "weights_sha256", "metrics"}) | {"metrics": figures}
 
@@ -167,7 +167,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def load_model(name: str | Path) -> IntentModel:
-    """The model in a folder written by `save_model`; `InvalidInput` where its weights or embedder are not the card's."""
+    """The model in a folder of `save_model`; `InvalidInput` where its weights or embedder are not the card's."""
     folder = model_path(name)
     weights, card = folder / WEIGHTS, _card_of(folder)
     if not (folder / CARD).exists():
@@ -196,7 +196,7 @@ def load_model(name: str | Path) -> IntentModel:
 
 
 def _skops() -> Any:
-    """skops' io without all of scikit-learn (`load_model` knows its estimators) and what the two try to import and do well without."""
+    """skops' io without all of scikit-learn, whose estimators `load_model` knows, and without what both try in vain."""
     hidden = [name for name in _TRIED if sys.modules.setdefault(name, cast(Any, None)) is None]
     from sklearn import utils
 
@@ -210,7 +210,7 @@ def _skops() -> Any:
 
 
 def _load_pyfunc(folder: str) -> SimpleNamespace:
-    """MLflow's entry: the model in `folder`; it answers label and probability to a list, a series or a table's first column."""
+    """MLflow's entry: the model in `folder`, which answers a list, a series or a table's first column."""
     model = load_model(Path(folder).resolve())
 
     def predict(data: Any, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Train classifiers: choose among candidates, measure on held-out records, learn the rest."""
+"""Train classifiers: choose among candidates, measure on held-out records, learn the rest; learn further datasets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from sklearn.calibration import CalibratedClassifierCV
 from genesis_lab.domains.language import NAMES
 from genesis_lab.errors import InvalidInput
 from genesis_lab.settings import get_settings
+from genesis_lab.stats import paired
 from genesis_lab.training.classifiers import ByLanguage, Folds, build, calibration_method, fitted
 from genesis_lab.training.config import TrainConfig, Value, train_config
-from genesis_lab.training.evaluation import Row, compared, evaluate, share
+from genesis_lab.training.evaluation import Row, evaluate, share
 from genesis_lab.training.examples import (
     Examples,
     check_learnable,
     hold_out,
+    join,
     make_examples,
     make_folds,
     named,
@@ -46,22 +48,24 @@ COMPARED = 4_000
 """Records, at most, on which candidates are compared by language: three fits of each."""
 _ENOUGH = 20
 """Records of a language that tell which candidate works in it."""
+_VALIDATION_SHARE = 0.15
+"""Of the training records, on which candidates are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """What was trained, on what, and how good it is: `rows`, the same for the same data and settings.
 
-    ``config``, ``sources``; what was ``chosen`` with its ``params`` among the ``candidates`` (best first; none where there
-    was nothing to choose); ``n_train``, ``n_test``, ``intents``; ``evaluation`` and ``reference`` as `evaluate` gives them;
-    ``fold_accuracy`` (cross-validation only), ``learning_curve``; ``messages``, ``not_measured`` with why.
+    ``config``, ``sources``; what was ``chosen`` with its ``params`` among the ``candidates`` (best first; none
+    without a choice); ``n_train``, ``n_test``, ``intents``; ``evaluation`` and ``reference`` as `evaluate` gives them;
+    ``learning_curve``, ``messages``, ``not_measured`` with why; ``continued`` (see `continue_training`).
     """
 
     rows: Row
     model: IntentModel = field(repr=False)
     seconds: float = field(default=0.0, compare=False)
     answers: list[Row] = field(default_factory=list, repr=False, compare=False)
-    """Each text that was tested on: ``text``, ``label``, ``understood as``, how ``sure``, ``language``, ``tested on``."""
+    """Each text tested on: ``text``, ``label``, ``understood as``, how ``sure``, ``language``, ``tested on``."""
 
     def logged(self) -> dict[str, Any]:
         """What `registry.log_run` keeps of it."""
@@ -93,40 +97,49 @@ class _Run:
 
 
 def train(
-    source: Any, config: TrainConfig | None = None, *, reference: Any = None, on_progress: Progress | None = None
+    source: Any,
+    config: TrainConfig | None = None,
+    *,
+    chosen: Chosen | None = None,
+    reference: Any = None,
+    on_progress: Progress | None = None,
 ) -> TrainingReport:
-    """Train on a dataset whose records have a text and a label, or on `Examples`, and report on records that the model never
-    saw, and on those of a `reference` (``.texts``, ``.labels``, ``.language``, ``.name``)."""
+    """Train on a dataset whose records have a text and a label, or on `Examples`.
+
+    Reports on records that the model never saw, and on those of a `reference` (``.texts``, ``.labels``, ``.language``,
+    ``.name``). What is already `chosen`, a candidate and its settings, is taken instead of the config's candidates.
+    """
     config, started = config or train_config(), perf_counter()
-    examples, messages = (source, []) if isinstance(source, Examples) else read_examples(source)
+    examples, messages = read_examples(source)
     run = _Run(config, messages, _steps(config, on_progress))
-    examples = check_learnable(examples, messages, drop_rare=config.drop_rare)
+    examples = check_learnable(examples, messages)
     if config.max_records and config.max_records < len(examples):
         messages.append(f"{config.max_records} of {len(examples)} records were used (max_records).")
-        small = subset(examples, config.max_records, config.seed)
-        examples = check_learnable(small, messages, drop_rare=config.drop_rare)
+        examples = check_learnable(subset(examples, config.max_records, config.seed), messages)
     embedder = None
-    if any("embeddings+" in name for name in config.candidates):
+    if any("embeddings+" in name for name in ([chosen[0]] if chosen else config.candidates)):
         from genesis_lab.validation.embeddings import embedder_for
 
         embedder = embedder_for(Counter(examples.languages.tolist()))
         examples = replace(examples, embedder=embedder.model)
-    evaluation, fold_accuracy, rest = None, list[float](), examples
+    evaluation, rest = None, examples
     if config.evaluation == "cross_validation":
-        evaluation, fold_accuracy, (learned, tested) = _cross_validate(examples, run)
+        evaluation, (learned, tested) = _cross_validate(examples, run)
     else:
         rest, tested = learned, tested = _divide(examples, config, messages)
-    chosen, results = _choose(rest, run)
+    chosen, results = (chosen, list[Row]()) if chosen else _choose(rest, run)
     estimator = _fit(chosen, rest, config)
     run.step()
     evaluation = evaluation or _measured("test", tested, *_predict(estimator, tested), run)
-    curve = _learning_curve(chosen, learned, tested, run)
-    real = _known_to(estimator, reference, messages)
-    on_real = real and _measured(reference.name, real, *_predict(estimator, real), run) | {
-        "kind": getattr(reference, "kind", "real")
-    }
     metrics = {name: evaluation[name]["estimate"] for name in ("accuracy", "macro_f1")} | {"ece": evaluation["ece"]}
-    why_not = "no reference was given" if reference is None else f"{reference.name} has none of the intents learned"
+    on_real, not_measured = None, {"reference": "no reference was given"}
+    if real := _known_to(estimator, reference, messages):
+        on_real = _measured(reference.name, real, *_predict(estimator, real), run)
+        on_real |= {"kind": getattr(reference, "kind", "real")}
+        metrics |= {f"reference_{name}": on_real[name]["estimate"] for name in ("accuracy", "macro_f1")}
+        metrics["reference_ece"], not_measured = on_real["ece"], {}
+    elif reference is not None:
+        not_measured = {"reference": f"{reference.name} has none of the intents learned"}
     candidate, params = chosen
     rows = {
         "config": config.model_dump(mode="json"),
@@ -138,17 +151,13 @@ def train(
         "intents": len(estimator.classes_),
         "evaluation": evaluation,
         "candidates": results,
-        "fold_accuracy": fold_accuracy,
-        "learning_curve": curve,
+        "learning_curve": _learning_curve(chosen, learned, tested, run),
         "reference": on_real,
         "messages": list(dict.fromkeys(messages)),
         "embedder": embedder and embedder.name,
         "embedder_note": embedder and embedder.note,
-        "not_measured": {} if on_real else {"reference": why_not},
+        "not_measured": not_measured,
     }
-    if on_real:
-        metrics |= {f"reference_{name}": on_real[name]["estimate"] for name in ("accuracy", "macro_f1")}
-        metrics["reference_ece"] = on_real["ece"]
     model = model_of(
         estimator,
         candidate,
@@ -159,6 +168,47 @@ def train(
         embedder=embedder.name if embedder and "embeddings+" in candidate else None,
     )
     return TrainingReport(rows, model, perf_counter() - started, run.answers)
+
+
+def continue_training(
+    model: IntentModel, dataset: Any, *, earlier: Any, config: TrainConfig | None = None, reference: Any = None
+) -> TrainingReport:
+    """`model`'s candidate, settings and seed, fitted anew on both datasets: nothing is forgotten, new intents may come.
+
+    ``rows["continued"]`` says what that did on the new dataset's test records: accuracy ``before`` and ``after``, both
+    ``compared`` by `stats.paired`, near-duplicates counting once. `earlier` is what `model` was trained on (else
+    `InvalidInput`); for a model that was continued before, what `join` makes of all of it.
+    """
+    card = model.card
+    (new, messages), (old, more) = read_examples(dataset), read_examples(earlier)
+    if [source.content_hash for source in old.sources] != [source.content_hash for source in card.sources]:
+        known = ", ".join(f"{source.name} ({source.content_hash[:12]})" for source in card.sources)
+        given = f"{old.sources[0].name} ({old.sources[0].content_hash[:12]})"
+        raise InvalidInput(f"{given} is not what the model was trained on: {known}.")
+    messages += more
+    old, new = (replace(one, split=np.full(len(one), name)) for one, name in ((old, "old"), (new, "new")))
+    both = check_learnable(join(old, new), messages)
+    config = (config or train_config()).model_copy(update={"evaluation": "holdout", "seed": card.seed})
+    is_new, is_test = both.split == "new", np.zeros(len(both), dtype=bool)
+    for part in (~is_new, is_new):
+        is_test[part] = hold_out(both.take(part), config.test_share, card.seed, messages)
+    divided = replace(both, split=np.where(is_test, "test", "train"))
+    report = train(divided, config, chosen=(card.candidate, card.params), reference=reference)
+    test = both.take(is_new & is_test)
+    was, now = (
+        np.asarray([one.intent for one in each.predict(test.texts.tolist())]) == test.labels
+        for each in (model, report.model)
+    )
+    compared = paired(now, was, test.groups.tolist())
+    learned = " and ".join(f"{source.name} ({source.records})" for source in both.sources)
+    continued = {
+        "how": f"{card.candidate} fitted anew on {learned}",
+        "before": share(was).to_dict(),
+        "after": share(now).to_dict(),
+        "compared": asdict(compared) | {"verdict": compared.verdict},
+    }
+    said = list(dict.fromkeys(messages + report.rows["messages"]))
+    return replace(report, rows=report.rows | {"messages": said, "continued": continued})
 
 
 def _divide(examples: Examples, config: TrainConfig, messages: list[str]) -> tuple[Examples, Examples]:
@@ -192,7 +242,8 @@ def _measured(name: str, examples: Examples, said: NDArray[Any], sure: NDArray[A
 def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
     """The best candidate with its settings, judged on `examples` alone, and how each did (best first)."""
     config = run.config
-    given = [(name, dict(config.params.get(name.partition("+")[2], {}))) for name in config.candidates]  # type: ignore[call-overload]
+    params = {str(algorithm): dict(settings) for algorithm, settings in config.params.items()}
+    given: list[Chosen] = [(name, params.get(name.partition("+")[2], {})) for name in config.candidates]
     if config.search != "none":
         folds = make_folds(examples, config.folds, config.seed, run.messages)
         results = [_search(candidate, examples, folds, run) for candidate in given]
@@ -200,7 +251,7 @@ def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
         results = _tried(given, examples, run)
     else:
         return given[0], []
-    results.sort(key=lambda result: -result["score"])
+    results.sort(key=lambda result: -result["interval"]["estimate"])
     return (results[0]["candidate"], results[0]["params"]), results
 
 
@@ -218,18 +269,18 @@ def _tried(given: list[Chosen], examples: Examples, run: _Run) -> list[Row]:
         folds, measured_on = make_folds(examples, LANGUAGE_FOLDS, config.seed, run.messages), "folds by language"
     else:
         if not own.any() or own.all():
-            own = hold_out(examples, config.validation_share, config.seed, run.messages, "validation")
+            own = hold_out(examples, _VALIDATION_SHARE, config.seed, run.messages, "validation")
         folds, measured_on = [(np.flatnonzero(~own), np.flatnonzero(own))], "validation"
     tested = examples.take(np.concatenate([held for _, held in folds]))
-    answers = []
+    right = []
     for candidate in given:
         learned = [(_fit(candidate, examples.take(kept), config), held) for kept, held in folds]
-        answers.append(np.concatenate([_predict(one, examples.take(held))[0] for one, held in learned]))
+        said = np.concatenate([_predict(one, examples.take(held))[0] for one, held in learned])
+        right.append(said == tested.labels)
         run.step()
-    best = {}
+    best = dict[str, int]()
     for language in languages if len(languages) > 1 else []:
-        mine = tested.languages == language
-        scores = [_score(tested.labels[mine], said[mine], config)["estimate"] for said in answers]
+        scores = [one[tested.languages == language].mean() for one in right]
         best[language] = int(np.argmax(scores))
         others = ", ".join(f"{name} {score:.2f}" for (name, _), score in zip(given, scores, strict=True))
         run.messages.append(f"In {NAMES[language]} {given[best[language]][0]} does best: {others}.")
@@ -239,19 +290,11 @@ def _tried(given: list[Chosen], examples: Examples, run: _Run) -> list[Row]:
         joined = {f"{algorithm}.{key}": value for algorithm, params in every for key, value in params.items()}
         given = [*given, (", ".join(f"{language}: {name}" for language, (name, _) in chosen.items()), joined)]
         first, *_ = best.values()
-        place = np.array([best.get(language, first) for language in tested.languages.tolist()])
-        answers.append(np.choose(place, answers))
-    found = [_score(tested.labels, said, config) for said in answers]
+        right.append(np.choose([best.get(language, first) for language in tested.languages.tolist()], right))
     return [
-        {"candidate": name, "params": params, "measured_on": measured_on, "score": one["estimate"], "interval": one}
-        for (name, params), one in zip(given, found, strict=True)
+        {"candidate": name, "params": params, "measured_on": measured_on, "interval": share(one).to_dict()}
+        for (name, params), one in zip(given, right, strict=True)
     ]
-
-
-def _score(labels: NDArray[Any], said: NDArray[Any], config: TrainConfig) -> Row:
-    found = compared(labels, said, seed=config.seed)
-    score: Row = found["accuracy" if config.metric == "accuracy" else "macro_f1"]
-    return score
 
 
 def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> Row:
@@ -264,7 +307,7 @@ def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> R
     draws = {f"classifier__{key}": _drawn(options) for key, options in space.items() if key not in fixed}
     if all(isinstance(options, list) for options in draws.values()):
         trials = min(trials, int(np.prod([len(options) for options in draws.values()])))
-    settings = {"scoring": config.metric, "cv": list(folds), "refit": False, "random_state": config.seed}
+    settings = {"scoring": "accuracy", "cv": list(folds), "refit": False, "random_state": config.seed}
     settings["n_jobs"] = get_settings().workers
     with TemporaryDirectory() as folder:
         pipeline = build(name, fixed, config.seed, embedder=examples.embedder)
@@ -280,8 +323,7 @@ def _search(candidate: Chosen, examples: Examples, folds: Folds, run: _Run) -> R
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in sorted(searcher.best_params_.items())}
     best = {key.removeprefix("classifier__"): value for key, value in plain.items()}
     run.step()
-    of = {"candidate": name, "params": fixed | best, "measured_on": "search folds", "score": score}
-    return of | {"interval": interval if config.metric == "accuracy" else None}
+    return {"candidate": name, "params": fixed | best, "measured_on": "search folds", "interval": interval}
 
 
 def _drawn(options: Any) -> Any:
@@ -322,8 +364,8 @@ def _fit(chosen: Chosen, examples: Examples, config: TrainConfig) -> Any:
     return fitted(calibrated, examples.texts, examples.labels).set_params(cv=None)
 
 
-def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, list[float], tuple[Examples, Examples]]:
-    """Results over all records, each predicted by a model that was chosen and fitted without its fold; and the first fold."""
+def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, tuple[Examples, Examples]]:
+    """Results over all records, each by a model that was chosen and fitted without its fold; and the first fold."""
     if len(set(examples.split)) > 1:
         run.messages.append("The dataset's own splits are not used: cross-validation tests every record once.")
     folds = make_folds(examples, run.config.folds, run.config.seed, run.messages)
@@ -333,11 +375,9 @@ def _cross_validate(examples: Examples, run: _Run) -> tuple[Row, list[float], tu
         chosen, _ = _choose(learned, replace(run, messages=[]))
         predicted[held], confidence[held] = _predict(_fit(chosen, learned, run.config), examples.take(held))
         run.step()
-    name, said = f"{len(folds)}-fold cross-validation", predicted.astype(str)
-    found = _measured(name, examples, said, confidence, run)
-    right = said == examples.labels
     kept, held = folds[0]
-    return found, [float(right[one].mean()) for _, one in folds], (examples.take(kept), examples.take(held))
+    found = _measured(f"{len(folds)}-fold cross-validation", examples, predicted.astype(str), confidence, run)
+    return found, (examples.take(kept), examples.take(held))
 
 
 def _learning_curve(chosen: Chosen, rest: Examples, test: Examples, run: _Run) -> list[Row]:
