@@ -109,4 +109,4 @@ def annotate(
     from genesis_lab.review.labelling import annotate_all
 
     said = {"message": message, "intent": intent, "entities": entities, "note": note, "seconds": seconds}
-    return annotate_all(store, [said], author=author)[0]
+    return annotate_all(store.by(author or ""), [said])[0]

@@ -88,8 +88,8 @@ def review_annotate(
     new_intent: Annotated[list[str], Option("--new-intent", help="An intent that the bot lacks. Repeatable.")] = [],
 ) -> None:
     """Save labels made elsewhere as pending ones; all of them, or none and why."""
+    from genesis_lab.review.label_files import read_examples
     from genesis_lab.review.labelling import annotate_texts
-    from genesis_lab.review.nlu_merge import read_examples
 
     made = annotate_texts(_open(store), read_examples(labels), bot, new=new_intent)
     echo(f"{len(made):,} labels wait for a decision")
@@ -103,7 +103,7 @@ def review_export_labels(
     replace: Replace = False,
 ) -> None:
     """Write all labels with their texts, as files that genesis review annotate takes."""
-    from genesis_lab.review.labelling import write_labels
+    from genesis_lab.review.label_files import write_labels
 
     echo(f"{write_labels(_open(store), out, kind, replace=replace):,} labels")
 
@@ -130,8 +130,8 @@ def review_cases(
     store: ReviewStore = None,
 ) -> None:
     """Keep cases of the regression test, take some away, and list them all."""
-    from genesis_lab.review.cases import add_cases, list_cases, read_cases
     from genesis_lab.review.labelling import remove as take_away
+    from genesis_lab.review.regression import add_cases, list_cases, read_cases
 
     opened = _open(store)
     add_cases(opened, read_cases(file) if file else [])
@@ -173,7 +173,7 @@ def review_audit(
 ) -> None:
     """Say whether the record of who changed what is whole; ends with 1 where it is not."""
     from genesis_lab.errors import InvalidInput
-    from genesis_lab.review.audit import audit_faults, audit_head
+    from genesis_lab.review.store import audit_faults, audit_head
 
     number, _, told = (head or "").partition(":")
     if head and not (number.isdecimal() and told):
@@ -225,8 +225,9 @@ def nlu_merge(
     """
     from genesis_lab.dataset.curation import who
     from genesis_lab.errors import InvalidInput
+    from genesis_lab.review.label_files import read_examples
     from genesis_lab.review.labelling import approved, mark_exported
-    from genesis_lab.review.nlu_merge import plan_merge, read_examples
+    from genesis_lab.review.nlu_merge import plan_merge
     from genesis_lab.review.nlu_versions import commit, on_branch
     from genesis_lab.review.nlu_versions import write as write_merge
 

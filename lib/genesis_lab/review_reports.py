@@ -9,14 +9,19 @@ from typing import Any
 from genesis_lab import __version__
 from genesis_lab.reporting.page import Page
 from genesis_lab.reporting.views import views
-from genesis_lab.review.audit import audit_faults, audit_head
-from genesis_lab.review.store import Store
+from genesis_lab.review.store import Store, audit_faults, audit_head
 from genesis_lab.settings import get_settings
 
 
 def review_page(
-    store: Store, found: Mapping[str, Any], *, title: str, figures: Mapping[str, object], summary: str = "", language: str = "",
-) -> Page:  # fmt: skip
+    store: Store,
+    found: Mapping[str, Any],
+    *,
+    title: str,
+    figures: Mapping[str, object],
+    summary: str = "",
+    language: str = "",
+) -> Page:
     """The page of what `found` holds, kind of report to report, in this order, `figures` as cards on top, in a
     language (default: ``GENESIS_LANGUAGE``); its footer holds the audit chain's head."""
     sections = [section for kind, report in found.items() for section in views(kind, report)]

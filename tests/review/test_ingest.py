@@ -19,7 +19,7 @@ from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.forgetting import forget
 from genesis_lab.review.ingest import ingest, report_table
-from genesis_lab.review.parquet import open_messages
+from genesis_lab.review.numbers import open_messages
 from genesis_lab.review.store import init_db
 from genesis_lab.settings import get_settings
 from trackers import BROKER, FIXTURE, TRACKER, action, event, frame, put, start, tracker, user

@@ -82,7 +82,7 @@ def test_labels_of_a_file_are_taken_once_and_recorded_as_a_policys(store: Store,
 def label(store: Store, text: str, intent: str) -> None:
     key = records(store, sa.select(messages.c.key).where(messages.c.text == text))[0]["key"]
     row = annotate(store, key, intent, author="ana")
-    decide(store, row["id"], row["version"], "approved", decider="luis")
+    decide(store.by("luis"), row["id"], row["version"], "approved")
 
 
 def test_each_text_is_there_once_with_how_often_it_was_said(store: Store) -> None:

@@ -91,12 +91,12 @@ def test_what_is_labelled_leaves_the_queue_and_a_rejected_label_comes_back_with_
     fill(store, [("zzz", "saludar", None), ("yyy", "saludar", None)])
     row = annotate(store, "m0", "despedir")
     assert set(asked(store)) == {"yyy"}
-    decide(store, row["id"], 1, "rejected", "it is nonsense", decider="luis")
+    decide(store.by("luis"), row["id"], 1, "rejected", "it is nonsense")
     items = queue(store, BOT).items
     assert (items[0].text, items[0].reason) == ("zzz", "rejected: despedir by ana, it is nonsense")
     again = annotate(store, "m0", "saludar")
     assert set(asked(store)) == {"yyy"}
-    decide(store, again["id"], 1, "approved", decider="luis")
+    decide(store.by("luis"), again["id"], 1, "approved")
     assert set(asked(store)) == {"yyy"}
     annotate(store, "m1", "saludar")
     annotate(store, "m1", None)

@@ -13,12 +13,11 @@ psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 from genesis_lab.errors import InvalidInput  # noqa: E402
 from genesis_lab.review import store as st  # noqa: E402
 from genesis_lab.review import tables  # noqa: E402
-from genesis_lab.review.audit import audit_faults, audit_head  # noqa: E402
 from genesis_lab.review.forgetting import forget  # noqa: E402
 from genesis_lab.review.ingest import ingest  # noqa: E402
 from genesis_lab.review.labelling import decide  # noqa: E402
-from genesis_lab.review.parquet import open_messages  # noqa: E402
-from genesis_lab.review.store import grant, init_db  # noqa: E402
+from genesis_lab.review.numbers import open_messages  # noqa: E402
+from genesis_lab.review.store import audit_faults, audit_head, grant, init_db  # noqa: E402  # noqa: E402
 from genesis_lab.settings import get_settings  # noqa: E402
 from trackers import TRACKER, annotate, frame, put, user  # noqa: E402
 

@@ -12,10 +12,10 @@ from genesis_lab.cli_review import review_app
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.review import store as st
 from genesis_lab.review import tables
-from genesis_lab.review.audit import audit_faults, audit_head
 from genesis_lab.review.forgetting import forget, hashed, sender_key
 from genesis_lab.review.labelling import add, decide, mark_exported, remove
-from genesis_lab.review.parquet import messages_parquet, open_messages
+from genesis_lab.review.numbers import messages_parquet, open_messages
+from genesis_lab.review.store import audit_faults, audit_head
 from trackers import annotate, frame
 
 
@@ -55,15 +55,15 @@ def test_a_label_is_saved_changed_seen_and_decided_once(store):
     second = annotate(store, "m1", "despedir", [{"entity": "persona", "start": 0, "end": 4}])
     assert (first["id"], first["version"], second["version"], second["status"]) == (second["id"], 1, 2, "pending")
     with pytest.raises(InvalidInput, match="version 2, what was seen is version 1"):
-        decide(store, second["id"], 1, "approved", decider="luis")
-    row = decide(store, second["id"], 2, "approved", decider="luis")
+        decide(store.by("luis"), second["id"], 1, "approved")
+    row = decide(store.by("luis"), second["id"], 2, "approved")
     assert (row["status"], row["decided_by"], row["intent"]) == (
         "approved",
         "luis",
         "despedir",
     ) and "warning" not in row
     with pytest.raises(InvalidInput, match="was approved by luis"):
-        decide(store, second["id"], 2, "rejected", "no", decider="eva")
+        decide(store.by("eva"), second["id"], 2, "rejected", "no")
     assert (mark_exported(store, [row["id"]]), mark_exported(store, [row["id"]])) == (1, 0)
     assert frame(store, tables.activity.select())["seconds"].tolist()[0] == 2.5
 

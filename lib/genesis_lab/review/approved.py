@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -15,20 +14,20 @@ from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.dataset.importing import import_dataset
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, output_root, write_atomically
+from genesis_lab.review.label_files import read_examples
 from genesis_lab.review.labelling import annotate_all, decide
 from genesis_lab.review.nlu import examples_in, words_of
-from genesis_lab.review.nlu_merge import read_examples
 from genesis_lab.review.store import Store
 from genesis_lab.review.tables import labels, messages
 from genesis_lab.yamls import dump_yaml
 
 
-def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
+def real_messages(store: Store) -> pd.DataFrame:
     """Every distinct text that was typed, the first one first; what can't be displayed as it is stays out.
 
-    ``key`` of the newest that says it, ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it for (``said``, the real prediction, with its
-    mean ``confidence`` and ``fallback``); ``intents`` is how many were approved, or given in interactive learning: with one
-    it is the ``intent``, with its ``entities``.
+    ``key`` of the newest that says it, ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it for
+    (``said``, the real prediction, with its mean ``confidence`` and ``fallback``); ``intents`` is how many were approved,
+    or given in interactive learning: with one it is the ``intent``, with its ``entities``.
     """
     m, given = messages.c, labels.c
     approved = (given.message == m.key) & (given.status == "approved") & (given.intent != "")
@@ -36,7 +35,7 @@ def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
         sa.select(m.key, m.text, m.intent.label("said"), m.confidence, m.fallback, m.timestamp, m.gold, m.gold_entities)
         .add_columns(given.intent, given.entities)
         .select_from(messages.outerjoin(labels, approved))
-        .where(m.typed, ~m.lossy, m.text != "", *([m.source.in_(sources)] if sources else []))
+        .where(m.typed, ~m.lossy, m.text != "")
         .order_by(m.timestamp, m.key)
     )
     with store.begin() as connection:
@@ -44,16 +43,22 @@ def real_messages(store: Store, *, sources: Sequence[str] = ()) -> pd.DataFrame:
     rows["entities"] = rows["entities"].where(rows["intent"].notna(), rows["gold_entities"])
     rows["intent"] = rows["intent"].fillna(rows["gold"])
     found = rows.groupby("text", sort=False).agg(
-        key=("key", "last"), messages=("said", "size"), first=("timestamp", "first"), said=("said", "first"),
-        confidence=("confidence", "mean"), fallback=("fallback", "any"), intents=("intent", "nunique"),
-        intent=("intent", "first"), entities=("entities", "first"),
-    )  # fmt: skip
+        key=("key", "last"),
+        messages=("said", "size"),
+        first=("timestamp", "first"),
+        said=("said", "first"),
+        confidence=("confidence", "mean"),
+        fallback=("fallback", "any"),
+        intents=("intent", "nunique"),
+        intent=("intent", "first"),
+        entities=("entities", "first"),
+    )
     found["intent"] = found["intent"].where(found["intents"] == 1)
     return found.reset_index()
 
 
 def take_labels(store: Store, path: Path) -> int:
-    """Labels of a file with text and intent, of texts that have none, taken and recorded as approved; how many there were.
+    """Labels of a file (`read_examples`), of texts that have none, taken and recorded as approved; how many there were.
 
     In a team's store two people are needed for that: `InvalidInput` says how.
     """
@@ -62,8 +67,8 @@ def take_labels(store: Store, path: Path) -> int:
         raise InvalidInput(f"In {store.address} a label takes two people: {how} (genesis review decide, notebook 61).")
     keys = {row.text: row.key for row in real_messages(store).itertuples() if not row.intents}
     said = [{**one, "message": keys[one["text"]]} for one in read_examples(path) if one["text"] in keys]
-    for row in annotate_all(store, said, author="labels file"):
-        decide(store, row["id"], row["version"], "approved", decider="policy: labels given as approved")
+    for row in annotate_all(store.by("labels file"), said):
+        decide(store.by("policy: labels given as approved"), row["id"], row["version"], "approved")
     return len(said)
 
 
@@ -96,7 +101,8 @@ def divided(
         f"{len(rows):,} distinct texts have an approved intent (said {rows['messages'].sum():,} times); "
         f"{(real['intents'] > 1).sum():,} with two intents were left out.",
         f"{rows['known'].sum():,} stand in the training data: nothing is tested on them.",
-        f"{rows['held'].sum():,} are held out: {how}. {(alone & ~rows['known']).sum():,} are not, as nothing else teaches their intent.",
+        f"{rows['held'].sum():,} are held out: {how}. "
+        f"{(alone & ~rows['known']).sum():,} are not, as nothing else teaches their intent.",
     ]
 
 

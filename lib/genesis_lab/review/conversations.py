@@ -14,12 +14,11 @@ from genesis_lab.dataset.columns import safe_cell
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, resolve
 from genesis_lab.review import tables
-from genesis_lab.review.cases import case_of_message
 from genesis_lab.review.events import LISTEN
-from genesis_lab.review.labelling import add, author_of, remove
+from genesis_lab.review.labelling import add, remove
 from genesis_lab.review.nlu import examples_in
-from genesis_lab.review.numbers import given, prepare
-from genesis_lab.review.parquet import open_messages, sql
+from genesis_lab.review.numbers import given, open_messages, prepare, sql
+from genesis_lab.review.regression import case_of_message
 from genesis_lab.review.store import Store, records
 
 _OTHERS = [("t", "tag", "text"), ("n", "note", "text"), ("f", "flag", ""), ("u", "undo", "")]
@@ -33,14 +32,14 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
     `data` : the folder of the bot's training data, for "not in the training data".
     """
     database, about = _read(store, report, unit, data), unit.removesuffix("s").replace("conversation", "session")
-    rows, marks = database.sql("FROM shown"), dict[int, str]()
+    rows = database.sql("FROM shown")
 
     def remarks(key: str | None = None) -> list[dict[str, Any]]:
         return [one for one in records(store, sql("remarks")) if one[about] and key in (None, one[about])]
 
     def act(row: int, key: str, name: str, value: Any, why: str) -> str:
         if name == "undo":
-            if not (mine := [one for one in remarks(key) if one["author"] == author_of(store)]):
+            if not (mine := [one for one in remarks(key) if one["author"] == store.author]):
                 raise InvalidInput("There is no remark of yours here that could be undone.")
             remove(store, mine[-1]["place"], mine[-1]["id"])
         elif name == "case":
@@ -51,12 +50,11 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
             add(store, f"{place}s", **{about: key, "reason" if place == "flag" else place: told})
         return ", ".join(dict.fromkeys(one["said"] for one in remarks(key)))
 
-    keyed = remarks()
-    held = database.execute('SELECT "_key", "_row" FROM shown WHERE "_key" IN $1', [[one[about] for one in keyed]])
-    place = dict(held.fetchall())
-    for one in keyed:
-        if (row := place.get(one[about])) is not None:
-            marks[row] = ", ".join(dict.fromkeys([*filter(None, marks.get(row, "").split(", ")), one["said"]]))
+    keyed: dict[str, list[str]] = {}
+    for one in remarks():
+        keyed.setdefault(one[about], []).append(one["said"])
+    held = database.execute('SELECT "_row", "_key" FROM shown WHERE "_key" IN $1', [[*keyed]]).fetchall()
+    marks = {row: ", ".join(dict.fromkeys(keyed[key])) for row, key in held}
 
     def kept() -> list[dict[str, Any]]:
         rows = records(store, sa.select(tables.filters).order_by(tables.filters.c.id))
@@ -69,18 +67,27 @@ def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations",
             remove(store, "filters", row["id"])
 
     return {
-        "rows": rows, "key": '"_key"', "place": '"_row"', "text": '"_text"', "search": '"_search"', "unit": unit, "act": act, "marks": marks,
-        "filters": {name: f'"{name}"' for name in rows.columns if not name.startswith("_")}, "actions": ACTIONS[unit] + _OTHERS,
+        "rows": rows,
+        "key": '"_key"',
+        "place": '"_row"',
+        "text": '"_text"',
+        "search": '"_search"',
+        "unit": unit,
+        "act": act,
+        "actions": ACTIONS[unit] + _OTHERS,
+        "marks": marks,
+        "filters": {name: f'"{name}"' for name in rows.columns if not name.startswith("_")},
         "labels": [row["intent"] for row in report["top"]],
-        "saved": {row["name"]: row["filter"] for row in kept()}, "save": save,
-    }  # fmt: skip
+        "saved": {row["name"]: row["filter"] for row in kept()},
+        "save": save,
+    }
 
 
 def _read(store: Store, report: Mapping[str, Any], unit: str, data: str = "", whole: bool = False) -> Any:
     """DuckDB with what there is to look through as the table ``shown``, with all texts of conversations if `whole`."""
     if unit not in ACTIONS:
         raise InvalidInput(f"There are {' and '.join(ACTIONS)} to look through, got {unit!r}.")
-    database = open_messages(store, report["sources"])
+    database = open_messages(store)
     prepare(database, store, report)
     given(database, "taught", text=[one["text"] for one in examples_in(resolve(data) if data else None)])
     database.execute(f"SET VARIABLE trained = {bool(data)}; SET VARIABLE whole = {whole}")
@@ -89,8 +96,10 @@ def _read(store: Store, report: Mapping[str, Any], unit: str, data: str = "", wh
 
 
 def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
-    """The whole session from its beginning, as the columns of `messages` but for the bot's waiting, with ``at`` in the zone; what
-    came before the first message is a turn without text."""
+    """The whole session from its beginning, as the columns of `messages` but for the bot's waiting, with ``at`` in the zone.
+
+    What came before the first message is a turn without text.
+    """
     columns, opening = tables.messages.c, tables.sessions.c
     said = records(store, sa.select(*columns).where(columns.session == session).order_by(columns.position))
     before = records(store, sa.select(opening.opening.label("events")).where(opening.key == session))
@@ -102,7 +111,7 @@ def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
 
 
 def write_csv(store: Store, report: Mapping[str, Any], path: Path, unit: str, *, replace: bool = False) -> int:
-    """Write a row per typed message, or per conversation, of the report's period as CSV (UTF-8, safe in spreadsheets); how many."""
+    """Write a row per typed message or conversation of the report's period as CSV (UTF-8, safe in spreadsheets); how many."""
     shown = 'SELECT * EXCLUDE ("_row", "_search") FROM shown ORDER BY "_row"'
     rows = _read(store, report, unit, whole=True).sql(shown).df().rename(columns=lambda name: name.removeprefix("_"))
     with placed(path, replace=replace) as temporary:

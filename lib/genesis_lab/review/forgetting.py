@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
-from genesis_lab.review.audit import append
-from genesis_lab.review.parquet import messages_parquet
-from genesis_lab.review.store import Store
+from genesis_lab.review.numbers import messages_parquet
+from genesis_lab.review.store import Store, append
 from genesis_lab.review.tables import cases, flags, forgotten, ingests, labels, messages, notes, sessions
 from genesis_lab.settings import get_settings
 
@@ -104,5 +103,5 @@ def _forget(
         connection.execute(sa.delete(forgotten).where(forgotten.c.sender == tombstone))
         connection.execute(sa.insert(forgotten).values(sender=tombstone, until=until))
     if n or tombstone:
-        append(connection, store.person, "forgotten", f"{n} messages", senders or until)
+        append(store, connection, "forgotten", f"{n} messages", senders or until)
     return n

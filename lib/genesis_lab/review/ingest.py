@@ -23,7 +23,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.review import tables
 from genesis_lab.review.events import Conversation, as_json, conversation, displayed
 from genesis_lab.review.forgetting import expire, hashed, sender_key
-from genesis_lab.review.parquet import messages_parquet
+from genesis_lab.review.numbers import messages_parquet
 from genesis_lab.review.sources import Source, open_source
 from genesis_lab.review.store import Store
 from genesis_lab.review.tables import as_kept

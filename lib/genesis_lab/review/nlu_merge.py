@@ -14,9 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput
-from genesis_lab.files import shown
 from genesis_lab.review import nlu
 from genesis_lab.review.nlu import Block, Row, Source, base_of, kept, place_of, read_markup, read_source, text_of
 
@@ -25,73 +23,6 @@ _RESERVED = ("true", "false", "null", "nan", "inf")
 _LISTED = ("intents", "entities")
 Edit = tuple[str, int, int, str]
 """A file, its lines from one number (from 0) up to another, and what is to stand there."""
-
-
-def read_examples(path: Path, *, terms: bool = False) -> list[Row]:
-    """Examples of training data, of a table or JSON lines with intent and text (or message), entities as JSON, and what else
-    is there; or of a JSON export of Label Studio or doccano, where what nobody labelled is left out.
-
-    `entities` is None where a row does not say. With `terms` all else that `Source` has in its rows as well.
-    """
-    if path.suffix in (".yml", ".yaml"):
-        found = [one for source in nlu.sound(path) for one in (source.rows if terms else source.examples)]
-    else:
-        found = [said for row in read_rows(path) if (said := _said(row, path))]
-    if not found:
-        raise InvalidInput(f"{shown(path)} holds no case or label: give rows with text and intent.")
-    return found
-
-
-def _said(row: Any, path: Path) -> Row:
-    """An example as a table or a tool has it; nothing of a tool's where nobody labelled it."""
-    try:
-        held = _of_tool(row.value or {})
-        spans = held.get("entities") or None
-        spans = json.loads(spans) if isinstance(spans, str) else spans
-    except (InvalidInput, AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        ours = isinstance(error, InvalidInput)
-        what = error if ours else "entities must be a JSON list of start, end and entity"
-        raise InvalidInput(f"{shown(path)}, row {row.number}: {what}.") from None
-    held = {"text": ""} | held if held.get("message") else held
-    if lacking := [column for column in ("intent", "text") if column not in held and (held or not row.value)]:
-        why = row.problem or f"it lacks {lacking[0]}"
-        raise InvalidInput(f"{shown(path)} must have the columns intent and text: {why} (row {row.number}).")
-    told = {name: held.get(name) or "" for name in ("intent", "text")}
-    return {**held, **told, "entities": spans, "line": row.number} if held else {}
-
-
-def _of_tool(row: Mapping[str, Any]) -> Row:
-    """A row of Label Studio's JSON or doccano's JSONL as an example, empty where nobody labelled it; another as it is.
-
-    Both count in code points, Label Studio only since 2022 (pull request 308 of its frontend): what it says that a span reads
-    tells whether an older one counted UTF-16 units.
-    """
-    if isinstance(data := row.get("data"), Mapping):
-        made = [one for one in row.get("annotations") or row.get("completions") or () if not one.get("was_cancelled")]
-        said = [one.get("value", {}) for one in made[0]["result"]] if made else []
-        text = data.get("text") or next(one for one in data.values() if isinstance(one, str))
-        names = [name for one in said for name in one.get("choices") or map("/".join, one.get("taxonomy", ()))]
-        spans = [(one["start"], one["end"], one["labels"][0], one.get("text")) for one in said if "labels" in one]
-    elif "intent" not in row and any(isinstance(row.get(key), list) for key in ("cats", "label", "labels")):
-        text = row["text"] if "text" in row else row["data"]
-        held = [one for key in ("cats", "label", "labels", "entities") for one in row.get(key) or ()]
-        names = [one for one in held if isinstance(one, str)]
-        spans = [(*one, None) for one in held if isinstance(one, list)]
-        spans += [(one["start_offset"], one["end_offset"], one["label"], None) for one in held if isinstance(one, dict)]
-    else:
-        return dict(row)
-    if len(names) > 1:
-        raise InvalidInput(f"it has {len(names)} labels, an example has one intent: {', '.join(names)}")
-    entities = []
-    for start, end, name, reads in spans:
-        if reads not in (None, here := text[start:end]):
-            units = text.encode("utf-16-le", "surrogatepass")
-            start, end = (len(units[: 2 * edge].decode("utf-16-le", "replace")) for edge in (start, end))
-            if text[start:end] != reads:
-                raise InvalidInput(f"what is marked as {name} reads {here!r} here and {reads!r} there")
-        entities.append({"start": start, "end": end, "entity": name})
-    told = {"text": text, "entities": entities} if names or spans else {}
-    return told | ({"intent": names[0]} if names else {})
 
 
 @dataclass
@@ -127,7 +58,7 @@ def plan_merge(
     move: bool = False,
     remove: bool = False,
 ) -> Merge:
-    """Where `rows` (of `read_examples`) go, each as one line, in training data and domain; nothing is written.
+    """Where `rows` (of `label_files.read_examples`) go, each as one line, in training data and domain; nothing is written.
 
     An intent's examples go into the file where it lives; a new one's into `new_intents`, else beside its retrieval
     intent, else into the file with the most examples. With `run` they are synthetic and go into their own file. Intents and

@@ -1,15 +1,18 @@
-"""The review store: what was said, what people say of it, and who they are. SQLite, or PostgreSQL for a team.
+"""The review store: what was said, what people say of it, who they are and who changed what. SQLite, or PostgreSQL for a team.
 
 Every function takes the `Store` that `open_store` gives. On PostgreSQL the database itself decides what the login may do
-(``roles.sql``); on SQLite names and roles are only declared.
+and writes down who changed what (``roles.sql``); on SQLite names and roles are only declared.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from genesis_lab.dataset.curation import who
 from genesis_lab.errors import InvalidInput, MissingDependency, Unavailable
 from genesis_lab.files import output_root, resolve, shown, write_error
-from genesis_lab.review.tables import activity, metadata
+from genesis_lab.review.tables import activity, audit, metadata
 from genesis_lab.settings import get_settings
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 SCHEMA = "review"
 """Where the tables stand in PostgreSQL."""
 POSTGRESQL = ("postgresql:", "postgresql+psycopg:", "postgres:")
-DECLARED = "SQLite: names and roles are declared, not enforced; four eyes are a warning. A team takes PostgreSQL (genesis review init-db)."
+DECLARED = (
+    "SQLite: names and roles are declared, not enforced; four eyes are a warning. "
+    "A team takes PostgreSQL (genesis review init-db)."
+)
 SQL = Path(__file__).with_name("roles.sql")
 ROLES = ("viewer", "developer", "qa_analyst", "qa_lead", "admin", "ingest")
 
@@ -47,6 +53,17 @@ class Store:
     def enforced(self) -> bool:
         """Whether the database itself knows who is who."""
         return self.engine.dialect.name == "postgresql"
+
+    @property
+    def author(self) -> str:
+        """Who writes: the login on PostgreSQL, else who says to sit here."""
+        return str(records(self, "SELECT session_user AS login")[0]["login"]) if self.enforced else self.person
+
+    def by(self, person: str) -> Store:
+        """The store as somebody else uses it, or as it is for nobody; on PostgreSQL only a login says who writes."""
+        if person and self.enforced:
+            raise InvalidInput("On PostgreSQL the author is the login: an author can't be given.")
+        return replace(self, person=person) if person else self
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -129,19 +146,21 @@ def whoami(store: Store) -> dict[str, Any]:
     """``name``, ``roles`` (None where nothing enforces them), ``banner``: what a notebook shows about who is who."""
     if not store.enforced:
         return {"name": store.person, "roles": None, "banner": DECLARED}
-    with store.begin() as connection:
-        name = str(connection.execute(sa.text("SELECT session_user")).scalar_one())
-        member = "SELECT role FROM unnest(CAST(:roles AS text[])) AS role WHERE pg_has_role(session_user, 'review_' || role, 'MEMBER')"
-        roles = [str(role) for role in connection.execute(sa.text(member), {"roles": list(ROLES)}).scalars()]
-        people = sa.select(activity.c.person).where(activity.c.author == name).distinct()
-        others = sorted({*connection.execute(people).scalars()} - {store.person}) if roles else []
-    banner = f"PostgreSQL login {name}, roles {', '.join(roles)}; enforced by the database."
+    held = (
+        "SELECT role FROM unnest(CAST(:roles AS text[])) AS role "
+        "WHERE pg_has_role(session_user, 'review_' || role, 'MEMBER')"
+    )
+    name = store.author
+    roles = [str(row["role"]) for row in records(store, sa.text(held).bindparams(roles=list(ROLES)))]
     if not roles:
-        banner = f"The login {name} has no role in {store.address}: an admin grants one with genesis review grant."
-    elif others:
+        lacking = f"The login {name} has no role in {store.address}: an admin grants one with genesis review grant."
+        return {"name": name, "roles": [], "banner": lacking}
+    people = sa.select(activity.c.person).where(activity.c.author == name).distinct()
+    if others := sorted({row["person"] for row in records(store, people)} - {store.person}):
         shared = f"The login {name} is shared by {', '.join([store.person, *others])}: no roles are claimed."
         return {"name": name, "roles": None, "banner": f"{shared} Each person needs a login of their own."}
-    return {"name": name, "roles": roles, "banner": banner}
+    told = f"PostgreSQL login {name}, roles {', '.join(roles)}; enforced by the database."
+    return {"name": name, "roles": roles, "banner": told}
 
 
 def records(store: Store, query: Any) -> list[dict[str, Any]]:
@@ -149,6 +168,53 @@ def records(store: Store, query: Any) -> list[dict[str, Any]]:
     with store.begin() as connection:
         done = connection.execute(sa.text(query) if isinstance(query, str) else query)
         return [dict(row) for row in done.mappings()]
+
+
+# Who changed what, as a chain: each row holds the SHA-256 of the one before
+
+
+def append(store: Store, connection: sa.Connection, action: str, subject: str, content: Any) -> None:
+    """Add to the chain; `content` is kept as its hash. On PostgreSQL a trigger has done so already."""
+    if store.enforced:
+        return
+    last = connection.execute(sa.select(audit).order_by(audit.c.number.desc()).limit(1)).first()
+    row = {
+        "number": last.number + 1 if last else 1,
+        "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "who": store.person,
+        "action": action,
+        "subject": subject,
+        "content": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        "previous": last.hash if last else "",
+    }
+    connection.execute(sa.insert(audit).values(**row, hash=_link(row)))
+
+
+def _link(row: Mapping[Any, Any]) -> str:
+    return hashlib.sha256("|".join(str(row[column]) for column in audit.columns.keys()[:-1]).encode()).hexdigest()
+
+
+def audit_head(store: Store) -> dict[str, Any]:
+    """``number`` and ``hash`` of the newest audit row: what a report exports, so that a rewritten chain shows."""
+    newest = records(store, sa.select(audit.c.number, audit.c.hash).order_by(audit.c.number.desc()).limit(1))
+    return newest[0] if newest else {"number": 0, "hash": ""}
+
+
+def audit_faults(store: Store, head: Mapping[str, Any] | None = None) -> list[str]:
+    """What is wrong with the audit chain, in sentences; with a `head` exported earlier also whether it still holds that."""
+    rows = records(store, sa.select(audit).order_by(audit.c.number))
+    hashes = {0: ""} | {row["number"]: row["hash"] for row in rows}
+    faults, last = list[str](), {"number": 0, "hash": ""}
+    for row in rows:
+        if (row["number"], row["previous"]) != (last["number"] + 1, last["hash"]):
+            faults.append(f"before row {row['number']} something is missing")
+        if _link(row) != row["hash"]:
+            faults.append(f"row {row['number']} is not what was written")
+        last = row
+    if head and hashes.get(head["number"]) != head["hash"]:
+        was = f"{head['hash'][:12]} (row {head['number']})"
+        faults.append(f"the chain no longer holds the head {was} that was exported")
+    return faults
 
 
 # A team's store on PostgreSQL: tables, roles and rules that the database enforces
@@ -162,30 +228,21 @@ def init_db(url: str, *, events: str | None = None) -> str:
     """
     engine, where = postgresql(url, get_settings().review_password, schema="public")
     before, after = SQL.read_text(encoding="utf-8").split("-- :tables")
+    as_it_is = {"no_parameters": True}  # several statements at once
     with said(where), engine.begin() as connection:
-        driver: Any = connection.connection.driver_connection
-        _run(driver, before)
+        connection.exec_driver_sql(before, execution_options=as_it_is)
         metadata.create_all(connection)
-        _run(driver, "--" + after)
+        connection.exec_driver_sql(f"--{after}", execution_options=as_it_is)
         if events is not None:
             schema, _, table = events.rpartition(".")
-            quote = connection.dialect.identifier_preparer.quote
-            if not sa.inspect(connection).has_table(table, schema=schema or "public"):
+            schema = schema or "public"
+            if not sa.inspect(connection).has_table(table, schema=schema):
                 raise InvalidInput(f"{where} has no table {events}: give it as schema.events.")
-            _run(driver, f"GRANT USAGE ON SCHEMA {quote(schema or 'public')} TO review_ingest")
-            _run(driver, f"GRANT SELECT ON {quote(schema or 'public')}.{quote(table)} TO review_ingest")
+            quote = connection.dialect.identifier_preparer.quote
+            connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {quote(schema)} TO review_ingest")
+            connection.exec_driver_sql(f"GRANT SELECT ON {quote(schema)}.{quote(table)} TO review_ingest")
     engine.dispose()
     return f"{where} holds a review store; logins get a role with genesis review grant."
-
-
-def _run(driver: Any, sql: str) -> None:
-    """Several statements at once, which the driver takes as they are."""
-    import psycopg
-
-    try:
-        driver.execute(sql)
-    except psycopg.Error as error:
-        raise InvalidInput(f"The database refuses: {str(error).partition(chr(10))[0]}.") from error
 
 
 def grant(store: Store, login: str, role: str, *, revoke: bool = False) -> str:
