@@ -10,7 +10,6 @@ from typer import Argument, Option, echo
 from genesis_lab.terminal import Replace, lines, pairs
 
 ELECTRICITY = ["residential_consumption", "commercial_consumption", "industrial_load", "grid_demand"]
-
 MEASURED = 10
 """Series that must be there to say what generated ones are worth."""
 
@@ -31,7 +30,7 @@ def tune(
     from genesis_lab.domains.timeseries.tuning import comparable, records_of, sample, tune_priors
     from genesis_lab.files import check_free, resolve, shown, write_atomically
     from genesis_lab.training.evaluation import equivalence_sentence
-    from genesis_lab.training.forecasts import CONTEXT, HORIZON, LENGTH, taught_by, worth
+    from genesis_lab.training.forecasts import NEEDED, hours_of, taught_by, worth
 
     check_free(resolve(out), replace=replace, ours=Path.is_file)
     domain = get_domain("timeseries", series_types=types or ELECTRICITY)
@@ -40,7 +39,7 @@ def tune(
     echo(f"{said}, against {', '.join(kinds)}", err=True)
 
     def lessons(values: Any) -> Any:
-        return domain.lessons(records_of(values, start, frequency), LENGTH, CONTEXT + HORIZON)
+        return hours_of(domain.name, records_of(values, start, frequency))
 
     real = lessons(series)
     error = taught_by(real) if len(real) > MEASURED else None
@@ -50,10 +49,10 @@ def tune(
     echo(f"mean KS {found['mean_ks']['before']} before, {found['mean_ks']['after']} after, {found['seconds']} s")
     lines(f"nearest, {pair}: {distance}" for pair, distance in found["nearest"].items())
     for when, moves in {"before": {}, "after": found["moves"]}.items() if error else ():
-        made = lessons(sample(kinds, moves, (start, "UTC", "", 40.0), frequency, series.shape[1], 1, 300))
+        made = lessons(sample(kinds, moves, start, frequency, series.shape[1], 1, 300))
         one = worth(made, real, forecasters=["boosting"], splits=2)["students"][0]
-        said = equivalence_sentence(one["equivalence"], of="of these series, which it was tuned to")
-        echo(f"300 series {when}: MASE {one['mase']['estimate']:.2f}, {said}")
+        says = equivalence_sentence(one["equivalence"], of="of these series, which it was tuned to")
+        echo(f"300 series {when}: MASE {one['mase']['estimate']:.2f}, {says}")
     if not error:
-        echo(f"worth not measured: it takes more than {MEASURED} hourly series of {CONTEXT + HORIZON} values or more")
+        echo(f"worth not measured: it takes more than {MEASURED} hourly series of {NEEDED} values or more")
     echo(f"written to {shown(resolve(out))}: parameter priors takes it")

@@ -18,9 +18,9 @@ from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.quotas import largest_remainder
 from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
 from genesis_lab.domains.timeseries.kinds import kinds
-from genesis_lab.domains.timeseries.marks import KINDS, gaps, with_anomalies
 from genesis_lab.domains.timeseries.realism import SEASON, features, mean_ks, realism
-from genesis_lab.domains.timeseries.render import clock, stamps_of
+from genesis_lab.domains.timeseries.record import ANOMALIES
+from genesis_lab.domains.timeseries.render import clock, gaps, stamps_of, with_anomalies
 from genesis_lab.domains.timeseries.tuning import sample, tune_priors
 from genesis_lab.errors import InvalidInput, ParseFailure
 
@@ -237,8 +237,8 @@ def test_a_users_own_kind_needs_no_python(tmp_path):
 def test_labelled_anomalies_are_really_there_and_none_lie_on_each_other():
     rng = np.random.default_rng(1)
     base = 10 + np.sin(np.arange(500) * 2 * np.pi / 24) + 0.1 * rng.standard_normal(500)
-    changed, marks, refused = with_anomalies(base, KINDS, 24, 0, np.inf, rng)
-    assert len(marks) + refused == len(KINDS) and len(marks) >= 6
+    changed, marks, refused = with_anomalies(base, ANOMALIES, 24, 0, np.inf, rng)
+    assert len(marks) + refused == len(ANOMALIES) and len(marks) >= 6
     inside = np.zeros(500, dtype=int)
     for mark in marks:
         span = slice(mark["start"], mark["start"] + mark["length"])
@@ -357,7 +357,7 @@ def test_the_prompt_names_every_parameter_and_its_bounds(language):
 @pytest.fixture(scope="module")
 def load():
     chosen = {name: kind for name, kind in kinds().items() if kind.sector == "electricity"}
-    return tuple(sample(chosen, {}, ("2024-01-01", "UTC", "", 40.0), "1h", 504, seed, 80) for seed in (1, 2))
+    return tuple(sample(chosen, {}, "2024-01-01", "1h", 504, seed, 80) for seed in (1, 2))
 
 
 def test_realism_falls_with_every_way_of_spoiling(load):
@@ -382,12 +382,12 @@ def test_realism_falls_with_every_way_of_spoiling(load):
 def test_realism_says_what_trees_tell_apart_beside_what_halves_of_the_real_ones_are(load):
     real, other = load[0][:40], load[1][:40]
     found, spoilt = (realism(values, real) for values in (other, np.cumsum(other, axis=1)))
-    good, bad = ({row["what"]: row for row in each["rows"]} for each in (found, spoilt))
+    good, bad = ({row["what"]: row for row in each} for each in (found, spoilt))
     for what in ("mean KS over 49 features", "AUC, 49 features", "AUC, 8 features"):
         assert good[what]["estimate"] < good[what]["floor"] + 0.15 < bad[what]["estimate"], what
-    assert json.loads(json.dumps(found)) == found and found["series"] == {"generated": 40, "real": 40}
-    assert [row["estimate"] for row in realism(other, real[:5])["rows"]] == [None] * 3
-    assert "20 series on either side are needed" in realism(other, real[:5])["rows"][0]["why"]
+    assert json.loads(json.dumps(found)) == found and [row["n"] for row in found] == [40] * 3
+    few = realism(other, real[:5])
+    assert [row["estimate"] for row in few] == [None] * 3 and "20 series on either side are needed" in few[0]["why"]
 
 
 @pytest.mark.parametrize(("frequency", "day"), [("15min", 96), ("30min", 48), ("1D", 7), ("1W", 52)])

@@ -1,10 +1,10 @@
 """Forecasters: trained on some series, tested on others, and what a set of synthetic series is worth in real ones.
 
-One model for all series, direct (the horizon is a feature), that learns what to add to the mean of the last two same hours
-of the week, in units of how far the last week's values were from those a day before: what MASE divides by, too. Gradient
-boosting and ridge regression, because they rank sets of series differently. Errors are MASE (Hyndman & Koehler 2006): the
-mean absolute error over that of the daily naive forecast in the context. Whoever trains on a set of real series is tested
-on others of them, over several draws, so that the curve of real series says how many teach as much.
+One model for all series, direct (the horizon is a feature), that learns what to add to the mean of the last two same
+hours of the week, in units of how far the last week's values were from those a day before. Gradient boosting and ridge
+regression, because they rank sets of series differently. Errors are MASE (Hyndman & Koehler 2006): the mean absolute
+error over that of the daily naive forecast in the context. Who trains on real series is tested on others of them, over
+several draws: the curve of real series says how many teach as much as a synthetic set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,8 @@ Row = dict[str, Any]
 OnProgress = Callable[[int, int, str], None]
 
 DAY, WEEK, CONTEXT, HORIZON, LENGTH = 24, 168, 332, 48, 500
+NEEDED = CONTEXT + HORIZON
+"""Hours that a series must have."""
 ORIGINS = tuple(range(CONTEXT - 1, LENGTH - HORIZON, 12))
 SHOTS = (1, 2, 5, 10, 20, 30)
 SPLITS = 6
@@ -63,8 +65,8 @@ def _quietly() -> Iterator[None]:
 
 
 def hours_of(domain: str, records: Iterable[Mapping[str, Any]]) -> Any:
-    """Those that can be forecast of the records of a domain: `domains.timeseries.hourly.Hours`."""
-    return get_domain(domain).lessons(records, LENGTH, CONTEXT + HORIZON)
+    """Those that can be forecast of the records of a domain: `domains.timeseries.tables.Hours`."""
+    return get_domain(domain).lessons(records, LENGTH, NEEDED)
 
 
 def series_of(dataset: Dataset, seed: int = 0) -> tuple[Any, list[str]]:
@@ -75,22 +77,22 @@ def series_of(dataset: Dataset, seed: int = 0) -> tuple[Any, list[str]]:
         drawn = {*np.random.default_rng(seed).choice(dataset.total, MOST, replace=False).tolist()}
         rows = (record for i, record in enumerate(rows) if i in drawn)
         notes.append(f"Learned from {MOST:,} of {dataset.total:,} series, drawn at random.")
-    found, needed = hours_of(dataset.domain, rows), f"{CONTEXT + HORIZON} hours or more"
+    found = hours_of(dataset.domain, rows)
     notes += [f"{n:,} series {why} and were left out." for why, n in found.left_out.items()]
     if not len(found):
-        raise InvalidInput(f"Forecasters learn from series of {needed}, {dataset.name} has none. {' '.join(notes)}")
+        needed = f"Forecasters learn from series of {NEEDED} hours or more, {dataset.name} has none."
+        raise InvalidInput(" ".join([needed, *notes]))
     return found, notes
 
 
 @dataclass(frozen=True)
 class Windows:
-    """What is forecast: `x` of shape (n, origins, horizon, features), `y` alike; the mean of the last two same hours of the week,
-    from which all is measured, and the unit: how far values of the last week were from those a day before."""
+    """What is forecast, and from what."""
 
-    x: NDArray[np.float32]
-    y: Values
-    centre: Values
-    unit: Values
+    x: NDArray[np.float32]  # (n, origins, horizon, features)
+    y: Values  # (n, origins, horizon)
+    centre: Values  # the mean of the last two same hours of the week, from which all is measured
+    unit: Values  # how far values of the last week were from those a day before
 
     def rows(self, series: Any) -> tuple[NDArray[np.float32], Values]:
         """The windows of these series one under the other, and how far they are from their centre."""
@@ -101,8 +103,9 @@ class Windows:
 
 @_quietly()
 def windows(series: Any, origins: Sequence[int] = ORIGINS, horizon: int = HORIZON) -> Windows:
-    """What is known at each origin about each of the next points: lags of the same hour and of the same hour of the week,
-    their neighbours, the latest values, level and spread, and the calendar. No feature has a unit.
+    """What is known at each origin about each of the next points, in features without a unit.
+
+    Lags of the same hour and of that of the week, their neighbours, the latest values, level, spread, calendar.
 
     Parameters
     ----------
@@ -170,17 +173,19 @@ FORECASTERS: Mapping[str, Callable[[int], Any]] = {"boosting": boosting, "ridge"
 
 
 def fit(maker: Callable[[int], Any], data: Sequence[tuple[Windows, Any]], seed: int = 0) -> Any:
-    """A forecaster trained on series of one or more sets: pairs of windows and which series of them, a smaller set counting a third of the largest."""
+    """A forecaster trained on series of one or more sets: pairs of windows and which series of them.
+
+    A smaller set counts a third of the largest.
+    """
     parts = [one.rows(series) for one, series in data]
     rng = np.random.default_rng(seed)
     most = max(len(y) for _, y in parts)
-    kept = [
-        rng.permutation(len(y))[:_ROWS] if len(y) == most else rng.choice(len(y), min(most, _ROWS) // 3)
-        for _, y in parts
-    ]
-    x = np.concatenate([part[0][rows] for part, rows in zip(parts, kept, strict=True)])
-    y = np.concatenate([part[1][rows] for part, rows in zip(parts, kept, strict=True)])
-    return maker(seed).fit(x, y.clip(-8, 8))
+    xs, ys = [], []
+    for x, y in parts:
+        rows = rng.permutation(len(y))[:_ROWS] if len(y) == most else rng.choice(len(y), min(most, _ROWS) // 3)
+        xs.append(x[rows])
+        ys.append(y[rows])
+    return maker(seed).fit(np.concatenate(xs), np.concatenate(ys).clip(-8, 8))
 
 
 def forecast(model: Any, what: Windows, series: Any) -> Values:
@@ -206,7 +211,7 @@ def mase(made: Values, what: Windows, scale: Values, series: Any, horizon: int =
 
 
 def baselines(what: Windows) -> dict[str, Values]:
-    """What anyone can do without training: the same hour of yesterday, of last week, and the mean of the last two weeks' hours."""
+    """What needs no training: the same hour of yesterday, of last week, and the mean of the last two weeks'."""
     day, week = (what.x[..., lag] * what.unit + what.centre for lag in (0, 7))
     return {"naive 24": day, "naive 168": week, "two-week mean": what.centre}
 
@@ -266,7 +271,7 @@ class _Trial:
 
     @_quietly()
     def of_bands(self, found: Values) -> Row:
-        """Quantile loss (the levels' mean, twice the pinball loss, weighted as MASE is) and what the 80 % band covers in a day."""
+        """Quantile loss (the levels' mean of twice the pinball loss, by MASE's scale) and what 80 % bands cover."""
         y, quantiles = self.theirs.y[..., :DAY], found[..., :DAY]
         level = np.array(LEVELS)[:, None, None, None]
         loss = 2 * np.nanmean((y - quantiles) * (level - (y < quantiles)), axis=(0, 2, 3)) / self.scale
@@ -282,7 +287,7 @@ def _less(one: Values, other: Values) -> Paired:
 
 
 def scorecard(dataset: Dataset, reference: Real | None, *, seed: int = 0, **options: Any) -> Row:
-    """What a dataset of series is worth: `worth` of its series in those of `reference`, or of none, with why. JSON-safe."""
+    """What a dataset of series is worth: `worth` of its series in those of `reference`, or why not. JSON-safe."""
     why, notes, found = "no reference series", list[str](), dict[str, Any](students=[], records=0)
     if reference is not None:
         try:
@@ -298,12 +303,13 @@ def scorecard(dataset: Dataset, reference: Real | None, *, seed: int = 0, **opti
             worth_of[one["student"]] = equivalence_sentence(one["equivalence"], of="series")
     if found["students"]:
         first = min(found["students"], key=lambda one: float(one["mase"]["estimate"]))
-        on, says = f"{reference} with {first['title']}", worth_of[first["student"]]
-        verdict = f"MASE {Interval(**first['mase'])} on {on}: {says}."
+        on, rule = f"on {reference} with {first['title']}", found["best_baseline"]
+        reached, floor = Interval(**first["mase"]), Interval(**first["floor"])
+        verdict = f"MASE {reached} {on}: {worth_of[first['student']]}."
         if first["beats_floor"] is None:
-            verdict += f" Whether that is better than the {found['best_baseline']} ({Interval(**first['floor'])}) can't be told."
+            verdict += f" Whether that is better than the {rule} ({floor}) can't be told."
         elif not first["beats_floor"]:
-            verdict = f"Worth nothing: on {on} MASE is {Interval(**first['mase'])}, and of the {found['best_baseline']}, without any training, {Interval(**first['floor'])}."
+            verdict = f"Worth nothing: {on} MASE is {reached}, and of the {rule}, without any training, {floor}."
     not_measured = {"scorecard": why} if why else {}
     told = {"shown_as": "forecasts", "gate": "worth in real series", "reference": reference and reference.to_dict()}
     return told | found | {"notes": notes, "not_measured": not_measured, "worth": worth_of, "verdict": verdict}
@@ -333,7 +339,7 @@ def worth(
     if not shots:
         why = "".join(f"; {n:,} {of}" for of, n in real.left_out.items())
         raise InvalidInput(
-            f"Worth in real series needs {_FEW + 1} real series of {CONTEXT + HORIZON} hours or more that do not stand "
+            f"Worth in real series needs {_FEW + 1} real series of {NEEDED} hours or more that do not stand "
             f"still, got {len(usable)} of {len(real) + sum(real.left_out.values())}{why}."
         )
     scale, theirs, taught = scale[usable], windows(real.take(usable)), windows(mine)
@@ -352,42 +358,52 @@ def worth(
             on_progress(next(steps), total, f"{TITLES[name]}: {what}")
         return model
 
+    def erred(model: Any, of: Any) -> Values:
+        return mase(forecast(model, theirs, of), theirs, scale, of)
+
     everyone = np.random.default_rng(seed).permutation(len(mine))
+    few = max(k for k in (shots[0], *shots) if k <= max(_FEW, shots[0]))
     for name in forecasters:
         grown = {n: fitted(name, [(taught, everyone[:n])], f"{n:,} synthetic series") for n in sizes}
-        said = {n: forecast(model, theirs, slice(None)) for n, model in grown.items()}
-        errors = {n: trial.errors(made) for n, made in said.items()}
-        own, by_split = errors[sizes[-1]], errors[sizes[-1]][trial.tested]
-        curve, helped = np.empty((len(shots), *by_split.shape)), np.empty(by_split.shape)
-        few = max(k for k in (shots[0], *shots) if k <= max(_FEW, shots[0]))
+        errors = {n: erred(model, slice(None)) for n, model in grown.items()}
+        curve = np.empty((len(shots), *trial.tested.shape))
+        helped = np.empty(trial.tested.shape)
         for s, order in enumerate(drawn):
             of, pool = trial.tested[s], order[held_out:]
             for j, k in enumerate(shots):
-                model = fitted(name, [(theirs, pool[:k])], f"{k} real series", s)
-                curve[j, s] = mase(forecast(model, theirs, of), theirs, scale, of)
-            model = fitted(name, [(taught, everyone), (theirs, pool[:few])], f"{few} real and the synthetic series", s)
-            helped[s] = mase(forecast(model, theirs, of), theirs, scale, of)
-        alone = curve[shots.index(few)]
-        floor = _less(rules[best], own)
+                curve[j, s] = erred(fitted(name, [(theirs, pool[:k])], f"{k} real series", s), of)
+            both = [(taught, everyone), (theirs, pool[:few])]
+            helped[s] = erred(fitted(name, both, f"{few} real and the synthetic series", s), of)
+        own, made = errors[sizes[-1]], forecast(grown[sizes[-1]], theirs, slice(None))
+        by_split, alone, floor = own[trial.tested], curve[shots.index(few)], _less(rules[best], own)
         told = {"better": True, "better but small": True, "can't be told": None}
+        gain = {
+            "k": few,
+            "real_only": float(alone.mean()),
+            "with_synthetic": float(helped.mean()),
+            "difference": trial.interval(alone - helped),
+            "together": equivalence_sentence(trial.equivalent(helped, curve, shots), of="series"),
+        }
         row: Row = {
-            "student": name, "title": TITLES[name], "mase": trial.mean(own), "mase_48": trial.mean(trial.errors(said[sizes[-1]], HORIZON)),
+            "student": name,
+            "title": TITLES[name],
+            "mase": trial.mean(own),
+            "mase_48": trial.mean(trial.errors(made, HORIZON)),
             "errors": [round(float(error), 6) for error in own],  # of each series, in the reference's order
-            "floor": trial.mean(rules[best]), "above_floor": floor.difference.to_dict(), "beats_floor": told.get(floor.verdict, False),
-            "ratio_to_real": float(by_split.mean() / curve[-1].mean()), "ratio_to_rule": float(own.mean() / rules[best].mean()),
-            "k_shots": [{"k": k, "mase": trial.interval(curve[j])} for j, k in enumerate(shots)],
+            "floor": trial.mean(rules[best]),
+            "above_floor": floor.difference.to_dict(),
+            "beats_floor": told.get(floor.verdict, False),
+            "ratio_to_real": float(by_split.mean() / curve[-1].mean()),
+            "ratio_to_rule": float(own.mean() / rules[best].mean()),
+            "k_shots": [{"k": k, "mase": trial.interval(of_k)} for k, of_k in zip(shots, curve, strict=True)],
             "equivalence": trial.equivalent(by_split, curve, shots),
-            "gains": [{
-                "k": few, "real_only": float(alone.mean()), "with_synthetic": float(helped.mean()), "difference": trial.interval(alone - helped),
-                "together": equivalence_sentence(trial.equivalent(helped, curve, shots), of="series"),
-            }],
-            "learning_curve": [
-                {"records": n, "mase": trial.mean(errors[n]), "gain": _less(errors[before], errors[n]).difference.to_dict() if before else None}
-                for before, n in zip([0, *sizes], sizes, strict=False)
-            ],
-        }  # fmt: skip
+            "gains": [gain],
+            "learning_curve": [{"records": n, "mase": trial.mean(one), "gain": None} for n, one in errors.items()],
+        }
+        for step, (before, after) in zip(row["learning_curve"][1:], pairwise(errors.values()), strict=True):
+            step["gain"] = _less(before, after).difference.to_dict()
         offsets = residual_quantiles(name, taught, seed)
-        students.append(row | trial.of_bands(bands(said[sizes[-1]], theirs, slice(None), offsets)))
+        students.append(row | trial.of_bands(bands(made, theirs, slice(None), offsets)))
     first = min(students, key=lambda one: float(one["mase"]["estimate"]))["errors"]
     return {
         "students": students,
@@ -401,7 +417,7 @@ def worth(
 
 
 def taught_by(real: Any) -> Callable[[Values], float]:
-    """How badly ridge regression that learns from given series, of the hours of these real ones, forecasts them (MASE)."""
+    """How badly ridge regression that learns from given series, in their hours, forecasts these real ones (MASE)."""
     theirs, scale = windows(real, horizon=DAY), naive_scale(real.values)
 
     def error(values: Values) -> float:
@@ -414,7 +430,7 @@ def taught_by(real: Any) -> Callable[[Values], float]:
 
 
 def trained(dataset: Dataset, name: str, *, seed: int = 0) -> IntentModel:
-    """A forecaster trained on all series of a dataset, to be saved and registered; the offsets of its bands stand in its card."""
+    """A forecaster trained on all series of a dataset, to be saved and registered; its card holds bands' offsets."""
     mine, _ = series_of(dataset, seed)
     taught = windows(mine)
     model = fit(FORECASTERS[name], [(taught, slice(None))], seed)

@@ -19,13 +19,21 @@ from genesis_lab.domains.base import Answer, Check, Domain, Facets, Prompt, Prov
 from genesis_lab.domains.language import detect
 from genesis_lab.domains.reading import object_schema, read_json
 from genesis_lab.domains.timeseries import record as r
-from genesis_lab.domains.timeseries.hourly import Hours, hourly
 from genesis_lab.domains.timeseries.kinds import Kind, Moves, drawn, families, kinds, known_moves, level_of
-from genesis_lab.domains.timeseries.marks import LEAST_EFFECT, gaps, with_anomalies
 from genesis_lab.domains.timeseries.options import WORDS, TimeseriesConfig, make_specs, targets
 from genesis_lab.domains.timeseries.realism import realism
-from genesis_lab.domains.timeseries.render import RENDERER_VERSION, STEP_HOURS, clock, render, rounded, stamps_of
-from genesis_lab.domains.timeseries.tables import SeriesReader, laid_out
+from genesis_lab.domains.timeseries.render import (
+    LEAST_EFFECT,
+    RENDERER_VERSION,
+    Place,
+    clock,
+    gaps,
+    render,
+    rounded,
+    stamps_of,
+    with_anomalies,
+)
+from genesis_lab.domains.timeseries.tables import Hours, SeriesReader, hourly, laid_out
 from genesis_lab.errors import InvalidInput, ParseFailure, instead
 from genesis_lab.files import digest, resolve
 from genesis_lab.yamls import file_digests, shipped
@@ -91,14 +99,16 @@ class Timeseries(Domain):
         return make_specs(self.config, self.kinds, total, seed)
 
     def checks(self) -> Sequence[Check]:
-        """What may be wrong with a series, as data in ``checks.yaml``: values that can't be, and labels that do not fit them."""
+        """What may be wrong with a series, as data in ``checks.yaml``: values that can't be, labels that do not fit."""
         known = kinds(self.config.kinds)
         bounds = [f"WHEN '{name}' THEN {kind.low}::DOUBLE" for name, kind in known.items() if np.isfinite(kind.low)]
         words = {
-            "low": f"CASE series_type {' '.join(bounds)} END", "types": ", ".join(f"'{name}'" for name in known),
+            "low": f"CASE series_type {' '.join(bounds)} END",
+            "types": ", ".join(f"'{name}'" for name in known),
             "least": "list_min(list_filter(target, lambda value: value IS NOT NULL))",
-            "marks": "coalesce(len(anomalies), 0)", "effect": f"{LEAST_EFFECT:g}",
-        }  # fmt: skip
+            "marks": "coalesce(len(anomalies), 0)",
+            "effect": f"{LEAST_EFFECT:g}",
+        }
         found = []
         for name, check in shipped(Path(__file__).with_name("checks.yaml")).items():
             said = {key: value.format(**words) if isinstance(value, str) else value for key, value in check.items()}
@@ -122,7 +132,7 @@ class Timeseries(Domain):
         if not len(made) or not len(theirs):
             got = f"there are {len(made)} and {len(theirs)}"
             raise InvalidInput(f"Realism needs series of 168 hours or more on both sides, most of them measured: {got}")
-        return realism(made, theirs, seed=seed)
+        return {"rows": realism(made, theirs, seed)}
 
     def lessons(self, records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Hours:
         return hourly(records, length, fewest)
@@ -142,17 +152,35 @@ class Timeseries(Domain):
         return object_schema({"context": text, "description": text, **numbers})
 
     def prompt(self, spec: Spec) -> Prompt:
-        a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
-        words, language = shipped(WORDS)[a["language"]], a["language"]
-        said = "\n".join(f"{name}: {p.means}, {p.low:g} to {p.high:g}." for name, p in families()[kind.family].items())
+        a, kind, words = spec.attributes, self.kinds[spec.attributes["series_type"]], self._words(spec)
+        table = families()[kind.family].items()
         direct = self.config.mode == "direct"  # the program adds the trend to what is written
         task = words["direct" if direct else "task"].format(
-            kind=getattr(kind, language), place=shipped(WORDS)["places"][a["country"]][language], frequency=a["frequency"],
-            length=a["length"], start=self.config.start[:10], trend=words["trend"][a["trend_type"]], unit=kind.unit,
-            low=kind.level[0], high=kind.level[1], level=words["level"][kind.family], parameters=said, number=spec.ordinal + 1,
-            least=f"{kind.low:g}", most=f"{kind.high:g}", resolution=kind.resolution,
-        )  # fmt: skip
+            **self._named(spec),
+            frequency=a["frequency"],
+            length=a["length"],
+            start=self.config.start[:10],
+            unit=kind.unit,
+            low=kind.level[0],
+            high=kind.level[1],
+            level=words["level"][kind.family],
+            parameters="\n".join(f"{name}: {p.means}, {p.low:g} to {p.high:g}." for name, p in table),
+            number=spec.ordinal + 1,
+            least=f"{kind.low:g}",
+            most=f"{kind.high:g}",
+            resolution=kind.resolution,
+        )
         return Prompt(words["direct_system" if direct else "system"], (("user", task),), self.schema(kind), "recipe")
+
+    def _words(self, spec: Spec) -> Any:
+        """What is said in the record's language."""
+        return shipped(WORDS)[spec.attributes["language"]]
+
+    def _named(self, spec: Spec) -> dict[str, str]:
+        """Kind, place and trend in the record's language."""
+        a, language = spec.attributes, spec.attributes["language"]
+        place, kind = shipped(WORDS)["places"][a["country"]][language], getattr(self.kinds[a["series_type"]], language)
+        return {"kind": kind, "place": place, "trend": self._words(spec)["trend"][a["trend_type"]]}
 
     def offline_text(self, spec: Spec, attempt: int) -> str:
         """A recipe drawn from the priors; in mode direct its values."""
@@ -160,9 +188,7 @@ class Timeseries(Domain):
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, attempt + 1]))
         z = rng.standard_normal((1, len(families()[kind.family]) + 3))
         numbers = {"level": level_of(kind, z[:, 0])} | drawn(kind, z[:, 1:], self.moves.get(a["series_type"], {}))
-        words, language = shipped(WORDS)[a["language"]], a["language"]
-        said = {"kind": getattr(kind, language), "trend": words["trend"][a["trend_type"]]}
-        said["place"] = shipped(WORDS)["places"][a["country"]][language]
+        words, said = self._words(spec), self._named(spec)
         texts = {"context": words["context"].format(**said), "description": words["offline"].format(**said)}
         recipe: dict[str, Any] = {name: float(f"{value[0]:.5g}") for name, value in numbers.items()}
         if self.config.mode == "direct":
@@ -173,7 +199,7 @@ class Timeseries(Domain):
         return len(self.offline_text(spec, 0))
 
     def parse(self, text: str, spec: Spec) -> Answer:
-        """The recipe in a model's answer; raises `ParseFailure` with what is missing, out of bounds or contradictory."""
+        """The recipe in a model's answer; `ParseFailure` says what is missing, out of bounds or contradictory."""
         kind = self.kinds[spec.attributes["series_type"]]
         sent = read_json(text, self.schema(kind))
         reasons, answer = [], {}
@@ -225,7 +251,7 @@ class Timeseries(Domain):
 
     # The series
 
-    def _place(self, spec: Spec) -> tuple[str, str, str, float]:
+    def _place(self, spec: Spec) -> Place:
         place = shipped(WORDS)["places"][spec.attributes["country"]]
         return self.config.start, place["timezone"], spec.attributes["country"], place["latitude"]
 
@@ -234,20 +260,17 @@ class Timeseries(Domain):
         answers, specs = zip(*alike, strict=True)
         if "values" in answers[0]:
             return np.array([answer["values"] for answer in answers], dtype=float)
-        a, groups = specs[0].attributes, [spec.attributes.get("group") for spec in specs]
-        shared = [None if g is None else zlib.crc32(f"{self.config.seed}/{g}".encode()) for g in groups]
-        kind, places, seeds = (
-            self.kinds[a["series_type"]],
-            [self._place(spec) for spec in specs],
-            [s.seed for s in specs],
-        )
+        a, kind = specs[0].attributes, self.kinds[specs[0].attributes["series_type"]]
         names = ("level", *families()[kind.family])
         recipe = {name: np.array([float(answer[name]) for answer in answers]) for name in names}
+        places, seeds = [self._place(spec) for spec in specs], [spec.seed for spec in specs]
+        groups = [spec.attributes.get("group") for spec in specs]
+        shared = [None if g is None else zlib.crc32(f"{self.config.seed}/{g}".encode()) for g in groups]
         return render(kind, recipe, places, a["frequency"], a["length"], seeds, shared)
 
     def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[r.Series]:
         """Those of one kind and frequency side by side, so many at a time as fit into memory."""
-        hours = max(STEP_HOURS[name] for name, share in self.config.frequency_shares.items() if share)
+        hours = max(r.STEP_HOURS[name] for name, share in self.config.frequency_shares.items() if share)
         rest, fit = iter(answered), max(1, int(_AT_ONCE / max(hours, 1) / self.config.length))
         while many := list(islice(rest, fit)):
             alike: dict[tuple[str, str], list[int]] = {}
@@ -263,37 +286,50 @@ class Timeseries(Domain):
 
     def _record(self, answer: Answer, spec: Spec, provenance: Provenance, values: Values) -> r.Series:
         a, kind = spec.attributes, self.kinds[spec.attributes["series_type"]]
-        length, frequency, place = a["length"], a["frequency"], self._place(spec)
+        hours, place = r.STEP_HOURS[a["frequency"]], self._place(spec)
         rng = np.random.Generator(np.random.Philox(key=[spec.seed, 2**20]))
         values = self._spoilt(values, kind, a, rng)
-        day = max(1, round(24 / STEP_HOURS[frequency]))
         wanted = [name for name in a["anomalies"].split(",") if name]
-        values, marks, refused = with_anomalies(values, wanted, day, kind.low, kind.high, rng)
+        values, marks, refused = with_anomalies(values, wanted, max(1, round(24 / hours)), kind.low, kind.high, rng)
         values = rounded(values, kind.resolution)
-        facts = self._facts(values, marks, kind, a, place)
+        facts = self._facts(values, marks, kind, spec)
         if self.config.scale == "standardised":
             values = np.round((values - values.mean()) / (values.std() or 1.0), 6)
-        missing = gaps(length, float(rng.uniform(0.01, 0.08)), rng) if a["quality"] == "missing_values" else []
+        missing = gaps(len(values), float(rng.uniform(0.01, 0.08)), rng) if a["quality"] == "missing_values" else []
         target: list[float | None] = values.tolist()
         for gap in missing:
             target[gap["start"] : gap["start"] + gap["length"]] = [None] * gap["length"]
-        seasons = [name for name in kind.seasonality if _PERIODS[name] > STEP_HOURS[frequency]]
         burdens = (a["trend_type"] != "none") + (a["anomaly_count"] > 0) + (a["quality"] != "clean")
         recipe = json.dumps(answer, ensure_ascii=False, sort_keys=True)
+        planned = ("sector", "series_type", "frequency", "length", "country", "language", "trend_type")
         return r.Series(
+            **{name: a[name] for name in planned},
             series_id="series_" + hashlib.sha256(f"{spec.seed}{recipe}".encode()).hexdigest()[:16],
-            sector=a["sector"], series_type=a["series_type"], frequency=frequency, length=length,
-            start=stamps_of(self.config.start, 1, frequency)[0].isoformat(), timezone=place[1], country=a["country"],
-            latitude=place[3], group_id=a.get("group"), target=target, unit=kind.unit, resolution=kind.resolution, scale=self.config.scale,
-            language=a["language"], complexity=("simple", "medium", "complex")[min(burdens, 2)], data_quality=[a["quality"]],
-            seasonality_types=seasons, trend_type=a["trend_type"], anomaly_count=len(marks), anomalies=marks,
-            anomalies_refused=refused, missing=missing, context=answer["context"],
-            description=f"{answer['description']} {facts}", recipe=recipe, renderer_version=RENDERER_VERSION, seed=spec.seed,
+            start=stamps_of(self.config.start, 1, a["frequency"])[0].isoformat(),
+            timezone=place[1],
+            latitude=place[3],
+            target=target,
+            unit=kind.unit,
+            resolution=kind.resolution,
+            scale=self.config.scale,
+            complexity=("simple", "medium", "complex")[min(burdens, 2)],
+            data_quality=[a["quality"]],
+            seasonality_types=[name for name in kind.seasonality if _PERIODS[name] > hours],
+            anomaly_count=len(marks),
+            anomalies=marks,
+            anomalies_refused=refused,
+            missing=missing,
+            group_id=a.get("group"),
+            context=answer["context"],
+            description=f"{answer['description']} {facts}",
+            recipe=recipe,
+            renderer_version=RENDERER_VERSION,
+            seed=spec.seed,
             provenance=provenance,
-        )  # fmt: skip
+        )
 
     def _spoilt(self, values: Values, kind: Kind, a: Mapping[str, Any], rng: np.random.Generator) -> Values:
-        """With the planned trend, and noisy where that was planned; weather and prices are moved by their own spread, the rest is scaled."""
+        """With the planned trend and noise: weather and prices are moved by their own spread, the rest is scaled."""
         t = np.linspace(0, 1, len(values))
         rise = _RISE[a["trend_type"]] * (np.sin(2 * np.pi * 1.5 * t) if a["trend_type"] == "cyclic" else t)
         noise = _NOISY * rng.standard_normal(len(values)) if a["quality"] == "noisy" else 0.0
@@ -302,13 +338,18 @@ class Timeseries(Domain):
             moved = values + values.std() * (3 * rise + noise)
         return np.asarray(moved).clip(kind.low, kind.high)
 
-    def _facts(self, values: Values, marks: Sequence[Any], kind: Kind, a: Mapping[str, Any], place: Any) -> str:
+    def _facts(self, values: Values, marks: Sequence[Any], kind: Kind, spec: Spec) -> str:
         """What can be seen in the series, measured, in the record's language."""
-        words, (start, zone, *_), step = shipped(WORDS)[a["language"]], place, STEP_HOURS[a["frequency"]]
+        words, frequency, (start, *place) = self._words(spec), spec.attributes["frequency"], self._place(spec)
         said = [words["facts"].format(unit=kind.unit, low=values.min(), high=values.max(), mean=values.mean())]
+        step = r.STEP_HOURS[frequency]
         if step <= 1 and "daily" in kind.seasonality and len(values) * step >= 48:
-            hours = clock(start, len(values), a["frequency"], *place[1:]).hour.astype(int)
+            hours = clock(start, len(values), frequency, *place).hour.astype(int)
             said.append(words["peak"].format(hour=int(np.argmax(np.bincount(hours, values) / np.bincount(hours)))))
-        stamps = stamps_of(start, len(values), a["frequency"]).tz_convert(zone) if marks else ()
-        named = [words["at"].format(kind=words["anomaly"][m["kind"]], date=stamps[m["start"]].date()) for m in marks]
-        return " ".join(said + ([words["marks"].format(marks=", ".join(named))] if named else []))
+        if marks:
+            stamps = stamps_of(start, len(values), frequency).tz_convert(place[0])
+            named = (
+                words["at"].format(kind=words["anomaly"][m["kind"]], date=stamps[m["start"]].date()) for m in marks
+            )
+            said.append(words["marks"].format(marks=", ".join(named)))
+        return " ".join(said)

@@ -1,4 +1,4 @@
-"""Kinds of series and what their recipes may say, as data; priors that a recipe is drawn from, and how they are moved."""
+"""Kinds of series and what their recipes may say, as data; the priors of recipes, and how these are moved."""
 
 from __future__ import annotations
 
@@ -90,11 +90,13 @@ def kinds(source: str = "") -> dict[str, Kind]:
 
 
 ODDITY = "oddity"
-"""The move that says how much odder the odd ones are: a normal factor, in logarithms, on all that one series is drawn by."""
+"""The move that says how much odder the odd ones are: a log-normal factor on all that one series is drawn by."""
 Moves = Mapping[str, tuple[float, ...]]
-"""Parameter (``family.name``) to how far the family's median is moved, in spreads, the logarithm of what its spread is
-multiplied by, and how far it goes with what all parameters of a series have in common (households and works differ in many
-ways at once), -1 to 1. What is moved is moved from the family's prior, whatever the kind: a user's series are one population."""
+"""Parameter (``family.name``) to how its prior is moved, whatever the kind: a user's series are one population.
+
+Three numbers: how far the median is moved, in spreads; the logarithm of what the spread is multiplied by; and, -1 to 1,
+how far the parameter goes with what all those of a series have in common, as works and households differ in many ways.
+"""
 
 
 def known_moves(source: str, chosen: Iterable[str]) -> dict[str, Moves]:
@@ -112,7 +114,7 @@ def known_moves(source: str, chosen: Iterable[str]) -> dict[str, Moves]:
 
 
 def drawn(kind: Kind, z: Values, moves: Moves) -> dict[str, Values]:
-    """Parameters of many recipes from standard normal numbers `z` of shape (n, parameters of the family and two more)."""
+    """Parameters of n recipes from standard normal `z` of shape (n, parameters of the family and two more)."""
     odd, table = moves.get(ODDITY, (0.0,))[0], families()[kind.family]
     own, common = z[:, :-2] * np.exp(odd * z[:, -2:-1] - odd**2 / 2), z[:, -1:]
     rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,22 +13,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from genesis_lab.domains.base import Spec, Target
 from genesis_lab.domains.quotas import asked_for, checked_shares, largest_remainder, spread, with_total
 from genesis_lab.domains.timeseries.kinds import SECTORS, Kind
-from genesis_lab.domains.timeseries.marks import KINDS
-from genesis_lab.domains.timeseries.record import LONGEST, SHORTEST, Scale
-from genesis_lab.domains.timeseries.render import STEP_HOURS
+from genesis_lab.domains.timeseries.record import ANOMALIES, Frequency, Quality, Scale, Trend, frequency_of
 from genesis_lab.yamls import shipped
 
 WORDS = Path(__file__).with_name("words.yaml")
 Shares = dict[str, Annotated[float, Field(ge=0, le=1)]]
-ALIASES = {"1H": "1h", "H": "1h", "h": "1h", "60min": "1h", "60T": "1h", "15T": "15min", "30T": "30min", "D": "1D", "1d": "1D", "d": "1D",
-           "24h": "1D", "W": "1W", "1w": "1W", "7D": "1W", **{f"W-{day}": "1W" for day in ("MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN")}}  # fmt: skip
-"""Frequencies as older pandas and others write them."""
 DIRECT = 200
 """Values that a model can write without losing count."""
 _ALLOWED: Mapping[str, Sequence[str]] = {
-    "frequency_shares": tuple(STEP_HOURS),
-    "trend_shares": ("none", "upward", "downward", "cyclic"),
-    "quality_shares": ("clean", "noisy", "missing_values"),
+    "frequency_shares": get_args(Frequency),
+    "trend_shares": get_args(Trend),
+    "quality_shares": get_args(Quality),
     "anomaly_shares": ("0", "1", "2", "3"),
 }
 
@@ -56,7 +51,7 @@ class TimeseriesConfig(BaseModel):
     total: int = Field(300, ge=1, le=1_000_000, description="series to generate (of cells: theirs)")
     series_types: tuple[str, ...] = Field((), description="kinds of series (none chosen: all 16)")
     kinds: str = Field("", description="path of a YAML file with your own kinds, in the form of types.yaml")
-    length: int = Field(500, ge=SHORTEST, le=LONGEST, description="points of each series")
+    length: int = Field(500, ge=24, le=8_760, description="points of each series")
     frequency_shares: Shares = Field({"1h": 1.0}, description="share of each frequency: 15min, 30min, 1h, 1D, 1W")
     start: str = Field("2024-01-01", description="first stamp, UTC")
     countries: tuple[str, ...] = Field(("ES", "PT", "FR", "DE"), description="where: local time, holidays and the sun")
@@ -75,13 +70,14 @@ class TimeseriesConfig(BaseModel):
     scale: Scale = Field("physical", description="physical: in the kind's unit, or standardised: mean 0, spread 1")
     priors: str = Field(
         "",
-        description="what offline recipes are drawn from: electricity_clients (loads tuned to public series), a file of "
-        "`genesis tune`, or empty: set by hand",
+        description="what offline recipes are drawn from: electricity_clients (loads tuned to public series), "
+        "a file of `genesis tune`, or empty: set by hand",
     )
     seed: int = Field(42, ge=0, le=2**31 - 1, description="same seed, same plan")
     cells: tuple[Cell, ...] = Field(
         (),
-        description="exactly these instead: n of each, by series_type, language …, as a bias check's follow-up lists them",
+        description="exactly these instead: n of each, by series_type, language …, as a bias check's "
+        "follow-up lists them",
     )
 
     @model_validator(mode="before")
@@ -94,9 +90,7 @@ class TimeseriesConfig(BaseModel):
     def _spelt(cls, shares: Any) -> Any:
         if isinstance(shares, str):
             shares = {shares: 1.0}
-        return (
-            {ALIASES.get(name, name): share for name, share in shares.items()} if isinstance(shares, dict) else shares
-        )
+        return {frequency_of(str(each)): n for each, n in shares.items()} if isinstance(shares, dict) else shares
 
     @field_validator(*_ALLOWED)
     @classmethod
@@ -130,7 +124,7 @@ class TimeseriesConfig(BaseModel):
 
 
 def type_shares(chosen: Mapping[str, Kind]) -> dict[str, float]:
-    """Share of each kind: the sectors' 50, 20, 20 and 10 % among those that are there, the kinds' own within a sector."""
+    """Share of each kind: the sectors' 50, 20, 20 and 10 % among those that are there, within one the kinds' own."""
     of_sector = {sector: [name for name, kind in chosen.items() if kind.sector == sector] for sector in SECTORS}
     whole = sum(SECTORS[sector] for sector, names in of_sector.items() if names)
     within = {sector: sum(chosen[name].share for name in names) for sector, names in of_sector.items()}
@@ -167,23 +161,16 @@ def make_specs(config: TimeseriesConfig, chosen: Mapping[str, Kind], total: int,
         codes[name][rows] = spread(largest_remainder(shares, len(rows)), [stratum[rows] for stratum in over], rng)
     labels = {name: np.array(list(shares))[codes[name]] for name, shares in planned.items()}
     seeds = rng.integers(2**31, size=total)
-    order = rng.permutation(total)
-    ordinals: dict[str, int] = {}
-    places: Counter[str] = Counter()
+    ordinals, places = Counter[str](), Counter[str]()
     specs = []
-    for index, at in enumerate(order):
+    for index, at in enumerate(rng.permutation(total)):
         a: dict[str, Any] = {name: str(values[at]) for name, values in labels.items()}
-        count = int(a.pop("anomaly_count"))
-        wanted = rng.choice(KINDS, size=count, replace=False)
-        further: dict[str, Any] = {
-            "sector": chosen[a["series_type"]].sector,
-            "length": config.length,
-            "anomaly_count": count,
-        }
+        kind, country = a["series_type"], a["country"]
+        anomalies = rng.choice(ANOMALIES, size=int(a.pop("anomaly_count")), replace=False)
+        a |= {"sector": chosen[kind].sector, "length": config.length, "anomaly_count": len(anomalies)}
         if config.group_size > 1:
-            further["group"] = f"{a['country']}_{places[a['country']] // config.group_size:05d}"
-            places[a["country"]] += 1
-        ordinal = ordinals.get(a["series_type"], 0)
-        ordinals[a["series_type"]] = ordinal + 1
-        specs.append(Spec(index, ordinal, int(seeds[at]), a | further | {"anomalies": ",".join(wanted)}))
+            a["group"] = f"{country}_{places[country] // config.group_size:05d}"
+        specs.append(Spec(index, ordinals[kind], int(seeds[at]), a | {"anomalies": ",".join(anomalies)}))
+        ordinals[kind] += 1
+        places[country] += 1
     return specs

@@ -1,9 +1,9 @@
-"""Forty-nine named features of a series, for many at once; how far generated series are from real ones in them, and whether trees
-can tell them apart."""
+"""How far generated series are from real ones in 49 named features, and whether trees can tell them apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,57 +17,52 @@ SEASON = {"15min": 96, "30min": 48, "1h": 24, "1D": 7, "1W": 52}
 """Points of the shorter season by frequency: a day, a week of days, a year of weeks."""
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 CORE = ("acf_1", "acf_24", "daily_strength", "weekly_strength", "diff_sd", "skew", "kurtosis", "spectral_entropy")
-_WORST = 5
 _DRAWS = 3
 _FEWEST = 20
 """Series on either side below which trees tell nothing."""
 
 
-def realism(values: Values, reference: Values, day: int = 24, seed: int = 0) -> dict[str, Any]:
-    """Rows ``what, estimate, floor, sd, n, means`` (JSON-safe): the mean KS distance over 49 features and the AUC of trees
-    that tell generated from real by 49 and by 8 of them, each beside what halves of the reference have against each other;
-    the features furthest apart; and how near the closest real series are. What cannot be measured is None with ``why``.
+def realism(values: Values, reference: Values, seed: int = 0) -> list[dict[str, Any]]:
+    """How far generated series are from real ones: the mean KS distance over 49 features, and the AUC of trees.
 
     Parameters
     ----------
-    values, reference : series of one frequency and length, shape (n, length), without nulls; constant ones are left out.
-    day : points of a day.
+    values, reference : hourly series of one length, shape (n, length), without nulls; constant ones are left out.
+
+    Returns
+    -------
+    Rows ``what, estimate, floor, sd, n, means, why`` (JSON-safe); ``floor`` and ``sd`` are of halves of the reference
+    against each other. What cannot be measured is None, and ``why`` says so.
     """
     kept = [each[np.ptp(each, axis=1) > 1e-14 * np.abs(each).max(axis=1)] for each in (values, reference)]
     length = min(each.shape[1] for each in kept)
-    made, real = (features(each[:, :length], day) for each in kept)
+    made, real = (features(each[:, :length]) for each in kept)
     n = [len(each) for each in kept]
     rng = np.random.default_rng(seed)
     few = f"{_FEWEST} series on either side are needed, there are {n[0]} and {n[1]}" if min(n) < _FEWEST else None
     halves = [np.array_split(rng.permutation(n[1]), 2) for _ in range(0 if few else _DRAWS)]
 
-    def row(what: str, measure: Any, means: str) -> dict[str, Any]:
-        if few:
-            return {"what": what, "estimate": None, "floor": None, "sd": None, "n": n[0], "means": means, "why": few}
-        apart = [measure(_of(real, one), _of(real, other)) for one, other in halves]
-        found = {"estimate": measure(made, real), "floor": np.mean(apart), "sd": np.std(apart)}
-        rounded = {name: round(float(value), 3) for name, value in found.items()}
-        return {"what": what, **rounded, "n": n[0], "means": means, "why": None}
+    def row(what: str, measure: Callable[..., float], means: str) -> dict[str, Any]:
+        found = dict.fromkeys(("estimate", "floor", "sd"))
+        if not few:
+            apart = [measure(_of(real, one), _of(real, other)) for one, other in halves]
+            told: dict[str, Any] = {"estimate": measure(made, real), "floor": np.mean(apart), "sd": np.std(apart)}
+            found = {name: round(float(value), 3) for name, value in told.items()}
+        return {"what": what, **found, "n": n[0], "means": means, "why": few}
 
-    by_feature = sorted(((round(ks(made[name], real[name]), 3), name) for name in real), reverse=True)
-    near = [float(np.median(nearest(one, real))) for one in (made, real)] if min(n) > 1 else [None, None]
-    return {
-        "rows": [
-            row("mean KS over 49 features", mean_ks, "0: each feature is distributed alike, 1: none overlaps"),
-            row("AUC, 49 features", lambda a, b: _auc(a, b, tuple(real), rng), "0.5: trees cannot tell them apart"),
-            row("AUC, 8 features", lambda a, b: _auc(a, b, CORE, rng), "0.5: trees cannot tell them apart"),
-        ],
-        "furthest": [{"feature": name, "ks": apart} for apart, name in by_feature[:_WORST]],
-        "nearest": {name: None if d is None else round(d, 3) for name, d in zip(("generated to real", "real to real"), near, strict=True)},
-        "series": {"generated": n[0], "real": n[1]},
-    }  # fmt: skip
+    apart = "0.5: trees cannot tell them apart"
+    return [
+        row("mean KS over 49 features", mean_ks, "0: each feature is distributed alike, 1: none overlaps"),
+        row("AUC, 49 features", partial(_auc, names=tuple(real), rng=rng), apart),
+        row("AUC, 8 features", partial(_auc, names=CORE, rng=rng), apart),
+    ]
 
 
 def _of(found: dict[str, Values], rows: NDArray[np.int_]) -> dict[str, Values]:
     return {name: value[rows] for name, value in found.items()}
 
 
-def _auc(one: dict[str, Values], other: dict[str, Values], names: tuple[str, ...], rng: np.random.Generator) -> float:
+def _auc(one: dict[str, Values], other: dict[str, Values], *, names: Sequence[str], rng: np.random.Generator) -> float:
     """Out of fold (5), both sides as many: of the larger some are drawn, three times."""
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.metrics import roc_auc_score
@@ -86,11 +81,11 @@ def _auc(one: dict[str, Values], other: dict[str, Values], names: tuple[str, ...
 
 
 def features(values: Values, day: int = 24) -> dict[str, Values]:
-    """Each feature by name, shape (n,), of series of shape (n, length); NaN where a series is constant or too short for it.
+    """Each feature by name, shape (n,); NaN where a series is constant or too short for it.
 
     Parameters
     ----------
-    values : series of one frequency without nulls; each is z-scored first, so that scale plays no part.
+    values : series of one frequency without nulls, shape (n, length); z-scored first, so that scale plays no part.
     day : points of the shorter season (`SEASON` of the frequency); the longer one has seven of them.
     """
     n, length = values.shape
@@ -111,8 +106,8 @@ def features(values: Values, day: int = 24) -> dict[str, Values]:
         profile, by_day = days.mean(1), days.mean(2)
         found |= {"daily_strength": profile.var(1), "day_to_day": by_day.var(1), "lumpiness": days.var(2).std(1)}
         found |= {"day_acf_1": _acf(by_day, 1), "day_acf_7": _acf(by_day, 7)}
-        blocks = np.array_split(profile, 4, axis=1)
-        found |= {f"level_{i * 6:02d}h": block.mean(1) for i, block in enumerate(blocks)}
+        quarters = np.array_split(profile, 4, axis=1)
+        found |= {f"level_{i * 6:02d}h": quarter.mean(1) for i, quarter in enumerate(quarters)}
         night, _, noon, _ = np.array_split(days.std(1), 4, axis=1)
         found |= {"night_spread": night.mean(1), "noon_spread": noon.mean(1)}
         rest = (days - profile[:, None]).reshape(n, -1)
@@ -199,11 +194,11 @@ def _trend(z: Values) -> Values:
     return np.asarray((z * t).mean(1) / (t**2).mean())
 
 
-def nearest(found: dict[str, Values], real: dict[str, Values]) -> Sequence[float]:
-    """For each series of the first set its distance to the closest of the second, in units of the features' spread."""
+def nearest(found: dict[str, Values], real: dict[str, Values]) -> float:
+    """The median distance of a series of one set to the closest other one of the second, in the features' spreads."""
     a, b = matrix(found), matrix(real)
     scale = b.std(0) + 1e-9
     squared = ((a[:, None] / scale - b[None] / scale) ** 2).mean(2)
-    if a.shape == b.shape and np.allclose(a, b):
+    if found is real:
         np.fill_diagonal(squared, np.inf)
-    return list(np.sqrt(squared.min(1)))
+    return round(float(np.median(np.sqrt(squared.min(1)))), 3)

@@ -1,20 +1,31 @@
-"""The record of domain ``timeseries``: a series with what it is, what was put into it, and the recipe it was made by."""
+"""The record of domain ``timeseries``: a series, what was put into it, and the recipe it was made by."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from genesis_lab.domains.base import Arrow, Provenance
 
 Frequency = Literal["15min", "30min", "1h", "1D", "1W"]
+STEP_HOURS = {"15min": 0.25, "30min": 0.5, "1h": 1.0, "1D": 24.0, "1W": 168.0}
+_UNIT_HOURS = {"min": 1 / 60, "T": 1 / 60, "h": 1, "H": 1, "d": 24, "D": 24, "w": 168, "W": 168}
 Trend = Literal["none", "upward", "downward", "cyclic"]
 Complexity = Literal["simple", "medium", "complex"]
 Quality = Literal["clean", "noisy", "missing_values"]
 Scale = Literal["physical", "standardised"]
-LONGEST, SHORTEST = 8_760, 24
+AnomalyKind = Literal["spike", "drop", "plateau", "drift", "outage", "level_shift", "stuck", "variance_change"]
+ANOMALIES: tuple[str, ...] = get_args(AnomalyKind)
 Count = Annotated[int, Arrow("int32"), Field(ge=0)]
+
+
+def frequency_of(spelling: str) -> str:
+    """Our name of a frequency that others write ``1H``, ``15T`` or ``W-SUN``; of one we don't have, theirs."""
+    told = re.fullmatch(r"(\d*)([a-zA-Z]+)(-[A-Z]{3})?", spelling)
+    hours = int(told[1] or 1) * _UNIT_HOURS.get(told[2], 0) if told else 0
+    return next((name for name, step in STEP_HOURS.items() if step == hours), spelling)
 
 
 class Anomaly(BaseModel):
@@ -22,7 +33,7 @@ class Anomaly(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["spike", "drop", "plateau", "drift", "outage", "level_shift", "stuck", "variance_change"]
+    kind: AnomalyKind
     start: Count
     length: Count
     magnitude: float

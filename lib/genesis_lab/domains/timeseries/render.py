@@ -1,15 +1,20 @@
-"""Recipes to values: vectorised over series; each series draws from its own stream, so alone and among others it is the same."""
+"""Recipes to values, side by side: each series draws from its own stream, so alone and among others it is the same.
+
+Then what is put into a finished series: anomalies, labelled only where they show, and gaps as loggers leave them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genesis_lab.domains.timeseries.kinds import Kind
+from genesis_lab.domains.timeseries.record import STEP_HOURS
 
 Values = NDArray[np.float64]
 Parameters = Mapping[str, Values]
@@ -17,30 +22,38 @@ Place = tuple[str, str, str, float]
 """Start (UTC), time zone, country of the holidays (empty: none) and latitude."""
 
 RENDERER_VERSION = "1"
-STEP_HOURS = {"15min": 0.25, "30min": 0.5, "1h": 1.0, "1D": 24.0, "1W": 168.0}
-_OFFSETS = {"15min": "15min", "30min": "30min", "1h": "h", "1D": "D", "1W": "7D"}
 _DAILY = 7
 _COMMON = 0.85
 """Correlation of the weather of series of one group."""
 _PEAKS = ("morning", "midday", "evening")
+LEAST_EFFECT = 3.0
+"""Residual 95 % quantiles by which an anomaly must change its series to be labelled."""
+_USUAL = 0.998
+"""Quantile of a series' own residuals beyond which an anomaly must lie."""
+_TRIES = 30
+_BRIEF, _LONG = (1, 2), (24, 72)
+_POINTS = {"spike": _BRIEF, "drop": _BRIEF, "plateau": (6, 24), "drift": _LONG, "outage": (4, 24)}
+_POINTS |= {"level_shift": (48, 120), "stuck": (8, 36), "variance_change": _LONG}
+"""Points that an anomaly lasts, fewest and most."""
+_CAUSES = ("communication", "power_cut", "maintenance", "battery")
+"""Of gaps."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clock:
-    """The local time of each point: hour, weekday (0 is Monday; holidays are Sundays), day of the year, days since the start;
-    shape (length,), or (n, length) after `side_by_side`."""
+    """The local time of each point, shape (length,), or (n, length) after `side_by_side`; holidays are Sundays (6)."""
 
     hour: Values
     weekday: NDArray[np.int64]
     yearday: Values
-    day: NDArray[np.int64]
+    day: NDArray[np.int64]  # since the start
     per_day: float
     latitude: Values
 
 
 @lru_cache(256)
 def clock(start: str, length: int, frequency: str, timezone: str, country: str = "", latitude: float = 40.0) -> Clock:
-    """The clock of a series that starts at `start` (UTC): the daily shape follows the local time, also when it changes."""
+    """The clock of a series that starts at `start` (UTC): its days follow the local time, also when that changes."""
     stamps = stamps_of(start, length, frequency).tz_convert(timezone)
     local = stamps.tz_localize(None)
     days = local.normalize()
@@ -63,7 +76,7 @@ def stamps_of(start: str, length: int, frequency: str):  # type: ignore[no-untyp
 
     first = pd.Timestamp(start)
     first = first.tz_localize("UTC") if first.tz is None else first.tz_convert("UTC")
-    return pd.date_range(first, periods=length, freq=_OFFSETS[frequency])
+    return pd.date_range(first, periods=length, freq=pd.Timedelta(hours=STEP_HOURS[frequency]))
 
 
 def side_by_side(clocks: Sequence[Clock]) -> Clock:
@@ -75,7 +88,7 @@ def side_by_side(clocks: Sequence[Clock]) -> Clock:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of series: per point normal (2) and uniform (3), per day normal (7); each from its seed alone."""
+    """The random numbers of series, each from its seed: per point normal (2) and uniform (3), per day normal (7)."""
 
     normal: Values
     uniform: Values
@@ -83,8 +96,7 @@ class Draws:
 
 
 def draws(seeds: Sequence[int], length: int, days: Sequence[int], shared: Sequence[int | None] = ()) -> Draws:
-    """Philox streams keyed by the seeds, for so many local days each; series with the same seed in `shared` have most of the
-    weather in common."""
+    """Philox streams keyed by the seeds, for so many local days each; one seed in `shared` is one weather for most."""
     n = len(seeds)
     normal, uniform, daily = np.empty((n, 2, length)), np.empty((n, 3, length)), np.zeros((n, _DAILY, max(days)))
     for i, (seed, own) in enumerate(zip(seeds, days, strict=True)):
@@ -100,7 +112,7 @@ def draws(seeds: Sequence[int], length: int, days: Sequence[int], shared: Sequen
 
 
 def autoregressive(innovations: Values, memory: Values) -> Values:
-    """AR(1) of unit variance along the last axis; `memory` of shape (n,). A scan that reaches twice as far back each time."""
+    """AR(1) of unit variance along the last axis, `memory` of shape (n,), by a scan that doubles its reach."""
     out, power, reach = innovations * np.sqrt(1 - memory**2)[:, None], memory[:, None], 1
     out[:, 0] = innovations[:, 0]
     while reach < out.shape[1]:
@@ -110,18 +122,27 @@ def autoregressive(innovations: Values, memory: Values) -> Values:
 
 
 def render(
-    kind: Kind, recipe: Parameters, places: Sequence[Place], frequency: str, length: int, seeds: Sequence[int],
+    kind: Kind,
+    recipe: Parameters,
+    places: Sequence[Place],
+    frequency: str,
+    length: int,
+    seeds: Sequence[int],
     groups: Sequence[int | None] = (),
-) -> Values:  # fmt: skip
-    """The series of recipes of one kind, frequency and length, in the kind's unit and within its bounds, shape (n, length).
+) -> Values:
+    """The series of recipes of one kind, frequency and length, in the kind's unit and within its bounds.
+
+    What is coarser than an hour is rendered in hours and averaged; prices and volumes are not.
 
     Parameters
     ----------
-    recipe : what each says of every parameter of the kind's family, and the ``level``: the mean of loads and volumes, the
-        capacity of plants, the first price, in the kind's unit; each of shape (n,).
+    recipe : every parameter of the kind's family, and the ``level``: the mean of loads and volumes, the capacity of
+        plants, the first price, in the kind's unit; each of shape (n,).
     groups : seeds of the weather that series share.
 
-    What is coarser than an hour is rendered in hours and averaged; prices and volumes are not.
+    Returns
+    -------
+    Values of shape (n, length).
     """
     hours = round(STEP_HOURS[frequency]) if kind.family not in ("price", "volume") else 1
     hours, step = (hours, "1h") if hours > 1 else (1, frequency)
@@ -139,7 +160,7 @@ def rounded(values: Values, resolution: float) -> Values:
 
 
 def _load(p: Parameters, t: Clock, d: Draws) -> Values:
-    """What is consumed: peaks of the day over a base, that wander, with weekdays, seasons, surprises and lasting changes."""
+    """What is consumed: wandering peaks of the day over a base, weekdays, seasons, surprises and lasting changes."""
 
     def column(name: str) -> Values:
         return p[name][:, None]
@@ -188,7 +209,7 @@ def _again(noise: Values, memory: Values, day: int) -> Values:
 
 
 def _solar(p: Parameters, t: Clock, d: Draws) -> Values:
-    """What a plant gives: the sun's height by latitude and date, clouds of the day and within it. Nothing before sunrise."""
+    """What a plant gives: the sun's height by latitude and date, clouds of the day and within it; nothing at night."""
     declination = np.deg2rad(23.45) * np.sin(2 * np.pi * (284 + t.yearday) / 365.25)
     latitude = np.deg2rad(t.latitude)
     angle = np.deg2rad(15 * (t.hour + 12 / t.per_day - 12.5))
@@ -254,8 +275,13 @@ def _volume(p: Parameters, t: Clock, d: Draws) -> Values:
 
 
 _FAMILIES: Mapping[str, Callable[[Parameters, Clock, Draws], Values]] = {
-    "load": _load, "solar": _solar, "wind": _wind, "weather": _weather, "price": _price, "volume": _volume,
-}  # fmt: skip
+    "load": _load,
+    "solar": _solar,
+    "wind": _wind,
+    "weather": _weather,
+    "price": _price,
+    "volume": _volume,
+}
 
 
 def _season(t: Clock, month: Values) -> Values:
@@ -267,3 +293,83 @@ def _normal_quantile(share: Values) -> Values:
     from scipy.special import ndtri
 
     return np.asarray(ndtri(share.clip(1e-6, 1 - 1e-6)), dtype=float)
+
+
+# What is put into a finished series
+
+
+def _residuals(values: Values, day: int) -> tuple[Values, float]:
+    """How far values lie from what their hour and the day's level let expect, and the 95 % quantile of that."""
+    if day > 1 and len(values) >= 3 * day:
+        whole = len(values) // day * day
+        rest = values - np.resize(np.median(values[:whole].reshape(-1, day), axis=0), len(values))
+        level = np.median(rest[:whole].reshape(-1, day), axis=1)
+        rest -= np.repeat(np.append(level, level[-1]), day)[: len(values)]  # a day begun has the level of the last
+    else:
+        rest = np.diff(values, prepend=values[:1])
+    scale = float(np.quantile(np.abs(rest), 0.95)) if rest.size else 0.0
+    return rest, scale if scale > 1e-14 * float(np.abs(values).max()) else 0.0
+
+
+def with_anomalies(
+    values: Values, wanted: Sequence[str], day: int, low: float, high: float, rng: np.random.Generator
+) -> tuple[Values, list[dict[str, Any]], int]:
+    """The series with the anomalies, each ``{kind, start, length, magnitude, effect}``, and how many found no place.
+
+    Magnitude and effect are in units of the 95 % residual; none lie on each other, and what changes less than
+    `LEAST_EFFECT`, or (a stuck sensor and a change of variance apart) lies no further out than the series does anyway,
+    is not kept.
+    """
+    if not wanted:
+        return values, [], 0
+    rest, scale = _residuals(values, day)
+    usual, changed = float(np.quantile(np.abs(rest), _USUAL)), values.copy()
+    taken, found = np.zeros(len(values), dtype=bool), list[dict[str, Any]]()
+    for kind in wanted:
+        for _ in range(_TRIES if scale else 0):
+            magnitude = float(rng.uniform(5, 9))
+            length = min(int(rng.integers(*_POINTS[kind], endpoint=True)), max(1, len(values) // 3))
+            start = int(rng.integers(0, len(values) - length + 1))
+            part = slice(start, start + length)
+            if taken[max(0, start - 2) : start + length + 2].any():
+                continue
+            spoilt = _spoilt(kind, changed[part], magnitude * scale, low, rng).clip(low, high)
+            moved = spoilt - changed[part]
+            apart = np.abs(moved) / scale
+            effect = float(apart.max()) if kind != "variance_change" else float(np.quantile(apart, 0.9))
+            shows = kind in ("stuck", "variance_change") or np.abs(rest[part] + moved).max() > 1.25 * usual
+            if effect >= LEAST_EFFECT and shows:
+                changed[part], taken[part] = spoilt, True
+                mark = {"kind": kind, "start": start, "length": length, "magnitude": round(magnitude, 3)}
+                found.append(mark | {"effect": round(effect, 3)})
+                break
+    return changed, sorted(found, key=lambda mark: mark["start"]), len(wanted) - len(found)
+
+
+def _spoilt(kind: str, part: Values, size: float, low: float, rng: np.random.Generator) -> Values:
+    made: dict[str, Callable[[], Values]] = {
+        "spike": lambda: part + size,
+        "drop": lambda: part - size,
+        "plateau": lambda: np.full(len(part), part.max() + size),
+        "drift": lambda: part + size * np.linspace(1 / len(part), 1, len(part)),
+        "outage": lambda: np.full(len(part), max(low, 0.0) if np.isfinite(low) else part.min() - size),
+        "level_shift": lambda: part + size * rng.choice([-1.0, 1.0]),
+        "stuck": lambda: np.full(len(part), part[0]),
+        "variance_change": lambda: part + size * rng.standard_normal(len(part)),
+    }
+    return made[kind]()
+
+
+def gaps(length: int, share: float, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Gaps that make up about `share` of a series: many of a point or two, few of days; none lie on each other."""
+    left, taken, found = max(1, round(share * length)), np.zeros(length, dtype=bool), list[dict[str, Any]]()
+    for _ in range(200):
+        if left <= 0 or length < 3:
+            break
+        size = int(min(left, max(1, round(float(np.exp(rng.normal(0.8, 1.1))))), length // 3))
+        start = int(rng.integers(0, length - size + 1))
+        if not taken[max(0, start - 1) : start + size + 1].any():
+            taken[start : start + size] = True
+            left -= size
+            found.append({"start": start, "length": size, "cause": _CAUSES[int(rng.integers(len(_CAUSES)))]})
+    return sorted(found, key=lambda gap: gap["start"])

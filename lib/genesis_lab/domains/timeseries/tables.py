@@ -1,20 +1,25 @@
-"""Series as others keep them: a record each, values as a list, by the names of GluonTS and the Hugging Face hub, or spread over the
-rows of a table, long (a stamp and a value a row) or wide (a column a series)."""
+"""Series in other forms: foreign records and tables in, long and wide tables out, and hours as forecasters take them.
+
+A foreign record holds its values as a list, by the names of GluonTS and the Hugging Face hub; a table spreads them over
+rows, long (a stamp and a value a row) or wide (a column a series).
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genesis_lab.domains.foreign import Reader
-from genesis_lab.domains.timeseries.options import ALIASES
-from genesis_lab.domains.timeseries.render import STEP_HOURS, stamps_of
+from genesis_lab.domains.timeseries.record import STEP_HOURS, frequency_of
+from genesis_lab.domains.timeseries.render import clock, stamps_of
 from genesis_lab.errors import InvalidInput
 
 _COLUMNS = {
@@ -58,8 +63,8 @@ class SeriesReader(Reader):
             record["target"] = numbers
             record["length"] = len(numbers)
         frequency = record.get("frequency") or raw.get("freq")
-        record["frequency"] = ALIASES.get(str(frequency), frequency)
-        if record["frequency"] is not None and record["frequency"] not in STEP_HOURS:
+        record["frequency"] = frequency_of(str(frequency)) if frequency else None
+        if frequency and record["frequency"] not in STEP_HOURS:
             reasons.append(f"frequency: {frequency!r} is none of {', '.join(STEP_HOURS)}")
         return record, reasons
 
@@ -141,7 +146,8 @@ def _series(stamps: Any, values: Any, rows: Any, zone: Any, step: Any) -> tuple[
         return record | {"target": None}, reasons
     record["start"] = table["at"].iloc[0].tz_localize("UTC").isoformat()
     hours = table["at"].diff().dt.total_seconds() / 3600
-    known = ALIASES.get(str(step), step) or next((f for f, h in STEP_HOURS.items() if h in hours.mode().tolist()), None)
+    usual = (name for name, step_hours in STEP_HOURS.items() if step_hours in hours.mode().tolist())
+    known = frequency_of(str(step)) if step else next(usual, None)
     if known not in STEP_HOURS:
         why = f"frequency: the usual step is none of {', '.join(STEP_HOURS)}, values are as they came"
         return record, [*reasons, why]
@@ -164,7 +170,10 @@ def _series(stamps: Any, values: Any, rows: Any, zone: Any, step: Any) -> tuple[
 
 
 def _utc(stamps: Any, zone: Any) -> tuple[Any, bool]:
-    """Stamps as naive UTC, and whether UTC is assumed: those without an offset are local to `zone`, the repeated hour by its order."""
+    """Stamps as naive UTC, and whether UTC was assumed: without an offset they are local to `zone`.
+
+    Which of two repeated hours is meant is told by their order.
+    """
     import pandas as pd
 
     local = pd.to_datetime(stamps, errors="coerce", format="ISO8601")
@@ -196,9 +205,81 @@ def laid_out(records: Iterable[Mapping[str, Any]], form: str) -> tuple[list[str]
 
 def _stamps(record: Mapping[str, Any]) -> list[str]:
     if not record["start"] or record["frequency"] not in STEP_HOURS:
-        raise InvalidInput(
-            f"Series {record['series_id']} has no stamps for a table: it starts at {record['start']!r} and its frequency "
-            f"{record['frequency']!r} must be one of {', '.join(STEP_HOURS)}."
-        )
+        has = f"it starts at {record['start']!r} and its frequency {record['frequency']!r}"
+        due = f"must be one of {', '.join(STEP_HOURS)}"
+        raise InvalidInput(f"Series {record['series_id']} has no stamps for a table: {has} {due}.")
     found = stamps_of(record["start"], len(record["target"]), record["frequency"])
     return found.strftime("%Y-%m-%dT%H:%M:%SZ").tolist()  # type: ignore[no-any-return]
+
+
+# Hours
+
+
+@dataclass(frozen=True, eq=False)
+class Hours:
+    """Series with their local clock, each array of shape (n, length)."""
+
+    ids: list[str]
+    values: NDArray[np.float64]  # NaN where nothing was measured or a series has ended
+    hour: NDArray[np.int64]
+    weekday: NDArray[np.int64]
+    left_out: dict[str, int]  # why, and how many
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def filled(self) -> NDArray[np.float64]:
+        """Those with seven tenths of their values, nulls filled, cut to the shortest."""
+        measured = [row[: np.flatnonzero(np.isfinite(row))[-1] + 1] for row in self.values]
+        whole = [made for row in measured if (made := filled(row)) is not None]
+        length = min(map(len, whole), default=0)
+        return np.array([row[:length] for row in whole]).reshape(len(whole), length)
+
+    def take(self, rows: NDArray[np.int64]) -> Hours:
+        """These series in this order."""
+        return Hours([self.ids[i] for i in rows], self.values[rows], self.hour[rows], self.weekday[rows], self.left_out)
+
+
+def filled(values: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """A series whose nulls are filled linearly; None where it lacks over 30 % of its values."""
+    known = np.flatnonzero(np.isfinite(values))
+    return np.interp(np.arange(len(values)), known, values[known]) if len(known) >= max(1, 0.7 * len(values)) else None
+
+
+def hourly(records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Hours:
+    """The first `length` hours of every series that has `fewest` or more and is no copy of an earlier one.
+
+    Shorter steps than an hour are averaged over it, longer ones left out; what is no finite number was not measured.
+    """
+    gone, kept, seen = Counter[str](), [], set[Any]()
+    for row, record in enumerate(records, 1):
+        per_hour = 1 / STEP_HOURS.get(frequency_of(record.get("frequency") or "1h"), 2)
+        values = np.array(record.get("target") or (), dtype=float)  # None becomes NaN
+        values[~np.isfinite(values)] = np.nan
+        name = str(record.get("series_id") or f"row {row}")
+        if per_hour < 1:
+            gone["are not measured every hour or more often"] += 1
+            continue
+        if per_hour > 1:
+            parts = values[: len(values) // int(per_hour) * int(per_hour)].reshape(-1, int(per_hour))
+            known = np.isfinite(parts).sum(1)
+            values = np.where(known, np.nansum(parts, axis=1) / np.maximum(known, 1), np.nan)
+        if len(values) < fewest:
+            gone[f"are shorter than {fewest} hours"] += 1
+        elif not np.isfinite(values).any():
+            gone["have no value that was measured"] += 1
+        elif {name, values.tobytes()} & seen:
+            gone["have the id or the values of an earlier one"] += 1
+        else:
+            seen |= {name, values.tobytes()}
+            zone = str(record.get("timezone") or "UTC")
+            try:
+                at = clock(str(record.get("start") or "2024-01-01"), length, "1h", zone)
+            except (ValueError, KeyError):
+                raise InvalidInput(f"{name}: start {record.get('start')!r} in {zone} is no date and place.") from None
+            padded = np.full(length, np.nan)
+            padded[: len(values)] = values[:length]
+            kept.append((name, padded, at.hour.astype(int), at.weekday))
+    ids, *arrays = zip(*kept, strict=True) if kept else ((), (), (), ())
+    values, hour, weekday = (np.array(one).reshape(-1, length) for one in arrays)
+    return Hours(list(ids), values, hour, weekday, dict(gone))

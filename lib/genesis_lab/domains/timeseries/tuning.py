@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genesis_lab.domains.timeseries.hourly import filled
 from genesis_lab.domains.timeseries.kinds import ODDITY, Kind, Moves, drawn, families, kinds, known_moves
 from genesis_lab.domains.timeseries.realism import SEASON, features, mean_ks, nearest
-from genesis_lab.domains.timeseries.render import STEP_HOURS, Place, render
+from genesis_lab.domains.timeseries.render import render
+from genesis_lab.domains.timeseries.tables import filled
 from genesis_lab.errors import InvalidInput
 
 Values = NDArray[np.float64]
@@ -35,13 +35,10 @@ def tune_priors(
     chosen: Mapping[str, Kind],
     *,
     start: str,
-    timezone: str = "UTC",
     frequency: str = "1h",
     error: Callable[[Values], float] | None = None,
     seconds: float = 110.0,
     generations: int = 1000,
-    seed: int = 0,
-    on_progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Moves of the priors that bring the features of generated series closest to those of `reference` (mean KS).
 
@@ -49,14 +46,16 @@ def tune_priors(
     ----------
     reference : real series of shape (n, length), n >= 20, without nulls.
     chosen : kinds to generate, in proportion to their shares.
-    error : how badly what is learnt from given series forecasts the reference, about 1; looked at beside the features, which
-        do not see all that a forecaster learns from.
+    start : the first stamp of them, UTC.
+    error : how badly what is learnt from given series forecasts the reference, about 1; features do not see all that a
+        forecaster learns from.
     seconds, generations : the search ends at whichever comes first.
 
     Returns
     -------
-    ``moves`` of the kinds ``types`` for a file of priors; ``mean_ks`` before and after on fresh series; ``nearest``: medians
-    of how far a generated series is from the closest real one, and a real one from the closest other (features, in spreads).
+    ``moves`` of the kinds ``types`` for a file of priors; ``mean_ks`` before and after on fresh series; ``nearest``:
+    medians of how far a generated series is from the closest real one, and a real one from the closest other (features,
+    in spreads).
     """
     if len(reference) < FEWEST:
         raise InvalidInput(f"Priors are tuned to {FEWEST} series or more, got {len(reference)}.")
@@ -64,45 +63,41 @@ def tune_priors(
     real = features(reference, day)
     families_of = dict.fromkeys(kind.family for kind in chosen.values())
     names = [f"{family}.{name}" for family in families_of for name in families()[family]] + [ODDITY]
-    like = (start, timezone, "", 40.0), frequency, reference.shape[1]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
+
+    def made(moves: Moves, draw: int) -> Values:
+        return sample(chosen, moves, start, frequency, reference.shape[1], draw)
 
     def score(moved: Values, draw: int) -> float:
-        made = sample(chosen, _moves(names, moved), *like, draw)
-        far = mean_ks(features(made, day), real) + _PENALTY * float((moved**2).mean())
-        return far + (_ERROR * error(made) if error else 0.0)
+        values = made(_moves(names, moved), draw)
+        far = mean_ks(features(values, day), real) + _PENALTY * float((moved**2).mean())
+        return far + (_ERROR * error(values) if error else 0.0)
 
     known = next(iter(known_moves(_KNOWN, kinds()).values()))
     begins = [np.zeros(3 * len(names)), _place(known, names)]
     began = time.monotonic()
-    begin = min(begins, key=lambda x: score(x, seed))
+    begin = min(begins, key=lambda x: score(x, 0))
     search = _Search(begin, rng, 0.2 if begin.any() else 0.5)  # near a good start smaller steps
-    for generation in range(generations):
+    for _ in range(generations):
         if time.monotonic() - began > seconds:
             break
         tried = search.ask()
         draw = int(rng.integers(2**31))
-        losses = [score(x, draw) for x in tried]
-        search.tell(tried, losses)
-        if on_progress:
-            on_progress(generation + 1, generations, min(losses))
+        search.tell(tried, [score(x, draw) for x in tried])
     moves = _moves(names, search.mean)
-    fresh = [features(sample(chosen, m, *like, -seed - 1), day) for m in ({}, moves)]
+    before, after = (features(made(each, -1), day) for each in ({}, moves))
     return {
         "types": list(chosen),
         "moves": {name: [round(number, 4) for number in move] for name, move in moves.items()},
-        "mean_ks": {"before": round(mean_ks(fresh[0], real), 4), "after": round(mean_ks(fresh[1], real), 4)},
-        "nearest": {
-            "generated to real": round(float(np.median(nearest(fresh[1], real))), 3),
-            "real to real": round(float(np.median(nearest(real, real))), 3),
-        },
+        "mean_ks": {"before": round(mean_ks(before, real), 4), "after": round(mean_ks(after, real), 4)},
+        "nearest": {"generated to real": nearest(after, real), "real to real": nearest(real, real)},
         "series": len(reference),
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
 def comparable(records: Iterable[Mapping[str, Any]]) -> tuple[Values, str, str, str]:
-    """Series that priors can be tuned to, of one length, their start and frequency, and in a sentence what was left out.
+    """Series that priors can be tuned to, of one length; their start, their frequency and, said, what was left out.
 
     Kept are those of the most common frequency, at least half as long as the middle one, not constant and with at most
     30 % nulls, which are filled linearly; the longer ones are cut to the shortest kept.
@@ -110,17 +105,16 @@ def comparable(records: Iterable[Mapping[str, Any]]) -> tuple[Values, str, str, 
     usable, read = [], 0
     for record in records:
         read += 1
-        values = np.array([np.nan if v is None else v for v in record.get("target") or ()], dtype=float)
+        values = np.array(record.get("target") or (), dtype=float)  # None becomes NaN
         if (whole := filled(values)) is not None and np.ptp(whole) > 0:
             usable.append((record.get("frequency") or "1h", str(record.get("start") or "2024-01-01"), whole))
     frequency = Counter(each[0] for each in usable).most_common(1)[0][0] if usable else "1h"
     least = max(_SHORTEST, np.median([len(each[2]) for each in usable]) / 2) if usable else _SHORTEST
     kept = [each for each in usable if each[0] == frequency and len(each[2]) >= least]
-    if len(kept) < FEWEST or frequency not in STEP_HOURS:
-        raise InvalidInput(
-            f"Priors are tuned to {FEWEST} series or more: {len(kept)} of the {read} are of frequency {frequency}, have "
-            f"{least:g} values or more, do not stand still and lack at most 30 % of their values."
-        )
+    if len(kept) < FEWEST or frequency not in SEASON:
+        fit = f"{len(kept)} of the {read} are of frequency {frequency}, have {least:g} values or more"
+        also = "do not stand still and lack at most 30 % of their values"
+        raise InvalidInput(f"Priors are tuned to {FEWEST} series or more: {fit}, {also}.")
     length = min(len(each[2]) for each in kept)
     said = f"{len(kept)} of {read} series, every {frequency}, the first {length:,} values of each"
     return np.stack([each[2][:length] for each in kept]), min(each[1] for each in kept), frequency, said
@@ -128,13 +122,13 @@ def comparable(records: Iterable[Mapping[str, Any]]) -> tuple[Values, str, str, 
 
 def records_of(values: Values, start: str, frequency: str) -> Iterable[dict[str, Any]]:
     """Bare series as records."""
-    return ({"target": row.tolist(), "start": start, "frequency": frequency} for row in values)
+    return ({"target": row, "start": start, "frequency": frequency} for row in values.tolist())
 
 
 def sample(
-    chosen: Mapping[str, Kind], moves: Moves, place: Place, frequency: str, length: int, seed: int, n: int = _DRAWN
+    chosen: Mapping[str, Kind], moves: Moves, start: str, frequency: str, length: int, seed: int, n: int = _DRAWN
 ) -> Values:
-    """`n` series of one place, of the kinds in proportion to their shares, drawn from moved priors."""
+    """`n` series by UTC, of the kinds in proportion to their shares, drawn from moved priors."""
     rng, shares = np.random.default_rng([seed % 2**32, 7]), np.array([kind.share for kind in chosen.values()])
     ends = np.round(np.cumsum(shares / shares.sum()) * n).astype(int)
     made = []
@@ -142,7 +136,7 @@ def sample(
         recipe = drawn(kind, rng.standard_normal((many, len(families()[kind.family]) + 2)), moves)
         recipe["level"], seeds = np.full(many, kind.level[1]), rng.integers(2**31, size=many).tolist()
         if many:
-            made.append(render(kind, recipe, [place] * many, frequency, length, seeds))
+            made.append(render(kind, recipe, [(start, "UTC", "", 40.0)] * many, frequency, length, seeds))
     return np.concatenate(made)
 
 
@@ -159,7 +153,7 @@ def _place(moves: Moves, names: list[str]) -> Values:
 
 
 class _Search:
-    """Separable CMA-ES (Ros & Hansen 2008): a normal distribution that moves, widens and narrows along each axis by ranks."""
+    """Separable CMA-ES (Ros & Hansen 2008): a normal distribution that moves and, along each axis, widens by ranks."""
 
     def __init__(self, mean: Values, rng: np.random.Generator, step: float = 0.5) -> None:
         n = len(mean)
