@@ -187,14 +187,11 @@ def review_audit(
 
 
 @nlu_app.command("check")
-def nlu_check(
-    folder: DataFolder,
-    domain: Annotated[Path | None, Option(help="The bot's domain file or folder (default: looked for there).")] = None,
-) -> None:
+def nlu_check(folder: DataFolder) -> None:
     """List what Rasa refuses, passes over or would learn wrong; ends with 1 where there are errors."""
-    from genesis_lab.review.nlu_check import check
+    from genesis_lab.review.nlu import check
 
-    problems = check(folder, domain)
+    problems = check(folder)
     for row in problems.to_dict("records"):
         echo(f"{row['file']}:{row['line']}: {row['level']}: {row['problem']}")
     errors = int((problems["level"] == "error").sum())
@@ -227,9 +224,8 @@ def nlu_merge(
     from genesis_lab.errors import InvalidInput
     from genesis_lab.review.label_files import read_examples
     from genesis_lab.review.labelling import approved, mark_exported
-    from genesis_lab.review.nlu_merge import plan_merge
-    from genesis_lab.review.nlu_versions import commit, on_branch
-    from genesis_lab.review.nlu_versions import write as write_merge
+    from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge
+    from genesis_lab.review.nlu_merge import write as write_merge
 
     if remove and not examples:
         raise InvalidInput("--remove needs a file that holds what is to be taken out.")
@@ -259,8 +255,8 @@ def nlu_versions(
 ) -> None:
     """List what was written when by whom, as hashes before and after; or put a file back to one of them."""
     from genesis_lab.dataset.curation import who
-    from genesis_lab.review.nlu_versions import restored, versions
-    from genesis_lab.review.nlu_versions import write as write_merge
+    from genesis_lab.review.nlu_merge import restored, versions
+    from genesis_lab.review.nlu_merge import write as write_merge
 
     if file is None:
         told = "{when} {author}: {file} {before} to {after}, {added} added, {removed} taken out"
@@ -276,14 +272,13 @@ def nlu_taxonomy(
     folder: DataFolder,
     out: Annotated[Path, Argument(help="The YAML file to write, for taxonomy = … in a notebook's parameters.")],
     language: Annotated[str | None, Option(help="en or es (default: what config.yml says).")] = None,
-    title: Annotated[str | None, Option(help="The company, as in 'chats of a bakery'.")] = None,
 ) -> None:
     """Make a taxonomy for the generator of the bot's own intents and examples."""
     from genesis_lab.files import placed, shown
-    from genesis_lab.review.nlu_check import taxonomy_from
+    from genesis_lab.review.gaps import taxonomy_from
     from genesis_lab.yamls import dump_yaml
 
-    made = taxonomy_from(folder, language, title)
+    made = taxonomy_from(folder, language)
     with placed(out) as temporary:
         temporary.write_text(dump_yaml(made), encoding="utf-8")
     echo(f"{shown(out)}: {len(made['intents']):,} intents. {made['source']}")

@@ -1,4 +1,4 @@
-"""What people have approved: real messages with their intents, some of them held out, as data for the other notebooks."""
+"""What people have approved: real messages with their intents, some held out, as data for the other notebooks."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from genesis_lab.yamls import dump_yaml
 def real_messages(store: Store) -> pd.DataFrame:
     """Every distinct text that was typed, the first one first; what can't be displayed as it is stays out.
 
-    ``key`` of the newest that says it, ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it for
-    (``said``, the real prediction, with its mean ``confidence`` and ``fallback``); ``intents`` is how many were approved,
-    or given in interactive learning: with one it is the ``intent``, with its ``entities``.
+    ``key`` of the newest that says it, ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it
+    for (``said``, the real prediction, with its mean ``confidence`` and ``fallback``); ``intents`` is how many were
+    approved, or given in interactive learning: with one it is the ``intent``, with its ``entities``.
     """
     m, given = messages.c, labels.c
     approved = (given.message == m.key) & (given.status == "approved") & (given.intent != "")
@@ -77,9 +77,10 @@ def divided(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The messages of `real` with an intent, ``known`` and ``held``; and what is to be said of how they were divided.
 
-    A ``known`` one says the words of an example of the bot's training `data`: to be tested on it would prove nothing. Of the
-    others those first said `since` then are held out, else the share `hold`, intent by intent. Texts that say the same words
-    are never on both sides; an intent that neither the data nor a second wording teaches is not held out.
+    A ``known`` one says the words of an example of the bot's training `data`: to be tested on it would prove nothing.
+    Of the others those first said `since` then are held out, else the share `hold`, intent by intent. Texts that say
+    the same words are never on both sides; an intent that neither the data nor a second wording teaches is not held
+    out.
     """
     examples = examples_in(data)
     taught, words = {row["intent"] for row in examples}, {words_of(row["text"]) for row in examples}
@@ -109,8 +110,8 @@ def divided(
 def write_approved(rows: pd.DataFrame, name: str, data: Path, *, language: str) -> Dataset:
     """`divided` messages as the dataset `name` (utterances, splits train and test) and as a reference of the same name.
 
-    Each text is there once. Of the reference, for notebooks 20 and 40, those held out are ``test.csv``; ``train.csv`` is all
-    that the bot could learn from: its own examples and the other messages.
+    Each text is there once. Of the reference, for notebooks 20 and 40, those held out are ``test.csv``; ``train.csv``
+    is all that the bot could learn from: its own examples and the other messages.
     """
     folder = output_root() / "reference" / name
     if dataset_path(name).exists() and not (folder / "approved.csv").is_file():

@@ -27,7 +27,7 @@ ACTIONS = {"conversations": [("s", "success", ""), ("x", "fail", "")], "messages
 
 
 def opened(store: Store, report: Mapping[str, Any], unit: str = "conversations", data: str = "") -> dict[str, Any]:
-    """What a record browser takes, but for the preview, to show the conversations or typed messages that a `dashboard` counts.
+    """What a record browser takes, but for the preview, to show conversations or messages that a `dashboard` counts.
 
     `data` : the folder of the bot's training data, for "not in the training data".
     """
@@ -96,7 +96,7 @@ def _read(store: Store, report: Mapping[str, Any], unit: str, data: str = "", wh
 
 
 def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
-    """The whole session from its beginning, as the columns of `messages` but for the bot's waiting, with ``at`` in the zone.
+    """The whole session from its beginning: the columns of `messages` but for the bot's waiting, ``at`` in the zone.
 
     What came before the first message is a turn without text.
     """
@@ -111,7 +111,7 @@ def turns(store: Store, session: str, zone: str) -> list[dict[str, Any]]:
 
 
 def write_csv(store: Store, report: Mapping[str, Any], path: Path, unit: str, *, replace: bool = False) -> int:
-    """Write a row per typed message or conversation of the report's period as CSV (UTF-8, safe in spreadsheets); how many."""
+    """Write a row per typed message or conversation of the report's period as CSV, safe in spreadsheets; how many."""
     shown = 'SELECT * EXCLUDE ("_row", "_search") FROM shown ORDER BY "_row"'
     rows = _read(store, report, unit, whole=True).sql(shown).df().rename(columns=lambda name: name.removeprefix("_"))
     with placed(path, replace=replace) as temporary:

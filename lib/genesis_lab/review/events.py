@@ -1,4 +1,4 @@
-"""What a bot's events mean: messages, sessions, what was typed, the real prediction. Checked against Rasa 3.6's source."""
+"""What a bot's events mean: messages, sessions, what was typed, the real prediction, by the source of Rasa 3.6."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 FALLBACK, LISTEN = "nlu_fallback", "action_listen"
 UNTRAINED = ("Duckling", "Spacy", "RegexMessageHandler", "RegexEntityExtractor")
-"""Extractors that no example teaches (by the beginning of their names): what they find is no training data by itself."""
+"""Extractors that no example teaches, by the beginning of their names: what they find is no training data by itself."""
 _UNSEEN = re.compile("[\0\ud800-\udfff]")
 
 
@@ -150,7 +150,8 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
     """Which events begin a session.
 
     That is a `session_started_metadata` slot directly followed by `action_session_start`, else that action, else a
-    `session_started` that no such action announced, else the first event. ``/session_start`` belongs to the session before.
+    `session_started` that no such action announced, else the first event. ``/session_start`` belongs to the session
+    before.
     """
     begins, announced, opened = [], False, False
     starts = [one.name == "action" and one.what.get("name") == "action_session_start" for one in events]

@@ -37,7 +37,7 @@ def hashed(key: bytes, sender: str) -> str:
 
 
 def forget(store: Store, sender: str, *, now: float | None = None) -> int:
-    """Delete the texts of a sender (given by id or as shown), in messages, labels and remarks; counts and the chain stay.
+    """Delete the texts of a sender, given by id or as shown, in messages, labels and remarks; counts and chain stay.
 
     Returns how many messages lost their text. Later ingests do not bring them back.
     """

@@ -1,10 +1,10 @@
-"""Where a bot's training data fall short of what people say, the plan that has what is missing written, and how it gets in."""
+"""Where a bot's training data fall short of what people say; how what is missing is asked for, approved and added."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from genesis_lab.dataset.curation import keep_decisions, standing
 from genesis_lab.dataset.folder import labelled
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import findable, shown, write_atomically
-from genesis_lab.review.nlu import Row, examples_in, sound, words_of
-from genesis_lab.review.nlu_check import taxonomy_from
-from genesis_lab.review.nlu_merge import Merge, plan_merge
-from genesis_lab.review.nlu_versions import write
+from genesis_lab.review.nlu import examples_in, read_bot, read_data, sound, words_of
+from genesis_lab.review.nlu_file import Row, Source
+from genesis_lab.review.nlu_merge import Merge, plan_merge, write
 from genesis_lab.review.numbers import rate
 from genesis_lab.review.queue import Item
 from genesis_lab.yamls import dump_yaml, shipped
@@ -43,8 +42,9 @@ def gaps(
 
     Returns
     -------
-    ``intents`` with examples and the share of real texts missed; ``findings``: what is wrong with an intent, why, the real
-    messages that show it, and how many examples to write (None: first a person has to say what it is); ``cells`` for the plan.
+    ``intents`` with examples and the share of real texts missed; ``findings``: what is wrong with an intent, why, the
+    real messages that show it, and how many examples to write (None: first a person has to say what it is); ``cells``
+    for the plan.
     """
     limits = dict(shipped(Path(__file__).with_name("gaps.yaml")))
     wanted, side = examples or int(limits["examples"]), int(limits["a_side"])
@@ -76,7 +76,8 @@ def gaps(
     for item in pending:
         if item.reason == "fallback" or not item.ranking or item.ranking[0]["confidence"] < limits["confidence"]:
             alike = [item, *item.like]
-            why = f"messages: {sum(one.times for one in alike):,}, of which the bot was not sure: a person has to say what they are"
+            why = f"messages: {sum(one.times for one in alike):,}, of which the bot was not sure"
+            why += ": a person has to say what they are"
             real = [one.text for one in alike]
             findings.append({"finding": "not covered", "intent": None, "n": None, "why": why, "real": real})
     return {"examples": wanted, "intents": intents, "findings": findings, "cells": cells}
@@ -85,12 +86,12 @@ def gaps(
 def write_plan(
     report: Row, data: Path, taught: pd.DataFrame, path: Path, *, language: str | None = None, **options: Any
 ) -> dict[str, Any]:
-    """Write what `gaps` asks for as a params file, which ``genesis run`` and plain papermill run as it is; its parameters.
+    """Write what `gaps` asks for as a params file, which ``genesis run`` and papermill run as it is; its parameters.
 
     Beside it stand the taxonomy, of the intents and examples of `data`, and the `taught` messages as seeds.
     """
-    taxonomy = taxonomy_from(data, language)
-    speaks = language or ("es" if "language es" in taxonomy["source"] else "en")
+    speaks = language or _language(read_data(data))
+    taxonomy = taxonomy_from(data, speaks)
     files = {name: path.with_name(f"{path.stem}_{name}") for name in ("taxonomy.yaml", "seeds.jsonl")}
     write_atomically(files["taxonomy.yaml"], dump_yaml(taxonomy))
     known = {one["name"] for one in taxonomy["intents"]}
@@ -106,10 +107,10 @@ def write_plan(
 
 
 def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, Any]:
-    """Decide on every record by the policy: kept unless a check of the quality report names it or it says what is `held` out.
+    """Decide on every record: kept unless a check of the quality report names it or it says what is `held` out.
 
-    The decisions stand with the dataset as a person's would, by the name of the policy. Returns it, how many are ``kept``, and
-    how many are ``dropped`` for which reason, and the report's verdict of all (``quality``).
+    The decisions stand with the dataset as a person's would, by the name of the policy. Returns it, how many are
+    ``kept``, how many are ``dropped`` for which reason, and the report's verdict of all (``quality``).
     """
     why, tested = dict[int, str](), set(map(words_of, held))
     unsure = {gate["name"] for gate in quality["gates"] if gate["outcome"] == "not measured"}  # blames no single record
@@ -119,11 +120,10 @@ def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, An
     for row, text in enumerate(labelled(dataset)["text"]):
         if words_of(text) in tested:
             why[row] = "says what a message held out says"
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    keep_decisions(dataset, [
-        {"row": row, "action": "drop" if row in why else "keep", "value": None, "why": why.get(row, ""), "by": POLICY, "at": at}
-        for row in range(dataset.total)
-    ])  # fmt: skip
+    said = {"value": None, "by": POLICY, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    actions = (("drop", why[row]) if row in why else ("keep", "") for row in range(dataset.total))
+    decisions = [{"row": row, "action": action, "why": told, **said} for row, (action, told) in enumerate(actions)]
+    keep_decisions(dataset, decisions)
     reasons = Counter(reason.partition(":")[0] for reason in why.values())
     counts = {"kept": dataset.total - len(why), "quality": quality["verdict"]}
     return {"policy": POLICY, **counts, "dropped": dict(reasons.most_common())}
@@ -132,8 +132,8 @@ def approve(dataset: Dataset, quality: Row, held: Iterable[str]) -> dict[str, An
 def add_synthetic(data: Path, dataset: Dataset) -> Merge:
     """Add the records that were decided to be kept to ``genesis_synthetic.yml`` of the data folder, entities marked.
 
-    A word or number is an entity where an example of the same intent has that very text as one, or the bot's regex of that
-    entity's name finds it: an example without its entities would teach that there are none.
+    A word or number is an entity where an example of the same intent has that very text as one, or the bot's regex of
+    that entity's name finds it: an example without its entities would teach that there are none.
     """
     kept = sorted(row for row, one in standing(dataset).items() if one["verdict"] == "keep")
     if not kept:
@@ -169,3 +169,63 @@ def _marked(text: str, known: dict[str, Row], regexes: dict[str, str]) -> list[R
         if all(end <= other["start"] or start >= other["end"] for other in marked):
             marked.append({**one, "start": start, "end": end})
     return sorted(marked, key=lambda one: one["start"])
+
+
+def taxonomy_from(bot: Path, language: str | None = None) -> dict[str, Any]:
+    """A taxonomy of a bot's own intents and real examples, as ``load_taxonomy`` reads it; synthetic examples stay out.
+
+    The form wants both languages. A bot speaks one (`language`, else what its config.yml says): its examples stand in
+    for the other too, and ``source`` says so.
+    """
+    sources = read_bot(bot)
+    if language not in (None, "en", "es"):
+        raise InvalidInput(f"The language of a taxonomy must be en or es, got {language!r}.")
+    language = language or _language(sources)
+    examples: dict[str, dict[str, None]] = defaultdict(dict)
+    category: dict[str, str] = {}
+    left = 0
+    for row in (row for source in sources for row in source.examples if row["run"] is None):
+        above, nested, _ = (intent := row["intent"]).partition("/")
+        category.setdefault(intent, above if nested else Path(row["file"]).stem)
+        if any(sign in row["text"] for sign in "[]{}|") or not row["text"].strip():  # signs of the generator's patterns
+            left += 1
+        else:
+            examples[intent][row["text"]] = None
+    if not examples:
+        raise InvalidInput(f"{shown(bot)} holds no examples of intents: give the folder of a bot or its training data.")
+    alike: dict[str, str] = {}
+    for name in examples:
+        if (other := alike.setdefault(words_of(name), name)) != name:
+            raise InvalidInput(f"Intents {other!r} and {name!r} read alike: names must differ in words in a taxonomy.")
+    used = {name.split("/")[0] for name in examples}
+    named = dict.fromkeys(one["name"] for source in sources for one in source.rows if one["kind"] == "intents")
+    bare = [name for name in named if name not in used]
+    other = "English" if language == "es" else "Spanish"
+    about = "The bot's own intents and examples. "
+    about += f"It has no {other} examples: its own stand in for them, so generate with language {language} alone. "
+    about += f"{left:,} examples with brackets, braces or | were left out. " if left else ""
+    about += f"Intents of the domain without examples were left out: {', '.join(bare)}." if bare else ""
+    entries = []
+    for name, texts in ((name, list(texts)) for name, texts in examples.items()):
+        some = "; ".join(texts[:3])
+        told = {
+            "en": f"Says what the bot knows as {name}, for instance: {some}",
+            "es": f"Dice lo que el bot conoce como {name}, por ejemplo: {some}",
+        }
+        both = {"en": texts, "es": texts}
+        entries.append({"name": name, "category": category[name], "description": told, "examples": both})
+    return {
+        "name": bot.resolve().name.removesuffix(".yml"),
+        "title": {"en": "a company with a chatbot", "es": "una empresa con un chatbot"},
+        "source": about.strip(),
+        "intents": entries,
+    }
+
+
+def _language(sources: Sequence[Source]) -> str:
+    """The first one that a config.yml says, else Spanish where its letters and signs occur in the examples."""
+    told = [one.language[:2] for one in sources if one.language]
+    if told[:1] in (["en"], ["es"]):
+        return told[0]
+    text = "".join(row["text"] for one in sources for row in one.examples).casefold()
+    return "es" if any(letter in text for letter in "áéíóúñ¿¡") else "en"

@@ -1,7 +1,7 @@
 """From a source into the review store: what is new only, each sender as a whole, in batches that are there or not.
 
-The unit that is written is the message. Whoever has a new row is read again from their first one, so that order, sessions
-and corrections are right whatever came late; only what differs from the store is written.
+The unit that is written is the message. Whoever has a new row is read again from their first one, so that order,
+sessions and corrections are right whatever came late; only what differs from the store is written.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def report_table(report: Mapping[str, Any]) -> str:
 
 
 class _Run:
-    """One run on one source: what it knows from the runs before, and what it has written. `id` is None while it has not."""
+    """One run on one source: what it knows from the runs before, what it has written (nothing while `id` is None)."""
 
     def __init__(self, store: Store, source: Source, given: str | None, hash_senders: bool | None) -> None:
         self.store, self.source, self.name, self.notes = store, source, _name(given, source), source.notes
@@ -128,7 +128,7 @@ class _Run:
             raise InvalidInput(f"{self.name} {other}: set that one, or senders fall apart.")
 
     def to_read(self, full: bool) -> tuple[dict[str, list[int]], set[int] | None, int]:
-        """The row ids by sender, in order of their first; which of them are new (None: all); how many others are known."""
+        """Row ids by sender, in order of their first; which of them are new (None: all); how many others are known."""
         source, upto = self.source, self.state.get("upto")
         if upto is not None and not full:
             recent = list(source.ids(after=upto - OVERLAP))
@@ -217,7 +217,7 @@ class _Run:
             connection.execute(ours.values(kind=self.source.kind, address=self.source.address, state=self.state))
 
     def _note_twice(self, connection: sa.Connection) -> None:
-        """Say so if another source holds the same messages: a bot's tracker store and its event broker both have them."""
+        """Say so if another source holds the same messages, as a bot's tracker store and its event broker do."""
         ours, theirs = tables.messages, tables.messages.alias()
         new = (ours.c.source == self.name) & (ours.c.ingest == self.id)
         some = sa.select(ours.c.timestamp).where(new).limit(1_000).subquery()
@@ -228,7 +228,7 @@ class _Run:
         self.notes += [f"Source {source} {what}." for source, n in found if n > few]
 
     def _begun(self, connection: sa.Connection) -> int:
-        """The number of this run, whose first change begins it; a source that is new to the store is one from then on."""
+        """The number of this run, whose first change begins it; a source that is new is in the store from then on."""
         if self.id is None:
             if not self.before:
                 told = {"kind": self.source.kind, "address": self.source.address, "state": self.state}
@@ -257,7 +257,7 @@ class _Run:
     def _upsert(
         self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], follows: Sequence[str]
     ) -> None:
-        """Insert rows by their key; of those that are there already change the columns that follow, where they differ."""
+        """Insert rows by their key; of those that are there change the columns that follow, where they differ."""
         if not rows:
             return
         known: dict[str, list[Any]] = {}

@@ -14,7 +14,8 @@ from genesis_lab.dataset.sources import read_rows
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, shown
 from genesis_lab.review.labelling import all_labels
-from genesis_lab.review.nlu import Row, sound
+from genesis_lab.review.nlu import sound
+from genesis_lab.review.nlu_file import Row
 from genesis_lab.review.store import Store
 
 _KEPT = ("message", "text", "intent", "entities", "note", "status", "reason", "author", "decided_by")
@@ -24,7 +25,7 @@ def read_examples(path: Path, *, terms: bool = False) -> list[Row]:
     """Examples of training data, of a table or JSON lines with intent and text (or message), entities as JSON, and what
     else is there; or of a JSON export of Label Studio or doccano, where what nobody labelled is left out.
 
-    `entities` is None where a row does not say. With `terms` all else that `nlu.Source` has in its rows as well.
+    `entities` is None where a row does not say. With `terms` all else that `nlu_file.Source` has in its rows as well.
     """
     if path.suffix in (".yml", ".yaml"):
         found = [one for source in sound(path) for one in (source.rows if terms else source.examples)]
@@ -59,7 +60,8 @@ def _said(row: Any, path: Path) -> Row:
 def _of_tool(row: Mapping[str, Any]) -> Row:
     """A row of Label Studio's JSON or doccano's JSONL as an example, empty where nobody labelled it; another as it is.
 
-    Both count in code points, Label Studio since 2022 (pull request 308 of its frontend); it also says what a span reads.
+    Both count in code points, Label Studio since 2022 (pull request 308 of its frontend); it also says what a span
+    reads.
     """
     if isinstance(data := row.get("data"), Mapping):
         text = data.get("text") or next(one for one in data.values() if isinstance(one, str))

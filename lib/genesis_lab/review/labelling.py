@@ -1,4 +1,4 @@
-"""What people say of messages: labels with a second person's decision, remarks that need none, and who did how much how well."""
+"""What people say of messages: labels with a second person's decision, remarks without, and how people do."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ import sqlalchemy as sa
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.nlu import examples_in, words_of
-from genesis_lab.review.nlu_merge import check_example
+from genesis_lab.review.nlu_file import Row, check_example
 from genesis_lab.review.numbers import rate
 from genesis_lab.review.store import Store, append, records
 from genesis_lab.review.tables import REMARKS, activity, labels, messages
 from genesis_lab.validation.reviewers import named_alike
 
 Decision = Literal["approved", "rejected"]
-Row = dict[str, Any]
 _LISTED = 20
 _SHOWN = (*labels.c, messages.c.text, messages.c.raw, messages.c.lossy, messages.c.intent.label("predicted"))
 _LABELLED = sa.select(*_SHOWN).join(messages, messages.c.key == labels.c.message).order_by(labels.c.id)
@@ -31,8 +30,8 @@ _LABELLED = sa.select(*_SHOWN).join(messages, messages.c.key == labels.c.message
 def annotate_all(store: Store, said: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Save the author's pending label of each message, a new one or the next version; all of them or none.
 
-    `said` : ``message``, ``intent``, ``entities``, ``note`` and the ``seconds`` that it took; what says nothing takes back
-    what was said.
+    `said` : ``message``, ``intent``, ``entities``, ``note`` and the ``seconds`` that it took; what says nothing takes
+    back what was said.
     """
     who, rows = store.author, list[Row]()
     bump = {} if store.enforced else {"version": labels.c.version + 1}
@@ -58,7 +57,7 @@ def annotate_all(store: Store, said: Sequence[Mapping[str, Any]]) -> list[Row]:
 def annotate_texts(
     store: Store, said: Sequence[Mapping[str, Any]], bot: Path, *, new: Collection[str] = ()
 ) -> list[Row]:
-    """Save labels from elsewhere (`label_files.read_examples`), of the message named, else of the newest that says the text.
+    """Save labels from elsewhere (`read_examples`), of the message named, else of the newest that says the text.
 
     All of them or none: `InvalidInput` names each message that is gone and each intent that is neither in the training
     data `bot` nor `new`. What its author has said of a message already is not said again; returns what is new.
@@ -98,13 +97,13 @@ def all_labels(store: Store) -> list[Row]:
 
 
 def pending(store: Store) -> list[Row]:
-    """What waits for a decision, the oldest first: each label with its ``version``, its text and what was ``predicted``."""
+    """What waits for a decision, the oldest first: labels with ``version``, text and what was ``predicted``."""
     said = sa.or_(labels.c.intent.is_not(None), labels.c.note.is_not(None))
     return records(store, _LABELLED.where(said, labels.c.status == "pending"))
 
 
 def approved(store: Store) -> list[Row]:
-    """Approved labels that are not exported yet, as examples for `nlu_merge.plan_merge`; the text is the source's own."""
+    """Approved labels not exported yet, as examples for `nlu_merge.plan_merge`; the text is the source's own."""
     fresh = (labels.c.status == "approved") & labels.c.exported_at.is_(None) & labels.c.intent.is_not(None)
     rows = records(store, _LABELLED.where(fresh, messages.c.text.is_not(None)))
     return [row | {"text": json.loads(row["raw"])["text"] if row["lossy"] else row["text"]} for row in rows]
@@ -183,10 +182,11 @@ def _own(store: Store) -> Row:
 def people(store: Store, *, seed: int = 0) -> Row:
     """The report ``people``: who annotated how much, how fast and how well, and how far people agree.
 
-    ``people``: ``annotations``, ``days`` on which there were any (UTC), ``a_day``, ``seconds`` (median of an annotation)
-    and the share ``approved`` of those decided; None where none was timed or decided. ``rejections`` with their reasons;
-    ``agreement`` on texts that several labelled (`named_alike`), and where they did not agree. ``stages``: how far labels
-    have come, in use as soon as a model is seen that came after their export; ``log``: what people did last, newest first.
+    ``people``: ``annotations``, ``days`` on which there were any (UTC), ``a_day``, ``seconds`` (median of an
+    annotation) and the share ``approved`` of those decided; None where none was timed or decided. ``rejections`` with
+    their reasons; ``agreement`` on texts that several labelled (`named_alike`), and where they did not agree.
+    ``stages``: how far labels have come, in use as soon as a model is seen that came after their export; ``log``: what
+    people did last, newest first.
     """
     made = [row | {"label": row["intent"] or row["note"]} for row in all_labels(store) if row["intent"] or row["note"]]
     acts = sa.select(*activity.c, messages.c.text).outerjoin(messages, messages.c.key == activity.c.message)

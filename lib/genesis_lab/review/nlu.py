@@ -1,92 +1,23 @@
-"""Rasa's training data as it lies in a folder: read as Rasa reads it, and added to by inserting lines, never by dumping.
-
-What Rasa does with a file was checked against the source and the reader of Rasa 3.6.21.
-"""
+"""A bot's training data as they lie in a folder: its files, their examples, and what is wrong with them."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from os.path import relpath
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, shown
+from genesis_lab.review.nlu_file import Row, Source, read_source
 from genesis_lab.texts import same_words
 
-Row = dict[str, Any]
-SYNTHETIC = "genesis_synthetic.yml"
-"""Where examples go that nobody said."""
-LATEST = (3, 1)
 OLD = "is training data in JSON or Markdown, which is not read here: rasa data convert nlu makes YAML of it"
-_OLD = {".json": rb'"rasa_nlu_data"', ".md": rb"^## (intent|synonym|regex|lookup):"}
-KINDS = ("intent", "synonym", "regex", "lookup")
-DOMAIN = frozenset({"intents", "entities", "responses"})
-STRIPPED = "\n\r "
-_MARKUP = re.compile(
-    r"\[(?P<text>[^\]]+?)\]"
-    r"(?:\((?P<entity>[^:)]+?)(?::(?P<value>[^)]+))?\)|\{(?P<one>[^}]+?)\}|\[(?P<many>.*?)\])"
-)  # Rasa's annotation of entities: [text](entity:value), [text]{"entity": …} and [text][{…}, {…}]
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
-ODD = re.compile(CONTROL.pattern + r"|\\[uU]")
-_BREAKS = str.maketrans({"\u2028": "\ufdd0", "\u2029": "\ufdd1"})  # breaks to YAML 1.1, none to Rasa's 1.2
-_UNBROKEN = str.maketrans({"\ufdd0": "\u2028", "\ufdd1": "\u2029"})
-
-
-@dataclass(eq=False)
-class Block:
-    """A list, mapping or text of lines that can be added to, in lines from 0; `last` is its last member's.
-
-    `form` is "lines" of a | text, "list" (a dash each), "keys", "flow" (up to the bracket in `column`), or "closed".
-    """
-
-    form: str
-    start: int
-    end: int
-    first: int = -1
-    last: int = -1
-    indent: str = ""
-    column: int = -1
-
-
-@dataclass
-class Source:
-    """One file: its text, what Rasa reads in it, and what is wrong with it.
-
-    A row has ``kind`` (of `KINDS`, ``intents``, ``entities``, or ``response``), ``name`` and ``text`` (of a response: JSON), its
-    ``line``, the ``lines`` that hold nothing else, from 0, and the ``block`` it is in; an example has ``intent`` and ``entities``.
-    """
-
-    name: str
-    text: str
-    rows: list[Row] = field(default_factory=list)
-    problems: list[Row] = field(default_factory=list)
-    blocks: dict[str, Block] = field(default_factory=dict)  # nlu, intents, entities, responses
-    language: str = ""
-    top: int = 0  # the line of its last key: another can stand before it
-
-    @property
-    def examples(self) -> list[Row]:
-        """Of intents."""
-        return [row for row in self.rows if row["kind"] == "intent"]
-
-    def add(self, kind: str, name: str, text: str, line: int, own: tuple[int, int] | None, block: Block) -> Row:
-        """One row more."""
-        row = {"kind": kind, "name": name, "text": text, "line": line + 1, "lines": own, "block": block, "run": None}
-        self.rows.append(row | {"file": self.name})
-        return self.rows[-1]
-
-    def error(self, line: int, problem: str, level: str = "error") -> None:
-        """Name what Rasa refuses in a line."""
-        self.problems.append({"file": self.name, "line": line + 1, "level": level, "problem": problem})
-
-    def warning(self, line: int, problem: str) -> None:
-        """Name what Rasa passes over in a line, or reads as something else."""
-        self.error(line, problem, "warning")
+Found = tuple[Row, str, str]
+"""A row, and the level and text of a problem that it has."""
+_OLD = re.compile(rb'"rasa_nlu_data"|^## (intent|synonym|regex|lookup):', re.M)
 
 
 def examples_in(folder: Path | None) -> list[Row]:
@@ -102,44 +33,49 @@ def words_of(text: str) -> str:
 def read_data(folder: Path, base: Path | None = None) -> list[Source]:
     """The YAML files of a data folder, or the one file, named as from `base`.
 
-    Test data (``test_*`` and ``tests/``) and old training data (JSON, Markdown) are named as problems and left out; hidden
-    files are left out, as by Rasa.
+    Test data (``test_*`` and ``tests/``) and old training data (JSON, Markdown) are named as problems and left out;
+    hidden files are left out, as by Rasa.
     """
     if not folder.exists():
         raise InvalidInput(f"There is no {shown(folder)}: give the data folder of a bot, or one of its YAML files.")
-    if folder.is_file() and _old(folder):
-        raise InvalidInput(f"{shown(folder)} {OLD}.")
-    base, sources = base or base_of(folder), []
+    base = base or base_of(folder)
     if folder.is_file():
+        if _is_old(folder):
+            raise InvalidInput(f"{shown(folder)} {OLD}.")
         return [read_source(relpath(folder, base), text_of(folder))]
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in inside)
-        if hidden or not path.is_file() or not (path.suffix in (".yml", ".yaml") or _old(path)):
+    sources = []
+    for path in (path for path in sorted(folder.rglob("*")) if path.is_file()):
+        inside, source = path.relative_to(folder).parts, Source(relpath(path, base), "")
+        if any(part.startswith(".") for part in inside):
             continue
-        source = Source(relpath(path, base), "")
-        try:
-            if path.suffix in _OLD:
-                source.error(0, OLD, "note")
-            elif inside[-1].startswith("test_") or "tests" in inside[:-1]:
-                told = "is test data by its name: not read here, but Rasa trains on it if it lies in its data"
-                source.error(0, told, "note")
-            else:
+        if _is_old(path):
+            source.error(0, OLD, "note")
+        elif path.suffix not in (".yml", ".yaml"):
+            continue
+        elif inside[-1].startswith("test_") or "tests" in inside[:-1]:
+            told = "is test data by its name: not read here, but Rasa trains on it if it lies in its data"
+            source.error(0, told, "note")
+        else:
+            try:
                 source = read_source(source.name, text_of(path))
-        except InvalidInput as error:
-            source.error(0, str(error).rstrip("."))
+            except InvalidInput as error:
+                source.error(0, str(error).rstrip("."))
         sources.append(source)
     if not sources:
         raise InvalidInput(f"{shown(folder)} holds no .yml or .yaml file: give the data folder of a bot.")
     return sources
 
 
-def read_bot(folder: Path, domain: Path | None = None) -> list[Source]:
-    """`read_data`, and the bot's domain: the file or folder given, else the one in `folder`, else the one beside it."""
+def _is_old(path: Path) -> bool:
+    return path.suffix in (".json", ".md") and bool(_OLD.search(path.read_bytes()))
+
+
+def read_bot(folder: Path) -> list[Source]:
+    """`read_data`, and the bot's domain: the file or folder in `folder`, else the one beside it."""
     base = base_of(folder)
     homes = ([place / name for name in ("domain.yml", "domain.yaml", "domain")] for place in (base, base.parent))
     found = next((there for home in homes if (there := [path for path in home if path.exists()])), [])
-    named = {one.name: one for path in ([domain] if domain else found) for one in read_data(path, base)}
+    named = {one.name: one for path in found for one in read_data(path, base)}
     return list((named | {one.name: one for one in read_data(folder)}).values())
 
 
@@ -149,7 +85,7 @@ def base_of(folder: Path) -> Path:
 
 
 def copied(data: Path, target: Path) -> Path:
-    """A copy of what Rasa trains on in a bot's data folder, or of the one file, in the folder `target`, which is replaced."""
+    """A copy of what Rasa trains on in a data folder, or of the one file, in the folder `target`, which is replaced."""
     sources, ours = sound(data), target / ".copied"
     with placed(target, replace=True, ours=lambda _: ours.exists()) as folder:
         folder.mkdir()
@@ -160,294 +96,12 @@ def copied(data: Path, target: Path) -> Path:
     return target
 
 
-def _old(path: Path) -> bool:
-    return bool((sign := _OLD.get(path.suffix)) and re.search(sign, path.read_bytes(), re.M))
-
-
 def sound(folder: Path) -> list[Source]:
     """`read_data` without test data; `InvalidInput` where Rasa would refuse a file."""
     sources = read_data(folder)
     for one in (one for source in sources for one in source.problems if one["level"] == "error"):
         raise InvalidInput(f"{one['file']}, line {one['line']}: {one['problem']} (see genesis review nlu check).")
     return [one for one in sources if one.text]
-
-
-def read_source(name: str, text: str) -> Source:
-    """What Rasa reads in the text of a file; what it refuses or passes over is a problem of the level error or warning."""
-    source = Source(name, text)
-    try:
-        _read_into(source)
-    except RecursionError:
-        source.error(0, "is nested too deeply, or in itself")
-    return source
-
-
-def _read_into(source: Source) -> None:
-    import yaml
-
-    plain = source.text.replace("\r\n", "\n").replace("\r", "\n")
-    try:
-        decoded = unescaped(plain).translate(_BREAKS)
-        root = yaml.compose(decoded, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, UnicodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        said = getattr(error, "problem", None) or " ".join(str(error).split())
-        return source.error(mark.line if mark else 0, f"is not YAML: {said}")
-    if root is not None and root.id != "mapping":
-        return source.error(0, "must hold a mapping with nlu, responses, stories or rules")
-    keys = _keys(source, root) if root else {}
-    if not _version_read(source, keys.get("version")):
-        return None
-    source.language = str(keys["language"].value) if "language" in keys else ""
-    source.top = root.value[-1][0].start_mark.line if keys else 0
-    lines = decoded.split("\n")
-    for kind, node in ((kind, keys[kind]) for kind in ("intents", "entities", "responses", "nlu") if kind in keys):
-        block = source.blocks[kind] = _block(node, lines)
-        if kind == "responses" and node.id == "mapping":
-            for key, value in node.value:
-                _read_list(source, "response", key, value, _block(value, lines, key.start_mark.line), lines)
-        elif kind == "nlu" and node.id != "sequence" and node.value:
-            source.error(block.start, "nlu must be a list")
-        elif kind == "nlu" and node.value:
-            for item in node.value:
-                _read_item(source, item, lines)
-        elif kind != "responses":
-            _read_list(source, kind, None, node, block, lines)
-    return None
-
-
-def _block(node: Any, lines: list[str], start: int | None = None) -> Block:
-    """Where a list or mapping can be added to; `start`: the line that goes with it where all of it goes."""
-    at, end = node.start_mark.line, _last_line(node, lines)
-    block = Block("closed", at if start is None else start, end, at, end)
-    if node.id == "scalar":
-        block.form = "closed" if node.value else "list"
-    elif node.flow_style:
-        block.form, block.column = "flow", node.end_mark.column - 1
-    else:
-        last = node.value[-1][0] if node.id == "mapping" else node.value[-1]
-        block.form, block.indent = "keys" if node.id == "mapping" else "list", " " * node.start_mark.column
-        block.first = last.start_mark.line
-    return block
-
-
-def _read_list(source: Source, kind: str, name: Any, node: Any, block: Block, lines: list[str]) -> None:
-    """The names in a list of the domain, or the forms of a response, as JSON."""
-    for one in node.value if node.id == "sequence" else ():
-        own = (one.start_mark.line, _last_line(one, lines)) if block.form == "list" else None
-        text = json.dumps(_plain(one), ensure_ascii=False) if name else ""
-        called = name or (one.value[0][0] if one.id == "mapping" and one.value else one)
-        source.add(kind, str(called.value), text, one.start_mark.line, own, block)
-
-
-def _plain(node: Any) -> Any:
-    """What a node holds, its numbers and truths as JSON has them."""
-    if node.id == "mapping":
-        return {str(key.value): _plain(value) for key, value in node.value}
-    if node.id == "sequence":
-        return [_plain(one) for one in node.value]
-    with suppress(ValueError):
-        return node.value if _is_text(node) else json.loads(node.value.lower())
-    return node.value
-
-
-def _read_item(source: Source, item: Any, lines: list[str]) -> None:
-    """One item of the ``nlu`` list: its examples, and where it can be added to."""
-    start = at = item.start_mark.line
-    while start and not lines[start].lstrip().startswith(("-", "{", "[")) and not item.flow_style:
-        start -= 1
-    block = Block("closed", start, _last_line(item, lines))
-    if item.id != "mapping":
-        return source.error(at, "holds an item that is no mapping: Rasa refuses the file")
-    keys = _keys(source, item)
-    kind = next((kind for kind in KINDS if kind in keys), None)
-    if kind is None:
-        what, refused = f"holds an item with none of {', '.join(KINDS)}: Rasa", set(keys) - {"examples", "metadata"}
-        return source.error(at, f"{what} refuses the file") if refused else source.warning(at, f"{what} passes over it")
-    named, examples = keys[kind], keys.get("examples")
-    if unknown := [key for key in keys if key not in {kind, "examples", *["metadata"] * (kind == "intent")}]:
-        return source.error(at, f"gives {kind} {named.value!r} the field {unknown[0]!r}, which Rasa refuses")
-    if named.id != "scalar" or not _is_text(named):
-        return source.error(at, f"names a {kind} that is no text: put {str(named.value)[:40]} in quotes")
-    name = named.value.translate(_UNBROKEN)
-    if not name:
-        return source.warning(at, f"names a {kind} with an empty text: Rasa passes over it")
-    run = None
-    if "metadata" in keys and keys["metadata"].id == "mapping":
-        about = {key: one.value for key, one in _keys(source, keys["metadata"]).items()}
-        run = str(about.get("run", "")) if about.get("source") == "genesis" else None
-    if kind == "intent" and name.count("/") > 1:
-        source.error(at, f"intent {name!r} has more than one /: Rasa takes one, as in faq/ask_price")
-    for line, own, written in _written_examples(source, kind, name, examples, at, lines, block):
-        if kind == "regex" and (fault := regex_fault(written)):
-            source.error(line, f"regex {name}: {fault}: Rasa can't train with it")
-        try:
-            text, entities = read_markup(written) if kind == "intent" else (written, [])
-        except InvalidInput as error:
-            source.error(line, f"intent {name}: {error}")
-            continue
-        if not text and kind == "intent":
-            source.warning(line, f"intent {name} has an empty example")
-        row = source.add(kind, name, text, line, own, block)
-        row |= {"intent": name, "entities": entities, "run": run} if kind == "intent" else {}
-
-
-def _written_examples(
-    source: Source, kind: str, name: str, examples: Any, at: int, lines: list[str], block: Block
-) -> Iterator[tuple[int, tuple[int, int] | None, str]]:
-    """Line, lines of its own and markup of each example, as Rasa splits them; notes in `block` where the next one can stand."""
-    if examples is None or (examples.id == "scalar" and not examples.value):
-        return source.warning(at, f"{kind} {name} has no examples")
-    if examples.id == "sequence" and kind == "intent":
-        for one in examples.value:
-            text = _keys(source, one).get("text") if one.id == "mapping" else None
-            text = text if text is not None and text.id == "scalar" else None
-            if text is None or not _is_text(text):
-                what = f"that is no text: put {text.value[:40]} in quotes" if text else "without text:"
-                source.error(one.start_mark.line, f"intent {name} has an example {what}; Rasa refuses the file")
-                continue
-            _expanded(source, text, name)
-            own = None if examples.flow_style else (one.start_mark.line, _last_line(one, lines))
-            yield text.start_mark.line, own, text.value.translate(_UNBROKEN).strip(STRIPPED)
-        if examples.value and not examples.flow_style:
-            block.form, block.indent = "list", " " * examples.start_mark.column
-            block.first, block.last = examples.value[-1].start_mark.line, _last_line(examples.value[-1], lines)
-        return None
-    if examples.id != "scalar" or not _is_text(examples):
-        return source.error(at, f"{kind} {name}: examples must be a text that begins with |, Rasa refuses this")
-    _expanded(source, examples, name)
-    literal, folded = examples.style == "|", examples.style == ">"
-    if folded and examples.value.count("\n") < sum(line.lstrip().startswith("-") for line in lines[at : block.end + 1]):
-        source.warning(at, f"{kind} {name}: > folds its lines into one example, write | instead")
-    first = examples.start_mark.line + literal
-    for number, held in enumerate(examples.value.split("\n")):
-        where = first + number if literal else first
-        for line in held.translate(_UNBROKEN).splitlines():
-            if line.startswith("-"):
-                if literal:
-                    block.form, block.first, block.last = "lines", where, where
-                    block.indent = lines[where][: len(lines[where]) - len(held)]
-                if re.match(r"-\d", line):
-                    source.warning(where, f"{kind} {name}: {line[:60]!r} loses its minus: put '- ' before it")
-                yield where, (where, where) if literal else None, line[1:].strip(STRIPPED)
-            elif line.strip():
-                source.warning(where, f"{kind} {name}: Rasa passes over {line.strip()[:60]!r}, which begins with no -")
-
-
-def _last_line(node: Any, lines: list[str]) -> int:
-    """The last line that belongs to a node; its own end mark may stand behind comments."""
-    if node.id == "scalar":
-        end = int(node.end_mark.line)
-        if node.style in ("|", ">"):
-            end = end if node.end_mark.column else end - 1
-            while end > node.start_mark.line and (end >= len(lines) or not lines[end].strip()):
-                end -= 1
-        return end
-    if node.flow_style or not node.value:
-        return int(node.end_mark.line)
-    key, last = node.value[-1] if node.id == "mapping" else (node, node.value[-1])
-    line = int(key.end_mark.line if key is not node else node.start_mark.line)
-    if last.start_mark.line < line:  # an alias: its marks are those of its anchor
-        return line
-    return max(line, _last_line(last, lines))
-
-
-def _keys(source: Source, mapping: Any) -> dict[str, Any]:
-    """The nodes of a mapping by key."""
-    found: dict[str, Any] = {}
-    for key, value in mapping.value:
-        if (name := str(key.value)) in found:
-            source.error(key.start_mark.line, f"gives {name!r} twice")
-        found[name] = value
-    return found
-
-
-def _is_text(node: Any) -> bool:
-    """Whether YAML 1.2, which Rasa reads, takes a scalar for a text: ``yes`` and ``1:30`` are, ``true`` and ``12`` are not."""
-    kind = node.tag.rpartition(":")[2]
-    if kind == "bool":
-        return node.value.lower() not in ("true", "false")
-    return kind not in ("null", "timestamp") and (kind not in ("int", "float") or ":" in node.value)
-
-
-def _expanded(source: Source, node: Any, name: str) -> None:
-    """Name a text that Rasa takes for an environment variable, which its schema then refuses."""
-    if not node.style and re.search(r"\$\{.*\}", node.value):
-        source.error(node.start_mark.line, f"{name}: Rasa refuses ${{…}} outside quotes: put the text in quotes")
-
-
-def _version_read(source: Source, node: Any) -> bool:
-    """Whether Rasa reads a file of this version."""
-    if node is None or not node.value:
-        return True
-    line = node.start_mark.line
-    if node.id != "scalar" or not _is_text(node):
-        source.error(line, f'version must be a text: write version: "{node.value}"')
-    elif not re.fullmatch(r"\d+(\.\d+)*", given := node.value.strip("\"'")):
-        source.warning(line, f'version {given!r} is none: Rasa reads the file as "3.1"')
-    elif (parts := tuple(map(int, given.split(".")))) > LATEST:
-        source.error(line, f'version "{given}" is later than "3.1": Rasa skips the whole file')
-        return False
-    elif parts < LATEST:
-        source.warning(line, f'version "{given}" is read as "3.1", with a warning')
-    return True
-
-
-def place_of(row: Row) -> tuple[str, ...]:
-    """What only one row can be: a text of any intent, or of any synonym; else a text of that name."""
-    return (row["kind"], row["text"], "" if row["kind"] in ("intent", "synonym") else row["name"])
-
-
-def regex_fault(pattern: str) -> str:
-    """Why Python, and so Rasa, can't read a regular expression; nothing where it can."""
-    try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"{pattern[:60]!r} is no regular expression ({error})"
-    return ""
-
-
-def unescaped(text: str) -> str:
-    """A pure ASCII file as Rasa decodes it: ``\\u00e1`` is á there."""
-    if not text.isascii():
-        return text
-    return text.encode().decode("raw_unicode_escape").encode("utf-16", "surrogatepass").decode("utf-16")
-
-
-def read_markup(written: str) -> tuple[str, list[Row]]:
-    """The text and the entities of an annotated example; a `value` only where it is another than the text."""
-    text, entities, at = "", [], 0
-    for match in _MARKUP.finditer(written):
-        text += written[at : match.start()]
-        said, start, at = match["text"], len(text), match.end()
-        text += said
-        if match["entity"]:
-            found = [{"entity": match["entity"], "value": match["value"] or said}]
-        else:
-            held = [match["one"]] if match["one"] else re.findall(r"\{([^}]+?)\}", match["many"])
-            found = [entity_of("{" + one + "}") for one in held]
-        entities += [{"start": start, "end": len(text), **kept(one, said)} for one in found]
-    return text + written[at:], entities
-
-
-def entity_of(held: str) -> Row:
-    """The mapping behind an annotated text; InvalidInput where Rasa refuses it."""
-    try:
-        found = json.loads(held)
-    except json.JSONDecodeError:
-        raise InvalidInput(f"the annotation {held[:60]} is not JSON: Rasa refuses the file") from None
-    wrong = [key for key in ("entity", "role", "group") if not isinstance(found.get(key, ""), str)]
-    value = found.get("value", "")
-    if wrong or "entity" not in found or isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InvalidInput(f"the annotation {held[:60]} needs an entity and texts: Rasa refuses the file")
-    return dict(found)
-
-
-def kept(entity: Mapping[str, Any], said: str) -> Row:
-    """What of an entity is written down: a value only where it is another than the text, no empty role or group."""
-    kept = {key: entity[key] for key in ("entity", "role", "group") if entity.get(key)}
-    value = entity.get("value")
-    return kept if value is None or value == said else {**kept, "value": value}
 
 
 def text_of(path: Path) -> str:
@@ -458,3 +112,52 @@ def text_of(path: Path) -> str:
         raise InvalidInput(f"{shown(path)} is not UTF-8: Rasa can't read it either.") from None
     except OSError as error:
         raise InvalidInput(f"{shown(path)} can't be read: {error.strerror}.") from None
+
+
+def check(folder: Path) -> pd.DataFrame:
+    """Every problem of a data folder: file, line, level (error: Rasa refuses or loses data; warning; note), problem."""
+    sources = read_bot(folder)
+    problems = [problem for source in sources for problem in source.problems]
+    rows = [row for source in sources for row in source.rows]
+    found = [*_twice(rows), *_unanswered(rows, {key for source in sources for key in source.blocks})]
+    problems += [
+        {"file": row["file"], "line": row["line"], "level": level, "problem": told} for row, level, told in found
+    ]
+    problems.sort(key=lambda row: (row["file"], row["line"]))
+    return pd.DataFrame(problems, columns=["file", "line", "level", "problem"])
+
+
+def _twice(rows: Sequence[Row]) -> Iterator[Found]:
+    """Texts of several intents, synonyms of several values (an entity's own value makes one), what is there twice."""
+    firsts: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        values = [one for one in row.get("entities", ()) if "value" in one]
+        told = [{"text": row["text"][one["start"] : one["end"]], "name": str(one["value"])} for one in values]
+        for one in [row, *({**row, "kind": "synonym"} | synonym for synonym in told)]:
+            if not one["text"] or (first := firsts.setdefault(place_of(one), one)) is one:
+                continue
+            what = f"{one['text'][:60]!r} stands in {first['file']}:{first['line']} too"
+            if one["name"] != first["name"]:
+                names = [f"synonym of {n!r}" if one["kind"] == "synonym" else n for n in (first["name"], one["name"])]
+                yield row, "error", f"{what}, as {names[0]}, here as {names[1]}"
+            elif one is row:
+                yield row, "warning", what
+
+
+def _unanswered(rows: Sequence[Row], keys: set[str]) -> Iterator[Found]:
+    """Intents that the domain does not name, retrieval intents without a response in it or the training data."""
+    known = {(row["kind"], row["name"]) for row in rows}
+    for name, row in {row["intent"]: row for row in reversed(rows) if row["kind"] == "intent"}.items():
+        if "/" in name and ("response", f"utter_{name}") not in known:
+            if keys & {"intents", "responses"}:
+                yield row, "error", f"retrieval intent {name} has no response utter_{name} in the domain"
+            else:
+                yield row, "note", f"whether utter_{name} exists was not checked: there is no domain here"
+        if "intents" in keys and (above := ("intents", name.split("/")[0])) not in known:
+            yield row, "warning", f"intent {above[1]} is not in the domain"
+            known.add(above)
+
+
+def place_of(row: Row) -> tuple[str, ...]:
+    """What only one row can be: a text of any intent, or of any synonym; else a text of that name."""
+    return (row["kind"], row["text"], "" if row["kind"] in ("intent", "synonym") else row["name"])

@@ -1,33 +1,59 @@
-"""A bot's training data and domain edited line by line, each edit read back first, and shown as a diff."""
+"""A bot's training data and domain edited line by line: each edit is read back, shown, and written as a version.
+
+An edit is written whole or not at all, with a backup and a line that says who changed what; it can be put back, or be
+one commit on a branch of the bot's git repository.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
+import shutil
+import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from difflib import unified_diff
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from genesis_lab.errors import InvalidInput
-from genesis_lab.review import nlu
-from genesis_lab.review.nlu import Block, Row, Source, base_of, kept, place_of, read_markup, read_source, text_of
+from genesis_lab.errors import InvalidInput, MissingDependency
+from genesis_lab.files import output_root, placed, shown
+from genesis_lab.review.nlu import base_of, place_of, read_bot, text_of
+from genesis_lab.review.nlu_file import (
+    CONTROL,
+    KINDS,
+    ODD,
+    STRIPPED,
+    Block,
+    Row,
+    Source,
+    check_example,
+    markup,
+    quoted,
+    read_source,
+    regex_fault,
+    spans_of,
+    unescaped,
+)
 
-_ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\u2028": "\\L", "\u2029": "\\P"}
+SYNTHETIC = "genesis_synthetic.yml"
+"""Where examples go that nobody said."""
 _RESERVED = ("true", "false", "null", "nan", "inf")
 _LISTED = ("intents", "entities")
+_DOMAIN = {*_LISTED, "responses"}
 Edit = tuple[str, int, int, str]
 """A file, its lines from one number (from 0) up to another, and what is to stand there."""
 
 
 @dataclass
 class Merge:
-    """What would change: for each file its text before and after; what comes, goes, is refused, and what was there before."""
+    """What would change: each file's text before and after; what comes, goes, is refused, and what was there before."""
 
     folder: Path
     files: dict[str, tuple[str, str]]
@@ -58,16 +84,16 @@ def plan_merge(
     move: bool = False,
     remove: bool = False,
 ) -> Merge:
-    """Where `rows` (of `label_files.read_examples`) go, each as one line, in training data and domain; nothing is written.
+    """Where `rows` (of `read_examples`) go, each as one line, in training data and domain; nothing is written.
 
     An intent's examples go into the file where it lives; a new one's into `new_intents`, else beside its retrieval
-    intent, else into the file with the most examples. With `run` they are synthetic and go into their own file. Intents and
-    entities that the domain lacks are listed there. `move`: an example that stands elsewhere, or with other entities, is taken
-    out there instead of refused. `remove`: `rows` are taken out.
+    intent, else into the file with the most examples. With `run` they are synthetic and go into their own file. Intents
+    and entities that the domain lacks are listed there. `move`: an example that stands elsewhere, or with other
+    entities, is taken out there instead of refused. `remove`: `rows` are taken out.
     """
     base = base_of(folder)
-    sources = {source.name: source for source in nlu.read_bot(folder)}
-    for name in filter(None, (new_intents, nlu.SYNTHETIC)):
+    sources = {source.name: source for source in read_bot(folder)}
+    for name in filter(None, (new_intents, SYNTHETIC)):
         if Path(name).is_absolute() or ".." in Path(name).parts or not name.endswith((".yml", ".yaml")):
             raise InvalidInput(f"New intents go into a .yml file of the data folder, got {name!r}.")
         if name not in sources and (base / name).exists():  # of a folder only one file was given
@@ -123,30 +149,30 @@ def _check(row: Row, sources: Mapping[str, Source], there: Mapping[tuple[str, ..
         domain = "/" in name and any({"intents", "responses"} & one.blocks.keys() for one in sources.values())
         if domain and not any(key[::2] == ("response", f"utter_{name}") and held for key, held in there.items()):
             raise InvalidInput(f"a retrieval intent needs a response utter_{name}: give it as well")
-    elif not name or name != name.strip() or nlu.CONTROL.search(name + text):
+    elif not name or name != name.strip() or CONTROL.search(name + text):
         raise InvalidInput("it must have a name and hold no signs that can't be seen")
     elif kind == "response" and not (name.startswith("utter_") and text.startswith("{")):
         raise InvalidInput("a response needs a name that begins with utter_ and a list of text: and so on")
-    elif kind in nlu.KINDS and (not text or text != text.strip(nlu.STRIPPED)):
+    elif kind in KINDS and (not text or text != text.strip(STRIPPED)):
         raise InvalidInput("it is empty, or begins or ends with a blank, which Rasa strips")
-    elif kind == "regex" and (fault := nlu.regex_fault(text)):
+    elif kind == "regex" and (fault := regex_fault(text)):
         raise InvalidInput(fault)
 
 
 def _home(sources: Mapping[str, Source], run: str | None, new_intents: str | None, kind: str, called: str) -> str:
-    """The file that a row goes into: where its name is, else names alike, else others of its kind; of several the fullest."""
+    """The file that a row goes into: where its name is, else names alike, else its kind; of several the fullest."""
     faulty = {name for name, one in sources.items() for p in one.problems if p["level"] in ("error", "note")}
-    real = {name: one for name, one in sources.items() if name not in faulty and Path(name).name != nlu.SYNTHETIC}
+    real = {name: one for name, one in sources.items() if name not in faulty and Path(name).name != SYNTHETIC}
     taught = {name: len(one.examples) for name, one in real.items() if "nlu" in one.blocks}
     main = max(taught, key=lambda name: taught[name], default="nlu.yml")
     rows = [row for one in real.values() for row in one.rows if row["kind"] == kind]
     same = [row["file"] for row in rows if row["name"] == called]
     alike = [row["file"] for row in rows if row["name"].startswith(called.partition("/")[0] + "/")]
     others = [row["file"] for row in rows] if kind != "intent" else []
-    domain = [name for name, one in real.items() if one.blocks.keys() & nlu.DOMAIN] if kind not in nlu.KINDS else []
+    domain = [name for name, one in real.items() if one.blocks.keys() & _DOMAIN] if kind not in KINDS else []
     name = next((Counter(files).most_common(1)[0][0] for files in (same, alike, others, domain) if files), main)
     if run is not None and kind not in _LISTED:
-        name = (Path(main).parent / nlu.SYNTHETIC).as_posix()
+        name = (Path(main).parent / SYNTHETIC).as_posix()
     elif kind == "intent" and new_intents and not same:
         name = new_intents
     if name in faulty:
@@ -195,7 +221,7 @@ def _edited(sources: Mapping[str, Source], edits: Iterable[Edit]) -> dict[str, S
     changed, edits = {}, sorted(edits, key=lambda edit: edit[:3])
     for name in dict.fromkeys(edit[0] for edit in edits):
         old = sources[name].text if name in sources else ""
-        lines, escapes = _lines(old), old.isascii() and nlu.unescaped(old) != old
+        lines, escapes = _lines(old), old.isascii() and unescaped(old) != old
         newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
         for _, start, end, text in (edit for edit in edits[::-1] if edit[0] == name):
             if escapes:  # such a file is read with \u escapes as long as it is pure ASCII: it has to stay so
@@ -252,7 +278,7 @@ def _written(row: Row) -> dict[str, str]:
         return {"list": text, "flow": text}
     if row["kind"] != "intent":
         return {"lines": row["text"]}
-    odd = nlu.ODD.search(row["markup"]) or row["markup"].startswith(("-", "#"))
+    odd = ODD.search(row["markup"]) or row["markup"].startswith(("-", "#"))
     return ({} if odd else {"lines": row["markup"]}) | {"list": f"text: {quoted(row['markup'])}"}
 
 
@@ -295,78 +321,109 @@ def _plain(name: str) -> str:
     return name if usual else quoted(name)
 
 
-def quoted(text: str) -> str:
-    """`text` in YAML's double quotes on one line, what can't be seen as escapes."""
-
-    def escaped(match: re.Match[str]) -> str:
-        code = ord(match[0])
-        return _ESCAPES.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-    return '"' + re.sub(f'[\\\\"]|{nlu.CONTROL.pattern}', escaped, text) + '"'
-
-
-def markup(text: str, entities: Sequence[Mapping[str, Any]]) -> str:
-    """`text` with its entities written in, as Rasa annotates them; InvalidInput with the reason where that can't be."""
-    spans: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
-    for entity in sorted(entities, key=lambda e: (e["start"], e["end"])):
-        spans.setdefault((entity["start"], entity["end"]), []).append(entity)
-    written, at = "", 0
-    for (start, end), here in spans.items():
-        said = text[start:end]
-        if start < at:
-            raise InvalidInput("its entities overlap")
-        if "[" in said or "]" in said:
-            raise InvalidInput(f"the text of an entity holds brackets: {said}")
-        names = [kept(entity, said) for entity in here]
-        short = len(here) == 1 and set(names[0]) == {"entity"} and not re.search(r"[:)]", names[0]["entity"])
-        held = ", ".join(json.dumps(name, ensure_ascii=False) for name in names)
-        held = f"({names[0]['entity']})" if short else held if len(here) == 1 else f"[{held}]"
-        written, at = written + text[at:start] + f"[{said}]{held}", end
-    written += text[at:]
-    if re.search("[\ud800-\udfff]", written):
-        raise InvalidInput("it holds half a surrogate pair, which is no character")
-    if not text.strip(nlu.STRIPPED):
-        raise InvalidInput("it is empty")
-    if written != written.strip(nlu.STRIPPED):
-        raise InvalidInput("it begins or ends with a blank, which Rasa strips")
-    with suppress(InvalidInput):
-        read, found = read_markup(written)
-        if read == text and _spans({"text": text, "entities": found}) == _spans({"text": text, "entities": entities}):
-            return written
-    raise InvalidInput("it looks like Rasa's markup of entities, for which there is no escape")
-
-
 def _key(row: Row) -> tuple[Any, ...]:
-    return row["kind"], row["name"], row["text"], tuple(_spans(row)), row["run"]
-
-
-def _spans(row: Row) -> list[str]:
-    """The entities of an example to be compared, in no order."""
-    spans = ((one["start"], one["end"], one) for one in row.get("entities", ()))
-    written = ((start, end, kept(one, row["text"][start:end])) for start, end, one in spans)
-    return sorted(json.dumps(each, sort_keys=True) for each in written)
-
-
-def check_example(example: Row) -> None:
-    """Refuse an example that no training data can hold."""
-    intent, text, entities = example.get("intent"), example.get("text"), example["entities"]
-    if not isinstance(text, str) or not isinstance(intent, str) or not intent.strip():
-        raise InvalidInput("an example needs a text and the name of an intent")
-    if intent != intent.strip() or intent.count("/") > 1 or nlu.ODD.search(intent):
-        raise InvalidInput("the name of its intent must be one line with at most one /")
-    for one in entities if isinstance(entities, list) else [None]:
-        if not isinstance(one, Mapping) or not all(type(one.get(edge)) is int for edge in ("start", "end")):
-            raise InvalidInput("each entity needs start, end and entity")
-        if not 0 <= one["start"] < one["end"] <= len(text):
-            raise InvalidInput(f"an entity from {one['start']} to {one['end']} lies outside the text")
-        try:
-            nlu.entity_of(json.dumps({key: value for key, value in one.items() if value is not None}))
-        except (InvalidInput, TypeError, ValueError):
-            raise InvalidInput("each entity needs a name, and role, group and value as texts") from None
-        if not one["entity"]:
-            raise InvalidInput("an entity has no name")
+    return row["kind"], row["name"], row["text"], tuple(spans_of(row)), row["run"]
 
 
 def _lines(text: str) -> list[str]:
     """Lines as YAML has them, each with its end."""
     return list(io.StringIO(text, newline=""))
+
+
+# Versions: written whole or not at all, with a backup each, put back, committed
+
+
+def write(merge: Merge, author: str) -> list[Row]:
+    """Write what was planned: all files or none. Returns the new versions.
+
+    What was there before and what is there now is kept under ``outputs/nlu``, with a line per version: who, when, what.
+    """
+    history = _history(merge.folder)
+    history.mkdir(parents=True, exist_ok=True)
+    made: list[Row] = []
+    for name, texts in merge.files.items():
+        path = merge.folder / name
+        if (text_of(path) if path.exists() else "") != texts[0]:
+            raise InvalidInput(f"{name} was changed since the merge was planned: plan it again.")
+        for text in texts:
+            (history / f"{_hash(text)}.backup").write_bytes(text.encode())
+        added, removed = (sum(row["file"] == name for row in rows) for rows in (merge.added, merge.removed))
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        version = {"file": name, "author": author, "when": when, "before": _hash(texts[0]), "after": _hash(texts[1])}
+        made.append(version | {"added": added, "removed": removed})
+    with ExitStack() as back:  # all files are put back where one can't be written
+        for name, texts in merge.files.items():
+            _put(merge.folder / name, texts[1])
+            back.callback(_put, merge.folder / name, texts[0])
+        back.pop_all()
+    with (history / "versions.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(version, ensure_ascii=False) + "\n" for version in made)
+    return made
+
+
+def versions(folder: Path) -> list[Row]:
+    """The versions that were written of a data folder, the first one first."""
+    path = _history(base_of(folder)) / "versions.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def restored(folder: Path, file: str, version: str) -> Merge:
+    """What puts `file` back to a content, by the beginning of a hash in `versions`; nothing is written.
+
+    `InvalidInput` where the file is not as the last version left it: a person changed it since.
+    """
+    base, known = base_of(folder), [one for one in versions(folder) if one["file"] == file]
+    found = {one[side] for one in known for side in ("before", "after") if version and one[side].startswith(version)}
+    if len(found) != 1:
+        raise InvalidInput(f"{file} had {len(found)} contents {version!r}: genesis review nlu versions lists them.")
+    now = text_of(base / file) if (base / file).exists() else ""
+    if _hash(now) != known[-1]["after"]:
+        told = "was changed by hand since {author} wrote it ({when}), which would be lost".format(**known[-1])
+        raise InvalidInput(f"{file} {told}: undo that, or keep a copy, first.")
+    return Merge(base, {file: (now, text_of(_history(base) / f"{found.pop()}.backup"))})
+
+
+def on_branch(folder: Path, branch: str) -> None:
+    """Be on a branch of the bot's git repository, new or not; `InvalidInput` where the folder is not committed."""
+    if changed := _git(folder, "status", "--porcelain", "--", "."):
+        raise InvalidInput(f"{shown(folder)} has changes that are not committed: {changed.splitlines()[0].strip()}.")
+    there = branch in _git(folder, "branch", "--format=%(refname:short)").splitlines()
+    _git(folder, "switch", "--quiet", *([] if there else ["--create"]), branch)
+
+
+def commit(merge: Merge, message: str) -> str:
+    """Commit the files of a merge that was written, and nothing else; the commit's short hash."""
+    _git(merge.folder, "add", "--", *merge.files)
+    _git(merge.folder, "commit", "--quiet", "--message", message, "--", *merge.files)
+    return _git(merge.folder, "rev-parse", "--short", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    where = base_of(folder)
+    try:
+        done = subprocess.run(["git", "-C", str(where), *arguments], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise MissingDependency("git", "branches", "https://git-scm.com/downloads") from None
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it says nothing"]
+        raise InvalidInput(f"git {arguments[0]} in {shown(where)} failed: {said[0].rstrip('.')}.")
+    return done.stdout.strip()
+
+
+def _history(folder: Path) -> Path:
+    return output_root() / "nlu" / f"{folder.name}-{_hash(str(folder.resolve()))}"
+
+
+def _put(path: Path, text: str) -> None:
+    if not text:  # as before there was one
+        return path.unlink(missing_ok=True)
+    target = path.resolve()  # through a link, not over it
+    with placed(target, replace=True) as temporary:
+        temporary.write_bytes(text.encode())
+        if target.exists():
+            shutil.copymode(target, temporary)
+    return None
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,10 +1,10 @@
 """What a bot's conversations of some days come to: the numbers of the dashboard, asked of Parquet copies by DuckDB.
 
-A copy stands outside row-level security, so it holds messages only, which every role may read, and of those not ``raw``.
-What a conversation must show to count as resolved is said in the syntax of Rasa's markers: a condition holds at an event or
-does not; `and`, `or` and `not` join what holds at the same event; `seq` holds where the last one follows the others in their
-order, `at_least_once` from the first one on, and `never` everywhere or nowhere. A conversation meets a marker that holds at
-any of its events.
+A copy stands outside row-level security, so it holds messages only, which every role may read, and of those not
+``raw``. What a conversation must show to count as resolved is said in the syntax of Rasa's markers: a condition holds
+at an event or does not; `and`, `or` and `not` join what holds at the same event; `seq` holds where the last one follows
+the others in their order, `at_least_once` from the first one on, and `never` everywhere or nowhere. A conversation
+meets a marker that holds at any of its events.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Marker = Mapping[str, Any]
 ZONE = "America/Guatemala"
 LIMITS = {"low": 0.7, "margin": 0.2}
-"""A prediction with less confidence than `low` is unsure; one whose second choice is nearer than `margin` is confused with it."""
+"""A prediction with less confidence than `low` is unsure, one whose second choice is nearer than `margin` confused."""
 MARKERS = Path(__file__).with_name("markers.yaml")
 KINDS = {
     "intent": "intent",
@@ -79,8 +79,8 @@ def dashboard(
 
     Returns
     -------
-    A report of kind ``dashboard``. A conversation is a session in which somebody typed in that period; shares have n and
-    Wilson's 95 % interval; what can't be computed is None.
+    A report of kind ``dashboard``. A conversation is a session in which somebody typed in that period; shares have n
+    and Wilson's 95 % interval; what can't be computed is None.
     """
     with open_messages(store) as database:
         period = _period(database, days, since, until, zone, now or datetime.now(UTC))
@@ -92,8 +92,7 @@ def dashboard(
 
 
 def prepare(database: Any, store: Store, about: Mapping[str, Any], columns: str = "*") -> None:
-    """Make the tables of a report's period (see ``dashboard.sql``): ``said``, with these `columns`, ``counted``, and what
-    people said."""
+    """Make the tables of a report's period (``dashboard.sql``): ``said`` with these `columns`, ``counted``, remarks."""
     markers, zone = read_markers(about["markers_file"]), ZoneInfo(about["zone"])
     first, last = (date.fromisoformat(about["period"][end]) for end in ("since", "until"))
     since, until = (datetime.combine(day, time(), zone).timestamp() for day in (first, last + timedelta(1)))
@@ -169,8 +168,10 @@ def open_messages(store: Store) -> duckdb.DuckDBPyConnection:
 
 
 def messages_parquet(store: Store, source: str) -> Path:
-    """``messages.parquet`` of a source, brought up to date: the columns of `messages` but for ``raw``, lists as JSON, and
-    what is asked of them again and again (``copied`` in ``dashboard.sql``)."""
+    """``messages.parquet`` of a source, brought up to date: `messages` without ``raw``, lists as JSON.
+
+    It also holds what is asked of them again and again (``copied`` in ``dashboard.sql``).
+    """
     import duckdb
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -251,7 +252,7 @@ def _marker(given: Any, where: str) -> Marker:
 
 
 def holds(marker: Marker, told: Sequence[str]) -> list[bool]:
-    """At which events of a conversation a marker holds; they are ``intent x``, ``action x``, ``slot x``, ``unset x``."""
+    """At which events of a conversation, as ``intent x``, ``action x``, ``slot x`` or ``unset x``, a marker holds."""
     [(tag, of)] = marker.items()
     if tag not in KINDS:
         return _joined(tag, [holds(one, told) for one in of])

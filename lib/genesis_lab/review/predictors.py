@@ -1,7 +1,7 @@
 """Who says what a text means: a running Rasa server, a classifier, the bot in its conversations, a folder of ``rasa test``.
 
-What a folder holds was checked against the source of Rasa 3.6.21: an errors file is written only when there are errors, and
-never removed, so counts come from the reports, and files of another run are named, not believed.
+What a folder holds was checked against the source of Rasa 3.6.21: an errors file is written only when there are errors,
+and never removed, so counts come from the reports, and files of another run are named, not believed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.files import resolve, shown
 from genesis_lab.registry import load_in_use
 from genesis_lab.review.events import UNTRAINED, entities, prediction, trained
-from genesis_lab.review.nlu import Row, examples_in
+from genesis_lab.review.nlu import examples_in
+from genesis_lab.review.nlu_file import Row
 from genesis_lab.review.numbers import rate
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.review.store import Store, records
@@ -40,7 +41,8 @@ _TARGETS = {"intent": "intent", "response_selection": "intent_response_key_targe
 @dataclass(frozen=True)
 class Predictor:
     """Who answers cases: ``intent`` (the real prediction's full name), ``confidence``, ``fallback`` (whether it stepped in)
-    and ``entities`` of each, None for what is not known; None for a case without an answer. `notes`: what to know of it."""
+    and ``entities`` of each, None for what is not known; None for a case without an answer. `notes`: what to know of
+    it."""
 
     name: str
     predict: Callable[[Sequence[Row], Progress], list[Row | None]]
@@ -125,9 +127,9 @@ def _in_one_go(ask: Callable[..., Any], meant: Sequence[Row], cases: Sequence[Ro
 def read_results(folder: Path, training: Path | None = None) -> Row:
     """What a folder of ``rasa test nlu`` says; a test on texts of the data folder `training` is named.
 
-    ``accuracy`` (Wilson's interval, None without a report); ``labels``: what was tested (intent, response_selection, story,
-    an extractor) with each label's support, errors and recall, lowest first; ``failures`` of stories (step, expected,
-    predicted); ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
+    ``accuracy`` (Wilson's interval, None without a report); ``labels``: what was tested (intent, response_selection,
+    story, an extractor) with each label's support, errors and recall, lowest first; ``failures`` of stories (step,
+    expected, predicted); ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
     """
     problems, labels, spans = list[str](), list[Row](), dict[str, list[Row]]()
     try:

@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.events import snapped, trained
 from genesis_lab.review.labelling import annotate_all
-from genesis_lab.review.nlu import Row, examples_in, words_of
-from genesis_lab.review.nlu_merge import check_example
+from genesis_lab.review.nlu import examples_in, words_of
+from genesis_lab.review.nlu_file import Row, check_example
 from genesis_lab.review.predictors import Predictor
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import activity, labels, messages
@@ -68,10 +68,10 @@ def queue(
 ) -> Queue:
     """What whoever sits here must look at.
 
-    A text that is in the training data `data` under the predicted intent is settled, and so is one with an approved label;
-    texts are the same if their words are. First come rejected labels, then texts with another known label than was
-    predicted, fallbacks, known labels that read like another; then by the doubt of a classifier that learned the known
-    labels, and by the margin of the ranking, whichever is more telling.
+    A text that is in the training data `data` under the predicted intent is settled, and so is one with an approved
+    label; texts are the same if their words are. First come rejected labels, then texts with another known label than
+    was predicted, fallbacks, known labels that read like another; then by the doubt of a classifier that learned the
+    known labels, and by the margin of the ranking, whichever is more telling.
 
     Parameters
     ----------
@@ -214,8 +214,9 @@ class Annotating:
     def act(self, does: str, value: Any = None, every: bool = False) -> dict[str, Any]:
         """Carry out what a key stands for; what to show then.
 
-        `does` : show, next, previous, undo, redo, label (`value`: the intent), one of `NOTES` (`value`: why, or nothing),
-            mark (``entity``, ``start``, ``end`` in UTF-16 units, as a browser counts) or unmark (the entity's number).
+        `does` : show, next, previous, undo, redo, label (`value`: the intent), one of `NOTES` (`value`: why, or
+            nothing), mark (``entity``, ``start``, ``end`` in UTF-16 units, as a browser counts) or unmark (the entity's
+            number).
         `every` : the near-duplicates too.
         """
         if does in (moves := {"show": 0, "next": 1, "previous": -1}):
@@ -240,7 +241,7 @@ class Annotating:
         return self.shown()
 
     def shown(self) -> dict[str, Any]:
-        """All that the front end shows, as plain data: also the messages from three before the one asked to the next."""
+        """All that the front end shows, as plain data, with the messages from three before the one asked to one after."""
         labelled = sum(bool(said["intent"] or said["note"]) for said in self.said.values())
         told: Row = {"at": self.at, "total": len(self.items), "done": labelled}
         told |= {"intents": self.intents, "entities": self.entities}

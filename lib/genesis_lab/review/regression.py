@@ -1,4 +1,4 @@
-"""The regression test: what a bot must understand, answered by one model or by two, what broke, and whether that can be told."""
+"""The regression test: what a bot must understand, answered by a model or by two, and what broke."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from genesis_lab.files import shown
 from genesis_lab.review.events import UNTRAINED, trained
 from genesis_lab.review.label_files import read_examples
 from genesis_lab.review.labelling import add
-from genesis_lab.review.nlu import Row
-from genesis_lab.review.nlu_merge import check_example
+from genesis_lab.review.nlu_file import Row, check_example
 from genesis_lab.review.numbers import rate
 from genesis_lab.review.predictors import Predictor, Progress
 from genesis_lab.review.store import Store, records
@@ -28,7 +27,7 @@ _KEPT = ("text", "intent", "entities", "min_confidence", "message")
 
 
 def make_case(where: str, given: Mapping[str, Any], message: str | None = None) -> Row:
-    """A case: ``text``, full ``intent``, ``entities`` (None: not tested) and ``min_confidence`` (0.7); refused as `where`."""
+    """A case: ``text``, full ``intent``, ``entities`` (None: untested), ``min_confidence``; refused as `where`."""
     case = {key: given.get(key) for key in ("text", "intent", "entities")}
     try:
         check_example({**case, "entities": case["entities"] or []})
@@ -52,7 +51,7 @@ def list_cases(store: Store) -> list[Row]:
 
 
 def add_cases(store: Store, given: Sequence[Row]) -> list[int]:
-    """Keep cases, each text once; their ids. A text that is a case of another intent is refused, and nothing is written."""
+    """Keep cases, each text once; their ids. A text that is a case of another intent is refused: nothing is written."""
     known = {one["text"]: one for one in list_cases(store)}
     for one in given:
         there = known.setdefault(one["text"], {key: one[key] for key in _KEPT})
@@ -64,7 +63,7 @@ def add_cases(store: Store, given: Sequence[Row]) -> list[int]:
 
 
 def case_of_message(store: Store, message: str, intent: str | None = None) -> int:
-    """Make a message a case: of `intent`, else of what people say that it means, else of what was understood; its id."""
+    """Make a message a case: of `intent`, else of what people say it means, else of what was understood; its id."""
     found = records(store, sa.select(messages).where(messages.c.key == message, messages.c.text.is_not(None)))
     if not found or (told := found[0])["lossy"]:
         why = "its characters can't all be shown" if found else "it is gone or its text was deleted"
@@ -85,10 +84,10 @@ def compare(
 ) -> Row:
     """Ask a model, or a new and a former one, for all cases (`read_cases`); report kind ``regression``.
 
-    A case is right if its full intent is; confidence and entities have verdicts of their own. Two models are compared by
-    McNemar's test (`stats.paired`) on the cases that both answered, each text once.
-    Returns ``verdict``, ``sides`` (new first; shares with intervals, None of nothing), ``pair`` (None for one model),
-    ``changes`` (what broke, then what was mended), ``wrong`` (by the new one), ``cases`` and ``left_out`` (how many).
+    A case is right if its full intent is; confidence and entities have verdicts of their own. Two models are compared
+    by McNemar's test (`stats.paired`) on the cases that both answered, each text once. Returns ``verdict``, ``sides``
+    (new first; shares with intervals, None of nothing), ``pair`` (None for one model), ``changes`` (what broke, then
+    what was mended), ``wrong`` (by the new one), ``cases`` and ``left_out`` (how many).
     """
     if not cases:
         raise InvalidInput("A regression test needs cases: add some, or read a bot's test_nlu.yml.")
@@ -120,7 +119,7 @@ def compare(
 
 
 def _judged(case: Row, said: Row | None) -> Row:
-    """An answer, and whether it is right, sure enough, has the entities, is a fallback; None where that can't be told."""
+    """An answer, and whether it is right, sure enough, has the entities, is a fallback; None where that is unknown."""
     if said is None:
         return dict.fromkeys(("understood", "confidence", "right", "sure", "entities", "fallback"))
     sure, untold = said["confidence"], None in (said["entities"], case["entities"])

@@ -1,4 +1,4 @@
-"""Retrain a bot and put the new model in use: our own classifier, or Rasa, by a command in the background or on a server."""
+"""Retrain a bot and put the new model in use: our own classifier, or Rasa, by a command or on a server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from typing import Any
 from genesis_lab import registry
 from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.files import check_free, digest, named, resolve, shown, write_atomically
-from genesis_lab.review.nlu import Row, Source, copied, read_source, sound, unescaped
+from genesis_lab.review.nlu import copied, sound
+from genesis_lab.review.nlu_file import Row, Source, read_source, unescaped
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.training.config import train_config
 from genesis_lab.training.examples import make_examples
@@ -31,7 +32,7 @@ _BAR = re.compile(r"(\d+)/(\d+) \[([^\]]*)")  # as Rasa draws it: 3/60 [00:01<00
 
 
 def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> TrainingReport:
-    """Our classifier of a bot's data folder: TF-IDF, measured by cross-validation, so that it learns from every example."""
+    """Our classifier of a bot's data folder: TF-IDF, measured by cross-validation, so it learns from every example."""
     rows = [one for source in sound(bot) for one in source.examples if one["text"].strip()]
     examples = make_examples([one["text"] for one in rows], [one["intent"] for one in rows], name=shown(bot))
     return train(examples, train_config("cross_validation"), on_progress=on_progress)
@@ -42,11 +43,11 @@ def train_rasa(
 ) -> Row:
     """Have Rasa learn a bot: ``rasa train nlu`` by a command of its own, or all of it on a server (``http://…``).
 
-    A command tells `on_progress` its epochs; `stop` or an interrupt cancels it. A server tells nothing and can't be stopped.
-    The job stays as ``outputs/review/jobs/<name>``: the copy that is learned from (``bot``), the ``log``, the model, and
-    ``job.json``, which is returned: ``state`` (running, as ``pid``, also after this process was killed; finished, failed,
-    cancelled), ``model`` to `deploy`, ``seconds``, Rasa's last ``figures``, the log's end (``said``), and what the
-    ``registry`` has it as, which keeps it all, whatever became of it.
+    A command tells `on_progress` its epochs; `stop` or an interrupt cancels it. A server tells nothing and can't be
+    stopped. The job stays as ``outputs/review/jobs/<name>``: the copy that is learned from (``bot``), the ``log``, the
+    model, and ``job.json``, which is returned: ``state`` (running, as ``pid``, also after this process was killed;
+    finished, failed, cancelled), ``model`` to `deploy`, ``seconds``, Rasa's last ``figures``, the log's end (``said``),
+    and what the ``registry`` has it as, which keeps it all, whatever became of it.
     """
     sources, job, words, began = sound(bot), named("review/jobs", name), shlex.split(by), time.time()
     registry.check_name(name)
@@ -152,10 +153,10 @@ def _in_one_file(sources: Sequence[Source]) -> str:
 
 
 def deploy(address: str, model: str) -> Row:
-    """Put a model, a path here or on the Rasa server's machine, in use there (``PUT /model``); checked by ``GET /status``.
+    """Put a model, a path here or on the server's machine, in use on a Rasa server (``PUT /model``, ``GET /status``).
 
-    ``model`` in use now, its ``id``, and what to deploy to go ``back`` (None: none was in use): the status says no folder, so
-    it is the new one's, or the server's ``models`` where that lies here.
+    ``model`` in use now, its ``id``, and what to deploy to go ``back`` (None: none was in use): the status says no
+    folder, so it is the new one's, or the server's ``models`` where that lies here.
     """
     here, before = resolve(model), None
     with rasa_server(address, timeout_s=600) as ask:

@@ -1,4 +1,4 @@
-"""Where conversations come from, read and never written: Rasa's two kinds of `events` tables, event lines, trackers, chats."""
+"""Where conversations come from, read only: Rasa's two kinds of `events` tables, event lines, trackers, chats."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ Found = tuple[int, Mapping[str, Any] | None, str | None]
 class Source:
     """An open source: a table `events` in a database, with how it is asked.
 
-    `address` is how it is shown, `place` the full one; `columns` and `among` are parts of SQL: what to select, and "one of
-    these". `numbered`: ids say something, so that it can be read on from there. `errors`: what could not become a row.
+    `address` is how it is shown, `place` the full one; `columns` and `among` are parts of SQL: what to select, and "one
+    of these". `numbered`: ids say something, so that it can be read on from there. `errors`: what could not become a
+    row.
     """
 
     kind: str
@@ -52,7 +53,7 @@ class Source:
     errors: list[tuple[int, str]] = field(default_factory=list)
 
     def ids(self, after: int | None = None) -> Iterator[tuple[int, str]]:
-        """Id and sender of each row in their order, those after an id only; a page at a time, so that no writer waits."""
+        """Id and sender of each row in their order, after an id only; a page at a time, so that no writer waits."""
         page = [(0, "")] * PAGE
         while len(page) == PAGE:
             where = "" if after is None else f" WHERE id > {after}"
@@ -81,8 +82,8 @@ def open_source(
 
     Parameters
     ----------
-    address : a SQLite file, ``postgresql://user@host/database``, a file of JSON lines or JSON (events of an event broker,
-        trackers, chats of other systems), or the address of a Rasa server.
+    address : a SQLite file, ``postgresql://user@host/database``, a file of JSON lines or JSON (events of an event
+        broker, trackers, chats of other systems), or the address of a Rasa server.
     schema : of the table `events` in PostgreSQL (Rasa's ``POSTGRESQL_SCHEMA``).
     conversations : whose trackers to ask a Rasa server for.
     fields : where chats of other systems keep ``messages``, ``speaker``, ``text``, ``time`` and ``sender``.
@@ -206,8 +207,8 @@ def _open_postgresql(address: str, schema: str | None) -> Iterator[Source]:
 
 
 _JSONB = (
-    "events.data is {}: Rasa's own reader fails on it from a conversation's second turn on, so that every message starts "
-    "from an empty tracker and events go missing. It was read; change the column back to TEXT."
+    "events.data is {}: Rasa's own reader fails on it from a conversation's second turn on, so that every message "
+    "starts from an empty tracker and events go missing. It was read; change the column back to TEXT."
 )
 
 
@@ -260,7 +261,7 @@ def _events_in(
 
 
 def _chat(value: Mapping[str, Any], number: int, fields: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The turns of a chat of another system, or the one turn of a row, as events: what a user says and what is answered."""
+    """The turns of a chat of another system, or the one turn of a row, as events of a user, a bot or somebody else."""
     whole = isinstance(turns := _first(value, fields, "messages"), list)
     sender, begun = _first(value, fields, "sender"), _seconds(_first(value, fields, "time"))
     for place, turn in enumerate(turns if whole else [value]):
@@ -290,7 +291,7 @@ def _first(value: Mapping[str, Any], fields: Mapping[str, str], name: str) -> An
 
 
 def _seconds(value: Any) -> float | None:
-    """A moment as seconds since 1970 in UTC: a number (milliseconds are recognized) or ISO 8601, UTC where it says no zone."""
+    """A moment in seconds since 1970: a number (milliseconds are recognized) or ISO 8601, UTC where it says no zone."""
     if isinstance(value, str):
         with suppress(ValueError):
             value = float(value)
@@ -320,9 +321,10 @@ def _from_server(address: str, conversations: Sequence[str]) -> Iterator[Found]:
 
 @contextmanager
 def rasa_server(address: str, *, timeout_s: float | None = 60) -> Iterator[Callable[..., Any]]:
-    """What asks a Rasa server: called with method, path and httpx's own options it answers, or `Unavailable` says why not.
+    """What asks a Rasa server: called with method, path and httpx's options it answers, or `Unavailable` says why not.
 
-    ``GENESIS_RASA_TOKEN`` goes over https or to this machine only; `InvalidInput` where it would not, or for no address.
+    ``GENESIS_RASA_TOKEN`` goes over https or to this machine only; `InvalidInput` where it would not, or for no
+    address.
     """
     import httpx
 

@@ -1,7 +1,7 @@
-"""The review store: what was said, what people say of it, who they are and who changed what. SQLite, or PostgreSQL for a team.
+"""The review store: what was said, what people say of it, who they are, who changed what. SQLite or PostgreSQL.
 
-Every function takes the `Store` that `open_store` gives. On PostgreSQL the database itself decides what the login may do
-and writes down who changed what (``roles.sql``); on SQLite names and roles are only declared.
+Every function takes the `Store` that `open_store` gives. On PostgreSQL the database itself decides what the login may
+do and writes down who changed what (``roles.sql``); on SQLite names and roles are only declared.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def audit_head(store: Store) -> dict[str, Any]:
 
 
 def audit_faults(store: Store, head: Mapping[str, Any] | None = None) -> list[str]:
-    """What is wrong with the audit chain, in sentences; with a `head` exported earlier also whether it still holds that."""
+    """What is wrong with the audit chain, in sentences; with an earlier `head` also whether it still holds that."""
     rows = records(store, sa.select(audit).order_by(audit.c.number))
     hashes = {0: ""} | {row["number"]: row["hash"] for row in rows}
     faults, last = list[str](), {"number": 0, "hash": ""}
