@@ -45,9 +45,18 @@ def review_ingest(
 
     with progress(None, "Reading", unit="rows") as bar:
         report = ingest(
-            _open(store), source, name=name, schema=schema, conversations=conversation, fields=pairs(field),
-            gap_minutes=gap_minutes, hash_senders=False if plain_senders else None, retention_days=retention_days, full=full, on_progress=bar.at,
-        )  # fmt: skip
+            _open(store),
+            source,
+            name=name,
+            schema=schema,
+            conversations=conversation,
+            fields=pairs(field),
+            gap_minutes=gap_minutes,
+            hash_senders=False if plain_senders else None,
+            retention_days=retention_days,
+            full=full,
+            on_progress=bar.at,
+        )
     echo(report_table(report))
 
 

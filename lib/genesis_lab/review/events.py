@@ -100,10 +100,20 @@ def _follow(
         if begins:
             message, key = None, key_of(source, sender, one, numbered)
             found.sessions.append(
-                {"key": hashlib.sha1(f"session\0{key}".encode()).hexdigest(), "source": source, "sender": sender,
-                 "number": len(found.sessions) + 1, "started_at": at, "ended_at": at, "messages": 0, "typed": 0,
-                 "model": None, "channel": None, "opening": []}
-            )  # fmt: skip
+                {
+                    "key": hashlib.sha1(f"session\0{key}".encode()).hexdigest(),
+                    "source": source,
+                    "sender": sender,
+                    "number": len(found.sessions) + 1,
+                    "started_at": at,
+                    "ended_at": at,
+                    "messages": 0,
+                    "typed": 0,
+                    "model": None,
+                    "channel": None,
+                    "opening": [],
+                }
+            )
         session = found.sessions[-1]
         if at is not None and (session["ended_at"] is None or at > session["ended_at"]):
             session["ended_at"] = at
@@ -120,14 +130,22 @@ def _follow(
                 what, message = _message(event, parse)
                 plain = isinstance(row[3], str) and row[3].isascii() and "\0" not in row[3]
                 found.kinds[place] = f"user: {what}" if parse else f"user: {what}, without parse_data"
-                message |= {"key": key_of(source, sender, one, numbered), "source": source, "sender": sender,
-                            "session": session["key"], "position": session["messages"], "timestamp": at,
-                            "event_id": row[0] if numbered else None, "raw": row[3] if plain else json.dumps(event)}  # fmt: skip
+                message |= {
+                    "key": key_of(source, sender, one, numbered),
+                    "source": source,
+                    "sender": sender,
+                    "session": session["key"],
+                    "position": session["messages"],
+                    "timestamp": at,
+                    "event_id": row[0] if numbered else None,
+                    "raw": row[3] if plain else json.dumps(event),
+                }
                 found.messages.append(message)
                 originals[same] = message
-                session |= {"messages": session["messages"] + 1, "typed": session["typed"] + message["typed"],
-                            "model": message["model"] or session["model"],
-                            "channel": message["channel"] or session["channel"]}  # fmt: skip
+                session["messages"] += 1
+                session["typed"] += message["typed"]
+                session["model"] = message["model"] or session["model"]
+                session["channel"] = message["channel"] or session["channel"]
             applied.append((name, message))
             continue
         if name in ("restart", "session_started"):
@@ -182,11 +200,20 @@ def _message(event: Mapping[str, Any], parse: Mapping[str, Any]) -> tuple[str, d
     what = kind(text, parse, metadata)
     shown, lossy = displayed(text)
     return what, {
-        "text": shown, "lossy": lossy, "typed": what == "typed", "undone": False, **prediction(parse),
-        "entities": entities(parse, text), "gold": None, "gold_entities": None, "model": _name(metadata.get("model_id")),
-        "assistant": _name(metadata.get("assistant_id")), "channel": _name(event.get("input_channel")),
-        "actions": [], "events": [],
-    }  # fmt: skip
+        "text": shown,
+        "lossy": lossy,
+        "typed": what == "typed",
+        "undone": False,
+        **prediction(parse),
+        "entities": entities(parse, text),
+        "gold": None,
+        "gold_entities": None,
+        "model": _name(metadata.get("model_id")),
+        "assistant": _name(metadata.get("assistant_id")),
+        "channel": _name(event.get("input_channel")),
+        "actions": [],
+        "events": [],
+    }
 
 
 def kind(text: str | None, parse: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
@@ -218,13 +245,13 @@ def prediction(parse: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(one, dict) and (known := _name(one.get("name"))) and known != FALLBACK
     ]
     said = _name(intent.get("name"))
-    first: dict[str, Any] = {"name": None, "confidence": None}
-    if said == FALLBACK:
-        first = ranking[0] if ranking else first
-    elif said is not None:
-        first = {"name": full.get(said, said), "confidence": _number(intent.get("confidence"))}
-    return {"intent": first["name"], "confidence": first["confidence"], "fallback": said == FALLBACK,
-            "ranking": ranking if isinstance(ranked, list) else None}  # fmt: skip
+    name, confidence = None, None
+    if said == FALLBACK and ranking:
+        name, confidence = ranking[0]["name"], ranking[0]["confidence"]
+    elif said is not None and said != FALLBACK:
+        name, confidence = full.get(said, said), _number(intent.get("confidence"))
+    known = {"ranking": ranking if isinstance(ranked, list) else None}
+    return {"intent": name, "confidence": confidence, "fallback": said == FALLBACK, **known}
 
 
 def _full_names(parse: Mapping[str, Any], intent: Mapping[str, Any]) -> dict[str, str]:

@@ -37,10 +37,19 @@ FOLLOWS = ("session", "position", "undone", "gold", "gold_entities", "actions", 
 
 
 def ingest(
-    store: Store, address: str, *, name: str | None = None, schema: str | None = None, conversations: Sequence[str] = (),
-    fields: Mapping[str, str] | None = None, gap_minutes: float = 60, hash_senders: bool | None = None,
-    retention_days: float | None = None, full: bool = False, on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:  # fmt: skip
+    store: Store,
+    address: str,
+    *,
+    name: str | None = None,
+    schema: str | None = None,
+    conversations: Sequence[str] = (),
+    fields: Mapping[str, str] | None = None,
+    gap_minutes: float = 60,
+    hash_senders: bool | None = None,
+    retention_days: float | None = None,
+    full: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
     """Read what is new in a source (see `open_source`) into the store.
 
     Parameters
@@ -75,9 +84,15 @@ def ingest(
         if source.errors:
             run.write([Conversation(errors=[(n, why, f"{run.name}\0{n}\0{why}") for n, why in source.errors])])
         report = {
-            "source": run.name, "kind": source.kind, "address": source.address, "rows": known + kinds.total(), "known": known,
-            "kinds": dict(sorted(kinds.items())), "written": dict(run.written), "notes": run.notes,
-        }  # fmt: skip
+            "source": run.name,
+            "kind": source.kind,
+            "address": source.address,
+            "rows": known + kinds.total(),
+            "known": known,
+            "kinds": dict(sorted(kinds.items())),
+            "written": dict(run.written),
+            "notes": run.notes,
+        }
         run.finish(report, started, read=total > 0)
     if retention_days is not None:
         report["expired"] = expire(store, started - retention_days * 86_400)
@@ -189,11 +204,11 @@ class _Run:
             self._upsert(connection, tables.messages, messages, FOLLOWS)
             self._upsert(connection, tables.sessions, sessions, _SESSION)
             self._tidy(connection, sessions)
-            errors = [
-                {"key": hashlib.sha1(key.encode("utf-8", "replace")).hexdigest(), "source": self.name,
-                 "event_id": number, "reason": displayed(reason)[0]}
-                for found in part for number, reason, key in found.errors
-            ]  # fmt: skip
+            errors = []
+            for number, reason, key in (error for found in part for error in found.errors):
+                digest = hashlib.sha1(key.encode("utf-8", "replace")).hexdigest()
+                told = {"event_id": number, "reason": displayed(reason)[0]}
+                errors.append({"key": digest, "source": self.name, **told})
             self._upsert(connection, tables.ingest_errors, errors, ())
 
     def finish(self, report: dict[str, Any], started: float, *, read: bool) -> None:

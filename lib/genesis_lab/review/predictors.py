@@ -1,13 +1,12 @@
-"""Who says what a text means: a running Rasa server, a classifier, the bot in its conversations, a folder of ``rasa test``.
+"""Who says what a text means: a running Rasa server, a classifier, the bot in its conversations, ``rasa test``.
 
-What a folder holds was checked against the source of Rasa 3.6.21: an errors file is written only when there are errors,
-and never removed, so counts come from the reports, and files of another run are named, not believed.
+What a folder of ``rasa test`` holds was checked against the source of Rasa 3.6.21: an errors file is written only when
+there are errors, and never removed, so counts come from the reports, and files of another run are named, not believed.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from genesis_lab.registry import load_in_use
 from genesis_lab.review.events import UNTRAINED, entities, prediction, trained
 from genesis_lab.review.nlu import examples_in
 from genesis_lab.review.nlu_file import Row
-from genesis_lab.review.numbers import rate
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import messages
@@ -32,17 +30,16 @@ Progress = Callable[[int, int], object] | None
 """Called with the cases done and the cases there are."""
 Answers = dict[tuple[str, str], tuple[str | None, float | None]]
 """Text and target to prediction and confidence; a model says the same of a text however often it is asked."""
-_PREDICTED = re.compile(r"^[ -]*(\w+): ?(.*?) *# predicted: (.*)$", re.M)
 MANY = 100
-"""Cases above which a Rasa server is asked for all in one go, in which it does not tell where the fallback stepped in."""
+"""Cases above which a Rasa server is asked for all in one go; it does not tell then where the fallback stepped in."""
 _TARGETS = {"intent": "intent", "response_selection": "intent_response_key_target"}
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Who answers cases: ``intent`` (the real prediction's full name), ``confidence``, ``fallback`` (whether it stepped in)
-    and ``entities`` of each, None for what is not known; None for a case without an answer. `notes`: what to know of
-    it."""
+    """Who answers cases, each with what is known of ``intent`` (the real prediction's full name), ``confidence``,
+    ``fallback`` (whether it stepped in) and ``entities``, or with None. `notes`: what to know of it.
+    """
 
     name: str
     predict: Callable[[Sequence[Row], Progress], list[Row | None]]
@@ -50,11 +47,13 @@ class Predictor:
 
 
 def predictor(what: str | Path, *, training: Path | None = None) -> Predictor:
-    """The model in use on a Rasa server (``http://host:5005``), a folder of ``rasa test nlu`` (held against the data folder
-    `training`), or the classifier of a name or folder."""
+    """The model in use on a Rasa server (``http://host:5005``), a folder of ``rasa test nlu`` (held against the data
+    folder `training`), or the classifier of a name or folder.
+    """
     if "://" in str(what):
         return of_server(str(what))
-    if not any((folder := resolve(what)).glob("*_report.json")) and not any(folder.glob("intent_*.json")):
+    folder = resolve(what)
+    if not any(folder.glob("*_report.json")) and not any(folder.glob("intent_*.json")):
         return of_classifier(str(what))
     found = read_results(folder, training)
     if (answers := found["answers"]) is None:
@@ -65,10 +64,13 @@ def predictor(what: str | Path, *, training: Path | None = None) -> Predictor:
 def of_classifier(name: str, model: Any = None) -> Predictor:
     """The classifier in use under a name (`registry.load_in_use`), or a `model` by that name; it finds no entities."""
     model, told = (model, name) if model else load_in_use(name)
-    said = {"fallback": None, "entities": None}
-    return Predictor(told, lambda cases, on_progress: [
-        {"intent": one.intent, "confidence": one.probability, **said} for one in model.predict([c["text"] for c in cases])
-    ])  # fmt: skip
+
+    def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
+        said = model.predict([one["text"] for one in cases])
+        untold = {"fallback": None, "entities": None}
+        return [{"intent": one.intent, "confidence": one.probability, **untold} for one in said]
+
+    return Predictor(told, predict)
 
 
 def of_messages(store: Store, model: str | None = None) -> Predictor:
@@ -81,7 +83,7 @@ def of_messages(store: Store, model: str | None = None) -> Predictor:
 
 
 def of_server(address: str) -> Predictor:
-    """The model in use on a Rasa server: asked text by text (``POST /model/parse``), or, of many, in one go for what that tells."""
+    """The model in use on a Rasa server: asked text by text (``POST /model/parse``), many first in one go."""
     with rasa_server(address) as ask:
         name = f"{urlsplit(address).netloc} ({ask('GET', '/status').json()['model_file']})"
 
@@ -102,13 +104,14 @@ def of_server(address: str) -> Predictor:
 
 
 def _in_one_go(ask: Callable[..., Any], meant: Sequence[Row], cases: Sequence[Row]) -> list[Row | None]:
-    """What ``POST /model/test/intents`` says of `cases`, of which some are `meant`: as ``rasa test``, no fallback, no ranking.
+    """What ``POST /model/test/intents`` says of `cases`, of which some are `meant`: no fallback, no ranking.
 
     None for what it leaves open: a lone intent or response, and entities, of which it reads neither role nor group.
     """
-    kept = ("text", "intent", "start", "end", "entity")
-    examples = [{key: one[key] for key in kept[:2]} | {"entities": [{key: span[key] for key in kept[2:]} for span in one["entities"] or ()]}
-                for one in meant]  # fmt: skip
+    examples = []
+    for one in meant:
+        spans = [{key: span[key] for key in ("start", "end", "entity")} for span in one["entities"] or ()]
+        examples.append({"text": one["text"], "intent": one["intent"], "entities": spans})
     try:
         data = {"rasa_nlu_data": {"common_examples": examples}}
         told = ask("POST", "/model/test/intents", json=data).json()
@@ -120,16 +123,16 @@ def _in_one_go(ask: Callable[..., Any], meant: Sequence[Row], cases: Sequence[Ro
     replies = {(one["text"], one[target]): (one[guess], one["confidence"]) for one in said["response_selection"]}
     tested = told.get("entity_evaluation")  # None where no example has one
     missed = {one["text"]: one["predicted_entities"] for each in (tested or {}).values() for one in each["errors"]}
-    spans = None if tested is None else {one["text"]: [] for one in cases} | missed
-    return [None if one["entities"] else said for one, said in zip(cases, _joined(cases, intents, replies, spans), strict=True)]  # fmt: skip
+    found_spans = None if tested is None else {one["text"]: [] for one in cases} | missed
+    found = _joined(cases, intents, replies, found_spans)
+    return [None if one["entities"] else said for one, said in zip(cases, found, strict=True)]
 
 
 def read_results(folder: Path, training: Path | None = None) -> Row:
     """What a folder of ``rasa test nlu`` says; a test on texts of the data folder `training` is named.
 
-    ``accuracy`` (Wilson's interval, None without a report); ``labels``: what was tested (intent, response_selection,
-    story, an extractor) with each label's support, errors and recall, lowest first; ``failures`` of stories (step,
-    expected, predicted); ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
+    ``labels``: what was tested (intent, response_selection, story, an extractor) with each label's support, errors and
+    recall, lowest first; ``problems`` in sentences; ``answers`` to single texts, None where a problem forbids it.
     """
     problems, labels, spans = list[str](), list[Row](), dict[str, list[Row]]()
     try:
@@ -144,25 +147,24 @@ def read_results(folder: Path, training: Path | None = None) -> Row:
                 problems.append(f"{kind}_errors.json is of another run, the report counts none: remove it, test again.")
             listed = [*files.get(f"{kind}_successes", ()), *files.get(f"{kind}_errors", ())]
             spans |= {one["text"]: one["predicted_entities"] for one in listed if kind not in _TARGETS}
-        stories = path.read_text("utf-8") if (path := folder / "failed_test_stories.yml").exists() else ""
+        path = folder / "failed_test_stories.yml"
+        stories = path.read_text("utf-8") if path.exists() else ""
         told = files.get("story_report", {}).get("conversation_accuracy") or {"total": 0, "correct": 0}
         if (held := stories.count("- story: ")) != (missed := told["total"] - told["correct"]):
             problems.append(f"{path.name} is of another run: it holds {held:,} stories, story_report.json {missed:,}.")
     except (AttributeError, LookupError, TypeError, ValueError, OSError):
         raise InvalidInput(f"{shown(folder)} holds what rasa test does not write: test again.") from None
-    n, wrong = (sum(row[key] for row in labels if row["tested"] == "intent") for key in ("support", "errors"))
-    if not n:
+    tested = {row["tested"] for row in labels}
+    if "intent" not in tested:
         problems.append("There is no intent_report.json: Rasa writes it for two intents or more.")
     if twice := [text for text, times in texts.items() if times > 1]:
         problems.append(f"{len(twice):,} texts were tested under several intents, the first is {twice[0]!r}.")
     known = {one["text"] for one in examples_in(training)}
     if texts and (same := len(known & texts.keys())) >= 0.9 * len(texts):
         problems.append(f"This scored the training data: {same:,} of {len(texts):,} texts are in it.")
-    usable = (answers, replies, spans if {row["tested"] for row in labels} - {*_TARGETS, "story"} else None)
-    return {
-        "name": shown(folder), "accuracy": rate(n - wrong, n), "labels": labels,
-        "problems": problems, "failures": _PREDICTED.findall(stories), "answers": usable if n and None not in (answers, replies) else None,
-    }  # fmt: skip
+    said = (answers, replies, spans if tested - {*_TARGETS, "story"} else None)
+    usable = "intent" in tested and None not in (answers, replies)
+    return {"name": shown(folder), "labels": labels, "problems": problems, "answers": said if usable else None}
 
 
 def _joined(cases: Sequence[Row], intents: Answers, replies: Answers, spans: Row | None) -> list[Row | None]:

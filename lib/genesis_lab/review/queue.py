@@ -241,7 +241,7 @@ class Annotating:
         return self.shown()
 
     def shown(self) -> dict[str, Any]:
-        """All that the front end shows, as plain data, with the messages from three before the one asked to one after."""
+        """All that the front end shows, as plain data, with three messages before the one asked and one after it."""
         labelled = sum(bool(said["intent"] or said["note"]) for said in self.said.values())
         told: Row = {"at": self.at, "total": len(self.items), "done": labelled}
         told |= {"intents": self.intents, "entities": self.entities}

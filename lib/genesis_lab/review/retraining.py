@@ -60,24 +60,21 @@ def train_rasa(
     check_free(job, replace=False, ours=lambda path: True)
     copied(bot, job / "bot")
     told: Row = {"name": name, "bot": shown(bot), "command": by, "state": "running", "model": None, "figures": {}}
-    log = job / "log"
+    log, state, stop = job / "log", "failed", stop or Event()
     try:
         if whole:
             told["model"] = _on_server(by, whole, job)
         else:
-            _by_command(words, job, told, on_progress or (lambda *_: None), stop or Event())
-        told["state"] = "finished" if told["model"] else "failed"
+            _by_command(words, job, told, on_progress or (lambda *_: None), stop)
+        state = "finished" if told["model"] else "failed"
     except Unavailable as error:
         log.write_text(str(error))
-        told["state"] = "failed"
     except KeyboardInterrupt:
-        told["state"] = "cancelled"
+        state = "cancelled"
         raise
     finally:
-        told["state"] = "failed" if told["state"] == "running" else told["state"]
-        told["state"] = "cancelled" if stop and stop.is_set() else told["state"]
         said = re.split(r"[\r\n]+", log.read_text(errors="replace").strip()) if log.exists() else []
-        told |= {"seconds": time.time() - began, "said": said[-20:]}
+        told |= {"seconds": time.time() - began, "said": said[-20:], "state": "cancelled" if stop.is_set() else state}
         write_atomically(job / "job.json", json.dumps(told))
         told["registry"] = _registered(job, told)
         write_atomically(job / "job.json", json.dumps(told))
@@ -111,8 +108,7 @@ def _on_server(address: str, whole: str, job: Path) -> str:
     """The model as the server has it, which also answers with it."""
     write_atomically(job / "job.json", json.dumps({"state": "running", "command": address}))
     with rasa_server(address, timeout_s=None) as ask:
-        options = {"content": whole.encode(), "headers": {"Content-Type": "application/yaml"}}
-        answer = ask("POST", "/model/train", **options)
+        answer = ask("POST", "/model/train", content=whole.encode(), headers={"Content-Type": "application/yaml"})
     model = Path("models", Path(answer.headers["filename"]).name)
     (job / "models").mkdir()
     (job / model).write_bytes(answer.content)

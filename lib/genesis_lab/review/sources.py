@@ -76,8 +76,12 @@ class Source:
 
 @contextmanager
 def open_source(
-    address: str, *, schema: str | None = None, conversations: Sequence[str] = (), fields: Mapping[str, str] | None = None,
-) -> Iterator[Source]:  # fmt: skip
+    address: str,
+    *,
+    schema: str | None = None,
+    conversations: Sequence[str] = (),
+    fields: Mapping[str, str] | None = None,
+) -> Iterator[Source]:
     """Open conversations for reading.
 
     Parameters
