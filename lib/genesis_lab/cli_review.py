@@ -284,7 +284,7 @@ def nlu_taxonomy(
 ) -> None:
     """Make a taxonomy for the generator of the bot's own intents and examples."""
     from genesis_lab.files import placed, shown
-    from genesis_lab.review.gaps import taxonomy_from
+    from genesis_lab.review.loop import taxonomy_from
     from genesis_lab.yamls import dump_yaml
 
     made = taxonomy_from(folder, language)

@@ -14,10 +14,19 @@ from genesis_lab.dataset import open_dataset
 from genesis_lab.errors import InvalidInput
 from genesis_lab.generation import config_for, generate
 from genesis_lab.pipeline import load_pipeline
-from genesis_lab.review.approved import divided, real_messages, take_labels, write_approved
-from genesis_lab.review.gaps import POLICY, add_synthetic, approve, gaps, write_plan
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import decide
+from genesis_lab.review.loop import (
+    POLICY,
+    add_synthetic,
+    approve,
+    divided,
+    gaps,
+    real_messages,
+    take_labels,
+    write_approved,
+    write_plan,
+)
 from genesis_lab.review.nlu import copied, read_data
 from genesis_lab.review.queue import Item
 from genesis_lab.review.store import Store, open_store, records

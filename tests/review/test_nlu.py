@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from genesis_lab.cli import app
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.review.gaps import taxonomy_from
 from genesis_lab.review.label_files import read_examples
+from genesis_lab.review.loop import taxonomy_from
 from genesis_lab.review.nlu import check, read_data
 from genesis_lab.review.nlu_file import read_source
 from genesis_lab.review.nlu_merge import plan_merge, versions, write

@@ -11,9 +11,9 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.reporting.browser import Browser
 from genesis_lab.review import conversations
 from genesis_lab.review import store as st
-from genesis_lab.review.approved import real_messages, take_labels
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import decide, people
+from genesis_lab.review.loop import real_messages, take_labels
 from genesis_lab.review.numbers import dashboard
 from genesis_lab.review.queue import queue
 from genesis_lab.settings import get_settings

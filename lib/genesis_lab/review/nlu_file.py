@@ -405,6 +405,21 @@ def spans_of(row: Row) -> list[str]:
     return sorted(json.dumps(each, sort_keys=True) for each in written)
 
 
+def check_row(row: Row) -> None:
+    """Refuse what training data and domain can't hold, of any kind; notes the ``markup`` of an example."""
+    kind, name, text = row["kind"], row["name"], row["text"]
+    if kind == "intent":
+        row["markup"] = markup(text, row["entities"])
+    elif not name or name != name.strip() or CONTROL.search(name + text):
+        raise InvalidInput("it must have a name and hold no signs that can't be seen")
+    elif kind == "response" and not (name.startswith("utter_") and text.startswith("{")):
+        raise InvalidInput("a response needs a name that begins with utter_ and a list of text: and so on")
+    elif kind in KINDS and (not text or text != text.strip(STRIPPED)):
+        raise InvalidInput("it is empty, or begins or ends with a blank, which Rasa strips")
+    elif kind == "regex" and (fault := regex_fault(text)):
+        raise InvalidInput(fault)
+
+
 def check_example(example: Row) -> None:
     """Refuse an example that no training data can hold."""
     intent, text, entities = example.get("intent"), example.get("text"), example["entities"]

@@ -24,23 +24,9 @@ from typing import Any
 
 from genesis_lab.errors import InvalidInput, MissingDependency
 from genesis_lab.files import output_root, placed, shown
+from genesis_lab.review import nlu_file
 from genesis_lab.review.nlu import base_of, place_of, read_bot, text_of
-from genesis_lab.review.nlu_file import (
-    CONTROL,
-    KINDS,
-    ODD,
-    STRIPPED,
-    Block,
-    Row,
-    Source,
-    check_example,
-    markup,
-    quoted,
-    read_source,
-    regex_fault,
-    spans_of,
-    unescaped,
-)
+from genesis_lab.review.nlu_file import Block, Row, Source, check_example, check_row, quoted, read_source, spans_of
 
 SYNTHETIC = "genesis_synthetic.yml"
 """Where examples go that nobody said."""
@@ -101,6 +87,7 @@ def plan_merge(
     there: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for one in (one for source in sources.values() for one in source.rows):
         there[place_of(one)].append(one)
+    domain = any({"intents", "responses"} & one.blocks.keys() for one in sources.values())
     merge, planned = Merge(base, {}), list[Row]()
     home = cache(partial(_home, sources, run, new_intents))
     rows = [row | ({"kind": "intent", "name": row["intent"]} if "intent" in row else {}) for row in rows]
@@ -111,7 +98,10 @@ def plan_merge(
             if row["kind"] == "intent":
                 check_example(row)
             if not remove:
-                _check(row, sources, there)
+                check_row(row)
+                answers = f"utter_{row['name']}" if row["kind"] == "intent" and "/" in row["name"] and domain else ""
+                if answers and not any(key[::2] == ("response", answers) and held for key, held in there.items()):
+                    raise InvalidInput(f"a retrieval intent needs a response {answers}: give it as well")
             others = there[place_of(row)]
             same = [one for one in others if _key(one)[:4] == _key(row)[:4]]
             if remove:
@@ -141,24 +131,6 @@ def plan_merge(
     return merge
 
 
-def _check(row: Row, sources: Mapping[str, Source], there: Mapping[tuple[str, ...], Sequence[Row]]) -> None:
-    """Refuse what training data and domain can't hold, or shouldn't; notes the ``markup`` of an example."""
-    kind, name, text = row["kind"], row["name"], row["text"]
-    if kind == "intent":
-        row["markup"] = markup(text, row["entities"])
-        domain = "/" in name and any({"intents", "responses"} & one.blocks.keys() for one in sources.values())
-        if domain and not any(key[::2] == ("response", f"utter_{name}") and held for key, held in there.items()):
-            raise InvalidInput(f"a retrieval intent needs a response utter_{name}: give it as well")
-    elif not name or name != name.strip() or CONTROL.search(name + text):
-        raise InvalidInput("it must have a name and hold no signs that can't be seen")
-    elif kind == "response" and not (name.startswith("utter_") and text.startswith("{")):
-        raise InvalidInput("a response needs a name that begins with utter_ and a list of text: and so on")
-    elif kind in KINDS and (not text or text != text.strip(STRIPPED)):
-        raise InvalidInput("it is empty, or begins or ends with a blank, which Rasa strips")
-    elif kind == "regex" and (fault := regex_fault(text)):
-        raise InvalidInput(fault)
-
-
 def _home(sources: Mapping[str, Source], run: str | None, new_intents: str | None, kind: str, called: str) -> str:
     """The file that a row goes into: where its name is, else names alike, else its kind; of several the fullest."""
     faulty = {name for name, one in sources.items() for p in one.problems if p["level"] in ("error", "note")}
@@ -169,7 +141,7 @@ def _home(sources: Mapping[str, Source], run: str | None, new_intents: str | Non
     same = [row["file"] for row in rows if row["name"] == called]
     alike = [row["file"] for row in rows if row["name"].startswith(called.partition("/")[0] + "/")]
     others = [row["file"] for row in rows] if kind != "intent" else []
-    domain = [name for name, one in real.items() if one.blocks.keys() & _DOMAIN] if kind not in KINDS else []
+    domain = [name for name, one in real.items() if one.blocks.keys() & _DOMAIN] if kind not in nlu_file.KINDS else []
     name = next((Counter(files).most_common(1)[0][0] for files in (same, alike, others, domain) if files), main)
     if run is not None and kind not in _LISTED:
         name = (Path(main).parent / SYNTHETIC).as_posix()
@@ -221,7 +193,7 @@ def _edited(sources: Mapping[str, Source], edits: Iterable[Edit]) -> dict[str, S
     changed, edits = {}, sorted(edits, key=lambda edit: edit[:3])
     for name in dict.fromkeys(edit[0] for edit in edits):
         old = sources[name].text if name in sources else ""
-        lines, escapes = _lines(old), old.isascii() and unescaped(old) != old
+        lines, escapes = _lines(old), old.isascii() and nlu_file.unescaped(old) != old
         newline = "\r\n" if lines and lines[0].endswith("\r\n") else "\n"
         for _, start, end, text in (edit for edit in edits[::-1] if edit[0] == name):
             if escapes:  # such a file is read with \u escapes as long as it is pure ASCII: it has to stay so
@@ -278,7 +250,7 @@ def _written(row: Row) -> dict[str, str]:
         return {"list": text, "flow": text}
     if row["kind"] != "intent":
         return {"lines": row["text"]}
-    odd = ODD.search(row["markup"]) or row["markup"].startswith(("-", "#"))
+    odd = nlu_file.ODD.search(row["markup"]) or row["markup"].startswith(("-", "#"))
     return ({} if odd else {"lines": row["markup"]}) | {"list": f"text: {quoted(row['markup'])}"}
 
 
