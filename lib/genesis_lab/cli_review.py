@@ -97,8 +97,7 @@ def review_annotate(
     new_intent: Annotated[list[str], Option("--new-intent", help="An intent that the bot lacks. Repeatable.")] = [],
 ) -> None:
     """Save labels made elsewhere as pending ones; all of them, or none and why."""
-    from genesis_lab.review.label_files import read_examples
-    from genesis_lab.review.labelling import annotate_texts
+    from genesis_lab.review.labelling import annotate_texts, read_examples
 
     made = annotate_texts(_open(store), read_examples(labels), bot, new=new_intent)
     echo(f"{len(made):,} labels wait for a decision")
@@ -112,7 +111,7 @@ def review_export_labels(
     replace: Replace = False,
 ) -> None:
     """Write all labels with their texts, as files that genesis review annotate takes."""
-    from genesis_lab.review.label_files import write_labels
+    from genesis_lab.review.labelling import write_labels
 
     echo(f"{write_labels(_open(store), out, kind, replace=replace):,} labels")
 
@@ -231,8 +230,7 @@ def nlu_merge(
     """
     from genesis_lab.dataset.curation import who
     from genesis_lab.errors import InvalidInput
-    from genesis_lab.review.label_files import read_examples
-    from genesis_lab.review.labelling import approved, mark_exported
+    from genesis_lab.review.labelling import approved, mark_exported, read_examples
     from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge
     from genesis_lab.review.nlu_merge import write as write_merge
 

@@ -19,8 +19,7 @@ from genesis_lab.reporting.views import view, views
 from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.ingest import ingest
-from genesis_lab.review.label_files import read_examples
-from genesis_lab.review.labelling import annotate_texts, approved, decide, mark_exported, pending, people
+from genesis_lab.review.labelling import annotate_texts, approved, decide, mark_exported, pending, people, read_examples
 from genesis_lab.review.nlu_merge import plan_merge
 from genesis_lab.review.queue import Annotating, queue
 from genesis_lab.settings import get_settings

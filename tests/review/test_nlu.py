@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from genesis_lab.cli import app
 from genesis_lab.errors import GenesisError, InvalidInput
-from genesis_lab.review.label_files import read_examples
+from genesis_lab.review.labelling import read_examples
 from genesis_lab.review.loop import taxonomy_from
 from genesis_lab.review.nlu import check, read_data
 from genesis_lab.review.nlu_file import read_source
@@ -582,7 +582,7 @@ def test_a_term_that_is_merged_reads_back_and_all_else_is_refused_by_name(tmp_pa
 
 
 def test_a_regex_that_python_cannot_read_is_named_wherever_it_is_used(tmp_path):
-    from genesis_lab.review.retraining import train_classifier
+    from genesis_lab.review.models import train_classifier
 
     folder = folder_of(tmp_path, STYLES["lookups after"].replace("\\d+", "(\\d+"))
     (problem,) = [row for row in check(folder).to_dict("records") if row["level"] == "error"]

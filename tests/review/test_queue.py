@@ -15,7 +15,7 @@ from genesis_lab.review import store as st
 from genesis_lab.review import tables
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import decide
-from genesis_lab.review.predictors import Predictor
+from genesis_lab.review.models import Predictor
 from genesis_lab.review.queue import queue
 from genesis_lab.settings import get_settings
 from trackers import FIXTURE, annotate

@@ -21,10 +21,18 @@ from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
 from genesis_lab.review.forgetting import forget
 from genesis_lab.review.ingest import ingest
 from genesis_lab.review.labelling import remove
+from genesis_lab.review.models import (
+    Predictor,
+    deploy,
+    of_classifier,
+    of_messages,
+    predictor,
+    read_results,
+    train_classifier,
+    train_rasa,
+)
 from genesis_lab.review.nlu import examples_in
-from genesis_lab.review.predictors import Predictor, of_classifier, of_messages, predictor, read_results
 from genesis_lab.review.regression import add_cases, case_of_message, compare, list_cases, make_case, read_cases
-from genesis_lab.review.retraining import deploy, train_classifier, train_rasa
 from genesis_lab.review.store import open_store, records
 from genesis_lab.review.tables import messages
 from genesis_lab.settings import get_settings
@@ -180,7 +188,7 @@ def test_a_running_server_gives_the_real_prediction_by_its_full_name():
 
 
 def test_a_server_answers_many_cases_in_one_go_and_what_that_leaves_open_text_by_text(monkeypatch):
-    monkeypatch.setattr("genesis_lab.review.predictors.MANY", 4)
+    monkeypatch.setattr("genesis_lab.review.models.MANY", 4)
     place = {"start": 0, "end": 4, "entity": "city", "extractor": "DIETClassifier"}
 
     def full(key):
@@ -461,7 +469,7 @@ def test_a_training_that_breaks_off_has_failed_and_was_not_cancelled(tmp_path, o
     def full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("genesis_lab.review.retraining.Popen", full)
+    monkeypatch.setattr("genesis_lab.review.models.Popen", full)
     with pytest.raises(OSError, match="No space"):
         train_rasa(BOT, "broken", command(tmp_path))
     job = json.loads((own_output_root / "review" / "jobs" / "broken" / "job.json").read_text())

@@ -24,8 +24,7 @@ from genesis_lab.dataset.folder import labelled
 from genesis_lab.dataset.importing import import_dataset
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, findable, output_root, shown, write_atomically
-from genesis_lab.review.label_files import read_examples
-from genesis_lab.review.labelling import annotate_all, decide
+from genesis_lab.review.labelling import annotate_all, decide, read_examples
 from genesis_lab.review.nlu import examples_in, read_bot, read_data, sound, words_of
 from genesis_lab.review.nlu_file import Row, Source
 from genesis_lab.review.nlu_merge import Merge, plan_merge, write

@@ -18,9 +18,9 @@ import sqlalchemy as sa
 from genesis_lab.errors import InvalidInput
 from genesis_lab.review.events import snapped, trained
 from genesis_lab.review.labelling import annotate_all
+from genesis_lab.review.models import Predictor
 from genesis_lab.review.nlu import examples_in, words_of
 from genesis_lab.review.nlu_file import Row, check_example
-from genesis_lab.review.predictors import Predictor
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import activity, labels, messages
 

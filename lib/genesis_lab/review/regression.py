@@ -12,11 +12,10 @@ from genesis_lab.dataset.sources import locate
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import shown
 from genesis_lab.review.events import UNTRAINED, trained
-from genesis_lab.review.label_files import read_examples
-from genesis_lab.review.labelling import add
+from genesis_lab.review.labelling import add, read_examples
+from genesis_lab.review.models import Predictor, Progress
 from genesis_lab.review.nlu_file import Row, check_example
 from genesis_lab.review.numbers import rate
-from genesis_lab.review.predictors import Predictor, Progress
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import cases, labels, messages
 from genesis_lab.stats import paired
@@ -80,7 +79,7 @@ def case_of_message(store: Store, message: str, intent: str | None = None) -> in
 
 
 def compare(
-    cases: Sequence[Row], after: Predictor, before: Predictor | None = None, *, on_progress: Progress = None
+    cases: Sequence[Row], after: Predictor, before: Predictor | None = None, *, on_progress: Progress | None = None
 ) -> Row:
     """Ask a model, or a new and a former one, for all cases (`read_cases`); report kind ``regression``.
 

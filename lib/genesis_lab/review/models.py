@@ -1,4 +1,4 @@
-"""Who says what a text means: a running Rasa server, a classifier, the bot in its conversations, ``rasa test``.
+"""A bot's models: who says what a text means, how a new one is trained, and how it is put in use.
 
 What a folder of ``rasa test`` holds was checked against the source of Rasa 3.6.21: an errors file is written only when
 there are errors, and never removed, so counts come from the reports, and files of another run are named, not believed.
@@ -7,32 +7,47 @@ there are errors, and never removed, so counts come from the reports, and files 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from shutil import copytree, which
+from subprocess import DEVNULL, STDOUT, Popen
+from threading import Event
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 
-from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.files import resolve, shown
-from genesis_lab.registry import load_in_use
+from genesis_lab import registry
+from genesis_lab.errors import GenesisError, InvalidInput, Unavailable
+from genesis_lab.files import check_free, digest, named, resolve, shown, write_atomically
 from genesis_lab.review.events import UNTRAINED, entities, prediction, trained
-from genesis_lab.review.nlu import examples_in
-from genesis_lab.review.nlu_file import Row
+from genesis_lab.review.nlu import copied, examples_in, sound
+from genesis_lab.review.nlu_file import Row, Source, read_source, unescaped
 from genesis_lab.review.sources import rasa_server
 from genesis_lab.review.store import Store, records
 from genesis_lab.review.tables import messages
 
-Progress = Callable[[int, int], object] | None
-"""Called with the cases done and the cases there are."""
+if TYPE_CHECKING:
+    from genesis_lab.training.train import TrainingReport
+
+Progress = Callable[[int, int], None]
+"""Called with what is done and what there is."""
 Answers = dict[tuple[str, str], tuple[str | None, float | None]]
 """Text and target to prediction and confidence; a model says the same of a text however often it is asked."""
 MANY = 100
 """Cases above which a Rasa server is asked for all in one go; it does not tell then where the fallback stepped in."""
 _TARGETS = {"intent": "intent", "response_selection": "intent_response_key_target"}
+_TRAIN = "train nlu --nlu bot --config bot/config.yml --out models --fixed-model-name"
+_BAR = re.compile(r"(\d+)/(\d+) \[([^\]]*)")  # as Rasa draws it: 3/60 [00:01<00:20, 2.7it/s, t_loss=2.1, i_acc=0.9]
 
 
 @dataclass(frozen=True)
@@ -42,7 +57,7 @@ class Predictor:
     """
 
     name: str
-    predict: Callable[[Sequence[Row], Progress], list[Row | None]]
+    predict: Callable[[Sequence[Row], Progress | None], list[Row | None]]
     notes: tuple[str, ...] = ()
 
 
@@ -63,9 +78,9 @@ def predictor(what: str | Path, *, training: Path | None = None) -> Predictor:
 
 def of_classifier(name: str, model: Any = None) -> Predictor:
     """The classifier in use under a name (`registry.load_in_use`), or a `model` by that name; it finds no entities."""
-    model, told = (model, name) if model else load_in_use(name)
+    model, told = (model, name) if model else registry.load_in_use(name)
 
-    def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
+    def predict(cases: Sequence[Row], on_progress: Progress | None) -> list[Row | None]:
         said = model.predict([one["text"] for one in cases])
         untold = {"fallback": None, "entities": None}
         return [{"intent": one.intent, "confidence": one.probability, **untold} for one in said]
@@ -87,7 +102,7 @@ def of_server(address: str) -> Predictor:
     with rasa_server(address) as ask:
         name = f"{urlsplit(address).netloc} ({ask('GET', '/status').json()['model_file']})"
 
-    def predict(cases: Sequence[Row], on_progress: Progress) -> list[Row | None]:
+    def predict(cases: Sequence[Row], on_progress: Progress | None) -> list[Row | None]:
         with rasa_server(address, timeout_s=600) as ask:
             meant = [one for one in cases if one["intent"]]
             found: list[Row | None] = _in_one_go(ask, meant, cases) if len(meant) > MANY else [None for _ in cases]
@@ -204,3 +219,145 @@ def _labels(files: Mapping[str, Any], kind: str) -> list[Row]:
     kept = ((label, one) for label, one in report if "recall" in str(one) and " avg" not in label)
     rows = [{"label": label, **one, "errors": round(one["support"] * (1 - one["recall"]))} for label, one in kept]
     return sorted(rows, key=lambda row: row["recall"])
+
+
+# Training, and putting a model in use
+
+
+def train_classifier(bot: Path, *, on_progress: Progress | None = None) -> TrainingReport:
+    """Our classifier of a bot's data folder: TF-IDF, measured by cross-validation, so it learns from every example."""
+    from genesis_lab.training.config import train_config
+    from genesis_lab.training.examples import make_examples
+    from genesis_lab.training.train import train
+
+    rows = [one for source in sound(bot) for one in source.examples if one["text"].strip()]
+    examples = make_examples([one["text"] for one in rows], [one["intent"] for one in rows], name=shown(bot))
+    return train(examples, train_config("cross_validation"), on_progress=on_progress)
+
+
+def train_rasa(
+    bot: Path, name: str, by: str = "rasa", *, on_progress: Progress | None = None, stop: Event | None = None
+) -> Row:
+    """Have Rasa learn a bot: ``rasa train nlu`` by a command of its own, or all of it on a server (``http://…``).
+
+    A command tells `on_progress` its epochs; `stop` or an interrupt cancels it. A server tells nothing and can't be
+    stopped. The job stays as ``outputs/review/jobs/<name>``: the copy that is learned from (``bot``), the ``log``, the
+    model, and ``job.json``, which is returned: ``state`` (running, as ``pid``, also after this process was killed;
+    finished, failed, cancelled), ``model`` to `deploy`, ``seconds``, Rasa's last ``figures``, the log's end (``said``),
+    and what the ``registry`` has it as, which keeps it all, whatever became of it.
+    """
+    sources, job, words, began = sound(bot), named("review/jobs", name), shlex.split(by), time.time()
+    registry.check_name(name)
+    whole = _in_one_file(sources) if "://" in by else ""
+    if whole:
+        with rasa_server(by):  # an address that is none is refused before there is a job
+            pass
+    elif not (words and which(words[0])):
+        raise InvalidInput(f"There is no command {by!r}: give the rasa of the bot's environment, /path/bin/rasa.")
+    check_free(job, replace=False, ours=lambda path: True)
+    copied(bot, job / "bot")
+    told: Row = {"name": name, "bot": shown(bot), "command": by, "state": "running", "model": None, "figures": {}}
+    log, state, stop = job / "log", "failed", stop or Event()
+    try:
+        if whole:
+            told["model"] = _on_server(by, whole, job)
+        else:
+            _by_command(words, job, told, on_progress or (lambda *_: None), stop)
+        state = "finished" if told["model"] else "failed"
+    except Unavailable as error:
+        log.write_text(str(error))
+    except KeyboardInterrupt:
+        state = "cancelled"
+        raise
+    finally:
+        said = re.split(r"[\r\n]+", log.read_text(errors="replace").strip()) if log.exists() else []
+        told |= {"seconds": time.time() - began, "said": said[-20:], "state": "cancelled" if stop.is_set() else state}
+        write_atomically(job / "job.json", json.dumps(told))
+        told["registry"] = _registered(job, told)
+        write_atomically(job / "job.json", json.dumps(told))
+    return told
+
+
+def _by_command(words: list[str], job: Path, told: Row, on_progress: Progress, stop: Event) -> None:
+    words = [str(Path(which(words[0]) or "").absolute()), *words[1:], *shlex.split(_TRAIN), told["name"]]
+    words += ["--domain", "bot/domain.yml"] * (job / "bot" / "domain.yml").exists()
+    log, model = job / "log", job / "models" / f"{told['name']}.tar.gz"
+    with log.open("wb") as out:
+        running = Popen(words, cwd=job, stdin=DEVNULL, stdout=out, stderr=STDOUT, start_new_session=True)
+    told |= {"command": shlex.join(words), "pid": running.pid}
+    write_atomically(job / "job.json", json.dumps(told))
+    try:
+        ended = False
+        while not (ended or stop.is_set()):
+            ended = running.poll() is not None
+            if bars := _BAR.findall(log.read_text(errors="replace")):
+                told["figures"] = {key: float(n) for key, n in re.findall(r"(\w+)=(\d+(?:\.\d+)?)", bars[-1][2])}
+                on_progress(int(bars[-1][0]), int(bars[-1][1]))
+            time.sleep(0.1)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGTERM)
+            running.wait()
+    told["model"] = shown(model) if running.returncode == 0 and model.exists() else None
+
+
+def _on_server(address: str, whole: str, job: Path) -> str:
+    """The model as the server has it, which also answers with it."""
+    write_atomically(job / "job.json", json.dumps({"state": "running", "command": address}))
+    with rasa_server(address, timeout_s=None) as ask:
+        answer = ask("POST", "/model/train", content=whole.encode(), headers={"Content-Type": "application/yaml"})
+    model = Path("models", Path(answer.headers["filename"]).name)
+    (job / "models").mkdir()
+    (job / model).write_bytes(answer.content)
+    return str(model)
+
+
+def _registered(job: Path, told: Row) -> str:
+    """Keep a job in the registry, as a version of its name or as a failed run."""
+    learned = [(told["bot"], digest(*sorted((job / "bot").rglob("*.y*ml"))))]
+    about: Row = {"params": {"command": told["command"], "outcome": told["state"]}, "reports": {"job": told}}
+    about |= {"metrics": {"seconds": told["seconds"], **told["figures"]}, "sources": learned}
+    try:
+        done = told["state"] == "finished"
+        kept = registry.log_run("retraining", told["name"], save=partial(copytree, job), version=done, **about)
+    except GenesisError as error:
+        return str(error)
+    return f"version {kept.version} of {kept.name}" if kept.version else "a failed run"
+
+
+def _in_one_file(sources: Sequence[Source]) -> str:
+    """A bot's files as the one that ``POST /model/train`` takes: what several have under the same key is joined."""
+    import yaml
+
+    def read(*files: Source) -> list[tuple[Any, ...]]:
+        return [(row["intent"], row["text"], row["entities"]) for one in files for row in one.examples]
+
+    joined: dict[str, Any] = {}
+    for root in (yaml.compose(unescaped(one.text), Loader=yaml.SafeLoader) for one in sources):
+        for key, value in root.value if root else ():
+            there = joined.setdefault(key.value, (key, value))[1]
+            if there is not value and isinstance(value.value, list):
+                there.value += value.value
+    whole = yaml.MappingNode("tag:yaml.org,2002:map", list(joined.values()))
+    text = str(yaml.serialize(whole, allow_unicode=True, width=10**6))
+    if read(*sources) != read(read_source("all", text)):
+        raise InvalidInput("The bot's files can't be joined into one unchanged, as a server asks: use a command.")
+    return text
+
+
+def deploy(address: str, model: str) -> Row:
+    """Put a model, a path here or on the server's machine, in use on a Rasa server (``PUT /model``, ``GET /status``).
+
+    ``model`` in use now, its ``id``, and what to deploy to go ``back`` (None: none was in use): the status says no
+    folder, so it is the new one's, or the server's ``models`` where that lies here.
+    """
+    here, before = resolve(model), None
+    with rasa_server(address, timeout_s=600) as ask:
+        with suppress(Unavailable):
+            before = ask("GET", "/status").json()["model_file"]
+        ask("PUT", "/model", json={"model_file": str(here) if here.exists() else model})
+        now = ask("GET", "/status").json()
+    if now["model_file"] != here.name:
+        raise Unavailable(f"The server was told to use {model} and still uses {now['model_file']}.")
+    folder = "models" if here.exists() else Path(model).parent
+    return {"model": now["model_file"], "id": now["model_id"], "back": before and f"{folder}/{before}"}
