@@ -200,9 +200,8 @@ def nlu_check(folder: DataFolder) -> None:
     from genesis_lab.review.nlu import check
 
     problems = check(folder)
-    for row in problems.to_dict("records"):
-        echo(f"{row['file']}:{row['line']}: {row['level']}: {row['problem']}")
-    errors = int((problems["level"] == "error").sum())
+    lines("{file}:{line}: {level}: {problem}".format(**row) for row in problems)
+    errors = sum(row["level"] == "error" for row in problems)
     echo(f"{errors:,} errors, {len(problems) - errors:,} other remarks")
     if errors:
         raise Exit(1)
@@ -230,27 +229,24 @@ def nlu_merge(
     """
     from genesis_lab.dataset.curation import who
     from genesis_lab.errors import InvalidInput
+    from genesis_lab.review import nlu_merge as bot
     from genesis_lab.review.labelling import approved, mark_exported, read_examples
-    from genesis_lab.review.nlu_merge import commit, on_branch, plan_merge
-    from genesis_lab.review.nlu_merge import write as write_merge
 
     if remove and not examples:
         raise InvalidInput("--remove needs a file that holds what is to be taken out.")
     rows = read_examples(examples, terms=True) if examples else approved(_open(store))
     if write and branch:
-        on_branch(folder, branch)
-    merge = plan_merge(folder, rows, run=synthetic, new_intents=new_intents, move=move, remove=remove)
+        bot.on_branch(folder, branch)
+    merge = bot.plan_merge(folder, rows, run=synthetic, new_intents=new_intents, move=move, remove=remove)
     echo(merge.diff(), nl=False)
     lines(merge.refusals())
-    done = f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does"
+    done = f"{len(bot.write(merge, who())):,} files written" if write else "nothing written: --write does"
     if write and branch and merge.files:
-        done += f", commit {commit(merge, f'{len(merge.added):,} examples by {who()}')} on {branch}"
+        done += f", commit {bot.commit(merge, f'{len(merge.added):,} examples by {who()}')} on {branch}"
     if write and not examples:
         mark_exported(_open(store), [row["id"] for row in (*merge.added, *merge.known)])
-    counts = {name: len(getattr(merge, name)) for name in ("added", "removed", "known", "refused")}
-    echo(
-        "{added:,} added, {removed:,} taken out, {known:,} known already, {refused:,} refused; ".format(**counts) + done
-    )
+    changed = f"{len(merge.added):,} added, {len(merge.removed):,} taken out"
+    echo(f"{changed}, {len(merge.known):,} known already, {len(merge.refused):,} refused; {done}")
 
 
 @nlu_app.command("versions")
@@ -262,15 +258,14 @@ def nlu_versions(
 ) -> None:
     """List what was written when by whom, as hashes before and after; or put a file back to one of them."""
     from genesis_lab.dataset.curation import who
-    from genesis_lab.review.nlu_merge import restored, versions
-    from genesis_lab.review.nlu_merge import write as write_merge
+    from genesis_lab.review import nlu_merge as bot
 
     if file is None:
         told = "{when} {author}: {file} {before} to {after}, {added} added, {removed} taken out"
-        return lines(told.format(**{"removed": 0} | one) for one in versions(folder))
-    merge = restored(folder, file, content or "")
+        return lines(told.format(**{"removed": 0} | one) for one in bot.versions(folder))
+    merge = bot.restored(folder, file, content or "")
     echo(merge.diff(), nl=False)
-    echo(f"{len(write_merge(merge, who())):,} files written" if write else "nothing written: --write does")
+    echo(f"{len(bot.write(merge, who())):,} files written" if write else "nothing written: --write does")
     return None
 
 

@@ -183,7 +183,7 @@ def test_all_files_are_written_or_none(tmp_path):
 def test_a_file_that_is_no_text_is_named_and_the_others_are_read(tmp_path):
     folder = folder_of(tmp_path, STYLES["block"])
     (folder / "old.yml").write_bytes("nlu:\n- intent: ñ".encode("latin-1"))
-    assert "not UTF-8" in check(folder).to_dict("records")[0]["problem"]
+    assert "not UTF-8" in check(folder)[0]["problem"]
     assert len(plan_merge(folder, [one("muy buenas")]).added) == 1
 
 
@@ -287,13 +287,13 @@ def test_a_version_has_author_hashes_and_a_backup_and_a_changed_file_is_not_over
 )
 def test_what_is_wrong_is_named_with_its_line(text, level, said, tmp_path):
     found = check(folder_of(tmp_path, text))
-    assert [row for row in found.to_dict("records") if row["level"] == level and said in row["problem"] and row["line"] >= 1], found  # fmt: skip
+    assert [row for row in found if row["level"] == level and said in row["problem"] and row["line"] >= 1], found  # fmt: skip
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_good_files_have_no_errors(style, tmp_path):
     found = check(folder_of(tmp_path, STYLES[style]))
-    assert not len(found[found["level"] == "error"]), found.to_dict("records")
+    assert not [row for row in found if row["level"] == "error"], found
 
 
 def test_a_bot_becomes_a_taxonomy_that_the_generator_loads(tmp_path):
@@ -431,7 +431,7 @@ def test_old_training_data_are_named_in_one_sentence_and_left_out(name, old, tmp
         read_data(folder / name)
     (folder / "README.md").write_text("# a bot")
     folder_of(tmp_path, STYLES["block"])
-    notes = [row for row in check(folder).to_dict("records") if row["level"] == "note"]
+    notes = [row for row in check(folder) if row["level"] == "note"]
     assert [row["file"] for row in notes] == [name] and "rasa data convert nlu" in notes[0]["problem"]
     assert plan_merge(folder, [one("nueva")]).added
 
@@ -494,7 +494,7 @@ def test_all_that_training_data_and_domain_hold_is_merged_line_by_line_and_taken
     assert len(out) <= 3 and all(line.startswith(("intents: [", "entities: [", "  utter_hola: [")) for line in out), out
     assert any("faq" in line for line in put) and any("cliente" in line for line in put)
     write(merge, "ana")
-    assert not len(found := check(folder)[lambda f: f["level"] == "error"]), found
+    assert not (found := [row for row in check(folder) if row["level"] == "error"]), found
     assert len(plan_merge(folder, rows).known) == len(rows)
     lines = [row for row in rows if row["kind"] != "response"]
     write(plan_merge(folder, lines, remove=True), "ana")
@@ -585,7 +585,7 @@ def test_a_regex_that_python_cannot_read_is_named_wherever_it_is_used(tmp_path):
     from genesis_lab.review.models import train_classifier
 
     folder = folder_of(tmp_path, STYLES["lookups after"].replace("\\d+", "(\\d+"))
-    (problem,) = [row for row in check(folder).to_dict("records") if row["level"] == "error"]
+    (problem,) = [row for row in check(folder) if row["level"] == "error"]
     assert problem["line"] == 10 and "no regular expression (missing )" in problem["problem"]
     with pytest.raises(InvalidInput, match="no regular expression"):
         train_classifier(folder)

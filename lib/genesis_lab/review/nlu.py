@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from os.path import relpath
 from pathlib import Path
 
-import pandas as pd
-
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed, shown
 from genesis_lab.review.nlu_file import Row, Source, read_source
@@ -114,7 +112,7 @@ def text_of(path: Path) -> str:
         raise InvalidInput(f"{shown(path)} can't be read: {error.strerror}.") from None
 
 
-def check(folder: Path) -> pd.DataFrame:
+def check(folder: Path) -> list[Row]:
     """Every problem of a data folder: file, line, level (error: Rasa refuses or loses data; warning; note), problem."""
     sources = read_bot(folder)
     problems = [problem for source in sources for problem in source.problems]
@@ -123,8 +121,7 @@ def check(folder: Path) -> pd.DataFrame:
     problems += [
         {"file": row["file"], "line": row["line"], "level": level, "problem": told} for row, level, told in found
     ]
-    problems.sort(key=lambda row: (row["file"], row["line"]))
-    return pd.DataFrame(problems, columns=["file", "line", "level", "problem"])
+    return sorted(problems, key=lambda row: (row["file"], row["line"]))
 
 
 def _twice(rows: Sequence[Row]) -> Iterator[Found]:
