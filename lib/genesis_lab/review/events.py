@@ -250,8 +250,8 @@ def prediction(parse: Mapping[str, Any]) -> dict[str, Any]:
         name, confidence = ranking[0]["name"], ranking[0]["confidence"]
     elif said is not None and said != FALLBACK:
         name, confidence = full.get(said, said), _number(intent.get("confidence"))
-    known = {"ranking": ranking if isinstance(ranked, list) else None}
-    return {"intent": name, "confidence": confidence, "fallback": said == FALLBACK, **known}
+    held = ranking if isinstance(ranked, list) else None
+    return {"intent": name, "confidence": confidence, "fallback": said == FALLBACK, "ranking": held}
 
 
 def _full_names(parse: Mapping[str, Any], intent: Mapping[str, Any]) -> dict[str, str]:

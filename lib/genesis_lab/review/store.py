@@ -204,7 +204,7 @@ def audit_faults(store: Store, head: Mapping[str, Any] | None = None) -> list[st
     """What is wrong with the audit chain, in sentences; with an earlier `head` also whether it still holds that."""
     rows = records(store, sa.select(audit).order_by(audit.c.number))
     hashes = {0: ""} | {row["number"]: row["hash"] for row in rows}
-    faults, last = list[str](), {"number": 0, "hash": ""}
+    faults, last = list[str](), dict[str, Any](number=0, hash="")
     for row in rows:
         if (row["number"], row["previous"]) != (last["number"] + 1, last["hash"]):
             faults.append(f"before row {row['number']} something is missing")
