@@ -479,7 +479,7 @@ def test_a_training_that_breaks_off_has_failed_and_was_not_cancelled(tmp_path, o
 def test_a_model_is_deployed_checked_and_rolled_back(tmp_path):
     with rasa({}, models=("old.tar.gz", "new.tar.gz")) as server:
         done = deploy(server.address, "models/new.tar.gz")
-        assert done == {"model": "new.tar.gz", "id": "id of new.tar.gz", "back": "models/old.tar.gz"}
+        assert done == {"model": "new.tar.gz", "back": "models/old.tar.gz"}
         assert deploy(server.address, done["back"])["model"] == "old.tar.gz"
         with pytest.raises(Unavailable, match=r"'models/none\.tar\.gz' could not be loaded"):
             deploy(server.address, "models/none.tar.gz")

@@ -43,13 +43,13 @@ def real_messages(store: Store) -> pd.DataFrame:
     """Every distinct text that was typed, the first one first; what can't be displayed as it is stays out.
 
     ``key`` of the newest that says it, ``messages`` (how often), ``first`` (seconds since 1970), what the bot took it
-    for (``said``, the real prediction, with its mean ``confidence`` and ``fallback``); ``intents`` is how many were
-    approved, or given in interactive learning: with one it is the ``intent``, with its ``entities``.
+    for (``said``, the real prediction); ``intents`` is how many were approved, or given in interactive learning: with
+    one it is the ``intent``, with its ``entities``.
     """
     m, given = messages.c, labels.c
     approved = (given.message == m.key) & (given.status == "approved") & (given.intent != "")
     query = (
-        sa.select(m.key, m.text, m.intent.label("said"), m.confidence, m.fallback, m.timestamp, m.gold, m.gold_entities)
+        sa.select(m.key, m.text, m.intent.label("said"), m.timestamp, m.gold, m.gold_entities)
         .add_columns(given.intent, given.entities)
         .select_from(messages.outerjoin(labels, approved))
         .where(m.typed, ~m.lossy, m.text != "")
@@ -64,8 +64,6 @@ def real_messages(store: Store) -> pd.DataFrame:
         messages=("said", "size"),
         first=("timestamp", "first"),
         said=("said", "first"),
-        confidence=("confidence", "mean"),
-        fallback=("fallback", "any"),
         intents=("intent", "nunique"),
         intent=("intent", "first"),
         entities=("entities", "first"),

@@ -348,7 +348,7 @@ def _in_one_file(sources: Sequence[Source]) -> str:
 def deploy(address: str, model: str) -> Row:
     """Put a model, a path here or on the server's machine, in use on a Rasa server (``PUT /model``, ``GET /status``).
 
-    ``model`` in use now, its ``id``, and what to deploy to go ``back`` (None: none was in use): the status says no
+    ``model`` in use now, and what to deploy to go ``back`` (None: none was in use): the status says no
     folder, so it is the new one's, or the server's ``models`` where that lies here.
     """
     here, before = resolve(model), None
@@ -360,4 +360,4 @@ def deploy(address: str, model: str) -> Row:
     if now["model_file"] != here.name:
         raise Unavailable(f"The server was told to use {model} and still uses {now['model_file']}.")
     folder = "models" if here.exists() else Path(model).parent
-    return {"model": now["model_file"], "id": now["model_id"], "back": before and f"{folder}/{before}"}
+    return {"model": now["model_file"], "back": before and f"{folder}/{before}"}
