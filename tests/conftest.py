@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ REFERENCE_DIR = os.environ.get("GENESIS_REFERENCE_DIR")
 def pytest_configure() -> None:
     """Ctrl-C is heard as in a terminal: a shell has it ignored by what it starts in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.set_threshold(100_000, 20, 100)  # with torch in memory, looking through everything takes a quarter of a second
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,15 +79,23 @@ HEAVY = {
 }  # fmt: skip
 
 
+@cache
+def parsed(module: Path) -> ast.Module:
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+def reached(node: ast.AST, top_level: bool) -> Iterator[ast.AST]:
+    yield node
+    hidden = node.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) else ()
+    if not (top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+        for child in ast.iter_child_nodes(node):
+            if child not in hidden:
+                yield from reached(child, top_level)
+
+
 def imports(module: Path, *, top_level: bool = False) -> Iterator[str]:
     """Dotted names that a module imports; those for type checkers only are left out."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)) or (
-            top_level and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        ):
-            node.body = []
-    for node in ast.walk(tree):
+    for node in reached(parsed(module), top_level):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -100,6 +109,7 @@ def room(module: Path) -> str:
     return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@cache
 def rooms_known_to(module: Path) -> set[str]:
     rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
     return {
@@ -126,7 +136,7 @@ def test_heavy_packages_are_imported_where_they_are_needed(module: Path) -> None
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.name != "settings.py"], ids=lambda p: p.name)
 def test_only_settings_reads_the_environment(module: Path) -> None:
-    tree = ast.parse(module.read_text(encoding="utf-8"))
+    tree = parsed(module)
     written = {
         id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.ctx, ast.Store | ast.Del)
     }
@@ -146,7 +156,7 @@ def test_only_the_command_line_knows_every_room() -> None:
 def test_the_package_names_no_notebook() -> None:
     names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
     for module in MODULES:
-        code = ast.parse(module.read_text(encoding="utf-8"))
+        code = parsed(module)
         docs = {id(n.body[0].value) for n in ast.walk(code) if getattr(n, "body", None) and isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Module) and isinstance(n.body[0], ast.Expr)}  # fmt: skip
         texts = [
             n.value

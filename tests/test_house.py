@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_no_circle_of_modules() -> None:
     ).prepare()
 
 
+@cache
 def own_columns() -> set[str]:
     """Names of columns that exactly one domain has."""
     owners = Counter(name for domain in DOMAINS for name in get_domain(domain).record_type.model_fields)
