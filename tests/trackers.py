@@ -27,8 +27,14 @@ def user(text: Any, name: str | None = "saludar", confidence: float = 0.9, **mor
     ranking = [{"name": name, "confidence": confidence}, {"name": "otro", "confidence": 0.05}]
     parse = {"intent": {"name": name, "confidence": confidence}, "entities": [], "text": text, "text_tokens": tokens}
     number = next(_moments)
-    return {"event": "user", "timestamp": float(number), "text": text, "message_id": f"id{number}",
-            "parse_data": parse | {"intent_ranking": ranking} | more, "metadata": {"model_id": "m1"}} | own  # fmt: skip
+    return {
+        "event": "user",
+        "timestamp": float(number),
+        "text": text,
+        "message_id": f"id{number}",
+        "parse_data": parse | {"intent_ranking": ranking} | more,
+        "metadata": {"model_id": "m1"},
+    } | own
 
 
 def payload(text: str = "/saludar") -> dict[str, Any]:
@@ -47,8 +53,13 @@ def action(name: str, **more: Any) -> dict[str, Any]:
 def start() -> list[dict[str, Any]]:
     """What begins a session in Rasa 3."""
     metadata = {"name": "session_started_metadata", "value": {}}
-    return [event("slot", **metadata), action("action_session_start"), event("session_started"),
-            event("slot", **metadata), action("action_listen")]  # fmt: skip
+    return [
+        event("slot", **metadata),
+        action("action_session_start"),
+        event("session_started"),
+        event("slot", **metadata),
+        action("action_listen"),
+    ]
 
 
 def rows(*events: Any) -> list[tuple[int, str | None, float | None, str | None]]:
@@ -102,9 +113,15 @@ def frame(store: Any, query: Any) -> Any:
 
 
 def annotate(
-    store: Any, message: str, intent: str | None, entities: Any = None, note: str | None = None, *,
-    author: str | None = None, seconds: float | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    store: Any,
+    message: str,
+    intent: str | None,
+    entities: Any = None,
+    note: str | None = None,
+    *,
+    author: str | None = None,
+    seconds: float | None = None,
+) -> dict[str, Any]:
     """One label, as a person gives it."""
     from genesis_lab.review.labelling import annotate_all
 

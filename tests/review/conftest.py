@@ -1,4 +1,4 @@
-"""What tests of the review share: a store, the sample's conversations in it, a PostgreSQL server that is started once."""
+"""What tests of the review share: a store, the sample's conversations in it, a PostgreSQL server started once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's way through the queue, labels made elsewhere, decisions, what people did, and the way into the training data."""
+"""A person's way through the queue, labels made elsewhere, decisions, what people did, and training data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ def say(store, old, new, **parse):
 def session(store, *, only=None, **options):
     ticks = iter(range(0, 10_000, 3))
     found = queue(store, BOT / "nlu.yml", **options)
-    found = found if only is None else type(found)(tuple(i for i in found.items if i.text == only), found.counts, found.intents, found.entities)  # fmt: skip
+    found = (
+        found
+        if only is None
+        else type(found)(tuple(i for i in found.items if i.text == only), found.counts, found.intents, found.entities)
+    )
     return Annotating(store, found, clock=lambda: float(next(ticks)))
 
 
@@ -135,10 +139,14 @@ def test_half_an_emoji_is_never_marked_and_tokens_are_those_of_the_bot(store):
 
 
 def test_a_predicted_entity_is_kept_without_its_synonym_and_those_no_example_teaches_are_not(store):
-    found = [{"entity": "cuenta", "start": 6, "end": 15, "text": "monetaria", "value": "cheques"},
-             {"entity": "numero", "start": 0, "end": 5, "extractor": "DucklingEntityExtractor"}]  # fmt: skip
+    found = [
+        {"entity": "cuenta", "start": 6, "end": 15, "text": "monetaria", "value": "cheques"},
+        {"entity": "numero", "start": 0, "end": 5, "extractor": "DucklingEntityExtractor"},
+    ]
     with store.begin() as connection:
-        connection.execute(sa.update(tables.messages).where(tables.messages.c.text == "saldo monetaria").values(entities=found))  # fmt: skip
+        connection.execute(
+            sa.update(tables.messages).where(tables.messages.c.text == "saldo monetaria").values(entities=found)
+        )
     session(store, only="saldo monetaria").act("label", "consultar_saldo")
     row = st.records(store, sa.select(tables.labels.c.entities))[0]
     assert row["entities"] == [{"start": 6, "end": 15, "entity": "cuenta", "text": "monetaria"}]
@@ -190,7 +198,9 @@ def test_labels_made_elsewhere_wait_for_a_decision(store, tmp_path, name):
     assert bool(made[1]["entities"]) == (name == "labels.csv")
 
 
-@pytest.mark.parametrize("kind, name", [("rows", "l.csv"), ("rows", "l.jsonl"), ("label-studio", "l.json"), ("doccano", "l.jsonl")])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, name", [("rows", "l.csv"), ("rows", "l.jsonl"), ("label-studio", "l.json"), ("doccano", "l.jsonl")]
+)
 def test_labels_are_written_in_files_that_are_read_back(store, tmp_path, kind, name):
     (tmp_path / "in.csv").write_text(FILES["labels.csv"])
     annotate_texts(store, read_examples(tmp_path / "in.csv"), BOT)
@@ -233,7 +243,10 @@ def test_labels_of_messages_that_are_gone_and_unknown_intents_are_named_and_noth
         (tmp_path / name).write_text(empty)
         with pytest.raises(InvalidInput, match="holds no case or label"):
             read_examples(tmp_path / name)
-    bad = [{"text": "asdf", "intent": "despedir"}, {"text": "saldo", "intent": "despedir", "entities": [{"start": 0, "end": 99, "entity": "x"}]}]  # fmt: skip
+    bad = [
+        {"text": "asdf", "intent": "despedir"},
+        {"text": "saldo", "intent": "despedir", "entities": [{"start": 0, "end": 99, "entity": "x"}]},
+    ]
     with pytest.raises(InvalidInput, match="lies outside the text"):
         annotate_texts(store, bad, BOT)
     assert labels_in(store) == []
@@ -257,7 +270,10 @@ def test_the_way_of_a_label_by_commands(store, tmp_path, monkeypatch):
     before = (bot / "nlu.yml").read_text()
     assert "2 added" in run("nlu", "merge", bot).output and (bot / "nlu.yml").read_text() == before
     assert "2 files written" in run("nlu", "merge", bot, "--write").output, "the domain names the new intent"
-    assert "    - bloquear tarjeta\n" in (bot / "nlu.yml").read_text() or "  - bloquear tarjeta\n" in (bot / "nlu.yml").read_text()  # fmt: skip
+    assert (
+        "    - bloquear tarjeta\n" in (bot / "nlu.yml").read_text()
+        or "  - bloquear tarjeta\n" in (bot / "nlu.yml").read_text()
+    )
     assert approved(store) == [] and plan_merge(bot, approved(store)).added == []
 
 
@@ -314,7 +330,10 @@ def test_the_report_on_people_can_be_shown_with_and_without_anything_to_measure(
         annotate(store, key_of(store, "saldo"), "<b>saldo" if person == "eva" else "consultar_saldo", author=person)
     report = people(store)
     assert "Krippendorff" in view("people", "agreement", report).text
-    assert "&lt;b&gt;saldo" in view("people", "disagreements", report).html and "<b>saldo" not in view("people", "disagreements", report).html  # fmt: skip
+    assert (
+        "&lt;b&gt;saldo" in view("people", "disagreements", report).html
+        and "<b>saldo" not in view("people", "disagreements", report).html
+    )
     assert "none was decided" in view("people", "people", report).text
     assert len(views("people", report)) > 0
 

@@ -112,10 +112,19 @@ def test_filters_are_saved_for_the_next_time(sample):
 def test_a_conversation_shows_entities_folded_events_and_what_was_taken_back(store, tmp_path):
     span = {"entity": "monto", "start": 7, "end": 11, "value": "Q500"}
     told = [
-        user("<b>mandá Q500", "pagar", timestamp=1_790_000_000.0, entities=[span | {"start": 9, "end": 13}], text_tokens=[[0, 8], [9, 13]]),
-        event("slot", name="monto", value="Q500"), action("utter_pay"), event("bot", text="<i>ok</i>"),
-        user("no", "negar", timestamp=1_790_000_001.0), event("rewind"),
-    ]  # fmt: skip
+        user(
+            "<b>mandá Q500",
+            "pagar",
+            timestamp=1_790_000_000.0,
+            entities=[span | {"start": 9, "end": 13}],
+            text_tokens=[[0, 8], [9, 13]],
+        ),
+        event("slot", name="monto", value="Q500"),
+        action("utter_pay"),
+        event("bot", text="<i>ok</i>"),
+        user("no", "negar", timestamp=1_790_000_001.0),
+        event("rewind"),
+    ]
     for number, one in enumerate(told):
         one["timestamp"] = 1_790_000_000.0 + number
     one = browser(tell(store, tmp_path, {"a": told}))

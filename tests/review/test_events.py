@@ -69,8 +69,12 @@ def ranked(*pairs):
 
 
 SELECTOR = {"all_retrieval_intents": ["faq"], "faq": {"response": {"intent_response_key": "faq/precio"}, "ranking": []}}
-EVERY = {"default": {"response": {"intent_response_key": "charla/clima"},
-                     "ranking": [{"intent_response_key": "charla/clima"}, {"intent_response_key": "faq/horario"}]}}  # fmt: skip
+EVERY = {
+    "default": {
+        "response": {"intent_response_key": "charla/clima"},
+        "ranking": [{"intent_response_key": "charla/clima"}, {"intent_response_key": "faq/horario"}],
+    }
+}
 
 
 @pytest.mark.parametrize("one, intent, confidence, fallback, first", [
@@ -116,12 +120,27 @@ def entity(text, part, **more):
 def test_entities_stand_at_code_points_and_keep_what_was_written():
     text = "💩 dale a 👨🏻‍🚒 Ana Q5"
     tokens = [[0, 1], [2, 6], [7, 8], [9, 13], [14, 17], [18, 20]]
-    found = read(user(text, text_tokens=tokens, entities=[
-        entity(text, "👨🏻‍🚒", role="quien", group="1"), entity(text, "👨🏻‍🚒", role="otro"),
-        entity(text, "An", value="Anita"), entity(text, "Q5", extractor="RegexEntityExtractor"),
-        {"entity": "hora", "value": {"grain": "day"}, "extractor": "DucklingEntityExtractor", "start": 99, "end": 120},
-        "nonsense", {"value": "without a name"},
-    ])).messages[0]["entities"]  # fmt: skip
+    found = read(
+        user(
+            text,
+            text_tokens=tokens,
+            entities=[
+                entity(text, "👨🏻‍🚒", role="quien", group="1"),
+                entity(text, "👨🏻‍🚒", role="otro"),
+                entity(text, "An", value="Anita"),
+                entity(text, "Q5", extractor="RegexEntityExtractor"),
+                {
+                    "entity": "hora",
+                    "value": {"grain": "day"},
+                    "extractor": "DucklingEntityExtractor",
+                    "start": 99,
+                    "end": 120,
+                },
+                "nonsense",
+                {"value": "without a name"},
+            ],
+        )
+    ).messages[0]["entities"]
     assert [one.get("text") for one in found] == ["👨🏻‍🚒", "👨🏻‍🚒", "Ana", "Q5", None]
     assert [(one.get("role"), one.get("group")) for one in found[:2]] == [("quien", "1"), ("otro", None)]
     assert "value" not in found[0] and found[2]["value"] == "Anita" and (found[2]["start"], found[2]["end"]) == (14, 17)
@@ -131,17 +150,28 @@ def test_entities_stand_at_code_points_and_keep_what_was_written():
 
 def test_what_rewind_and_undo_take_back_stays_and_is_marked():
     found = read(
-        user("a"), action("utter_a"), event("bot", text="A"), action("action_listen"),
-        user("b"), action("utter_b"), event("rewind"), action("action_listen"),
-        user("c"), action("utter_c"), event("undo"), action("utter_d"),
-    )  # fmt: skip
+        user("a"),
+        action("utter_a"),
+        event("bot", text="A"),
+        action("action_listen"),
+        user("b"),
+        action("utter_b"),
+        event("rewind"),
+        action("action_listen"),
+        user("c"),
+        action("utter_c"),
+        event("undo"),
+        action("utter_d"),
+    )
     assert [(message["text"], message["undone"]) for message in found.messages] == [
         ("a", False),
         ("b", True),
         ("c", False),
     ]
     assert [(one["action"], one.get("undone", False)) for one in found.messages[2]["events"] if "action" in one] == [
-        ("utter_c", True), ("utter_d", False)]  # fmt: skip
+        ("utter_c", True),
+        ("utter_d", False),
+    ]
     again = read(user("a"), user("b"), event("rewind"), event("rewind"))
     assert [message["undone"] for message in again.messages] == [True, True]
     kept = read(user("a"), event("restart"), event("rewind"))
@@ -215,8 +245,15 @@ def test_time_stamps_that_lost_their_seconds_are_noticed():
 
 def test_what_follows_a_message_is_kept_for_its_conversation():
     button = {"buttons": [{"title": "Saldo", "payload": "/saldo"}], "image": "x.png", "custom": None}
-    found = read(*start(), event("bot", text="¡Hola!"), user("a", input_channel="rest", metadata={"model_id": "m2", "assistant_id": "b"}),
-                 action("utter_a"), event("bot", text="sí\0", data=button), event("slot", name="cuenta", value="x"), action("action_listen"))  # fmt: skip
+    found = read(
+        *start(),
+        event("bot", text="¡Hola!"),
+        user("a", input_channel="rest", metadata={"model_id": "m2", "assistant_id": "b"}),
+        action("utter_a"),
+        event("bot", text="sí\0", data=button),
+        event("slot", name="cuenta", value="x"),
+        action("action_listen"),
+    )
     message, session = found.messages[0], found.sessions[0]
     assert message["actions"] == ["utter_a", "action_listen"] and (
         message["model"],

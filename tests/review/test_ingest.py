@@ -1,4 +1,4 @@
-"""Conversations into the store: every row accounted for, only what is new, and sources that are not as they should be."""
+"""Conversations into the store: every row accounted for, only what is new, sources not as they should be."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def database(new_database, monkeypatch):
-    """A PostgreSQL database with a review store of its own, a login that reads and writes it, and a superuser's connection."""
+    """A PostgreSQL database with a review store, a login that reads and writes it, and a superuser's connection."""
     import psycopg
 
     where = new_database()
@@ -189,9 +189,10 @@ def test_a_server_gets_its_token_and_says_what_is_wrong(rasa_server, store, monk
     get_settings.cache_clear()
     assert ingest(store, address, conversations=["ana"])["written"]["new messages"] == 1
     for wrong, options, says in [
-        (address, {}, "does not list its conversations"), (address, {"conversations": ["eva"]}, "refuses /conversations/eva/tracker .404."),
+        (address, {}, "does not list its conversations"),
+        (address, {"conversations": ["eva"]}, "refuses /conversations/eva/tracker .404."),
         ("http://example.invalid", {"conversations": ["ana"]}, "over https or to this machine"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(GenesisError, match=says):
             ingest(store, wrong, **options)
 
@@ -231,9 +232,19 @@ def test_characters_that_a_database_can_not_hold_are_kept_raw_and_marked_where_t
     kind, request, tmp_path, store
 ):
     odd = "a\0b \ud83d c 🙂 \udc00"
-    events = [event("bot", text=odd), user(odd, odd, metadata={"model_id": odd}, input_channel=odd,
-                                           entities=[{"entity": odd, "start": 0, "end": 3, "value": odd}]),
-              event("slot", name=odd, value={odd: [odd, float("nan")]}), action(odd), event(odd)]  # fmt: skip
+    events = [
+        event("bot", text=odd),
+        user(
+            odd,
+            odd,
+            metadata={"model_id": odd},
+            input_channel=odd,
+            entities=[{"entity": odd, "start": 0, "end": 3, "value": odd}],
+        ),
+        event("slot", name=odd, value={odd: [odd, float("nan")]}),
+        action(odd),
+        event(odd),
+    ]
     tracker(tmp_path / "bot.sqlite", []).close()
     with sqlite3.connect(tmp_path / "bot.sqlite") as connection:
         rows = [("ana", one["event"].encode("utf-8", "replace").decode(), json.dumps(one)) for one in events]
@@ -373,7 +384,12 @@ def test_what_is_not_as_it_should_be_is_counted_named_and_leaves_the_rest_alone(
     tracker(source, [("ana", one) for one in odd]).close()
     report = ingest(store, str(source))
     assert report["kinds"] == {
-        "broken row": 1, "duplicate row": 1, "flow_started": 1, "user: typed": 4, "user: typed, without parse_data": 1}  # fmt: skip
+        "broken row": 1,
+        "duplicate row": 1,
+        "flow_started": 1,
+        "user: typed": 4,
+        "user: typed, without parse_data": 1,
+    }
     errors = frame(store, tables.ingest_errors.select())
     assert errors["event_id"].tolist() == [2] and "no JSON" in errors["reason"][0]
     assert {len(text) for text in texts(store)} == {4, 9, 10_000_000, 3}
@@ -427,13 +443,15 @@ def test_what_is_no_source_is_refused_in_one_sentence(tmp_path, store):
     (tmp_path / "notes.txt").write_text("hola")
     (tmp_path / "broken.sqlite").write_bytes(b"SQLite format 3\0" + b"x" * 3_000)
     for source, error, says in [
-        (tmp_path / "notes.txt", InvalidInput, "no SQLite database"), (tmp_path, InvalidInput, "is a folder"),
-        (tmp_path / "none.db", InvalidInput, "no file"), (tmp_path / "broken.sqlite", Unavailable, "can't be read"),
+        (tmp_path / "notes.txt", InvalidInput, "no SQLite database"),
+        (tmp_path, InvalidInput, "is a folder"),
+        (tmp_path / "none.db", InvalidInput, "no file"),
+        (tmp_path / "broken.sqlite", Unavailable, "can't be read"),
         ("postgresql://nobody@127.0.0.1:1/x", Unavailable, "can't be read"),
         ("postgresql://me:not-a-real-password@host/x", InvalidInput, "holds a password"),
         ("http://me:not-a-real-password@host/x", InvalidInput, "no credentials"),
         ("mysql://host/x", InvalidInput, "got mysql://"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(error, match=says) as caught:
             ingest(store, str(source))
         assert "\n" not in str(caught.value) and "not-a-real" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""From what people approved to examples in the bot's training data: divided, held against the data, planned, approved."""
+"""From what people approved to examples in the bot's training data: divided, compared, planned, approved."""
 
 from __future__ import annotations
 

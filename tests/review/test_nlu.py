@@ -139,7 +139,12 @@ def test_new_intents_go_where_the_rule_says_and_several_files_are_kept_apart(tmp
     folder_of(tmp_path, "nlu:\n- intent: faq/precio\n  examples: |\n    - cuánto\n", "faq.yml")
     rows = [one("hey"), one("adiós", "despedir"), one("chao", "despedir"), one("dónde", "faq/lugar")]
     merge = plan_merge(folder, rows)
-    assert [(row["text"], row["file"]) for row in merge.added] == [("hey", "saludos.yml"), ("adiós", "saludos.yml"), ("chao", "saludos.yml"), ("dónde", "faq.yml")]  # fmt: skip
+    assert [(row["text"], row["file"]) for row in merge.added] == [
+        ("hey", "saludos.yml"),
+        ("adiós", "saludos.yml"),
+        ("chao", "saludos.yml"),
+        ("dónde", "faq.yml"),
+    ]
     assert merge.files["saludos.yml"][1].endswith("- intent: despedir\n  examples: |\n    - adiós\n    - chao\n")
     elsewhere = plan_merge(folder, [one("adiós", "despedir")], new_intents="new/mine.yml")
     assert elsewhere.files["new/mine.yml"] == (
@@ -158,7 +163,12 @@ def test_synthetic_examples_go_into_a_file_of_their_own_that_names_the_run(tmp_p
     assert (folder / "nlu.yml").read_text() == STYLES["block"]
     ours = (folder / "genesis_synthetic.yml").read_text()
     assert ours.count("metadata: {source: genesis, run: ") == 3
-    assert [(row["text"], row["run"]) for row in read_source("g", ours).examples] == [("muy buenas", "r1"), ("qué onda", "r1"), ("-1", "r1"), ("hey", "r2")]  # fmt: skip
+    assert [(row["text"], row["run"]) for row in read_source("g", ours).examples] == [
+        ("muy buenas", "r1"),
+        ("qué onda", "r1"),
+        ("-1", "r1"),
+        ("hey", "r2"),
+    ]
     assert "hey" not in str(taxonomy_from(folder))
 
 
@@ -287,7 +297,7 @@ def test_a_version_has_author_hashes_and_a_backup_and_a_changed_file_is_not_over
 )
 def test_what_is_wrong_is_named_with_its_line(text, level, said, tmp_path):
     found = check(folder_of(tmp_path, text))
-    assert [row for row in found if row["level"] == level and said in row["problem"] and row["line"] >= 1], found  # fmt: skip
+    assert [row for row in found if row["level"] == level and said in row["problem"] and row["line"] >= 1], found
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -355,7 +365,15 @@ for line in sys.stdin:
 def comparable(rows):
     def span(text, one):
         kept = {key: one[key] for key in ("entity", "role", "group") if one.get(key)}
-        return json.dumps({**kept, "start": one["start"], "end": one["end"], "value": one.get("value", text[one["start"] : one["end"]])}, sort_keys=True)  # fmt: skip
+        return json.dumps(
+            {
+                **kept,
+                "start": one["start"],
+                "end": one["end"],
+                "value": one.get("value", text[one["start"] : one["end"]]),
+            },
+            sort_keys=True,
+        )
 
     examples = [row for row in rows if row[0] not in ("synonym", "regex", "lookup", "response")]
     return sorted([intent, text, sorted(span(text, one) for one in entities)] for intent, text, entities in examples)
@@ -389,7 +407,9 @@ def test_rasas_own_reader_reads_what_was_merged(tmp_path_factory):
             nonlocal total, refused
             folder = folder_of(tmp_path_factory.mktemp("bot"), STYLES[style])
             before = read(folder / "nlu.yml")
-            assert comparable(before) == comparable((r["intent"], r["text"], r["entities"]) for r in read_data(folder)[0].examples)  # fmt: skip
+            assert comparable(before) == comparable(
+                (r["intent"], r["text"], r["entities"]) for r in read_data(folder)[0].examples
+            )
             merge = plan_merge(folder, rows)
             write(merge, "test")
             after = read(folder / "nlu.yml")
@@ -423,8 +443,9 @@ def test_rasas_own_reader_reads_what_was_merged(tmp_path_factory):
         rasa.stdin.close()
 
 
-@pytest.mark.parametrize("name, old", [
-    ("nlu.json", '{"rasa_nlu_data": {"common_examples": []}}'), ("nlu.md", "## intent:saludar\n- hola\n")])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, old", [("nlu.json", '{"rasa_nlu_data": {"common_examples": []}}'), ("nlu.md", "## intent:saludar\n- hola\n")]
+)
 def test_old_training_data_are_named_in_one_sentence_and_left_out(name, old, tmp_path):
     folder = folder_of(tmp_path, old, name)
     with pytest.raises(InvalidInput, match=r"JSON or Markdown.*rasa data convert nlu"):
@@ -522,7 +543,10 @@ def test_a_label_error_is_mended_by_moving_the_line(tmp_path):
     merge = plan_merge(folder, rows, move=True)
     assert [row["reason"] for row in merge.refused] == ["it stands in a.yml:new as saludar"]
     assert [row["text"] for row in merge.removed] == ["x", "soy Ana", "soy Eva"]
-    assert changed(*merge.files["b.yml"]) == [["    - soy [Ana](persona)", "    - soy [Eva]" + '{"entity": "persona", "role": "de", "value": "Eva M"}'], ["    - soy Ana"]]  # fmt: skip
+    assert changed(*merge.files["b.yml"]) == [
+        ["    - soy [Ana](persona)", "    - soy [Eva]" + '{"entity": "persona", "role": "de", "value": "Eva M"}'],
+        ["    - soy Ana"],
+    ]
     assert changed(*merge.files["a.yml"]) == [["    - x"], ["    - x", "    - nueva", "    - soy Eva"]]
     alone = plan_merge(folder_of(tmp_path, STYLES["indented"], "a.yml"), [one("x", "saludar")], move=True)
     assert changed(*alone.files["a.yml"])[0] == ["  - intent: otro", "    examples: |", "      - x"]

@@ -25,7 +25,10 @@ def said(at, name="saludar", confidence=0.9, **more):
 
 def sessions(store):
     with open_messages(store) as database:
-        return [key for (key,) in database.execute("SELECT DISTINCT session FROM messages WHERE typed ORDER BY 1").fetchall()]  # fmt: skip
+        return [
+            key
+            for (key,) in database.execute("SELECT DISTINCT session FROM messages WHERE typed ORDER BY 1").fetchall()
+        ]
 
 
 def test_the_numbers_of_the_sample_are_those_of_its_events(sample):
@@ -67,7 +70,9 @@ def test_today_is_what_was_said_today_in_the_zone(store, tmp_path):
 def test_days_of_23_and_25_hours_hold_all_their_messages(store, tmp_path):
     autumn = datetime(2026, 11, 1, 4, 30, tzinfo=UTC).timestamp()  # New York: 00:30, then 01:30 twice
     spring = datetime(2026, 3, 8, 5, 30, tzinfo=UTC).timestamp()  # 00:30, then no 02:30
-    people = {f"a{n}": [said(autumn + 3600 * n)] for n in range(25)} | {f"b{n}": [said(spring + 3600 * n)] for n in range(23)}  # fmt: skip
+    people = {f"a{n}": [said(autumn + 3600 * n)] for n in range(25)} | {
+        f"b{n}": [said(spring + 3600 * n)] for n in range(23)
+    }
     tell(store, tmp_path, people)
     long = dashboard(store, since="2026-11-01", until="2026-11-01", zone="America/New_York")
     short = dashboard(store, since="2026-03-08", until="2026-03-08", zone="America/New_York")
@@ -76,7 +81,10 @@ def test_days_of_23_and_25_hours_hold_all_their_messages(store, tmp_path):
     assert 2 not in {row["hour"] for row in short["hours"]}
 
 
-@pytest.mark.parametrize("wrong", [{"zone": "Mars/Olympus"}, {"since": "gestern"}, {"days": 0}, {"since": "2026-02-02", "until": "2026-02-01"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [{"zone": "Mars/Olympus"}, {"since": "gestern"}, {"days": 0}, {"since": "2026-02-02", "until": "2026-02-01"}],
+)
 def test_a_period_that_is_none_is_refused(sample, wrong):
     with pytest.raises(InvalidInput, match="period"):
         dashboard(sample, **wrong)
@@ -110,7 +118,11 @@ def test_pending_is_what_the_queue_shows_and_waiting_what_is_labelled(sample):
 
 
 def test_confidence_is_that_of_the_real_prediction_and_shown_per_model(store, tmp_path):
-    ranking = [{"name": "nlu_fallback", "confidence": 0.7}, {"name": "pagar", "confidence": 0.4}, {"name": "saldo", "confidence": 0.35}]  # fmt: skip
+    ranking = [
+        {"name": "nlu_fallback", "confidence": 0.7},
+        {"name": "pagar", "confidence": 0.4},
+        {"name": "saldo", "confidence": 0.35},
+    ]
     fallen = user("eh", "nlu_fallback", 0.7, timestamp=2e9, intent_ranking=ranking)
     sure = user("hola", "saludar", 0.96, timestamp=2e9 + 1, metadata={"model_id": "m2"})
     report = dashboard(tell(store, tmp_path, {"a": [fallen], "b": [sure]}), since="2033-05-01", until="2033-06-30")

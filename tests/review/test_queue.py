@@ -37,11 +37,29 @@ def fill(store, rows, source="bot"):
     with store.begin() as connection:
         connection.execute(sa.insert(tables.sources).values(name=source, kind="chats", address="x", state={}))
         for number, (text, intent, ranking) in enumerate(rows):
-            connection.execute(sa.insert(tables.messages).values(
-                key=f"m{number}", source=source, sender=f"s{number}", session=f"s{number}", position=0, timestamp=float(number),
-                raw=json.dumps({"text": text}), text=text, lossy=False, typed=True, undone=False, intent=intent,
-                confidence=ranking[0]["confidence"] if ranking else 0.9, fallback=intent is None, ranking=ranking,
-                entities=[], actions=[], events=[], ingest=1))  # fmt: skip
+            connection.execute(
+                sa.insert(tables.messages).values(
+                    key=f"m{number}",
+                    source=source,
+                    sender=f"s{number}",
+                    session=f"s{number}",
+                    position=0,
+                    timestamp=float(number),
+                    raw=json.dumps({"text": text}),
+                    text=text,
+                    lossy=False,
+                    typed=True,
+                    undone=False,
+                    intent=intent,
+                    confidence=ranking[0]["confidence"] if ranking else 0.9,
+                    fallback=intent is None,
+                    ranking=ranking,
+                    entities=[],
+                    actions=[],
+                    events=[],
+                    ingest=1,
+                )
+            )
 
 
 def ranked(**chances):
@@ -60,7 +78,9 @@ def test_a_text_in_the_training_data_as_predicted_is_settled_and_one_predicted_o
     assert told["in the training data as predicted"] + told["to look at"] == 18
     assert "hola" not in texts and "hola 😀" not in texts and "asdf" in texts
     moved = tmp_path / "nlu.yml"
-    moved.write_text(BOT.read_text().replace("    - adiós\n", "", 1).replace("    - gracias\n", "    - gracias\n    - adiós\n", 1))  # fmt: skip
+    moved.write_text(
+        BOT.read_text().replace("    - adiós\n", "", 1).replace("    - gracias\n", "    - gracias\n    - adiós\n", 1)
+    )
     first = queue(store, moved).items[0]
     assert (first.text, first.reason) == ("adiós", "labelled agradecer, predicted despedir")
 
@@ -71,9 +91,15 @@ def test_the_same_text_is_asked_once_whatever_its_case_and_signs(store):
 
 
 def test_fallbacks_come_before_small_margins_and_near_duplicates_stand_behind_one(store):
-    fill(store, [("quiero abrir una cuenta de ahorros nueva por favor", "abrir", ranked(abrir=0.98, cerrar=0.01)),
-                 ("quiero abrir una cuenta de ahorros nueva por favorcito", "abrir", ranked(abrir=0.97, cerrar=0.01)),
-                 ("no sé qué decir", "abrir", ranked(abrir=0.5, cerrar=0.4)), ("xyz", None, None)])  # fmt: skip
+    fill(
+        store,
+        [
+            ("quiero abrir una cuenta de ahorros nueva por favor", "abrir", ranked(abrir=0.98, cerrar=0.01)),
+            ("quiero abrir una cuenta de ahorros nueva por favorcito", "abrir", ranked(abrir=0.97, cerrar=0.01)),
+            ("no sé qué decir", "abrir", ranked(abrir=0.5, cerrar=0.4)),
+            ("xyz", None, None),
+        ],
+    )
     items = queue(store, share_random=0.0).items
     assert [item.text for item in items][:2] == ["xyz", "no sé qué decir"]
     assert len(items) == 3 and [len(item.like) for item in items] == [0, 0, 1]
@@ -83,7 +109,9 @@ def test_a_newer_model_predicts_what_is_pending_anew(store):
     fill(store, [("hola", "despedir", ranked(despedir=0.9, saludar=0.1)), ("zzz", "despedir", None)])
     assert asked(store)["hola"].reason == "labelled saludar, predicted despedir"
 
-    newer = Predictor("newer", lambda rows, told: [{"intent": "saludar", "confidence": 0.9, "fallback": None} for _ in rows])  # fmt: skip
+    newer = Predictor(
+        "newer", lambda rows, told: [{"intent": "saludar", "confidence": 0.9, "fallback": None} for _ in rows]
+    )
     assert [(i.text, i.intent) for i in queue(store, BOT, predict=newer).items] == [("zzz", "saludar")]
 
 
@@ -143,13 +171,18 @@ def test_most_planted_label_errors_are_early_in_the_queue(store, tmp_path, seed)
 
     learned, typed = (pd.read_csv(REFERENCE / "banking77" / f"{name}.csv") for name in ("train_pool", "dev"))
     names = sorted(set(learned["category"]))
-    lines = [f"- intent: {n}\n  examples: |\n" + "".join(f"    - {' '.join(t.split())}\n" for t in g["text"]) for n, g in learned.groupby("category")]  # fmt: skip
+    lines = [
+        f"- intent: {n}\n  examples: |\n" + "".join(f"    - {' '.join(t.split())}\n" for t in g["text"])
+        for n, g in learned.groupby("category")
+    ]
     (tmp_path / "nlu.yml").write_text('version: "3.1"\nnlu:\n' + "".join(lines).replace("[", "(").replace("]", ")"))
     rng = np.random.default_rng(seed)
     wrong = set(rng.choice(len(typed), round(0.05 * len(typed)), replace=False).tolist())
     bot = fitted(build("tfidf+logistic_regression", {}, 0), learned["text"].tolist(), learned["category"].to_numpy())
     rows = []
-    for number, (text, right, chances) in enumerate(zip(typed["text"], typed["category"], bot.predict_proba(typed["text"]), strict=True)):  # fmt: skip
+    for number, (text, right, chances) in enumerate(
+        zip(typed["text"], typed["category"], bot.predict_proba(typed["text"]), strict=True)
+    ):
         said = str(rng.choice([name for name in names if name != right])) if number in wrong else right
         first, second = sorted(map(float, chances), reverse=True)[:2]  # as sure of an error as of anything
         rows.append((text, said, [{"name": said, "confidence": first}, {"name": "other", "confidence": second}]))

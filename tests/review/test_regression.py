@@ -195,10 +195,12 @@ def test_a_server_answers_many_cases_in_one_go_and_what_that_leaves_open_text_by
         return {"default": {"response": {"intent_response_key": key}}}
 
     told = {
-        "Roma": parse("Roma", "go", entities=[place]), "hola": parse("hola", "greet", 0.4),
+        "Roma": parse("Roma", "go", entities=[place]),
+        "hola": parse("hola", "greet", 0.4),
         "Lima": parse("Lima", "greet", entities=[place]),
-        "precio": parse("precio", "faq", response_selector=full("faq/price")), "hora": parse("hora", "faq", response_selector=full("faq/price")),
-    }  # fmt: skip
+        "precio": parse("precio", "faq", response_selector=full("faq/price")),
+        "hora": parse("hora", "faq", response_selector=full("faq/price")),
+    }
     meant = {"Roma": "go", "hola": "greet", "Lima": "greet", "precio": "faq/price", "hora": "faq/time"}
     given = [
         make_case("here", {"text": t, "intent": i, "entities": [place] if t == "Roma" else []})
@@ -511,8 +513,10 @@ def test_cases_are_kept_listed_and_taken_away_by_commands(tmp_path):
 
 def test_what_no_example_teaches_is_not_asked_of_a_model(tmp_path):
     store = open_store(tmp_path / "s.sqlite")
-    found = [{"entity": "time", "start": 7, "end": 13, "value": {"grain": "day"}, "extractor": "DucklingEntityExtractor"},
-             {"entity": "cuenta", "start": 0, "end": 6, "value": "CK", "extractor": "DIETClassifier"}]  # fmt: skip
+    found = [
+        {"entity": "time", "start": 7, "end": 13, "value": {"grain": "day"}, "extractor": "DucklingEntityExtractor"},
+        {"entity": "cuenta", "start": 0, "end": 6, "value": "CK", "extractor": "DIETClassifier"},
+    ]
     trackers.tracker(
         tmp_path / "t.db",
         [("a", trackers.user("cheque mañana", "pedir", 0.9, entities=found, text_tokens=[[0, 6], [7, 13]]))],

@@ -1,4 +1,4 @@
-"""Who may do what on PostgreSQL: every role and action is tried on a real server, past Python, as anyone with a shell could."""
+"""Who may do what on PostgreSQL: every role and action is tried on a real server, past Python."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MESSAGE = (
 
 @pytest.fixture(scope="module")
 def place(new_database) -> str:
-    """A database with a review store, a login for each role, messages m1 … m4, and pending labels of ana, eva, lola; one approved."""
+    """A database with a review store, a login for each role, messages m1 … m4, pending labels and one approved."""
     where = new_database()
     with psycopg.connect(f"postgresql://postgres@{where}", autocommit=True) as server:
         for person in PEOPLE:

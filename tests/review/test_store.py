@@ -32,10 +32,26 @@ def store(tmp_path, monkeypatch):
 
 
 def put(store, key, *, sender, text="hola\u2400", source="bot"):
-    row = {"key": key, "source": source, "sender": sender, "session": f"s{sender}", "position": 0, "timestamp": 1000.0,
-           "raw": '{"text": "hola\\u0000"}', "text": text, "lossy": True, "typed": True, "undone": False, "intent": "saludar",
-           "confidence": 0.9, "fallback": False, "ranking": [{"name": "saludar", "confidence": 0.9}], "entities": [],
-           "actions": ["utter_saludar"], "events": []}  # fmt: skip
+    row = {
+        "key": key,
+        "source": source,
+        "sender": sender,
+        "session": f"s{sender}",
+        "position": 0,
+        "timestamp": 1000.0,
+        "raw": '{"text": "hola\\u0000"}',
+        "text": text,
+        "lossy": True,
+        "typed": True,
+        "undone": False,
+        "intent": "saludar",
+        "confidence": 0.9,
+        "fallback": False,
+        "ranking": [{"name": "saludar", "confidence": 0.9}],
+        "entities": [],
+        "actions": ["utter_saludar"],
+        "events": [],
+    }
     with store.begin() as connection:
         if not connection.execute(sa.select(tables.sources).where(tables.sources.c.name == source)).first():
             connection.execute(sa.insert(tables.sources).values(name=source, kind="tracker", address="x", state={}))
