@@ -22,7 +22,7 @@ DOMAINS = {
 
 
 def get_domain(name: str = "conversations", **options: Any) -> Domain:
-    """The domain of that name. Of `options`, those its configuration knows are used, so a notebook's parameters will do.
+    """The domain of that name. Of `options` those that its configuration knows are used: any parameters will do.
 
     Raises
     ------

@@ -28,7 +28,7 @@ def largest_remainder(shares: Mapping[str, float], total: int) -> dict[str, int]
 
 
 def checked_shares(shares: Mapping[str, float], allowed: Sequence[str]) -> dict[str, float]:
-    """A user's shares with every allowed value, those left out as 0; `ValueError` for other values or another sum than 1."""
+    """A user's shares with every allowed value, 0 for those left out; `ValueError` for others or another sum than 1."""
     unknown = [value for value in shares if value not in allowed]
     if unknown:
         raise ValueError(f"unknown value {unknown[0]!r}, expected {', '.join(allowed)}")
@@ -48,7 +48,7 @@ def with_total(given: Any, cell: Any) -> Any:
 
 
 def asked_for(cells: Sequence[BaseModel], total: int, shares: Mapping[str, Mapping[str, float]]) -> dict[str, Codes]:
-    """What cells of `n` records say of each record: attribute to a place among its values, -1 where they leave it open."""
+    """What cells of `n` records say of each: attribute to a place among its values, -1 where they leave it open."""
     given = {name: np.full(total, -1) for name in shares}
     start = 0
     for cell in cells:

@@ -45,7 +45,8 @@ _SHAPES = ("object", "array")
 LONGEST = 20_000
 """Characters of an answer that are looked at."""
 _FENCE = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|(?P<cut>\Z))",
+    r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)"
+    r"(?:^[ \t]*\1(?![ \t]*(?:ya?ml|json|vision|review)\b)|(?=^[ \t]*\1)|(?P<cut>\Z))",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _GOES_ON = re.compile(r"\s|#|-\s|[\"']?[a-z_][\w-]*[\"']?\s*:(\s|$)")

@@ -71,7 +71,7 @@ def items(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _list_score(value: Any, found: Sequence[Fault]) -> float:
-    """Share of five checks: it is a list of objects, has two or more, ids, priorities, distinct texts of 20 characters."""
+    """Share of five checks: a list of objects, two or more, with ids, priorities, distinct texts of 20 characters."""
     if not value or not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         return 0.0
     wrong = {fault.path.rpartition(".")[2] for fault in found} & {"id", "priority", "description"}

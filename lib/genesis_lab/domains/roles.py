@@ -21,10 +21,8 @@ from genesis_lab.errors import InvalidInput, ParseFailure
 from genesis_lab.texts import indented, same_words
 from genesis_lab.yamls import dump_yaml, file_digests, shipped
 
-SCHEMA = {
-    "no_object", "broken_yaml", "json_answer", "missing_block", "missing_field", "unknown_field", "date_object", "not_text",
-    "empty_list", "bad_id", "missing_priority", "bad_priority", "missing_status", "bad_status",
-}  # fmt: skip
+SCHEMA = {"no_object", "broken_yaml", "json_answer", "missing_block", "missing_field", "unknown_field", "date_object"}
+SCHEMA |= {"not_text", "empty_list", "bad_id", "missing_priority", "bad_priority", "missing_status", "bad_status"}
 """Kinds of faults with which an answer does not meet its role's schema."""
 HERE = Path(__file__).parent
 FEWEST = 2
@@ -86,7 +84,7 @@ class RoleRecord(BaseModel):
 
 
 class YamlRole(Domain):
-    """The `Role` whose answers are YAML. Its form, prompts and words are files; each role adds how it reads and scores."""
+    """The `Role` whose answers are YAML: form, prompts and words are files, each role adds how it reads and scores."""
 
     facets = Facets(**shipped(HERE / "roles.yaml"))
     record_type: ClassVar[type[BaseModel]] = RoleRecord
@@ -161,7 +159,7 @@ class YamlRole(Domain):
         return len(worked) * (FEWEST + self.config.max_items) // (2 * FEWEST)
 
     def parse(self, text: str, spec: Spec) -> Answer:
-        """The answer in YAML or JSON, in its one plain form; `ParseFailure` with every fault where it scores too low."""
+        """The answer in its one plain form; `ParseFailure` with every fault where it scores too low."""
         answer = self.mended(text)
         score, found = self.judged(answer, self.example(self.draft(spec)))
         rejected = [fault.message for fault in found if fault.kind in ("wrong_language", "broken_yaml")]
@@ -217,7 +215,7 @@ class YamlRole(Domain):
         return dump_yaml(data)
 
     def mended(self, text: str) -> str:
-        """The answer in its one plain form, with everything repaired that needs no judgement; as it is, if it says nothing."""
+        """The answer in its one plain form, all repaired that needs no judgement; as it is, if it says nothing."""
         data, _ = self.read(text)
         return self.written(mended(self.form, data)) if data else text.strip()
 

@@ -28,7 +28,7 @@ STATUSES = {"aligned": 0.5, "needs_adjustment": 0.35, "misaligned": 0.15}
 WORDS = range(20, 121)
 """Words of a narrative."""
 OVERLAP = 0.3
-"""Share of a requirement's words from which an entry without an id addresses it (the closest, if it is near several)."""
+"""Share of a requirement's words from which an entry without an id addresses it; of several, the closest."""
 DEPTH = {"product_summary", "value_proposition", "target_users", "key_capabilities", "non_goals", "success_metrics"}
 _ENTRIES = ("target_users", "key_capabilities", "non_goals", "success_metrics")
 _ALIGNMENT = "REVIEW.requirements_alignment"
@@ -208,7 +208,7 @@ def offline(concept: Concept, requirements: Mapping[str, Any], rng: np.random.Ge
 
 
 def _misplaced(alignment: Any, requirements: Mapping[str, str]) -> list[Fault]:
-    """Requirements that are in no place or in several, by their id or by their words; and ids that no requirement has."""
+    """Requirements that are in no place or in several, by their id or their words; and ids that no requirement has."""
     if not isinstance(alignment, Mapping):
         return []
     where: dict[str, set[str]] = {number: set() for number in requirements}
@@ -231,7 +231,7 @@ def _misplaced(alignment: Any, requirements: Mapping[str, str]) -> list[Fault]:
 
 
 def _alignment(alignment: Any, found: Sequence[Fault], n: int) -> float:
-    """Share of requirements put in exactly one place (half for more than one); ids that don't exist count against it."""
+    """Share of requirements put in one place (half for more than one); ids that don't exist count against it."""
     if not isinstance(alignment, Mapping):
         return 0.0
     kinds = Counter(fault.kind for fault in found)
@@ -241,7 +241,7 @@ def _alignment(alignment: Any, found: Sequence[Fault], n: int) -> float:
 
 
 def _specificity(review: Mapping[str, Any], found: Sequence[Fault], language: str) -> float:
-    """Mean of: share of actions (of at least two) that begin with a verb and say what; a narrative of fitting length."""
+    """Mean of the share of actions (of two at least) that begin with a verb and say what, and a fitting narrative."""
     actions = [one.split() for one in _strings(review.get("recommended_actions"))]
     verbs = shipped(HERE / "vision" / "wording.yaml")["first_verbs"]
     firsts = [words[0].strip(".,-").lower() for words in actions if len(words) >= 4]

@@ -1,4 +1,4 @@
-"""What may be wrong with a conversation, as data in ``checks.yaml``: labels that fit each other and the words, personal data."""
+"""What may be wrong with a conversation, as data in ``checks.yaml``: labels that do not fit, personal data."""
 
 from __future__ import annotations
 
@@ -46,12 +46,17 @@ def checks(taxonomy: Taxonomy) -> list[Check]:
     )
     pairs = (f"{_quoted(name)}: {_quoted(category)}" for name, category in taxonomy.category_of.items())
     words = {name: _list(values) for name, values in _ENUMS.items()} | {
-        "category": f"MAP {{{', '.join(pairs)}}}[intent]", "turns": "coalesce(len(turns), 0) > 0",
-        "role": r.role_sql("turn.speaker"), "runs": "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?"),
-        "low": f"CASE complexity {low} END", "high": f"CASE complexity {high} END", "max_text": r.MAX_TEXT,
-        "fits": " OR ".join(fits), "last": _LAST,
+        "category": f"MAP {{{', '.join(pairs)}}}[intent]",
+        "turns": "coalesce(len(turns), 0) > 0",
+        "role": r.role_sql("turn.speaker"),
+        "runs": "|".join(f"[{who}]{{{r.MAX_RUN + 1}}}" for who in "ca?"),
+        "low": f"CASE complexity {low} END",
+        "high": f"CASE complexity {high} END",
+        "max_text": r.MAX_TEXT,
+        "fits": " OR ".join(fits),
+        "last": _LAST,
         "cues": _quoted("|".join(f"(?:{cue})" for cues in _cues().values() for cue in cues)),
-    }  # fmt: skip
+    }
     spelt = {"intent": taxonomy.names, "category": tuple(taxonomy.categories)} | _ENUMS
     says = {"turn_order": _disorder, "language": _other_language, "resolution": _another_ending}
     found = []

@@ -1,4 +1,4 @@
-"""What is what in other people's data: columns by their names, else by what stands in them, and known shapes of files."""
+"""What is what in other people's data: columns by their names, else by what stands in them, and shapes of files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ _LONG = 200  # characters beyond which nothing is a label
 _TELLING = 12  # first so many names of a meaning that count inside a longer name: ``final_intent``
 _READ = {"text", "turns", "column 1"}  # of these a record has one
 _NOTHING: tuple[Any, ...] = (None, "", [])
+_CALLED = {
+    "text": "utterance",
+    "intent": "label",
+    "conversation_id": "conversation",
+    "turns": "dialogue",
+    "reply": "answer to it",
+}
+"""What a sentence calls what a column was taken for."""
 
 
 @cache
@@ -96,11 +104,6 @@ def _ranked(path: str, meaning: str) -> int | None:
     name = path.removesuffix(".0").rpartition(".")[2]
     found = 0 if path == meaning else rank(name, meaning)
     return 1_000 if found is None and meaning == "turns" and rank(name, "text") is not None else found
-
-
-_CALLED = {
-    "text": "utterance", "intent": "label", "conversation_id": "conversation", "turns": "dialogue", "reply": "answer to it"
-}  # fmt: skip
 
 
 def _can_be(meaning: str, values: Sequence[Any]) -> bool:

@@ -295,7 +295,7 @@ class ChatReader(Reader):
         return {"speaker": role or speaker, "text": self._text(self._of_turn(item, "turns.text"))}
 
     def _text(self, content: Any) -> Any:
-        """The text in a content of parts (``[{"type": "text", "text": …}, {"type": "image_url", …}]``); else as it is."""
+        """The text in a content of parts (``[{"type": "text", "text": …}, {"type": "image_url"}]``), else as it is."""
         parts = [content] if isinstance(content, Mapping) else content
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str | Mapping) for part in parts):
             return content

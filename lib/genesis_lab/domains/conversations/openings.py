@@ -1,4 +1,4 @@
-"""Openings as people type them: real ones that are learned from (seeds), their manner, and the reading of a written list."""
+"""Openings as people type them: real ones to learn from (seeds), their manner, and the reading of a written list."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def read_seeds(source: str, taxonomy: Taxonomy, *, labelled: bool = True) -> See
 
     Raises
     ------
-    InvalidInput : nothing can be read, a message has no intent or one that the taxonomy lacks, none is in a language we write.
+    InvalidInput : nothing can be read, a message lacks an intent or has an unknown one, none is in English or Spanish.
     """
     raws = _raw(source)
     known = {} if _path(source).is_dir() else assigned(raws[:1_000], {})[0]
@@ -155,7 +155,7 @@ def _raw(source: str) -> list[dict[str, Any]]:
 
 
 def messages_in(text: str, schema: Mapping[str, Any]) -> list[str]:
-    """The messages of a list that a model wrote, as JSON or as lines, without numbers, bullets and quotes round them."""
+    """The messages of a list that a model wrote, as JSON or as lines, without numbers, bullets and quotes round."""
     try:
         items = read_json(text, schema)["messages"]
     except ParseFailure:

@@ -18,8 +18,8 @@ Records = Literal["conversations", "utterances"]
 class Cell(BaseModel):
     """So many records of these attributes; those that are not given are spread as planned.
 
-    `against` is the intent that theirs is mixed up with, `mixed` what was, each message to its intent: the records are to
-    lie on their side of that line.
+    `against` is the intent that theirs is mixed up with, `mixed` the messages that were, each to its intent: the
+    records are to lie on their side of that line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,8 +65,8 @@ class ConversationsConfig(BaseModel):
     list_size: int = Field(20, ge=1, le=100, description="utterances that a model is asked for at once")
     seeds: str = Field(
         "",
-        description="a few real messages per intent (CSV or JSONL with text and label, or a dataset): they are shown to "
-        "the model, so they leave this machine, and are never copied",
+        description="a few real messages per intent (CSV or JSONL with text and label, or a dataset): they are shown "
+        "to the model, so they leave this machine, and are never copied",
     )
     like: str = Field(
         "", description="real messages (as seeds, labels not needed) whose length and manner utterances take"

@@ -1,4 +1,4 @@
-"""The exact plan of conversations and utterances: every quota met by largest remainder, attributes spread over each other."""
+"""The exact plan of conversations and utterances: quotas by largest remainder, attributes spread over each other."""
 
 from __future__ import annotations
 

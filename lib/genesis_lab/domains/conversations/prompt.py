@@ -1,4 +1,4 @@
-"""The bilingual prompts: a list of openings of one intent, and the rest of a chat. What many share comes first, for prompt caches."""
+"""The bilingual prompts: a list of openings of one intent, and the rest of a chat. What many share comes first."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from genesis_lab.yamls import shipped
 SCAFFOLD = Path(__file__).with_name("prompt.yaml")
 FEW_SHOT = Path(__file__).with_name("few_shot.yaml")
 _TOLD = {
-    "sentiment": "sentiment", "arc": "emotion_arc", "complexity": "complexity", "resolution": "resolution_status",
+    "sentiment": "sentiment",
+    "arc": "emotion_arc",
+    "complexity": "complexity",
+    "resolution": "resolution_status",
     "time": "resolution_time",
-}  # fmt: skip
+}
 """What a prompt says of a chat, and the attribute that decides it."""
 _EXAMPLES = 12
 """Of the taxonomy's own sentences of an intent, so many show its range."""
@@ -90,7 +93,7 @@ def list_prompt(
     ----------
     neighbours : other intents, closest first.
     texts : ``seeds``, real messages of the intent; ``across``, real ones of the intent that it is told apart from;
-        ``contrast``, messages of the two that were mixed up, each with the one that it has; ``known``, earlier messages.
+        ``contrast``, messages of the two that were mixed up, each with its intent; ``known``, earlier messages.
     """
     a = specs[0].attributes
     language, intent = a["language"], taxonomy.intent(a["intent"])
@@ -135,14 +138,16 @@ def list_prompt(
 
 
 def sentences(taxonomy: Taxonomy, intent: str, language: Any) -> list[str]:
-    """What customers say by the taxonomy, of each pattern its first wording; long ones and slots only where there is nothing else."""
+    """What customers say by the taxonomy, patterns in their first wording; long ones and slots for want of others."""
     lines = [_CHOICE.sub(r"\1", line) for line in taxonomy.intent(intent).examples[language]]
     return [line for line in lines if "{" not in line and len(line.split()) <= _LONGEST] or lines
 
 
 def closest(taxonomy: Taxonomy, language: Any) -> dict[str, list[str]]:
-    """Each intent to the others, closest first: by the words of their sentences and descriptions (cosine of TF-IDF); the
-    same category counts as a tenth more."""
+    """Each intent to the others, closest first: by the words of their sentences and descriptions (cosine of TF-IDF).
+
+    The same category counts as a tenth more.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     names = taxonomy.names

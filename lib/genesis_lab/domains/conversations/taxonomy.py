@@ -1,4 +1,4 @@
-"""Taxonomies: the intents of a field, and what customers and agents say about each. Banking77's ships; any YAML will do."""
+"""Taxonomies: the intents of a field, and what is said about each. Banking77's ships; any YAML of the form will do."""
 
 from __future__ import annotations
 

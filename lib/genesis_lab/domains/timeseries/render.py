@@ -274,14 +274,7 @@ def _volume(p: Parameters, t: Clock, d: Draws) -> Values:
     return np.asarray(np.exp(busy - p["spread"][:, None] ** 2 / 2) * week * (1 + news))
 
 
-_FAMILIES: Mapping[str, Callable[[Parameters, Clock, Draws], Values]] = {
-    "load": _load,
-    "solar": _solar,
-    "wind": _wind,
-    "weather": _weather,
-    "price": _price,
-    "volume": _volume,
-}
+_FAMILIES = {"load": _load, "solar": _solar, "wind": _wind, "weather": _weather, "price": _price, "volume": _volume}
 
 
 def _season(t: Clock, month: Values) -> Values:
