@@ -96,24 +96,11 @@ def _follow(
     originals: dict[Any, dict[str, Any]] = {}
     message: dict[str, Any] | None = None
     for (place, one), begins in zip(events, _begins([one for _, one in events], gap_s), strict=True):
-        row, _, event, name, at = one
+        _, _, event, name, at = one
         if begins:
-            message, key = None, key_of(source, sender, one, numbered)
-            found.sessions.append(
-                {
-                    "key": hashlib.sha1(f"session\0{key}".encode()).hexdigest(),
-                    "source": source,
-                    "sender": sender,
-                    "number": len(found.sessions) + 1,
-                    "started_at": at,
-                    "ended_at": at,
-                    "messages": 0,
-                    "typed": 0,
-                    "model": None,
-                    "channel": None,
-                    "opening": [],
-                }
-            )
+            message = None
+            key = key_of(source, sender, one, numbered)
+            found.sessions.append(_session(source, sender, key, len(found.sessions) + 1, at))
         session = found.sessions[-1]
         if at is not None and (session["ended_at"] is None or at > session["ended_at"]):
             session["ended_at"] = at
@@ -127,19 +114,8 @@ def _follow(
                 message = originals[same]
                 message |= said | {"undone": False}
             else:
-                what, message = _message(event, parse)
-                plain = isinstance(row[3], str) and row[3].isascii() and "\0" not in row[3]
+                what, message = _message(one, parse, session, numbered)
                 found.kinds[place] = f"user: {what}" if parse else f"user: {what}, without parse_data"
-                message |= {
-                    "key": key_of(source, sender, one, numbered),
-                    "source": source,
-                    "sender": sender,
-                    "session": session["key"],
-                    "position": session["messages"],
-                    "timestamp": at,
-                    "event_id": row[0] if numbered else None,
-                    "raw": row[3] if plain else json.dumps(event),
-                }
                 found.messages.append(message)
                 originals[same] = message
                 session["messages"] += 1
@@ -193,13 +169,41 @@ def _begins(events: Sequence[Event], gap_s: float) -> list[bool]:
     return [True, *begins[1:]] if begins else []
 
 
-def _message(event: Mapping[str, Any], parse: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """What kind of message an event is, and its part of a row."""
+def _session(source: str, sender: str, key: str, number: int, at: float | None) -> dict[str, Any]:
+    """A session that begins with the row of that key."""
+    return {
+        "key": hashlib.sha1(f"session\0{key}".encode()).hexdigest(),
+        "source": source,
+        "sender": sender,
+        "number": number,
+        "started_at": at,
+        "ended_at": at,
+        "messages": 0,
+        "typed": 0,
+        "model": None,
+        "channel": None,
+        "opening": [],
+    }
+
+
+def _message(
+    one: Event, parse: Mapping[str, Any], session: Mapping[str, Any], numbered: bool
+) -> tuple[str, dict[str, Any]]:
+    """What kind of message an event is, and its row."""
+    (number, _, _, data), _, event, _, at = one
     metadata, text = _mapping(event.get("metadata")), event.get("text")
     text = text if text is None or isinstance(text, str) else json.dumps(text)
     what = kind(text, parse, metadata)
     shown, lossy = displayed(text)
+    plain = isinstance(data, str) and data.isascii() and "\0" not in data
     return what, {
+        "key": key_of(session["source"], session["sender"], one, numbered),
+        "source": session["source"],
+        "sender": session["sender"],
+        "session": session["key"],
+        "position": session["messages"],
+        "timestamp": at,
+        "raw": data if plain else json.dumps(event),
         "text": shown,
         "lossy": lossy,
         "typed": what == "typed",
@@ -213,6 +217,7 @@ def _message(event: Mapping[str, Any], parse: Mapping[str, Any]) -> tuple[str, d
         "channel": _name(event.get("input_channel")),
         "actions": [],
         "events": [],
+        "event_id": number if numbered else None,
     }
 
 

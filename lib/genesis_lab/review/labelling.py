@@ -27,6 +27,7 @@ from genesis_lab.validation.reviewers import named_alike
 
 Decision = Literal["approved", "rejected"]
 _LISTED = 20
+_REJECTED = ("text", "label", "author", "decided_by", "reason")
 _WRITTEN = ("message", "text", "intent", "entities", "note", "status", "reason", "author", "decided_by")
 _SHOWN = (*labels.c, messages.c.text, messages.c.raw, messages.c.lossy, messages.c.intent.label("predicted"))
 _LABELLED = sa.select(*_SHOWN).join(messages, messages.c.key == labels.c.message).order_by(labels.c.id)
@@ -328,7 +329,9 @@ def people(store: Store, *, seed: int = 0) -> Row:
         "labels": len(made),
         "agreement": named_alike(given, seed),
         "disagreements": apart[:_LISTED],
-        "rejections": [row for row in made if row["status"] == "rejected"][-_LISTED:],
+        "rejections": [{name: row[name] for name in _REJECTED} for row in made if row["status"] == "rejected"][
+            -_LISTED:
+        ],
     }
 
 
