@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from genesis_lab.dataset.schema import arrow_schema
 from genesis_lab.domains.base import Check, Domain, Facets
 from genesis_lab.domains.language import NAMES
-from genesis_lab.parallel import counting
 from genesis_lab.stats import proportion_interval
 from genesis_lab.texts import normal_sql
 from genesis_lab.validation.text import PERMUTATIONS, first_words, hashed, normalised, signatures
@@ -94,7 +93,7 @@ def count(table: pa.Table, domain: Domain, *, planned: bool = True, seed: int = 
         *(check for check in domain.checks() if planned or not check.planned),
         *(_is_there(field, facets) for field in schema),
     ]
-    with counting() as connection:
+    with duckdb.connect(config={"threads": 1}) as connection:
         unreadable = flattened(connection, table, domain)
         lists = [field.name for field in schema if of_structs(field.type)]
         elements = Counter({name: connection.sql(f'SELECT count(*) FROM "{name}"').fetchall()[0][0] for name in lists})

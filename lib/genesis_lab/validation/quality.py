@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genesis_lab.dataset import Dataset
-from genesis_lab.domains import get_domain, recorded_domain
+from genesis_lab.domains import get_domain, language, recorded_domain
 from genesis_lab.domains.base import Domain, Facets
 from genesis_lab.errors import InvalidInput
 from genesis_lab.parallel import map_reduce
@@ -24,6 +24,8 @@ from genesis_lab.validation.checks import LISTED, SAMPLE_PER_CELL, UNKNOWN_CELL,
 from genesis_lab.validation.reference import STAND_IN
 from genesis_lab.validation.text import hashed
 
+_LARGE = 50_000
+"""Records from which what counting leaves in memory is given back before near-copies are looked for."""
 _EMPTY = "the dataset has no records"
 
 
@@ -51,7 +53,9 @@ def validate(
         )
     work = partial(counting.count, domain=whose, planned=bool(domain or made), seed=seed)
     total: Counted = map_reduce(dataset, work, counting.merge, partitions=partitions, executor=executor)
-    pa.default_memory_pool().release_unused()  # of the partitions
+    if total.n >= _LARGE:
+        pa.default_memory_pool().release_unused()  # of the partitions
+        language.forget()
     targets = {target.name: target.shares for target in made.targets()} if made else {}
     numbers = None if whose.facets.text else _beside(whose, dataset, reference, seed)
     return finish(total, whose, targets=targets, reference=reference, embed=embed, seed=seed, numbers=numbers)
