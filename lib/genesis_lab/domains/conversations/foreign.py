@@ -109,26 +109,15 @@ class ChatReader(Reader):
         if not {"intent"} & {*given, *found} and len(files) > 1 and not all(map(columns.splits_of, files)):
             found["intent"] = "file"
             said.append("the names of the files are the labels")
-        self.field_map = {**self.field_map, **found}
+        self.field_map = told = {**self.field_map, **found}
         self.said += said
-        codes = {str(lookup(value, self.field_map.get("intent", ""))).removesuffix(".0") for value in values}
-        codes, (file, names) = codes - {"None", ""}, self.beside
-        if names and codes and all(map(str.isdecimal, codes)):
-            low, high = min(map(int, codes)), max(map(int, codes))
-            known = (low == 0 and high < len(names)) or (low, high) == (1, len(names))
-            self.label_names = {str(code): name for code, name in enumerate(names, low)} if known else {}
-            self.said.append(f"labels are codes, {'' if known else 'not '}of the {len(names):,} names in {file}")
+        self._name_labels(values)
         self.used |= {path.split(".")[0] for path in found.values()} | {"file", "answers", "post"}
-        told, rows = self.field_map, map(self._in_its_split, chain(ahead, rows))
-        if "post" in values[0]:
-            kept = [row for row in rows if row.value]
-            ends = columns.threads([row.value for row in kept])
-            own = ({"conversation_id": root, "order": depth} for root, depth in ends)
-            rows = (replace(row, value=row.value | each) for row, each in zip(kept, own, strict=True))
-            self.field_map |= {"conversation_id": "conversation_id", "order": "order"}
+        rows = map(self._in_its_split, chain(ahead, rows))
         ids = [str(lookup(value, told.get("conversation_id", ""))) for value in values]
-        spread = "turns" not in told and "text" in told and len(set(ids)) < len(ids) and ids[0] != "None"
-        if spread or "post" in values[0]:
+        if "post" in values[0]:
+            rows = self._put_together(self._in_threads(rows))
+        elif "turns" not in told and "text" in told and len(set(ids)) < len(ids) and ids[0] != "None":
             rows = self._put_together(rows)
         elif "turns" not in told and any(role_of(lookup(value, told.get("speaker", ""))) for value in values):
             lacking = f"`{told['speaker']}` says who speaks, but not which conversation a row belongs to"
@@ -140,6 +129,24 @@ class ChatReader(Reader):
         self._tell_speakers(self._turns(row.value, []) for row in ahead if row.value)
         self.done = done
         return chain(ahead, rows)
+
+    def _name_labels(self, values: Sequence[Any]) -> None:
+        """Where labels are codes, their names, from a file beside the data."""
+        file, names = self.beside
+        codes = {str(lookup(value, self.field_map.get("intent", ""))).removesuffix(".0") for value in values}
+        codes -= {"None", ""}
+        if names and codes and all(map(str.isdecimal, codes)):
+            low, high = min(map(int, codes)), max(map(int, codes))
+            known = (low == 0 and high < len(names)) or (low, high) == (1, len(names))
+            self.label_names = {str(code): name for code, name in enumerate(names, low)} if known else {}
+            self.said.append(f"labels are codes, {'' if known else 'not '}of the {len(names):,} names in {file}")
+
+    def _in_threads(self, rows: Iterator[Any]) -> list[Any]:
+        """Posts that answer each other, each with its thread and its place in it."""
+        self.field_map = {**self.field_map, "conversation_id": "conversation_id", "order": "order"}
+        kept = [row for row in rows if row.value]
+        places = zip(kept, columns.threads([row.value for row in kept]), strict=True)
+        return [replace(row, value={**row.value, "conversation_id": root, "order": n}) for row, (root, n) in places]
 
     def _records(self, rows: Iterator[Any]) -> Iterator[Any]:
         """Each record that the rows hold, however deep; the known shapes are said."""

@@ -40,9 +40,46 @@ class SeriesReader(Reader):
     essential = ("target",)
 
     def gathered(self, rows: Iterator[Any]) -> Iterator[Any]:
-        """Long and wide tables as series."""
+        """The rows of long and wide tables as series; rows that hold a series already as they are."""
         self.used.add("reasons")
-        return gathered(super().gathered(rows), self.field_map)
+        rows, ahead = super().gathered(rows), list[Any]()
+        for row in rows:
+            ahead.append(row)
+            if row.value:
+                break
+        first = (ahead[-1].value if ahead else None) or {}
+        identity, stamp, value = (
+            next((name for name in (self.field_map.get(ours), *names) if name in first), None)
+            for ours, names in _COLUMNS.items()
+        )
+        rows = chain(ahead, rows)
+        if stamp is None or isinstance(first.get(value), list) or str(first.get(value)).startswith("["):
+            return rows
+        return self._put_together(rows, identity, stamp, value)
+
+    def _put_together(self, rows: Iterator[Any], identity: str | None, stamp: str, value: str | None) -> Iterator[Any]:
+        import pandas as pd
+
+        read = list(rows)
+        yield from (row for row in read if row.value is None)
+        kept = [row for row in read if row.value is not None]
+        frame = pd.DataFrame([row.value for row in kept], dtype=object)
+        frame = frame.where(frame.notna(), None)
+        numbers = np.array([row.number for row in kept])
+        own, every = (identity, stamp, value), np.arange(len(frame))
+        if value:
+            groups = frame.groupby(identity, sort=False, dropna=False).indices if identity else {None: every}
+            parts = [(name, np.sort(at), value) for name, at in groups.items()]
+        else:
+            parts = [(name, every, name) for name in frame.columns if name not in own]
+        for name, at, column in parts:
+            same = {key: frame[key].iloc[at[0]] for key in frame if value and key not in own}
+            step = same.get(self.field_map.get("frequency", "frequency")) or same.get("freq")
+            stamps, values = frame[stamp].iloc[at], frame[column].iloc[at]
+            record, reasons = _series(stamps, values, numbers[at], same.get("timezone"), step)
+            record |= {"series_id": None if name is None or name != name else str(name)}
+            ours = {self.field_map.get(key, key): each for key, each in record.items()}
+            yield replace(kept[at[0]], number=int(numbers[at[0]]), value=same | ours | {"reasons": reasons})
 
     def read(self, raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The values of our fields; NaN, infinities and their names become nulls, and are counted."""
@@ -75,51 +112,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
-
-
-def gathered(rows: Iterator[Any], field_map: Mapping[str, str]) -> Iterator[Any]:
-    """The rows of a source as rows of whole series; as they are, where a row holds a series already."""
-    ahead = []
-    for row in rows:
-        ahead.append(row)
-        if row.value:
-            break
-    first = (ahead[-1].value if ahead else None) or {}
-    identity, stamp, value = (
-        next((name for name in (field_map.get(ours), *names) if name in first), None)
-        for ours, names in _COLUMNS.items()
-    )
-    rows = chain(ahead, rows)
-    if stamp is None or isinstance(first.get(value), list) or str(first.get(value)).startswith("["):
-        return rows
-    return _put_together(rows, identity, stamp, value, field_map)
-
-
-def _put_together(
-    rows: Iterator[Any], identity: str | None, stamp: str, value: str | None, field_map: Mapping[str, str]
-) -> Iterator[Any]:
-    import pandas as pd
-
-    read = list(rows)
-    yield from (row for row in read if row.value is None)
-    kept = [row for row in read if row.value is not None]
-    frame = pd.DataFrame([row.value for row in kept], dtype=object)
-    frame = frame.where(frame.notna(), None)
-    numbers = np.array([row.number for row in kept])
-    own = (identity, stamp, value)
-    if value:
-        where = frame.groupby(identity, sort=False, dropna=False).indices if identity else {None: np.arange(len(frame))}
-        parts = [(name, np.sort(at), value) for name, at in where.items()]
-    else:
-        parts = [(name, np.arange(len(frame)), name) for name in frame.columns if name not in own]
-    for name, at, column in parts:
-        same = {key: frame[key].iloc[at[0]] for key in frame if value and key not in own}
-        step = same.get(field_map.get("frequency", "frequency")) or same.get("freq")
-        stamps, values = frame[stamp].iloc[at], frame[column].iloc[at]
-        record, reasons = _series(stamps, values, numbers[at], same.get("timezone"), step)
-        record |= {"series_id": None if name is None or name != name else str(name)}
-        ours = {field_map.get(key, key): each for key, each in record.items()}
-        yield replace(kept[at[0]], number=int(numbers[at[0]]), value=same | ours | {"reasons": reasons})
 
 
 def _series(stamps: Any, values: Any, rows: Any, zone: Any, step: Any) -> tuple[dict[str, Any], list[str]]:
