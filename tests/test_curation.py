@@ -11,7 +11,7 @@ import pytest
 
 from genesis_lab.asking_again import ask_again
 from genesis_lab.cli import main
-from genesis_lab.dataset import DatasetWriter, open_dataset, read_reports
+from genesis_lab.dataset import DatasetWriter, open_dataset, read_reports, write_report
 from genesis_lab.dataset.curation import apply, decide, decisions, labels, put_away, standing, take, undo
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path
@@ -223,12 +223,14 @@ def test_the_shelf_is_listed_even_where_a_dataset_on_it_is_damaged(capsys) -> No
     broken = write(dataset_path("broken"), [conversation(0)])
     broken.parts()[0].unlink()
     dataset_path("begun.run").mkdir()
+    forecast = {"title": "boosting", "mase": {"estimate": 0.8, "low": 0.7, "high": 0.9}}
+    write_report(generate(config_for("timeseries")(dataset="loads", total=12)), "scorecard", {"students": [forecast]})
     decide(made, 0, "drop")
     with pytest.raises(SystemExit) as ended:
         main(["dataset", "list"])
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert ended.value.code == 0 and "unfinished run" in said and "broken" in said
-    assert "10 conversations not measured" in said and "offline:grammar" in said
+    assert "10 conversations not measured" in said and "offline:grammar" in said and "MASE 0.80 [0.70–0.90]" in said
     with pytest.raises(SystemExit):
         main(["dataset", "show", "chats", "--records", "0"])
     assert "decided by people: 1" in capsys.readouterr().out

@@ -71,7 +71,7 @@ FORBIDDEN = {
 GROUND_FLOOR = {"errors", "settings", "files", "yamls", "hub", "texts"}
 """What rests on nothing but itself: all that `domains` and `providers` may know besides themselves."""
 MAY_HOLD_A_PROVIDER = {"validation/judge.py"}
-BELOW = {"errors", "settings", "files", "yamls", "secret_values", "parameters", "stats", "texts", ""}
+BELOW = {"errors", "settings", "files", "yamls", "parameters", "stats", "texts", ""}
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "datasets", "peft", "accelerate", "mlflow", "boto3", "botocore",
     "openai", "cleanlab", "weasyprint", "kaleido", "dask", "distributed", "xgboost", "lingua", "papermill", "nbclient",

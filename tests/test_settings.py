@@ -15,8 +15,7 @@ import genesis_lab
 
 PROGRAM = """
 import json
-from genesis_lab.secret_values import found_in, redact
-from genesis_lab.settings import get_settings
+from genesis_lab.settings import found_in, get_settings, redact
 from genesis_lab.files import output_root
 print(json.dumps([str(output_root()), str(get_settings().hf_token and get_settings().hf_token.get_secret_value()), get_settings().workers,
                   found_in("a hf_fake-token-of-a-test z"), redact("a hf_fake-token-of-a-test z")]))

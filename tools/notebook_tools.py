@@ -23,8 +23,7 @@ import nbformat
 from genesis_lab.errors import GenesisError, InvalidInput, StageFailed
 from genesis_lab.files import isolated_root, use_output_root, write_atomically
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook, title
-from genesis_lab.secret_values import found_in
-from genesis_lab.settings import get_settings, project_root
+from genesis_lab.settings import found_in, get_settings, project_root
 
 MAX_BYTES = 400_000
 """What one committed notebook may weigh."""

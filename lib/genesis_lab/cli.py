@@ -1,4 +1,4 @@
-"""The command `genesis`: parses, calls, prints. Everything it calls is imported when it is called, so that --help is quick."""
+"""The command `genesis`: parses, calls, prints. What it calls is imported only then, so that --help is quick."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 app = group("From no data to a small model that provably works: generate, validate, train, report.")
-dataset_app = group("Bring datasets in, take them out, look at them.")
 reference_app = group("Real data to measure against.")
 jobs_app = group("Batch jobs of Amazon Bedrock.")
 
@@ -32,7 +31,6 @@ Params = Annotated[Path, Argument(help="A params file, for example params/demo.y
 Overrides = Annotated[
     list[str], Option("-p", "--param", metavar="NAME=VALUE", help="Set a parameter; wins over the file's.")
 ]
-Dataset = Annotated[str, Argument(help="A dataset's name or folder.")]
 FORMATS = ["q8_0", "q4_k_m"]
 
 
@@ -150,11 +148,12 @@ def improve(
     parameters = next(_generating(load_pipeline(params, pairs(param))), None)
     if parameters is None:
         raise InvalidInput(f"{params.name} has no stage that generates.")
+
+    def tell(row: contrast.Row) -> None:
+        echo(contrast.sentence(row))
+
     config = settings_of(parameters)
-    told = contrast.improve(
-        config, seeds, rounds=rounds, per_round=per_round, holdout=holdout,
-        on_round=lambda row: echo(contrast.sentence(row)),
-    )  # fmt: skip
+    told = contrast.improve(config, seeds, rounds=rounds, per_round=per_round, holdout=holdout, on_round=tell)
     echo(f"{told['stopped']}; the records up to round {told['kept']} are in {told['dataset']}")
 
 
@@ -188,7 +187,7 @@ def audit(
     limit: Annotated[int, Option(min=0, help="Issues to list.")] = 20,
     replace: Replace = False,
 ) -> None:
-    """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit status 1: some are left."""
+    """Find every fault of a set of teacher examples, and repair what needs no judgement. Exit 1: some are left."""
     from genesis_lab.dataset import open_filled
     from genesis_lab.files import shown
     from genesis_lab.validation import examples
@@ -259,82 +258,14 @@ def export_student_command(
             bar.label = f"Exporting, {name}"
             bar.advance(0)
 
-        report = export_student(
-            student_path(student), target, cast(Any, format), role=role, examples=splits.get("test", [])[:items],
-            max_tokens=max_tokens, llama_cpp=llama_cpp, on_step=step, on_progress=bar,
-        )  # fmt: skip
+        asked: dict[str, Any] = {"role": role, "examples": splits.get("test", [])[:items], "max_tokens": max_tokens}
+        told: dict[str, Any] = {"llama_cpp": llama_cpp, "on_step": step, "on_progress": bar}
+        report = export_student(student_path(student), target, cast(Any, format), **asked, **told)
     echo(said(report))
     if push:
         echo(push_student(target, push, cast(Any, what)))
     if report["passed"] is False:
         raise typer.Exit(1)
-
-
-@dataset_app.command("import")
-def dataset_import(
-    source: Annotated[str, Argument(help="A file of any usual kind, a folder of them, or hf:owner/name[:split].")],
-    target: Annotated[str, Argument(help="Name of the new dataset, or a folder.")],
-    domain: Annotated[str, Option(help="What a record is.")] = "conversations",
-    field: Annotated[
-        list[str], Option("--field", metavar="OURS=THEIRS", help="For example turns=messages. Repeatable.")
-    ] = [],
-    taxonomy: Annotated[str | None, Option(help="banking77, or a YAML file with your intents.")] = None,
-    language: Annotated[str | None, Option(help="en or es, where the data does not say.")] = None,
-    preview: Annotated[bool, Option("--preview", help="Only show ten records as they would be read.")] = False,
-    replace: Replace = False,
-) -> None:
-    """Import anyone's data; what was taken for what is said, broken records are named."""
-    import json
-    import shlex
-    from tempfile import TemporaryDirectory
-
-    from genesis_lab.dataset import import_dataset
-    from genesis_lab.domains import get_domain
-    from genesis_lab.files import shown
-
-    with TemporaryDirectory(prefix="genesis-") as scratch:
-        place = Path(scratch) / "preview" if preview else target
-        dataset, report = import_dataset(
-            source, place, domain=domain, field_map=pairs(field), taxonomy=taxonomy, language=language, replace=replace
-        )
-        if preview:
-            for record in next(dataset.batches(size=10)).to_pylist():
-                cells = get_domain(domain).cells(record).items()
-                echo(json.dumps({name: v for name, v in cells if v is not None}, ensure_ascii=False, default=str))
-    echo(f"{report}, in a preview" if preview else f"{report} in {shown(dataset.path)}")
-    lines(f"  {note}" for note in report.notes)
-    lines((f"  {problem}" for problem in report.said()), 20, len(report.problem_counts))
-    if preview:
-        told = [(o, t) for o, t in dataset.manifest["import"]["field_map"].items() if o != t]
-        options = [part for ours, theirs in told for part in ("--field", f"{ours}={theirs}")]
-        command = ["genesis", "dataset", "import", source, target, *options]
-        echo(f"Nothing was written. To import, or to correct what is wrong: {shlex.join(command)}")
-
-
-@dataset_app.command("export")
-def dataset_export(
-    name: Dataset,
-    target: Annotated[str, Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
-    format: Annotated[
-        str | None, Option(help="jsonl, csv, parquet, labelled (CSV of text,label), long or wide (CSV of series), hub.")
-    ] = None,
-    split: Annotated[str | None, Option(help="Only this split.")] = None,
-    replace: Replace = False,
-) -> None:
-    """Export a dataset to JSONL, CSV, Parquet, Hugging Face or S3."""
-    from genesis_lab.dataset import export_dataset, open_dataset
-
-    lines(export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace))
-
-
-@dataset_app.command("discard")
-def dataset_discard(name: Dataset) -> None:
-    """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
-    from genesis_lab.files import dataset_path
-    from genesis_lab.generation.journal import discard
-
-    discard(dataset_path(name))
-    echo(f"the unfinished run of {name} is gone")
 
 
 @reference_app.command("fetch")
@@ -367,15 +298,14 @@ def jobs_stop(job: Annotated[str, Argument(metavar="JOB", help="Its name or ARN.
     echo(f"stopping {job}")
 
 
-dataset_app.add_typer(dataset_commands)
-app.add_typer(dataset_app, name="dataset")
+app.add_typer(dataset_commands, name="dataset")
 app.add_typer(reference_app, name="reference")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(review_app, name="review")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command; an error of ours is one line on standard error and exit code 1, wrong usage 2, Ctrl-C one line and 130."""
+    """Run the command. An error of ours is one line on standard error and exit code 1, wrong usage 2, Ctrl-C 130."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's polite kill is a Ctrl-C
     try:
         app(arguments, prog_name="genesis")

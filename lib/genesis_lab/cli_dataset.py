@@ -1,21 +1,87 @@
-"""The commands of `genesis dataset` that look at records, change them, and keep the shelf of datasets in order."""
+"""The commands of `genesis dataset`: bring data in, look at records, change them, take them out, keep order."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-import typer
 from typer import Argument, Option, confirm, echo
 
-from genesis_lab.terminal import Replace, lines, pairs
+from genesis_lab.terminal import Replace, group, lines, pairs
 
-commands = typer.Typer()
+commands = group("Bring datasets in, take them out, look at them.")
 Name = Annotated[str, Argument(help="A dataset's name or folder.")]
 Where = Annotated[
     list[str],
     Option(metavar="NAME=A,B", help="Only these: intent=refund, words=5..20, 'check failed=any'. Repeatable."),
 ]
+
+
+@commands.command("import")
+def import_(
+    source: Annotated[str, Argument(help="A file of any usual kind, a folder of them, or hf:owner/name[:split].")],
+    target: Annotated[str, Argument(help="Name of the new dataset, or a folder.")],
+    domain: Annotated[str, Option(help="What a record is.")] = "conversations",
+    field: Annotated[
+        list[str], Option("--field", metavar="OURS=THEIRS", help="For example turns=messages. Repeatable.")
+    ] = [],
+    taxonomy: Annotated[str | None, Option(help="banking77, or a YAML file with your intents.")] = None,
+    language: Annotated[str | None, Option(help="en or es, where the data does not say.")] = None,
+    preview: Annotated[bool, Option("--preview", help="Only show ten records as they would be read.")] = False,
+    replace: Replace = False,
+) -> None:
+    """Import anyone's data; what was taken for what is said, broken records are named."""
+    import json
+    import shlex
+    from tempfile import TemporaryDirectory
+
+    from genesis_lab.dataset import import_dataset
+    from genesis_lab.domains import get_domain
+    from genesis_lab.files import shown
+
+    with TemporaryDirectory(prefix="genesis-") as scratch:
+        place = Path(scratch) / "preview" if preview else target
+        dataset, report = import_dataset(
+            source, place, domain=domain, field_map=pairs(field), taxonomy=taxonomy, language=language, replace=replace
+        )
+        if preview:
+            for record in next(dataset.batches(size=10)).to_pylist():
+                cells = get_domain(domain).cells(record).items()
+                echo(json.dumps({name: v for name, v in cells if v is not None}, ensure_ascii=False, default=str))
+    echo(f"{report}, in a preview" if preview else f"{report} in {shown(dataset.path)}")
+    lines(f"  {note}" for note in report.notes)
+    lines((f"  {problem}" for problem in report.said()), 20, len(report.problem_counts))
+    if preview:
+        told = [(o, t) for o, t in dataset.manifest["import"]["field_map"].items() if o != t]
+        options = [part for ours, theirs in told for part in ("--field", f"{ours}={theirs}")]
+        command = ["genesis", "dataset", "import", source, target, *options]
+        echo(f"Nothing was written. To import, or to correct what is wrong: {shlex.join(command)}")
+
+
+@commands.command()
+def export(
+    name: Name,
+    target: Annotated[str, Argument(help="File or folder, hub repository owner/name, or s3://bucket/key.")],
+    format: Annotated[
+        str | None, Option(help="jsonl, csv, parquet, labelled (CSV of text,label), long or wide (CSV of series), hub.")
+    ] = None,
+    split: Annotated[str | None, Option(help="Only this split.")] = None,
+    replace: Replace = False,
+) -> None:
+    """Export a dataset to JSONL, CSV, Parquet, Hugging Face or S3."""
+    from genesis_lab.dataset import export_dataset, open_dataset
+
+    lines(export_dataset(open_dataset(name), target, cast(Any, format), split=split, replace=replace))
+
+
+@commands.command()
+def discard(name: Name) -> None:
+    """Throw away an unfinished run; a dataset of that name stays, and so do the answers that were paid for."""
+    from genesis_lab.files import dataset_path
+    from genesis_lab.generation.journal import discard
+
+    discard(dataset_path(name))
+    echo(f"the unfinished run of {name} is gone")
 
 
 @commands.command("list")
@@ -33,17 +99,23 @@ def list_datasets() -> None:
 
     rows = []
     for one in listed():
-        manifest = one.get("manifest", {})
+        manifest, worth = one.get("manifest", {}), "not measured"
         card = read_reports(Dataset(dataset_path(one["name"]), manifest)).get("scorecard") if manifest else None
-        found, made, source = best(card), manifest.get("generation") or {}, at(manifest, "import.source")
-        rows.append({
-            "name": one["name"],
-            "records": f"{one['records']:,} {manifest['domain']}" if manifest else "unfinished run",
-            "worth": interval_text(found["accuracy"]) + " stand-in" * bool(stand_in(card or {})) if found else "not measured",
-            "when": f"{datetime.fromtimestamp(one['when']):%Y-%m-%d %H:%M}",
-            "by": ":".join(filter(None, [made.get("provider"), made.get("model")])) or (f"import of {source}" if source else ""),
-            "from": at(manifest, "curation.from.dataset") or "",
-        })  # fmt: skip
+        if found := best(card):
+            told = interval_text(found["accuracy"]) if "accuracy" in found else f"MASE {interval_text(found['mase'])}"
+            worth = told + " stand-in" * bool(stand_in(card or {}))
+        made, source = manifest.get("generation") or {}, at(manifest, "import.source")
+        by = [made.get("provider"), made.get("model")] if made else [f"import of {source}" if source else ""]
+        rows.append(
+            {
+                "name": one["name"],
+                "records": f"{one['records']:,} {manifest['domain']}" if manifest else "unfinished run",
+                "worth": worth,
+                "when": f"{datetime.fromtimestamp(one['when']):%Y-%m-%d %H:%M}",
+                "by": ":".join(filter(None, by)),
+                "from": at(manifest, "curation.from.dataset") or "",
+            }
+        )
     if not rows:
         return echo("no datasets yet: genesis notebook 10 makes one, genesis dataset import brings one in")
     echo(pd.DataFrame(rows).to_string(index=False))

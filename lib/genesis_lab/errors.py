@@ -32,7 +32,7 @@ class InvalidInput(GenesisError):
 
 
 class Taken(InvalidInput):
-    """The name is that of something made with other settings, which may be replaced; `free` is one that is not taken."""
+    """The name is that of something made with other settings, which may be replaced; `free` is a free name."""
 
     def __init__(self, message: str, free: str) -> None:
         super().__init__(message)
@@ -126,7 +126,7 @@ class Fatal(ProviderError):
 
 
 def sentence(error: Any, *, name: str = "") -> str:
-    """The first fault of a pydantic ``ValidationError``: where, what is expected, what was given; `name` stands before it."""
+    """The first fault of a pydantic ``ValidationError``: where, what is expected, what was given; after `name`."""
     first = error.errors(include_url=False)[0]
     kind, given = first["type"], first.get("input")
     where = ".".join(str(part + 1) if isinstance(part, int) else str(part) for part in first["loc"])

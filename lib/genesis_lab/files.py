@@ -28,7 +28,7 @@ def output_root() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """An absolute path, a relative one from the project root; ``outputs/…`` is read from the output root, wherever that is."""
+    """An absolute path: relative ones start at the project root, ``outputs/…`` at the output root, wherever that is."""
     path = Path(path).expanduser()
     if path.parts[:1] == ("outputs",):
         return output_root().joinpath(*path.parts[1:])
@@ -56,7 +56,7 @@ def dataset_path(name: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """`path` as it is written into reports and notebooks: relative to the project, or as given; never a machine's own path."""
+    """`path` as reports and notebooks show it: relative to the project, or as given; never a machine's own path."""
     path = Path(path)
     for root, prefix in ((output_root(), "outputs"), (project_root(), "")):
         if path.is_relative_to(root):
@@ -88,8 +88,8 @@ def write_atomically(path: Path, text: str) -> None:
 def placed(target: Path, *, replace: bool = False, ours: Callable[[Path], bool] = Path.is_file) -> Iterator[Path]:
     """A temporary path beside `target` to write a file or a folder to; it becomes `target` on a clean exit.
 
-    What is replaced (only if `replace`, and if `ours` says so of it) goes last, when the new is whole. A kill leaves the
-    old or the new; see `recovered`. One sentence where `target` is in the way, being written, or can't be written.
+    What is replaced (only if `replace`, and if `ours` says so of it) goes last, when the new is whole. A kill leaves
+    the old or the new; see `recovered`. One sentence where `target` is in the way, being written, or can't be written.
     """
     temporary, old, lock = (target.with_name(f".{target.name}.{role}") for role in ("writing", "old", "lock"))
     try:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: is it within reach (asked once and briefly, because its libraries retry for a minute), and pushing to it."""
+"""The Hugging Face hub: is it within reach (its libraries would retry for a minute), and pushing to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUT_S = 5.0
 def hub_reachable() -> bool:
     """Whether the hub answers at all; False when ``HF_HUB_OFFLINE`` is set. Asked once per process."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # documented, but not marked as exported
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # documented, not marked as exported
 
     if constants.HF_HUB_OFFLINE:
         return False
@@ -40,7 +40,7 @@ def push_folder(
 ) -> str:
     """Upload the files of `folder` that match `allow`; returns the repository's address.
 
-    `replaces`: patterns of files to delete there where they are not among those uploaded; `private`: of a new repository.
+    `replaces`: patterns of files to delete there that are not among the new ones; `private`: of a new repository.
     """
     from huggingface_hub import HfApi
 
@@ -51,9 +51,13 @@ def push_folder(
     try:
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=repository, folder_path=folder, repo_type=kind, allow_patterns=allow, delete_patterns=replaces,
+            repo_id=repository,
+            folder_path=folder,
+            repo_type=kind,
+            allow_patterns=allow,
+            delete_patterns=replaces,
             commit_message=message,
-        )  # fmt: skip
+        )
     except Exception as error:  # httpx, requests and the hub have each their own tree of errors
         said = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
         advice = "can it be reached, and is GENESIS_HF_TOKEN a token with write access to it?"

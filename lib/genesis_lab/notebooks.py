@@ -13,8 +13,7 @@ from typing import Any
 from genesis_lab import errors
 from genesis_lab.errors import InvalidInput, instead
 from genesis_lab.files import shown
-from genesis_lab.secret_values import redact
-from genesis_lab.settings import project_root
+from genesis_lab.settings import project_root, redact
 
 
 def notebook_paths(folder: Path | None = None) -> list[Path]:
@@ -39,7 +38,8 @@ def find_notebook(reference: str | int, folder: Path | None = None) -> Path:
 def read_notebook(path: Path) -> Any:
     """The notebook as a node of nbformat, in format 4."""
     if unread := "nbformat" not in sys.modules and "rfc3987_syntax" not in sys.modules:
-        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # builds grammars for a second, and nobody asks it
+        # It builds grammars for a second, and nobody asks it.
+        sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # which makes an import fail
     import nbformat
 
     if unread:
@@ -54,8 +54,10 @@ def read_notebook(path: Path) -> Any:
 
 @contextmanager
 def kernel_config() -> Iterator[Any]:
-    """A traitlets Config whose kernel is reached by files of its own, not by TCP ports: those that start at once take one
-    another's ports and die, and whoever has a login on the machine could read along."""
+    """A traitlets Config whose kernel is reached by files of its own.
+
+    By TCP ports kernels that start at once take one another's and die, and whoever has a login here could read along.
+    """
     from jupyter_client.manager import AsyncKernelManager
     from traitlets.config import Config
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from genesis_lab.errors import InvalidInput, expected, sentence
-from genesis_lab.secret_values import credentials_in, found_in, looks_secret, secret_names
+from genesis_lab.settings import credentials_in, found_in, looks_secret, secret_names
 
 FROM_ENVIRONMENT = "secrets come from the environment only"
 
@@ -31,7 +31,7 @@ class Parameter:
     help: str
 
     def check(self, value: Any, where: str) -> None:
-        """Raise `InvalidInput` unless `value`, as YAML or JSON read it, is of the annotated type; nothing is converted."""
+        """Raise `InvalidInput` unless `value`, as YAML or JSON read it, is of the annotated type."""
         text, subject = json.dumps(value, default=str), f"Parameter {self.name} of {where}"
         for name in secret_names(value):
             raise InvalidInput(_secret_refused(f"{self.name}.{name}", where))

@@ -1,4 +1,4 @@
-"""A pipeline: numbered notebooks run in order by papermill, from one YAML file, into one run folder that tells the truth."""
+"""A pipeline: numbered notebooks run in order by papermill, from a YAML file into a run folder that tells the truth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -22,8 +22,7 @@ from genesis_lab.errors import GenesisError, Interrupted, InvalidInput, StageFai
 from genesis_lab.files import dataset_path, output_root, recovered, resolve, shown, write_atomically, write_error
 from genesis_lab.notebooks import failure, find_notebook, kernel_config, notebook_paths, read_notebook
 from genesis_lab.parameters import FROM_ENVIRONMENT, Parameter, from_parameters, read_parameters
-from genesis_lab.secret_values import found_in, looks_secret, redact
-from genesis_lab.settings import project_root
+from genesis_lab.settings import found_in, looks_secret, project_root, redact
 from genesis_lab.yamls import read_yaml
 
 METRICS_TYPE = "application/vnd.genesis-lab.metrics+json"
@@ -31,10 +30,8 @@ METRICS_TYPE = "application/vnd.genesis-lab.metrics+json"
 RUN_FOLDER = "run_folder"
 """A notebook that declares this parameter is given the folder of the run it is part of."""
 _OWN = ("name", "description", "stages")
-_PACKAGES = (
-    "genesis-lab", "papermill", "numpy", "pandas", "pyarrow", "scikit-learn", "sentence-transformers", "torch", "mlflow",
-    "plotly",
-)  # fmt: skip
+_PACKAGES = ["genesis-lab", "papermill", "numpy", "pandas", "pyarrow", "scikit-learn", "sentence-transformers", "torch"]
+_PACKAGES += ["mlflow", "plotly"]
 
 
 @dataclass(frozen=True)
@@ -59,21 +56,25 @@ class Pipeline:
     source: str
     description: str
     shared: dict[str, Any]
+    stages: list[Stage]
     command: str  # that runs it, to be pasted into a terminal
-    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what its ``run.json`` and ``metrics.json`` say."""
+    """A run folder and what its ``run.json`` says."""
 
     folder: Path
     record: dict[str, Any]
-    metrics: dict[str, dict[str, Any]]
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What each stage recorded, by the name of its notebook (``metrics.json``)."""
+        return {Path(one["output"]).stem: one["metrics"] for one in self.record["stages"] if "metrics" in one}
 
 
 def record_metrics(metrics: Mapping[str, float | int | str | None]) -> None:
-    """Hand metrics from a notebook to the run it is part of (``metrics.json``, sweep tables); shows one line, in a run or not."""
+    """Hand metrics from a notebook to the run it is part of (``metrics.json``), if there is one; shows one line."""
     from IPython.display import display
 
     kept = {name: round(value, 4) if isinstance(value, float) else value for name, value in metrics.items()}
@@ -99,18 +100,17 @@ def load_pipeline(path: Path, overrides: Mapping[str, str] | None = None) -> Pip
         raise InvalidInput(f"name in {where} must be letters, digits, - and _, got {name!r}.")
     beside = path.resolve().parent.parent / "notebooks"
     folder = beside if notebook_paths(beside) else None
-    stages = [(find_notebook(one, folder), own) for one, own in _listed(content.get("stages"), where)]
+    listed = [(find_notebook(one, folder), own) for one, own in _listed(content.get("stages"), where)]
     shared = {key: value for key, value in content.items() if key not in _OWN}
-    command = _command("run", path, overrides or {})
-    return _checked(
-        Pipeline(name, where, str(content.get("description", "")), shared, command), stages, overrides or {}
-    )
+    stages = _checked(listed, shared, where, overrides or {})
+    about, command = str(content.get("description", "")), _command("run", path, overrides or {})
+    return Pipeline(name, where, about, shared, stages, command)
 
 
 def single_stage(notebook: Path, overrides: Mapping[str, str]) -> Pipeline:
     """A pipeline of one notebook."""
-    command = _command("notebook", notebook, overrides)
-    return _checked(Pipeline(notebook.stem, shown(notebook), "", {}, command), [(notebook, {})], overrides)
+    stages = _checked([(notebook, {})], {}, shown(notebook), overrides)
+    return Pipeline(notebook.stem, shown(notebook), "", {}, stages, _command("notebook", notebook, overrides))
 
 
 def settings_of(parameters: Mapping[str, Any]) -> Any:
@@ -149,16 +149,17 @@ def run_pipeline(
 ) -> Run:
     """Run the stages in order into ``outputs/runs/<name>-<stamp>/`` and stop at the first failure.
 
-    `start` names the stage to go on from in the newest run folder. ``run.json`` is rewritten whole around every stage and
-    ``unfinished`` until the run has come to an end of its own, so it is true even after a kill -9.
+    `start` names the stage to go on from in the newest run folder. ``run.json`` is rewritten whole around every stage
+    and ``unfinished`` until the run has come to an end of its own, so it is true even after a kill -9.
 
     Raises
     ------
     StageFailed : a notebook failed, in one line: notebook, cell, error, how to resume.
     InvalidInput : there is nothing to resume, or the earlier stages were run with other parameters.
     """
-    fresh = Run(new_folder(pipeline.name), _new_record(pipeline), {}) if start is None else None
-    first, run = (0, fresh) if fresh else _resumed(pipeline, str(start))
+    first, run = (
+        (0, Run(new_folder(pipeline.name), _new_record(pipeline))) if start is None else _resumed(pipeline, start)
+    )
     record, began = run.record, time.monotonic() - run.record["seconds"]
 
     def save(entry: dict[str, Any], **facts: Any) -> None:
@@ -170,22 +171,22 @@ def run_pipeline(
 
     for stage, entry in zip(pipeline.stages[first:], record["stages"][first:], strict=True):
         save(entry, status="started", started_at=_now())
-        clock, name, status, error, said = time.monotonic(), stage.notebook.name, "completed", None, ""
+        clock, name, said = time.monotonic(), stage.notebook.name, ""
         try:
-            run.metrics[Path(entry["output"]).stem] = _execute(stage, run.folder / entry["output"])
+            entry["metrics"] = _execute(stage, run.folder / entry["output"])
+            entry["status"] = "completed"
         except KeyboardInterrupt:
-            status, said = "interrupted", f"Interrupted in {name}"
+            entry["status"], said = "interrupted", f"Interrupted in {name}"
         except Exception as problem:
-            status, error = "failed", redact(" ".join(str(problem).split()))
-            ours = isinstance(problem, GenesisError)
-            said = error if ours else f"{name}: {type(problem).__name__}: {error[:300]}"
-            entry["error"] = error
-        entry.update(status=status, seconds=round(time.monotonic() - clock, 1))
+            error = redact(" ".join(str(problem).split()))
+            entry.update(status="failed", error=error)
+            said = error if isinstance(problem, GenesisError) else f"{name}: {type(problem).__name__}: {error[:300]}"
+        entry["seconds"] = round(time.monotonic() - clock, 1)
         if said:
-            end(status, error)
+            end(entry["status"], entry.get("error"))
             here = name.partition("_")[0]
             hint = f" (go on with: {pipeline.command} --from {here})" if len(pipeline.stages) > 1 else ""
-            raise (StageFailed if status == "failed" else Interrupted)(said + hint)
+            raise (StageFailed if "error" in entry else Interrupted)(said + hint)
         _write_json(run.folder / "metrics.json", run.metrics)
         save(entry)
         if on_stage:
@@ -197,10 +198,7 @@ def run_pipeline(
 def read_run(folder: Path) -> Run:
     """What a run folder says about its run; `InvalidInput` if it is none."""
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        metrics_file = folder / "metrics.json"
-        metrics = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.exists() else {}
-        return Run(folder, dict(record), dict(metrics))
+        return Run(folder, dict(json.loads((folder / "run.json").read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError):
         raise InvalidInput(f"{shown(folder)} is not a run folder: it has no readable run.json.") from None
 
@@ -231,25 +229,28 @@ def _listed(stages: Any, where: str) -> list[tuple[str | int, dict[str, Any]]]:
 
 
 def _checked(
-    pipeline: Pipeline, listed: Sequence[tuple[Path, Mapping[str, Any]]], overrides: Mapping[str, str]
-) -> Pipeline:
-    """The pipeline with these notebooks as its stages, each with what it declares of the parameters that are given."""
+    listed: Sequence[tuple[Path, Mapping[str, Any]]],
+    shared: Mapping[str, Any],
+    source: str,
+    overrides: Mapping[str, str],
+) -> list[Stage]:
+    """These notebooks as stages, each with what it declares of the parameters that are given."""
     stages = []
     for notebook, own in listed:
         stem, declared = notebook.stem, read_parameters(read_notebook(notebook), notebook.stem)
-        _refuse_unknown(own, pipeline.source, {stem: declared})
-        given = {key: value for key, value in {**pipeline.shared, **own}.items() if key in declared}
+        _refuse_unknown(own, source, {stem: declared})
+        given = {key: value for key, value in {**shared, **own}.items() if key in declared}
         for key, value in given.items():
             declared[key].check(value, stem)
         given |= {key: declared[key].parse(text, stem) for key, text in overrides.items() if key in declared}
         stages.append(Stage(notebook, given, declared))
     made: set[str] = set()
     everywhere = {stage.notebook.stem: stage.declared for stage in stages}
-    _refuse_unknown(pipeline.shared, pipeline.source, everywhere)
+    _refuse_unknown(shared, source, everywhere)
     _refuse_unknown(overrides, "the command line", everywhere)
     for stage in stages:
         _check_values(stage, made)
-    return replace(pipeline, stages=tuple(stages))
+    return stages
 
 
 def _check_values(stage: Stage, made: set[str]) -> None:
@@ -268,11 +269,8 @@ def _check_values(stage: Stage, made: set[str]) -> None:
 
                 open_dataset(named)  # says what there is
         for name, value in stage.parameters.items():
-            if (
-                isinstance(value, str)
-                and Path(value).suffix in (".yaml", ".yml", ".csv", ".jsonl")
-                and not resolve(value).is_file()
-            ):
+            is_file = isinstance(value, str) and Path(value).suffix in (".yaml", ".yml", ".csv", ".jsonl")
+            if is_file and not resolve(value).is_file():
                 raise InvalidInput(f"{name} must be a file that is there, got {value!r}.")
     except InvalidInput as error:
         raise InvalidInput(f"{stage.notebook.stem}: {error}") from None
@@ -309,10 +307,9 @@ def _execute(stage: Stage, output: Path) -> dict[str, Any]:
     try:
         # Nothing is written while cells run: a kill leaves no unscanned notebook behind.
         with kernel_config() as config:
-            papermill.execute_notebook(
-                source, target, parameters, config=config, progress_bar=False, request_save_on_cell_execute=False,
-                kernel_name="python3", language="python",
-            )  # fmt: skip
+            quiet = {"progress_bar": False, "request_save_on_cell_execute": False}
+            kernel = {"kernel_name": "python3", "language": "python", "config": config}
+            papermill.execute_notebook(source, target, parameters, **kernel, **quiet)
     except PapermillExecutionError as error:
         stopped = f"{error.ename}: {error.evalue}"
     except DeadKernelError:
@@ -341,10 +338,18 @@ def _new_record(pipeline: Pipeline) -> dict[str, Any]:
         planned = {"notebook": stem, "status": "pending", "seconds": None}
         stages.append({**planned, "parameters": stage.parameters, "output": output})
     return {
-        "name": pipeline.name, "status": "unfinished", "started_at": _now(), "finished_at": None, "seconds": 0.0,
-        "error": None, "params_file": pipeline.source, "parameters": pipeline.shared, "versions": versions(),
-        "git": _git(), "stages": stages,
-    }  # fmt: skip
+        "name": pipeline.name,
+        "status": "unfinished",
+        "started_at": _now(),
+        "finished_at": None,
+        "seconds": 0.0,
+        "error": None,
+        "params_file": pipeline.source,
+        "parameters": pipeline.shared,
+        "versions": versions(),
+        "git": _git(),
+        "stages": stages,
+    }
 
 
 def versions() -> dict[str, str | None]:
@@ -358,7 +363,6 @@ def versions() -> dict[str, str | None]:
 
 def _git() -> dict[str, Any] | None:
     """Commit of the checkout and whether it has changes; None outside a checkout."""
-
     ask = partial(subprocess.run, cwd=project_root(), capture_output=True, text=True, timeout=20, check=True)
     try:
         commit, changes = ask(["git", "rev-parse", "HEAD"]).stdout, ask(["git", "status", "--porcelain"]).stdout
@@ -385,8 +389,7 @@ def _resumed(pipeline: Pipeline, start: str) -> tuple[int, Run]:
                 raise InvalidInput(f"{where} was run with another {name}: run without --from.")
         fresh["stages"][i] = then
     fresh |= {"started_at": run.record["started_at"], "seconds": run.record["seconds"] or 0.0}
-    kept = {Path(entry["output"]).stem for entry in fresh["stages"][:first]}
-    return first, Run(run.folder, fresh, {stem: values for stem, values in run.metrics.items() if stem in kept})
+    return first, Run(run.folder, fresh)
 
 
 def _latest_run(name: str) -> Run:

@@ -1,7 +1,7 @@
 """Datasets, training runs and models in MLflow, and how they hang together.
 
 By default MLflow keeps its tables in SQLite under the output root (look at them with ``genesis mlflow``);
-``GENESIS_MLFLOW_TRACKING_URI`` names any server. Search and comparison are MLflow's own: `tracking_uri` is what they need.
+``GENESIS_MLFLOW_TRACKING_URI`` names any server. Search and comparison are MLflow's own, with `tracking_uri`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def tracking_uri() -> str:
 
 
 def serve(port: int, on_start: Callable[[str], object]) -> None:
-    """MLflow's own pages until they are stopped, `on_start` is told where; of a store that is a server already only that."""
+    """Serve MLflow's own pages until they are stopped; `on_start` is told where. Of a server only that is done."""
     uri = tracking_uri()
     with _mlflow() as client:  # makes the tables, or says why there are none
         client.search_registered_models(max_results=1)
@@ -186,24 +186,21 @@ def load_in_use(name: str) -> tuple[IntentModel, str]:
     with TemporaryDirectory() as place:
         if champion := _champion(name, place):
             version, files = champion
-            return load_model(
-                next(files.rglob(CARD), files / CARD).parent
-            ), f"{name} version {version}, the registry's {CHAMPION}"
+            model = load_model(next(files.rglob(CARD), files / CARD).parent)
+            return model, f"{name} version {version}, the registry's {CHAMPION}"
     return load_model(name), f"{shown(folder)}, the registry has no {CHAMPION} of that name"
 
 
 def _champion(name: str, place: str) -> tuple[str, Path] | None:
     """Version and files of a model's champion, fetched to `place` where they are elsewhere; None where there is none.
 
-    Of a store that is SQLite here MLflow's tables are read as they are: its import takes longer than the model's answer.
+    Of a store that is SQLite here MLflow's tables are read as they are: its import takes longer than an answer.
     """
     if not get_settings().mlflow_tracking_uri:
         if not (file := _home() / "mlflow.db").is_file():
             return None
-        with (
-            suppress(sqlite3.Error),
-            closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as tables,
-        ):
+        address = f"{file.resolve().as_uri()}?mode=ro"
+        with suppress(sqlite3.Error), closing(sqlite3.connect(address, uri=True)) as tables:
             versions = "registered_model_aliases JOIN model_versions USING (workspace, name, version)"
             query = f"SELECT version, coalesce(storage_location, source) FROM {versions} WHERE name = ? AND alias = ?"
             row = tables.execute(query, [name, CHAMPION]).fetchone()

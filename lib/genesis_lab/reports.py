@@ -1,4 +1,4 @@
-"""What is known of a dataset, whatever its domain: the reports kept with it, those still missing, and the page about it."""
+"""What is known of a dataset of any domain: the reports kept with it, those still missing, and the page about it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genesis_lab.reporting.progress import progress
 
 if TYPE_CHECKING:
     from genesis_lab.domains.base import Facets
-    from genesis_lab.reporting.page import Page
+    from genesis_lab.reporting.page import Page, Part
 
 Reports = dict[str, dict[str, Any]]
 TITLES = {
@@ -71,8 +71,10 @@ def complete(
 
 
 def kept(dataset: Dataset) -> Reports:
-    """The reports kept with the dataset, but for a classifier's that learned from other data, and for those of a version
-    that did not decide by gates and intervals: they are made anew."""
+    """The reports kept with the dataset.
+
+    Not a classifier's that learned from other data, nor those of a version that did not decide by gates and intervals.
+    """
     reports = read_reports(dataset)
     if "gates" not in reports.get("quality", {"gates": ()}):
         del reports["quality"]
@@ -111,8 +113,7 @@ def page(
         unit=dataset.unit,
         needed=(*kinds, "verdict" if "quality" in kinds else "evaluation"),
         counts={name: frame[name].value_counts(sort=False).sort_index().to_dict() for name in frame},
-        samples=_picked(dataset, facets, seed),
-        facets=facets,
+        samples=_samples(dataset, facets, seed),
         sentences=_understood(dataset, model, sentences) if facets.worth and facets.label else None,
         title=title,
         date=datetime.date.today().isoformat(),
@@ -157,21 +158,23 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
         return teaching_report(dataset)
     whose: Any = recorded_domain(dataset.manifest) or get_domain(dataset.domain, taxonomy=taxonomy)
     if kind == "quality":
-        return validate(
-            dataset, domain=whose, reference=real_data(dataset, reference),
-            embed=embedder_of(dataset) if embeddings else None, seed=seed,
-        )  # fmt: skip
+        real, embed = real_data(dataset, reference), embedder_of(dataset) if embeddings else None
+        return validate(dataset, domain=whose, reference=real, embed=embed, seed=seed)
     return scorecard(dataset, reference=reference, taxonomy=taxonomy, embeddings=embeddings, seed=seed)
 
 
-def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
-    """Records to show: short conversations (or utterances), label and text, series drawn, or a question and answer in each language."""
+def _samples(dataset: Dataset, facets: Facets, seed: int) -> list[Part]:
+    """Records picked at random, as people read them: short conversations, texts, series, an example in each language."""
+    from genesis_lab.reporting.html import chat, dialogue, side_by_side
+
     order = f"ORDER BY hash({facets.id} || '{seed}')"
     if facets.preview == "chat":
-        return list(dataset.sql(f"FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 15").to_dict("records"))
+        records = dataset.sql(f"FROM data WHERE len({facets.texts}) <= 6 {order} LIMIT 15").to_dict("records")
+        return [chat(records, facets, limit=3)] if records else []
     if facets.preview == "text":
         pairs = dataset.sql(f"SELECT {facets.label or facets.id}, {facets.text} FROM data {order} LIMIT 4")
-        return [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
+        texts = [tuple(map(str, pair)) for pair in pairs.itertuples(index=False, name=None)]
+        return [side_by_side(texts, (facets.label or "record", "text"))] if texts else []
     if facets.preview == "series":
         from genesis_lab.reporting.browser import preview_of
 
@@ -182,7 +185,7 @@ def _picked(dataset: Dataset, facets: Facets, seed: int) -> list[Any]:
     one_each = f"QUALIFY row_number() OVER (PARTITION BY language {order}) = 1 ORDER BY language"
     picked = dataset.sql(f"SELECT * EXCLUDE split FROM data {one_each}").to_dict("records")
     examples = [role_of(dataset).example(record) for record in picked]
-    return [(example.question, example.answer) for example in examples]
+    return [dialogue([(example.question, example.answer) for example in examples])] if examples else []
 
 
 def _understood(dataset: Dataset, model: str, sentences: Sequence[str]) -> Any:

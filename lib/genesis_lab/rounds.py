@@ -1,4 +1,4 @@
-"""Contrast rounds: what a set mixes up is asked for on both sides of the line, as long as it gains on real messages held out."""
+"""Contrast rounds: what a set mixes up is asked for on both sides of the line, as long as it gains on real messages."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def improve(
 ) -> Row:
     """Generate a set, then rounds of records for what it mixes up; stops where a gain can't be told, or after `rounds`.
 
-    The first set is asked for as `config` says; real messages are shown where they tell something: on a line that is mixed up.
-    Each round is a dataset ``<name>_round<k>``, those that gained together ``<name>_all``, which keeps this report as
-    ``rounds``. The same call goes on where it stopped. Never sees what a scorecard is measured on.
+    The first set is asked for as `config` says; real messages are shown where a line is mixed up. Each round is a
+    dataset ``<name>_round<k>``, those that gained together ``<name>_all``, which keeps this report as ``rounds``. The
+    same call goes on where it stopped. Never sees what a scorecard is measured on.
 
     Parameters
     ----------
     seeds : real labelled messages, as `labelled_texts` takes them: the share `holdout` of each label is only tested on,
         the others are shown, in the rounds, to the model that writes.
-    on_round : called with the row of each round: records so far, requests, cost, accuracy on what is held out, gain over
-        the round before with interval and verdict.
+    on_round : called with the row of each round: records so far, requests, cost, accuracy on what is held out, gain
+        over the round before with interval and verdict.
     """
     if "cells" not in type(config).model_fields or "seeds" not in type(config).model_fields:
         raise InvalidInput(f"Rounds are made of cells and seeds, which {config.domain.facets.unit} do not have.")

@@ -1,12 +1,26 @@
-"""Settings from the environment (and ``.env``): the only reader of ``os.environ``. Secrets live here, never in parameters."""
+"""Settings from the environment (and ``.env``): its only reader. Secrets live here, never in what is written."""
 
 from __future__ import annotations
 
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, SettingsConfigDict
+
+_SHORTEST = 8
+"""Characters of a secret's value that is looked for: shorter ones would be found by chance."""
+_NAME = re.compile(
+    r"secret|passw(or)?d|passphrase|credential|bearer|(api|access|private|signing)_?key|(^|_)(auth_?)?token(_|$)",
+    re.IGNORECASE,
+)
+_NOT_THE_SECRET = re.compile(r"_(file|path|dir|uri|url|name|id_file)$", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"""(://[^\s/"',@]+|@[^\s/@:"',]+:[^\s/@"',]+)@""")
 
 
 def project_root() -> Path:
@@ -32,8 +46,8 @@ class Settings(BaseSettings):
     reference_dir: Path | None = Field(None, description="folder with real reference data, e.g. banking77/test.csv")
     embedder: str = Field(
         "",
-        description="sentence-embedding model: hub id or folder (default: sentence-transformers/all-MiniLM-L6-v2; for more "
-        "than English paraphrase-multilingual-MiniLM-L12-v2, 471 MB, Apache-2.0, where it can be had)",
+        description="sentence-embedding model: hub id or folder (default: sentence-transformers/all-MiniLM-L6-v2; for "
+        "more than English paraphrase-multilingual-MiniLM-L12-v2, 471 MB, Apache-2.0, where it can be had)",
     )
     mlflow_tracking_uri: str | None = Field(None, description="MLflow server (default: SQLite under the output root)")
     dask_address: str | None = Field(None, description="Dask scheduler, e.g. tcp://host:8786 (default: this machine)")
@@ -93,3 +107,48 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The settings of this process, read once; ``get_settings.cache_clear()`` reads them again."""
     return Settings(_env_file=env_file())  # type: ignore[call-arg]  # an option of pydantic-settings, not a field
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a name reads like a secret's: ``api_key``, ``hfToken``, ``AWS_SECRET_ACCESS_KEY``; not ``max_tokens``."""
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]", "_", name)
+    return bool(_NAME.search(snake)) and not _NOT_THE_SECRET.search(snake)
+
+
+def secret_names(value: Any) -> Iterator[str]:
+    """The keys anywhere in nested parameters that look like a secret's name."""
+    if isinstance(value, Mapping):
+        yield from (str(key) for key in value if looks_secret(str(key)))
+        value = list(value.values())
+    for inner in value if isinstance(value, list | tuple) else ():
+        yield from secret_names(inner)
+
+
+def credentials_in(text: str) -> bool:
+    """Whether an address in `text` holds a password: ``https://me:secret@host``, ``openai:m@me:secret@host``."""
+    return bool(_CREDENTIALS.search(text))
+
+
+def found_in(text: str) -> list[str]:
+    """Names of the known secrets whose value stands in `text`, as it is or as JSON writes it."""
+    return [name for name, value in _known().items() if any(form in text for form in _forms(value))]
+
+
+def redact(text: str) -> str:
+    """`text` with every known secret value replaced by its name."""
+    for name, value in _known().items():
+        for form in _forms(value):
+            text = text.replace(form, f"[{name}]")
+    return text
+
+
+def _known() -> dict[str, str]:
+    """Name to value of the secrets in the environment and in ``.env``, as `Settings` would read them."""
+    variables = {**DotEnvSettingsSource(Settings, env_file=env_file()).env_vars, **EnvSettingsSource(Settings).env_vars}
+    return {name.upper(): v for name, v in variables.items() if v and len(v) >= _SHORTEST and looks_secret(name)}
+
+
+def _forms(value: str) -> set[str]:
+    """How a notebook file may write a value: printed, as a repr or in HTML, each as it is or escaped by JSON."""
+    shown = {value, repr(value)[1:-1], html.escape(value)}
+    return shown | {json.dumps(form, ensure_ascii=ascii)[1:-1] for form in shown for ascii in (True, False)}

@@ -42,7 +42,7 @@ def run_sweep(
     dask_address: str | None = None,
     on_point: Callable[[Point], None] | None = None,
 ) -> tuple[Path, list[Point]]:
-    """Run the pipeline in `params` once for every combination in `grid`, each in a process and an output root of its own.
+    """Run the pipeline in `params` once for each combination in `grid`, in a process and an output root of its own.
 
     The roots share caches with the present one, so a paid answer is not paid for again. All combinations are checked
     before any runs. `workers` runs at once here, or the scheduler at `dask_address` (whose workers see the same files).

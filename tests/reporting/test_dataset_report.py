@@ -8,7 +8,7 @@ import pytest
 from genesis_lab.domains import get_domain
 from genesis_lab.notebooks import notebook_paths, read_notebook
 from genesis_lab.reporting import drawings
-from genesis_lab.reporting.html import Html
+from genesis_lab.reporting.html import Html, chat
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures, next_steps
 from genesis_lab.reporting.views import kinds, view, views
@@ -22,7 +22,7 @@ FACETS = get_domain("conversations").facets
 
 def page(given: dict[str, Any], made: dict[str, Any] | None = None, **options: Any) -> Any:
     reports = given | {"manifest": made or manifest()}
-    return dataset_page("mine", reports, unit="conversations", needed=KINDS, counts=COUNTS, facets=FACETS, **options)
+    return dataset_page("mine", reports, unit="conversations", needed=KINDS, counts=COUNTS, **options)
 
 
 def manifest(**facts: Any) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def test_the_next_steps_name_intents_pairs_and_records_to_add() -> None:
 
 def test_the_footer_says_who_wrote_the_data_and_its_text_is_never_html() -> None:
     conversation = {"intent": "refund", "turns": [{"speaker": "customer", "text": "<script>alert(1)</script>"}]}
-    found = page({"scorecard": card()}, samples=[conversation], sentences=Html("<p>ok</p>"))
+    found = page({"scorecard": card()}, samples=[chat([conversation], FACETS)], sentences=Html("<p>ok</p>"))
     assert found.provenance["written by"] == "provider offline, model grammar"
     assert found.provenance["content hash"] == "f" * 64
     html = page_html(found)
@@ -266,13 +266,11 @@ def test_contrast_rounds_are_a_table_and_a_line() -> None:
     ]  # fmt: skip
     report = {"rounds": rows, "stopped": "3 rounds are made", "seeds": {"accuracy_alone": interval(0.7)}}
     shown, figure = (view("rounds", name, report) for name in ("rounds", "growth"))
-    assert "3 rounds are made" in shown.text and "the shown seeds alone 0.70" in str(figure.layout.annotations)
+    assert "3 rounds are made" in shown.text and "the shown seeds alone 0.70" in figure.layout.title.subtitle.text
     assert "1  1,000  12  0.10  0.84 [0.79–0.89]  100  +6.0 [+1.0 to +11.0]  better" in shown.text
     assert "from 0.80 [0.75–0.85] to 0.84 [0.79–0.89]" in figure.layout.title.text.replace("<br>", " ")
-    assert "cost $0.50" in figure.layout.title.subtitle.text
     unpriced = [row | {"cost_usd": None} for row in rows]
     assert "price unknown" in view("rounds", "rounds", {"rounds": unpriced}).text
-    assert "cost" not in view("rounds", "growth", {"rounds": unpriced}).layout.title.subtitle.text
     assert str(view("rounds", "rounds", None)) == "not measured: no contrast round was made"
 
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from genesis_lab.bias import check_bias
-from genesis_lab.domains import get_domain
 from genesis_lab.domains.base import Example
 from genesis_lab.finetuning.ask import Sampling
 from genesis_lab.finetuning.exam import Arm, benchmark, hold
 from genesis_lab.generation import config_for, generate
+from genesis_lab.reporting.html import dialogue
 from genesis_lab.reporting.page import page_html
 from genesis_lab.reporting.story import dataset_page, key_figures
 from genesis_lab.reporting.story import next_steps as steps_of
@@ -84,9 +84,8 @@ def exported(*, passed: bool = True) -> dict[str, Any]:
 
 
 def drawn(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst", **options: Any) -> Any:
-    facets = get_domain("requirements").facets
     kinds = ("teaching", "bias", "evaluation")
-    return dataset_page(name, reports | {"manifest": manifest}, unit="examples", needed=kinds, facets=facets, **options)
+    return dataset_page(name, reports | {"manifest": manifest}, unit="examples", needed=kinds, **options)
 
 
 def next_steps(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst") -> list[str]:
@@ -95,7 +94,7 @@ def next_steps(manifest: dict[str, Any], reports: dict[str, Any], name: str = "a
 
 def test_without_a_student_the_page_says_what_is_kept_and_that_its_worth_is_unknown(taught) -> None:
     manifest, reports = taught
-    page = drawn(manifest, reports, samples=[("<b>What?</b>", "title: This")])
+    page = drawn(manifest, reports, samples=[dialogue([("<b>What?</b>", "title: This")])])
     assert page.subtitle.startswith("20 examples") and "14 train, 3 validation, 3 test" in page_html(page)
     assert "not measured: no student was examined" in str(page.figures["gain"])
     assert page.figures["accepted"] == ("100%", "of 20 answers") and page.figures["audit"][0] == "0"

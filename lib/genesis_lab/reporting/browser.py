@@ -8,8 +8,7 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,15 +18,14 @@ import pyarrow as pa
 from genesis_lab.dataset import Dataset, read_reports
 from genesis_lab.dataset.curation import decide, labels, standing, texts_of, written_freely
 from genesis_lab.domains import get_domain, recorded_domain
-from genesis_lab.errors import GenesisError, InvalidInput
+from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
-from genesis_lab.reporting.frontend import viewer
+from genesis_lab.reporting.frontend import answering, asset, viewer
 from genesis_lab.reporting.html import Html, cell_text, chat, dialogue, escape, facts, table
 from genesis_lab.reporting.page import template
 from genesis_lab.reporting.style import CSS, OURS, THEIRS
 
 Row = Mapping[str, Any]
-HERE = Path(__file__).parent / "templates"
 PAGE = 50
 _SNIPPET = 160
 _VALUES = 300
@@ -68,17 +66,19 @@ class Browser:
     Parameters
     ----------
     rows : an Arrow table or a DuckDB relation (over Parquet files: only what is filtered by is held in memory).
-    key : SQL of what names a row, `place` of its place, from 0 (default: as they come), `text` of what the list shows, `search` of what the full text looks in (default: both).
-    filters : heading to SQL. Numbers and lists of dates are filtered by a range, lists by what they hold, else by value.
-    preview : HTML of one row, given with all its columns, or pages of it, the one that is shown first; escaped by whoever makes it.
-    actions, act : what may be done with a row, and who does it: given row, key, name of the action, what was entered and
-        why, it returns how the row is marked then (words with commas), or raises a `GenesisError`, which is shown.
+    key, text : SQL of what names a row, and of what the list shows of it.
+    search, place : SQL of what the full text looks in (default: both) and of a row's place (default: as it comes).
+    filters : heading to SQL; numbers and lists of dates are filtered by a range, lists by what they hold.
+    preview : HTML of one row, given with all its columns, or pages of it, the one that is shown first; escaped already.
+    actions, act : what may be done with a row, and who does it: given row, key, name of the action, what was entered
+        and why, it returns how the row is marked then (words with commas), or raises a `GenesisError`, which is shown.
     marks : place of a row to how it is marked already.
-    saved, save : name to what was chosen (``where`` by headings, ``words``, ``either``), and who keeps another, or is given None to take one away.
     tags : heading to place of a row to names, each with what is said of the row under it: filtered by name.
     parts : the texts of a row that `Action.asks` "parts" offers to be changed, by name.
     labels : what `Action.asks` "label" offers.
-    where : heading to the values (of numbers ``{"from": 3, "to": 9}``, of tags True for any) that are chosen at first.
+    saved, save : name to what was chosen (``where`` by headings, ``words``, ``either``), and who keeps another, or is
+        given None to take one away.
+    where : heading to the values that are chosen at first (of numbers ``{"from": 3, "to": 9}``, of tags True for any).
     """
 
     def __init__(
@@ -109,43 +109,40 @@ class Browser:
         self._rows: Any = rows if is_relation else duckdb.connect().from_arrow(rows)
         self._placed: Any = self._rows.order(place) if place else self._rows
         self._preview, self._act, self._parts, self.title, self.unit = preview, act, parts, title, unit
-        self._key, self.actions, self._tags = key, tuple(Action(*one) for one in actions), tags  # type: ignore[arg-type]
-        self._saved, self._save = dict(saved), save
-        named = {f"f{i}": (heading, sql) for i, (heading, sql) in enumerate(filters.items())}
-        columns = [f"({sql}) AS {name}" for name, (_, sql) in named.items()]
-        plain = f"coalesce(({text})::VARCHAR, '')"
+        self._key, self._tags = key, tags
+        self.actions = tuple(Action(*one) for one in actions)  # type: ignore[arg-type]  # of texts like `Action.asks`
+        self._saved, self._save, self.labels = dict(saved), save, list(labels)
+        self._names = {f"f{i}": heading for i, heading in enumerate(filters)}
         looked = f"coalesce(({search or text})::VARCHAR, '') || ' ' || coalesce(({key})::VARCHAR, '')"
-        self._db: Any = duckdb.connect()
+        columns = [
+            f"({place or 'row_number() OVER () - 1'})::INTEGER AS row",
+            f"({key})::VARCHAR AS key",
+            f"left(replace(coalesce(({text})::VARCHAR, ''), chr(10), ' '), {_SNIPPET}) AS text",
+            f"strip_accents(lower(replace({looked}, chr(10), ' '))) AS folded",
+            *(f"({sql}) AS f{i}" for i, sql in enumerate(filters.values())),
+        ]
         try:
-            answer: Any = self._rows.query(
-                "rows",
-                f"SELECT ({place or 'row_number() OVER () - 1'})::INTEGER AS row, ({key})::VARCHAR AS key, left(replace({plain}, chr(10), ' '), {_SNIPPET}) AS text, "
-                f"{''.join(f'{column}, ' for column in columns)}"
-                f"strip_accents(lower(replace({looked}, chr(10), ' '))) AS folded FROM rows",
-            )
-            index: pa.Table = answer.to_arrow_table()
+            found: Any = self._rows.query("rows", f"SELECT {', '.join(columns)} FROM rows")
+            index: pa.Table = found.to_arrow_table()
         except duckdb.Error as error:
             raise InvalidInput(f"These rows can't be looked through: {' '.join(str(error).split())}") from None
-        kinds = {name: _kind(index.schema.field(name).type) for name in named}
-        shown = [f"{_SHOWN[kind].format(name)} AS {name}" for name, kind in kinds.items()]
-        tagged, joins = {f"t{i}": name for i, name in enumerate(self._tags)}, ""
-        for name, heading in tagged.items():
-            said = self._tags[heading]
-            self._db.register(f"of_{name}", pa.table({"row": pa.array(said, pa.int32()), name: [list(one) for one in said.values()]}))  # fmt: skip
-            shown.append(f"coalesce({name}, []) AS {name}")
-            joins += f" LEFT JOIN of_{name} USING (row)"
-        self._db.register("given", index)
-        self._db.register("marked", pa.table({"row": pa.array(marks, pa.int32()), "said": pa.array(marks.values(), pa.string())}))  # fmt: skip
-        self._db.execute(
-            f"CREATE TABLE shown AS SELECT {', '.join(['row', 'key', 'text', *shown])}, string_split(coalesce(said, ''), ', ') AS mark, folded "
-            f"FROM given LEFT JOIN marked USING (row){joins}"
-        )
-        self._names = {name: heading for name, (heading, _) in named.items()} | tagged
-        self._kinds = kinds | dict.fromkeys(tagged, "list")
+        self._kinds = {name: _kind(index.schema.field(name).type) for name in self._names}
+        shown, joins = [f"{_SHOWN[kind].format(name)} AS {name}" for name, kind in self._kinds.items()], ""
+        lists: dict[str, tuple[str, Mapping[int, Iterable[str]]]]
+        lists = {f"t{i}": (heading, said) for i, (heading, said) in enumerate(tags.items())}
         if actions:
-            self._names["mark"], self._kinds["mark"] = "mark", "list"
-        self.total = int(index.num_rows)
-        self.labels, self.where = list(labels), self._chosen(where or {})
+            lists["mark"] = "mark", {row: words.split(", ") for row, words in marks.items()}
+        self._db: Any = duckdb.connect()
+        for name, (heading, said) in lists.items():
+            held = pa.array([list(one) for one in said.values()], pa.list_(pa.string()))
+            self._db.register(f"of_{name}", pa.table({"row": pa.array(said, pa.int32()), name: held}))
+            shown.append(f"coalesce({name}, {[''] if name == 'mark' else []}) AS {name}")
+            joins += f" LEFT JOIN of_{name} USING (row)"
+            self._names[name], self._kinds[name] = heading, "list"
+        self._db.register("given", index)
+        shown = ["row", "key", "text", "folded", *shown]
+        self._db.execute(f"CREATE TABLE shown AS SELECT {', '.join(shown)} FROM given{joins}")
+        self.total, self.where = int(index.num_rows), self._chosen(where or {})
 
     def about(self) -> dict[str, Any]:
         """What the front end has to know before it asks for anything."""
@@ -155,30 +152,34 @@ class Browser:
         return plain | {"filters": filters, "where": self.where}
 
     def ask(
-        self, where: Mapping[str, Any] | None = None, words: str = "", offset: int = 0, limit: int = PAGE, either: bool = False
-    ) -> dict[str, Any]:  # fmt: skip
-        """The rows of one page, how many there are, and of each filter the counts of its values among what all others leave.
-        `either`: one filter that holds is enough."""
-        conditions = {name: self._condition(name, chosen) for name, chosen in (where or {}).items() if chosen}
-        source, given = "shown", list[Any]()
-        if looked := _wanted(words):
-            given = [word for (word,) in (self._db.execute("SELECT strip_accents(lower(?))", [w]).fetchone() for w in looked)]  # fmt: skip
-            found = " AND ".join("contains(folded, ?)" for _ in given)
-            self._db.execute(f"CREATE OR REPLACE TEMP TABLE found AS SELECT * EXCLUDE folded FROM shown WHERE {found}", given)  # fmt: skip
-            source = "found"
+        self,
+        where: Mapping[str, Any] | None = None,
+        words: str = "",
+        offset: int = 0,
+        limit: int = PAGE,
+        either: bool = False,
+    ) -> dict[str, Any]:
+        """The rows of one page, how many there are, and of each filter the counts of its values in what others leave.
 
-        def chosen(*without: str) -> tuple[str, list[Any]]:
-            kept = [condition for name, condition in conditions.items() if name not in without]
+        `either`: one filter that holds is enough.
+        """
+        conditions = {name: self._condition(name, chosen) for name, chosen in (where or {}).items() if chosen}
+        columns = ", ".join(["row", "key", "text", *self._names])
+        source = "shown"
+        if looked := _wanted(words):
+            source, holds = "found", " AND ".join(["contains(folded, strip_accents(lower(?)))"] * len(looked))
+            self._db.execute(f"CREATE OR REPLACE TEMP TABLE found AS SELECT {columns} FROM shown WHERE {holds}", looked)
+
+        def chosen(but: str = "") -> tuple[str, list[Any]]:
+            kept = [condition for name, condition in conditions.items() if name != but]
             joined = (" OR " if either else " AND ").join(f"({sql})" for sql, _ in kept)
             return joined or "true", [value for _, values in kept for value in values]
 
-        kept = "kept" if conditions else source
+        kept, (sql, values) = source, chosen()
         if conditions:  # of which all but the filters that are chosen are counted
-            sql, values = chosen()
-            columns = ", ".join(["row", "key", "text", *self._kinds])
+            kept = "kept"
             self._db.execute(f"CREATE OR REPLACE TEMP TABLE kept AS SELECT {columns} FROM {source} WHERE {sql}", values)
         total = self._db.execute(f"SELECT count(*) FROM {kept}").fetchall()[0][0]
-        columns = ", ".join(["row", "key", "text", *self._names, *([] if self.actions else ["[] AS mark"])])
         page = f"SELECT {columns} FROM {kept} ORDER BY row LIMIT {int(limit)} OFFSET {int(offset)}"
         rows = self._db.sql(page).to_arrow_table().to_pylist()
         looked_at = {name: (source, *chosen(name)) if name in conditions else (kept,) for name in self._names}
@@ -186,7 +187,7 @@ class Browser:
         return {"total": total, "offset": offset, "rows": rows, "counts": counts}
 
     def open(self, row: int, page: int = 0) -> dict[str, Any]:
-        """The preview of a row (a `page` of it, and whether there are more), its tags with what is said, its texts that may be changed."""
+        """A row's preview (a `page` of it, and whether there are more), its tags, its texts that may be changed."""
         shown = self._opened(row, self.record(row))
         return {**shown, "row": row, "html": shown["html"][page], "more": page + 1 < len(shown["html"])}
 
@@ -209,11 +210,11 @@ class Browser:
     def record(self, row: int) -> dict[str, Any]:
         """A row with all its columns."""
         key = self._at(row)
-        quoted = "'" + key.replace("'", "''") + "'"
-        alike = self._db.execute("SELECT row FROM shown WHERE key = ? ORDER BY row LIMIT 2", [key]).fetchall()
-        found = (
-            self._rows.filter(f"({self._key})::VARCHAR = {quoted}") if len(alike) == 1 else self._placed.limit(1, row)
-        )
+        alike = self._db.execute("SELECT row FROM shown WHERE key = ? LIMIT 2", [key]).fetchall()
+        quoted = key.replace("'", "''")
+        found = self._placed.limit(1, row)
+        if len(alike) == 1:
+            found = self._rows.filter(f"({self._key})::VARCHAR = '{quoted}'")
         return dict(found.to_arrow_table().to_pylist()[0])
 
     def few(self, limit: int = 5) -> Html:
@@ -235,16 +236,15 @@ class Browser:
 
     def widget(self) -> Any:
         """The widget that shows it in a notebook."""
-        return answering(
-            "browser", self.about(), {"ask": self.ask, "open": self.open, "act": self.act, "save": self.save}
-        )
+        does: dict[str, Callable[..., Any]] = {"ask": self.ask, "open": self.open, "act": self.act, "save": self.save}
+        return answering("browser", self.about(), does)
 
     def write(self, path: Path, *, replace: bool = False) -> Path:
-        """All of it as one HTML file that needs nothing else; what is decided there is downloaded from it as JSON lines."""
+        """All of it as one HTML file that needs nothing else; what is decided there is downloaded as JSON lines."""
         from markupsafe import Markup
 
         about = json.dumps(self.about() | {"chunk": _CHUNK}, ensure_ascii=False).replace("<", "\\u003c")
-        ours = {"about": about, "css": CSS + _asset("browser.css"), "js": _asset("browser.js")}
+        ours = {"about": about, "css": CSS + asset("browser.css"), "js": asset("browser.js")}
         page = template("browser.html.j2").generate(
             title=self.title or self.unit, packed=self._packed(), **{name: Markup(text) for name, text in ours.items()}
         )
@@ -262,11 +262,8 @@ class Browser:
             listed[name] = {"values": codes.dictionary.to_pylist(), "codes": codes.indices.to_pylist()}
         yield "index", _zipped(json.dumps(listed, ensure_ascii=False))
         yield "folded", _zipped("\n".join(index["folded"].to_pylist()))
-        few = (
-            b.slice(at, _CHUNK)
-            for b in pa.RecordBatchReader.from_stream(self._placed)
-            for at in range(0, len(b), _CHUNK)
-        )
+        batches = pa.RecordBatchReader.from_stream(self._placed)
+        few = (batch.slice(at, _CHUNK) for batch in batches for at in range(0, len(batch), _CHUNK))
         records = enumerate(record for batch in few for record in batch.to_pylist())
         for number in range(-(-self.total // _CHUNK)):
             chunk = [self._opened(row, record) for row, record in islice(records, _CHUNK)]
@@ -308,12 +305,12 @@ class Browser:
             days = [str(chosen.get("from") or ""), str(chosen.get("to") or "9999")]
             return f"len(list_filter({name}, lambda one: one BETWEEN ? AND ?)) > 0", days
         if isinstance(chosen, Mapping):
-            ends = [(sign, chosen.get(end)) for end, sign in (("from", ">="), ("to", "<="))]
+            signs = {">=": chosen.get("from"), "<=": chosen.get("to")}
             try:
-                given = [(sign, float(end)) for sign, end in ends if end not in (None, "")]
+                given = {sign: float(end) for sign, end in signs.items() if end not in (None, "")}
             except (TypeError, ValueError):
                 raise InvalidInput(f"{self._names[name]} is filtered by numbers, got {dict(chosen)}.") from None
-            return " AND ".join(["true", *(f"{name} {sign} ?" for sign, _ in given)]), [end for _, end in given]
+            return " AND ".join(["true", *(f"{name} {sign} ?" for sign in given)]), [*given.values()]
         values = [str(one) for one in chosen]
         return (f"list_has_any({name}, ?)" if kind == "list" else f"list_contains(?, {name})"), [values]
 
@@ -348,46 +345,6 @@ def _zipped(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
 
 
-@cache
-def _asset(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-@cache
-def _widget_type(name: str) -> Any:
-    import anywidget
-    import traitlets
-
-    class Answering(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget and traitlets have no types here
-        """A front end; every message of it is answered under its number."""
-
-        _esm = (
-            "\n".join(_asset(f"{one}.js") for one in dict.fromkeys(("browser", name))) + f"\nexport default {name};\n"
-        )
-        _css = CSS + "".join(_asset(f"{one}.css") for one in dict.fromkeys(("browser", name)))
-        about = traitlets.Dict().tag(sync=True)
-
-        def __init__(self, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> None:
-            super().__init__(about=about)
-            self.does = does
-            self.on_msg(self._answer)  # type: ignore[no-untyped-call]
-
-        def _answer(self, _: Any, message: Mapping[str, Any], __: Any) -> None:
-            try:
-                said: dict[str, Any] = {"answer": self.does[message["does"]](**message.get("with", {}))}
-            except Exception as error:  # whatever it is: the person in front of it must be told
-                said = {"error": str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"}
-            self.send(json.loads(json.dumps({"number": message.get("number"), **said}, default=str)))
-
-    Answering.__name__ = f"{name.title()}Widget"  # by which the front end keeps styles apart
-    return Answering
-
-
-def answering(name: str, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> Any:
-    """The widget ``templates/<name>.js``, which knows `about` and calls what is named in `does`."""
-    return _widget_type(name)(about, does)
-
-
 def browse(
     dataset: Dataset,
     where: Mapping[str, Any] | None = None,
@@ -395,21 +352,22 @@ def browse(
     title: str = "",
     reports: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A dataset's records that `where` is true of: the browser where a person sits, else the first ones with their texts."""
+    """A dataset's records that `where` is true of: the browser where a person sits, else the first ones' texts."""
     return browser_of(dataset, where, title=title, reports=reports).shown()
 
 
 def answered(rows: Sequence[Row], where: Mapping[str, Any] | None = None, *, title: str = "") -> Any:
-    """What a classifier made of texts (``text``, ``label``, ``understood as`` and whatever else), to be looked through."""
-    held = pa.Table.from_pylist(
-        [{**row, "right": "yes" if row["label"] == row["understood as"] else "no"} for row in rows]
-    )
+    """What a classifier made of texts (``text``, ``label``, ``understood as``, whatever else), to be looked through."""
+    right = ["yes" if row["label"] == row["understood as"] else "no" for row in rows]
+    held = pa.Table.from_pylist([*rows]).append_column("right", pa.array(right, pa.string()))
     filters = {name: f'"{name}"' for name in ["right", *held.column_names] if name != "text"}
 
     def preview(row: Row) -> Html:
         return Html(f'<section class="chat"><p dir="auto">{escape(row["text"])}</p></section>{facts(row).html}')
 
-    return Browser(held, key="NULL", text="text", filters=filters, preview=preview, where=where, title=title, unit="texts").shown()  # fmt: skip
+    return Browser(
+        held, key="NULL", text="text", filters=filters, preview=preview, where=where, title=title, unit="texts"
+    ).shown()
 
 
 def browser_of(
@@ -419,10 +377,10 @@ def browser_of(
     title: str = "",
     reports: Mapping[str, Any] | None = None,
 ) -> Browser:
-    """A dataset's records, of any domain: filtered by attributes, teacher, words and what its reports say is wrong with them.
+    """A dataset's records, filtered by attributes, teacher, words and what its reports say is wrong with them.
 
-    What a person decides (`ACTIONS`) is kept beside the data, see `dataset.curation`. `reports` (default: those kept with
-    the dataset) name the offenders; pairs that should be filled are a filter each, ``intent × language``.
+    What a person decides (`ACTIONS`) is kept beside the data, see `dataset.curation`. `reports` (default: those kept
+    with the dataset) name the offenders; pairs that should be filled are a filter each, ``intent × language``.
     """
     import duckdb
 
@@ -441,12 +399,10 @@ def browser_of(
         filters[f"{a} × {b}"] = f'concat_ws(\' × \', "{a}", "{b}")'
     filters |= {"teacher": "provenance.model"} if "provenance" in schema.names else {}
     plain = f"trim(replace(replace({everything}, chr(10), ' '), '  ', ' '))"
-    filters["words"] = (
-        f"CASE WHEN {plain} <> '' THEN length({plain}) - length(replace({plain}, ' ', '')) + 1 ELSE 0 END"
-    )
+    words = f"length({plain}) - length(replace({plain}, ' ', '')) + 1"
+    filters["words"] = f"CASE WHEN {plain} <> '' THEN {words} ELSE 0 END"
     filters |= {"split": "split"} if len(dataset.counts) > 1 else {}
     offences, alike = _offences(read_reports(dataset) if reports is None else reports)
-    parts: Callable[[Row], Mapping[str, str]] = partial(texts_of, dataset)
 
     def act(row: int, key: str, name: str, value: Any, why: str) -> str:
         return str(decide(dataset, row, name, value, why=why).get("marks", ""))
@@ -462,7 +418,7 @@ def browser_of(
         act=act,
         marks={row: one["marks"] for row, one in standing(dataset).items()},
         tags={"check failed": offences, "alike": alike},
-        parts=parts,
+        parts=lambda row: texts_of(dataset, row),
         labels=labels(dataset),
         where=where,
         title=title or dataset.name,
@@ -471,8 +427,10 @@ def browser_of(
 
 
 def conversation(turns: Sequence[Row], *, here: str = "", page: int = 50) -> list[Html]:
-    """A conversation with a bot in pages of `page` turns, its end first: texts with their entities, intents, confidences,
-    actions and slots folded, the turn with the key `here` marked. Its turns: see `review.conversations.turns`."""
+    """A conversation with a bot in pages of `page` turns, its end first, the turn with the key `here` marked.
+
+    `turns` : texts with their entities, intents and confidences, actions and slots; see `review.conversations.turns`.
+    """
     shown, ends = template("conversation.html.j2"), range(len(turns), 0, -page) or [0]
     parts = [turns[max(0, end - page) : end] for end in ends]
     return [Html(shown.render(turns=part, here=here, ours=OURS, theirs=THEIRS)) for part in parts]
@@ -495,9 +453,8 @@ def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html
     def preview(record: Row) -> Html:
         if not fields:
             return Html(draw(record))
-        plain = {
-            n: v for n, v in {**record, **(record.get("provenance") or {})}.items() if not isinstance(v, list | dict)
-        }
+        every = {**record, **(record.get("provenance") or {})}.items()
+        plain = {name: value for name, value in every if not isinstance(value, list | dict)}
         return Html(f"{draw(record)}<details><summary>all fields</summary>{facts(plain).html}</details>")
 
     return preview
@@ -512,13 +469,12 @@ def _curve(values: Sequence[float | None]) -> str:
     places = [(i, value) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
     low, high = (end((value for _, value in places), default=0.0) for end in (min, max))
     step, height = 600 / (len(values) - 1), 115 / ((high - low) or 1.0)
-    pens = [
-        "L" if before and before[0] == i - 1 else "M" for before, (i, _) in zip([None, *places], places, strict=False)
-    ]
-    points = (f"{pen}{i * step:.1f} {125 - height * (v - low):.1f}" for pen, (i, v) in zip(pens, places, strict=True))
+    known = {i for i, _ in places}
+    points = (f"{'L' if i - 1 in known else 'M'}{i * step:.1f} {125 - height * (v - low):.1f}" for i, v in places)
     about = f"{len(values):,} values from {cell_text(float(low))} to {cell_text(float(high))}"
     path = f'<path d="{"".join(points)}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-    return f'<svg viewBox="0 0 600 130" style="max-width:600px;width:100%" role="img" aria-label="{about}">{path}</svg><p>{about}</p>'
+    svg = f'<svg viewBox="0 0 600 130" style="max-width:600px;width:100%" role="img" aria-label="{about}">{path}</svg>'
+    return f"{svg}<p>{about}</p>"
 
 
 def _offences(reports: Mapping[str, Any]) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:

@@ -62,16 +62,15 @@ def dots(
         traces.append({"x": [*aims.values()], "y": [*aims], "mode": "markers", "name": "target", "marker": tick})
     missing = dict.fromkeys(str(row["name"]) for row in rows if row not in measured)
     reach = 1.08 * max([band, *(abs(end) for value in values for end in ends(value) if end is not None)])
-    fig = figure(
-        traces,
-        title=title,
-        subtitle="; ".join(filter(None, [subtitle, f"not measured: {', '.join(missing)}" if missing else ""])),
-        height=100 + max(len(names), 2) * (24 if len(names) <= 20 else 18),
-        legend=bool(aims),
-        scattermode="overlay" if aims else "group",
-        xaxis=_titled(axis, 90) | {"range": list(span or (-reach, reach)), "tickformat": ".0%" if "%" in spec else ""},
-        yaxis=_NAMES | {"categoryorder": "array", "categoryarray": names},
-    )
+    below = "; ".join(filter(None, [subtitle, f"not measured: {', '.join(missing)}" if missing else ""]))
+    height = 100 + max(len(names), 2) * (24 if len(names) <= 20 else 18)
+    layout: dict[str, Any] = {"scattermode": "overlay" if aims else "group"}
+    layout["xaxis"] = _titled(axis, 90) | {
+        "range": list(span or (-reach, reach)),
+        "tickformat": ".0%" if "%" in spec else "",
+    }
+    layout["yaxis"] = _NAMES | {"categoryorder": "array", "categoryarray": names}
+    fig = figure(traces, title=title, subtitle=below, height=height, legend=bool(aims), **layout)
     if span is None:
         fig.add_vrect(-band, band, fillcolor=SHADE, line_width=0, layer="below")
         fig.add_vline(0, line={"color": BLUE, "width": 1})
@@ -121,15 +120,10 @@ def lines(
     every = sorted({at for points in curves.values() for at, _ in points})
     wide = log and len(every) > 2 and every[0] > 0 and every[-1] / every[0] >= 8
     named = {"tickvals": every, "ticktext": [f"{value:,g}" for value in every]} if ticks else {}
-    fig = figure(
-        traces,
-        title=title,
-        subtitle=subtitle,
-        height=360,
-        legend=len(curves) + len(marks) > 1,
-        xaxis=_titled(f"{x}{' (log scale)' if wide else ''}") | {"type": "log" if wide else "linear"} | named,
-        yaxis=_titled(y) | {"tickformat": ".2f"} | ({"range": [-0.03, 1.03]} if unit else {}),
-    )
+    below = _titled(f"{x}{' (log scale)' if wide else ''}") | {"type": "log" if wide else "linear"} | named
+    beside = _titled(y) | {"tickformat": ".2f"} | ({"range": [-0.03, 1.03]} if unit else {})
+    about: dict[str, Any] = {"title": title, "subtitle": subtitle, "legend": len(curves) + len(marks) > 1}
+    fig = figure(traces, **about, height=360, xaxis=below, yaxis=beside)
     for label, level in (levels or {}).items():
         note = {"annotation_text": figure_text(label), "annotation_font": {"size": 11, "color": MUTED}}
         fig.add_hline(level, line={"color": MUTED, "dash": "dot", "width": 1.2}, **note)
@@ -152,18 +146,11 @@ def bars(counts: Mapping[str, Any], *, title: str, axis: str, subtitle: str = ""
             bar["text"] = [f"{value:,.0f} · {value / total:.1%}" if total else "0" for value in values]
         meant = alone and all(name in MEANING for name in names)
         traces.append(bar | {"marker": {"color": [MEANING[name] for name in names] if meant else colour}})
-    row = (14 if many else 26) + 12 * (len(several) - 1)
-    return figure(
-        traces,
-        title=title,
-        subtitle=subtitle,
-        height=90 + row * max(len(names), 1),
-        legend=not alone,
-        barmode="group",
-        bargap=0.3,
-        xaxis=_titled(axis) | {"range": [0, 1.22 * most], "tickformat": spec},
-        yaxis=_NAMES | {"tickfont": {"size": 10 if many else 12}},
-    )
+    height = 90 + max(len(names), 1) * ((14 if many else 26) + 12 * (len(several) - 1))
+    layout: dict[str, Any] = {"barmode": "group", "bargap": 0.3, "legend": not alone}
+    layout["xaxis"] = _titled(axis) | {"range": [0, 1.22 * most], "tickformat": spec}
+    layout["yaxis"] = _NAMES | {"tickfont": {"size": 10 if many else 12}}
+    return figure(traces, title=title, subtitle=subtitle, height=height, **layout)
 
 
 def stack(parts: Mapping[str, Mapping[Any, float]], *, title: str, unit: str) -> go.Figure:
@@ -186,15 +173,9 @@ def stack(parts: Mapping[str, Mapping[Any, float]], *, title: str, unit: str) ->
             traces.append({"y": [figure_text(row)], "x": [share], "base": [start], **look, **says})
             start += share
     most = max((sum(counts.values()) for counts in parts.values()), default=0)
-    return figure(
-        traces,
-        title=f"{title} (n = {most:,.0f})",
-        height=80 + 38 * max(len(parts), 1),
-        barmode="overlay",
-        bargap=0.25,
-        xaxis=_titled(f"share of {unit}") | {"tickformat": ".0%", "range": [0, 1], "showgrid": False},
-        yaxis=_NAMES,
-    )
+    title, height = f"{title} (n = {most:,.0f})", 80 + 38 * max(len(parts), 1)
+    below = _titled(f"share of {unit}") | {"tickformat": ".0%", "range": [0, 1], "showgrid": False}
+    return figure(traces, title=title, height=height, barmode="overlay", bargap=0.25, xaxis=below, yaxis=_NAMES)
 
 
 def panels(rows: Sequence[Mapping[str, Any]], *, title: str, subtitle: str = "") -> go.Figure:

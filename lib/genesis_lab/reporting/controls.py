@@ -12,8 +12,7 @@ from pydantic import Field as Declared
 
 from genesis_lab.errors import GenesisError, InvalidInput, Taken, sentence
 from genesis_lab.parameters import declared
-from genesis_lab.reporting.browser import answering
-from genesis_lab.reporting.frontend import display, viewer
+from genesis_lab.reporting.frontend import answering, display, viewer
 from genesis_lab.reporting.html import cell_text, escape, facts
 from genesis_lab.reporting.wording import translated, translated_html
 from genesis_lab.settings import get_settings
@@ -34,8 +33,13 @@ class Form(Generic[Model]):
     """
 
     def __init__(
-        self, config: Model, *, choices: Mapping[str, Choices] = {}, hide: Iterable[str] = (), preview: Preview | None = None
-    ) -> None:  # fmt: skip
+        self,
+        config: Model,
+        *,
+        choices: Mapping[str, Choices] = {},
+        hide: Iterable[str] = (),
+        preview: Preview | None = None,
+    ) -> None:
         self._config, self._preview = config, preview
         self.entered: dict[str, Any] = {}
         self.widget: Any = None
@@ -72,7 +76,7 @@ class Form(Generic[Model]):
             raise InvalidInput(sentence(error)) from None
 
     def keep(self, before: Form[Model]) -> None:
-        """Take over what was chosen in an earlier form, but for fields whose value in the config has been changed since."""
+        """Take over what was chosen in an earlier form, but for fields whose value in the config has changed since."""
         for name in before.changed.keys() & self.fields.keys():
             given, known = before.entered[name], [value for _, value in self.fields[name].get("options", ())]
             there = not known or all(one in known for one in (given if isinstance(given, list) else [given]))
@@ -80,7 +84,7 @@ class Form(Generic[Model]):
                 self.entered[name] = given
 
     def enter(self, name: str | None, value: Any = None) -> dict[str, Any]:
-        """Take what is chosen or typed in a field (no name: all goes back to the parameters); what the front end shows then."""
+        """Take what is entered in a field (no name: all goes back to the parameters); what the front end shows then."""
         self.entered = self.entered | {name: value} if name else {}
         return self.tell()
 
@@ -108,9 +112,14 @@ class Form(Generic[Model]):
         """Show the form, these fields of it at once, with a button that runs the cells below."""
         more = len(self.fields) - len([name for name in basics if name in self.fields])
         words = {
-            "reset": "reset to parameters", "changed": "changed in the form:", "wait": "calculating …", "run": _RUN,
-            "see": "↑ see the sentence beside the form", "more": f"{more} more settings", "button": button,
-        }  # fmt: skip
+            "reset": "reset to parameters",
+            "changed": "changed in the form:",
+            "wait": "calculating …",
+            "run": _RUN,
+            "see": "↑ see the sentence beside the form",
+            "more": f"{more} more settings",
+            "button": button,
+        }
         says = {name: _says(text) for name, text in words.items()}
         about = {"fields": [*self.fields.values()], "basics": [*basics], "says": says}
         self.widget = answering("form", about, {"enter": self.enter})
@@ -137,9 +146,9 @@ def form(
 ) -> Form[Model]:
     """Show `config` as a form; read ``form(config).value`` in a later cell.
 
-    A number with bounds becomes a slider with a box (a box, where the range is wide), a `Literal` a dropdown, a set of names
-    a list to choose from (shift or ctrl for several), shares that add up to 1 sliders in proportion, names and shares lines
-    of text. Where nobody watches (see `frontend.viewer`) nothing is shown and `value` is `config` itself.
+    A number with bounds becomes a slider with a box (a box, where the range is wide), a `Literal` a dropdown, a set of
+    names a list to choose from, shares that add up to 1 sliders in proportion, names and shares lines of text. Where
+    nobody watches (see `frontend.viewer`) nothing is shown and `value` is `config` itself.
 
     When its cell is run again, what was chosen stays, but for fields whose value in `config` has been changed since.
 
@@ -190,7 +199,7 @@ def choose(namespace: dict[str, Any], *names: str, **options: Any) -> None:
 
 
 def _field(schema: Mapping[str, Any], value: Any, choices: Choices | None) -> dict[str, Any]:
-    """The `kind` of a field in ``form.js``, the `value` it shows at first, and what else its kind needs; by its JSON schema."""
+    """By its JSON schema the `kind` of a field in ``form.js``, the `value` it begins with, and what its kind needs."""
     given = schema.get("anyOf", [schema])
     kinds = [one for one in given if one.get("type") != "null"]
     of, optional = kinds[0] if len(kinds) == 1 else {}, len(kinds) < len(given)

@@ -1,4 +1,4 @@
-"""The views that are more than a report's own rows: a figure, text, or the rows of which ``views.yaml`` makes a table or dots.
+"""Views that are more than a report's own rows: figures, texts, or other rows for ``views.yaml`` to make a table of.
 
 There a view names, under `draw`, the function of this module that makes it.
 """
@@ -31,9 +31,9 @@ def gates(verdict: Report) -> Rows:
         measured: Any = {"estimate": value, "low": low, "high": high}
         if low == high:
             measured = value and interval_text(value, ",.0f" if value >= 2 else ",.2f")
-        told = {"pass": "", "not measured": f"not measured: {gate['says']}"}
-        told_so = told.get(outcome, f"{gate['says']}: {gate['todo']}")
-        rows.append(gate | {"shown": OUTCOMES[outcome], "measured": measured, "told": told_so})
+        quiet = {"pass": "", "not measured": f"not measured: {gate['says']}"}
+        told = quiet.get(outcome, f"{gate['says']}: {gate['todo']}")
+        rows.append(gate | {"shown": OUTCOMES[outcome], "measured": measured, "told": told})
     return rows
 
 
@@ -78,14 +78,19 @@ def private(report: Report) -> Any:
 
 
 def realism(report: Report) -> Any:
-    """The figures behind realism where no text tells it, beside what halves of the reference differ by; else nothing."""
-    rows = [part["detail"] for part in report["realism"]["parts"] if part["detail"].get("floor") is not None]
-    shown = [
-        {"": r["what"], "this dataset": r["estimate"], "halves of the reference": r["floor"], "± sd": r["sd"], "n": r["n"], "means": r["means"]}
-        for r in rows
-    ]  # fmt: skip
+    """The figures behind realism where no text tells it, beside what halves of the reference differ by."""
+    told = [part["detail"] for part in report["realism"]["parts"] if part["detail"].get("floor") is not None]
+    heads = {
+        "": "what",
+        "this dataset": "estimate",
+        "halves of the reference": "floor",
+        "± sd": "sd",
+        "n": "n",
+        "means": "means",
+    }
+    rows = [{head: one[key] for head, key in heads.items()} for one in told]
     formats = dict.fromkeys(("this dataset", "halves of the reference", "± sd"), ".2f")
-    return table(shown, caption="Beside real records", formats=formats) if shown else []
+    return table(rows, caption="Beside real records", formats=formats) if rows else []
 
 
 def lengths(report: Report) -> Any:
@@ -102,12 +107,15 @@ def lengths(report: Report) -> Any:
 
 def _beside_real(card: Report, measure: str, mark: str) -> tuple[dict[str, Any], ...]:
     """Of each learner the curve over real examples, how many the dataset is worth where it is known, and its mark."""
-    of = {s["title"]: s for s in card["students"] if s.get("k_shots")}
-    curves = {title: [(shot["k"], shot[measure]) for shot in s["k_shots"]] for title, s in of.items()}
+    curves, worth, marks = {}, {}, {}
+    for learner in (one for one in card["students"] if one.get("k_shots")):
+        title, found = learner["title"], learner["equivalence"]
+        curves[title] = [(shot["k"], shot[measure]) for shot in learner["k_shots"]]
+        if learner["beats_floor"] is not False and at(found, "k") is not None:
+            worth[title] = {"estimate": found["k"], "low": found["low"], "high": found["high"]}
+        marks[mark.format(title)] = (worth.get(title), learner[measure])
     last = max((k for curve in curves.values() for k, _ in curve), default=0)
-    known = {t: s["equivalence"] for t, s in of.items() if s["beats_floor"] is not False and at(s, "equivalence.k") is not None}  # fmt: skip
-    worth = {title: {"estimate": e["k"], "low": e["low"], "high": e["high"]} for title, e in known.items()}
-    return curves, worth, {mark.format(title): (worth.get(title, last), s[measure]) for title, s in of.items()}
+    return curves, worth, {label: (last if x is None else x, y) for label, (x, y) in marks.items()}
 
 
 def real_examples(card: Report) -> Part:
@@ -120,34 +128,31 @@ def real_examples(card: Report) -> Part:
         said += ", no more than the label names alone"
     elif found := worth.get(first["title"]):
         said = f"Worth {interval_text(found, ',.1f')} {kind} labelled examples per label ({first['title']})"
-    if doubt:
-        said = f"{doubt.capitalize()}. {said}"
-    floors = [s["floor"]["estimate"] for s in card["students"] if s["floor"]]
-    return charts.lines(
-        curves, title=said, x=f"{kind} labelled examples per label", y=f"accuracy on {kind} data", log=True, ticks=True,
-        levels={f"label names alone {floor:.2f}": floor for floor in floors}, marks=marks,
-        subtitle=f"accuracy on {first['accuracy']['n']:,} {kind} utterances with 95 % interval; diamonds: this dataset",
-    )  # fmt: skip
+    floors = [learner["floor"]["estimate"] for learner in card["students"] if learner["floor"]]
+    levels, n = {f"label names alone {floor:.2f}": floor for floor in floors}, f"{first['accuracy']['n']:,}"
+    says: dict[str, Any] = {"title": f"{doubt.capitalize()}. {said}" if doubt else said}
+    says |= {"x": f"{kind} labelled examples per label", "y": f"accuracy on {kind} data"}
+    says["subtitle"] = f"accuracy on {n} {kind} utterances with 95 % interval; diamonds: this dataset"
+    return charts.lines(curves, **says, log=True, ticks=True, levels=levels, marks=marks)
 
 
 def worth(card: Report) -> Rows:
-    told, none = {True: "yes", False: "no", None: "can't be told"}, why(card, "equivalence")
-    return [
-        s | {"on": measured_on(card), "more": told[s["beats_floor"]], "says": card["worth"].get(s["student"], none)}
-        for s in card["students"]
-    ]
+    told, none, rows = {True: "yes", False: "no", None: "can't be told"}, why(card, "equivalence"), []
+    for learner in card["students"]:
+        says = card["worth"].get(learner["student"], none)
+        rows.append(learner | {"on": measured_on(card), "more": told[learner["beats_floor"]], "says": says})
+    return rows
 
 
 def gains(card: Report) -> Rows:
-    return [gain | {"title": s["title"], "on": measured_on(card)} for s in card["students"] for gain in s["gains"]]
+    on = measured_on(card)
+    return [gain | {"title": learner["title"], "on": on} for learner in card["students"] for gain in learner["gains"]]
 
 
 def growth(report: Report) -> Part:
     """The learning curve of a classifier, or of every learner of a scorecard."""
-    given = {s["title"]: s["learning_curve"] for s in report.get("students", ())} or {
-        report.get("chosen"): report.get("learning_curve")
-    }
-    curves = {str(who): curve for who, curve in given.items() if curve}
+    learners = report.get("students") or [{"title": report.get("chosen"), **report}]
+    curves = {str(one["title"]): one["learning_curve"] for one in learners if one.get("learning_curve")}
     if not curves:
         return why(report, "scorecard", "learning_curve is empty")
     name, rows = max(curves.items(), key=lambda item: float(item[1][-1]["accuracy"]["estimate"]))
@@ -157,27 +162,31 @@ def growth(report: Report) -> Part:
         how = "rises" if gain["low"] > 0 else "falls" if gain["high"] < 0 else "can't be told from the step before"
         step = f"From {rows[-2]['records']:,} to {rows[-1]['records']:,} records"
         title = f"{step} the accuracy of {name} {how}: {points(gain)} points"
-    found = {who: [(row["records"], row["accuracy"]) for row in curve] for who, curve in curves.items()}
-    below = f"tested on {accuracy['n']:,}, 95 % interval"
-    return charts.lines(found, title=title, x="records learned from", y="accuracy", log=True, ticks=True, subtitle=below)  # fmt: skip
+    says: dict[str, Any] = {"title": title, "subtitle": f"tested on {accuracy['n']:,}, 95 % interval"}
+    says |= {"x": "records learned from", "y": "accuracy"}
+    return charts.lines(_grown(curves, "accuracy"), **says, log=True, ticks=True)
+
+
+def _grown(curves: Mapping[str, Rows], measure: str) -> dict[str, list[tuple[float, Any]]]:
+    return {name: [(row["records"], row[measure]) for row in rows] for name, rows in curves.items()}
 
 
 def real_series(card: Report) -> Part:
     curves, _, marks = _beside_real(card, "mase", "this dataset, {}")
     if not curves or not (first := best(card)):
         return why(card, "k_shots")
-    said = f"{card['worth'][first['student']].capitalize()}: MASE {interval_text(first['mase'])} ({first['title']})"
     levels = {f"{name} {value['estimate']:.2f}": value["estimate"] for name, value in card["baselines"].items()}
-    return charts.lines(
-        curves, title=said, x="real series", y="MASE, 24 hours ahead", log=True, ticks=True, levels=levels, marks=marks,
-        subtitle=f"error on {first['mase']['n']:,} real series with 95 % interval, lower is better; diamonds: this dataset",
-    )  # fmt: skip
+    worth, n = card["worth"][first["student"]].capitalize(), f"{first['mase']['n']:,}"
+    says: dict[str, Any] = {"title": f"{worth}: MASE {interval_text(first['mase'])} ({first['title']})"}
+    says |= {"x": "real series", "y": "MASE, 24 hours ahead"}
+    says["subtitle"] = f"error on {n} real series with 95 % interval, lower is better; diamonds: this dataset"
+    return charts.lines(curves, **says, log=True, ticks=True, levels=levels, marks=marks)
 
 
 def series_growth(card: Report) -> Part:
     if not (first := best(card)):
         return why(card, "scorecard")
-    curves = {s["title"]: [(row["records"], row["mase"]) for row in s["learning_curve"]] for s in card["students"]}
+    curves = _grown({learner["title"]: learner["learning_curve"] for learner in card["students"]}, "mase")
     last = first["learning_curve"][-1]
     title = f"{first['title'].capitalize()}: MASE {interval_text(last['mase'])} with {last['records']:,} made series"
     return charts.lines(curves, title=title, x="synthetic series", y="MASE, 24 hours ahead", log=True, ticks=True)
@@ -219,40 +228,24 @@ def results(report: Report) -> Rows:
     held_out, real = report["evaluation"], report["reference"]
     languages = held_out["per_language"] if len(held_out["per_language"]) > 1 else {}
     rows = [{"name": f"held out, {name}", "accuracy": accuracy} for name, accuracy in languages.items()]
-    none = NotMeasured((report.get("not_measured") or {}).get("reference", "no reference"))
-    on_real = (
-        real | {"name": f"{real.get('kind', 'real')}: {real['name']}"} if real else {"name": "real", "accuracy": none}
-    )
+    on_real = {"name": "real", "accuracy": why(report, "reference", "no reference")}
+    if real:
+        on_real = real | {"name": f"{real.get('kind', 'real')}: {real['name']}"}
     return [held_out | {"name": "held out"}, *rows, on_real]
 
 
 def calibration(report: Report) -> Part:
     exam = report.get("reference") or report["evaluation"]
     bins = [b for b in exam["reliability"] if b["accuracy"]["n"]]
-    n = sum(b["accuracy"]["n"] for b in bins) or 1
-    says, (_, low, high) = sum(b["confidence"] * b["accuracy"]["n"] for b in bins) / n, ends(exam["accuracy"])
+    n, (_, low, high) = sum(b["accuracy"]["n"] for b in bins) or 1, ends(exam["accuracy"])
+    says = sum(b["confidence"] * b["accuracy"]["n"] for b in bins) / n
     how = "as sure as it is right, as far as can be told"
     if not low <= says <= high:
         how = "surer than it is right" if says > high else "less sure than it is right"
     title = f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}"
-    right: list[tuple[float, Any]] = [(0, 0), (1, 1)]
-    curves = {"classifier": [(round(b["confidence"], 2), b["accuracy"]) for b in bins], "as sure as right": right}
+    curves: dict[str, list[tuple[float, Any]]] = {"as sure as right": [(0, 0), (1, 1)]}
+    curves = {"classifier": [(round(b["confidence"], 2), b["accuracy"]) for b in bins]} | curves
     return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
-
-
-def rounds(report: Report) -> Part:
-    rows = report["rounds"]
-    first, last = rows[0], rows[-1]
-    title = f"From {first['records']:,} to {last['records']:,} records accuracy on held-out seeds went from {interval_text(first['accuracy'])} to {interval_text(last['accuracy'])}"
-    costs = [row["cost_usd"] for row in rows]
-    below = "" if None in costs else f"cost ${sum(costs):,.2f}; "
-    curve = {"accuracy": [(row["records"], row["accuracy"]) for row in rows]}
-    below += f"n = {last['accuracy']['n']:,}, 95 % interval"
-    alone = at(report, "seeds.accuracy_alone.estimate")
-    levels = {} if alone is None else {f"the shown seeds alone {alone:.2f}": alone}
-    return charts.lines(
-        curve, title=title, x="records", y="accuracy on held-out seeds", ticks=True, subtitle=below, levels=levels
-    )
 
 
 # judge
@@ -339,24 +332,23 @@ def audit(report: Report) -> Rows:
 
 
 def arm_parts(report: Report) -> Part:
-    none, cards = NotMeasured("no answer has it"), report["cards"]
-    names = dict.fromkeys(name for card in cards for name in card["parts"])
-    rows = [
-        {"part": spoken(name)} | {card["name"]: none if (mean := card["parts"].get(name)) is None else mean for card in cards}
-        for name in names
-    ]  # fmt: skip
-    formats = {card["name"]: ".2f" for card in cards}
+    none, cards = NotMeasured("no answer has it"), {card["name"]: card["parts"] for card in report["cards"]}
+    rows: Rows = []
+    for name in dict.fromkeys(name for parts in cards.values() for name in parts):
+        means = {who: parts.get(name) for who, parts in cards.items()}
+        rows.append({"part": spoken(name), **{who: none if mean is None else mean for who, mean in means.items()}})
+    formats = dict.fromkeys(cards, ".2f")
     return table(rows, caption="Mean of each part, and of what is measured beside it (1 is best)", formats=formats)
 
 
 def worst_answers(report: Report) -> list[Part]:
-    shown: list[Part] = []
-    for item in report["worst"][:1]:
-        answers = {"the teacher": item["teacher"]}
-        for name, answer in item["answers"].items():
-            answers[f"{name}: {answer['score']:.2f}. {'; '.join(answer['problems'])}"] = answer["text"]
-        shown.append(side_by_side([list(answers.values())], list(answers), above=item["question"]))
-    return shown
+    if not report["worst"]:
+        return []
+    item = report["worst"][0]
+    answers = {"the teacher": item["teacher"]}
+    for name, answer in item["answers"].items():
+        answers[f"{name}: {answer['score']:.2f}. {'; '.join(answer['problems'])}"] = answer["text"]
+    return [side_by_side([list(answers.values())], list(answers), above=item["question"])]
 
 
 def lessons(info: Report) -> Any:
@@ -380,23 +372,25 @@ def before_and_after(info: Report) -> list[Part]:
 
 
 def export(report: Report) -> Rows:
-    measured, files = ({each["form"]: each for each in report[of]} for of in ("gates", "files"))
+    measured, sizes = (
+        {one["form"]: one for one in report["gates"]},
+        {one["form"]: one["bytes"] for one in report["files"]},
+    )
     none = {"score": NotMeasured(report["not_measured"].get("gate", "it was not asked"))}
-    return [
-        {"form": form, "bytes": files.get(form, {}).get("bytes"), **measured.get(form, none)}
-        for form in dict.fromkeys([*measured, *files])
-    ]
+    forms = dict.fromkeys([*measured, *sizes])
+    return [{"form": form, "bytes": sizes.get(form), **measured.get(form, none)} for form in forms]
 
 
 # prompts, and two datasets
 
 
 def prompts(report: Report) -> Rows:
-    last = {name: rung for rung in report["rungs"] for name in rung["scores"]}
-    rows = [
-        c | {"items": rung["items"], "score": rung["scores"][c["name"]], "difference": rung["differences"].get(c["name"])}
-        for c in report["candidates"] if (rung := last.get(c["name"]))
-    ]  # fmt: skip
+    """Each prompt as it stood when it was asked last, those that went furthest first."""
+    last = {}
+    for rung in report["rungs"]:
+        for name, score in rung["scores"].items():
+            last[name] = {"items": rung["items"], "score": score, "difference": rung["differences"].get(name)}
+    rows = [one | last[one["name"]] for one in report["candidates"] if one["name"] in last]
     return sorted(rows, key=lambda row: -row["items"])
 
 
@@ -406,12 +400,13 @@ def on_test(report: Report) -> Rows:
 
 
 def pair_sizes(report: Report) -> Part:
-    rows = [{"": name.removesuffix(".value"), report["name_a"]: a, report["name_b"]: b} for name, (a, b) in (report["sizes"] | report["quality"]).items()]  # fmt: skip
+    one, other, sizes = report["name_a"], report["name_b"], report["sizes"] | report["quality"]
+    rows = [{"": name.removesuffix(".value"), one: a, other: b} for name, (a, b) in sizes.items()]
     return table(rows, caption="Sizes and scores")
 
 
 def pair_worth(report: Report) -> Rows:
-    a, b = report["name_a"], report["name_b"]
-    return [
-        w | {"verdict": w["verdict"].replace("a is", f"{a} is").replace("b is", f"{b} is")} for w in report["worth"]
-    ]
+    def named(verdict: str) -> str:
+        return verdict.replace("a is", f"{report['name_a']} is").replace("b is", f"{report['name_b']} is")
+
+    return [one | {"verdict": named(one["verdict"])} for one in report["worth"]]

@@ -1,17 +1,24 @@
-"""Who is looking: a person before a notebook, a terminal, or nobody."""
+"""Who is looking (a person before a notebook, a terminal, nobody), widgets that answer a person, and interrupts."""
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from genesis_lab.errors import GenesisError, Interrupted
+from genesis_lab.reporting.style import CSS
+
+_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def viewer() -> Literal["notebook", "terminal", "nobody"]:
@@ -38,6 +45,46 @@ def display(*objects: Any, **options: Any) -> Any:
     return show(*objects, **options)  # type: ignore[no-untyped-call]  # IPython has no types here
 
 
+def asset(name: str) -> str:
+    """One of our style sheets, scripts or other templates."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def answering(name: str, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> Any:
+    """The widget ``templates/<name>.js``, which knows `about` and calls what is named in `does`."""
+    return _widget_type(name)(about, does)
+
+
+@cache
+def _widget_type(name: str) -> Any:
+    import anywidget
+    import traitlets
+
+    files = dict.fromkeys(("browser", name))
+
+    class Answering(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget and traitlets have no types here
+        """A front end; every message of it is answered under its number."""
+
+        _esm = "\n".join(asset(f"{one}.js") for one in files) + f"\nexport default {name};\n"
+        _css = CSS + "".join(asset(f"{one}.css") for one in files)
+        about = traitlets.Dict().tag(sync=True)
+
+        def __init__(self, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> None:
+            super().__init__(about=about)
+            self.does = does
+            self.on_msg(self._answer)  # type: ignore[no-untyped-call]
+
+        def _answer(self, _: Any, message: Mapping[str, Any], __: Any) -> None:
+            try:
+                said: dict[str, Any] = {"answer": self.does[message["does"]](**message.get("with", {}))}
+            except Exception as error:  # whatever it is: the person in front of it must be told
+                said = {"error": str(error) if isinstance(error, GenesisError) else f"{type(error).__name__}: {error}"}
+            self.send(json.loads(json.dumps({"number": message.get("number"), **said}, default=str)))
+
+    Answering.__name__ = f"{name.title()}Widget"  # by which the front end keeps styles apart
+    return Answering
+
+
 LEAVES: list[str] = []
 """What an interrupt leaves of the work that is under way, a sentence each, the innermost last."""
 _KNOCK_S, _PATIENCE_S = 0.1, 0.3
@@ -51,7 +98,7 @@ def answer_interrupts() -> None:
 
 class _Interrupts:
     """Python hears a signal between two steps of its own, and a step may be a library's call of many seconds: a thread
-    hears it at once and says what there is to say. Imports are let end: what is half imported can't be imported again."""
+    hears it at once and says what there is to say. Imports are let end: what is half imported can't be had again."""
 
     def __init__(self, shell: Any) -> None:
         self._shell, self._knocking, self._echoes = shell, threading.Lock(), 0

@@ -53,8 +53,8 @@ def escape(value: object) -> str:
 class Html:
     """A piece of HTML. Jinja inserts it unescaped.
 
-    JupyterLab takes style sheets out of outputs that it did not make itself, and GitHub every style: so what is said can be
-    read without any, the little style is in the elements, and colours are the theme's.
+    JupyterLab takes style sheets out of outputs that it did not make itself, and GitHub every style: so what is said
+    can be read without any, the little style is in the elements, and colours are the theme's.
     """
 
     html: str
@@ -235,12 +235,12 @@ def bullets(lines: Sequence[str], *, ordered: bool = False) -> Html:
 
 
 def chat(records: Iterable[Row], facets: Any = None, *, limit: int = 4) -> Html:
-    """The first `limit` conversations as cards, the customer on the left, the agent on the right; utterances as a table.
+    """The first `limit` conversations as cards, the customer on the left, the agent on the right; utterances as rows.
 
     Parameters
     ----------
-    records : mappings with a list of turns (each with ``speaker`` and ``text``); of foreign data any part may be missing.
-        Of records of one turn there are five times as many.
+    records : mappings with a list of turns (each with ``speaker`` and ``text``); of foreign data any part may be
+        missing. Of records of one turn there are five times as many.
     facets : the domain's: `label` is the heading, the other `attributes` stand beside it.
     """
     label = getattr(facets, "label", None) or ""

@@ -42,10 +42,9 @@ class Section:
 class Page:
     """What a report says. All text is shown as it is: HTML in it is not interpreted.
 
-    `status` is a verdict that starts with ``PASS``, ``WARN`` or ``FAIL``. `figures` are the cards on top (label to value,
-    or to a pair of value and note), `lead` the chart below them; `provenance` is the footer: dataset, content hash, provider,
-    versions, command. The date is the caller's, so that the same input gives the same bytes. On paper the first section ends
-    the first page.
+    `status` is a verdict that starts with ``PASS``, ``WARN`` or ``FAIL``. `figures` are the cards on top (label to value or
+    to a pair of value and note), `lead` the chart below them; `provenance` is the footer. The date is the caller's:
+    the same input gives the same bytes. On paper the first section ends the first page.
     """
 
     title: str
@@ -61,7 +60,7 @@ class Page:
 
 
 def page_html(page: Page) -> str:
-    """The report as one page with interactive charts, which loads nothing from anywhere (plotly.js is in it, packed: 1.8 MB)."""
+    """The report as one page with interactive charts, which loads nothing: plotly.js is in it, packed (1.8 MB)."""
     from plotly.offline import get_plotlyjs
 
     # No "<" in what stands inside of a script: that and "," change places, of which base 85 has only the first
@@ -70,7 +69,7 @@ def page_html(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Write the report to `path`, a ``.html`` or ``.pdf`` file (A4, with drawn charts); on an error nothing is left behind.
+    """Write the report to `path`, a ``.html`` or ``.pdf`` file (A4, charts drawn); an error leaves nothing behind.
 
     Raises
     ------
@@ -102,9 +101,13 @@ def template(name: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=".html" in name, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, finalize=lambda v: plain(v) if isinstance(v, str) and not hasattr(v, "__html__") else v,
-    )  # fmt: skip
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda v: plain(v) if isinstance(v, str) and not hasattr(v, "__html__") else v,
+    )
     environment.filters |= {"shown": cell_text, "named": named}
     return environment.get_template(name)
 
@@ -114,8 +117,7 @@ def _render(page: Page, *, plotly_js: str = "") -> str:
     from markupsafe import Markup
 
     number = count()
-    named = TEMPLATES / "report.css", TEMPLATES / "report.js"
-    css, js = (path.read_text(encoding="utf-8") for path in named)
+    css, js = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
 
     def drawn(part: Part) -> dict[str, Any]:
         return _part(part, f"figure-{next(number)}", bool(plotly_js), page.language)
@@ -142,19 +144,15 @@ def _part(part: Part, name: str, interactive: bool, language: str) -> dict[str, 
         return {"kind": "text", "body": str(part)}
     if isinstance(part, Html):
         return {"kind": "html", "body": part}
-    # Title and legend become HTML, which wraps on a narrow screen and is text on paper, in place of plotly's, which do neither
+    # Title and legend become HTML, which wraps on a narrow screen and is text on paper: plotly's do neither
     figure = translated_figure(lean(part), language)
-    title, below = (part.layout.title.text or "", part.layout.title.subtitle.text or "")
-    layout = figure["layout"]
+    layout, title = figure["layout"], part.layout.title
     del layout["title"]
-    about = {
-        "name": name,
-        "label": unescape(title.replace("<br>", " ")),
-        "below": unescape(below.replace("<br>", " ")),
-        "keys": [key for trace in figure["data"] if (key := _key(trace))] if layout.pop("showlegend", False) else [],
-        "height": layout["height"] + 10 - layout["margin"]["t"],
-    }
-    layout |= {"showlegend": False, "height": about["height"], "margin": layout["margin"] | {"t": 10}}
+    label, below = (unescape((text or "").replace("<br>", " ")) for text in (title.text, title.subtitle.text))
+    keys = [key for trace in figure["data"] if (key := _key(trace))] if layout.pop("showlegend", False) else []
+    height = layout["height"] + 10 - layout["margin"]["t"]
+    layout |= {"showlegend": False, "height": height, "margin": layout["margin"] | {"t": 10}}
+    about = {"name": name, "label": label, "below": below, "keys": keys, "height": height}
     if not interactive:
         picture = base64.b64encode(image(figure, "svg", width=700)).decode()
         return about | {"kind": "picture", "body": f"data:image/svg+xml;base64,{picture}"}

@@ -19,8 +19,8 @@ _REDRAW_S = 0.2
 class progress:
     """Shows the progress of one stage: done of total, rate, time left, cost so far.
 
-    ``with progress(plan.total, "Generating", unit="conversations") as bar: generate(…, on_progress=bar)``; call `advance`
-    after each piece, or `at`, or the bar with where the generation engine stands. A `total` of None is not known.
+    ``with progress(plan.total, "Generating", unit="conversations") as bar: generate(…, on_progress=bar)``; call
+    `advance` after each piece, or `at`, or the bar with where the engine stands. A `total` of None is not known.
     An interrupt is answered by what was `saved`.
     """
 
@@ -122,7 +122,7 @@ class progress:
 
 
 def in_background(work: Callable[..., Any], label: str, *, unit: str = "") -> Future[Any]:
-    """What `work(on_progress, stop)` comes to: beside the notebook, with a button that stops it, where a person sits."""
+    """What `work(on_progress, stop)` comes to: beside the notebook, with a button to stop it, where a person sits."""
     stop, bar = threading.Event(), progress(None, label, unit=unit)
 
     def run() -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from genesis_lab.reporting import charts
-from genesis_lab.reporting.html import NotMeasured, bullets, chat, dialogue, side_by_side
+from genesis_lab.reporting.html import NotMeasured, bullets
 from genesis_lab.reporting.page import TEMPLATES, Page, Part, Section, template
 from genesis_lab.reporting.reading import Report, at, best, measured_on, points, shown_as, stand_in
 from genesis_lab.reporting.views import appendix, headline, kinds, shares, views
@@ -16,10 +16,8 @@ from genesis_lab.yamls import shipped
 Reports = Mapping[str, Report]
 """Kind (``quality``, ``scorecard``, ``bias``, ``verdict`` …) to the report as a dict; the manifest is one of them."""
 
-ORDER = (
-    "verdict", "evaluation", "student", "export", "benchmark", "scorecard", "rounds", "training", "teaching", "quality", "judge",
-    "bias", "manifest",
-)  # fmt: skip
+ORDER = ["verdict", "evaluation", "student", "export", "benchmark", "scorecard", "rounds", "training", "teaching"]
+ORDER += ["quality", "judge", "bias", "manifest"]
 """The kinds of reports in the order of the page, of its cards and of what to do next."""
 FIRST_STEPS = 3
 """Steps on the first page; the others stand at the end."""
@@ -29,14 +27,15 @@ _WORDS = ("FAIL", "WARN", "PASS")
 
 
 def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, object]:
-    """The cards (``cards.txt.j2``) of the reports that there are, and of those of `shown`, which say why they are empty."""
+    """The cards (``cards.txt.j2``) of the reports that there are; those of `shown` that are missing say so."""
     found: dict[str, object] = {}
     told = _told("cards.txt.j2")
     for kind in (kind for kind in ORDER if kind in reports or kind in shown):
         report = reports.get(kind)
         kind = shown_as(kind, report)
         about = kinds()[kind]
-        found |= dict.fromkeys(() if report else about.get("cards", ()), NotMeasured(about["missing"]))
+        if not report:
+            found |= dict.fromkeys(about.get("cards", ()), NotMeasured(about["missing"]))
         for line in told(kind, report) if report and "cards" in about else ():
             heading, value, note = (part.strip() for part in line.split("|", 2))
             found[heading] = (value, note) if value else NotMeasured(note)
@@ -44,8 +43,7 @@ def key_figures(reports: Reports, shown: Collection[str] = ()) -> dict[str, obje
 
 
 def next_steps(reports: Reports) -> list[str]:
-    """What the reports recommend (``steps.txt.j2``), the most useful first; what to type, or where to look, stands behind an
-    arrow."""
+    """What the reports recommend (``steps.txt.j2``), the most useful first; behind an arrow stands what to type."""
     about = {"name": "NAME", **reports.get("name", {})}
 
     def how(key: str, **more: object) -> str:
@@ -93,10 +91,16 @@ def overall(reports: Reports) -> tuple[str, str]:
 
 
 def dataset_page(
-    name: str, reports: Reports, *, unit: str, needed: Collection[str] = (), samples: Iterable[Any] = (),
-    counts: Mapping[str, Mapping[str, int]] | None = None, facets: Any = None, sentences: Part | None = None,
-    title: str = "", date: str = "", language: str = "en", provenance: Mapping[str, object] | None = None,
-) -> Page:  # fmt: skip
+    name: str,
+    reports: Reports,
+    *,
+    unit: str,
+    needed: Collection[str] = (),
+    samples: Sequence[Part] = (),
+    counts: Mapping[str, Mapping[str, int]] = {},
+    sentences: Part | None = None,
+    **about: Any,
+) -> Page:
     """The page: the verdict, key figures, the curve and what to do next; then what stands behind it; then the records.
 
     Parameters
@@ -104,11 +108,10 @@ def dataset_page(
     reports : kind to report, with the dataset's ``manifest``.
     unit : what its records are called.
     needed : reports that the page rests on: of one that is missing it says so.
-    samples : records to show, as the preview of `facets` wants them.
+    samples : a few records, as people read them.
     counts : attribute to records of each value.
     sentences : what a trained classifier makes of a few sentences (`views.predictions`).
-    date, language : when it was made, and in which language it is written (`wording.languages`).
-    provenance : further lines of the footer: versions, command.
+    about : the page's title, date, language, and further lines of its footer (`provenance`).
     """
     manifest, (status, summary) = reports.get("manifest") or {}, overall(reports)
     records = [part for kind in ORDER if reports.get(kind) for part in appendix(kind, reports[kind])]
@@ -123,7 +126,7 @@ def dataset_page(
     first, more = steps[:FIRST_STEPS], steps[FIRST_STEPS:]
     todo = bullets(first, ordered=True) if steps else f"Nothing stands out: the {unit} can be used as they are."
     sections.insert(0, Section("What to do next", [todo]))
-    sections.append(Section("What it holds", _content(counts or {}, samples, facets, unit)))
+    sections.append(Section("What it holds", _content(counts, samples, unit)))
     if more:
         sections.append(Section("Further steps", [bullets(more)]))
     if records:
@@ -131,41 +134,35 @@ def dataset_page(
     cards = key_figures(reports, needed)
     if isinstance(held := cards.get("verdict"), tuple):
         cards["verdict"] = (status, held[1])
-    many = {"": sum(manifest.get("counts", {}).values())} | {n: len(v) for n, v in [*(counts or {}).items()][:3] if v}
+    many = {unit: sum(manifest.get("counts", {}).values())}
+    many |= {_plural(of, len(values)): len(values) for of, values in [*counts.items()][:3] if values}
     return Page(
-        title=title or f"Dataset report: {name}",
-        subtitle=" · ".join(f"{n:,} {_plural(of, n) or unit}" for of, n in many.items()),
-        date=date,
+        title=about.pop("title", "") or f"Dataset report: {name}",
+        subtitle=" · ".join(f"{n:,} {of}" for of, n in many.items()),
         summary=summary,
         status=status,
         figures=cards,
         lead=lead,
         sections=sections,
-        provenance=_made_by(manifest) | dict(provenance or {}),
-        language=language,
+        provenance=_made_by(manifest) | about.pop("provenance", {}),
+        **about,
     )
 
 
 def _plural(name: str, n: int) -> str:
     word = name.replace("_", " ")
-    if n == 1 or not word or word.endswith("s"):
+    if n == 1 or word.endswith("s"):
         return word
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
-def _content(counts: Mapping[str, Mapping[str, int]], samples: Iterable[Any], facets: Any, unit: str) -> list[Part]:
+def _content(counts: Mapping[str, Mapping[str, int]], samples: Sequence[Part], unit: str) -> list[Part]:
     few = {name: values for name, values in counts.items() if 0 < len(values) <= 6}
     parts: list[Part] = [charts.stack(few, title="What the dataset is made of", unit=unit)] if few else []
     for name, values in counts.items():
         if 6 < len(values) <= 30:
             parts.append(shares(dict(sorted(values.items(), key=lambda item: -item[1])), name, unit=unit))
-    if not (shown := list(samples)):
-        return parts
-    preview = getattr(facets, "preview", "dialogue")
-    if preview in ("chat", "series"):
-        return [*parts, "Picked at random:", *([chat(shown, facets, limit=3)] if preview == "chat" else shown)]
-    heads = (getattr(facets, "label", None) or "record", "text")
-    return [*parts, "Picked at random:", side_by_side(shown, heads) if preview == "text" else dialogue(shown)]
+    return [*parts, *(["Picked at random:", *samples] if samples else [])]
 
 
 def _made_by(manifest: Report) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The one visual style: quiet, readable on light and on dark, and distinguishable by colour-blind readers (``style.yaml``)."""
+"""The one visual style (``style.yaml``): quiet, readable on light and on dark, distinguishable by the colour-blind."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MEANING: dict[str, str] = _LOOK["meaning"]
 TEMPLATE: dict[str, Any] = {"layout": _LOOK["charts"] | {"colorway": list(SERIES)}}
 """What every figure shares; stands in for plotly's own template, which weighs seven kilobytes a figure."""
 CSS, PLOTS = ((_TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("notebook.css", "plots.css"))
-"""How a page of its own or a widget looks, in the colours of JupyterLab's theme where there is one; and the text of charts in
-them, as soon as a notebook's style sheets are trusted: until then it is `MUTED`."""
+"""How a page of its own or a widget looks, in the colours of JupyterLab's theme where there is one; and the text of
+charts in them, as soon as a notebook's style sheets are trusted: until then it is `MUTED`."""
 
 
 def on(colour: str) -> str:

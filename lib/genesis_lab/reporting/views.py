@@ -80,7 +80,7 @@ def _of_rows(found: Sequence[Report], how: Report, report: Report) -> Any:
 
 
 def _plotted(rows: Sequence[Report], how: Report, about: Report) -> Any:
-    """A chart of plotly's as `plot` of ``views.yaml`` says: a trace for each value of `of`, its x, y and z from the rows."""
+    """A chart of plotly's as `plot` says: a trace for each value of `of`, its x, y and z from the rows."""
     traces: dict[str, Any] = {}
     for row in rows:
         name = figure_text(_filled(how.get("of", ""), row), 100)
@@ -91,9 +91,8 @@ def _plotted(rows: Sequence[Report], how: Report, about: Report) -> Any:
     fig = figure([*traces.values()], **_options(how["layout"], about), height=height, legend=len(traces) > 1)
     for row in at(about, how["marks"]["rows"]) if "marks" in how else ():
         place = {"x": _filled(how["marks"]["x"], row), "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": "left"}
-        fig.add_shape(
-            type="line", x0=place["x"], x1=place["x"], y0=0, y1=1, yref="paper", line={"dash": "dot", "color": MUTED}
-        )
+        ends = {"x0": place["x"], "x1": place["x"], "y0": 0, "y1": 1, "yref": "paper"}
+        fig.add_shape(type="line", **ends, line={"dash": "dot", "color": MUTED})
         fig.add_annotation(place, text=figure_text(_filled(how["marks"]["text"], row), 12), showarrow=False)
     return fig
 
@@ -105,7 +104,7 @@ def _options(given: Report, about: Report) -> dict[str, Any]:
 
 
 def _filled(template: str, row: Report) -> Any:
-    """`template` with what ``{dotted.path:format}`` stands for in the row; the value itself where it is nothing but a path."""
+    """`template` with what ``{dotted.path:format}`` stands for in the row; of a path alone the value itself."""
     if alone := _PATH.fullmatch(template):
         return at(row, alone[1])
 
@@ -134,11 +133,8 @@ def _shown(value: Any, spec: str) -> Any:
 
 def appendix(kind: str, report: Report) -> list[Part]:
     """The records that a report names, for the end of the page."""
-    drawn = [
-        view(kind, name, report)
-        for name, how in kinds()[shown_as(kind, report)]["views"].items()
-        if how.get("page") == "appendix"
-    ]
+    shown = kinds()[shown_as(kind, report)]["views"]
+    drawn = [view(kind, name, report) for name, how in shown.items() if how.get("page") == "appendix"]
     return [part for part in drawn if isinstance(part, Html)]
 
 
@@ -160,7 +156,7 @@ def views(kind: str, report: Report | None, *, extra: Sequence[Part] = ()) -> li
 
 
 def caveats(report: Report) -> list[Part]:
-    """What stands above all figures of a smoke run, of what was measured on a stand-in, or by an embedder of another language."""
+    """What stands above all figures of a smoke run, of a stand-in's, or of an embedder's of another language."""
     said: list[Part] = []
     if given := ", ".join(f"{name} {value}" for name, value in (report.get("limits") or {}).items()):
         said.append(f"A smoke run ({given}): nothing in this section is a result.")
@@ -177,34 +173,30 @@ def headline(report: Report) -> Report:
 
 def predictions(found: Sequence[Any], texts: Sequence[str]) -> Html:
     """What a model makes of sentences (`training.models.Prediction`), with its second choice."""
-    rows = [
-        {"sentence": text, "understood as": p.intent, "sure": f"{p.probability:.0%}",
-         "else": ", ".join(f"{other} ({sure:.0%})" for other, sure in p.alternatives[:1]) or "–"}
-        for text, p in zip(texts, found, strict=True)
-    ]  # fmt: skip
+    rows = []
+    for text, one in zip(texts, found, strict=True):
+        other = ", ".join(f"{other} ({sure:.0%})" for other, sure in one.alternatives[:1]) or "–"
+        rows.append({"sentence": text, "understood as": one.intent, "sure": f"{one.probability:.0%}", "else": other})
     return table(rows, caption="What the model understands")
 
 
 def shares(counts: Mapping[str, float], name: str, *, unit: str) -> Part:
     """How often each value of an attribute occurs; one sentence where all occur alike."""
-    total = sum(counts.values())
+    total, name = sum(counts.values()), spoken(name).capitalize()
     if len(counts) > 3 and len(set(counts.values())) == 1:
-        return f"{spoken(name).capitalize()}: {len(counts):,} of them, {total // len(counts):,} {unit} each (n = {total:,})."
-    of = {value: f"{n / total:.1%}" for value, n in sorted(counts.items(), key=lambda item: item[1]) if total}
-    rates = list(of.values())
-    said = ", ".join(f"{value} {of[value]}" for value in counts if total)
-    if len(of) > 3:
-        said = f"{rates[0]} to {rates[-1]} each"
-    title = f"{spoken(name).capitalize()}: {said or 'no data'} (n = {total:,})"
-    return charts.bars(counts, title=title, axis=unit)
+        return f"{name}: {len(counts):,} of them, {total // len(counts):,} {unit} each (n = {total:,})."
+    said = ", ".join(f"{value} {n / total:.1%}" for value, n in counts.items()) if total else "no data"
+    if total and len(counts) > 3:
+        said = f"{min(counts.values()) / total:.1%} to {max(counts.values()) / total:.1%} each"
+    return charts.bars(counts, title=f"{name}: {said} (n = {total:,})", axis=unit)
 
 
 def compared(counts: Mapping[str, Mapping[str, float]], difference: Report, *, unit: str) -> Part:
     """An attribute's values in two datasets side by side, with what the comparison says of it."""
     told = "they differ" if difference["differs"] else "no difference proven"
     told = "not tested" if difference["p_holm"] is None else f"{told}, p = {difference['p_holm']:.2g}"
-    title = f"{difference['attribute'].capitalize()}: {difference['total_variation']:.1%} of {unit} would have to change ({told})"
-    title += f"; n = {' and '.join(f'{sum(one.values()):,}' for one in counts.values())}"
+    moved, n = f"{difference['total_variation']:.1%} of {unit}", [f"{sum(one.values()):,}" for one in counts.values()]
+    title = f"{difference['attribute'].capitalize()}: {moved} would have to change ({told}); n = {' and '.join(n)}"
     rows = {name: {value: n / (sum(one.values()) or 1) for value, n in one.items()} for name, one in counts.items()}
     return charts.bars(rows, title=title, axis=f"share of {unit}", spec=".0%")
 
@@ -215,11 +207,19 @@ def _bounded(value: Report) -> dict[str, Any]:
 
 
 HOW: dict[str, Callable[[Any], Any]] = {
-    "points": points, "bounded": _bounded, "count": len, "words": spoken, "duration": duration, "sentences": "; ".join,
-    "MiB": lambda n: f"{n / 2**20:,.0f}", "MB": lambda n: f"{n / 1e6:,.0f}", "GiB": lambda n: f"{n / 2**30:.1f} GiB",
-    "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run", "hash": lambda text: text[:12],
+    "points": points,
+    "bounded": _bounded,
+    "count": len,
+    "words": spoken,
+    "duration": duration,
+    "sentences": "; ".join,
+    "MiB": lambda n: f"{n / 2**20:,.0f}",
+    "MB": lambda n: f"{n / 1e6:,.0f}",
+    "GiB": lambda n: f"{n / 2**30:.1f} GiB",
+    "smoke": lambda limits: f"smoke run: {cell_text(limits)}" if limits else "full run",
+    "hash": lambda text: text[:12],
     "counted": lambda counts: ", ".join(f"{n:,} {name}" for name, n in counts.items()) or "none",
     "some": lambda texts: "; ".join(text if len(text) <= 24 else f"{text[:24]}…" for text in texts[:2]),
     "firsts": lambda words: [word for group in words.values() for word in list(group)[:3]],
-}  # fmt: skip
+}
 """Formats of ``views.yaml`` besides Python's own."""

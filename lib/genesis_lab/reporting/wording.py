@@ -1,4 +1,4 @@
-"""Words: what our own terms mean, and the texts of a page in another language. The texts stand in ``templates/<language>.yaml``."""
+"""Words: what our own terms mean, and the texts of a page in another language (``templates/<language>.yaml``)."""
 
 from __future__ import annotations
 
