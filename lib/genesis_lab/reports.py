@@ -164,7 +164,7 @@ def _make(kind: str, dataset: Dataset, *, reference: str, taxonomy: str, embeddi
 
 
 def _samples(dataset: Dataset, facets: Facets, seed: int) -> list[Part]:
-    """Records picked at random, as people read them: short conversations, texts, series, an example in each language."""
+    """Records picked at random, as people read them: short conversations, texts, series, one example a language."""
     from genesis_lab.reporting.html import chat, dialogue, side_by_side
 
     order = f"ORDER BY hash({facets.id} || '{seed}')"

@@ -6,8 +6,6 @@ import base64
 import glob
 import gzip
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,8 +19,9 @@ from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
 from genesis_lab.reporting.frontend import answering, asset, viewer
-from genesis_lab.reporting.html import Html, cell_text, chat, dialogue, escape, facts, table
+from genesis_lab.reporting.html import Html, chat, curve, dialogue, escape, facts, is_curve, table
 from genesis_lab.reporting.page import template
+from genesis_lab.reporting.reading import offences
 from genesis_lab.reporting.style import CSS, OURS, THEIRS
 
 Row = Mapping[str, Any]
@@ -402,7 +401,7 @@ def browser_of(
     words = f"length({plain}) - length(replace({plain}, ' ', '')) + 1"
     filters["words"] = f"CASE WHEN {plain} <> '' THEN {words} ELSE 0 END"
     filters |= {"split": "split"} if len(dataset.counts) > 1 else {}
-    offences, alike = _offences(read_reports(dataset) if reports is None else reports)
+    failed, alike = offences(read_reports(dataset) if reports is None else reports)
 
     def act(row: int, key: str, name: str, value: Any, why: str) -> str:
         return str(decide(dataset, row, name, value, why=why).get("marks", ""))
@@ -417,7 +416,7 @@ def browser_of(
         actions=ACTIONS if facets.label else [one for one in ACTIONS if one.asks != "label"],
         act=act,
         marks={row: one["marks"] for row, one in standing(dataset).items()},
-        tags={"check failed": offences, "alike": alike},
+        tags={"check failed": failed, "alike": alike},
         parts=lambda row: texts_of(dataset, row),
         labels=labels(dataset),
         where=where,
@@ -447,7 +446,7 @@ def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html
         if facets.preview == "dialogue":
             example = domain.example(record)
             return dialogue([(example.question, example.answer)]).html
-        curves = map(_curve, filter(_is_curve, (v.tolist() if hasattr(v, "tolist") else v for v in record.values())))
+        curves = (curve(one).html for one in record.values() if is_curve(one))
         return next(curves, "") + facts({n: record.get(n) for n in facets.attributes}).html
 
     def preview(record: Row) -> Html:
@@ -458,41 +457,3 @@ def preview_of(dataset: Dataset, *, fields: bool = True) -> Callable[[Row], Html
         return Html(f"{draw(record)}<details><summary>all fields</summary>{facts(plain).html}</details>")
 
     return preview
-
-
-def _is_curve(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(isinstance(one, int | float | None) for one in value)
-
-
-def _curve(values: Sequence[float | None]) -> str:
-    """A line of the numbers; a gap where there is none."""
-    places = [(i, value) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
-    low, high = (end((value for _, value in places), default=0.0) for end in (min, max))
-    step, height = 600 / (len(values) - 1), 115 / ((high - low) or 1.0)
-    known = {i for i, _ in places}
-    points = (f"{'L' if i - 1 in known else 'M'}{i * step:.1f} {125 - height * (v - low):.1f}" for i, v in places)
-    about = f"{len(values):,} values from {cell_text(float(low))} to {cell_text(float(high))}"
-    path = f'<path d="{"".join(points)}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-    svg = f'<svg viewBox="0 0 600 130" style="max-width:600px;width:100%" role="img" aria-label="{about}">{path}</svg>'
-    return f"{svg}<p>{about}</p>"
-
-
-def _offences(reports: Mapping[str, Any]) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:
-    """Row to the checks that it fails and why, as the reports say; row to the groups of like ones it is in."""
-    failed: dict[int, dict[str, str]] = {}
-    alike: dict[int, dict[str, str]] = {}
-
-    def walk(node: Any) -> None:
-        for inner in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
-            walk(inner)
-        for one in node.get("offences", ()) if isinstance(node, Mapping) else ():
-            row, why = int(one["row"]), str(one["reason"])
-            failed.setdefault(row, {})[str(node.get("name"))] = why
-            if other := re.search(r"\brow (\d+)$", why):
-                for each in (row, int(other[1])):
-                    alike.setdefault(each, {})[f"like row {int(other[1]) + 1}"] = "" if each == row else "the first"
-        for one in node.get("issues", ()) if isinstance(node, Mapping) else ():
-            failed.setdefault(int(one["row"]), {})[str(one["kind"])] = str(one["message"])
-
-    walk({kind: report for kind, report in reports.items() if kind != "curation"})
-    return failed, alike

@@ -1,4 +1,4 @@
-"""HTML that is safe to show: tables, key figures, chats, texts side by side. What comes from data is escaped."""
+"""HTML that is safe to show: tables, key figures, chats, texts side by side, curves. What data says is escaped."""
 
 from __future__ import annotations
 
@@ -284,6 +284,24 @@ def side_by_side(rows: Iterable[Sequence[str]], heads: Sequence[str], *, above: 
 def dialogue(examples: Iterable[tuple[str, str]]) -> Html:
     """Questions and the answers of a teacher, side by side, whole."""
     return side_by_side(examples, ("the student is asked", "the teacher answers"), limit=1_000_000)
+
+
+def is_curve(values: Any) -> bool:
+    """Whether these are numbers, some of which may be missing."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    return isinstance(values, list) and len(values) > 1 and all(isinstance(one, int | float | None) for one in values)
+
+
+def curve(values: Sequence[float | None]) -> Html:
+    """A line of the numbers; a gap where there is none."""
+    places = {i: float(value) for i, value in enumerate(values) if value is not None and math.isfinite(value)}
+    low, high = min(places.values(), default=0.0), max(places.values(), default=0.0)
+    step, height = 600 / (len(values) - 1), 115 / ((high - low) or 1.0)
+    pens = {i: "L" if i - 1 in places else "M" for i in places}
+    path = "".join(f"{pens[i]}{i * step:.1f} {125 - height * (value - low):.1f}" for i, value in places.items())
+    about = f"{len(values):,} values from {cell_text(low)} to {cell_text(high)}"
+    head = f'<svg viewBox="0 0 600 130" style="max-width:600px;width:100%" role="img" aria-label="{about}">'
+    return Html(f'{head}<path d="{path}" fill="none" stroke="currentColor" stroke-width="1.5"/></svg><p>{about}</p>')
 
 
 def _turns(record: Row) -> list[Row]:

@@ -42,9 +42,9 @@ class Section:
 class Page:
     """What a report says. All text is shown as it is: HTML in it is not interpreted.
 
-    `status` is a verdict that starts with ``PASS``, ``WARN`` or ``FAIL``. `figures` are the cards on top (label to value or
-    to a pair of value and note), `lead` the chart below them; `provenance` is the footer. The date is the caller's:
-    the same input gives the same bytes. On paper the first section ends the first page.
+    `status` is a verdict that starts with ``PASS``, ``WARN`` or ``FAIL``. `figures` are the cards on top (label to
+    value, or to value and note), `lead` the chart below them; `provenance` is the footer. The date is the caller's: the
+    same input gives the same bytes. On paper the first section ends the first page.
     """
 
     title: str

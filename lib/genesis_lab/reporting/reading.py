@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,3 +65,24 @@ def accuracy_of(row: Report) -> float:
 
 def spoken(name: str) -> str:
     return name.replace("_", " ")
+
+
+def offences(reports: Mapping[str, Any]) -> tuple[dict[int, dict[str, str]], dict[int, dict[str, str]]]:
+    """Row to the checks that it fails and why, as the reports say; row to the groups of like ones that it is in."""
+    failed: dict[int, dict[str, str]] = {}
+    alike: dict[int, dict[str, str]] = {}
+
+    def walk(node: Any) -> None:
+        for inner in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+            walk(inner)
+        for one in node.get("offences", ()) if isinstance(node, Mapping) else ():
+            row, why = int(one["row"]), str(one["reason"])
+            failed.setdefault(row, {})[str(node.get("name"))] = why
+            if other := re.search(r"\brow (\d+)$", why):
+                for each in (row, int(other[1])):
+                    alike.setdefault(each, {})[f"like row {int(other[1]) + 1}"] = "" if each == row else "the first"
+        for one in node.get("issues", ()) if isinstance(node, Mapping) else ():
+            failed.setdefault(int(one["row"]), {})[str(one["kind"])] = str(one["message"])
+
+    walk({kind: report for kind, report in reports.items() if kind != "curation"})
+    return failed, alike
