@@ -66,23 +66,15 @@ class Settings(BaseSettings):
     aws_bearer_token_bedrock: SecretStr | None = Field(
         None, validation_alias="AWS_BEARER_TOKEN_BEDROCK", description="Bedrock API key, read by the AWS SDK itself"
     )
-    openai_api_key: SecretStr | None = Field(
-        None, description="key of an OpenAI-compatible server; local ones need none"
-    )
-    openai_key_host: str | None = Field(
-        None, description="host that the key is for, e.g. openrouter.ai (default: every https address that is named)"
-    )
+    openai_api_key: SecretStr | None = Field(None, description="key of an OpenAI-compatible server, if it needs one")
+    openai_key_host: str | None = Field(None, description="host that the key is for (default: every https address)")
     hf_token: SecretStr | None = Field(None, description="Hugging Face token for push_to_hub")
     review_url: str | None = Field(
         None,
         description="review store: postgresql://user@host/database or a SQLite file (default: under the output root)",
     )
-    review_password: SecretStr | None = Field(
-        None, description="password of the review store on PostgreSQL (PGPASSWORD and .pgpass work too)"
-    )
-    review_source_password: SecretStr | None = Field(
-        None, description="password of the PostgreSQL database that conversations are read from"
-    )
+    review_password: SecretStr | None = Field(None, description="its password on PostgreSQL; PGPASSWORD works too")
+    review_source_password: SecretStr | None = Field(None, description="of a PostgreSQL that conversations come from")
     review_secret: SecretStr | None = Field(
         None, description="key that sender ids are hashed with (default, on SQLite only: one made beside the store)"
     )
@@ -92,9 +84,7 @@ class Settings(BaseSettings):
         description="who sits here, as the review store notes it (default: the user of JupyterHub or of the machine)",
     )
     rasa_token: SecretStr | None = Field(None, description="token of a Rasa server (its --auth-token)")
-    llama_cpp_dir: Path | None = Field(
-        None, description="checkout of llama.cpp, for exports to GGUF (default: fetched)"
-    )
+    llama_cpp_dir: Path | None = Field(None, description="checkout of llama.cpp, for GGUF (default: fetched)")
 
     @field_validator("output_root", "reference_dir", "llama_cpp_dir")
     @classmethod

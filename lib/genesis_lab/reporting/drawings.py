@@ -77,20 +77,9 @@ def private(report: Report) -> Any:
     return f"No personal data and no copies: {', '.join(row['kind'] for row in rows)} (n = {of:,})."
 
 
-def realism(report: Report) -> Any:
+def realism(report: Report) -> Rows:
     """The figures behind realism where no text tells it, beside what halves of the reference differ by."""
-    told = [part["detail"] for part in report["realism"]["parts"] if part["detail"].get("floor") is not None]
-    heads = {
-        "": "what",
-        "this dataset": "estimate",
-        "halves of the reference": "floor",
-        "± sd": "sd",
-        "n": "n",
-        "means": "means",
-    }
-    rows = [{head: one[key] for head, key in heads.items()} for one in told]
-    formats = dict.fromkeys(("this dataset", "halves of the reference", "± sd"), ".2f")
-    return table(rows, caption="Beside real records", formats=formats) if rows else []
+    return [part["detail"] for part in report["realism"]["parts"] if part["detail"].get("floor") is not None]
 
 
 def lengths(report: Report) -> Any:
@@ -312,9 +301,8 @@ def appearances(report: Report) -> Any:
     return missing or [a | {"language": a["language"] or "all"} for a in report["appearances"]]
 
 
-def teachers(manifest: Report) -> Part:
-    each = [{k: v for k, v in one.items() if k != "usage"} for one in manifest.get("teachers") or ()]
-    return table(each, caption="What each teacher did") if each else "One teacher wrote it all."
+def teachers(manifest: Report) -> Rows:
+    return [{k: v for k, v in one.items() if k != "usage"} for one in manifest.get("teachers") or ()]
 
 
 # examples of a teacher
