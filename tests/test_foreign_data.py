@@ -15,9 +15,13 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.validation.reference import load_reference
 
 PAIRS = [
-    ("where is my card", "card/arrival"), ("has my card been sent", "card/arrival"), ("what is the rate", "Größe"),
-    ("which rate do you use today", "Größe"), ("tell me the price", "faq/ask price"), ("how much for two", "faq/ask price"),
-]  # fmt: skip
+    ("where is my card", "card/arrival"),
+    ("has my card been sent", "card/arrival"),
+    ("what is the rate", "Größe"),
+    ("which rate do you use today", "Größe"),
+    ("tell me the price", "faq/ask price"),
+    ("how much for two", "faq/ask price"),
+]
 
 
 def table(head: str, mark: str = ",", end: str = "") -> str:
@@ -230,7 +234,16 @@ CODED = (
     "text,label\nwhere is my card,0\nwhat is the rate,2\nI lost my card,1\nmy card is late,0\n",
     ["a/b", "lost", "rate"],
 )
-CARD = "---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+CARD = """---
+dataset_info:
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+"""
 
 
 @pytest.mark.parametrize(
@@ -262,5 +275,7 @@ def test_codes_from_one_on_are_told_and_others_stay_and_are_said(tmp_path):
         (tmp_path / "data.csv").write_text("\n".join(rows) + "\n")
         dataset, report = import_dataset(tmp_path / "data.csv", tmp_path / f"d{first}")
         told[dict(labels(dataset.frame()))["I lost my card"]] = [note for note in report.notes if "codes" in note]
-    assert told == {"lost": ["labels are codes, of the 3 names in classes.txt"],
-                    "3": ["labels are codes, not of the 3 names in classes.txt"]}  # fmt: skip
+    assert told == {
+        "lost": ["labels are codes, of the 3 names in classes.txt"],
+        "3": ["labels are codes, not of the 3 names in classes.txt"],
+    }

@@ -42,10 +42,14 @@ def shares(*values: str):
 def test_a_plan_of_any_size_meets_every_quota_exactly(total, english, sentiment, complexity, resolution, seed):
     domain = Conversations(
         ConversationsConfig(
-            total=total, english_share=english, sentiment_shares=sentiment, complexity_shares=complexity,
-            resolution_shares=resolution, seed=seed,
+            total=total,
+            english_share=english,
+            sentiment_shares=sentiment,
+            complexity_shares=complexity,
+            resolution_shares=resolution,
+            seed=seed,
         )
-    )  # fmt: skip
+    )
     specs = domain.specs(total, seed)
     assert [s.index for s in specs] == list(range(total))
     for target in domain.targets():

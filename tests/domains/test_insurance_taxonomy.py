@@ -31,7 +31,7 @@ def taxonomy():
 
 @pytest.fixture(scope="module")
 def conversations():
-    """280 conversations, 10 for each intent in each language, as the offline provider writes and the domain reads them."""
+    """280 conversations, 10 for each intent and language, as the offline provider writes and the domain reads them."""
     domain = Conversations(ConversationsConfig(total=TOTAL, taxonomy=FILE))
     return [
         domain.render(domain.parse(domain.offline_text(spec, 0), spec), spec, PROVENANCE)

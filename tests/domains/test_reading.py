@@ -50,7 +50,9 @@ WRAPPED = {
     "a lone closing tag after a draft": f"I try {DRAFT} … better\n</think>\n{SENT}",
     "thoughts within thoughts": f"<think>a <think>b</think> {DRAFT}</think>{SENT}",
     "thoughts that never end before the answer does": "<think>so the answer is:\n" + SENT,
-    "the channel of a reasoning model": f"<|channel|>analysis<|message|>{DRAFT}<|end|><|channel|>final<|message|>{SENT}",
+    "the channel of a reasoning model": (
+        f"<|channel|>analysis<|message|>{DRAFT}<|end|><|channel|>final<|message|>{SENT}"
+    ),
     "several objects": f"For example {DRAFT}, so: {SENT}",
     "another object after it": SENT + ' {"confidence": 0.9}',
     "a trailing comma": SENT[:-1] + ",}",

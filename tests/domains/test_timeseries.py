@@ -1,4 +1,4 @@
-"""Series: exact plans, recipes that are checked, values that their kind can have, and the same ones wherever they are rendered."""
+"""Series: exact plans, checked recipes, values that their kind can have, the same wherever they are rendered."""
 
 from __future__ import annotations
 
@@ -51,8 +51,11 @@ def test_a_plan_meets_every_share_exactly(total):
             assert found == {v: n for v, n in largest_remainder(target.shares, total).items() if n}, target.name
     if total == 300:
         assert Counter(spec.attributes["sector"] for spec in specs) == {
-            "electricity": 150, "energy": 60, "sensors": 60, "financial": 30
-        }  # fmt: skip
+            "electricity": 150,
+            "energy": 60,
+            "sensors": 60,
+            "financial": 30,
+        }
 
 
 @settings(max_examples=30, deadline=None)
@@ -223,7 +226,8 @@ def test_an_unknown_type_is_named():
 def test_a_users_own_kind_needs_no_python(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "cold_store: {sector: electricity, family: load, unit: kW, low: 0, level: [10, 50], resolution: 0.1, en: a cold store, es: un almacén frío}"
+        "cold_store: {sector: electricity, family: load, unit: kW, low: 0, level: [10, 50], resolution: 0.1, "
+        "en: a cold store, es: un almacén frío}"
     )
     (one,) = series(total=1, kinds=str(file), series_types=("cold_store",), english_share=1.0)
     assert one.unit == "kW" and "a cold store" in one.context
@@ -246,7 +250,7 @@ def test_labelled_anomalies_are_really_there_and_none_lie_on_each_other():
 
 
 def test_a_simple_detector_finds_the_labelled_anomalies():
-    """Per series and kind a threshold with at most 0.4 % false alarms: residual of the daily shape, jump, run, change of level."""
+    """Per series a threshold with at most 0.4 % false alarms: residual of the daily shape, jump, run, change of level."""
     found, alarms = Counter(), []
     of = domain(total=240, length=500, seed=4, **(PLAIN | {"anomaly_shares": {"1": 1}}))
     for spec in of.specs(240, 4):

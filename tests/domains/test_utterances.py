@@ -157,9 +157,11 @@ def test_the_grammars_utterances_greet_as_rarely_as_planned():
 
 
 SEEDS = pd.DataFrame(
-    {"text": ["Where has my new card got to?", "¿Dónde está mi tarjeta nueva?", "I lost my card on the bus"],
-     "label": ["card_arrival", "card_arrival", "lost_or_stolen_card"]}
-)  # fmt: skip
+    {
+        "text": ["Where has my new card got to?", "¿Dónde está mi tarjeta nueva?", "I lost my card on the bus"],
+        "label": ["card_arrival", "card_arrival", "lost_or_stolen_card"],
+    }
+)
 
 
 @pytest.fixture
@@ -225,8 +227,9 @@ def test_alike_is_the_same_but_for_a_few_letters():
 
 
 def test_a_contrast_is_asked_for_with_what_was_mixed_up():
-    cells = [{"n": 6, "intent": "card_arrival", "language": "en", "against": "lost_or_stolen_card", "mixed": {"card gone": "lost_or_stolen_card"}},
-             {"n": 4, "intent": "card_arrival", "language": "en"}]  # fmt: skip
+    of = {"intent": "card_arrival", "language": "en"}
+    mixed = {"against": "lost_or_stolen_card", "mixed": {"card gone": "lost_or_stolen_card"}}
+    cells = [{"n": 6} | of | mixed, {"n": 4} | of]
     domain = utterances(cells=cells)
     keys = Counter(domain.list_key(spec) for spec in domain.specs(10, 1))
     assert keys == {"en/card_arrival/lost_or_stolen_card": 6, "en/card_arrival": 4}
@@ -277,8 +280,10 @@ def test_a_conversation_goes_on_from_an_opening_that_was_written_before():
     assert sorted(domain.opening(spec) for spec in specs) == sorted(said)
     spec = specs[0]
     assert domain.opening(spec) in domain.prompt(spec).messages[-1][1]
-    rest = [{"speaker": ("agent", "customer")[i % 2], "text": f"It left on day {i} of this month."}
-            for i in range(spec.attributes["turns"] - 1)]  # fmt: skip
+    rest = [
+        {"speaker": ("agent", "customer")[i % 2], "text": f"It left on day {i} of this month."}
+        for i in range(spec.attributes["turns"] - 1)
+    ]
     answer = domain.parse(json.dumps({"turns": rest}), spec)
     assert answer["turns"][0]["text"] == domain.opening(spec) and len(answer["turns"]) == spec.attributes["turns"]
     other = [{"speaker": "customer", "text": "Something else entirely"}, *rest]
@@ -305,8 +310,10 @@ def test_openings_of_another_domain_or_too_few_are_named():
     assert domain.first_stage("chats") is None and domain.needs == "mine"
     with pytest.raises(InvalidInput, match="Openings are continued from records of conversations"):
         domain.feed([], "vision")
-    domain.feed([{"intent": "card_arrival", "language": "en", "turns": [{"speaker": "customer", "text": "Hm?"}]}],
-                "conversations")  # fmt: skip
+    domain.feed(
+        [{"intent": "card_arrival", "language": "en", "turns": [{"speaker": "customer", "text": "Hm?"}]}],
+        "conversations",
+    )
     with pytest.raises(InvalidInput, match="There are 1 openings of card_arrival"):
         [domain.prompt(spec) for spec in domain.specs(12, 1)]
 

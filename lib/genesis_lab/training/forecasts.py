@@ -250,10 +250,6 @@ class _Trial:
         rng, (splits, series) = np.random.default_rng(self.seed), self.tested.shape
         return rng.integers(splits, size=(_REPLICATES, splits, 1)), rng.integers(series, size=(_REPLICATES, 1, series))
 
-    def errors(self, made: Values, horizon: int = DAY) -> Values:
-        """Of each series."""
-        return np.asarray(mase(made, self.theirs, self.scale, slice(None), horizon))
-
     def replicates(self, by_split: Values) -> Values:
         return np.asarray(by_split[..., self._picks[0], self._picks[1]].mean((-2, -1)))
 
@@ -346,7 +342,7 @@ def worth(
     drawn = [np.random.default_rng([seed, s]).permutation(len(usable)) for s in range(splits)]
     held_out = len(usable) - max(shots)
     trial = _Trial(theirs, scale, np.array([order[:held_out] for order in drawn]), seed)
-    rules = {name: trial.errors(made) for name, made in baselines(theirs).items()}
+    rules = {name: mase(made, theirs, scale, slice(None)) for name, made in baselines(theirs).items()}
     best = min(rules, key=lambda name: float(rules[name].mean()))
     sizes = sorted({max(1, len(mine) // 2**power) for power in range(6)})
     steps, total = count(1), len(forecasters) * (splits * (len(shots) + 1) + len(sizes))
@@ -388,7 +384,7 @@ def worth(
             "student": name,
             "title": TITLES[name],
             "mase": trial.mean(own),
-            "mase_48": trial.mean(trial.errors(made, HORIZON)),
+            "mase_48": trial.mean(mase(made, theirs, scale, slice(None), HORIZON)),
             "errors": [round(float(error), 6) for error in own],  # of each series, in the reference's order
             "floor": trial.mean(rules[best]),
             "above_floor": floor.difference.to_dict(),
