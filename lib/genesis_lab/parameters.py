@@ -36,22 +36,18 @@ class Parameter:
         for name in secret_names(value):
             raise InvalidInput(_secret_refused(f"{self.name}.{name}", where))
         if credentials_in(str(value)):
-            raise InvalidInput(
-                f"{subject} holds an address with user and password: leave them out, {FROM_ENVIRONMENT}."
-            )
+            said = f"{subject} holds an address with user and password"
+            raise InvalidInput(f"{said}: leave them out, {FROM_ENVIRONMENT}.")
         if names := found_in(text):
             raise InvalidInput(f"{subject} holds the value of {names[0]}: {FROM_ENVIRONMENT}.")
         try:
             TypeAdapter(self.type).validate_json(text, strict=True)
         except ValidationError as error:
             first = error.errors()[0]
-            place = "".join(
-                f"[{p!r}]" for p in first["loc"] if isinstance(p, int) or (isinstance(value, dict) and p in value)
-            )
+            inside = [p for p in first["loc"] if isinstance(p, int) or (isinstance(value, dict) and p in value)]
+            subject = f"Parameter {self.name}{''.join(f'[{p!r}]' for p in inside)} of {where}"
             hint = expected("hint", first["type"]) or first["msg"]
-            raise InvalidInput(
-                f"Parameter {self.name}{place} of {where} must be {self.annotation}, got {value!r}: {hint}."
-            ) from None
+            raise InvalidInput(f"{subject} must be {self.annotation}, got {value!r}: {hint}.") from None
 
     def parse(self, text: str, where: str) -> Any:
         """The value of a command-line ``name=text``: JSON where that fits the annotation, the text itself, or a list

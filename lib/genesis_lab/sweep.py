@@ -68,12 +68,8 @@ def run_sweep(
 
 
 def table(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """One row a point: its values, status, seconds and metrics."""
-    names = list(dict.fromkeys(name for point in points for name in point["metrics"]))
-    return [
-        {**p["values"], "status": p["status"], "seconds": p["seconds"], **{n: p["metrics"].get(n) for n in names}}
-        for p in points
-    ]
+    """One row a point: its values, status, seconds and the metrics that it has."""
+    return [{**p["values"], "status": p["status"], "seconds": p["seconds"], **p["metrics"]} for p in points]
 
 
 def run_point(params: str, overrides: dict[str, str], root: str, values: dict[str, str]) -> Point:

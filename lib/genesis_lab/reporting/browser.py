@@ -18,11 +18,11 @@ from genesis_lab.dataset.curation import decide, labels, standing, texts_of, wri
 from genesis_lab.domains import get_domain, recorded_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
-from genesis_lab.reporting.frontend import answering, asset, viewer
+from genesis_lab.reporting.frontend import answering, viewer
 from genesis_lab.reporting.html import Html, chat, curve, dialogue, escape, facts, is_curve, table
 from genesis_lab.reporting.page import template
 from genesis_lab.reporting.reading import offences
-from genesis_lab.reporting.style import CSS, OURS, THEIRS
+from genesis_lab.reporting.style import CSS, OURS, THEIRS, asset
 
 Row = Mapping[str, Any]
 PAGE = 50

@@ -11,14 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from genesis_lab.errors import GenesisError, Interrupted
-from genesis_lab.reporting.style import CSS
-
-_TEMPLATES = Path(__file__).with_name("templates")
+from genesis_lab.reporting.style import CSS, asset
 
 
 def viewer() -> Literal["notebook", "terminal", "nobody"]:
@@ -43,11 +40,6 @@ def display(*objects: Any, **options: Any) -> Any:
     from IPython.display import display as show
 
     return show(*objects, **options)  # type: ignore[no-untyped-call]  # IPython has no types here
-
-
-def asset(name: str) -> str:
-    """One of our style sheets, scripts or other templates."""
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def answering(name: str, about: Mapping[str, Any], does: Mapping[str, Callable[..., Any]]) -> Any:

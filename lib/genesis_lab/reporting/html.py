@@ -184,13 +184,12 @@ def _marked(text: str) -> str:
     """A cell's text: the outcome of a check as a badge, a term of ours in words, with its meaning under the mouse."""
     if text in BADGES:
         return f'<b style="{BADGES[text]}">{text}</b>'
-    words, meaning = term(text)
-    return hint(words, meaning) if meaning else escape(text)
+    return hint(*term(text))
 
 
 def hint(words: str, meaning: str) -> str:
-    """Words that say what they mean when the mouse is over them."""
-    return f'<abbr title="{escape(meaning)}">{escape(words)}</abbr>'
+    """Words that say what they mean, if that is known, when the mouse is over them."""
+    return f'<abbr title="{escape(meaning)}">{escape(words)}</abbr>' if meaning else escape(words)
 
 
 def written(files: Mapping[str | Path, str]) -> Html:
@@ -212,8 +211,7 @@ def key_figures(figures: Mapping[str, object]) -> Html:
         if isinstance(value, NotMeasured):
             value, note = "–", str(value)
         below = f'<div style="opacity:.8;font-size:12px">{escape(note)}</div>' if note else ""
-        words, meaning = term(label)
-        above = f'<div style="font-size:12px">{hint(words, meaning) if meaning else escape(label)}</div>'
+        above = f'<div style="font-size:12px">{hint(*term(label))}</div>'
         figure = cell_text(value)
         shown = _marked(figure) if figure in BADGES else f'<b style="font-size:22px">{escape(figure)}</b>'
         style = f"{EDGE};flex-grow:1;min-width:120px;max-width:280px"

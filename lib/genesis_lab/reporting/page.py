@@ -17,7 +17,7 @@ from genesis_lab.files import placed
 from genesis_lab.reporting.figures import CONFIG, image, lean
 from genesis_lab.reporting.html import Html, NotMeasured, cell_text, facts, key_figures, plain
 from genesis_lab.reporting.reading import named
-from genesis_lab.reporting.style import CSS, PLOTS
+from genesis_lab.reporting.style import CSS, PLOTS, TEMPLATES, asset
 from genesis_lab.reporting.wording import translated_figure, translated_html
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Part: TypeAlias = Union[str, Html, NotMeasured, "go.Figure"]
 """A paragraph, a piece of HTML, why something is missing, or a figure."""
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,6 @@ def _render(page: Page, *, plotly_js: str = "") -> str:
     from markupsafe import Markup
 
     number = count()
-    css, js = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
 
     def drawn(part: Part) -> dict[str, Any]:
         return _part(part, f"figure-{next(number)}", bool(plotly_js), page.language)
@@ -127,9 +124,9 @@ def _render(page: Page, *, plotly_js: str = "") -> str:
         lead=drawn(page.lead) if page.lead else None,
         sections=[(section, [drawn(part) for part in section.parts]) for section in page.sections],
         # Ours, not data: the stylesheets, plotly's own code, and its settings
-        css=Markup(CSS + PLOTS + css),
+        css=Markup(CSS + PLOTS + asset("report.css")),
         plotly_js=Markup(plotly_js),
-        js=Markup(js.replace("CONFIG", json.dumps(CONFIG))),
+        js=Markup(asset("report.js").replace("CONFIG", json.dumps(CONFIG))),
         cards=key_figures(page.figures) if page.figures else "",
         provenance=facts(page.provenance) if page.provenance else "",
     )

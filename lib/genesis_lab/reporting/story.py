@@ -7,8 +7,9 @@ from typing import Any
 
 from genesis_lab.reporting import charts
 from genesis_lab.reporting.html import NotMeasured, bullets
-from genesis_lab.reporting.page import TEMPLATES, Page, Part, Section, template
+from genesis_lab.reporting.page import Page, Part, Section, template
 from genesis_lab.reporting.reading import Report, at, best, measured_on, points, shown_as, stand_in
+from genesis_lab.reporting.style import TEMPLATES
 from genesis_lab.reporting.views import appendix, headline, kinds, shares, views
 from genesis_lab.stats import proportion_interval
 from genesis_lab.yamls import shipped

@@ -7,8 +7,15 @@ from typing import Any
 
 from genesis_lab.yamls import shipped
 
-_TEMPLATES = Path(__file__).with_name("templates")
-_LOOK = shipped(_TEMPLATES / "style.yaml")
+TEMPLATES = Path(__file__).with_name("templates")
+
+
+def asset(name: str) -> str:
+    """The text of one of our templates: a style sheet, a script."""
+    return (TEMPLATES / name).read_text(encoding="utf-8").strip()
+
+
+_LOOK = shipped(TEMPLATES / "style.yaml")
 INK, MUTED, LINE, SHADE, PAPER = map(str, _LOOK["text and paper"].values())
 SERIES: tuple[str, ...] = tuple(_LOOK["series"].values())
 """Colours of series, in the order in which they are used."""
@@ -18,7 +25,7 @@ MEANING: dict[str, str] = _LOOK["meaning"]
 """Values that keep their colour, and this order, in every chart."""
 TEMPLATE: dict[str, Any] = {"layout": _LOOK["charts"] | {"colorway": list(SERIES)}}
 """What every figure shares; stands in for plotly's own template, which weighs seven kilobytes a figure."""
-CSS, PLOTS = ((_TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("notebook.css", "plots.css"))
+CSS, PLOTS = asset("notebook.css"), asset("plots.css")
 """How a page of its own or a widget looks, in the colours of JupyterLab's theme where there is one; and the text of
 charts in them, as soon as a notebook's style sheets are trusted: until then it is `MUTED`."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import html
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from genesis_lab.errors import InvalidInput
+from genesis_lab.reporting.style import TEMPLATES
 from genesis_lab.yamls import shipped
 
-_TEMPLATES = Path(__file__).with_name("templates")
 _SAID = re.compile(r'>([^<>]+)<|(?<= )((?:title|data-h|aria-label|alt)=")([^"]*)"')
 """A text of HTML: between tags, or in an attribute that people see."""
 _THEIRS = re.compile(r'(<(\w+)[^>]* translate="no".*?</\2>|<(script|style|code)\b.*?</\3>)', re.DOTALL)
@@ -24,12 +23,12 @@ _LONGEST = 1_000
 
 def languages() -> list[str]:
     """The languages that a page can be in."""
-    return sorted(["en", *(path.stem for path in _TEMPLATES.glob("??.yaml") if path.stem != "en")])
+    return sorted(path.stem for path in TEMPLATES.glob("??.yaml"))
 
 
 def term(name: str) -> tuple[str, str]:
     """A term in words, and what it means: itself and nothing, where it is none of ours."""
-    found = shipped(_TEMPLATES / "en.yaml").get(name, ())
+    found = shipped(TEMPLATES / "en.yaml").get(name, ())
     return (found[0], found[1]) if found else (name, "")
 
 
@@ -84,7 +83,7 @@ def _catalogue(language: str) -> tuple[dict[str, str], list[tuple[re.Pattern[str
     """The texts without and with something that differs, the most particular first."""
     if language not in languages():
         raise InvalidInput(f"A page is written in {' or '.join(languages())}, got language {language!r}.")
-    texts: dict[str, str] = shipped(_TEMPLATES / f"{language}.yaml")
+    texts: dict[str, str] = shipped(TEMPLATES / f"{language}.yaml")
     patterned = sorted((each for each in texts.items() if "{}" in each[0]), key=lambda each: -len(each[0]))
     patterns = [(re.compile("(.+?)".join(map(re.escape, one.split("{}"))), re.DOTALL), to) for one, to in patterned]
     return {one: to for one, to in texts.items() if "{}" not in one}, patterns
