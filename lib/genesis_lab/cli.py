@@ -56,9 +56,7 @@ def run(
     params: Params,
     param: Overrides = [],
     start: Annotated[str | None, Option("--from", metavar="NOTEBOOK", help="Resume the newest run from here.")] = None,
-    sweep: Annotated[
-        list[str], Option(metavar="NAME=A,B,C", help="Run once a value. Repeatable: all combinations.")
-    ] = [],
+    sweep: Annotated[list[str], Option(metavar="NAME=A,B,C", help="Run once a value; several: all combinations.")] = [],
     workers: Annotated[int | None, Option(min=1, help="Runs at once in a sweep (default: GENESIS_WORKERS).")] = None,
     dask: Annotated[str | None, Option(metavar="ADDRESS", help="For a sweep (default: GENESIS_DASK_ADDRESS).")] = None,
 ) -> None:

@@ -22,9 +22,7 @@ def import_(
     source: Annotated[str, Argument(help="A file of any usual kind, a folder of them, or hf:owner/name[:split].")],
     target: Annotated[str, Argument(help="Name of the new dataset, or a folder.")],
     domain: Annotated[str, Option(help="What a record is.")] = "conversations",
-    field: Annotated[
-        list[str], Option("--field", metavar="OURS=THEIRS", help="For example turns=messages. Repeatable.")
-    ] = [],
+    field: Annotated[list[str], Option(metavar="OURS=THEIRS", help="For example turns=messages. Repeatable.")] = [],
     taxonomy: Annotated[str | None, Option(help="banking77, or a YAML file with your intents.")] = None,
     language: Annotated[str | None, Option(help="en or es, where the data does not say.")] = None,
     preview: Annotated[bool, Option("--preview", help="Only show ten records as they would be read.")] = False,
