@@ -17,7 +17,7 @@ import pytest
 from genesis_lab import registry
 from genesis_lab.cli import main
 from genesis_lab.errors import InvalidInput, Unavailable
-from genesis_lab.finetuning.lora import logged
+from genesis_lab.finetuning.checkpoints import logged
 from genesis_lab.settings import get_settings
 from genesis_lab.training.config import train_config
 from genesis_lab.training.models import save_model

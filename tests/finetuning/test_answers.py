@@ -1,5 +1,5 @@
-import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -7,7 +7,7 @@ import pytest
 from genesis_lab.domains.base import Example, Score
 from genesis_lab.errors import Fatal, InvalidInput, Rejected
 from genesis_lab.finetuning.ask import Demonstration, PromptProgram, Sampling, ask
-from genesis_lab.providers.base import Completion
+from genesis_lab.providers.base import Completion, Usage
 from genesis_lab.providers.offline import OfflineProvider
 from scripted import ScriptedProvider
 
@@ -96,16 +96,26 @@ def test_demonstrations_of_a_program_come_before_the_question():
     assert request.stable_messages == 2
 
 
-def test_validity_counts_each_group_once_and_speed_counts_all_sessions(tmp_path):
+def test_validity_counts_each_group_once() -> None:
     provider = ScriptedProvider(lambda request, _: "Answer 0" if "0" in request.messages[-1][1] else "")
-    answers = asked(provider.complete, folder=tmp_path)
+    answers = asked(provider.complete)
     assert answers.validity.n == 2 and answers.validity.estimate == 0.25  # groups g0 (half) and g1 (none)
     assert answers.validity.low <= 0.25 <= answers.validity.high
-    ((tokens, busy_s),) = json.loads((tmp_path / "speeds.json").read_text()).values()
-    assert answers.busy_s == busy_s and answers.tokens_per_s == pytest.approx(tokens / busy_s) and tokens == 4
-    fewer = asked(ScriptedProvider([]).complete, n=2, folder=tmp_path)
-    assert fewer.tokens_per_s == answers.tokens_per_s
-    assert answers.cost_usd == 0 and answers.parts() == {"same": 0.25}
+    assert answers.total("cost_usd") == 0 and answers.parts() == {"same": 0.25}
+
+
+def test_speed_counts_the_time_in_which_anything_was_being_answered_in_all_sessions(tmp_path):
+    def at(minute, second, seconds):
+        ended = datetime(2026, 1, 1, 12, minute, second, tzinfo=UTC)
+        return Completion("Answer 0", "m", Usage(5, 30), latency_s=seconds, created_at=ended)
+
+    first = [at(0, 10, 4.0), at(0, 12, 4.0), Fatal("no more")]  # two at once, from 12:00:06 to 12:00:12
+    with pytest.raises(Fatal):
+        asked(ScriptedProvider(first).complete, folder=tmp_path, n=3, runs=1, batch=1)
+    answers = asked(ScriptedProvider([at(30, 0, 3.0)]).complete, folder=tmp_path, n=3, runs=1)
+    assert answers.busy_s == pytest.approx(9.0) and answers.tokens_per_s == pytest.approx(10.0)
+    offline = asked(OfflineProvider().complete)
+    assert offline.busy_s is None and offline.tokens_per_s is None
 
 
 def test_what_can_not_be_asked_is_refused():

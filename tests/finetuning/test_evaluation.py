@@ -16,16 +16,14 @@ from genesis_lab.finetuning.exam import (
     benchmark,
     compare,
     fingerprint,
-    headline,
     hold,
     pairs_of,
     power_table,
     verdict,
 )
-from genesis_lab.providers.base import Usage
 from genesis_lab.providers.local import LocalProvider
 from genesis_lab.providers.offline import OfflineProvider
-from genesis_lab.reporting.views import kinds, view
+from genesis_lab.reporting.views import headline, kinds, view
 from genesis_lab.stats import CANT_TELL, Interval, Paired, paired
 from scripted import ScriptedProvider
 from share_role import Share
@@ -43,9 +41,8 @@ class Asked:
         answer = {"openai:good": "a b c d", "openai:poor": "a z", "openai:fair": "a b c z"}.get(spec, "a b c d")
         said = Rejected("too long") if spec == "openai:refusing" else answer
         self.provider: Any = OfflineProvider() if spec == "offline" else ScriptedProvider([said])
-        self.call = self.provider.complete
-        if spec == "openai:uncounted":
-            self.call = lambda request: replace(self.provider.complete(request), usage=Usage())
+        took = {"openai:slow": 2.0, "offline": 0.0}.get(spec, 1.0)
+        self.call = lambda request: replace(self.provider.complete(request), latency_s=took)
 
     def close(self) -> None:
         pass
@@ -82,22 +79,17 @@ def test_the_benchmark_picks_by_its_rule_and_goes_on_where_a_model_is_missing(tm
 
 def test_from_three_questions_nothing_is_picked(tmp_path) -> None:
     report = benchmark([POOR, GOOD], examples(6), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert report["picked"] is None and report["best"] == "good"
-    assert "can't be told" in report["verdict"] and report["as_good"] == ["poor"]
+    assert report["picked"] is None
+    assert "the best, good, scores" in report["verdict"] and "can't be told from poor" in report["verdict"]
 
 
-def test_models_that_can_not_be_told_from_the_best_are_named_and_one_without_speed_is_not_the_quickest(
-    tmp_path,
-) -> None:
-    uncounted, counted = Arm("u", "uncounted", "openai:uncounted"), Arm("c", "counted", "openai:good")
-    candidates = [uncounted, POOR, counted]
-    report = benchmark(candidates, examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert report["picked"] == "counted"
-    assert report["as_good"] == ["counted"] and "can't be told from counted" in report["verdict"]
-    alone = benchmark([uncounted, POOR], examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
-    assert alone["picked"] == "uncounted" and "speed not known" in alone["verdict"]
-    assert "quickest" not in alone["verdict"]
-    assert alone["cards"][0]["seconds_per_answer"] is None
+def test_models_that_can_not_be_told_from_the_best_are_named_and_the_quickest_is_picked(tmp_path) -> None:
+    slow, quick = Arm("s", "slow", "openai:slow"), Arm("q", "quick", "openai:good")
+    report = benchmark([slow, POOR, quick], examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert report["picked"] == "quick" and "Good enough and quickest: quick" in report["verdict"]
+    assert "can't be told from quick" in report["verdict"] and "poor" not in report["verdict"]
+    alone = benchmark([slow, POOR], examples(60), role=Share(), connect=Asked, folder=tmp_path, sampling=ONCE)
+    assert alone["picked"] == "slow" and "Good enough and best" in alone["verdict"]
 
 
 def test_a_model_is_loaded_once_and_not_at_all_when_its_answers_are_there(tmp_path) -> None:

@@ -57,7 +57,7 @@ def test_a_prompt_that_helps_wins_and_its_gain_on_test_has_an_interval(tmp_path)
     assert report["chosen"] == report["winner"] != "default" and chosen["demonstrations"]
     assert report["compared"][report["chosen"]]["verdict"] == "better" and report["test"]["difference"]["low"] > 0.3
     assert report["calls"] == len(provider.requests) <= planned_calls(SearchConfig(**SMALL), len(report["candidates"]))
-    assert load_program(tmp_path).to_dict() == chosen | {"trace": "search.json"}
+    assert load_program(tmp_path).to_dict() == chosen
     trace = json.loads((tmp_path / "search.json").read_text())
     assert [rung["items"] for rung in trace["rungs"]] == [8, 16, 32, 40] and trace["looks"] == 1
     assert len(trace["rungs"][0]["scores"]) == 6 and "default" in trace["rungs"][-1]["scores"]
@@ -69,7 +69,7 @@ def test_the_tasks_own_prompt_stays_where_nothing_is_better_beyond_doubt(tmp_pat
     planned = planned_calls(SearchConfig(**SMALL), len(report["candidates"]))
     assert told[-1].done == told[-1].total < planned  # one prompt only is asked about test
     assert report["chosen"] == "default" and set(report["test"]) == {"default"}
-    assert load_program(tmp_path) == PromptProgram(trace="search.json")
+    assert load_program(tmp_path) == PromptProgram()
 
 
 @pytest.mark.parametrize("kind", ["all or nothing", "graded", "skewed"])

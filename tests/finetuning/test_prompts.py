@@ -29,7 +29,7 @@ def test_demonstrations_come_first_in_the_examples_language_and_never_give_the_a
 
 
 def test_a_program_comes_back_from_its_file_as_it_was(tmp_path):
-    program = PromptProgram("Escríbelo: «ñ»", (Demonstration("q\n1", "a: 1", "es"),), {"en": "Write."}, "search.json")
+    program = PromptProgram("Escríbelo: «ñ»", (Demonstration("q\n1", "a: 1", "es"),), {"en": "Write."})
     program.save(tmp_path / "prompt.json")
     assert load_program(tmp_path) == program
 

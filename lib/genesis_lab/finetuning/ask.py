@@ -1,14 +1,16 @@
-"""Ask a model every held-out question, several times each, and score what it answers. What was asked is not asked again."""
+"""Ask a model every held-out question, several times each, and score the answers. What was asked is not asked again."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -17,7 +19,7 @@ from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import InvalidInput, Rejected
 from genesis_lab.files import resolve, shown, write_atomically
 from genesis_lab.providers.asking import Asking, Call, ask_all
-from genesis_lab.providers.base import Message, Request, request_key, total_cost
+from genesis_lab.providers.base import Completion, Message, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.stats import Interval, Paired, mean_interval, paired, proportion_interval
 
@@ -35,13 +37,14 @@ class Demonstration:
 
 @checked(frozen=True)
 class PromptProgram:
-    """How to ask one task: an instruction (empty keeps the example's own; a language may have its own translation) and
-    demonstrations that come first. `trace` is the file with the search that found it, in the program's own folder."""
+    """How to ask one task: an instruction, translated where a language has its own, and demonstrations that come first.
+
+    An empty instruction keeps the example's own.
+    """
 
     instruction: str = ""
     demonstrations: tuple[Demonstration, ...] = ()
     translations: Mapping[str, str] = field(default_factory=dict)
-    trace: str | None = None
 
     def system(self, example: Example) -> str:
         """The system text for `example`."""
@@ -65,7 +68,7 @@ class PromptProgram:
 
 
 def load_program(path: str | Path) -> PromptProgram:
-    """Read what `PromptProgram.save` wrote, or ``prompt.json`` of a search's folder; `InvalidInput` where it is none."""
+    """Read what `PromptProgram.save` wrote, or ``prompt.json`` of a search's folder; `InvalidInput` if it is none."""
     file = resolve(path)
     file = file / "prompt.json" if file.is_dir() else file
     if not file.is_file():
@@ -83,8 +86,11 @@ def load_program(path: str | Path) -> PromptProgram:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How questions are asked, the same for all who answer: `runs` times each, every run with its own seed, at their own
-    temperature where it is None, cut off (and scored as they are) at `max_tokens`, a local model `batch` at once."""
+    """How questions are asked, the same for all who answer.
+
+    `runs` times each, every run with its own seed; at the model's own temperature where it is None; answers are cut off
+    (and scored as they are) at `max_tokens`; a local model answers `batch` at once.
+    """
 
     runs: int = 3
     temperature: float | None = 0.7
@@ -95,13 +101,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Every answer of one model, scored: a row per example and run, none for the `unanswered` that the provider refused.
-    `busy_s` is what asking took in all sessions, with all questions in flight together."""
+    """Every answer of one model, scored: a row per example and run, none for the `unanswered`, which were refused."""
 
     frame: pd.DataFrame
-    tokens_per_s: float | None = None
     unanswered: int = 0
-    busy_s: float = 0.0
 
     @property
     def score(self) -> Interval:
@@ -116,10 +119,26 @@ class Answers:
         estimate = float(shares.mean())
         return Interval(estimate, min(low, estimate), max(high, estimate), len(shares))
 
+    def total(self, column: str) -> float | None:
+        """The sum over all answers, for example of ``cost_usd``; None where one is not known."""
+        found = float(self.frame[column].astype(float).sum(skipna=False))
+        return None if math.isnan(found) else found
+
     @property
-    def cost_usd(self) -> float | None:
-        """What the answers cost; None where a price is not known."""
-        return total_cost(None if cost != cost else cost for cost in self.frame["cost_usd"])
+    def busy_s(self) -> float | None:
+        """Seconds in which any of the answers was being written, in all sessions; None where that was not timed."""
+        ends = self.frame["ended_s"].to_numpy(dtype=float)
+        starts = ends - self.frame["latency_s"].to_numpy(dtype=float)
+        order = np.argsort(starts)
+        idle = (starts[order][1:] - np.maximum.accumulate(ends[order])[:-1]).clip(0).sum()
+        busy_s = float(ends.max() - starts.min() - idle)
+        return None if math.isnan(busy_s) else busy_s
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens written in a second, with many questions in flight; None where either was not counted."""
+        written, busy_s = self.total("completion_tokens"), self.busy_s
+        return written / busy_s if written and busy_s else None
 
     def parts(self) -> dict[str, float]:
         """Mean of each named part of the score."""
@@ -127,7 +146,7 @@ class Answers:
         return {str(name): float(self.by_group(named[name]).mean()) for name in named}
 
     def against(self, other: Answers, column: str = "total", *, margin: float = 0.05) -> Paired:
-        """These answers against another's to the same questions, group by group; what one of them left open is left out."""
+        """These answers against another's to the same questions, group by group; what either left open is left out."""
         mine, theirs = (each.frame.groupby("example", sort=False)[column].mean() for each in (self, other))
         both = [example for example in mine.index if example in theirs.index]
         group = self.frame.groupby("example")["group"].first()
@@ -140,14 +159,24 @@ class Answers:
 
 
 def ask(
-    call: Call, examples: Sequence[Example], *, role: Role, model: str, sampling: Sampling = Sampling(),
-    constrained: bool = False, program: PromptProgram | None = None, folder: Path | None = None,
-    before: Callable[[], object] | None = None, on_progress: OnAsking | None = None,
-) -> Answers:  # fmt: skip
-    """Ask every example, and score the answers; a single question that is refused is left out, and asked again next time.
+    call: Call,
+    examples: Sequence[Example],
+    *,
+    role: Role,
+    model: str,
+    sampling: Sampling = Sampling(),
+    constrained: bool = False,
+    program: PromptProgram | None = None,
+    folder: Path | None = None,
+    before: Callable[[], object] | None = None,
+    on_progress: OnAsking | None = None,
+) -> Answers:
+    """Ask every example, and score the answers; a question that is refused is left out, and asked again next time.
 
-    `folder` keeps the answers by all that shaped them, `model` (see `providers.identity`) included: a run that was stopped
-    goes on. `constrained` holds them to the role's grammar; `before` is called, untimed, if there is anything to ask."""
+    `folder` keeps the answers by all that shaped them, `model` (see `providers.identity`) included: a run that was
+    stopped goes on. `constrained` holds them to the role's grammar; `before` is called, untimed, if there is anything
+    to ask.
+    """
     form = role.answer_grammar() if constrained else None
     if constrained and form is None:
         raise InvalidInput(f"Answers of role {role.name} can't be held to a form: it has no grammar.")
@@ -159,28 +188,35 @@ def ask(
     wanted = [(example, run) for run in range(sampling.runs) for example in examples]
     requests = [_request(example, run, program, model, sampling, form) for example, run in wanted]
     with closing(CompletionCache(folder / "answers.sqlite")) if folder else nullcontext() as cache:
-        new = [cache is None or request.key not in cache for request in requests]
         width = 2 * sampling.batch if sampling.batch > 1 else 1
-        asked = ask_all(call, requests, cache, on_progress, width=width, before=before)
-    rows, refused, written = [], [], 0
-    for (example, run), answer, is_new in zip(wanted, asked.answers, new, strict=True):
+        answers = ask_all(call, requests, cache, on_progress, width=width, before=before).answers
+    rows, refused = [], []
+    for (example, run), request, answer in zip(wanted, requests, answers, strict=True):
         if isinstance(answer, Rejected):
             refused.append(answer)
             continue
-        score, usage = role.score(answer.text, example), answer.usage
-        written += usage.completion_tokens if usage and is_new else 0
-        rows.append({
-            "example": example.id, "group": example.group, "language": example.language, "run": run,
-            "text": answer.text, "prompt_tokens": usage and usage.prompt_tokens,
-            "completion_tokens": usage and usage.completion_tokens, "latency_s": answer.latency_s,
-            "cost_usd": answer.cost_usd, "stop_reason": answer.stop_reason, "total": score.total, "valid": score.valid,
-            "parts": dict(score.parts), "problems": (*([answer.note] if answer.note else ()), *score.problems),
-        })  # fmt: skip
+        score = role.score(answer.text, example)
+        problems = (*([answer.note] if answer.note else ()), *score.problems)
+        row = spent_on(request, answer) | {"example": example.id, "group": example.group, "run": run}
+        row |= {"text": answer.text, "total": score.total, "valid": score.valid}
+        rows.append(row | {"parts": dict(score.parts), "problems": problems})
     if not rows:
         raise Rejected(f"{model} answered none of {len(refused):,} questions: {refused[0]}", model=model)
-    settings = request_key(model, role.name, sampling.temperature, sampling.max_tokens, form, program.to_dict())
-    tokens, busy_s = _spent(folder, settings, written, asked.busy_s if asked.asked else 0.0)
-    return Answers(pd.DataFrame(rows), tokens / busy_s if tokens and busy_s else None, len(refused), busy_s)
+    return Answers(pd.DataFrame(rows), len(refused))
+
+
+def spent_on(request: Request, answer: Completion) -> dict[str, Any]:
+    """What an answer took, as `Answers` hold it."""
+    usage, ended = answer.usage, answer.created_at
+    return {
+        "key": request.key,
+        "prompt_tokens": usage and usage.prompt_tokens,
+        "completion_tokens": usage and usage.completion_tokens,
+        "latency_s": answer.latency_s,
+        "ended_s": ended and ended.timestamp(),
+        "cost_usd": answer.cost_usd,
+        "stop_reason": answer.stop_reason,
+    }
 
 
 def shifted(on_progress: OnAsking | None, before: int, total: int) -> OnAsking | None:
@@ -201,18 +237,12 @@ def _request(
     temperature, max_tokens, seed = sampling.temperature, sampling.max_tokens, sampling.seed
     return Request(
         key=request_key(model, system, messages, temperature, max_tokens, grammar, seed, run, example.id),
-        system=system, messages=messages, stable_messages=len(messages) - 1, max_tokens=max_tokens,
-        temperature=temperature, offline_text=example.answer, grammar=grammar,
+        system=system,
+        messages=messages,
+        stable_messages=len(messages) - 1,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        offline_text=example.answer,
+        grammar=grammar,
         seed=int(request_key(seed, run, example.id)[:8], 16) >> 1,  # the same for every model: draws are paired too
-    )  # fmt: skip
-
-
-def _spent(folder: Path | None, settings: str, tokens: int, busy_s: float) -> tuple[int, float]:
-    """Tokens written with these settings and the seconds that took, in this session and those before it."""
-    file = folder / "speeds.json" if folder else None
-    spent = json.loads(file.read_text(encoding="utf-8")) if file and file.exists() else {}
-    before = spent.get(settings, [0, 0.0])
-    spent[settings] = [before[0] + tokens, before[1] + busy_s]
-    if file and busy_s:
-        write_atomically(file, json.dumps(spent) + "\n")
-    return spent[settings][0], spent[settings][1]
+    )

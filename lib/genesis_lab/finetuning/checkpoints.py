@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,6 +18,7 @@ from genesis_lab.providers.identity import weights_digest
 from genesis_lab.providers.local_models import BUNDLED, bundled_model, share_weights
 
 INFO, CHECKPOINT = "training_info.json", "checkpoint.pt"
+Record = dict[str, Any]
 STUDENT = ("adapter_model.safetensors", "adapter_config.json", INFO)
 """The files of a finished student, in the order in which they are put in place."""
 
@@ -26,22 +28,10 @@ def student_path(name: str | Path) -> Path:
     return named("models", name)
 
 
-def check_place(student: Path) -> None:
-    """Make the folder; raises where it can't be written, or holds an adapter that was not trained here."""
-    try:
-        student.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=student).close()
-    except OSError as error:
-        raise write_error(error, student) from None
-    *adapter, info = (student / name for name in STUDENT)
-    if any(file.exists() for file in adapter) and not (info.exists() or (student / CHECKPOINT).exists()):
-        raise InvalidInput(f"{shown(student)} holds an adapter that was not trained here: choose another name.")
-
-
-def read_info(folder: Path) -> dict[str, Any] | None:
+def read_info(folder: Path) -> Record | None:
     """What is recorded of a finished student; None where none was finished, `InvalidInput` where it can't be read."""
     try:
-        info: dict[str, Any] = json.loads((folder / INFO).read_text(encoding="utf-8"))
+        info: Record = json.loads((folder / INFO).read_text(encoding="utf-8"))
         info["made_with"]["settings"]
     except FileNotFoundError:
         return None
@@ -81,7 +71,7 @@ def students_of(dataset: Dataset, reports: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_checkpoint(student: Path, state: Mapping[str, Any]) -> None:
-    """Write the tensors and plain values of `state`; raises `GenesisError` where that fails, and the one before stays."""
+    """Write the tensors and plain values of `state`; where that fails, `GenesisError`, and the one before stays."""
     import torch
 
     try:
@@ -92,18 +82,18 @@ def save_checkpoint(student: Path, state: Mapping[str, Any]) -> None:
         raise GenesisError(f"{shown(student / CHECKPOINT)} can't be written: {reason}.") from error
 
 
-def last_checkpoint(student: Path) -> dict[str, Any] | None:
+def last_checkpoint(student: Path) -> Record | None:
     """What `save_checkpoint` was given last of a run that did not end; None where there is none."""
     import torch
 
     try:
-        found: dict[str, Any] = torch.load(student / CHECKPOINT, weights_only=True)
+        state: Record = torch.load(student / CHECKPOINT, weights_only=True)
     except FileNotFoundError:
         return None
     except Exception as error:  # pickle, zip and torch have errors of their own for a file that is not whole
         where = shown(student / CHECKPOINT)
         raise InvalidInput(f"{where} can't be read: remove it, or train anew with replace: true.") from error
-    return found
+    return state
 
 
 def save_student(student: Path, *, model: Any, adapter: Mapping[str, Any], base: str, info: Mapping[str, Any]) -> None:
@@ -129,6 +119,60 @@ def save_student(student: Path, *, model: Any, adapter: Mapping[str, Any], base:
         raise GenesisError(f"The student can't be written to {shown(student)}: {error}.") from error
     finally:
         shutil.rmtree(whole, ignore_errors=True)
+
+
+def found(folder: Path, made_with: Mapping[str, Any], *, replaces: bool) -> tuple[Record | None, Record | None]:
+    """A finished student's record, or the checkpoint to go on from, made with the same base, data and settings.
+
+    Of others nothing where the run `replaces` them (they stay until it is whole), else `InvalidInput`. So for an
+    adapter that was not trained here; the folder is made, and raises where it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise write_error(error, folder) from None
+    *adapter, info = (folder / name for name in STUDENT)
+    if any(file.exists() for file in adapter) and not (info.exists() or (folder / CHECKPOINT).exists()):
+        raise InvalidInput(f"{shown(folder)} holds an adapter that was not trained here: choose another name.")
+    finished, checkpoint = None if replaces else read_info(folder), None
+    with suppress(InvalidInput) if replaces else nullcontext():
+        checkpoint = None if finished else last_checkpoint(folder)
+    theirs = (finished or checkpoint or {"made_with": made_with})["made_with"]
+    changed = [name for name, value in made_with["settings"].items() if theirs["settings"].get(name) != value]
+    if theirs["base_hash"] != made_with["base_hash"]:
+        why = f"from base {theirs['base']} (or other weights of that name), not from {made_with['base']}"
+    elif changed:
+        why = f"with other settings ({', '.join(changed)})"
+    elif any(theirs[name] != made_with[name] for name in ("data_hash", "token_hash")):
+        why = "from other data"
+    else:
+        return finished, checkpoint
+    if replaces:
+        return None, None
+    there = f"The {'student' if finished else 'checkpoint'} in {shown(folder)} was made {why}"
+    raise InvalidInput(f"{there}: choose another name for the student, or set replace: true.")
+
+
+def logged(folder: Path, info: Mapping[str, Any]) -> dict[str, Any]:
+    """What `registry.log_run` keeps of a finished student: settings, curves, and the adapter's files."""
+    made = info["made_with"]
+
+    def save(target: Path) -> None:
+        target.mkdir()
+        for name in STUDENT:
+            shutil.copy2(folder / name, target)
+
+    of = {"loss": "steps", "learning_rate": "steps", "validation_loss": "epochs", "score": "epochs", "valid": "epochs"}
+    curves = {key: [(row["step"], row[key]) for row in info[part] if row[key] is not None] for key, part in of.items()}
+    return {
+        "params": made["settings"],
+        "metrics": info,
+        "sources": [(info["dataset"], made["data_hash"])],
+        "save": save,
+        "curves": curves,
+        "tags": {"genesis.base": made["base"], "genesis.smoke": str(info["smoke"])},
+    }
 
 
 def base_name(source: str, student: Path) -> str:

@@ -27,7 +27,6 @@ class FinetuneConfig(BaseModel):
     learning_rate: Annotated[float, AfterValidator(_no_leap)] = Field(
         2e-4, gt=0, description="highest step size; warm-up before, cosine after"
     )
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the step size rises")
     rank: int = Field(8, ge=1, le=512, description="rank of the adapters: what they can hold")
     alpha: float = Field(32.0, gt=0, description="weight of the adapters: alpha ÷ rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs set to zero in training")

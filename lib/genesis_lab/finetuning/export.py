@@ -1,4 +1,4 @@
-"""A student leaves the house: merged, as GGUF, for Ollama, to the hub; and its score is measured again on the way out."""
+"""A student leaves the house: merged, as GGUF, for Ollama, to the hub; and its score is measured on the way out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,52 +37,54 @@ from genesis_lab.yamls import dump_yaml
 What = Literal["adapter", "merged", "gguf"]
 MARGIN = 0.03
 """How much of the task score an export may cost."""
+_HEAD = """\
+# The student as a model for other notebooks and params files: copy one line into `models` of
+# the benchmark of models, or into `teachers` of a generation.
+"""
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def export_student(
-    student: str | Path, target: str | Path, formats: Sequence[gguf.Quantisation] = ("q8_0", "q4_k_m"), *,
-    role: Role | None = None, examples: Sequence[Example] = (), max_tokens: int = 1024, margin: float = MARGIN,
-    evaluation: Mapping[str, Any] | None = None, llama_cpp: str | Path | None = None,
-    on_step: Callable[[str], None] = lambda step: None, on_progress: OnAsking | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    student: str | Path,
+    target: str | Path,
+    formats: Sequence[gguf.Quantisation] = ("q8_0", "q4_k_m"),
+    *,
+    role: Role | None = None,
+    examples: Sequence[Example] = (),
+    max_tokens: int = 1024,
+    margin: float = MARGIN,
+    evaluation: Mapping[str, Any] | None = None,
+    llama_cpp: str | Path | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
+    on_progress: OnAsking | None = None,
+) -> dict[str, Any]:
     """Merge, convert, quantise, measure and describe a student: what ``export.json`` holds. A stopped run goes on.
 
     Each form answers the test items of `role` once at temperature 0 (`gate`); score and validity may fall by `margin`.
-    `target`'s name is the student's in Ollama; `evaluation` are figures for the model card."""
+    `target`'s name is the student's in Ollama; `evaluation` are figures for the model card.
+    """
     source, folder = resolve(student), resolve(target)
     _check(source, folder, formats)
-    name, merged, missing = folder.name, folder / "merged", dict[str, str]()
+    merged, missing = folder / "merged", dict[str, str]()
     on_step("merge")
     loaded = _merge(source, merged)
-    size = sum(file.stat().st_size for file in merged.rglob("*"))
-    files = [{"form": "merged", "path": shown(merged), "bytes": size}]
-    specs = {"student": f"local:{source}", "merged": f"local:{findable(merged)}"}
-    paths = {kind: folder / f"{name}-{kind}.gguf" for kind in formats}
-    _write_gguf(merged, paths, llama_cpp, on_step)
+    paths = {kind: folder / f"{folder.name}-{kind}.gguf" for kind in formats}
     for kind, path in paths.items():
-        files.append({"form": kind, "path": shown(path), "bytes": path.stat().st_size})
-        specs[kind] = f"local:{findable(path)}"
-    form, parity = gguf.ollama_template(loaded.tokenizer), None
+        if not path.is_file():
+            on_step(kind)
+            gguf.write(merged, path, kind, sources=gguf.llama_cpp_sources(llama_cpp))
+    forms = {"merged": merged} | {str(kind): path for kind, path in paths.items()}
+    specs = {"student": f"local:{source}"} | {form: f"local:{findable(path)}" for form, path in forms.items()}
+    parity = None
     if paths:
         on_step("tokenizer")
+        last = paths[formats[-1]]
         try:
             own = [text for e in examples for text in (e.system, e.question, e.answer) if text]
-            parity = gguf.tokenizer_parity(loaded.tokenizer, path, own)
+            parity = gguf.tokenizer_parity(loaded.tokenizer, last, own)
         except MissingDependency as error:
             missing["parity"] = str(error)
-        if len(systems := {example.system for example in examples}) > 1:
-            missing["system"] = "the examples have several instructions: the Modelfile has none"
-        stop = list(dict.fromkeys(loaded.tokenizer.convert_ids_to_tokens(list(loaded.eos_ids))))
-        told = gguf.modelfile(
-            path.name, template=form, stop=stop, system=systems.pop() if len(systems) == 1 else "",
-            context_tokens=min(loaded.context_tokens, 8192),
-        )  # fmt: skip
-        write_atomically(folder / "Modelfile", told)
-        if reason := gguf.ollama_create(name, folder / "Modelfile"):
-            missing["ollama"] = reason
-        else:
-            specs["ollama"] = f"ollama:{name}"
+        specs |= _for_ollama(loaded, last, {example.system for example in examples}, missing)
     else:
         missing["parity"] = "no GGUF file was asked for"
     gates: list[dict[str, Any]] = []
@@ -91,24 +92,27 @@ def export_student(
         missing["gate"] = "no role and test items were given"
     else:
         on_step("scores")
-        forms = [Arm(form, f"score of {form}", spec) for form, spec in specs.items()]
-        how = Sampling(1, 0.0, max_tokens, batch=8)
-        answers, _ = asked(forms, examples, role, _opened, folder / "answers", how, on_progress, missing)
-        unpacked = "transformers, weights unpacked from the GGUF file"
-        by = {form: unpacked if spec.endswith(".gguf") else spec.partition(":")[0] for form, spec in specs.items()}
-        gates = [gate(form, by[form], a, answers["student"], margin=margin) for form, a in answers.items()]
+        arms = [Arm(form, f"score of {form}", spec) for form, spec in specs.items()]
+        how: dict[str, Any] = {"connect": _opened, "folder": folder / "answers", "on_progress": on_progress}
+        how["sampling"] = Sampling(1, 0.0, max_tokens, batch=8)
+        answers, _ = asked(arms, examples, role=role, missing=missing, **how)
+        unpacked = dict.fromkeys(paths, "transformers, weights unpacked from the GGUF file")
+        runs = {form: spec.partition(":")[0] for form, spec in specs.items()} | unpacked
+        gates = [gate(form, runs[form], a, answers["student"], margin=margin) for form, a in answers.items()]
     report: dict[str, Any] = {
-        "student": shown(source), "base": _base_of(str(source)), "folder": shown(folder), "files": files, "gates": gates,
-        "margin": margin, "parity": parity, "template": form is not None, "ollama": name if "ollama" in specs else None,
-        "specs": {form: spec for form, spec in specs.items() if form != "student"}, "not_measured": missing,
-    }  # fmt: skip
+        "student": shown(source),
+        "base": _base_of(str(source)),
+        "folder": shown(folder),
+        "files": [{"form": form, "path": shown(path), "bytes": _size(path)} for form, path in forms.items()],
+        "gates": gates,
+        "margin": margin,
+        "parity": parity,
+        "specs": {form: spec for form, spec in specs.items() if form != "student"},
+        "not_measured": missing,
+    }
     report["passed"] = passed(report)
-    head = (
-        "# The student as a model for other notebooks and params files: copy one line into `models` of\n"
-        "# the benchmark of models, or into `teachers` of a generation.\n"
-    )
     write_atomically(folder / "export.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_atomically(folder / "model.yaml", head + dump_yaml({"name": name, "models": report["specs"]}))
+    write_atomically(folder / "model.yaml", _HEAD + dump_yaml({"name": folder.name, "models": report["specs"]}))
     places: dict[What, Path] = {"gguf": folder, "merged": merged}
     if adapter_base(str(source)):
         places["adapter"] = _copied(source, folder / "adapter", loaded.tokenizer.get_chat_template())
@@ -128,22 +132,22 @@ def passed(report: Mapping[str, Any]) -> bool | None:
 
 def gate(form: str, asked_by: str, answers: Answers, student: Answers, *, margin: float = MARGIN) -> dict[str, Any]:
     """What the answers of one form show against the `student`'s own to the same items; for the student itself, nothing.
-    It ``passed`` where score and validity keep up within the margin beyond doubt; None where so few items can't tell."""
-    row: dict[str, Any] = {
-        "form": form, "asked_by": asked_by, "score": answers.score.to_dict(), "valid": answers.validity.estimate,
-        "unanswered": answers.unanswered, "difference": None, "valid_difference": None, "passed": True, "said": "",
-    }  # fmt: skip
+
+    It ``passed`` where score and validity keep up within the margin beyond doubt; None: so few items can't tell.
+    """
+    row: dict[str, Any] = {"form": form, "asked_by": asked_by, "score": answers.score.to_dict()}
+    row |= {"valid": answers.validity.estimate, "difference": None}
     if answers is student:
-        return row
+        return row | {"passed": True, "said": ""}
     score, valid = (answers.against(student, column, margin=margin) for column in ("total", "valid"))
-    row |= {"difference": score.difference.to_dict(), "valid_difference": valid.difference.to_dict()}
+    row["difference"] = score.difference.to_dict()
     found = {"score": score, "validity": valid}
     if lost := [name for name, each in found.items() if each.keeps_up is False]:
         return row | {"passed": False, "said": f"fails: {' and '.join(lost)} lower by more than {margin:g}"}
     if needed := [each.needed(to_keep_up=True) for each in found.values() if each.keeps_up is None]:
         enough = 10 * math.ceil(max(needed) * answers.frame["example"].nunique() / score.difference.n / 10)
         return row | {"passed": None, "said": f"{CANT_TELL}: needs about {enough:,} items"}
-    return row | {"said": "passes"}
+    return row | {"passed": True, "said": "passes"}
 
 
 def said(report: Mapping[str, Any]) -> str:
@@ -157,9 +161,11 @@ def said(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"  {what} not measured: {why}" for what, why in report["not_measured"].items())])
 
 
-def push_student(report_folder: str | Path, repository: str, what: What = "merged", *, private: bool = True) -> str:
-    """Push an export to the hub, with its model card: the LoRA adapter, the merged safetensors, or the GGUF files with
-    their Modelfile. Returns the address."""
+def push_student(report_folder: str | Path, repository: str, what: What = "merged") -> str:
+    """Push an export to a private repository of the hub, with its model card; returns the address.
+
+    That is the LoRA adapter, the merged safetensors, or the GGUF files with their Modelfile.
+    """
     folder = resolve(report_folder)
     if what not in get_args(What):
         raise InvalidInput(f"what must be one of {', '.join(get_args(What))}, got {what!r}.")
@@ -170,14 +176,16 @@ def push_student(report_folder: str | Path, repository: str, what: What = "merge
         raise InvalidInput(f"The student in {shown(folder)} was no LoRA adapter: push merged or gguf instead.")
     allow = ["*.gguf", "Modelfile", "README.md"] if what == "gguf" else ["*"]
     message = f"Student {folder.name}, exported with Genesis Lab"
-    return push_folder(place, repository, "model", allow=allow, message=message, private=private)
+    return push_folder(place, repository, "model", allow=allow, message=message)
 
 
 def model_card(
     report: Mapping[str, Any], student: Path, evaluation: Mapping[str, Any] | None = None, *, what: What = "merged"
 ) -> str:
-    """The README of the student: where it comes from, what it scored in each form, and how it was taught. `what` lies
-    beside it and is pushed with it, which decides by which library the hub says to load it."""
+    """The README of the student: where it comes from, what it scored in each form, and how it was taught.
+
+    `what` lies beside it and is pushed with it, which decides by which library the hub says to load it.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     base, info = report["base"], student / INFO
@@ -188,12 +196,18 @@ def model_card(
         tags=["genesis-lab", "lora"],
         base_model=(BUNDLED_HUB if base == BUNDLED else base) if known else None,
     )
-    return str(ModelCard.from_template(
-        header, str(Path(__file__).with_name("card.md.j2")), e=escaped, name=Path(report["folder"]).name,
+    card = ModelCard.from_template(
+        header,
+        str(Path(__file__).with_name("card.md.j2")),
+        e=escaped,
+        name=Path(report["folder"]).name,
         of=f"{BUNDLED_HUB}, its weights rounded to four bits (Q4_1)," if base == BUNDLED else escaped(base),
-        trained=json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {}, evaluation=evaluation or {},
-        gates=[row | {"score": Interval(**row["score"])} for row in report["gates"]], not_measured=report["not_measured"],
-    ))  # fmt: skip
+        trained=json.loads(info.read_text(encoding="utf-8")) if info.is_file() else {},
+        evaluation=evaluation or {},
+        gates=[row | {"score": Interval(**row["score"])} for row in report["gates"]],
+        not_measured=report["not_measured"],
+    )
+    return str(card)
 
 
 def _check(source: Path, folder: Path, formats: Sequence[str]) -> None:
@@ -242,7 +256,7 @@ def _base_of(source: str) -> str:
 
 
 def _copied(adapter: Path, target: Path, template: str) -> Path:
-    """The adapter as it is pushed: its weights and facts and the chat template it was taught by, without checkpoints."""
+    """The adapter as it is pushed: weights, facts and the chat template it was taught by, without checkpoints."""
     target.mkdir(exist_ok=True)
     for pattern in ("adapter_*", "tokenizer*", "special_tokens*", INFO):
         for file in adapter.glob(pattern):
@@ -256,22 +270,27 @@ def _copied(adapter: Path, target: Path, template: str) -> Path:
     return target
 
 
-def _write_gguf(
-    merged: Path, paths: Mapping[gguf.Quantisation, Path], llama_cpp: str | Path | None, on_step: Callable[[str], None]
-) -> None:
-    """Write the files that are not there yet."""
-    for kind, path in paths.items():
-        if path.is_file():
-            continue
-        on_step(kind)
-        sources = gguf.llama_cpp_sources(llama_cpp)
-        if kind != "q4_k_m":
-            gguf.convert(merged, path, sources=sources, outtype=kind)
-            continue
-        with tempfile.TemporaryDirectory(dir=merged.parent) as scratch:
-            whole = Path(scratch) / "whole.gguf"
-            gguf.convert(merged, whole, sources=sources, outtype="auto")
-            gguf.quantise(whole, path)
+def _for_ollama(loaded: LoadedModel, file: Path, systems: set[str], missing: dict[str, str]) -> dict[str, str]:
+    """Write the Modelfile of a GGUF file and make the model known to Ollama; its spec where that worked."""
+    if len(systems) > 1:
+        missing["system"] = "the examples have several instructions: the Modelfile has none"
+    told = gguf.modelfile(
+        file.name,
+        template=gguf.ollama_template(loaded.tokenizer),
+        stop=list(dict.fromkeys(loaded.tokenizer.convert_ids_to_tokens(list(loaded.eos_ids)))),
+        system=systems.pop() if len(systems) == 1 else "",
+        context_tokens=min(loaded.context_tokens, 8192),
+    )
+    name, modelfile = file.parent.name, file.parent / "Modelfile"
+    write_atomically(modelfile, told)
+    if reason := gguf.ollama_create(name, modelfile):
+        missing["ollama"] = reason
+        return {}
+    return {"ollama": f"ollama:{name}"}
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
 
 
 def _opened(spec: str) -> Any:

@@ -1,4 +1,4 @@
-"""From safetensors to GGUF for llama.cpp and Ollama: converter, quantiser, whether the tokenizer came through, Modelfile."""
+"""From safetensors to GGUF for llama.cpp and Ollama: converter, quantiser, parity of the tokenizer, Modelfile."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _KNOWN = Path(__file__).parent / "ollama.yaml"
 
 
 def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
-    """The folder with llama.cpp's converter: a checkout of llama.cpp (None: ``GENESIS_LLAMA_CPP_DIR``), else the one that
-    travels in the source package of llama-cpp-python, one release of it, fetched once and known by its SHA-256."""
+    """The folder with llama.cpp's converter: a checkout of llama.cpp (None: ``GENESIS_LLAMA_CPP_DIR``), else the one
+    that travels in the source package of llama-cpp-python, one release of it, fetched once and known by its SHA-256."""
     if given := checkout or get_settings().llama_cpp_dir:
         folder = resolve(given)
         if not (folder / _CONVERTER).is_file():
@@ -51,23 +51,29 @@ def llama_cpp_sources(checkout: str | Path | None = None) -> Path:
     return target
 
 
-def convert(model: Path, target: Path, *, sources: Path, outtype: str) -> None:
-    """Write the safetensors folder `model` as a GGUF file; `InvalidInput` where llama.cpp does not know such a model."""
+def write(model: Path, target: Path, kind: Quantisation, *, sources: Path) -> None:
+    """Write the safetensors folder `model` as a GGUF file; Q4_K_M by the library in llama-cpp-python.
+
+    `InvalidInput` for a model that llama.cpp does not know.
+    """
+    if kind != "q4_k_m":
+        return _convert(model, target, kind, sources)
+    with tempfile.TemporaryDirectory(dir=model.parent) as scratch, placed(target) as temporary:
+        whole = Path(scratch) / "whole.gguf"
+        _convert(model, whole, "auto", sources)
+        _run(["-c", _QUANTISE, str(whole), str(temporary)], f"llama.cpp can't quantise {shown(model)}")
+
+
+def _convert(model: Path, target: Path, kind: str, sources: Path) -> None:
     if find_spec("sentencepiece") is None:
         raise MissingDependency("sentencepiece", "llama.cpp's converter", "pip install sentencepiece")
     with placed(target) as temporary:
-        command = [str(sources / _CONVERTER), str(model), "--outfile", str(temporary), "--outtype", outtype]
+        command = [str(sources / _CONVERTER), str(model), "--outfile", str(temporary), "--outtype", kind]
         _run(command, f"llama.cpp can't convert {shown(model)}")
 
 
-def quantise(source: Path, target: Path) -> None:
-    """Write the GGUF file `source` as Q4_K_M, by the library in llama-cpp-python."""
-    with placed(target) as temporary:
-        _run(["-c", _QUANTISE, str(source), str(temporary)], f"llama.cpp can't quantise {shown(source)}")
-
-
 def tokenizer_parity(tokenizer: Any, gguf: Path, own: Iterable[str] = ()) -> dict[str, Any]:
-    """How many of `own` texts and 20 of many kinds become other tokens in llama.cpp, by the GGUF file, than by `tokenizer`."""
+    """How many of `own` texts and 20 of many kinds become other tokens by the GGUF file than by `tokenizer`."""
     if find_spec("llama_cpp") is None:
         raise MissingDependency("llama-cpp-python", "Comparing tokenizers", "pip install llama-cpp-python")
     from llama_cpp import Llama
@@ -83,8 +89,8 @@ def tokenizer_parity(tokenizer: Any, gguf: Path, own: Iterable[str] = ()) -> dic
 
 
 def ollama_template(tokenizer: Any) -> str | None:
-    """The template of ``ollama.yaml`` that writes five chats as `tokenizer`'s own (see `providers.chat_templates`) does;
-    None where none does."""
+    """The template of ``ollama.yaml`` that writes five chats as `tokenizer`'s own (see `providers.chat_templates`)
+    does; None where none does."""
     from jinja2 import Environment
 
     said = (("system", "Be brief."), ("user", "What?"), ("assistant", "That."), ("user", "And now?"))
@@ -109,8 +115,9 @@ def ollama_template(tokenizer: Any) -> str | None:
 def modelfile(
     gguf: str, *, template: str | None, stop: Sequence[str], system: str = "", context_tokens: int = 4096
 ) -> str:
-    """A Modelfile (https://docs.ollama.com/modelfile) for the file `gguf` beside it that asks as the student was taught, at
-    temperature 0 without repetition penalty, as in the evaluation. Without a template Ollama takes the one it knows."""
+    """A Modelfile (https://docs.ollama.com/modelfile) for the file `gguf` beside it that asks as the student was
+    taught, at temperature 0 without repetition penalty, as in the evaluation. Without a template Ollama takes the one
+    it knows."""
     texts = [("TEMPLATE", template), ("SYSTEM", system), *(("PARAMETER stop", each) for each in stop)]
     if any('"""' in (text or "") for _, text in texts):
         raise InvalidInput('A Modelfile can\'t hold a text with three double quotes (""") in it: leave them out.')

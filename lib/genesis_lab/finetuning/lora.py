@@ -1,19 +1,18 @@
-"""Teach a small model by LoRA: one loop over plain transformers and peft. The base stays frozen in its number format, the
-adapters are float32. Every step packs `batch_size` examples into rows and divides by their response tokens, so the
+"""Teach a small model by LoRA: one loop over plain transformers and peft. The base stays frozen in its number format,
+the adapters are float32. Every step packs `batch_size` examples into rows and divides by their response tokens, so the
 gradient is the same however they were packed."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import signal
 import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +34,8 @@ from genesis_lab.providers.local_models import LoadedModel, load_model, peak_mem
 SAVE_EVERY = 50
 """Steps between checkpoints; one is also made after every epoch."""
 _LONGEST_GRADIENT = 1.0
+_WARM_UP = 0.1
+"""Share of the steps in which the step size rises."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,19 @@ def prepare(dataset: Dataset, config: FinetuneConfig) -> Prepared:
         "settings": config.shaping,
     }
     return Prepared(
-        config=config, folder=folder, dataset=dataset, role=role, loaded=loaded,
-        attention=isolate(loaded.model, loaded.device, config.max_length), model=with_adapters(loaded.model, config),
-        train=kept["train"], validation=kept["validation"], too_long=left_out,
-        examined=[e for e in examples["validation"] if e.id in examined], made_with=made_with,
-    )  # fmt: skip
+        config=config,
+        folder=folder,
+        dataset=dataset,
+        role=role,
+        loaded=loaded,
+        attention=isolate(loaded.model, loaded.device, config.max_length),
+        model=with_adapters(loaded.model, config),
+        train=kept["train"],
+        validation=kept["validation"],
+        too_long=left_out,
+        examined=[e for e in examples["validation"] if e.id in examined],
+        made_with=made_with,
+    )
 
 
 def with_adapters(model: Any, config: FinetuneConfig) -> Any:
@@ -196,30 +205,35 @@ def plan(prepared: Prepared) -> dict[str, Any]:
     takes = f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.1f} minutes"
     said = f"{kind}: {len(steps):,} steps over {tokens:,} tokens will take about {takes} on this machine"
     return {
-        "steps": len(steps), "tokens": tokens, "answered": sum(len(row.labels) for row in every),
-        "tokens_per_s": tokens / seconds, "seconds": seconds, **prepared.facts(),
+        "steps": len(steps),
+        "tokens": tokens,
+        "answered": sum(len(row.labels) for row in every),
+        "tokens_per_s": tokens / seconds,
+        "seconds": seconds,
+        **prepared.facts(),
         "peak_memory_bytes": peak_memory_bytes(prepared.loaded.device),
         "said": f"{said} ({tokens / seconds:,.0f} tokens/s, measured).",
-    }  # fmt: skip
+    }
 
 
 def train(prepared: Prepared, *, on_progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Teach the student; what ``training_info.json`` records of it. A finished one is read back, a stopped one goes on.
 
-    Raises `InvalidInput` where the folder holds a student of another base, data or settings; `GenesisError` where memory
-    or disk is full, the loss is no number or Ctrl-C came: what was reached is kept, the message says how to go on."""
+    Raises `InvalidInput` where the folder holds a student of another base, data or settings; `GenesisError` where
+    memory or disk is full, the loss is no number or Ctrl-C came: what was reached is kept, the message says how to go
+    on."""
     import torch
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from transformers import get_cosine_schedule_with_warmup
 
     config, folder, total = prepared.config, prepared.folder, prepared.total_steps
-    finished, checkpoint = _found(prepared)
+    finished, checkpoint = checkpoints.found(folder, prepared.made_with, replaces=config.replace)
     if finished:
         if on_progress:
             on_progress(total, total)
         return finished
     optimizer = torch.optim.AdamW(prepared.trainable, config.learning_rate, weight_decay=0.0, fused=True)
-    schedule = get_cosine_schedule_with_warmup(optimizer, round(config.warmup * total), total)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(_WARM_UP * total), total)
     scaler = torch.amp.GradScaler(prepared.loaded.device, enabled=prepared.loaded.dtype == "float16")
     parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     done: dict[str, Any] = {"made_with": prepared.made_with, "step": 0, "steps": [], "epochs": [], "best": None}
@@ -299,46 +313,6 @@ def take_step(prepared: Prepared, step: int, optimizer: Any, scaler: Any) -> dic
     return {"loss": loss, "learning_rate": rate, "gradient": norm, "tokens": tokens, "answered": answered}
 
 
-def logged(folder: Path, info: Mapping[str, Any]) -> dict[str, Any]:
-    """What `registry.log_run` keeps of a finished student: settings, curves, and the adapter's files."""
-    made = info["made_with"]
-
-    def save(target: Path) -> None:
-        target.mkdir()
-        for name in checkpoints.STUDENT:
-            shutil.copy2(folder / name, target)
-
-    of = {"loss": "steps", "learning_rate": "steps", "validation_loss": "epochs", "score": "epochs", "valid": "epochs"}
-    curves = {key: [(row["step"], row[key]) for row in info[part] if row[key] is not None] for key, part in of.items()}
-    return {
-        "params": made["settings"], "metrics": info, "sources": [(info["dataset"], made["data_hash"])], "save": save,
-        "curves": curves, "tags": {"genesis.base": made["base"], "genesis.smoke": str(info["smoke"])},
-    }  # fmt: skip
-
-
-def _found(prepared: Prepared) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """A finished student's record, or the checkpoint to go on from, made with the same base, data and settings."""
-    checkpoints.check_place(prepared.folder)
-    ours, replaces, checkpoint = prepared.made_with, prepared.config.replace, None
-    finished = None if replaces else checkpoints.read_info(prepared.folder)
-    with suppress(InvalidInput) if replaces else nullcontext():
-        checkpoint = None if finished else checkpoints.last_checkpoint(prepared.folder)
-    theirs = (finished or checkpoint or {"made_with": ours})["made_with"]
-    changed = [name for name, value in ours["settings"].items() if theirs["settings"].get(name) != value]
-    if theirs["base_hash"] != ours["base_hash"]:
-        why = f"from base {theirs['base']} (or other weights of that name), not from {ours['base']}"
-    elif changed:
-        why = f"with other settings ({', '.join(changed)})"
-    elif any(theirs[name] != ours[name] for name in ("data_hash", "token_hash")):
-        why = "from other data"
-    else:
-        return finished, checkpoint
-    if replaces:  # the student that is there stays until the new one is whole
-        return None, None
-    there = f"The {'student' if finished else 'checkpoint'} in {shown(prepared.folder)} was made {why}"
-    raise InvalidInput(f"{there}: choose another name for the student, or set replace: true.")
-
-
 def _evaluated(prepared: Prepared, epoch: int, train_loss: float | None, step: int) -> dict[str, Any]:
     """Loss on validation, and score and validity of free answers, after an epoch."""
     import torch
@@ -378,17 +352,29 @@ def _info(prepared: Prepared, done: dict[str, Any]) -> dict[str, Any]:
     config, loaded, steps = prepared.config, prepared.loaded, done["steps"]
     seconds, tokens = sum(step["seconds"] for step in steps), sum(step["tokens"] for step in steps)
     return {
-        "student": shown(prepared.folder), "smoke": bool(config.limits), "limits": config.limits,
-        "dataset": prepared.dataset.name, "made_with": prepared.made_with, "seed": config.seed,
+        "student": shown(prepared.folder),
+        "smoke": bool(config.limits),
+        "limits": config.limits,
+        "dataset": prepared.dataset.name,
+        "made_with": prepared.made_with,
+        "seed": config.seed,
         "examples": {"train": len(prepared.train), "validation": len(prepared.validation)},
         "too_long": [{"id": example.id, "tokens": len(example)} for example in prepared.too_long],
-        **prepared.facts(), "device": loaded.device, "dtype": loaded.dtype, "attention": prepared.attention,
-        "notes": list(loaded.notes), "tokens_seen": tokens, "training_seconds": seconds,
-        "tokens_per_s": tokens / seconds if seconds else None, "peak_memory_bytes": peak_memory_bytes(loaded.device),
-        "stopped_early": len(steps) < prepared.total_steps, "best_epoch": _best_epoch(done["epochs"]),
+        **prepared.facts(),
+        "device": loaded.device,
+        "dtype": loaded.dtype,
+        "attention": prepared.attention,
+        "notes": list(loaded.notes),
+        "tokens_seen": tokens,
+        "training_seconds": seconds,
+        "tokens_per_s": tokens / seconds if seconds else None,
+        "peak_memory_bytes": peak_memory_bytes(loaded.device),
+        "stopped_early": len(steps) < prepared.total_steps,
+        "best_epoch": _best_epoch(done["epochs"]),
         "versions": {package: version(package) for package in ("genesis-lab", "torch", "transformers", "peft")},
-        "steps": steps, "epochs": done["epochs"],
-    }  # fmt: skip
+        "steps": steps,
+        "epochs": done["epochs"],
+    }
 
 
 @contextmanager

@@ -1,20 +1,18 @@
-"""A prompt by dspy's MIPROv2 light (Opsahl-Ong et al. 2024, arXiv:2406.11695), asked through our own providers and cache."""
+"""A prompt by dspy's MIPROv2 light (Opsahl-Ong et al. 2024, arXiv:2406.11695), asked by our providers and cache."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.errors import GenesisError, MissingDependency, Rejected
-from genesis_lab.finetuning.ask import Demonstration, PromptProgram
-from genesis_lab.providers.asking import Call
+from genesis_lab.finetuning.ask import Demonstration, PromptProgram, spent_on
+from genesis_lab.providers.asking import Call, ask_all
 from genesis_lab.providers.base import Completion, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 
@@ -24,12 +22,23 @@ _NEEDED = 'pip install "genesis-lab[dspy]" (the race needs nothing more)'
 
 
 def optimised(
-    call: Call, proposer: Call | None, train: Sequence[Example], validation: Sequence[Example], *, config: Any,
-    role: Role, model: str, proposed_by: str, concurrency: int, folder: Path, notes: list[str],
-) -> dict[str, Any]:  # fmt: skip
-    """The best ``program`` that MIPROv2 finds (None where the calls did not suffice for one), and the ``rows`` with tokens
-    and cost of each answer of the model. The instructions come from `proposer`, else from the model itself; what is asked
-    past ``config.calls`` comes back empty, so that a trial it cuts short loses. `folder` keeps the answers."""
+    asked_of: tuple[str, Call],
+    proposer: tuple[str, Call] | None,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    config: Any,
+    role: Role,
+    width: int,
+    folder: Path,
+    notes: list[str],
+) -> tuple[PromptProgram | None, list[dict[str, Any]], int]:
+    """What MIPROv2 finds for a model, given by name and call; None where the calls did not suffice.
+
+    Besides, what each answer of the model took (`spent_on`), and how many the `proposer` gave. The instructions come
+    from that, else from the model itself; what is asked past ``config.calls`` comes back
+    empty, so that a trial it cuts short loses. `folder` keeps the answers.
+    """
     try:
         import dspy
         import optuna  # noqa: F401  # MIPROv2 imports it only after it has paid for demonstrations
@@ -40,28 +49,26 @@ def optimised(
     cache, lock, failed = CompletionCache(folder / "answers.sqlite"), threading.Lock(), list[GenesisError]()
     asked: dict[str, dict[str, Any]] = {}
 
-    def answered(ask: Call, who: str, request: Request) -> Completion:
+    def answered(who: str, ask: Call, request: Request) -> Completion:
+        nothing = Completion("", who)
         with lock:
             if failed or (request.key not in asked and len(asked) >= config.calls):
-                return Completion("", who)
-            asked.setdefault(request.key, dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")))
+                return nothing
+            asked.setdefault(request.key, {"who": who} | spent_on(request, nothing))
         try:
-            if (found := cache.get(request.key)) is None:
-                found = ask(request)
-                cache.put(request.key, found)
-        except Rejected:
-            found = Completion("", who)
+            found = ask_all(ask, [request], cache).answers[0]
         except GenesisError as error:  # dspy would swallow it and ask on
             failed.append(error)
-            return Completion("", who)
-        asked[request.key] |= asdict(found.usage) if found.usage else {}
-        asked[request.key] |= {"cost_usd": found.cost_usd, "who": who}
+            return nothing
+        if isinstance(found, Rejected):
+            return nothing
+        asked[request.key] |= spent_on(request, found)
         return found
 
     class Ours(dspy.BaseLM):  # type: ignore[misc]  # dspy comes without types
-        def __init__(self, ask: Call, who: str, room: int) -> None:
-            super().__init__(who, max_tokens=room, temperature=0.0, cache=False)
-            self.ask, self.room = ask, room
+        def __init__(self, who: str, ask: Call, least: int) -> None:
+            self.ask, self.room = ask, max(least, config.max_tokens)
+            super().__init__(who, max_tokens=self.room, temperature=0.0, cache=False)
 
         def forward(self, prompt: str | None = None, messages: Any = None, **options: Any) -> Any:
             told = list(messages or [{"role": "user", "content": prompt}])
@@ -73,7 +80,7 @@ def optimised(
                 max_tokens=self.room,
                 temperature=min(temperature, 1.0),
             )
-            message = SimpleNamespace(content=answered(self.ask, self.model, request).text, tool_calls=None)
+            message = SimpleNamespace(content=answered(self.model, self.ask, request).text, tool_calls=None)
             choice = SimpleNamespace(message=message, finish_reason="stop")
             return SimpleNamespace(choices=[choice], usage={}, model=self.model)
 
@@ -85,16 +92,22 @@ def optimised(
     def metric(gold: Any, guess: Any, trace: Any = None) -> float:
         return role.score(str(getattr(guess, "answer", "")).strip(), by_question[gold.question]).total
 
-    task, room = Ours(call, model, max(_ROOM, config.max_tokens)), max(_PROPOSAL, config.max_tokens)
-    writer = Ours(proposer or call, (proposed_by or "proposer") if proposer else model, room)
-    started, loud, best, most = time.monotonic(), logging.root.manager.disable, None, config.demonstrations
+    task, writer = Ours(*asked_of, _ROOM), Ours(*(proposer or asked_of), _PROPOSAL)
+    loud, best, most = logging.root.manager.disable, None, config.demonstrations
     logging.disable(logging.WARNING)
     try:
         with dspy.context(lm=task, max_errors=10**9, disable_history=True):
             search = dspy.MIPROv2(
-                metric=metric, auto="light", prompt_model=writer, task_model=task, num_threads=concurrency,
-                max_bootstrapped_demos=most, max_labeled_demos=most, max_errors=10**9, seed=config.seed,
-            )  # fmt: skip
+                metric=metric,
+                auto="light",
+                prompt_model=writer,
+                task_model=task,
+                num_threads=width,
+                max_bootstrapped_demos=most,
+                max_labeled_demos=most,
+                max_errors=10**9,
+                seed=config.seed,
+            )
             student = dspy.Predict(dspy.Signature("question -> answer", train[0].system))
             best = search.compile(student, trainset=examples(train), valset=examples(validation))
     except Exception as error:  # dspy raises what it likes
@@ -113,6 +126,5 @@ def optimised(
         solved = [each for each in best.demos if each.get("question") in by_question and each.get("answer")]
         shown = [Demonstration(e["question"], str(e["answer"]), by_question[e["question"]].language) for e in solved]
         program = PromptProgram(str(best.signature.instructions), tuple(shown))
-    rows = [row for row in asked.values() if row.get("who") == model]
-    took = time.monotonic() - started
-    return {"program": program, "rows": rows, "proposer_calls": len(asked) - len(rows), "busy_s": took}
+    rows = [row for row in asked.values() if row["who"] == asked_of[0]]
+    return program, rows, len(asked) - len(rows)

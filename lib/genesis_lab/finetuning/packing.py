@@ -1,10 +1,10 @@
-"""Packing: several examples in one row, each as if it were alone. On a GPU transformers sees that from the positions; on
-a CPU, where a mask over the row would cost more than padding, each one's attention is computed by itself, in tiles that
-leave out the future, and words that all begin with (a role's instruction) are computed once, with the same result."""
+"""Packing: several examples in one row, each as if it were alone. On a GPU transformers sees that from the positions;
+on a CPU, where a mask over the row would cost more than padding, each one's attention is computed by itself, in tiles
+that leave out the future, and words that all begin with (a role's instruction) are computed once, with the same
+result."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,16 +40,15 @@ class Row:
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Places in `lengths`, packed into bins of `capacity`: the longest first, each into the fullest bin that takes it
     (Johnson 1973: at most 11/9 of the fewest bins there could be)."""
-    room: list[tuple[int, int]] = []  # what is left in each bin, and its place in `bins`
-    bins: list[list[int]] = []
+    bins, room = list[list[int]](), list[int]()
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fits = bisect_left(room, (lengths[i], -1))
-        if fits == len(room):
-            room.append((capacity, len(bins)))
+        fits = [place for place, left in enumerate(room) if left >= lengths[i]]
+        fullest = min(fits, key=room.__getitem__, default=len(bins))
+        if not fits:
             bins.append([])
-        left, place = room.pop(fits)
-        bins[place].append(i)
-        insort(room, (left - lengths[i], place))
+            room.append(capacity)
+        bins[fullest].append(i)
+        room[fullest] -= lengths[i]
     return bins
 
 
@@ -134,9 +133,17 @@ def _register() -> None:
 
 
 def _attend(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *, lengths: Sequence[int] = (),
-    shared: int = 0, scaling: float | None = None, **options: Any,
-) -> tuple[Any, None]:  # fmt: skip
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *,
+    lengths: Sequence[int] = (),
+    shared: int = 0,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Any, None]:
     """Attention of each example by itself, shapes ``(1, heads, tokens, size)``; keys and values may have fewer heads.
     Without `lengths` nothing is packed: the student is answering, and sdpa does it."""
     import torch
@@ -155,7 +162,7 @@ def _attend(
 
 
 def _causal(q: Any, k: Any, v: Any) -> Any:
-    """Causal attention, tile by tile of queries; q ``(groups, heads, n, size)``, k and v ``(groups, past + n, size)``."""
+    """Causal attention by tiles of queries; q ``(groups, heads, n, size)``, k and v ``(groups, past + n, size)``."""
     import torch
 
     past, tiles = k.shape[1] - q.shape[2], []

@@ -1,22 +1,25 @@
-"""How far does prompting alone go? Instructions and demonstrations race by successive halving (Jamieson and Talwalkar
-2016), or dspy's MIPROv2 finds the one candidate. The task's own prompt stays unless another is proven better on all
-validation questions, corrected for all that were tried; test is asked once, after that. ``benchmarks/prompt_race.py``."""
+"""How far does prompting alone go?
+
+Instructions and demonstrations race by successive halving (Jamieson and Talwalkar 2016), or dspy's MIPROv2 finds the
+one candidate. The task's own prompt stays unless another is proven better on all validation questions, corrected for
+all that were tried; test is asked once, after that. ``benchmarks/prompt_race.py``.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from genesis_lab.domains.base import Example, Role
@@ -27,10 +30,11 @@ from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptP
 from genesis_lab.finetuning.mipro import optimised
 from genesis_lab.finetuning.tasks import TEXTS
 from genesis_lab.providers.asking import Asking, Call, ask_all
-from genesis_lab.providers.base import Request, request_key, total_cost
+from genesis_lab.providers.base import Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.stats import Paired
 from genesis_lab.texts import fence
+from genesis_lab.training.examples import balanced_order
 from genesis_lab.yamls import read_yaml
 
 SEARCH, PROMPT = "search.json", "prompt.json"
@@ -69,105 +73,125 @@ class Candidate(NamedTuple):
 
 
 def search_prompt(
-    call: Call, examples: Mapping[str, Sequence[Example]], config: SearchConfig, *, role: Role, model: str,
-    proposer: Call | None = None, proposed_by: str = "", concurrency: int = 8, folder: Path | None = None,
+    call: Call,
+    examples: Mapping[str, Sequence[Example]],
+    config: SearchConfig,
+    *,
+    role: Role,
+    model: str,
+    proposer: Call | None = None,
+    proposed_by: str = "",
+    concurrency: int = 8,
+    folder: Path | None = None,
     on_progress: OnAsking | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Search, or go on with a search that was stopped, or read one that is finished: what ``search.json`` holds.
 
-    ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once (``looks`` counts how often). `proposer`
-    asks the teacher `proposed_by` for instructions; None takes those in ``prompts.yaml`` (MIPROv2: the model's own)."""
+    ``train`` gives demonstrations, ``validation`` chooses, ``test`` is asked once (``looks`` counts how often).
+    `proposer` asks the teacher `proposed_by` for instructions; None takes those in ``prompts.yaml`` (MIPROv2: the
+    model's own).
+    """
     folder = folder or named("prompts", config.prompt)
-    train, validation, test = (list(examples.get(split, ())) for split in ("train", "validation", "test"))
-    validation, test = (
-        [found[i] for i in np.random.default_rng(config.seed).permutation(len(found))[:most]]
-        for found, most in ((validation, config.validation_items), (test, config.test_items))
-    )
-    _check({"train": train, "validation": validation, "test": test}, config)
-    settings = request_key(  # own_answers was an option once: searches from then are still read
-        "3", model, role.name, config.model_dump(exclude={"prompt", "replace"}) | {"own_answers": 0},
-        [(e.id, e.system, e.question, e.answer) for e in (*train, *validation, *test)],
-        proposed_by or proposer is not None,
-    )  # fmt: skip
-    finished, looks = _finished(folder, settings, config)
-    if finished:
-        return finished
-
+    train, validation, test = splits = _questions(examples, config)
+    asks = [(e.id, e.system, e.question, e.answer) for split in splits for e in split]
+    shaping = config.model_dump(exclude={"prompt", "replace"})
+    settings = request_key("4", model, role.name, shaping, asks, proposed_by or proposer is not None)
+    before = json.loads((folder / SEARCH).read_text(encoding="utf-8")) if (folder / SEARCH).is_file() else {"looks": 0}
+    if "settings" in before and not config.replace:
+        if before["settings"] != settings:
+            advice = "choose another name for the prompt, or set replace"
+            raise InvalidInput(f"{shown(folder)} holds another search: {advice}.")
+        return dict(before)
     kept, total, notes = folder / f"answers-{settings[:8]}", planned_calls(config), list[str]()
     sampling = Sampling(1, 0.0, config.max_tokens, max(1, concurrency // 2), config.seed)
-    asked: dict[Any, Mapping[str, Any]] = {}
-    busy: dict[str, float] = {}
+    given: dict[tuple[str, str], Answers] = {}
+    """By prompt and split, as far as they have been asked."""
 
-    def answers_to(program: PromptProgram, items: Sequence[Example]) -> Answers:
-        keys = {item.id: (item.id, program.system(item), program.messages(item)) for item in items}
-        found = ask(
-            call, items, role=role, model=model, sampling=sampling, constrained=config.grammar, program=program,
-            folder=kept, on_progress=shifted(on_progress, len(asked.keys() - keys.values()), total),
-        )  # fmt: skip
-        asked.update((keys[row["example"]], row) for row in found.frame.to_dict("records"))
-        busy[request_key(program.to_dict())] = found.busy_s
-        return found
+    put = partial(ask, call, role=role, model=model, sampling=sampling, constrained=config.grammar, folder=kept)
+
+    def answers_to(prompt: Candidate, split: str, items: Sequence[Example]) -> Answers:
+        place = prompt.name, split
+        done = sum(len(each.frame) for other, each in given.items() if other != place)
+        given[place] = put(items, program=prompt.program, on_progress=shifted(on_progress, done, total))
+        return given[place]
 
     default = Candidate("default", PromptProgram(), "the task's own prompt")
-    mipro: dict[str, Any] = {"rows": [], "proposer_calls": 0, "busy_s": 0.0}
-    race, first_rung = [default], config.first_rung
+    first_rung, others = config.first_rung, list[dict[str, Any]]()
     if config.optimizer == "miprov2":
-        mipro = optimised(
-            call, proposer, train, validation, config=config, role=role, model=model, proposed_by=proposed_by,
-            concurrency=concurrency, folder=kept, notes=notes,
-        )  # fmt: skip
+        writer = (proposed_by or "proposer", proposer) if proposer else None
+        program, others, proposed = optimised(
+            (model, call),
+            writer,
+            train,
+            validation,
+            config=config,
+            role=role,
+            width=concurrency,
+            folder=kept,
+            notes=notes,
+        )
         first_rung = len(validation)
-        if program := mipro["program"]:
-            origin = f"instruction: dspy's MIPROv2; {len(program.demonstrations)} demonstrations"
-            race.append(Candidate("miprov2", program, origin))
+        origin = f"instruction: dspy's MIPROv2; {len(program.demonstrations) if program else 0} demonstrations"
+        race = [default, *([Candidate("miprov2", program, origin)] if program else [])]
     else:
         good = [e for e in train if role.score(e.answer, e).total >= config.min_score]
         notes.append(f"{len(good)} of {len(train)} training answers score {config.min_score:g} or more.")
         told = _instructions(proposer, train, config, kept, notes)
-        mipro["proposer_calls"] = int(proposer is not None and config.instructions > 1)
-        race += _candidates(told, [Demonstration(e.question, e.answer, e.language) for e in good], config)
-    prompts = {each.name: partial(answers_to, each.program) for each in race}
+        proposed = int(proposer is not None and config.instructions > 1)
+        solved = [Demonstration(e.question, e.answer, e.language) for e in good]
+        race = [default, *_candidates(told, solved, config)]
+    prompts = {each.name: partial(answers_to, each, "validation") for each in race}
     rungs, compared = race_prompts(prompts, validation, first_rung=first_rung, notes=notes)
     chosen = next(each for each in race if each.name == (proven_best(compared) or "default"))
-    looked = {each.name: answers_to(each.program, test) for each in (default, chosen)}
-    if on_progress:  # nothing more is asked, though a longer race was planned for
-        on_progress(Asking(len(asked), len(asked)))
+    looked = {each.name: answers_to(each, "test", test) for each in (default, chosen)}
     result = {name: answers.score.to_dict() for name, answers in looked.items()}
     if chosen is not default:
         result["difference"] = looked[chosen.name].against(looked["default"]).difference.to_dict()
-    rows = [*asked.values(), *mipro["rows"]]
-    spent = {
-        name: total_cost(None if row[name] != row[name] else row[name] for row in rows)
-        for name in ("cost_usd", "prompt_tokens", "completion_tokens")
-    }
-    spent |= {name: int(tokens) for name, tokens in spent.items() if tokens is not None and name != "cost_usd"}
+    frames = [each.frame for each in given.values()]
+    asked = Answers(pd.concat([*frames, pd.DataFrame(others)]).drop_duplicates("key"))
+    calls, tokens = len(asked.frame), asked.total("prompt_tokens")
+    if on_progress:  # nothing more is asked, though a longer race was planned for
+        on_progress(Asking(calls, calls))
     report = {
-        "model": model, "task": role.name, "config": config.model_dump(),
+        "model": model,
+        "task": role.name,
+        "config": config.model_dump(),
         "candidates": [each._asdict() | {"program": each.program.to_dict()} for each in race],
-        "rungs": rungs, "winner": rungs[-1]["kept"][0], "chosen": chosen.name,
+        "rungs": rungs,
+        "winner": rungs[-1]["kept"][0],
+        "chosen": chosen.name,
         "compared": {name: asdict(each) | {"verdict": each.verdict} for name, each in compared.items()},
-        "test": result, "calls": len(rows), "proposer_calls": mipro["proposer_calls"], **spent,
-        "busy_s": sum(busy.values()) + mipro["busy_s"], "looks": looks + 1, "settings": settings,
-        "notes": notes, "folder": shown(folder),
-    }  # fmt: skip
+        "test": result,
+        "calls": calls,
+        "proposer_calls": proposed,
+        "cost_usd": asked.total("cost_usd"),
+        "prompt_tokens": None if tokens is None else int(tokens),
+        "busy_s": asked.busy_s or 0.0,
+        "looks": before["looks"] + 1,
+        "settings": settings,
+        "notes": notes,
+    }
     write_atomically(folder / SEARCH, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-    replace(chosen.program, trace=SEARCH).save(folder / PROMPT)
+    chosen.program.save(folder / PROMPT)
     return report
 
 
 def race_prompts(
-    prompts: Mapping[str, Callable[[Sequence[Example]], Answers]], items: Sequence[Example], *, first_rung: int = 8,
+    prompts: Mapping[str, Callable[[Sequence[Example]], Answers]],
+    items: Sequence[Example],
+    *,
+    first_rung: int = 8,
     notes: list[str] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, Paired]]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], dict[str, Paired]]:
     """The rounds, and each finalist less ``default``, the first of `prompts`, with p times the number that were tried.
 
-    A round has so many ``items``, the ``scores`` and ``differences`` of all still in the race, and who was ``kept``: the
-    first of the last round has won. A prompt with which the model refuses every question is out, as `notes` say."""
-    names, n = list(prompts), first_rung
-    default, alive, rungs = names[0], names, list[dict[str, Any]]()
-    while True:
-        n = min(n, len(items))
-        answers: dict[str, Answers] = {}
+    A round has so many ``items``, the ``scores`` and ``differences`` of all still in the race, and who was ``kept``:
+    the first of the last round has won. A prompt with which the model refuses every question is out, as `notes` say.
+    """
+    default, *others = alive = list(prompts)
+    rungs, compared = list[dict[str, Any]](), dict[str, Paired]()
+    for n, most in _rounds(len(prompts), first_rung, len(items)):
+        alive, answers = alive[:most], dict[str, Answers]()
         for name in dict.fromkeys([default, *alive]):
             try:
                 answers[name] = prompts[name](items[:n])
@@ -177,17 +201,23 @@ def race_prompts(
                 if notes is not None:
                     notes.append(f"Prompt {name} is out of the race: {error}")
         scores = {name: each.score for name, each in answers.items()}
-        ranked = sorted(scores, key=lambda name: -scores[name].estimate)  # stable: at a tie, the earlier one
-        last = n == len(items)
-        kept = ranked[: 1 if last else math.ceil(len(alive) / 2)]
+        alive = sorted(scores, key=lambda name: -scores[name].estimate)  # stable: at a tie, the earlier one
         compared = {name: each.against(answers[default]) for name, each in answers.items() if name != default}
         differences = {name: each.difference.to_dict() for name, each in compared.items()}
         told = {name: score.to_dict() for name, score in scores.items()}
+        kept = alive[: 1 if n == len(items) else math.ceil(most / 2)]
         rungs.append({"items": n, "scores": told, "differences": differences, "kept": kept})
-        if last:
-            tried = len(names) - 1
-            return rungs, {name: each.corrected(min(1.0, each.p * tried)) for name, each in compared.items()}
-        alive, n = kept, len(items) if len(kept) == 1 else n * 2
+    return rungs, {name: each.corrected(min(1.0, each.p * len(others))) for name, each in compared.items()}
+
+
+def _rounds(prompts: int, first_rung: int, items: int) -> Iterator[tuple[int, int]]:
+    """Questions of each round, and prompts in it: the better half is asked twice as many, the last one all."""
+    n = min(first_rung, items)
+    while n < items:
+        yield n, prompts
+        prompts = math.ceil(prompts / 2)
+        n = items if prompts == 1 else min(2 * n, items)
+    yield items, prompts
 
 
 def proven_best(compared: Mapping[str, Paired]) -> str | None:
@@ -200,17 +230,19 @@ def planned_calls(config: SearchConfig, candidates: int | None = None) -> int:
     """Most questions that a search puts to the model, before anything runs."""
     if config.optimizer == "miprov2":
         return config.calls + 2 * (config.validation_items + config.test_items)
-    asked, alive, n, before = 0, candidates or config.candidates, config.first_rung, 0
-    while True:
-        n = min(n, config.validation_items)
+    asked, before = 2 * config.test_items, 0
+    for n, alive in _rounds(candidates or config.candidates, config.first_rung, config.validation_items):
         asked += (alive + (before > 0)) * (n - before)
-        if n == config.validation_items:
-            return asked + 2 * config.test_items
-        alive, before = math.ceil(alive / 2), n
-        n = config.validation_items if alive == 1 else n * 2
+        before = n
+    return asked
 
 
-def _check(splits: Mapping[str, list[Example]], config: SearchConfig) -> None:
+def _questions(examples: Mapping[str, Sequence[Example]], config: SearchConfig) -> list[list[Example]]:
+    """Those of train, validation and test that are used, drawn at random; `InvalidInput` where they can't be."""
+    splits = {name: list(examples.get(name, ())) for name in ("train", "validation", "test")}
+    for name, most in (("validation", config.validation_items), ("test", config.test_items)):
+        order = np.random.default_rng(config.seed).permutation(len(splits[name]))
+        splits[name] = [splits[name][i] for i in order[:most]]
     for name, split in splits.items():
         if len(split) < (least := 1 if name == "train" else 4):
             raise InvalidInput(f"Split {name} has {len(split)} examples, a prompt search needs at least {least}.")
@@ -221,24 +253,13 @@ def _check(splits: Mapping[str, list[Example]], config: SearchConfig) -> None:
             )
     if config.first_rung > (most := len(splits["validation"])):
         raise InvalidInput(f"first_rung must be at most the {most} validation questions, got {config.first_rung}.")
-
-
-def _finished(folder: Path, settings: str, config: SearchConfig) -> tuple[dict[str, Any] | None, int]:
-    """The search that is in `folder`, where it is this one; and how often the test questions were looked at before."""
-    if not (folder / SEARCH).is_file():
-        return None, 0
-    found = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
-    if config.replace:
-        return None, int(found["looks"])
-    if found["settings"] != settings:
-        raise InvalidInput(f"{shown(folder)} holds another search: choose another name for the prompt, or set replace.")
-    return found, found["looks"]
+    return list(splits.values())
 
 
 def _candidates(
     found: Sequence[tuple[Mapping[str, str], str]], pool: Sequence[Demonstration], config: SearchConfig
 ) -> list[Candidate]:
-    """Pairs of an instruction and a set of demonstrations, each of both in turn; the first of both is the task's own."""
+    """Pairs of an instruction and a set of demonstrations, each of both in turn; the first are the task's own."""
     sets = config.demonstration_sets if pool and config.demonstrations else 0
     rngs = (np.random.default_rng([config.seed, i]) for i in range(sets))
     drawn = [(), *(_draw(pool, config.demonstrations, rng) for rng in rngs)]
@@ -256,20 +277,15 @@ def _draw(pool: Sequence[Demonstration], n: int, rng: np.random.Generator) -> tu
     """`n` demonstrations of each language, with as many different answers as there are."""
     drawn: list[Demonstration] = []
     for language in dict.fromkeys(each.language for each in pool):
-        times: Counter[str] = Counter()
-        ranked = []
-        for each in (pool[i] for i in rng.permutation(len(pool)) if pool[i].language == language):
-            ranked.append((times[each.answer], each))
-            times[each.answer] += 1
-        drawn += [each for _, each in sorted(ranked, key=lambda pair: pair[0])[:n]]
+        own = [each for each in pool if each.language == language]
+        drawn += [own[i] for i in balanced_order([each.answer for each in own], rng)[:n]]
     return tuple(drawn)
 
 
 def _instructions(
     proposer: Call | None, train: Sequence[Example], config: SearchConfig, kept: Path, notes: list[str]
 ) -> list[tuple[Mapping[str, str], str]]:
-    """Instructions by language with where they come from: the task's own (empty) first, then what a teacher proposes, once,
-    then templates."""
+    """Instructions by language and where they come from: the task's own (empty), then a teacher's, then templates."""
     systems: dict[str, str] = {}
     for example in train:
         if systems.setdefault(example.language, example.system) != example.system:
@@ -306,9 +322,15 @@ def _request(told: Mapping[str, Any], system: str, train: Sequence[Example], n: 
     examples = "\n".join(f"<{tag}>\n{e.question}\n</{tag}>\n<{reply}>\n{e.answer}\n</{reply}>" for e in solved)
     question = told["question"].format(system=system, examples=examples, n=n)
     return Request(
-        key=request_key("proposer", told, question, seed), system=told["system"], messages=(("user", question),),
-        schema=told["schema"], schema_name="instructions", max_tokens=4096, temperature=0.7, seed=seed,
-    )  # fmt: skip
+        key=request_key("proposer", told, question, seed),
+        system=told["system"],
+        messages=(("user", question),),
+        schema=told["schema"],
+        schema_name="instructions",
+        max_tokens=4096,
+        temperature=0.7,
+        seed=seed,
+    )
 
 
 def _usable(text: str, languages: Iterable[str]) -> list[dict[str, str]]:

@@ -30,7 +30,7 @@ _INTENT_SHARES = {"train": 0.2, "validation": 0.4, "test": 0.4}
 
 
 class IntentTask:
-    """Naming the intent of a customer's first words, among `intents`: as much of a `Role` as asking and scoring need."""
+    """Naming the intent of a customer's first words among `intents`: as much of a `Role` as asking and scoring need."""
 
     name = "intents"
 
@@ -49,8 +49,8 @@ class IntentTask:
 
 
 def task_of(dataset: Dataset, *, intents: Sequence[str] = (), seed: int = 42) -> tuple[Any, Examples]:
-    """What the dataset asks, as something that scores answers, and its examples by split: `role_of`, or for records with
-    intents telling `intents` (empty: all) apart. `InvalidInput` where it asks nothing, or has too little of it."""
+    """What the dataset asks, as something that scores answers, and its examples by split: `role_of`, or for records
+    with intents telling `intents` (empty: all) apart. `InvalidInput` where it asks nothing, or has too little of it."""
     domain = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
     if not hasattr(domain, "example") and domain.facets.label:
         return _intents(dataset, intents, seed)

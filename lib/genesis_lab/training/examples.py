@@ -218,6 +218,16 @@ def subset(examples: Examples, n: int, seed: int) -> Examples:
     return examples.take(np.sort(order[np.argsort(rank[order], kind="stable")][:n]))
 
 
+def balanced_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """A random order whose every prefix holds about as many records of each label as it can."""
+    seen: Counter[str] = Counter()
+    ranked: list[tuple[int, int, int]] = []
+    for i in rng.permutation(len(labels)):
+        ranked.append((seen[labels[i]], len(ranked), int(i)))
+        seen[labels[i]] += 1
+    return [i for _, _, i in sorted(ranked)]
+
+
 def named(labels: Sequence[str], most: int = 5) -> str:
     """The first few labels and how many more there are."""
     return ", ".join(labels[:most]) + f" and {len(labels) - most} more" * (len(labels) > most)

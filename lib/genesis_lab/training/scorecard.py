@@ -29,7 +29,7 @@ from genesis_lab.training import forecasts
 from genesis_lab.training.classifiers import build, fitted
 from genesis_lab.training.config import Value
 from genesis_lab.training.evaluation import Row, compared, equivalence_sentence, equivalent, share
-from genesis_lab.training.examples import Examples, named, read_examples
+from genesis_lab.training.examples import Examples, balanced_order, named, read_examples
 from genesis_lab.validation.embeddings import Embedder, embedder_for
 from genesis_lab.validation.reference import HUB_NAME, Reference, for_worth, load_reference
 
@@ -179,7 +179,7 @@ def _known(
         notes.append(f"{missing} of the reference's {len(known)} intents have no record: their items count as errors.")
     if not is_known.any():
         raise Unavailable(f"no record in {language} has an intent of {reference.name}")
-    kept = kept[is_known][_balanced_order(labels[is_known].tolist(), rng)]
+    kept = kept[is_known][balanced_order(labels[is_known].tolist(), rng)]
     return examples.texts[kept].tolist(), examples.labels[kept].tolist()
 
 
@@ -358,16 +358,6 @@ def _real_draws(labels: Labels, k_shots: Sequence[int], draws: int, rng: np.rand
 
     ks = [k for k in sorted(set(k_shots)) if 1 <= k <= smallest and k < mean]
     return {float(k): [draw(k) for _ in range(draws)] for k in ks} | {mean: [everything]}
-
-
-def _balanced_order(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """A random order whose every prefix holds about as many records of each label as it can."""
-    seen: Counter[str] = Counter()
-    ranked: list[tuple[int, int, int]] = []
-    for i in rng.permutation(len(labels)):
-        ranked.append((seen[labels[i]], len(ranked), int(i)))
-        seen[labels[i]] += 1
-    return [i for _, _, i in sorted(ranked)]
 
 
 def _readable(label: str) -> str:
