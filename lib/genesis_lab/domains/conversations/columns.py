@@ -95,8 +95,8 @@ def assigned(rows: Sequence[Mapping[str, Any]], given: Mapping[str, str]) -> tup
     if label := found.get("intent"):
         codes = columns.get(label, [])
         if codes and label not in given.values() and all(re.fullmatch(r"-?\d+(\.0*)?", str(each)) for each in codes):
-            names_ = [path for path in columns if path not in taken and _names_of(rows, label, path)]
-            take("intent", names_[0] if names_ else None, f"the names beside the codes in `{label}`")
+            named = [path for path in columns if path not in taken and _names_of(rows, label, path)]
+            take("intent", named[0] if named else None, f"the names beside the codes in `{label}`")
     return {meaning: path for meaning, path in found.items() if meaning not in given}, said
 
 

@@ -63,7 +63,6 @@ def tune_priors(
     real = features(reference, day)
     families_of = dict.fromkeys(kind.family for kind in chosen.values())
     names = [f"{family}.{name}" for family in families_of for name in families()[family]] + [ODDITY]
-    rng = np.random.default_rng(0)
 
     def made(moves: Moves, draw: int) -> Values:
         return sample(chosen, moves, start, frequency, reference.shape[1], draw)
@@ -74,17 +73,10 @@ def tune_priors(
         return far + (_ERROR * error(values) if error else 0.0)
 
     known = next(iter(known_moves(_KNOWN, kinds()).values()))
-    begins = [np.zeros(3 * len(names)), _place(known, names)]
     began = time.monotonic()
-    begin = min(begins, key=lambda x: score(x, 0))
-    search = _Search(begin, rng, 0.2 if begin.any() else 0.5)  # near a good start smaller steps
-    for _ in range(generations):
-        if time.monotonic() - began > seconds:
-            break
-        tried = search.ask()
-        draw = int(rng.integers(2**31))
-        search.tell(tried, [score(x, draw) for x in tried])
-    moves = _moves(names, search.mean)
+    begin = min((np.zeros(3 * len(names)), _place(known, names)), key=lambda x: score(x, 0))
+    step = 0.2 if begin.any() else 0.5  # near a good start smaller steps
+    moves = _moves(names, _searched(score, begin, step, seconds, generations))
     before, after = (features(made(each, -1), day) for each in ({}, moves))
     return {
         "types": list(chosen),
@@ -152,42 +144,22 @@ def _place(moves: Moves, names: list[str]) -> Values:
     return x.ravel()
 
 
-class _Search:
-    """Separable CMA-ES (Ros & Hansen 2008): a normal distribution that moves and, along each axis, widens by ranks."""
-
-    def __init__(self, mean: Values, rng: np.random.Generator, step: float = 0.5) -> None:
-        n = len(mean)
-        self.mean, self.step, self._rng = mean.copy(), step, rng
-        self._variance, self._step_path, self._path = np.ones(n), np.zeros(n), np.zeros(n)
-        weights = np.log(_POPULATION / 2 + 0.5) - np.log(np.arange(1, _POPULATION // 2 + 1))
-        self._weights = weights / weights.sum()
-        self._mass = 1 / (self._weights**2).sum()
-        self._rate = (self._mass + 2) / (n + self._mass + 5)
-        self._damping = 1 + 2 * max(0.0, np.sqrt((self._mass - 1) / (n + 1)) - 1) + self._rate
-        self._along = 4 / (n + 4)
-        self._one = (n + 2) / 3 * 2 / ((n + 1.3) ** 2 + self._mass)
-        self._many = min(
-            1 - self._one, (n + 2) / 3 * 2 * (self._mass - 2 + 1 / self._mass) / ((n + 2) ** 2 + self._mass)
-        )
-
-    def ask(self) -> list[Values]:
-        """Points to try."""
-        return [
-            self.mean + self.step * np.sqrt(self._variance) * self._rng.standard_normal(len(self.mean))
-            for _ in range(_POPULATION)
-        ]
-
-    def tell(self, tried: list[Values], losses: list[float]) -> None:
-        """What they cost."""
-        n = len(self.mean)
-        best = [tried[i] for i in np.argsort(losses)[: len(self._weights)]]
-        steps = np.array([(x - self.mean) / self.step for x in best])
-        move = self._weights @ steps
-        self.mean = self.mean + self.step * move
-        keep = np.sqrt(self._rate * (2 - self._rate) * self._mass)
-        self._step_path = (1 - self._rate) * self._step_path + keep * move / np.sqrt(self._variance)
-        self._path = (1 - self._along) * self._path + np.sqrt(self._along * (2 - self._along) * self._mass) * move
-        spread = self._weights @ steps**2
-        self._variance = (1 - self._one - self._many) * self._variance + self._one * self._path**2 + self._many * spread
-        expected = np.sqrt(n) * (1 - 1 / (4 * n) + 1 / (21 * n * n))
-        self.step *= float(np.exp(self._rate / self._damping * (np.linalg.norm(self._step_path) / expected - 1)))
+def _searched(
+    score: Callable[[Values, int], float], mean: Values, step: float, seconds: float, generations: int
+) -> Values:
+    """A point of less `score`, found from `mean`: an evolution strategy that adapts its step (Hansen & Ostermeier 2001)."""
+    n, rng, path, began = len(mean), np.random.default_rng(0), np.zeros(len(mean)), time.monotonic()
+    weights = np.log(_POPULATION / 2 + 0.5) - np.log(np.arange(1, _POPULATION // 2 + 1))
+    weights /= weights.sum()
+    mass = 1 / (weights**2).sum()
+    rate = (mass + 2) / (n + mass + 5)
+    for _ in range(generations):
+        if time.monotonic() - began > seconds:
+            break
+        tried, draw = rng.standard_normal((_POPULATION, n)), int(rng.integers(2**31))
+        losses = [score(mean + step * away, draw) for away in tried]
+        move = weights @ tried[np.argsort(losses)[: len(weights)]]
+        mean = mean + step * move
+        path = (1 - rate) * path + np.sqrt(rate * (2 - rate) * mass) * move
+        step *= float(np.exp(rate / (1 + rate) * (np.linalg.norm(path) / np.sqrt(n) - 1)))
+    return mean
