@@ -127,12 +127,13 @@ class Answers:
     @property
     def busy_s(self) -> float | None:
         """Seconds in which any of the answers was being written, in all sessions; None where that was not timed."""
-        ends = self.frame["ended_s"].to_numpy(dtype=float)
-        starts = ends - self.frame["latency_s"].to_numpy(dtype=float)
-        order = np.argsort(starts)
+        timed = self.frame.dropna(subset=["ended_s"]).astype({"ended_s": float, "latency_s": float})
+        if timed.empty:
+            return None
+        starts = (timed["ended_s"] - timed["latency_s"]).to_numpy()
+        order, ends = np.argsort(starts), timed["ended_s"].to_numpy()
         idle = (starts[order][1:] - np.maximum.accumulate(ends[order])[:-1]).clip(0).sum()
-        busy_s = float(ends.max() - starts.min() - idle)
-        return None if math.isnan(busy_s) else busy_s
+        return float(ends.max() - starts.min() - idle)
 
     @property
     def tokens_per_s(self) -> float | None:

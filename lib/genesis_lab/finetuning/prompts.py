@@ -8,14 +8,17 @@ all that were tried; test is asked once, after that. ``benchmarks/prompt_race.py
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,13 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from genesis_lab.domains.base import Example, Role
 from genesis_lab.domains.reading import read_json
-from genesis_lab.errors import InvalidInput, ParseFailure, Rejected
+from genesis_lab.errors import GenesisError, InvalidInput, MissingDependency, ParseFailure, Rejected
 from genesis_lab.files import named, shown, write_atomically
-from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptProgram, Sampling, ask, shifted
-from genesis_lab.finetuning.mipro import optimised
+from genesis_lab.finetuning.ask import Answers, Demonstration, OnAsking, PromptProgram, Sampling, ask, shifted, spent_on
 from genesis_lab.finetuning.tasks import TEXTS
 from genesis_lab.providers.asking import Asking, Call, ask_all
-from genesis_lab.providers.base import Request, request_key
+from genesis_lab.providers.base import Completion, Request, request_key
 from genesis_lab.providers.cache import CompletionCache
 from genesis_lab.stats import Paired
 from genesis_lab.texts import fence
@@ -38,6 +40,9 @@ from genesis_lab.training.examples import balanced_order
 from genesis_lab.yamls import read_yaml
 
 SEARCH, PROMPT = "search.json", "prompt.json"
+_ROOM, _PROPOSAL = 64, 1024
+"""Tokens: the least for an answer in dspy's own form, and for a proposed instruction."""
+_NEEDED = 'pip install "genesis-lab[dspy]" (the race needs nothing more)'
 
 
 class SearchConfig(BaseModel):
@@ -119,7 +124,7 @@ def search_prompt(
     first_rung, others = config.first_rung, list[dict[str, Any]]()
     if config.optimizer == "miprov2":
         writer = (proposed_by or "proposer", proposer) if proposer else None
-        program, others, proposed = optimised(
+        program, others, proposed = _optimised(
             (model, call),
             writer,
             train,
@@ -341,3 +346,104 @@ def _usable(text: str, languages: Iterable[str]) -> list[dict[str, str]]:
     if not (usable := [each for each in own if any(each.values())]):
         raise ParseFailure("it proposed none in the languages of the questions")
     return usable
+
+
+def _optimised(
+    asked_of: tuple[str, Call],
+    proposer: tuple[str, Call] | None,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    *,
+    config: SearchConfig,
+    role: Role,
+    width: int,
+    folder: Path,
+    notes: list[str],
+) -> tuple[PromptProgram | None, list[dict[str, Any]], int]:
+    """What dspy's MIPROv2 light (Opsahl-Ong et al. 2024, arXiv:2406.11695) finds for a model, given by name and call.
+
+    None where the calls did not suffice. Besides, what each answer of the model took (`spent_on`), and how many the
+    `proposer` gave, from whom the instructions come, else from the model itself. What is asked past ``config.calls``
+    comes back empty, so that a trial it cuts short loses. `folder` keeps the answers.
+    """
+    try:
+        import dspy
+        import optuna  # noqa: F401  # MIPROv2 imports it only after it has paid for demonstrations
+    except ImportError:
+        raise MissingDependency("dspy", "Optimizer miprov2", _NEEDED) from None
+    if not hasattr(dspy, "BaseLM") or not hasattr(dspy, "MIPROv2"):
+        raise MissingDependency("dspy below 3.5", "Optimizer miprov2", 'pip install "dspy<3.5"')
+    cache, lock, failed = CompletionCache(folder / "answers.sqlite"), threading.Lock(), list[GenesisError]()
+    asked: dict[str, dict[str, Any]] = {}
+
+    def answered(who: str, call: Call, request: Request) -> Completion:
+        nothing = Completion("", who)
+        with lock:
+            if failed or (request.key not in asked and len(asked) >= config.calls):
+                return nothing
+            asked.setdefault(request.key, {"who": who} | spent_on(request, nothing))
+        try:
+            found = ask_all(call, [request], cache).answers[0]
+        except GenesisError as error:  # dspy would swallow it and ask on
+            failed.append(error)
+            return nothing
+        if isinstance(found, Rejected):
+            return nothing
+        asked[request.key] |= spent_on(request, found)
+        return found
+
+    class Ours(dspy.BaseLM):  # type: ignore[misc]  # dspy comes without types
+        def __init__(self, who: str, call: Call, least: int) -> None:
+            self.call, self.room = call, max(least, config.max_tokens)
+            super().__init__(who, max_tokens=self.room, temperature=0.0, cache=False)
+
+        def forward(self, prompt: str | None = None, messages: Any = None, **options: Any) -> Any:
+            told = list(messages or [{"role": "user", "content": prompt}])
+            temperature = options.get("temperature", self.kwargs.get("temperature")) or 0.0
+            request = Request(
+                key=request_key(self.model, told, options.get("rollout_id"), temperature, self.room, config.seed),
+                system="\n".join(m["content"] for m in told if m["role"] == "system"),
+                messages=tuple((m["role"], m["content"]) for m in told if m["role"] != "system"),
+                max_tokens=self.room,
+                temperature=min(temperature, 1.0),
+            )
+            message = SimpleNamespace(content=answered(self.model, self.call, request).text, tool_calls=None)
+            choice = SimpleNamespace(message=message, finish_reason="stop")
+            return SimpleNamespace(choices=[choice], usage={}, model=self.model)
+
+    def shown(of: Sequence[Example]) -> list[Any]:
+        return [dspy.Example(question=each.question, answer=each.answer).with_inputs("question") for each in of]
+
+    by_question = {each.question: each for each in (*train, *validation)}
+
+    def metric(gold: Any, guess: Any, trace: Any = None) -> float:
+        return role.score(str(getattr(guess, "answer", "")).strip(), by_question[gold.question]).total
+
+    task, writer = Ours(*asked_of, _ROOM), Ours(*(proposer or asked_of), _PROPOSAL)
+    loud, best, most = logging.root.manager.disable, None, config.demonstrations
+    logging.disable(logging.WARNING)
+    try:
+        with dspy.context(lm=task, max_errors=10**9, disable_history=True):
+            limits = {"max_bootstrapped_demos": most, "max_labeled_demos": most, "max_errors": 10**9}
+            models = {"prompt_model": writer, "task_model": task, "num_threads": width}
+            search = dspy.MIPROv2(metric=metric, auto="light", seed=config.seed, **models, **limits)
+            student = dspy.Predict(dspy.Signature("question -> answer", train[0].system))
+            best = search.compile(student, trainset=shown(train), valset=shown(validation))
+    except Exception as error:  # dspy raises what it likes
+        if not failed and len(asked) < config.calls:
+            failed.append(GenesisError(f"dspy's MIPROv2 gave up: {' '.join(str(error).split())[:300]}"))
+    finally:
+        logging.disable(loud)
+        cache.close()
+    if failed:
+        raise failed[0]
+    if len(asked) >= config.calls:
+        left = "its best program until then runs along" if best else "before it had a program"
+        notes.append(f"MIPROv2 was cut short after {config.calls:,} calls: {left}.")
+    program = None
+    if best:
+        solved = [each for each in best.demos if each.get("question") in by_question and each.get("answer")]
+        told = [Demonstration(e["question"], str(e["answer"]), by_question[e["question"]].language) for e in solved]
+        program = PromptProgram(str(best.signature.instructions), tuple(told))
+    rows = [row for row in asked.values() if row["who"] == asked_of[0]]
+    return program, rows, len(asked) - len(rows)
