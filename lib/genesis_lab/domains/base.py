@@ -15,7 +15,7 @@ from genesis_lab.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """In the annotation of a field: its column type, where Python's does not say it (``Annotated[int, Arrow("int32")]``)."""
+    """In a field's annotation: its column type, where Python's does not say it (``Annotated[int, Arrow("int32")]``)."""
 
     type: str
 
@@ -103,8 +103,8 @@ class Facets:
 class Check:
     """One thing that may be wrong with a record, as data.
 
-    SQL sees every field of the record as text, trimmed, and NULL where it is blank, missing or can't be read; lists keep
-    their elements. `over` a list it sees the fields of one element besides, and its place ``position`` from 1.
+    SQL sees every field of the record as text, trimmed, and NULL where it is blank, missing or can't be read; lists
+    keep their elements. `over` a list it sees the fields of one element besides, and its place ``position`` from 1.
     """
 
     name: str  # checks of one name make one part of `score` together
@@ -114,8 +114,10 @@ class Check:
     applies: str  # SQL condition: which are looked at
     fails: str  # SQL condition: which of these are wrong
     says: str | Callable[[Any], Sequence[str | None]]
-    """What is wrong, in SQL; or a function from the table of what fails to one sentence each: empty where nothing is wrong
-    after all, None where that can't be told."""
+    """What is wrong, in SQL; or a function from the table of what fails to one sentence each.
+
+    Empty where nothing is wrong after all, None where that can't be told.
+    """
     meaning: str = ""  # what the share of what is right says
     empty: str = ""  # why there was nothing to look at
     gate: str = ""  # the condition of the verdict that it counts for
@@ -142,16 +144,16 @@ class Domain(ABC):
         self.config: Any = config or self.config_type()
 
     def knowledge(self) -> Mapping[str, str]:
-        """A digest of all that shapes the records besides the options (prompts, word lists), by file or option that names it."""
+        """Digests of what shapes records besides the options (prompts, word lists), by the file's or option's name."""
         return {}
 
     @property
     def needs(self) -> str:
-        """The dataset whose records it answers, by name or folder; empty: none. They are given by `feed` before a plan is made."""
+        """The dataset (name or folder) whose records it answers, which `feed` takes before a plan is made; or empty."""
         return ""
 
     def feed(self, records: Iterable[Mapping[str, Any]], domain: str) -> None:
-        """Take the records of the dataset that it needs; `InvalidInput` where it can't answer those of that `domain`."""
+        """Take the records of the dataset that it needs; `InvalidInput` where it can't answer those of `domain`."""
         raise NotImplementedError(f"{self.name} needs no records")
 
     @abstractmethod
@@ -192,11 +194,11 @@ class Domain(ABC):
         raise NotImplementedError(f"{self.name} asks for one record at a time")
 
     def parse_list(self, text: str, specs: Sequence[Spec]) -> list[Answer | str]:
-        """For each spec its answer, or why it has none that can be used; raises `ParseFailure` where `text` is no list."""
+        """For each spec its answer, or why it has none that can be used; `ParseFailure` where `text` is no list."""
         raise NotImplementedError(f"{self.name} asks for one record at a time")
 
     def first_stage(self, dataset: str) -> dict[str, Any] | None:
-        """Options of the dataset (of this domain) that a model writes first and whose records `dataset` continues; None: none."""
+        """Options of the dataset that a model writes first and whose records `dataset` continues; None: none."""
         return None
 
     @abstractmethod
@@ -213,7 +215,10 @@ class Domain(ABC):
 
     @property
     def manner(self) -> Mapping[str, Any] | None:
-        """How people write its texts: `words` to share, share of ``question``, ``lower_case`` and ``greeting``, ``whose`` they are; None: not documented."""
+        """How people write its texts; None: not documented.
+
+        ``words`` to share, the shares of ``question``, ``lower_case`` and ``greeting``, and ``whose`` texts they are.
+        """
         return None
 
     def checks(self) -> Sequence[Check]:
@@ -221,7 +226,7 @@ class Domain(ABC):
         return ()
 
     def reader(self, field_map: Mapping[str, str], taxonomy: Any = None) -> Reader:
-        """Who finds the fields of a record in other people's data; `field_map`: ours to theirs, `taxonomy`: the labels due."""
+        """Who finds a record's fields in others' data; `field_map`: ours to theirs, `taxonomy`: the labels due."""
         return Reader(tuple(self.record_type.model_fields), self.facets.aliases, field_map)
 
     def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,17 +238,17 @@ class Domain(ABC):
         raise InvalidInput(f"Records of {self.name} have no {form} table: export them as csv.")
 
     def realism(self, records: Iterable[Any], real: Iterable[Any], seed: int) -> dict[str, Any] | None:
-        """How far records are from real ones where no text tells it: ``rows`` of what, estimate, floor, sd, n, means, why."""
+        """How far records without texts are from real ones: ``rows`` of what, estimate, floor, sd, n, means, why."""
         return None
 
     def lessons(self, records: Iterable[Mapping[str, Any]], length: int, fewest: int) -> Any:
-        """What the learner that `facets.worth` names takes of records, read or found by a `Reader`: each cut to `length`, none under `fewest`."""
+        """What the learner that `facets.worth` names takes of records: each cut to `length`, none under `fewest`."""
         raise NotImplementedError(f"{self.name} has no learner of its own")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a student is taught, or asked in an examination: a prompt that is the same in training and in every later use."""
+    """What a student is taught or asked: a prompt that is the same in training, examination and every later use."""
 
     id: str  # the record's
     group: str  # what must never be both taught and examined (its concept)

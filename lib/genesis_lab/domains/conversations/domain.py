@@ -74,7 +74,7 @@ class Conversations(Domain):
         return told | file_digests(*here.glob("*.yaml"), here.parent / "function_words.yaml")
 
     def reader(self, field_map: Mapping[str, str], taxonomy: Taxonomy | str | Path | None = None) -> ChatReader:
-        """Chats by role, labelled sentences, dialogues as text; None for `taxonomy`: Banking77, but others are welcome."""
+        """Chats by role, labelled sentences, dialogues as text; `taxonomy` None: Banking77, but others are welcome."""
         return ChatReader(tuple(self.record_type.model_fields), field_map, taxonomy)
 
     def cells(self, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class Conversations(Domain):
 
     @cached_property
     def manner(self) -> dict[str, Any]:
-        """How openings are written: as the messages of `like` are, else the seeds if they are many, else as short chat messages."""
+        """How openings are written: as the messages of `like`, else the seeds if they are many, else short chats'."""
         if self.config.like:
             return o.manner_of(o.read_seeds(self.config.like, self.taxonomy, labelled=False).rows["text"])
         enough = self.seeds is not None and len(self.seeds.rows) >= _ENOUGH_SEEDS
@@ -135,7 +135,7 @@ class Conversations(Domain):
         return list_prompt(specs, self.taxonomy, self._closest[a["language"]][intent], texts)
 
     def parse_list(self, text: str, specs: Sequence[Spec]) -> list[Answer | str]:
-        """The messages of a list in the order of `specs`; what is sent beyond them stands in for those that won't do."""
+        """The messages of a list in the order of `specs`; further ones stand in for those that won't do."""
         sent = o.messages_in(text, list_schema(len(specs)))
         spare = iter(sent[len(specs) :])
         found: list[Answer | str] = []

@@ -1,4 +1,4 @@
-"""The offline grammar: writes a conversation for a spec, word by word from the taxonomy's scripts. No network, no cost."""
+"""The offline grammar: writes a conversation for a spec from the taxonomy's scripts. No network, no cost."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _shape(turns: int) -> tuple[int, int, bool, bool]:
 
 @lru_cache(maxsize=65_536)
 def _compiled(pattern: str, language: str) -> tuple[str | tuple[str, ...], ...]:
-    """The parts of a pattern: text, or what to choose among. An unknown slot stays: a user's own text may hold braces."""
+    """The parts of a pattern: text, or what to choose among. Unknown slots stay: a user's text may hold braces."""
     parts: list[str | tuple[str, ...]] = []
     at = 0
     for match in _PART.finditer(pattern):

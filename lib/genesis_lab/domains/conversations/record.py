@@ -20,9 +20,14 @@ Language = Literal["en", "es"]
 Resolution = Literal["resolved", "escalated", "pending"]
 ResolutionTime = Literal["quick", "standard", "extended"]
 EmotionArc = Literal[
-    "stable_positive", "stable_neutral", "frustrated_to_satisfied", "frustrated_to_neutral", "neutral_to_satisfied",
-    "neutral_to_frustrated", "stable_frustrated",
-]  # fmt: skip
+    "stable_positive",
+    "stable_neutral",
+    "frustrated_to_satisfied",
+    "frustrated_to_neutral",
+    "neutral_to_satisfied",
+    "neutral_to_frustrated",
+    "stable_frustrated",
+]
 Speaker = Literal["customer", "agent"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]|\r(?!\n)")
@@ -68,7 +73,7 @@ Turns = Annotated[list[Turn], Field(min_length=1), AfterValidator(_in_order)]
 
 
 class Conversation(BaseModel):
-    """A customer-service chat about one intent, or an utterance: only its first turn, without what a chat's course says.
+    """A customer-service chat about one intent, or an utterance: only its first turn, without how a chat goes on.
 
     `turn_count`, `category` and the id are derived, never trusted.
     """
