@@ -1,4 +1,4 @@
-"""What Ollama reads, as documented: the grammar of a Modelfile, and as much of Go's text/template as our templates use."""
+"""What Ollama reads, as documented: the grammar of a Modelfile, and what our templates use of Go's text/template."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import re
 
 INSTRUCTIONS = {"FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE"}
 PARAMETERS = {
-    "num_ctx": int, "repeat_last_n": int, "repeat_penalty": float, "temperature": float, "seed": int, "stop": str,
-    "num_predict": int, "top_k": int, "top_p": float, "min_p": float,
-}  # fmt: skip
+    "num_ctx": int,
+    "repeat_last_n": int,
+    "repeat_penalty": float,
+    "temperature": float,
+    "seed": int,
+    "stop": str,
+    "num_predict": int,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+}
 
 
 def parse_modelfile(text: str) -> list[tuple[str, str]]:
@@ -131,6 +139,7 @@ def _call(tokens, dot, scope):
             name, _, field = token.partition(".")
             values.append(scope[name][field] if field else scope[name])
         else:
-            values.append({"eq": lambda a, b: a == b, "and": lambda a, b: a and b, "len": len,
-                           "slice": lambda a, i: a[i:]}[token])  # fmt: skip
+            values.append(
+                {"eq": lambda a, b: a == b, "and": lambda a, b: a and b, "len": len, "slice": lambda a, i: a[i:]}[token]
+            )
     return (values[0](*values[1:]) if callable(values[0]) else values[0]), tokens

@@ -34,7 +34,7 @@ class Scores:
 def replacements(
     kind: Kind, items: int, *, candidates: int, repeats: int, rng: np.random.Generator, effect: float = 0.0
 ) -> int:
-    """In how many of `repeats` races a prompt replaces the task's own; `effect` is by how much one of them is better."""
+    """In how many of `repeats` races a prompt replaces the task's own; one of them is better by `effect`."""
     examples = [Example(str(i), str(i), "en", "", "", "") for i in range(items)]
     return sum(_chosen(kind, examples, candidates, rng, effect) is not None for _ in range(repeats))
 

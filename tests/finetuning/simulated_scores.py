@@ -1,4 +1,4 @@
-"""Two candidates' scores with a known true difference: runs cluster in questions, questions in groups of near-duplicates."""
+"""Two candidates' scores with a known true difference: runs cluster in questions, questions in groups of like ones."""
 
 from __future__ import annotations
 

@@ -31,9 +31,15 @@ from genesis_lab.reporting.views import view
 from tiny_models import FORGETFUL, tiny_llama, tiny_model
 
 SMALL = {
-    "epochs": 2, "batch_size": 4, "learning_rate": 5e-3, "max_length": 700, "row_tokens": 700, "dtype": "float32",
-    "examine": 1, "answer_tokens": 4,
-}  # fmt: skip
+    "epochs": 2,
+    "batch_size": 4,
+    "learning_rate": 5e-3,
+    "max_length": 700,
+    "row_tokens": 700,
+    "dtype": "float32",
+    "examine": 1,
+    "answer_tokens": 4,
+}
 
 
 @pytest.fixture(autouse=True, scope="module")

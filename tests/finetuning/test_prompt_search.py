@@ -18,9 +18,15 @@ from scripted import ScriptedProvider
 NAMES = ("card_arrival", "top_up_failed", "exchange_rate", "request_refund")
 TASK = IntentTask(NAMES)
 SMALL = {
-    "candidates": 6, "instructions": 3, "demonstrations": 4, "demonstration_sets": 2, "first_rung": 8,
-    "validation_items": 40, "test_items": 40, "max_tokens": 8,
-}  # fmt: skip
+    "candidates": 6,
+    "instructions": 3,
+    "demonstrations": 4,
+    "demonstration_sets": 2,
+    "first_rung": 8,
+    "validation_items": 40,
+    "test_items": 40,
+    "max_tokens": 8,
+}
 
 
 def examples() -> dict[str, list[Example]]:

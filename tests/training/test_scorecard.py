@@ -180,8 +180,11 @@ def test_a_spanish_reference_of_ones_own_says_what_the_spanish_records_are_worth
     card = worth(data, real, pool=pool, embeddings=False, draws=2)
     assert card["records"] == 108 and card["students"][0]["accuracy"]["estimate"] > 0.9
     assert {name: card["reference"][name] for name in ("name", "kind", "language", "n")} == {
-        "name": "soporte", "kind": "real", "language": "es", "n": 54,
-    }  # fmt: skip
+        "name": "soporte",
+        "kind": "real",
+        "language": "es",
+        "n": 54,
+    }
     assert "108 records in English were left out: the reference is in Spanish." in card["notes"]
     assert "real labelled examples per intent" in card["worth"]["tfidf"]
 
@@ -210,9 +213,14 @@ def test_progress_counts_every_training() -> None:
     seen: list[tuple[int, int, str]] = []
     texts, labels = utterances(INTENTS, 3, rng())
     worth_of(
-        texts, labels, reference(), pool=reference("train", each=3, seed=2), embeddings=False, draws=2,
+        texts,
+        labels,
+        reference(),
+        pool=reference("train", each=3, seed=2),
+        embeddings=False,
+        draws=2,
         on_progress=lambda done, total, what: seen.append((done, total, what)),
-    )  # fmt: skip
+    )
     assert [done for done, _, _ in seen] == list(range(1, seen[0][1] + 1))
     assert seen[-1][0] == seen[-1][1]
 

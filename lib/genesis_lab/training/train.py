@@ -88,11 +88,12 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the steps of one training share: its settings, what it has to say, and whom it tells that a step is done."""
+    """What the steps of one training share: settings, what to say, whom to tell that a step is done, what was chosen."""
 
     config: TrainConfig
     messages: list[str]
     step: Callable[[], None]
+    chosen: Chosen | None = None
     answers: list[Row] = field(default_factory=list)
 
 
@@ -111,7 +112,7 @@ def train(
     """
     config, started = config or train_config(), perf_counter()
     examples, messages = read_examples(source)
-    run = _Run(config, messages, _steps(config, on_progress))
+    run = _Run(config, messages, _steps(config, on_progress, choosing=chosen is None), chosen)
     examples = check_learnable(examples, messages)
     if config.max_records and config.max_records < len(examples):
         messages.append(f"{config.max_records} of {len(examples)} records were used (max_records).")
@@ -127,7 +128,7 @@ def train(
         evaluation, (learned, tested) = _cross_validate(examples, run)
     else:
         rest, tested = learned, tested = _divide(examples, config, messages)
-    chosen, results = (chosen, list[Row]()) if chosen else _choose(rest, run)
+    chosen, results = _choose(rest, run)
     estimator = _fit(chosen, rest, config)
     run.step()
     evaluation = evaluation or _measured("test", tested, *_predict(estimator, tested), run)
@@ -242,6 +243,8 @@ def _measured(name: str, examples: Examples, said: NDArray[Any], sure: NDArray[A
 def _choose(examples: Examples, run: _Run) -> tuple[Chosen, list[Row]]:
     """The best candidate with its settings, judged on `examples` alone, and how each did (best first)."""
     config = run.config
+    if run.chosen:
+        return run.chosen, []
     params = {str(algorithm): dict(settings) for algorithm, settings in config.params.items()}
     given: list[Chosen] = [(name, params.get(name.partition("+")[2], {})) for name in config.candidates]
     if config.search != "none":
@@ -408,9 +411,9 @@ def _known_to(estimator: Any, reference: Any, messages: list[str]) -> Examples |
     return make_examples(texts, labels, [reference.language] * len(kept), name=reference.name)
 
 
-def _steps(config: TrainConfig, on_progress: Progress | None) -> Callable[[], None]:
+def _steps(config: TrainConfig, on_progress: Progress | None, *, choosing: bool) -> Callable[[], None]:
     """Counts the fits of a run, so that progress has an end."""
-    choices = len(config.candidates) if config.search != "none" or len(config.candidates) > 1 else 0
+    choices = len(config.candidates) if choosing and (config.search != "none" or len(config.candidates) > 1) else 0
     rounds = config.folds if config.evaluation == "cross_validation" else 0
     total, done = (choices + 1) * (rounds + 1) + len(config.learning_curve), count(1)
 
