@@ -35,7 +35,8 @@ def genesis(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 @pytest.fixture
 def params(tmp_path: Path) -> Path:
     code = "from genesis_lab.pipeline import record_metrics\nrecord_metrics({'half': total / 2})"
-    parameters = "total: int = 10  # conversations to generate\nseed: int = 42\nprovider: str = 'offline'\nintents: list[str] = []"
+    parameters = "total: int = 10  # conversations to generate\nseed: int = 42\n"
+    parameters += "provider: str = 'offline'\nintents: list[str] = []"
     write_notebook(tmp_path / "notebooks", "10_make", parameters, code)
     path = tmp_path / "params" / "small.yaml"
     path.parent.mkdir()
@@ -66,12 +67,14 @@ def test_what_is_suggested_after_a_failure_can_be_pasted(
 
 
 def test_lists_and_mappings_are_taken_as_people_type_them(genesis: Callable[..., Outcome], params: Path) -> None:
-    assert "intents=['card_arrival', 'lost_or_stolen_card']" in genesis(
-        "plan", params, "-p", "intents=card_arrival, lost_or_stolen_card"
-    )[1]  # fmt: skip
-    assert "sentiment_shares={'positive': 0.5, 'negative': 0.5}" in genesis(
-        "plan", ROOT / "params/demo.yaml", "-p", "sentiment_shares=positive=0.5,negative=0.5"
-    )[1]  # fmt: skip
+    assert (
+        "intents=['card_arrival', 'lost_or_stolen_card']"
+        in genesis("plan", params, "-p", "intents=card_arrival, lost_or_stolen_card")[1]
+    )
+    assert (
+        "sentiment_shares={'positive': 0.5, 'negative': 0.5}"
+        in genesis("plan", ROOT / "params/demo.yaml", "-p", "sentiment_shares=positive=0.5,negative=0.5")[1]
+    )
 
 
 def test_an_unfinished_run_is_thrown_away_by_name(genesis: Callable[..., Outcome], own_output_root: Path) -> None:

@@ -46,8 +46,10 @@ def test_sync_generates_badge_setup_and_neighbours(folder: Path) -> None:
     assert f"https://colab.research.google.com/github/{place}" in source(badge)
     assert "COLAB_RELEASE_TAG" in source(setup) and "nbval-skip" in setup["metadata"]["tags"]
     assert source(navigation).splitlines()[2:] == [
-        "[Start here](00_start.ipynb)", "", "Conversations: **In the middle** → [The end](20_end.ipynb)",
-    ]  # fmt: skip
+        "[Start here](00_start.ipynb)",
+        "",
+        "Conversations: **In the middle** → [The end](20_end.ipynb)",
+    ]
     assert setup["metadata"]["jupyter"] == {"source_hidden": True}
     start, end = (source(cells(folder / name)[-1]) for name in ("00_start.ipynb", "20_end.ipynb"))
     assert "[In the middle](10_middle.ipynb) → [The end](20_end.ipynb)" in start, "the first one shows every track"
@@ -137,7 +139,8 @@ def test_widgets_leave_no_state_behind(folder: Path) -> None:
 
 
 def test_each_notebook_is_rendered_with_outputs_of_its_own(folder: Path, own_output_root: Path) -> None:
-    code = "from genesis_lab.files import output_root\n(output_root() / 'x').mkdir()\nsorted(p.name for p in output_root().iterdir())"
+    code = "from genesis_lab.files import output_root\n(output_root() / 'x').mkdir()\n"
+    code += "sorted(p.name for p in output_root().iterdir())"
     path = write_notebook(folder, "30_write", "n: int = 2", code)
     render([path])
     assert "['cache', 'reference', 'x']" in path.read_text()

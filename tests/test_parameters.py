@@ -49,8 +49,11 @@ def test_what_to_write_instead_is_said(annotation, written, hint):
 
 def test_a_value_on_the_command_line_is_read_by_type():
     for annotation, written, value in [
-        ("str", "123", "123"), ("float", "1e-4", 1e-4), ("bool", "false", False), ("list[str]", '["a"]', ["a"]),
-    ]:  # fmt: skip
+        ("str", "123", "123"),
+        ("float", "1e-4", 1e-4),
+        ("bool", "false", False),
+        ("list[str]", '["a"]', ["a"]),
+    ]:
         assert declared(annotation).parse(written, "10_make") == value
     with pytest.raises(InvalidInput, match="Parameter x of 10_make must be int, got 'many'"):
         declared("int").parse("many", "10_make")
@@ -70,5 +73,7 @@ def test_a_cell_that_can_not_be_executed_is_named():
 def test_a_comment_within_a_value_on_lines_of_its_own_is_its_help() -> None:
     source = 'judge: str = (\n    ""  # who scores a sample\n)\nn: int = 1  # how many\nplain: int = 2'
     assert {name: p.help for name, p in declared_in(source, "x").items()} == {
-        "judge": "who scores a sample", "n": "how many", "plain": "",
-    }  # fmt: skip
+        "judge": "who scores a sample",
+        "n": "how many",
+        "plain": "",
+    }

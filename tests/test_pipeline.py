@@ -27,7 +27,8 @@ def house(tmp_path: Path) -> Path:
     write_notebook(
         folder,
         "10_count",
-        "total: int = 3  # how many\nlr: float = 0.1\nlabel: str = 'a'\nfast: bool = True\nshares: dict[str, float] = {}",
+        "total: int = 3  # how many\nlr: float = 0.1\nlabel: str = 'a'\nfast: bool = True\n"
+        "shares: dict[str, float] = {}",
         "from genesis_lab.pipeline import record_metrics\nrecord_metrics({'counted': total, 'rate': lr / 3})",
     )
     write_notebook(folder, "20_divide", "total: int = 3\nby: int = 1", "# a comment\nprint(total // by)")
@@ -69,13 +70,20 @@ ALL = "name: all\nstages:\n  10_count: {lr: 0.5}\n  divide:\n  70_report: {}\nto
 def test_a_run_writes_executed_notebooks_what_was_run_and_the_metrics(house: Path) -> None:
     finished = run(house, ALL)
     assert sorted(p.name for p in finished.folder.iterdir()) == [
-        "10_count.ipynb", "20_divide.ipynb", "70_report.ipynb", "metrics.json", "report.html", "run.json",
-    ]  # fmt: skip
+        "10_count.ipynb",
+        "20_divide.ipynb",
+        "70_report.ipynb",
+        "metrics.json",
+        "report.html",
+        "run.json",
+    ]
     again = read_run(finished.folder)
     assert again.record["status"] == "completed" and again.record["parameters"] == {"total": 12}
     assert [(s["notebook"], s["status"]) for s in again.record["stages"]] == [
-        ("10_count", "completed"), ("20_divide", "completed"), ("70_report", "completed"),
-    ]  # fmt: skip
+        ("10_count", "completed"),
+        ("20_divide", "completed"),
+        ("70_report", "completed"),
+    ]
     assert again.record["stages"][0]["parameters"] == {"total": 12, "lr": 0.5}
     assert all(s["seconds"] > 0 for s in again.record["stages"])
     assert again.record["versions"]["papermill"] and again.record["versions"]["python"]
@@ -256,8 +264,9 @@ def test_a_sweep_runs_every_combination_apart_and_gives_one_table(house: Path) -
     grid = parse_grid(["lr=0.3,0.6", "label=a"])
     folder, points = run_sweep(path, grid, workers=2)
     assert [(r["lr"], r["label"], r["status"], r["counted"], r["rate"]) for r in table(points)] == [
-        ("0.3", "a", "completed", 4, 0.1), ("0.6", "a", "completed", 4, 0.2),
-    ]  # fmt: skip
+        ("0.3", "a", "completed", 4, 0.1),
+        ("0.6", "a", "completed", 4, 0.2),
+    ]
     assert len({point["folder"] for point in points}) == 2
     assert len(json.loads((folder / "sweep.json").read_text())) == 2
 

@@ -131,7 +131,8 @@ def test_a_worth_on_a_stand_in_is_recorded_under_its_own_name() -> None:
     found = made.metrics(page, known | {"scorecard": card})
     assert found["stand_in_worth"] == "3.7 (stand-in: written by a language model, not by customers)"
     assert "worth" not in found
-    assert made.metrics(SimpleNamespace(status="PASS", figures={"worth": ("3.7", "")}), known)["worth"] == "3.7"  # type: ignore[arg-type]
+    page = SimpleNamespace(status="PASS", figures={"worth": ("3.7", "")})
+    assert made.metrics(page, known)["worth"] == "3.7"
 
 
 def test_without_real_data_worth_is_measured_on_the_stand_in_that_ships_and_says_so() -> None:
@@ -183,7 +184,7 @@ def test_notebooks_that_read_conversations_say_where_teacher_examples_belong(num
     names: dict[str, Any] = {}
     with pytest.raises(
         InvalidInput,
-        match=r"analyst (holds examples of requirements, this step reads|is a dataset of requirements: use genesis audit)",
+        match=r"analyst (holds examples of requirements, this step reads|is a dataset of requirements: use genesis)",
     ):
         for cell in cells:
             exec(cell.source, names)  # noqa: S102 - our own notebooks

@@ -69,7 +69,8 @@ def test_what_has_no_cells_or_is_somebody_elses_is_refused(seeds: Path) -> None:
 def test_the_command_prints_a_line_a_round(seeds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(
-        f"stages: [10]\ndataset: mine\ntotal: 40\nrecords: utterances\nintents: [{', '.join(CHOSEN)}]\nenglish_share: 1.0\n"
+        "stages: [10]\ndataset: mine\ntotal: 40\nrecords: utterances\n"
+        f"intents: [{', '.join(CHOSEN)}]\nenglish_share: 1.0\n"
     )
     with pytest.raises(SystemExit, match="0"):
         main(["improve", str(params), "--seeds", str(seeds), "--rounds", "1", "--per-round", "10"])

@@ -17,7 +17,8 @@ PROGRAM = """
 import json
 from genesis_lab.settings import found_in, get_settings, redact
 from genesis_lab.files import output_root
-print(json.dumps([str(output_root()), str(get_settings().hf_token and get_settings().hf_token.get_secret_value()), get_settings().workers,
+token = get_settings().hf_token
+print(json.dumps([str(output_root()), str(token and token.get_secret_value()), get_settings().workers,
                   found_in("a hf_fake-token-of-a-test z"), redact("a hf_fake-token-of-a-test z")]))
 """
 
@@ -36,8 +37,15 @@ def test_env_file_of_the_project_is_read_and_its_secrets_known_from_every_folder
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GENESIS_")}
     said = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        cwd=project / place, env=kept | {"PYTHONPATH": str(copy.parent)}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=project / place,
+        env=kept | {"PYTHONPATH": str(copy.parent)},
+        capture_output=True,
+        text=True,
+    )
     assert json.loads(said.stdout or said.stderr) == [
-        str(project / "out"), "hf_fake-token-of-a-test", 3, ["GENESIS_HF_TOKEN"], "a [GENESIS_HF_TOKEN] z",
-    ]  # fmt: skip
+        str(project / "out"),
+        "hf_fake-token-of-a-test",
+        3,
+        ["GENESIS_HF_TOKEN"],
+        "a [GENESIS_HF_TOKEN] z",
+    ]

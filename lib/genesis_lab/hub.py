@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from genesis_lab.errors import InvalidInput, Unavailable
 from genesis_lab.settings import get_settings
@@ -50,14 +50,8 @@ def push_folder(
     api = HfApi(token=token.get_secret_value() if token else None)
     try:
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            repo_type=kind,
-            allow_patterns=allow,
-            delete_patterns=replaces,
-            commit_message=message,
-        )
+        files: dict[str, Any] = {"allow_patterns": allow, "delete_patterns": replaces}
+        api.upload_folder(repo_id=repository, folder_path=folder, repo_type=kind, commit_message=message, **files)
     except Exception as error:  # httpx, requests and the hub have each their own tree of errors
         said = (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
         advice = "can it be reached, and is GENESIS_HF_TOKEN a token with write access to it?"

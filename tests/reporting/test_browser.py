@@ -105,7 +105,10 @@ def test_the_widget_answers_each_message_under_its_number(data) -> None:
     opened = tell("2", "open", row=1)
     assert opened["number"] == "2" and "¿Dónde está mi tarjeta número 1?" in opened["answer"]["html"]
     assert tell("3", "act", row=1, name="fix", value={"turns.0.text": "Hola"}, why="")["answer"]["mark"] == "fix"
-    assert tell("4", "act", row=1, name="relabel", value="", why="") == {"number": "4", "error": "A label is missing: say which one is right."}  # fmt: skip
+    assert tell("4", "act", row=1, name="relabel", value="", why="") == {
+        "number": "4",
+        "error": "A label is missing: say which one is right.",
+    }
     assert standing(open_dataset(data.path))[1]["parts"] == {"turns.0.text": "Hola"}
     assert browser_of(data).ask({"mark": ["fix"]})["total"] == 1
 

@@ -55,7 +55,8 @@ def test_a_click_on_a_chart_opens_what_it_counted_in_the_next_browser_that_can(t
         document.querySelectorAll("body > .glb").forEach((one) => one.remove());
         const [before, chart] = [document.createElement("div"), document.createElement("div")];
         Object.assign(before, { className: "glb", opens: () => true });
-        Object.assign(chart, { className: "js-plotly-plot", layout: { meta }, on: (_, heard) => { chart.heard = heard; } });
+        Object.assign(chart, { className: "js-plotly-plot", layout: { meta } });
+        chart.on = (_, heard) => { chart.heard = heard; };
         document.body.prepend(before, chart);
         chart.dispatchEvent(new Event("pointerover", { bubbles: true }));
         chart.heard({ points: [{ y: "es", data: { name: "" } }] });

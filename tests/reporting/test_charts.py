@@ -33,14 +33,19 @@ def all_charts() -> dict[str, go.Figure]:
         "targets": charts.dots(aims, title="As planned", axis="share", spec=".1%"),
         "differences": charts.dots(differences, title="Can't be told", axis="points", span=None, band=3),
         "lines": charts.lines(
-            {"s": CURVE}, title="Worth 9.4", x="k", y="accuracy", log=True, marks={"here": (within(9.4), within(0.75))},
+            {"s": CURVE},
+            title="Worth 9.4",
+            x="k",
+            y="accuracy",
+            log=True,
+            marks={"here": (within(9.4), within(0.75))},
             levels={"names alone": 0.6},
         ),
         "bars": charts.bars(dict.fromkeys(NAMES, 20), title="77 labels", axis="conversations"),
         "bars side by side": charts.bars({"x": {"en": 0.5}, "y": {"en": 0.4}}, title="Share", axis="share", spec=".0%"),
         "stack": charts.stack({"language": {"en": 5, "es": 5}}, title="Made of", unit="records"),
         "panels": charts.panels([SERIES] * 4, title="Series", subtitle="a week"),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", list(all_charts()))

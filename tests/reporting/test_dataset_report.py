@@ -36,9 +36,15 @@ def interval(value: float, n: int = 100) -> dict[str, float]:
 
 def card(**changes: Any) -> dict[str, Any]:
     worth = {
-        "k": 3.7, "low": 2.6, "high": None, "smallest_k": 1, "largest_k": 10,
-        "below": False, "low_below": False, "high_below": False,
-    }  # fmt: skip
+        "k": 3.7,
+        "low": 2.6,
+        "high": None,
+        "smallest_k": 1,
+        "largest_k": 10,
+        "below": False,
+        "low_below": False,
+        "high_below": False,
+    }
     student = {
         "student": "tfidf",
         "title": "TF-IDF",
@@ -146,8 +152,19 @@ def test_what_few_messages_show_is_no_advice() -> None:
 def test_the_page_leads_with_the_verdict_and_its_gates() -> None:
     def gate(name: str, outcome: str) -> dict[str, Any]:
         value = None if outcome == "not measured" else 0.31
-        return {"name": name, "outcome": outcome, "value": value, "low": value, "high": value, "n": 100, "measures": "x",
-                "threshold": "at least 1", "why": "y", "says": f"{name} says", "todo": f"mend {name}"}  # fmt: skip
+        return {
+            "name": name,
+            "outcome": outcome,
+            "value": value,
+            "low": value,
+            "high": value,
+            "n": 100,
+            "measures": "x",
+            "threshold": "at least 1",
+            "why": "y",
+            "says": f"{name} says",
+            "todo": f"mend {name}",
+        }
 
     gates = [
         gate("language", "pass"),
@@ -260,10 +277,25 @@ def test_openings_are_shown_beside_what_is_expected_of_them() -> None:
 
 def test_contrast_rounds_are_a_table_and_a_line() -> None:
     rows = [
-        {"round": 0, "records": 770, "requests": 77, "cost_usd": 0.4, "accuracy": interval(0.8), "gain": None, "verdict": "the first"},
-        {"round": 1, "records": 1000, "requests": 12, "cost_usd": 0.1, "accuracy": interval(0.84), "gain": interval(0.06),
-         "verdict": "better"},
-    ]  # fmt: skip
+        {
+            "round": 0,
+            "records": 770,
+            "requests": 77,
+            "cost_usd": 0.4,
+            "accuracy": interval(0.8),
+            "gain": None,
+            "verdict": "the first",
+        },
+        {
+            "round": 1,
+            "records": 1000,
+            "requests": 12,
+            "cost_usd": 0.1,
+            "accuracy": interval(0.84),
+            "gain": interval(0.06),
+            "verdict": "better",
+        },
+    ]
     report = {"rounds": rows, "stopped": "3 rounds are made", "seeds": {"accuracy_alone": interval(0.7)}}
     shown, figure = (view("rounds", name, report) for name in ("rounds", "growth"))
     assert "3 rounds are made" in shown.text and "the shown seeds alone 0.70" in figure.layout.title.subtitle.text

@@ -1,4 +1,4 @@
-"""What is shown can be read everywhere: without style sheets, on dark, on a phone, in Spanish; and says no more than it knows."""
+"""What is shown can be read everywhere, without style sheets, on dark, on a phone, in Spanish; and says what it knows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,33 @@ from genesis_lab.reporting.views import shares, view
 from genesis_lab.yamls import read_yaml
 
 # What JupyterLab 4.6 leaves of an output that it does not trust: `allowedTags`, `allowedAttributes`, `allowedStyles`
-TAGS = {"a", "abbr", "b", "br", "caption", "code", "details", "div", "header", "i", "li", "ol", "p", "pre", "section", "small", "span", "summary", "table", "tbody", "td", "th", "thead", "tr", "ul"}  # fmt: skip
+TAGS = {
+    "a",
+    "abbr",
+    "b",
+    "br",
+    "caption",
+    "code",
+    "details",
+    "div",
+    "header",
+    "i",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "section",
+    "small",
+    "span",
+    "summary",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+}
 ATTRIBUTES = {"class", "dir", "lang", "style", "title", "translate"}
 OF_TAG = {
     "a": {"href"},
@@ -31,19 +57,44 @@ OF_TAG = {
     "td": {"align", "colspan"},
     "th": {"align"},
 }
-PROPERTIES = {"background-color", "border", "border-radius", "color", "display", "flex-grow", "flex-wrap", "font-size", "gap", "margin", "max-width", "min-width", "opacity", "overflow-wrap", "padding", "text-align", "white-space"}  # fmt: skip
+PROPERTIES = {
+    "background-color",
+    "border",
+    "border-radius",
+    "color",
+    "display",
+    "flex-grow",
+    "flex-wrap",
+    "font-size",
+    "gap",
+    "margin",
+    "max-width",
+    "min-width",
+    "opacity",
+    "overflow-wrap",
+    "padding",
+    "text-align",
+    "white-space",
+}
 NO_STYLE_NEEDED = {"data-h"}
 """Attributes that only the page's own style sheet uses."""
 
 TURNS = [{"speaker": "customer", "text": "I'm buying"}, {"speaker": "agent", "text": "Buenas"}]
 PIECES = {
-    "table": html.table([{"": "PASS", "gate": "label_fidelity", "label": "OK", "n": 3, "why": NotMeasured("no pool")}] * 2, caption="Gates"),
-    "cards": html.key_figures({"verdict": ("PASS", "13 of 13 gates hold"), "worth": ("6.9", "real"), "a": NotMeasured("b")}),
+    "table": html.table(
+        [{"": "PASS", "gate": "label_fidelity", "label": "OK", "n": 3, "why": NotMeasured("no pool")}] * 2,
+        caption="Gates",
+    ),
+    "cards": html.key_figures(
+        {"verdict": ("PASS", "13 of 13 gates hold"), "worth": ("6.9", "real"), "a": NotMeasured("b")}
+    ),
     "chat": html.chat([{"intent": "x", "language": "en", "turns": TURNS}], get_domain("conversations").facets),
-    "utterances": html.chat([{"intent": "x", "language": "en", "turns": TURNS[:1]}], get_domain("conversations").facets),
+    "utterances": html.chat(
+        [{"intent": "x", "language": "en", "turns": TURNS[:1]}], get_domain("conversations").facets
+    ),
     "answers": html.side_by_side([["a: 1", "b: 2"]], ["teacher", "student"], above="a question"),
     "steps": html.bullets(["Generate more. → genesis plan x.yaml", "Look. → #records"], ordered=True),
-}  # fmt: skip
+}
 
 
 class Sanitised(HTMLParser):
@@ -72,7 +123,10 @@ def test_nothing_of_it_is_taken_away_before_a_notebook_is_run(name: str) -> None
 
 
 def test_without_any_style_rows_cards_and_speakers_still_stand_apart() -> None:
-    blocks = {name: re.split(r"</?(?:div|p|tr|td|th|li|br|caption|header|section|pre|table)\b[^>]*>", piece.html) for name, piece in PIECES.items()}  # fmt: skip
+    blocks = {
+        name: re.split(r"</?(?:div|p|tr|td|th|li|br|caption|header|section|pre|table)\b[^>]*>", piece.html)
+        for name, piece in PIECES.items()
+    }
     said = {name: [re.sub("<[^>]*>", "", block).strip() for block in found] for name, found in blocks.items()}
     assert {"verdict", "PASS", "13 of 13 gates hold", "6.9"} <= set(said["cards"])
     assert {"Customer:", "I&#x27;m buying", "Agent:", "Buenas"} <= set(said["chat"])
@@ -122,8 +176,12 @@ def pairs() -> dict[str, tuple[str, str]]:
     for name, of in themes().items():
         ink, muted, link = (of[f"--jp-{part}"] for part in ("ui-font-color1", "ui-font-color2", "content-link-color"))
         paper, shade = of["--jp-layout-color1"], of["--jp-layout-color2"]
-        found |= {f"{name}: text": (ink, paper), f"{name}: caption": (muted, paper), f"{name}: link": (link, paper),
-                  f"{name}: command": (ink, shade)}  # fmt: skip
+        found |= {
+            f"{name}: text": (ink, paper),
+            f"{name}: caption": (muted, paper),
+            f"{name}: link": (link, paper),
+            f"{name}: command": (ink, shade),
+        }
         for who, look in (("customer", style.THEIRS), ("agent", style.OURS)):
             found[f"{name}: {who}"] = (ink, over(re.findall(r"#\w{8}", look)[0], paper))
     for name, (ink, paper) in {
@@ -146,8 +204,14 @@ def test_languages_and_moods_have_no_colour_of_a_verdict() -> None:
 
 
 def fit(name: str, severity: str) -> dict[str, Any]:
-    return {"attribute": name, "severity": severity, "n": 1540, "target": {"a": 0.5, "b": 0.5},
-            "observed": {"a": 770, "b": 770}, "intervals": {"a": (0.4, 0.6), "b": (0.4, 0.6)}}  # fmt: skip
+    return {
+        "attribute": name,
+        "severity": severity,
+        "n": 1540,
+        "target": {"a": 0.5, "b": 0.5},
+        "observed": {"a": 770, "b": 770},
+        "intervals": {"a": (0.4, 0.6), "b": (0.4, 0.6)},
+    }
 
 
 def test_where_all_is_well_one_sentence_says_it_and_a_picture_shows_only_what_is_not() -> None:
@@ -231,8 +295,16 @@ def test_a_page_in_spanish_leaves_what_customers_wrote_as_it_is() -> None:
         Html('<p title="accuracy">accuracy</p>'),
         "1,540 conversations",
     ]
-    text = page_html(Page(title="Dataset report: demo", language="es", status="PASS", summary="The verdict is PASS.",
-                          sections=[Section("What to do next", parts)], figures={"worth": ("6.9", "x")}))  # fmt: skip
+    text = page_html(
+        Page(
+            title="Dataset report: demo",
+            language="es",
+            status="PASS",
+            summary="The verdict is PASS.",
+            sections=[Section("What to do next", parts)],
+            figures={"worth": ("6.9", "x")},
+        )
+    )
     assert '<html lang="es">' in text and "Informe del conjunto de datos: demo" in text and "Qué hacer ahora" in text
     assert '<p title="exactitud">exactitud</p>' in text and "1\N{NARROW NO-BREAK SPACE}540 conversaciones" in text
     assert "I&#x27;m buying" in text and "The verdict" not in text

@@ -43,9 +43,15 @@ def taught(tmp_path) -> tuple[dict[str, Any], dict[str, Any]]:
 def examined(folder: Any, *, n: int = 60, student: str = "openai:good", **options: Any) -> dict[str, Any]:
     candidates = [Arm("base", "baseline", "openai:poor"), Arm("student", "fine-tuned", student)]
     return hold(
-        candidates, examples(n), role=Share(), connect=Asked, folder=folder, dataset="analyst",
-        sampling=Sampling(runs=1), **options,
-    )  # fmt: skip
+        candidates,
+        examples(n),
+        role=Share(),
+        connect=Asked,
+        folder=folder,
+        dataset="analyst",
+        sampling=Sampling(runs=1),
+        **options,
+    )
 
 
 def lessons(**changes: Any) -> dict[str, Any]:
@@ -53,14 +59,29 @@ def lessons(**changes: Any) -> dict[str, Any]:
     answers = [{"id": "e0", "text": "<i>title</i>: x", "score": 0.25}]
     epoch = {"step": 0, "epoch": 0, "validation_loss": 2.0, "score": 0.1, "valid": 0.0, "answers": answers}
     return {
-        "student": "outputs/models/analyst", "smoke": False, "limits": {}, "dataset": "analyst", "seed": 42,
+        "student": "outputs/models/analyst",
+        "smoke": False,
+        "limits": {},
+        "dataset": "analyst",
+        "seed": 42,
         "made_with": {"base": "smollm2", "base_hash": "b" * 64, "data_hash": "d" * 64},
-        "examples": {"train": 14, "validation": 3}, "too_long": [], "trainable_parameters": 9, "parameters": 99,
-        "steps": [{"step": 1, "loss": 1.9}, {"step": 2, "loss": 1.1}], "stopped_early": False, "best_epoch": 1,
+        "examples": {"train": 14, "validation": 3},
+        "too_long": [],
+        "trainable_parameters": 9,
+        "parameters": 99,
+        "steps": [{"step": 1, "loss": 1.9}, {"step": 2, "loss": 1.1}],
+        "stopped_early": False,
+        "best_epoch": 1,
         "epochs": [epoch, epoch | {"step": 2, "epoch": 1, "validation_loss": 1.0, "score": 0.9}],
-        "tokens_seen": 99, "tokens_per_s": 9.0, "training_seconds": 11.0, "peak_memory_bytes": None,
-        "device": "cpu", "dtype": "bfloat16", "attention": "sdpa", "versions": {"torch": "2"},
-    } | changes  # fmt: skip
+        "tokens_seen": 99,
+        "tokens_per_s": 9.0,
+        "training_seconds": 11.0,
+        "peak_memory_bytes": None,
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "attention": "sdpa",
+        "versions": {"torch": "2"},
+    } | changes
 
 
 def exported(*, passed: bool = True) -> dict[str, Any]:
@@ -77,10 +98,19 @@ def exported(*, passed: bool = True) -> dict[str, Any]:
         {"form": "q8_0", "path": "outputs/x/x.gguf", "bytes": 145_000_000},
     ]
     return {
-        "student": "outputs/models/analyst", "base": "smollm2", "folder": "outputs/x", "files": files, "gates": gates,
-        "margin": 0.03, "parity": None, "template": True, "ollama": None, "specs": {}, "not_measured": {},
+        "student": "outputs/models/analyst",
+        "base": "smollm2",
+        "folder": "outputs/x",
+        "files": files,
+        "gates": gates,
+        "margin": 0.03,
+        "parity": None,
+        "template": True,
+        "ollama": None,
+        "specs": {},
+        "not_measured": {},
         "passed": passed,
-    }  # fmt: skip
+    }
 
 
 def drawn(manifest: dict[str, Any], reports: dict[str, Any], name: str = "analyst", **options: Any) -> Any:
