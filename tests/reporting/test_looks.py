@@ -1,4 +1,4 @@
-"""What is shown can be read everywhere, without style sheets, on dark, on a phone, in Spanish; and says what it knows."""
+"""What is shown can be read everywhere: without style sheets, on dark, on a phone, in Spanish; and says no more."""
 
 from __future__ import annotations
 

@@ -42,20 +42,20 @@ def dots(
     """
     names = list(dict.fromkeys(figure_text(row["name"]) for row in rows))
     measured = [row for row in rows if ends(row["value"])[0] is not None]
-    values, at = [row["value"] for row in measured], [figure_text(row["name"]) for row in measured]
-    look = {"size": 10, "color": [BLUE] * len(values), "symbol": 0}
-    says = {
-        "customdata": [interval_text(one, spec) for one in values],
-        "hovertemplate": "%{y}: %{customdata}<extra></extra>",
-    }
-    dot = {
-        "x": [ends(one)[0] for one in values],
-        "y": at,
-        "error_x": _error(values),
-        "orientation": "h",
-        "marker": look,
-    }
-    traces = [{"mode": "markers", "name": figure_text(rows[0].get("of") or "observed"), **dot, **says}]
+    values = [row["value"] for row in measured]
+    traces: list[dict[str, Any]] = [
+        {
+            "name": figure_text(rows[0].get("of") or "observed"),
+            "x": [ends(value)[0] for value in values],
+            "y": [figure_text(row["name"]) for row in measured],
+            "error_x": _error(values),
+            "mode": "markers",
+            "orientation": "h",
+            "marker": {"size": 10, "color": [BLUE] * len(values), "symbol": 0},
+            "customdata": [interval_text(value, spec) for value in values],
+            "hovertemplate": "%{y}: %{customdata}<extra></extra>",
+        }
+    ]
     aims = {figure_text(row["name"]): row["target"] for row in rows if row.get("target") is not None}
     if aims:
         tick = {"symbol": "line-ns", "size": 16, "line": {"color": MUTED, "width": 2.5}}
@@ -65,10 +65,8 @@ def dots(
     below = "; ".join(filter(None, [subtitle, f"not measured: {', '.join(missing)}" if missing else ""]))
     height = 100 + max(len(names), 2) * (24 if len(names) <= 20 else 18)
     layout: dict[str, Any] = {"scattermode": "overlay" if aims else "group"}
-    layout["xaxis"] = _titled(axis, 90) | {
-        "range": list(span or (-reach, reach)),
-        "tickformat": ".0%" if "%" in spec else "",
-    }
+    shown_as = ".0%" if "%" in spec else ""
+    layout["xaxis"] = _titled(axis, 90) | {"range": list(span or (-reach, reach)), "tickformat": shown_as}
     layout["yaxis"] = _NAMES | {"categoryorder": "array", "categoryarray": names}
     fig = figure(traces, title=title, subtitle=below, height=height, legend=bool(aims), **layout)
     if span is None:

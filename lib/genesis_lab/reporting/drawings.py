@@ -232,8 +232,8 @@ def calibration(report: Report) -> Part:
     if not low <= says <= high:
         how = "surer than it is right" if says > high else "less sure than it is right"
     title = f"The classifier is {how}: says {says:.0%}, is right in {interval_text(exam['accuracy'], '.0%')} of {n:,}"
-    curves: dict[str, list[tuple[float, Any]]] = {"as sure as right": [(0, 0), (1, 1)]}
-    curves = {"classifier": [(round(b["confidence"], 2), b["accuracy"]) for b in bins]} | curves
+    right: list[tuple[float, Any]] = [(0, 0), (1, 1)]
+    curves = {"classifier": [(round(b["confidence"], 2), b["accuracy"]) for b in bins], "as sure as right": right}
     return charts.lines(curves, title=title, x="confidence", y="accuracy", unit=True)
 
 
