@@ -57,10 +57,6 @@ def test_pieces_are_of_as_many_row_groups_and_cover_each_once(dataset):
     assert len(groups) == len(set(groups)) == 12 == len(cut(dataset, 1_000))
 
 
-def test_one_split_alone(dataset):
-    assert len(map_reduce(dataset, seen, join, split="test", partitions=5)[0]) == 12
-
-
 def test_an_empty_dataset_is_one_empty_table(tmp_path):
     assert map_reduce(write(tmp_path / "e", []), seen, join, partitions=4) == ([], Counter())
 

@@ -1,4 +1,4 @@
-"""Asking again for what a person dropped: the same plan cells, by the same or another teacher, its cost known before."""
+"""Asking again for what a person dropped: the same plan cells, by the same or another teacher, at a known cost."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from genesis_lab.generation import GenerationConfig, config_for
 
 
 def ask_again(dataset: Dataset, target: str | Path | None = None, *, teacher: str = "") -> GenerationConfig:
-    """What generates one record for each that was dropped, in its cell of the plan; see its `estimates` before `generate`.
+    """What generates a record for each that was dropped, in its cell of the plan; see `estimates` before `generate`.
 
-    The dataset it writes is `target` (default ``<name>_again``); `curation.apply` adds it to the rest. `teacher` is one line
-    such as ``bedrock:<model>``; empty: those who wrote what was dropped, each as much again.
+    The dataset it writes is `target` (default ``<name>_again``); `curation.apply` adds it to the rest. `teacher` is one
+    line such as ``bedrock:<model>``; empty: those who wrote what was dropped, each as much again.
     """
     domain = get_domain(dataset.domain)
     config_type = config_for(dataset.domain)
     if "cells" not in config_type.model_fields:
         raise InvalidInput(
-            f"{domain.facets.unit.capitalize()} are not planned in cells, so what was dropped can't be asked for again one by "
-            f"one: generate a dataset of another seed and add it with genesis dataset apply {dataset.name} --add."
+            f"{domain.facets.unit.capitalize()} are not planned in cells, so what was dropped can't be asked for again "
+            "one by one: generate a dataset of another seed and add it with genesis dataset apply "
+            f"{dataset.name} --add."
         )
     dropped = {row for row, one in standing(dataset).items() if one["verdict"] == "drop"}
     if not dropped:
@@ -45,7 +46,9 @@ def ask_again(dataset: Dataset, target: str | Path | None = None, *, teacher: st
     who = {teacher: 1.0} if teacher else _teachers(dataset, dropped)
     options: dict[str, Any] = kept | {"cells": cells, "seed": seed, "total": len(dropped), "teachers": who}
     get_domain(dataset.domain, **options).specs(len(dropped), seed)  # says which cell is none of the plan's
-    return config_type(**options | {"dataset": str(target or f"{dataset.path}_again"), "replace": False})  # type: ignore[no-any-return]
+    options |= {"dataset": str(target or f"{dataset.path}_again"), "replace": False}
+    again: GenerationConfig = config_type(**options)
+    return again
 
 
 def _teachers(dataset: Dataset, dropped: set[int]) -> dict[str, float]:

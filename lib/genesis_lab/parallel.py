@@ -1,4 +1,4 @@
-"""The same work in this process, in several, or on Dask; and aggregates over a dataset of any size: cut, count, merge."""
+"""The same work in this process, in several, or on Dask; aggregates over a dataset of any size: cut, count, merge."""
 
 from __future__ import annotations
 
@@ -37,29 +37,28 @@ def map_reduce(
     partitions: int | None = None,
     executor: Where | None = None,
     columns: Sequence[str] | None = None,
-    split: str | None = None,
 ) -> A:
-    """``partial`` of each piece of the dataset (of an empty one: an empty table), merged from left to right in its order.
+    """``partial`` of each piece of the dataset (of an empty one: an empty table), merged from left to right.
 
-    If ``merge`` is associative (counts and sums of integers, not of floats), the result depends neither on the pieces nor
-    on the executor: ``inline``, ``threads`` or ``processes`` (`GENESIS_WORKERS`), ``dask`` (`GENESIS_DASK_ADDRESS`, whose
-    workers see the dataset's folder, else a cluster here). None: Dask if an address is set, processes for several workers.
+    If ``merge`` is associative (counts and sums of integers, not of floats), the result depends neither on the pieces
+    nor on the executor: ``inline``, ``threads`` or ``processes`` (`GENESIS_WORKERS`), ``dask`` (`GENESIS_DASK_ADDRESS`,
+    whose workers see the dataset's folder, else a cluster here). None: Dask if an address is set, processes for several
+    workers.
     """
     settings = get_settings()
     executor = executor or ("dask" if settings.dask_address else "processes" if settings.workers > 1 else "inline")
     if partitions is None:
-        total = sum(n for name, n in dataset.counts.items() if split in (None, name))
-        partitions = max(1, math.ceil(total / PIECE_ROWS), 1 if executor == "inline" else settings.workers)
-    jobs = [(partial, piece, columns) for piece in cut(dataset, partitions, split)]
+        partitions = max(1, math.ceil(dataset.total / PIECE_ROWS), 1 if executor == "inline" else settings.workers)
+    jobs = [(partial, piece, columns) for piece in cut(dataset, partitions)]
     counted: Iterator[A] = spread(_count, jobs, executor, settings.workers, settings.dask_address)
     return reduce(merge, counted)
 
 
-def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Piece]:
+def cut(dataset: Dataset, partitions: int) -> list[Piece]:
     """The dataset in so many pieces of as many row groups each, give or take one; fewer if it has fewer."""
     if partitions < 1:
         raise InvalidInput(f"partitions must be at least 1, got {partitions}.")
-    parts = dataset.parts(split)
+    parts = dataset.parts()
     groups: Piece = [(part, i) for part in parts for i in range(pq.read_metadata(part).num_row_groups)]
     n = len(groups := groups or [(parts[0], None)])
     bounds = [i * n // min(partitions, n) for i in range(min(partitions, n) + 1)]
@@ -67,8 +66,10 @@ def cut(dataset: Dataset, partitions: int, split: str | None = None) -> list[Pie
 
 
 def counting() -> duckdb.DuckDBPyConnection:
-    """A connection for the tables of one piece, to be closed. The database behind it (one thread, in memory) is made once per process,
-    as that takes 20 ms."""
+    """A connection for the tables of one piece, to be closed.
+
+    The database behind it (one thread, in memory) is made once per process, as that takes 20 ms.
+    """
     return _database().cursor()
 
 

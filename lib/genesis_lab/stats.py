@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from genesis_lab.errors import InvalidInput
 
 LEVEL, POWER = 0.95, 0.8
+_UPPER = (1 + LEVEL) / 2  # the quantile at the upper end of a two-sided interval
 _TIE = 1e-9
 Verdict = Literal["better", "better but small", "worse", "equivalent", "can't be told"]
 CANT_TELL: Final = "can't be told"
@@ -36,39 +37,41 @@ class Interval:
         return asdict(self)
 
 
-def proportion_interval(successes: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+def proportion_interval(successes: int, n: int) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927; Brown, Cai and DasGupta 2001, section 3.1.1)."""
     if n < 1 or not 0 <= successes <= n:
         raise InvalidInput(f"A proportion needs 0 ≤ successes ≤ n and n ≥ 1, got {successes} of {n}.")
-    z, share = NormalDist().inv_cdf((1 + level) / 2), successes / n
+    z, share = NormalDist().inv_cdf(_UPPER), successes / n
     middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     low, high = ((middle + end) / (1 + z * z / n) for end in (-spread, spread))
     return (low if successes else 0.0), (high if successes < n else 1.0)
 
 
 def percentile_interval(
-    estimate: float, replicates: ArrayLike, n: int, level: float = LEVEL, *, scale: tuple[float, float] = (0.0, 1.0)
+    estimate: float, replicates: ArrayLike, n: int, *, scale: tuple[float, float] = (0.0, 1.0)
 ) -> Interval:
-    """Percentile interval from bootstrap `replicates` (Efron and Tibshirani 1993, chapter 13); of equal ones as `mean_interval`'s."""
+    """Percentile interval from bootstrap `replicates` (Efron and Tibshirani 1993, chapter 13); of equal ones as
+    `mean_interval`'s.
+    """
     if np.ptp(replicates) <= _TIE:
-        return _of_equal_values(float(estimate), n, level, scale)
-    low, high = np.quantile(np.asarray(replicates, dtype=float), [(1 - level) / 2, (1 + level) / 2])
+        return _of_equal_values(float(estimate), n, scale)
+    low, high = np.quantile(np.asarray(replicates, dtype=float), [1 - _UPPER, _UPPER])
     return Interval(float(estimate), float(low), float(high), n)
 
 
-def mean_interval(values: ArrayLike, level: float = LEVEL, *, scale: tuple[float, float] = (0.0, 1.0)) -> Interval:
+def mean_interval(values: ArrayLike, *, scale: tuple[float, float] = (0.0, 1.0)) -> Interval:
     """Student's t interval of the mean of independent `values`, clipped to `scale` (Student 1908).
 
-    For clustered items give one mean per cluster. Of n equal values no more is known than that others are rare (Wilson's
-    limit of 0 of n), wherever they may lie; of one value nothing: its interval is the whole scale.
+    For clustered items give one mean per cluster. Of n equal values no more is known than that others are rare
+    (Wilson's limit of 0 of n), wherever they may lie; of one value nothing: its interval is the whole scale.
     """
     items = np.asarray(values, dtype=float)
     if not (n := len(items)):
         raise InvalidInput("A mean needs at least one value, got none.")
     mean = float(items.mean())
     if np.ptp(items) <= _TIE:
-        return _of_equal_values(mean, n, level, scale)
-    half = float(_t((1 + level) / 2, n - 1) * items.std(ddof=1) / np.sqrt(n))
+        return _of_equal_values(mean, n, scale)
+    half = float(_t(_UPPER, n - 1) * items.std(ddof=1) / np.sqrt(n))
     return Interval(mean, max(mean - half, min(scale[0], mean)), min(mean + half, max(scale[1], mean)), n)
 
 
@@ -78,14 +81,14 @@ def _t(share: float, degrees: int) -> float:
     return float(t.ppf(share, degrees))
 
 
-def _of_equal_values(value: float, n: int, level: float, scale: tuple[float, float]) -> Interval:
-    others = proportion_interval(0, n, level)[1] if n > 1 else 1.0
+def _of_equal_values(value: float, n: int, scale: tuple[float, float]) -> Interval:
+    others = proportion_interval(0, n)[1] if n > 1 else 1.0
     low, high = value - others * (value - scale[0]), value + others * (scale[1] - value)
     return Interval(value, min(low, value), max(high, value), n)
 
 
-def paired_power(difference: float, spread: float, n: int, level: float = LEVEL) -> float:
-    """Chance that a two-sided paired t-test over `n` differences with standard deviation `spread` finds a true `difference`.
+def paired_power(difference: float, spread: float, n: int) -> float:
+    """Chance that a two-sided paired t-test over `n` differences with deviation `spread` finds a true `difference`.
 
     By the noncentral t distribution (Cohen 1988, section 2.3).
     """
@@ -93,21 +96,21 @@ def paired_power(difference: float, spread: float, n: int, level: float = LEVEL)
 
     if n < 2:
         return 0.0
-    edge, shift = _t((1 + level) / 2, n - 1), abs(difference) / spread * np.sqrt(n)
+    edge, shift = _t(_UPPER, n - 1), abs(difference) / spread * np.sqrt(n)
     return 1.0 if shift > edge + 6 else float(nct.sf(edge, n - 1, shift) + nct.cdf(-edge, n - 1, shift))
 
 
-def detectable_difference(spread: float, n: int, power: float = POWER, level: float = LEVEL) -> float | None:
-    """The true difference that a paired t-test finds with chance `power` (Bloom 1995, table 1); None below two differences."""
-    return None if n < 2 else float((_t((1 + level) / 2, n - 1) + _t(power, n - 1)) * spread / np.sqrt(n))
+def detectable_difference(spread: float, n: int) -> float | None:
+    """The true difference that a paired t-test finds with a chance of 80 % (Bloom 1995, table 1); None below two."""
+    return None if n < 2 else float((_t(_UPPER, n - 1) + _t(POWER, n - 1)) * spread / np.sqrt(n))
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """One side against another on the same items: the difference is the mean of ``a - b``; wins are items where `a` has more.
+    """One side against another on the same items: the mean of ``a - b``; wins are items where `a` has more.
 
-    `p` is two-sided, by sign flips; `spread` the standard deviation of the differences. Where items were grouped, n, wins,
-    ties and losses count groups. Below `fewest` of them nothing is proven, and `margin` is what matters.
+    `p` is two-sided, by sign flips; `spread` the standard deviation of the differences. Where items were grouped, n,
+    wins, ties and losses count groups. Below `fewest` of them nothing is proven, and `margin` is what matters.
     """
 
     difference: Interval
@@ -121,7 +124,7 @@ class Paired:
 
     @property
     def verdict(self) -> Verdict:
-        """The first that applies: too few items, a difference that is proven (at least the margin, or small), sameness."""
+        """The first that applies: too few items, a proven difference (at least the margin, or small), sameness."""
         low, high = self.difference.low, self.difference.high
         if self.difference.n < self.fewest:
             return CANT_TELL
@@ -143,7 +146,7 @@ class Paired:
         """
         size = self.difference.estimate
         resolution = abs(size + self.margin) if to_keep_up else max(abs(size), self.margin - abs(size))
-        level, power = (NormalDist().inv_cdf(share) for share in ((1 + LEVEL) / 2, POWER))
+        level, power = (NormalDist().inv_cdf(share) for share in (_UPPER, POWER))
         found = ((level + power) * self.spread / max(resolution, self.margin / 10)) ** 2
         same = level / self.margin if self.ties == self.difference.n else 0.0
         return math.ceil(max(found, same, self.fewest, self.difference.n + 1))
@@ -166,7 +169,8 @@ def paired(
     """Compare two sides item by item, scores in [0, 1]: the one way in which this package calls something better.
 
     What is of one group is not independent and averaged first. Student's interval of the mean difference, with half an
-    observation of either sign added to what was seen (Agresti and Min 2005, section 3): 24 items that agree prove little.
+    observation of either sign added to what was seen (Agresti and Min 2005, section 3): 24 items that agree prove
+    little.
     """
     left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if left.shape != right.shape or not left.size:
@@ -183,7 +187,7 @@ def paired(
     step = float(((changed**2).sum() + tied) / (len(changed) + tied))
     centre = d.sum() / (n + 2)
     variance = max(float((d**2).sum() + step) / (n + 2) - centre**2, 0.0)
-    half = _t((1 + LEVEL) / 2, max(n - 1, 1)) * np.sqrt(variance / (n + 2))
+    half = _t(_UPPER, max(n - 1, 1)) * np.sqrt(variance / (n + 2))
     difference = Interval(float(d.mean()), max(float(centre - half), -1.0), min(float(centre + half), 1.0), n)
     p, spread = sign_flip_p(d, rng=np.random.default_rng(seed), n=flips), float(d.std(ddof=1)) if n > 1 else 0.0
     wins, losses = int((d > _TIE).sum()), int((d < -_TIE).sum())
@@ -198,8 +202,8 @@ def above(value: Interval, threshold: float) -> bool | None:
 def sign_flip_p(differences: ArrayLike, *, rng: np.random.Generator, n: int = 10_000) -> float:
     """Two-sided p-value that paired `differences` are symmetric around 0, of which there is at least one.
 
-    Exact over all sign flips of those that are not 0 where there are at most `n` (McNemar's test, where scores are right or
-    wrong), else by `n` random ones with the observed assignment counted in (Phipson and Smyth 2010): never 0.
+    Exact over all sign flips of those that are not 0 where there are at most `n` (McNemar's test, where scores are
+    right or wrong), else by `n` random ones with the observed assignment counted in (Phipson and Smyth 2010): never 0.
     """
     values = np.asarray(differences, dtype=float)
     values = values[np.abs(values) > _TIE]

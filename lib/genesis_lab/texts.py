@@ -49,7 +49,7 @@ def same_words(text: str) -> str:
 
 
 def fence(material: str, mark: str = "---") -> str:
-    """`mark`, with its last character repeated until `material` does not hold it: so material can't end its own fence."""
+    """`mark`, its last character repeated until `material` does not hold it: so material can't end its own fence."""
     while mark in material:
         mark += mark[-1]
     return mark

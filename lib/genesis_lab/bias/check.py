@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Shares = Mapping[str, Mapping[str, float]]
 Counted = tuple[Counter[Any], Counter[Any], Counter[Any]]
-"""Records by attributes; those that mention a group, by kind, group, language and outcomes; and words, by kind, language, group
-and word: a few thousand numbers, however many records."""
+"""Records by attributes; those that mention a group, by kind, group, language and outcomes; words by kind, language,
+group and word: a few thousand numbers, however many records."""
 FEWEST = 2
 """Records from which there is something to compare."""
 
@@ -43,9 +43,9 @@ def check_bias(
 ) -> Row:
     """Hold a dataset, anyone's, against its plan and against independence, by what its domain's facets name; JSON-safe.
 
-    `targets` (attribute to shares of its values) default to the plan in the manifest. In the report ``findings`` come worst
-    first, ``additions`` serve all of them at once, ``not_measured`` says why something has no value, and every p-value is
-    Holm-adjusted within its section. No number depends on how the work is cut.
+    `targets` (attribute to shares of its values) default to the plan in the manifest. In the report ``findings`` come
+    worst first, ``additions`` serve all of them at once, ``not_measured`` says why something has no value, and every
+    p-value is Holm-adjusted within its section. No number depends on how the work is cut.
     """
     gaps: dict[str, str] = {}
     domain, planned = _planned(dataset, gaps)
@@ -58,10 +58,15 @@ def check_bias(
     counted = map_reduce(dataset, count, merge, columns=needed, partitions=partitions, executor=executor)
     records = counted[0].total()
     report: Row = {
-        "domain": domain.name, "records": records, "severity": None, "findings": [], "fits": [], "coverage": None,
-        "associations": [], "appearances": [], "thresholds": asdict(thresholds), "not_measured": gaps,
-        "additions": [], "config": domain.config.model_dump(mode="json", exclude_none=True),
-    }  # fmt: skip
+        "domain": domain.name,
+        "config": domain.config.model_dump(mode="json", exclude_none=True),
+        "records": records,
+        "thresholds": asdict(thresholds),
+        "not_measured": gaps,
+        "severity": None,
+        "coverage": None,
+    }
+    report |= {name: [] for name in ("findings", "fits", "associations", "appearances", "additions")}
     if records < FEWEST:
         why = f"{records} record{'s' * (records != 1)}"
         gaps |= {name: why if name in wanted else "no target" for name in facets.attributes}
@@ -90,10 +95,14 @@ def check_bias(
     off = [(fit["attribute"],) for fit in fits if fit["severity"] != "none"]
     off += [one["attributes"] for one in related if one["severity"] != "none"]
     return report | {
-        "severity": found[0]["severity"] if found else None, "findings": found, "fits": fits, "coverage": covered,
-        "associations": related, "appearances": appear,
+        "severity": found[0]["severity"] if found else None,
+        "findings": found,
+        "fits": fits,
+        "coverage": covered,
+        "associations": related,
+        "appearances": appear,
         "additions": additions(joint, wanted, off, empty, besides, facets.derived),
-    }  # fmt: skip
+    }
 
 
 def tally(table: pa.Table, *, facets: Facets, texts: str | None = None) -> Counted:
@@ -151,7 +160,7 @@ def merge(a: Counted, b: Counted) -> Counted:
 
 
 def _planned(dataset: Dataset, gaps: dict[str, str]) -> tuple[Domain, Sequence[Target]]:
-    """The domain with the options that the dataset was planned with, and its targets; none if it was not planned here."""
+    """The domain with the options that a dataset was planned with, and its targets; none if it wasn't planned here."""
     try:
         if written := dataset.manifest.get("config"):
             made = get_domain(dataset.domain, **{name: value for name, value in written.items() if name != "domain"})

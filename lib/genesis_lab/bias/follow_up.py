@@ -43,8 +43,9 @@ def additions(
 ) -> list[Row]:
     """The fewest records that bring every table in `off` to its plan and fill every cell in `empty`, all at once.
 
-    Nothing can be taken away, so a table is held against its plan (the product of targets, or of observed shares) at the
-    smallest total for which no cell has too many. `besides` take their shares from `targets`, `derived` from their base.
+    Nothing can be taken away, so a table is held against its plan (the product of targets, or of observed shares) at
+    the smallest total for which no cell has too many. `besides` take their shares from `targets`, `derived` from their
+    base.
     """
     names = list(dict.fromkeys(name for table in (*off, *empty) for name in table))
     followed = {name: base for name, base in derived.items() if name in names and base in names}
@@ -101,7 +102,8 @@ def _laid(
 ) -> list[tuple[list[int], int]]:
     """`records` put into cells of all `names`, one by one into the cell that most tables lack, and lack most.
 
-    What the first tables lack comes first, then what the second do; the third don't ask, but should not be tied together.
+    What the first tables lack comes first, then what the second do; the third don't ask, but shouldn't be tied
+    together.
     """
     grid = np.indices(shape).reshape(len(names), -1)
     parts = [
@@ -149,12 +151,12 @@ def _shares(joint: pd.DataFrame, name: str, targets: Shares) -> dict[str, float]
 
 
 def follow_up_plan(report: Row) -> dict[str, Any] | None:
-    """The domain's options with `cells` for the records that `report` asks for; None where there are none that it can make."""
+    """The domain's options with `cells` for the records that `report` asks for; None where it can make none."""
     return _plan(report)[0]
 
 
 def write_follow_up(report: Row, path: Path, *, stage: int | str, dataset: str | None = None) -> Path:
-    """Write the follow-up as a params file, which ``genesis run`` and plain papermill run as it is, for notebook `stage`.
+    """Write the follow-up as a params file for notebook `stage`, which ``genesis run`` and papermill run as it is.
 
     Its description names the records that can't be generated here; `InvalidInput` if no record can.
     """
@@ -181,7 +183,7 @@ def _plan(report: Row) -> tuple[dict[str, Any] | None, list[Row]]:
 
 
 def _made(report: Row, additions: Sequence[Row]) -> dict[str, Any] | None:
-    """The options that have `additions` made; None where there are none, or the domain has no record for one of them."""
+    """The options that have `additions` made; None where there are none, or the domain can't make one of them."""
     cells = [{"n": addition["records"], **addition["values"]} for addition in additions]
     options = report["config"] | {"seed": (report["config"].get("seed", 0) + 1) % 2**31}
     try:

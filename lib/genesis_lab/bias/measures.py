@@ -1,4 +1,4 @@
-"""Counts against a plan, against independence, and who is mentioned: rows of effects with intervals and adjusted p-values."""
+"""Counts against a plan, against independence, and who is mentioned: rows of effects, intervals, adjusted p-values."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Known:
-    """What measuring needs: records by combination of attributes (`joint`), targets, and `gaps` for what can't be measured."""
+    """What measuring needs: records by combination of attributes (`joint`), targets, `gaps`: what isn't measured."""
 
     facets: Facets
     joint: pd.DataFrame
@@ -69,7 +69,7 @@ class Known:
 
 
 def frame(counts: Counter[Any], columns: Sequence[str]) -> pd.DataFrame:
-    """Counts as a frame, its values normal (nothing left: none), sorted, so that nothing depends on the order they came in."""
+    """Counts as a frame, values normal (nothing left: none), sorted: nothing depends on the order they came in."""
     tidy = cache(lambda value: (normal(value) or "").strip() or None)
     tidied = Counter[tuple[str | None, ...]]()
     for values, n in counts.items():
@@ -80,8 +80,10 @@ def frame(counts: Counter[Any], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def fits(known: Known) -> list[Row]:
-    """Each attribute against its target: Cohen's ``w``, corrected for chance, over the planned values; ``total_variation`` is the
-    share of records to change, ``effect`` w or twice the share of unplanned values (total variation is at most w / 2).
+    """Each attribute against its target.
+
+    ``w`` is Cohen's, corrected for chance, over the planned values; ``total_variation`` the share of records to change;
+    ``effect`` w or twice the share of unplanned values (total variation is at most w / 2).
     """
     found = []
     for place, attribute in enumerate(known.facets.attributes):
@@ -99,18 +101,28 @@ def fits(known: Known) -> list[Row]:
         p, test = (0.0, "exact: values that can't occur do") if unplanned else fit_p(seen, wanted, known.rng(place))
         w = cohens_w(seen, wanted)
         effect = max(w.estimate, 2 * sum(unplanned.values()) / n)
-        found.append({
-            "attribute": attribute, "n": n, "missing": int(known.joint[RECORDS].sum()) - n, "target": dict(target),
-            "observed": observed, "intervals": {v: list(proportion_interval(c, n)) for v, c in observed.items()},
-            "unplanned": unplanned, "w": w.to_dict(), "effect": effect,
+        row: Row = {
+            "attribute": attribute,
+            "n": n,
+            "missing": int(known.joint[RECORDS].sum()) - n,
+            "target": dict(target),
+            "observed": observed,
+            "intervals": {value: list(proportion_interval(count, n)) for value, count in observed.items()},
+            "unplanned": unplanned,
+            "w": w.to_dict(),
+            "effect": effect,
             "total_variation": total_variation(list(observed.values()), [target.get(v, 0.0) for v in observed]),
-            "test": test, "p": p, "graded": max(effect, known.thresholds.low) if unplanned else effect,
-        })  # fmt: skip
+            "test": test,
+            "p": p,
+        }
+        found.append(row | {"graded": max(effect, known.thresholds.low) if unplanned else effect})
     return _adjusted(found, known.thresholds)
 
 
 def coverage(known: Known) -> Row | None:
-    """Every planned cell of the pairs that should be filled: ``missing`` have no record (``empty``: by pair), ``thin`` less than half."""
+    """Every planned cell of the pairs that should be filled: ``missing`` have no record (``empty``: the same by pair),
+    ``thin`` less than half of their share.
+    """
     empty: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     thin: list[tuple[str | int, ...]] = []
     planned, facets = 0, known.facets
@@ -133,7 +145,7 @@ def coverage(known: Known) -> Row | None:
         return None
     missing = [cell for cells in empty.values() for cell in cells]
     full = planned - len(missing)
-    # Cohen's w of records spread evenly over all but a share s of the cells: √(s / (1 − s)); half a cell keeps it finite
+    # Cohen's w of records spread evenly over all but a share s of the cells: √(s / (1 − s)); half a cell: it is finite
     effect = float(np.sqrt(len(missing) / max(full, 0.5)))
     severity = known.thresholds.severity(max(effect, known.thresholds.low)) if missing else "none"
     covered = Interval(full / planned, *proportion_interval(full, planned), planned).to_dict()
@@ -142,8 +154,8 @@ def coverage(known: Known) -> Row | None:
 
 
 def associations(known: Known) -> list[Row]:
-    """Every pair of attributes but those of which one follows from the other: bias-corrected Cramér's ``v``, the same as Cohen's
-    ``w``, and the ``cells`` furthest from what independence would give.
+    """Every pair of attributes but those of which one follows from the other: bias-corrected Cramér's ``v``, the same
+    as Cohen's ``w``, and the ``cells`` furthest from what independence would give.
     """
     found, derived = [], known.facets.derived
     for place, (a, b) in enumerate(combinations(known.facets.attributes, 2)):
@@ -154,8 +166,8 @@ def associations(known: Known) -> list[Row]:
 
 
 def appearances(known: Known, groups: Counter[Any], words: Counter[Any]) -> list[Row]:
-    """By kind and language, whom or what ``n`` records mention (one group alone; those with more are under ``several``), the most
-    frequent words, the female share (``parity``), and whether outcomes differ.
+    """By kind and language, whom or what ``n`` records mention (one group alone; those with more are ``several``), the
+    most frequent words, the female share (``parity``), and whether outcomes differ.
     """
     facets, joint = known.facets, known.joint
     if not facets.texts:
@@ -232,14 +244,12 @@ def _association(
     p, test = independence_p(table, rng)
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     furthest = np.argsort(-np.abs(table - expected), axis=None, kind="stable")[:_SHOWN]
-    cells = [
-        {"values": (str(wide.index[i]), str(wide.columns[j])), "observed": int(table[i, j]), "expected": float(expected[i, j])}
-        for i, j in zip(*np.unravel_index(furthest, table.shape), strict=True)
-    ]  # fmt: skip
-    return {
-        "attributes": (a, b), "within": within, "n": int(table.sum()), "v": v.to_dict(), "w": w, "graded": w, "test": test,
-        "p": p, "cells": cells,
-    }  # fmt: skip
+    cells = []
+    for i, j in zip(*np.unravel_index(furthest, table.shape), strict=True):
+        values = str(wide.index[i]), str(wide.columns[j])
+        cells.append({"values": values, "observed": int(table[i, j]), "expected": float(expected[i, j])})
+    row = {"attributes": (a, b), "within": within, "n": int(table.sum()), "v": v.to_dict(), "w": w, "cells": cells}
+    return row | {"test": test, "p": p, "graded": w}
 
 
 def _adjusted(rows: list[Row], thresholds: Thresholds) -> list[Row]:

@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 
 
 def meanings(texts: Iterable[str]) -> pa.Table:
-    """The words that these texts hold, a row for each thing that one stands for: its kind, group, and the only language it is of."""
+    """The words that these texts hold, a row for each thing one stands for: kind, group, the only language it is of."""
     known = _lexicon()[0]
     rows = [(text, word, *meant) for text in texts for word in _entries(text) for meant in known[word]]
     columns = ("_text", "_word", "_kind", "_group", "_only")
@@ -33,8 +33,9 @@ def meanings(texts: Iterable[str]) -> pa.Table:
 
 
 def pattern() -> str:
-    """RE2 pattern of texts that may hold an entry, whatever the case: an entry's first word, or marks that are no part of a letter
-    (so that the text may hold one once it is normalised). Far fewer states than all entries, and hardly ever in vain.
+    """RE2 pattern of texts that may hold an entry, whatever the case: an entry's first word, or marks that are no part
+    of a letter (the text may hold one once it is normalised). Far fewer states than all entries, and hardly ever in
+    vain.
     """
     words = "|".join(re.escape(word).replace("'", "['’]") for word in sorted(_lexicon()[1]))
     return rf"(?:^|[^\pL])(?:{words})(?:[^\pL]|$)|\pM"
@@ -72,7 +73,7 @@ def _lexicon() -> tuple[dict[str, list[tuple[str, str, str | None]]], dict[str, 
 
 @lru_cache(maxsize=10_000)
 def _entries(text: str) -> frozenset[str]:
-    """The words and phrases of the lists in a text: of those that begin at a word the longest, and none within another."""
+    """The words and phrases of the lists in a text: of those that begin at a word the longest, none within another."""
     meanings, longest = _lexicon()
     words = _WORD.findall(normal(text.lower()).replace("’", "'"))
     found, after = set(), 0

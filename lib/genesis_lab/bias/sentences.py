@@ -1,4 +1,4 @@
-"""Measurements as plain sentences: what is so, how sure, and which records to add. Every row is one of a bias report."""
+"""Measurements as plain sentences: what is so, how sure, which records to add. Every row is one of a bias report."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ def of_fit(fit: Row, additions: Sequence[Row]) -> Row:
     over = {value: fit["observed"].get(value, 0) - share * n for value, share in target.items()}
     worst = max(target, key=lambda value: abs(over[value]))
     low, high = fit["intervals"][worst]
-    said = "is as planned" if fit["total_variation"] < 0.001 else "is close to its plan"
+    told = "is as planned" if fit["total_variation"] < 0.001 else "is close to its plan"
+    told = told if fit["severity"] == "none" else "is not as planned"
     said = (
-        f"{fit['attribute'].replace('_', ' ').capitalize()} {said if fit['severity'] == 'none' else 'is not as planned'}: "
+        f"{fit['attribute'].replace('_', ' ').capitalize()} {told}: "
         f"{worst} is {fit['observed'][worst] / n:.1%} [{low:.1%}–{high:.1%}] of {n:,} records, planned are "
         f"{target[worst]:.1%} ({over[worst]:+,.0f} records; total variation {fit['total_variation']:.3f}, "
         f"w {_interval(fit['w'])}, {_chance(fit['p_holm'])}, {fit['test']})."
@@ -81,8 +82,8 @@ def of_appearance(found: Row, low: float, unit: str) -> list[Row]:
     if parity := found["parity"]:
         female, male = (found["groups"].get(gender, 0) for gender in ("female", "male"))
         said = (
-            f"Of {found['n']:,} {unit} {where} with {what} of one gender, {female:,} have female and {male:,} male ones "
-            f"(female share {_interval(parity)}, {_chance(found['p_holm'])}, exact binomial)."
+            f"Of {found['n']:,} {unit} {where} with {what} of one gender, {female:,} have female and {male:,} male "
+            f"ones (female share {_interval(parity)}, {_chance(found['p_holm'])}, exact binomial)."
         )
         todo = (
             f"Bring in {abs(female - male):,} more {unit} {where} with {'female' if female < male else 'male'} "
@@ -104,14 +105,29 @@ def of_appearance(found: Row, low: float, unit: str) -> list[Row]:
 
 
 def _finding(
-    row: Row, subject: str, name: str, effect: float, measure: str, interval: Row, said: str, todo: str, more: Sequence[Row] = ()
-) -> Row:  # fmt: skip
+    row: Row,
+    subject: str,
+    name: str,
+    effect: float,
+    measure: str,
+    interval: Row,
+    said: str,
+    todo: str,
+    additions: Sequence[Row] = (),
+) -> Row:
     """One thing that was checked, in a sentence, and what to do about it; `effect` is on the scale of Cohen's w."""
     return {
-        "subject": subject, "name": name, "severity": row["severity"], "effect": effect, "measure": measure,
-        "interval": interval, "n": row["n"], "sentence": said, "additions": [*more],
+        "subject": subject,
+        "name": name,
+        "severity": row["severity"],
+        "effect": effect,
+        "measure": measure,
+        "interval": interval,
+        "n": row["n"],
+        "sentence": said,
+        "additions": [*additions],
         "recommendation": "" if row["severity"] == "none" and subject == "appearance" else todo,
-    }  # fmt: skip
+    }
 
 
 def _generate(additions: Sequence[Row]) -> str:

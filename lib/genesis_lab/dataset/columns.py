@@ -1,4 +1,4 @@
-"""Tables as people keep them: cells that are safe in a spreadsheet, what parts the columns, where the header is, rows by it."""
+"""Tables as people keep them: safe cells for a spreadsheet, what parts the columns, where the header is, rows by it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Line = list[str] | csv.Error
 
 
 def safe_cell(text: str) -> str:
-    """`text` with an apostrophe before what a spreadsheet would run as a formula (OWASP, CSV injection); numbers stay."""
+    """`text` with an apostrophe before what a spreadsheet would run as a formula (OWASP, CSV injection), no number."""
     return "'" + text if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 

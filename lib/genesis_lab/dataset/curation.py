@@ -29,7 +29,7 @@ from genesis_lab.settings import get_settings
 from genesis_lab.texts import normal
 
 Decision = dict[str, Any]
-"""One line: ``row``, ``record`` (its id), ``action``, ``value``, ``why``, ``by``, ``at``, and the ``content_hash`` it is about."""
+"""One line: ``row``, ``record`` (its id), ``action``, ``value``, ``why``, ``by``, ``at``, ``content_hash``."""
 ACTIONS = ("keep", "drop", "fix", "relabel", "note", "undo")
 
 
@@ -44,7 +44,7 @@ def decide(dataset: Dataset, row: int, action: str, value: Any = None, *, why: s
 
 
 def take(dataset: Dataset, path: Path) -> int:
-    """Keep the decisions in a file that the HTML page was left with, all or, where one makes no sense, none; how many are new."""
+    """Keep the decisions in a file from the HTML page, all or, where one makes no sense, none; how many are new."""
     names = ("row", "record", "action", "value", "why", "by", "at")
     known = [{name: line.get(name) for name in names} for line in decisions(dataset)]
     lines = ({name: (line.value or {}).get(name) for name in names} for line in read_rows(path))
@@ -101,7 +101,7 @@ def decisions(dataset: Dataset) -> list[Decision]:
 
 
 def standing(dataset: Dataset) -> dict[int, Decision]:
-    """Row to what stands for it: ``verdict`` (keep or drop), ``label``, ``parts`` (name to text), ``notes``, ``marks``."""
+    """Row to what stands for it: ``verdict`` (keep, drop), ``label``, ``parts`` (texts), ``notes``, ``marks``."""
     found: dict[int, Decision] = {}
     for line in decisions(dataset):
         action, row, value = line["action"], line["row"], line.get("value")
@@ -127,8 +127,9 @@ def apply(
 ) -> Dataset:
     """The decisions carried out as a new dataset (default: ``<name>_v2``, ``_v3`` …); the original stays as it is.
 
-    The manifest says from which content it was made, and how many records were changed; ``reports/curation.json`` which, by
-    whom, when and why. Records of `add` (such as those that were asked for again) come at the end of their split.
+    The manifest says from which content it was made, and how many records were changed; ``reports/curation.json``
+    which, by whom, when and why. Records of `add` (such as those that were asked for again) come at the end of their
+    split.
     """
     stands = standing(dataset)
     changing = [one for one in stands.values() if one["verdict"] == "drop" or one["label"] or one["parts"]]
@@ -217,7 +218,7 @@ def changed(record: Mapping[str, Any], parts: Mapping[str, str]) -> dict[str, An
 
 
 def listed() -> list[dict[str, Any]]:
-    """The datasets under the output root, the newest first, as far as their manifests can be read; and unfinished runs."""
+    """The datasets under the output root, the newest first, as far as manifests can be read; and unfinished runs."""
     found = list[dict[str, Any]]()
     for folder in sorted((output_root() / "datasets").glob("[!.]*")):
         one: dict[str, Any] = {"name": folder.name.removesuffix(".run"), "unfinished": True}
@@ -310,7 +311,7 @@ def labels(dataset: Dataset) -> list[str]:
 
 
 def _follows(dataset: Dataset, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    """Label to the columns that follow from it, as other records have them, or as the plan says; None where neither does."""
+    """Label to the columns that follow from it, as other records or the plan have them; None where neither does."""
     facets, planned = get_domain(dataset.domain).facets, recorded_domain(dataset.manifest)
     names = [name for name, base in facets.derived.items() if base == facets.label]
     if not wanted:

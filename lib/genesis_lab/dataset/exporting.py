@@ -41,8 +41,8 @@ def export_dataset(
     target : a file; ``s3://bucket/key``, without ending for the dataset folder as it is; ``owner/name`` for the hub.
         Several splits become several files, ``name-train.csv`` and so on.
     format : ``jsonl``, ``csv`` (one row per record, safe to open in a spreadsheet), ``parquet``, ``labelled`` (CSV of
-        text, label and language, of the records that have a text and a label), ``long`` or ``wide`` (CSV of series) or ``hub`` (push to the Hugging Face hub
-        with the card). None: by the target's ending.
+        text, label and language, of the records that have a text and a label), ``long`` or ``wide`` (CSV of series) or
+        ``hub`` (push to the Hugging Face hub with the card). None: by the target's ending.
     replace : replace files that are there. On S3 and the hub, what has the same name is always replaced.
     private : whether a new repository on the hub is private.
     """

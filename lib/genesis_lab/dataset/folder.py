@@ -124,7 +124,7 @@ def _known(dataset: Dataset, what: str, names: Sequence[str], known: Sequence[st
 
 
 def open_dataset(name_or_path: str | Path) -> Dataset:
-    """The dataset of that name under ``outputs/datasets``, or in that folder; `InvalidInput` if it lacks or is damaged."""
+    """The dataset of that name under ``outputs/datasets``, or in that folder; `InvalidInput` if damaged or none."""
     path = recovered(dataset_path(name_or_path))
     damaged = f"Dataset {shown(path)} is damaged:"
     try:
@@ -155,7 +155,7 @@ def open_filled(name_or_path: str | Path) -> Dataset:
 
 
 def is_dataset(path: Path) -> bool:
-    """Whether a folder is a dataset that was written here, by the format and domain in its manifest, and nothing else."""
+    """Whether a folder is a dataset that was written here, by format and domain in its manifest, and nothing else."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         ours = manifest["format"] == FORMAT and manifest["domain"] in DOMAINS
@@ -188,7 +188,7 @@ def dataset_names() -> dict[str, str]:
 
 
 def labelled(dataset: Dataset) -> pd.DataFrame:
-    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None where it has none."""
+    """Every record's ``text``, ``label``, ``language``, ``group_by`` and ``split``, in order; None: it has none."""
     facets = get_domain(dataset.domain).facets
     if facets.text is None or facets.label is None:
         raise InvalidInput(f"Labels of texts are asked for, and {dataset.domain} have none: give another dataset.")

@@ -130,7 +130,7 @@ def locate(source: str | Path) -> Path:
 
 
 def _folder_rows(path: Path, reader: Reader) -> Iterator[Row]:
-    """The records of a dataset, else the rows of all files, each with its place; a text alone in a folder has the folder's."""
+    """The records of a dataset, else the rows of all files, each with its place; a text's is its folder's."""
     if (path / MANIFEST).exists():
         dataset = open_dataset(path)
         records = ((split, record) for split in dataset.counts for record in dataset.records(split))
@@ -337,7 +337,15 @@ def one_line(error: Exception) -> str:
 
 
 READERS = {
-    ".json": _json_rows, ".jsonl": _json_lines, ".ndjson": _json_lines, ".csv": _csv_rows, ".tsv": _csv_rows,
-    ".xlsx": _sheet_rows, ".parquet": _parquet_rows, ".txt": _text_rows, ".md": _text_rows, ".yml": _yaml_rows,
+    ".json": _json_rows,
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".xlsx": _sheet_rows,
+    ".parquet": _parquet_rows,
+    ".txt": _text_rows,
+    ".md": _text_rows,
+    ".yml": _yaml_rows,
     ".yaml": _yaml_rows,
-}  # fmt: skip
+}

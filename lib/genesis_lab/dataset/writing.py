@@ -29,7 +29,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000
 
 
 class DatasetWriter:
-    """Writes records into a new dataset folder, which appears with manifest and card on a clean exit; else nothing remains.
+    """Writes records into a new dataset folder, which appears with manifest and card on a clean exit, or not at all.
 
     `manifest` : what else the manifest shall say, read on exit. No clock times: the same records make the same bytes.
     `replace` : replace the dataset that is there, if one is.
@@ -127,7 +127,7 @@ def _hash_records(digest: Any, table: pa.Table) -> None:
 
 
 def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[str]) -> str:
-    """The Hugging Face dataset card: a YAML header that the hub reads, and a page that people read, all of it escaped."""
+    """The Hugging Face dataset card: a YAML header that the hub reads, a page that people read, all of it escaped."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
     total, domain, made = sum(manifest["counts"].values()), manifest["domain"], manifest.get("generation")

@@ -1,7 +1,7 @@
 """Checks as data, counted: DuckDB asks one partition for all of them at once, whatever the domain.
 
-Partitions are merged in the dataset's order, so that row numbers, the first offences and the sample are the same however
-the data was cut.
+Partitions are merged in the dataset's order, so that row numbers, the first offences and the sample are the same
+however the data was cut.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Offences = tuple[tuple[int, str], ...]
 
 @dataclass(frozen=True)
 class Counted:
-    """What is kept of some consecutive records: per check how many were looked at, failed, and the first failures; what is wrong
-    with values (`said`); ids and a few hashes (`rows`); and of each cell of label and language a `sample`, the records with
-    the smallest hash of id and text: a random choice that no cut of the data can change.
+    """What is kept of some consecutive records: per check how many were looked at, failed, and the first failures; what
+    is wrong with values (`said`); ids and a few hashes (`rows`); and of each cell of label and language a `sample`, the
+    records with the smallest hash of id and text: a random choice that no cut of the data can change.
     """
 
     n: int
@@ -166,10 +166,10 @@ def share(name: str, checked: int, failed: int, unit: str = "", **more: Any) -> 
 
 
 def part(name: str, value: float | None, n: int, unit: str = "", **more: Any) -> Part:
-    """One measurement of a score: a `value` in [0, 1], 1 is best, that rests on `n` `unit`; None where it can't be measured.
+    """One measurement of a score: a `value` in [0, 1], 1 is best, that rests on `n` `unit`; None: it can't be measured.
 
-    `more` may hold the ``meaning`` (default: that of ``parts.yaml``), its 95 % ``interval``, how many ``failed``, the first
-    ``offences``, a ``detail`` that is no part of the value, and the ``reason`` why there is none.
+    `more` may hold the ``meaning`` (default: that of ``parts.yaml``), its 95 % ``interval``, how many ``failed``, the
+    first ``offences``, a ``detail`` that is no part of the value, and the ``reason`` why there is none.
     """
     said = shipped(Path(__file__).with_name("parts.yaml")).get(name, {})
     plain = {"name": name, "value": value, "n": n, "unit": unit or said.get("unit"), "meaning": said.get("meaning")}
@@ -201,7 +201,7 @@ def _is_there(field: pa.Field, facets: Facets) -> Check:
 def _asked(
     connection: duckdb.DuckDBPyConnection, over: str, checks: Sequence[Check]
 ) -> Iterator[tuple[Check, pa.Array, NDArray[np.int64]]]:
-    """For each check one text for every record (or element): null where it does not apply, empty where nothing is wrong."""
+    """For each check one text for every record (or element): null: it does not apply, empty: nothing is wrong."""
     columns = [
         f"CASE WHEN {check.applies} THEN CASE WHEN {check.fails} THEN "
         f"{check.says if isinstance(check.says, str) else repr('?')} ELSE '' END END AS c{i}"
@@ -246,7 +246,7 @@ def _smallest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _joined(a: tuple[int, int, Offences], b: tuple[int, int, Offences], offset: int = 0) -> tuple[int, int, Offences]:
-    """What a check found in some records, and then `offset` rows further on, or another of its name in the same ones."""
+    """What a check found in some records, and then `offset` rows on, or another of its name in the same ones."""
     first = {row + offset: why for row, why in b[2]} | dict(a[2])
     return a[0] + b[0], a[1] + b[1], tuple(sorted(first.items())[:LISTED])
 

@@ -18,8 +18,11 @@ Report = Mapping[str, Any]
 Pair = tuple[Report | None, Report | None]
 ALPHA = 0.05
 _WORDS = {
-    "better": "a is better", "better but small": "a is better", "worse": "b is better", "equivalent": "equivalent",
-}  # fmt: skip
+    "better": "a is better",
+    "better but small": "a is better",
+    "worse": "b is better",
+    "equivalent": "equivalent",
+}
 
 
 def compare(
@@ -30,9 +33,10 @@ def compare(
     scorecards: Pair = (None, None),
     rng: np.random.Generator | None = None,
 ) -> dict[str, Any]:
-    """Compare two datasets of the same domain, by their reports of quality and worth and by planned attributes; JSON-safe.
+    """Compare two datasets of one domain, by their reports of quality and worth and by planned attributes; JSON-safe.
 
-    Differences are a − b with p-values corrected over attributes and classifiers (Holm); `rng` is for tests by simulation.
+    Differences are a − b with p-values corrected over attributes and classifiers (Holm); `rng` is for tests by
+    simulation.
     """
     if a.domain != b.domain:
         raise InvalidInput(f"Datasets of one domain can be compared, got {a.domain!r} and {b.domain!r}.")
@@ -83,8 +87,8 @@ def _spread(
     found, gone = [], {}
     for name in attributes:
         column = '"' + name.replace('"', '""') + '"'
-        query = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM data WHERE {column} IS NOT NULL GROUP BY 1 ORDER BY 1"
-        counts = [dataset.sql(query).set_index("value")["n"] for dataset in (a, b)]
+        query = f"SELECT {column}::VARCHAR AS value, count(*) AS n FROM data WHERE {column} IS NOT NULL"
+        counts = [dataset.sql(f"{query} GROUP BY 1 ORDER BY 1").set_index("value")["n"] for dataset in (a, b)]
         table = pd.concat(counts, axis=1, keys=["a", "b"]).fillna(0).sort_index()
         if (table.sum() == 0).any():
             gone[name] = "no values on one side"

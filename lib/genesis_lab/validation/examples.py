@@ -1,4 +1,4 @@
-"""A role's teacher examples: their scores, every fault with its path, and a repaired copy in which only a person's work is left."""
+"""A role's teacher examples: their scores, every fault with its path, a copy in which only a person's work is left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ THRESHOLDS = tuple(n / 20 for n in range(10, 21))
 _NEVER_SCORED = ("split", "language", "group", "teacher", "score", "valid")
 
 Issue = dict[str, Any]
-"""One fault: row, split, record_id, kind, path, message, and whether it is ``mechanical`` (`fix` repairs it) or a person's."""
+"""One fault: row, split, record_id, kind, path, message, and whether it is ``mechanical``: `fix` repairs it."""
 
 
 @dataclass(slots=True)
@@ -49,12 +49,12 @@ class _Row:
 
 
 def role_of(dataset: Dataset) -> Any:
-    """The domain whose examples a dataset holds, a `domains.base.Role`; `InvalidInput` for a dataset of anything else."""
+    """The domain whose examples a dataset holds, a `domains.base.Role`; `InvalidInput` for anything else."""
     role = recorded_domain(dataset.manifest) or get_domain(dataset.domain)
     if role.facets.preview != "dialogue":
         raise InvalidInput(
-            f"The audit reads teacher examples (requirements, vision), {dataset.name} is a dataset of {dataset.domain}: "
-            "validate it instead."
+            f"The audit reads teacher examples (requirements, vision), {dataset.name} is a dataset of "
+            f"{dataset.domain}: validate it instead."
         )
     return role
 
@@ -68,7 +68,8 @@ def audit(dataset: Dataset) -> dict[str, Any]:
     rows = list(_rows(dataset, role))
     found = sorted((*_record_issues(rows, role), *_set_issues(rows)), key=lambda issue: int(issue["row"]))
     with_issues, mechanical = len({issue["row"] for issue in found}), sum(issue["mechanical"] for issue in found)
-    told = f", {with_issues:,} with issues: {mechanical:,} issues can be fixed mechanically, {len(found) - mechanical:,} need a person"
+    told = f"{mechanical:,} issues can be fixed mechanically, {len(found) - mechanical:,} need a person"
+    summary = f"{len(rows):,} records, {f'{with_issues:,} with issues: {told}' if found else 'no issue'}"
     return {
         "domain": dataset.domain,
         "records": len(rows),
@@ -76,14 +77,15 @@ def audit(dataset: Dataset) -> dict[str, Any]:
         "kinds": dict(Counter(issue["kind"] for issue in found).most_common()),
         "mechanical": mechanical,
         "for_a_person": len(found) - mechanical,
-        "summary": f"{len(rows):,} records{told if found else ', no issue'}",
+        "summary": summary,
         "issues": found[:LISTED],
     }
 
 
 def fix(dataset: Dataset, target: str | Path, *, replace: bool = False) -> tuple[Dataset, dict[str, Any]]:
-    """A copy in which everything mechanical is repaired, and its audit: answers in their plain form, concepts that several
-    splits share gathered in one, repeated prompts dropped (the first stays), repeated ids renewed."""
+    """A copy in which everything mechanical is repaired, and its audit: answers in their plain form, concepts that
+    several splits share gathered in one, repeated prompts dropped (the first stays), repeated ids renewed.
+    """
     role, place = role_of(dataset), dataset_path(target)
     if place.resolve() == dataset.path.resolve():
         raise InvalidInput(f"{dataset.name} can't be repaired in place: give the repaired copy another name.")
@@ -207,12 +209,13 @@ def _set_issues(rows: Sequence[_Row]) -> Iterator[Issue]:
 
 
 def _straddling(rows: Sequence[_Row]) -> list[tuple[list[_Row], str]]:
-    """Records that belong together (by group, or by a concept that is the same or nearly) but lie in several splits; and the split of most."""
+    """Records that belong together (by group, or by nearly the same concept) but lie in several splits; its home."""
     if len({row.split for row in rows}) < 2:
         return []
     texts = [row.concept for row in rows]
     # What all prompts have in common (other people's instructions) says nothing about the concept.
-    begin, end = (len(os.path.commonprefix(side)) for side in (texts, [t[::-1] for t in texts]))  # noqa: RUF071 - no paths
+    sides = texts, [text[::-1] for text in texts]
+    begin, end = (len(os.path.commonprefix(side)) for side in sides)  # noqa: RUF071 - no paths
     words = normalised(text[begin : len(text) - end] for text in texts)
     near = near_pairs(signatures(words), pc.not_equal(words, "").to_numpy(zero_copy_only=False))
     pairs = list(zip(*near, strict=True))

@@ -29,19 +29,24 @@ def rules() -> dict[str, dict[str, Any]]:
 
 
 def decide(
-    name: str, value: Interval | str, says: str = "", *, fails_below: float | None = None, outcome: str = "", title: str = ""
-) -> Gate:  # fmt: skip
-    """The gate `name` of `rules`, decided: failed or passed only where the whole interval (95 %) is on one side; `value` says why
-    where nothing was measured, `fails_below` and `outcome` stand instead of what the rule would have."""
+    name: str,
+    value: Interval | str,
+    says: str = "",
+    *,
+    fails_below: float | None = None,
+    outcome: str = "",
+    title: str = "",
+) -> Gate:
+    """The gate `name` of `rules`, decided: failed or passed only where the whole interval (95 %) is on one side.
+
+    `value` says why where nothing was measured; `fails_below` and `outcome` stand instead of what the rule would have.
+    """
     rule = rules()[name]
     low, high = rule["at_least"], rule.get("at_most")
-    gate = {
-        "name": title or name, "measures": rule["measures"], "value": None, "low": None, "high": None, "n": 0,
-        "threshold": f"at least {low:g}" if high is None else f"{low:g} to {high:g}", "why": rule["why"],
-        "outcome": "not measured", "says": value, "todo": rule["todo"],
-    }  # fmt: skip
+    gate = {name: rule[name] for name in ("measures", "why", "todo")} | {"name": title or name}
+    gate["threshold"] = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
     if isinstance(value, str):
-        return gate
+        return gate | {"value": None, "low": None, "high": None, "n": 0, "outcome": "not measured", "says": value}
     fails = rule.get("fails_below", low) if fails_below is None else fails_below
     over = False if high is None else above(value, high)
     if not outcome and (over or above(value, fails) is False):
@@ -119,8 +124,9 @@ def worth_gates(card: Mapping[str, Any] | None) -> list[Gate]:
 
 
 def verdict_on(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The one verdict on a dataset, JSON-safe: ``verdict`` in a word or two, ``sentence`` and the ``gates`` of all that is known
-    of it, its reports ``quality``, ``scorecard`` and ``training``."""
+    """The one verdict on a dataset, JSON-safe: ``verdict`` in a word or two, ``sentence`` and the ``gates`` of all that
+    is known of it, its reports ``quality``, ``scorecard`` and ``training``.
+    """
     found = [*reports.get("quality", {}).get("gates", ()), *worth_gates(reports.get("scorecard"))]
     if training := reports.get("training"):
         exam = training["reference"] or training["evaluation"]
@@ -130,7 +136,7 @@ def verdict_on(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(gates: Sequence[Gate]) -> str | None:
-    """``FAIL``, ``WARN``, ``PASS``, or ``PASS on form; worth not measured``; None where nothing of the form was measured."""
+    """``FAIL``, ``WARN``, ``PASS``, ``PASS on form; worth not measured``; None: nothing of the form was measured."""
     worth = [gate for gate in gates if gate["name"].startswith("worth")]
     form = [gate for gate in gates if gate not in worth and gate["name"] not in _LATER]
     if all(gate["outcome"] == "not measured" for gate in form):
@@ -230,5 +236,6 @@ def _manner(found: Mapping[str, Any] | str) -> Gate:
     share, low, high = (worst["measured"][end] - worst["expected"] for end in ("estimate", "low", "high"))
     nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
     close = Interval(1 - abs(share), 1 - max(abs(low), abs(high)), 1 - nearest, found["n"])
-    said = f"{worst['measured']['estimate']:.0%} of openings are {worst['name']}, of {found['against']} {worst['expected']:.0%}"
+    ours, theirs = worst["measured"]["estimate"], worst["expected"]
+    said = f"{ours:.0%} of openings are {worst['name']}, of {found['against']} {theirs:.0%}"
     return decide(name, close, said)

@@ -1,7 +1,8 @@
 """A language model as judge: a sample of conversations scored by a rubric, and how far such scores can be trusted.
 
-Judges are lenient (compare, don't read values), swayed by order (every second record gets the criteria reversed), fond of
-their own texts (a caveat says so), and some see nothing: so some records are judged again with another's answers in them.
+Judges are lenient (compare, don't read values), swayed by order (every second record gets the criteria reversed), fond
+of their own texts (a caveat says so), and some see nothing: so some records are judged again with another's answers in
+them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ Labels = Mapping[tuple[str, str, str], int]
 Words = str | dict[str, str]
 """A text, or one for each language."""
 Case = dict[str, Any]
-"""What the judge sees of a record: ``row``, ``id``, ``language``, ``label``, ``facts`` by name, and who ``said`` what."""
+"""What the judge sees of a record: ``row``, ``id``, ``language``, ``label``, ``facts`` by name, who ``said`` what."""
 
 
 class Criterion(BaseModel):
@@ -107,10 +108,11 @@ def judge(
     concurrency: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score a sample of conversations by a language model; JSON-safe. What can't be measured is in ``not_measured``, with why.
+    """Score a sample of conversations by a language model; JSON-safe. ``not_measured`` says what can't be, and why.
 
-    `call` answers a request; `name` and `identity` are who judges to the report and to the cache. `sample` records are drawn in
-    proportion to label and language, those with a human label come on top; `controls` of them are judged again, spoiled.
+    `call` answers a request; `name` and `identity` are who judges to the report and to the cache. `sample` records are
+    drawn in proportion to label and language, those with a human label come on top; `controls` of them are judged
+    again, spoiled.
     """
     if name.partition(":")[0] == "offline":
         raise InvalidInput("Provider offline can't judge, it is a grammar: name a language model as judge.")
@@ -154,22 +156,28 @@ def judge(
         "agreement": "" if labels else "no human labels were given",
     }
     return {
-        "judge": name, "model": model, "rubric": rubric.name, "rubric_digest": rubric.digest,
-        "sample": len(rows), "judged": len(good), "overall": _mean([_average(scores) for _, (scores, _) in good]),
-        "criteria": [
-            {"name": c.name, "question": c.title, "mean": _mean(given), "counts": {s: given.count(s) for s in SCALE}}
-            for c in rubric.criteria if (given := [scores[c.name] for _, (scores, _) in good])
-        ],
-        "worst": _worst(good), "agreement": _agreements(rubric, labels, by_id), "control": control,
+        "judge": name,
+        "model": model,
+        "rubric": rubric.name,
+        "rubric_digest": rubric.digest,
+        "sample": len(rows),
+        "judged": len(good),
+        "overall": _mean([_average(scores) for _, (scores, _) in good]),
+        "criteria": [_given(one, [scores[one.name] for _, (scores, _) in good]) for one in rubric.criteria if good],
+        "worst": _worst(good),
+        "agreement": _agreements(rubric, labels, by_id),
+        "control": control,
         "not_judged": dict(why),
         "prompt_tokens": usage and usage.prompt_tokens + usage.cache_read_tokens + usage.cache_write_tokens,
-        "completion_tokens": usage and usage.completion_tokens, "cost_usd": asked.cost_usd,
-        "caveats": caveats, "not_measured": {what: why for what, why in missing.items() if why},
-    }  # fmt: skip
+        "completion_tokens": usage and usage.completion_tokens,
+        "cost_usd": asked.cost_usd,
+        "caveats": caveats,
+        "not_measured": {what: why for what, why in missing.items() if why},
+    }
 
 
 def case(record: Mapping[str, Any], row: int, domain: Domain) -> Case:
-    """What the judge sees of a record of `domain`: its label and outcomes, and the list in it that holds who says what."""
+    """What the judge sees of a record of `domain`: label, outcomes, and the list in it that holds who says what."""
     facets = domain.facets
     label, language = facets.label or "", facets.language or ""
     talk = next(field.name for field in arrow_schema(domain.record_type) if of_structs(field.type))
@@ -180,7 +188,7 @@ def case(record: Mapping[str, Any], row: int, domain: Domain) -> Case:
 
 
 def question(case: Case, rubric: Rubric, taxonomy: Any = None) -> tuple[str, str, dict[str, Any]]:
-    """System prompt, message and JSON schema of the answer, in the record's language; of odd rows with the criteria reversed."""
+    """System prompt, message and JSON schema of the answer, in the record's language; odd rows: criteria reversed."""
     language = case["language"] or "en"
     criteria = rubric.criteria[:: -1 if case["row"] % 2 else 1]
     parts = [_in(rubric.instructions, language)]
@@ -217,8 +225,9 @@ def read_scores(text: str, rubric: Rubric) -> tuple[dict[str, int], str]:
 
 
 def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], int]:
-    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are several; rows
-    without a score are left out. Raises `InvalidInput`, which names the line, where one makes no sense."""
+    """Scores that people gave: a CSV with ``record_id``, ``criterion``, ``score``, and ``rater`` where there are
+    several; rows without a score are left out. Raises `InvalidInput`, which names the line, where one makes no sense.
+    """
     source = resolve(path)
     if not source.is_file():
         raise InvalidInput(f"There is no file of human labels {shown(source)}.")
@@ -237,7 +246,8 @@ def read_labels(path: str | Path, rubric: Rubric) -> dict[tuple[str, str, str], 
         score = score_of(said["score"])
         if key[1] not in names or score is None:
             raise InvalidInput(
-                f"{at} must give one of {', '.join(names)} a whole score from 1 to 5, got {key[1]!r} and {said['score']!r}."
+                f"{at} must give one of {', '.join(names)} a whole score from 1 to 5, got {key[1]!r} and "
+                f"{said['score']!r}."
             )
         if key in given:
             raise InvalidInput(
@@ -266,7 +276,9 @@ def _read(answer: Completion | Rejected, rubric: Rubric) -> tuple[dict[str, int]
 
 
 def drawn(dataset: Dataset, n: int, seed: int, labelled: set[str]) -> tuple[list[int], dict[int, Case]]:
-    """Rows of a sample in proportion to label and language (systematic, from a random order); their cases and those of the labelled."""
+    """Rows of a sample in proportion to label and language (systematic, from a random order); the cases of these and of
+    the labelled.
+    """
     from pyarrow.dataset import dataset as scanned
 
     domain = get_domain(dataset.domain)
@@ -308,6 +320,11 @@ def _controlled(both: Sequence[tuple[Mapping[str, int], Mapping[str, int]]]) -> 
     return {"n": n, "lower": interval.to_dict(), "reading": reading}
 
 
+def _given(criterion: Criterion, scores: Sequence[int]) -> dict[str, Any]:
+    counts = {score: scores.count(score) for score in SCALE}
+    return {"name": criterion.name, "question": criterion.title, "mean": _mean(scores), "counts": counts}
+
+
 def _worst(good: Sequence[tuple[Case, tuple[dict[str, int], str]]]) -> list[dict[str, Any]]:
     ranked = sorted(good, key=lambda pair: (_average(pair[1][0]), min(pair[1][0].values()), pair[0]["row"]))
     return [
@@ -330,7 +347,7 @@ def _in(words: Words, language: str) -> str:
 
 
 def _agreements(rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
-    """The judge against each person on every criterion: kappa, share of equal scores, and how much more the judge gives."""
+    """The judge against each person on every criterion: kappa, share of equal scores, how much more the judge gives."""
     found = []
     for criterion, rater in itertools.product(rubric.criteria, sorted({rater for _, _, rater in labels})):
         pairs = [
@@ -348,8 +365,10 @@ def _agreements(rubric: Rubric, labels: Labels, scored: Mapping[str, Mapping[str
 
 
 def weighted_kappa(model: Codes, human: Codes, weights: str | None = "quadratic") -> Interval | None:
-    """Cohen's kappa with quadratic weights (Cohen 1968), without any for names from 1 on; None where both always gave one;
-    interval by Fleiss, Cohen and Everitt (1969) with one more label given by chance: a few that all agree prove little."""
+    """Cohen's kappa with quadratic weights (Cohen 1968), without any for names from 1 on; None where both always gave
+    one; interval by Fleiss, Cohen and Everitt (1969) with one more label given by chance: a few that all agree prove
+    little.
+    """
     from statsmodels.stats.inter_rater import cohens_kappa
 
     given = np.histogram2d(model, human, bins=np.arange(0.5, max(SCALE[-1], *model, *human) + 1))[0]

@@ -20,7 +20,7 @@ from genesis_lab.errors import InvalidInput
 from genesis_lab.parallel import map_reduce
 from genesis_lab.validation import checks as counting
 from genesis_lab.validation import gates, variety
-from genesis_lab.validation.checks import LISTED, SAMPLE_PER_CELL, UNKNOWN_CELL, Counted, Part, part, parts_of, share
+from genesis_lab.validation.checks import LISTED, UNKNOWN_CELL, Counted, Part, part, parts_of, share
 from genesis_lab.validation.reference import STAND_IN
 from genesis_lab.validation.text import hashed
 
@@ -39,17 +39,17 @@ def validate(
     partitions: int | None = None,
     executor: Any = None,
 ) -> dict[str, Any]:
-    """Measure a dataset, anyone's and however broken; what the report holds is in `finish`. No number depends on how it is cut.
+    """Measure a dataset, anyone's and however broken; what the report holds is in `finish`.
 
-    `domain` says which values may occur (default: the one the dataset was generated with, else none are checked); without a
-    `reference` realism is not measured, without `embed` no paraphrases.
+    `domain` says which values may occur (default: the one the dataset was generated with, else none are checked);
+    without a `reference` realism is not measured, without `embed` no paraphrases. No number depends on how it is cut.
     """
     made = recorded_domain(dataset.manifest)
     whose = domain or made or get_domain(dataset.domain)
     if not whose.checks():
         raise InvalidInput(
-            f"The four quality scores are not of {whose.facets.unit}, and {dataset.name} is a dataset of {dataset.domain}: "
-            f"use genesis audit {dataset.name}."
+            f"The four quality scores are not of {whose.facets.unit}, and {dataset.name} is a dataset of "
+            f"{dataset.domain}: use genesis audit {dataset.name}."
         )
     work = partial(counting.count, domain=whose, planned=bool(domain or made), seed=seed)
     total: Counted = map_reduce(dataset, work, counting.merge, partitions=partitions, executor=executor)
@@ -73,8 +73,9 @@ def finish(
 ) -> dict[str, Any]:
     """The report of what was counted, JSON-safe; `targets` are the plan's shares.
 
-    ``gates`` decide the ``verdict``; ``overall`` is the mean of the scores that could be measured, times 100, and decides nothing.
-    ``not_measured`` maps each score or ``score.part`` without a value to the reason. ``personal_data`` counts turns.
+    ``gates`` decide the ``verdict``; ``overall`` is the mean of the scores that could be measured, times 100, and
+    decides nothing. ``not_measured`` maps each score or ``score.part`` without a value to the reason. ``personal_data``
+    counts turns.
     """
     checks, facets = domain.checks(), domain.facets
     # In this order memory peaks least: near-copies take most of it, and cleanlab's imports never give theirs back
@@ -99,9 +100,8 @@ def finish(
     decided = gates.form_gates(total, checks, facets, parts, targets or {}, beside)
     if numbers and realism:
         decided.append(gates.like_real(realism[0]))
-    measured = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+    measured = [score["value"] for score in scores.values() if score["value"] is not None]
     reasons = {name: score["reason"] for name, score in scores.items() if score["reason"]}
-    left_out = f"; left out: {', '.join(f'{name} ({reason})' for name, reason in reasons.items())}" if reasons else ""
     reasons |= {"openings": beside} if isinstance(beside, str) else {}
     reasons |= {f"{name}.{p['name']}": p["reason"] for name, s in scores.items() for p in s["parts"] if p["reason"]}
     return {
@@ -109,10 +109,7 @@ def finish(
         **total.elements,
         "verdict": gates.verdict(decided),
         "gates": decided,
-        "overall": 100 * float(np.mean(list(measured.values()))) if measured else None,
-        "overall_basis": f"mean of {', '.join(measured)} × 100{left_out}"
-        if measured
-        else "none of the four scores could be measured",
+        "overall": 100 * float(np.mean(measured)) if measured else None,
         **scores,
         "contamination": copies,
         "openings": None if isinstance(beside, str) else beside,
@@ -124,14 +121,12 @@ def finish(
         "embedder": getattr(embed, "name", None),
         "embedder_note": getattr(embed, "note", None),
         "sample_size": len(total.sample),
-        "sample_note": f"the {SAMPLE_PER_CELL} of each known intent and language, and the {UNKNOWN_CELL:,} others, whose "
-        f"id and opening have the smallest hash (seed {seed})",
         "not_measured": reasons | ({"contamination": copies["reason"]} if copies["reason"] else {}),
     }
 
 
 def _beside(domain: Domain, dataset: Dataset, reference: Any, seed: int) -> tuple[list[Part], int, str | None]:
-    """The parts of realism of records that no text tells, see `Domain.realism`; how many records, and why there are none."""
+    """The parts of realism of records that no text tells, see `Domain.realism`; of how many, and why there are none."""
     if reference is None:
         return [], 0, "no reference was given"
     every = -(-dataset.total // UNKNOWN_CELL)
@@ -159,7 +154,7 @@ def _score(name: str, n: int, parts: list[Part], reason: str | None = None) -> d
 
 
 def _fields(total: Counted, facets: Facets) -> Part:
-    """What no record has was not there to be had, but for label and text: it counts for nothing, and is named in the detail."""
+    """What no record has, but for label and text, was not there to be had: it is named, and counts for nothing."""
     fields = {name[4:]: found for name, found in total.found.items() if name.startswith("has.")}
     needed = {facets.label, *re.findall(r"\w+", facets.text or "")}
     absent = [name for name, found in fields.items() if found[1] == total.n and name not in needed]

@@ -32,8 +32,12 @@ SHIPPED = Path(__file__).parent / "stand_in"
 """The stand-in: how it was made and how it relates to real worth stands in its ``reference.yaml``."""
 STAND_IN = "stand-in: written by a language model, not by customers"
 _ORDER: dict[str | None, tuple[Split, ...]] = {
-    None: ("test", "dev"), "test": ("test",), "dev": ("dev",), "train": ("train", "train_pool"), "train_pool": ("train_pool",),
-}  # fmt: skip
+    None: ("test", "dev"),
+    "test": ("test",),
+    "dev": ("dev",),
+    "train": ("train", "train_pool"),
+    "train_pool": ("train_pool",),
+}
 _FETCHED = "FETCHED.txt"
 """Marks a folder that may be fetched anew: nobody's own files are in it."""
 
@@ -81,11 +85,11 @@ class Reference:
 
 
 def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: bool = True) -> Reference | None:
-    """The reference's items to test on, from a folder of that name or, once per process, from the hub; None: nowhere to be had.
+    """The reference's items to test on, from a folder of that name or, once per process, from the hub; None: nowhere.
 
-    Folders lie in ``GENESIS_REFERENCE_DIR``, then in ``outputs/reference``; `split` None is ``test.csv``, else ``dev.csv``;
-    ``"train"`` is ``train.csv``, else ``train_pool.csv``. Columns are told as an import tells them; ``reference.yaml`` says
-    ``language: es`` (else English) and, where customers did not write it, ``kind: stand-in``.
+    Folders lie in ``GENESIS_REFERENCE_DIR``, then in ``outputs/reference``; `split` None is ``test.csv``, else
+    ``dev.csv``; ``"train"`` is ``train.csv``, else ``train_pool.csv``. Columns are told as an import tells them;
+    ``reference.yaml`` says ``language: es`` (else English) and, where customers did not write it, ``kind: stand-in``.
     """
     if Path(name).name != name and resolve(Path(name)).is_dir():
         if found := _read_folder(resolve(Path(name)), name, split):
@@ -112,7 +116,7 @@ def load_reference(name: str = HUB_NAME, split: Split | None = None, *, fetch: b
 
 
 def for_worth(name: str = HUB_NAME) -> tuple[Reference | None, Reference | None]:
-    """What worth is measured on, to test on and to train on; of banking77 the stand-in that ships where no real one is to be had."""
+    """What worth is measured on, to test and to train on; of banking77 the stand-in where nothing real is."""
     if items := load_reference(name):
         return items, load_reference(name, "train")
     items, pool = (_read_folder(SHIPPED, "stand-in", split) if name == HUB_NAME else None for split in (None, "train"))

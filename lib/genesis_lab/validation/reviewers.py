@@ -1,4 +1,4 @@
-"""People's scores: a sheet for each reviewer of a stratified sample, how far they agree, and the labels that the judge takes."""
+"""People's scores: a sheet for each reviewer of a stratified sample, how far they agree, labels for the judge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ Row = dict[str, Any]
 def write_sheets(
     dataset: Dataset, folder: str | Path, reviewers: Sequence[str], rubric: Rubric, *, n: int = SAMPLE, seed: int = 0
 ) -> list[Path]:
-    """A CSV for each reviewer, ``<dataset>_<reviewer>.csv``: the same `n` records in proportion to label and language, a column a criterion."""
+    """A CSV for each reviewer, ``<dataset>_<reviewer>.csv``: the same `n` records in proportion to label and language,
+    with a column for each criterion.
+    """
     facets = get_domain(dataset.domain).facets
     if facets.texts is None or facets.label is None:
         raise InvalidInput(f"The rubric is for conversations, {dataset.name} is a dataset of {dataset.domain}.")
@@ -69,7 +71,7 @@ def read_sheets(paths: Sequence[str | Path], rubric: Rubric) -> list[Row]:
 
 
 def agreement(scores: Sequence[Row]) -> list[Row]:
-    """How far each two reviewers agree on each criterion: share of ``same`` scores, weighted ``kappa`` and what it says."""
+    """How far each two reviewers agree on each criterion: share of ``same`` scores, weighted ``kappa``, in words."""
     table, rows = pd.DataFrame(scores).drop_duplicates(["criterion", "rater", "record_id"], keep="last"), list[Row]()
     for name, of in table.groupby("criterion", sort=False):
         given = of.pivot(index="record_id", columns="rater", values="score").reindex(columns=table["rater"].unique())
@@ -86,9 +88,10 @@ def agreement(scores: Sequence[Row]) -> list[Row]:
 def named_alike(given: Mapping[str, Mapping[str, str]], seed: int = 0) -> Row:
     """How far people agree on the name of each item; `given` is item to person to name.
 
-    ``coefficient`` is Cohen's kappa (1960) of two people, Krippendorff's alpha (2011, nominal) of more; ``ac1`` (Gwet 2008)
-    stands beside it, as both collapse where one name prevails. Intervals of alpha and AC1 by bootstrap over items. ``same``
-    is the share of the `n` items with several names that have but one. None where that can't be told, see ``reading``.
+    ``coefficient`` is Cohen's kappa (1960) of two people, Krippendorff's alpha (2011, nominal) of more; ``ac1`` (Gwet
+    2008) stands beside it, as both collapse where one name prevails. Intervals of alpha and AC1 by bootstrap over
+    items. ``same`` is the share of the `n` items with several names that have but one. None where that can't be told,
+    see ``reading``.
     """
     both = [said for said in given.values() if len(said) > 1]
     people = sorted({who for said in both for who in said})

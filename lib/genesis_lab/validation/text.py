@@ -1,4 +1,4 @@
-"""Which texts are the same, and which nearly: hashes and MinHash signatures, one per text and so made anywhere, and their groups."""
+"""Which texts are the same, and which nearly: hashes and MinHash signatures, made of each text alone, and groups."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def first_words(words: pa.StringArray) -> NDArray[np.uint64]:
 
 
 def signatures(words: pa.StringArray) -> Signatures:
-    """MinHash of the byte 5-grams of normalised texts (Broder 1997), shape (n, 64); of 16 bits each, so that chance agreements
-    don't matter (Li and König 2010). Short texts are padded with spaces."""
+    """MinHash of the byte 5-grams of normalised texts (Broder 1997), shape (n, 64); of 16 bits each, so that chance
+    agreements don't matter (Li and König 2010). Short texts are padded with spaces.
+    """
     padded = pc.utf8_rpad(words, _SHINGLE).cast(pa.large_string())
     result = np.zeros((len(padded), PERMUTATIONS), dtype=np.uint16)
     if not len(padded):
@@ -68,8 +69,9 @@ def signatures(words: pa.StringArray) -> Signatures:
 
 
 def near_pairs(signature: Signatures, usable: NDArray[np.bool_], threshold: float = THRESHOLD) -> tuple[Index, Index]:
-    """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text): what is linked by pairs
-    whose signatures (n, 64) agree in `threshold` of the permutations. What is not `usable` is near nothing."""
+    """Each text that isn't the first of its group of near-copies, as a pair (first of the group, text): what is linked
+    by pairs whose signatures (n, 64) agree in `threshold` of the permutations. What is not `usable` is near nothing.
+    """
     rows = np.flatnonzero(usable)
     kind = f"V{2 * PERMUTATIONS}"
     distinct, inverse = np.unique(signature[rows].view(kind).ravel(), return_index=True, return_inverse=True)[1:]
@@ -130,8 +132,9 @@ def _buckets(signature: Signatures, need: int) -> tuple[Index, Index]:
 
 
 def _linked(signature: Signatures, need: int) -> Index:
-    """A number for each text, the same for texts that are linked: the first of each bucket is held against the rest of it and
-    leaves, until in every bucket all are linked."""
+    """A number for each text, the same for texts that are linked: the first of each bucket is held against the rest of
+    it and leaves, until in every bucket all are linked.
+    """
     label = np.arange(len(signature))
     member, bucket = _buckets(signature, need)
     while len(member):

@@ -1,4 +1,4 @@
-"""What was said, held against itself and against people's: diversity, realism, copies, manner, and whether labels fit."""
+"""What was said, held against itself and against people's: diversity, realism, copies, manner, whether labels fit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,13 @@ _LENGTHS = [0, 3, 5, 7, 9, 11, 13, 16, 20, 26, 35, 50, np.inf]
 FEWEST = 30
 """Openings below which nothing can be told of them."""
 KINDS = {"question": "questions", "lower_case": "all in lower case", "greeting": "with a greeting"}
-_QUANTILES = {0.05: "words, 5 %", 0.25: "words, lower quartile", 0.5: "words, median", 0.75: "words, upper quartile", 0.95: "words, 95 %"}  # fmt: skip
+_QUANTILES = {
+    0.05: "words, 5 %",
+    0.25: "words, lower quartile",
+    0.5: "words, median",
+    0.75: "words, upper quartile",
+    0.95: "words, 95 %",
+}
 _CLASSES = {"1–5": 5, "6–10": 10, "11–15": 15, "16–20": 20, "21–30": 30, "over 30": np.inf}
 LEARNABLE = 10
 """Records of each label, on average, from which not being able to learn says something about the labels."""
@@ -52,8 +58,8 @@ _MIN_WORDS = 4
 def diversity(total: Counted, embed: Embed | None = None) -> list[Part]:
     """Exact and near duplicates, distinct-2, self-similarity, opening patterns and (with `embed`) paraphrases.
 
-    What real people don't do perfectly either is on a scale where 1 is their level (``human_levels.yaml``) or better and 0 is the
-    same words every time, and measured on records in a language whose level is known.
+    What real people don't do perfectly either is on a scale where 1 is their level (``human_levels.yaml``) or better
+    and 0 is the same words every time, and measured on records in a language whose level is known.
     """
     text, levels = total.column("text"), shipped(Path(__file__).with_name("human_levels.yaml"))
     rows = np.flatnonzero(text)
@@ -91,8 +97,9 @@ def repeated(values: NDArray[Any]) -> list[tuple[int, int]]:
 
 
 def distinct_bigrams(cells: Mapping[str, Sequence[str]]) -> NDArray[np.float64]:
-    """Different bigrams ÷ bigrams in windows of 80, cell by cell: distinct-2 (Li et al. 2016) at a fixed length (Covington and
-    McFall 2010), so that it depends neither on the dataset's size nor on how long its texts are."""
+    """Different bigrams ÷ bigrams in windows of 80, cell by cell: distinct-2 (Li et al. 2016) at a fixed length
+    (Covington and McFall 2010), so that it depends neither on the dataset's size nor on how long its texts are.
+    """
     values = []
     for texts in cells.values():
         grams = [gram for text in texts for gram in itertools.pairwise(text.split())]
@@ -102,8 +109,9 @@ def distinct_bigrams(cells: Mapping[str, Sequence[str]]) -> NDArray[np.float64]:
 
 
 def self_similarity(cells: Mapping[str, Sequence[str]]) -> tuple[float | None, int]:
-    """Mean Jaccard similarity of the words and word pairs of two openings of a cell, and the number of pairs: self-BLEU (Zhu
-    et al. 2018, Texygen) without its dependence on the size of the sample."""
+    """Mean Jaccard similarity of the words and word pairs of two openings of a cell, and the number of pairs: self-BLEU
+    (Zhu et al. 2018, Texygen) without its dependence on the size of the sample.
+    """
     means, pairs = [], 0
     for texts in cells.values():
         sets = [{*words, *itertools.pairwise(words)} for words in map(str.split, texts[:_PAIRED])]
@@ -171,8 +179,9 @@ def copies(total: Counted, texts: Sequence[str] | None) -> Part:
 def realism(total: Counted, reference: Any, seed: int) -> tuple[list[Part], int, str | None]:
     """Length and words to the reference and a two-sample test, on how many openings, and why there are none.
 
-    With S the synthetic sample and A, B halves of the reference, all of the same size and mix of intents (a uniform plan is no
-    fault), a distance is (1 − JSD(S, A)) ÷ (1 − JSD(A, B)), at most 1: two samples of the same people differ already.
+    With S the synthetic sample and A, B halves of the reference, all of the same size and mix of intents (a uniform
+    plan is no fault), a distance is (1 − JSD(S, A)) ÷ (1 − JSD(A, B)), at most 1: two samples of the same people differ
+    already.
     """
     if reference is None:
         return [], 0, "no reference was given"
@@ -186,8 +195,10 @@ def realism(total: Counted, reference: Any, seed: int) -> tuple[list[Part], int,
 
 
 def openings(total: Counted, domain: Domain, reference: Any) -> dict[str, Any] | str:
-    """The sample's openings `against` real ones of their language, else what the domain documents of people's; or why not:
-    `rows` of what was measured (with 95 % interval) and expected, the `distance` of the lengths and `lengths` in classes."""
+    """The sample's openings `against` real ones of their language, else what the domain documents of people's; or why
+    not: `rows` of what was measured (with 95 % interval) and expected, the `distance` of the lengths and `lengths` in
+    classes.
+    """
     from scipy.stats import quantile_test
 
     sample, unit = total.sample.sort_values("row"), domain.facets.unit
@@ -235,8 +246,9 @@ def _classes(shares: pd.Series) -> dict[str, float]:
 
 
 def two_sample(ours: pd.DataFrame, real: pd.DataFrame, seed: int) -> Part:
-    """Classifier two-sample test (Lopez-Paz and Oquab 2017): 2 · (1 − AUC) of out-of-fold scores by which a linear model tells
-    synthetic from real openings, as many of each, at most 1. Interval by Hanley and McNeil (1982)."""
+    """Classifier two-sample test (Lopez-Paz and Oquab 2017): 2 · (1 − AUC) of out-of-fold scores by which a linear
+    model tells synthetic from real openings, as many of each, at most 1. Interval by Hanley and McNeil (1982).
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -308,8 +320,8 @@ def _divergence(p: Mapping[str, float], q: Mapping[str, float]) -> float:
 def label_fidelity(total: Counted, unit: str, seed: int, embed: Embed | None = None) -> Part:
     """The share of the sample whose label is likely right; the rest by id with the label it looks like.
 
-    Read ``out_of_fold_accuracy`` beside it: a small model lists mostly its own errors (so all words of a record are read).
-    Where it is proven no better than naming the most common label, the labels are as good as random: 0.
+    Read ``out_of_fold_accuracy`` beside it: a small model lists mostly its own errors (so all words of a record are
+    read). Where it is proven no better than naming the most common label, the labels are as good as random: 0.
     """
     name, what, records = "label_fidelity", f"{unit} of the sample", unit.split()[0]
     sample, names, labels, left_out = _learnable(total)
@@ -343,8 +355,9 @@ def label_fidelity(total: Counted, unit: str, seed: int, embed: Embed | None = N
 
 
 def separation(total: Counted, seed: int) -> Part:
-    """How many openings of the sample are told from their label's nearest neighbour (the other label that gets most probability
-    on its openings: labels at random reach 0.4, not 0.5), and which labels are least."""
+    """How many openings of the sample are told from their label's nearest neighbour (the other label that gets most
+    probability on its openings: labels at random reach 0.4, not 0.5), and which labels are least.
+    """
     sample, names, labels, _ = _learnable(total)
     if len(names) < 2:
         return part("separation", None, 0, reason=f"needs two intents with {_FOLDS} records each")
@@ -361,7 +374,7 @@ def separation(total: Counted, seed: int) -> Part:
 
 
 def _learnable(total: Counted) -> tuple[pd.DataFrame, NDArray[Any], NDArray[np.int64], int]:
-    """The sample's records of labels with enough of them for every fold, these labels, which is whose, and how many are left out."""
+    """The sample's records of labels with enough of them for every fold, these labels, which is whose, and the rest."""
     sample = total.sample[total.sample["label"] != ""].sort_values("row", ignore_index=True)
     enough = sample["label"].map(sample["label"].value_counts()) >= _FOLDS
     kept = sample[enough].reset_index(drop=True)
@@ -372,7 +385,7 @@ def _learnable(total: Counted) -> tuple[pd.DataFrame, NDArray[Any], NDArray[np.i
 def _out_of_fold(
     items: Any, labels: NDArray[np.int64], seed: int, *, min_df: int, strength: float
 ) -> NDArray[np.float64] | None:
-    """Probabilities (n, labels) of texts, or of vectors where `min_df` is 0; None where a fold holds no words to learn from."""
+    """Probabilities (n, labels) of texts, or of vectors where `min_df` is 0; None where a fold holds no words."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
