@@ -132,10 +132,13 @@ def _engine(calls: int, note: Callable[[int], None]) -> Callable[[], None]:
     from genesis_lab.generation.engine import generate
     from genesis_lab.generation.teachers import Teacher
     from genesis_lab.providers.cache import CompletionCache
+    from genesis_lab.providers.offline import OfflineProvider
 
     config = _config(calls)
     plan, provider = config.plan, _provider()
     teacher = Teacher(provider, scheduler=_scheduler(provider))
+    first = _config(500)  # loads the models of languages, and what writes the card
+    generate(first.plan, first.domain, OfflineProvider(), dataset_path("first"))
     cache = CompletionCache(output_root() / "cache" / "completions.sqlite")
 
     def run() -> None:

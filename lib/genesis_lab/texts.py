@@ -34,13 +34,13 @@ def unaccented(text: str) -> str:
     """A text without case, accents and characters that have no width: ``¿dónde NIÑO?`` is ``¿donde nino?``."""
     if text.isascii():
         return text.lower()
-    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return _NOT_ASCII.sub(lambda one: _kept(one[0]), spread)
+    return _NOT_ASCII.sub(lambda one: _plain(one[0]), text.lower())
 
 
 @cache
-def _kept(character: str) -> str:
-    return "" if unicodedata.category(character) in _UNSEEN else character
+def _plain(character: str) -> str:
+    spread = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
+    return "".join(part for part in spread if unicodedata.category(part) not in _UNSEEN)
 
 
 def same_words(text: str) -> str:

@@ -120,7 +120,9 @@ def test_every_offline_conversation_is_valid_whatever_the_shape():
     domain = Conversations(ConversationsConfig(total=1_540))
     shapes = set()
     for spec in domain.specs(1_540, 3):
-        conversation = domain.render(domain.parse(domain.offline_text(spec, 0), spec), spec, PROVENANCE)
+        answered = (domain.parse(domain.offline_text(spec, 0), spec), spec, PROVENANCE)
+        conversation = domain.render(*answered)
+        assert list(domain.render_all([answered])) == [conversation.model_dump()]
         assert conversation.turn_count == spec.attributes["turns"]
         assert "[" not in conversation.turns[0].text and "{" not in "".join(t.text for t in conversation.turns)
         shapes.add((conversation.language, conversation.turn_count, conversation.resolution_status))

@@ -86,7 +86,7 @@ def test_a_dataset_rendered_side_by_side_has_the_same_records_as_one_by_one():
         of = domain(**({"total": 96, "frequency_shares": shares, "length": 60} | options))
         specs = of.specs(of.config.total, 2)
         answered = [(of.parse(of.offline_text(spec, 0), spec), spec, PROVENANCE) for spec in specs]
-        assert list(of.render_all(answered)) == [of.render(*one) for one in answered]
+        assert list(of.render_all(answered)) == [of.render(*one).model_dump() for one in answered]
 
 
 @pytest.mark.slow
@@ -103,6 +103,7 @@ import hashlib, itertools, sys
 import numpy as np
 from genesis_lab.domains.base import Provenance
 from genesis_lab.domains.timeseries.domain import Timeseries, TimeseriesConfig
+from genesis_lab.domains.timeseries.record import Series
 
 by, each, cases, seen = Provenance(provider="t", model="t", prompt_version="1"), int(sys.argv[1]), 0, hashlib.sha256()
 forms = itertools.product([24, 30, 31, 100, 168, 337], ["15min", "30min", "1h", "1D", "1W"])
@@ -112,7 +113,7 @@ for seed, (length, frequency) in enumerate(forms):
     of = Timeseries(config)
     specs = of.specs(each, seed)
     answered = [(of.parse(of.offline_text(spec, 0), spec), spec, by) for spec in specs]
-    for i, record in enumerate(of.render_all(answered)):
+    for i, record in enumerate(map(Series.model_validate, of.render_all(answered))):
         known, kind = np.array([v for v in record.target if v is not None]), of.kinds[record.series_type]
         assert record.length == len(record.target) == length and np.isfinite(known).all(), record
         assert kind.low <= known.min() and known.max() <= kind.high, record

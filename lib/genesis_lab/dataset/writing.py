@@ -25,6 +25,7 @@ PART_ROWS = 50_000
 """Records in one Parquet file."""
 GROUP_ROWS = 10_000
 """Records in one row group: what is held in memory while writing. Divides `PART_ROWS`."""
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -122,8 +123,7 @@ def _hash_records(digest: Any, table: pa.Table) -> None:
     for record in table.to_pylist():
         if record.get("provenance"):
             record["provenance"].pop("generated_at", None)
-        line = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=str)
-        digest.update(line.encode() + b"\n")
+        digest.update(_JSON.encode(record).encode() + b"\n")
 
 
 def _card(manifest: Mapping[str, Any], schema: pa.Schema, languages: Sequence[str]) -> str:

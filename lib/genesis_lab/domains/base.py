@@ -209,9 +209,9 @@ class Domain(ABC):
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> BaseModel:
         """The record of an answer that `parse` accepted: the same whenever and wherever it is made."""
 
-    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[BaseModel]:
-        """Their records in this order, each as `render` makes it."""
-        return (self.render(*one) for one in answered)
+    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[dict[str, Any]]:
+        """Their records in this order, each as `render` makes it, as plain data."""
+        return (self.render(*one).model_dump() for one in answered)
 
     @property
     def manner(self) -> Mapping[str, Any] | None:

@@ -181,13 +181,12 @@ def _fitted_object(value: dict[str, Any], schema: Mapping[str, Any], depth: int)
         value = {spelt.get(same_words(name), name): each for name, each in value.items()}
         if not value.keys() >= set(required):
             return None
-    found = dict(value)
-    for name, form in fields.items():
-        if name in value and form.get("type") in _SHAPES:
-            found[name] = _fitted(value[name], form, depth + 1)
-            if found[name] is None and (name in required or value[name] is not None):
-                return None
-    return found
+    for name in [name for name, form in fields.items() if form.get("type") in _SHAPES and name in value]:
+        fit = _fitted(value[name], fields[name], depth + 1)
+        if fit is None and (name in required or value[name] is not None):
+            return None
+        value = {**value, name: fit}
+    return value
 
 
 def _reasons(text: str, found: _Found, schema: Mapping[str, Any]) -> list[str]:

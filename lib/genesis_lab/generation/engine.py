@@ -117,7 +117,9 @@ class _Run:
     ) -> None:
         self.state, self.domain, self.lanes, self.cache = state, state.domain, state.lanes, cache
         self._request = partial(request_for, state.domain, sampling)
+        self._calls: SimpleQueue[tuple[Lane, Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
         self._done: SimpleQueue[tuple[Lane, Callable[[], None]]] = SimpleQueue()
+        self._threads = 0
         self._on_progress, self._started, self._shown = on_progress, time.monotonic(), 0.0
         for lane in self.lanes:
             lane.batches = batches_for(lane.teacher, cache, state.journal.path.parent)
@@ -157,6 +159,9 @@ class _Run:
                         with suppress(Exception, KeyboardInterrupt):
                             settle()
             raise
+        finally:
+            for _ in range(self._threads):
+                self._calls.put(None)
         self._shown = 0.0
         self._show()
         if any(lane.ended and not (isinstance(lane.ended, Incomplete) and lane.accepted) for lane in self.lanes):
@@ -186,18 +191,23 @@ class _Run:
         self._start(lane, fill, partial(self._settle_batch, lane, tasks))
 
     def _start(self, lane: Lane, call: Callable[[], Any], settle: Callable[[Any], None]) -> None:
-        """Have what `call` returns or raises settled when it is there. Threads are daemons, so that nobody has to wait for
-        them, neither Ctrl-C nor the end of the process."""
+        """Have what `call` returns or raises settled when it is there. There are as many threads as were ever in flight, and
+        they are daemons, so that nobody has to wait for them, neither Ctrl-C nor the end of the process."""
+        lane.in_flight += 1
+        if sum(each.in_flight for each in self.lanes) > self._threads:
+            threading.Thread(target=self._work, name="genesis", daemon=True).start()
+            self._threads += 1
+        self._calls.put((lane, call, settle))
 
-        def work() -> None:
+    def _work(self) -> None:
+        """Make one call after the other, until there is a None."""
+        while asked := self._calls.get():
+            lane, call, settle = asked
             try:
                 came = call()
             except BaseException as error:
                 came = error
             self._done.put((lane, partial(settle, came)))
-
-        lane.in_flight += 1
-        threading.Thread(target=work, name="genesis", daemon=True).start()
 
     def _known(self, request: Request) -> Completion | None:
         return self.cache.get(request.key) if self.cache and request.key else None
@@ -310,8 +320,7 @@ def _written(state: State, target: Path, manifest: dict[str, Any], splits: Seque
         by_split[split_of(state.plan.specs[index])].append(index)
     with DatasetWriter(target, state.domain.name, manifest, replace=replace) as writer:
         for split, indices in by_split.items():
-            records = state.domain.render_all(_answered(state, indices))
-            writer.write((record.model_dump() for record in records), split)
+            writer.write(state.domain.render_all(_answered(state, indices)), split)
     return open_dataset(target)
 
 

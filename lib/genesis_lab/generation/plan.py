@@ -13,6 +13,7 @@ from genesis_lab.dataset.folder import is_split_name
 from genesis_lab.domains.base import Domain, Spec
 from genesis_lab.errors import InvalidInput
 
+_JSON = json.JSONEncoder(sort_keys=True)
 SPLITS = ("train", "validation", "test")
 """Splits as they are ordered; a plan may have others."""
 
@@ -51,5 +52,5 @@ def make_plan(domain: Domain, total: int, seed: int) -> Plan:
     specs = domain.specs(total, seed)
     digest = hashlib.sha256(f"{domain.name}/{domain.version}/{seed}".encode())
     for spec in specs:
-        digest.update(json.dumps([spec.seed, spec.attributes], sort_keys=True).encode())
+        digest.update(_JSON.encode([spec.seed, spec.attributes]).encode())
     return Plan(domain.name, seed, specs, digest.hexdigest()[:16])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ from genesis_lab.yamls import file_digests, shipped
 _TURNS: TypeAdapter[list[r.Turn]] = TypeAdapter(r.Turns)
 _JSON = json.JSONEncoder(ensure_ascii=False)
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+_LABELS = tuple(name for name in r.Conversation.model_fields if name not in ("turns", "provenance"))
 _ENOUGH_SEEDS = 100
 """Seeds from which their own manner is taken; fewer say too little about lengths."""
 _ARC_OF = {"positive": "stable_positive", "neutral": "stable_neutral", "negative": "stable_frustrated"}
@@ -206,7 +207,7 @@ class Conversations(Domain):
         if self._opened:
             held = f"There are {len(opened)} openings of {a['intent']} in {a['language']!r} to be continued"
             raise InvalidInput(f"{held}, one more is needed.")
-        return self._grammar.turns(spec)[0]["text"]
+        return self._grammar.opening(spec)
 
     def prompt(self, spec: Spec) -> Prompt:
         if self.config.records == "utterances":
@@ -274,11 +275,17 @@ class Conversations(Domain):
 
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Conversation:
         """The conversation of these turns; its labels are the spec's."""
+        return r.Conversation(**self._row(answer, spec), provenance=provenance)
+
+    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[dict[str, Any]]:
+        """As they are rendered, but not checked again: `parse` did, and it takes as long as all else."""
+        return (self._row(answer, spec) | {"provenance": by.model_dump()} for answer, spec, by in answered)
+
+    def _row(self, answer: Answer, spec: Spec) -> dict[str, Any]:
         a, turns = spec.attributes, answer["turns"]
-        derived = {"category": self.taxonomy.category_of[a["intent"]], "turn_count": len(turns), "turns": turns}
-        derived["conversation_id"] = r.conversation_id(a["intent"], a["language"], turns, spec.seed)
-        labels = {name: a[name] for name in r.Conversation.model_fields if name in a}
-        return r.Conversation(**(labels | derived), provenance=provenance)
+        row = {name: a.get(name) for name in _LABELS}
+        row["conversation_id"] = r.conversation_id(a["intent"], a["language"], turns, spec.seed)
+        return row | {"category": self.taxonomy.category_of[a["intent"]], "turn_count": len(turns), "turns": turns}
 
 
 def _reason(error: Any) -> str:

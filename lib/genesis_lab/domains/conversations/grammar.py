@@ -28,9 +28,9 @@ GREETING = re.compile(r"(hi|hiya|hello|hey|good (morning|afternoon|evening|day)|
 class _Draw:
     """What is drawn for one spec: numbers in one block, because single draws from NumPy are slow."""
 
-    def __init__(self, language: str, seed: int, attempt: int) -> None:
-        self._language = language
-        self._numbers = iter(Generator(PCG64((seed, attempt))).random(160).tolist())
+    def __init__(self, spec: Spec, attempt: int) -> None:
+        self._language = spec.attributes["language"]
+        self._numbers = iter(Generator(PCG64((spec.seed, attempt))).random(160).tolist())
 
     def chance(self, p: float) -> bool:
         return bool(next(self._numbers) < p)
@@ -68,14 +68,11 @@ class Grammar:
 
     def turns(self, spec: Spec, attempt: int = 0) -> list[dict[str, str]]:
         """One conversation with exactly ``spec.attributes["turns"]`` turns."""
-        a, language = spec.attributes, spec.attributes["language"]
-        draw, script, moves = _Draw(language, spec.seed, attempt), self._taxonomy.intent(a["intent"]), _moves(language)
-        start, end = ARCS[a["emotion_arc"]]["start"], ARCS[a["emotion_arc"]]["end"]
-        before, after, reaction, closing = _shape(a["turns"])
-        asked = draw.some(script.exchanges.get(language, ()), moves["exchanges"], before)
-        further = draw.some(script.follow_ups.get(language, ()), moves["follow_ups"], after)
-        hello = f"{draw.say(draw.pick(moves['hello'][self._tone]))} {draw.say(draw.pick(moves['empathy'][start]))} "
-        turns = [self._opening(spec, start, draw, attempt)]
+        a, language, draw = spec.attributes, spec.attributes["language"], _Draw(spec, attempt)
+        script, moves, end = self._taxonomy.intent(a["intent"]), _moves(language), ARCS[a["emotion_arc"]]["end"]
+        _, _, reaction, closing = _shape(a["turns"])
+        opening, hello, asked, further = self._begun(spec, draw, attempt)
+        turns = [opening]
         for pair in asked:
             turns += map(draw.say, pair)
         status = a["resolution_status"]
@@ -88,6 +85,20 @@ class Grammar:
         if closing:
             turns.append(draw.say(draw.pick(moves["closing_frustrated" if end == "frustrated" else "closing"])))
         return [{"speaker": ("customer", "agent")[i % 2], "text": text} for i, text in enumerate(turns)]
+
+    def opening(self, spec: Spec) -> str:
+        """The first of `turns`."""
+        return self._begun(spec, _Draw(spec, 0), 0)[0]
+
+    def _begun(self, spec: Spec, draw: _Draw, attempt: int) -> tuple[str, str, list[Any], list[Any]]:
+        """What is drawn first: the opening, what the agent answers with, the exchanges to come, and the follow-ups."""
+        a, language = spec.attributes, spec.attributes["language"]
+        script, moves, mood = self._taxonomy.intent(a["intent"]), _moves(language), ARCS[a["emotion_arc"]]["start"]
+        before, after, *_ = _shape(a["turns"])
+        asked = draw.some(script.exchanges.get(language, ()), moves["exchanges"], before)
+        further = draw.some(script.follow_ups.get(language, ()), moves["follow_ups"], after)
+        hello = f"{draw.say(draw.pick(moves['hello'][self._tone]))} {draw.say(draw.pick(moves['empathy'][mood]))} "
+        return self._opening(spec, mood, draw, attempt), hello, asked, further
 
     def _opening(self, spec: Spec, mood: str, draw: _Draw, attempt: int) -> str:
         intent, language = spec.attributes["intent"], spec.attributes["language"]

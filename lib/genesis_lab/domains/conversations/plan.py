@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,16 +76,17 @@ def make_specs(
         over = [*(codes[stratum][rows] for stratum in over_these), *(places[rows] for places in fixed)]
         counts = largest_remainder(shares[name], len(rows))
         codes[name][rows] = _in_order(counts, over, rng) if name == "words" else spread(counts, over, rng)
-    labels = {name: np.array(list(shares[name]))[codes[name]] for name in shares if name != "category"}
+    values = {name: list(map(str, share)) for name, share in shares.items() if name != "category"}
+    labels = {name: [among[code] for code in codes[name].tolist()] for name, among in values.items()}
     further = _typed(labels, config) if config.records == "utterances" else _told(labels, config, rng)
-    seeds = rng.integers(2**31, size=total)
+    seeds = rng.integers(2**31, size=total).tolist()
     ordinals: Counter[tuple[str, str]] = Counter()
     specs: list[Spec] = []
-    for index in rng.permutation(total):
-        own: dict[str, Any] = {name: str(values[index]) for name, values in labels.items()}
-        own |= {name: values[index] for name, values in further.items()}
+    columns = [*labels.items(), *further.items()]
+    for index in rng.permutation(total).tolist():
+        own: dict[str, Any] = {name: of_each[index] for name, of_each in columns}
         ordinal = ordinals[own["intent"], own["language"]]
-        specs.append(Spec(len(specs), ordinal, int(seeds[index]), own))
+        specs.append(Spec(len(specs), ordinal, seeds[index], own))
         ordinals[own["intent"], own["language"]] += 1
     return specs
 
@@ -127,8 +128,10 @@ def _typed(labels: Mapping[str, Any], config: ConversationsConfig) -> dict[str, 
 def _dealt(values: Any, choices: Mapping[Any, Sequence[Any]], rng: np.random.Generator) -> list[Any]:
     """For each of `values` one of its choices, all of them equally often."""
     dealt: list[Any] = [None] * len(values)
+    places = defaultdict[Any, list[int]](list)
+    for place, value in enumerate(values):
+        places[value].append(place)
     for value, among in choices.items():
-        members = [place for place, each in enumerate(values) if each == value]
-        for i, member in enumerate(rng.permutation(members)):
-            dealt[int(member)] = among[i % len(among)]
+        for i, place in enumerate(rng.permutation(places[value]).tolist()):
+            dealt[int(place)] = among[i % len(among)]
     return dealt

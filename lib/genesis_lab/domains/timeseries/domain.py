@@ -268,7 +268,7 @@ class Timeseries(Domain):
         shared = [None if g is None else zlib.crc32(f"{self.config.seed}/{g}".encode()) for g in groups]
         return render(kind, recipe, places, a["frequency"], a["length"], seeds, shared)
 
-    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[r.Series]:
+    def render_all(self, answered: Iterable[tuple[Answer, Spec, Provenance]]) -> Iterator[dict[str, Any]]:
         """Those of one kind and frequency side by side, so many at a time as fit into memory."""
         hours = max(r.STEP_HOURS[name] for name, share in self.config.frequency_shares.items() if share)
         rest, fit = iter(answered), max(1, int(_AT_ONCE / max(hours, 1) / self.config.length))
@@ -279,7 +279,7 @@ class Timeseries(Domain):
             values = dict[int, Values]()
             for rows in alike.values():
                 values |= zip(rows, self._rendered([many[i][:2] for i in rows]), strict=True)
-            yield from (self._record(*one, values[i]) for i, one in enumerate(many))
+            yield from (self._record(*one, values[i]).model_dump() for i, one in enumerate(many))
 
     def render(self, answer: Answer, spec: Spec, provenance: Provenance) -> r.Series:
         return self._record(answer, spec, provenance, self._rendered([(answer, spec)])[0])
