@@ -1,4 +1,4 @@
-"""Answers bought in batch jobs: requests go in, answers end up in the completion cache. Each step is journalled before the next."""
+"""Answers bought in batch jobs, which end up in the cache of answers. Each step is journalled before the next."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ FAILED_LOOKS = 20
 """Times in a row that the service may not be reached (a lid closed, a network gone) before waiting is given up."""
 
 Shard = dict[str, Any]
-"""One job of a run: its `name`, the `token` that it is created with, `records`; then the `arn` of the job, and the `status`
-in which it was joined with how many it `answered`."""
+"""One job of a run: `name`, the `token` it is created with, `records`; then its `arn`, and the `status` in which it was
+joined with how many it `answered`."""
 
 
 class Batches:
     """Answers many requests at once through batch jobs. What is bought goes into `cache`, under the request's key.
 
-    Nothing is bought twice: a shard and the token of its job are on disk, in ``jobs.jsonl`` of `folder`, before the job is
-    created, the same token never starts a second one, and a job that is not joined yet is waited for.
+    Nothing is bought twice: a shard and its token are on disk, in ``jobs.jsonl`` of `folder`, before the job is made,
+    the same token never starts a second job, and one that is not joined yet is waited for.
     """
 
     def __init__(self, teacher: Teacher, service: BatchService, cache: CompletionCache, work: Path) -> None:
@@ -57,9 +57,9 @@ class Batches:
     def fill(self, requests: Iterable[Request], tell: Callable[[str], None] = lambda text: None) -> int:
         """Buy the answers that are not in the cache yet, and wait for them; returns the number of jobs.
 
-        What is left over is fewer requests than a job must have, or was answered with an error. Raises `GenesisError` where
-        the service can't be reached or `stop` was called (jobs run on, and the same call again takes them up where they
-        are), or where what is wrong with a job would be with another one too.
+        What is left over is fewer requests than a job must have, or was answered with an error. Raises `GenesisError`
+        where the service can't be reached or `stop` was called (jobs run on, and the same call again takes them up), or
+        where what is wrong with a job would be with another one too.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with Journal(self.folder / "jobs.jsonl", {}) as self._journal:
@@ -136,9 +136,8 @@ class Batches:
             states = ", ".join(f"{n} {state}" for state, n in Counter(job.status for job in seen.values()).items())
             done, total = (sum(getattr(job, name) for job in seen.values()) for name in ("processed", "records"))
             minutes = (time.monotonic() - started) / 60
-            tell(
-                f"batch jobs, usually done within 24 hours: {states} · {done:,} of {total:,} records · {minutes:,.0f} min"
-            )
+            counted = f"{states} · {done:,} of {total:,} records · {minutes:,.0f} min"
+            tell(f"batch jobs, usually done within 24 hours: {counted}")
             if self._running and self._stop.wait(self.service.settings.batch_poll_s):
                 raise GenesisError(f"Stopped waiting: {self.running_on}")
         if not problems and not answered:
@@ -149,7 +148,7 @@ class Batches:
         return number
 
     def _join(self, shard: Shard, job: Job) -> str:
-        """Take a job's answers into the cache. Returns what is wrong with it that another job would run into as well."""
+        """Take a job's answers into the cache. Returns what is wrong with it that another job would run into too."""
         keys, file = self._keys(shard), self._file(shard, "out")
         wrong, answered, problem = Counter[str](), 0, ""
         if self.service.download(job, file):
@@ -190,7 +189,7 @@ class Batches:
 
 
 def batches_for(teacher: Teacher, cache: CompletionCache | None, work: Path) -> Batches | None:
-    """How `teacher` answers in batch jobs kept in the `work` folder of a run; None if it is not to, and has not begun to."""
+    """How `teacher` answers in batch jobs, kept in the `work` folder of a run; None if it does not."""
     service = getattr(teacher.provider, "batch", None)
     if service is None or cache is None:
         return None
@@ -223,7 +222,7 @@ def read_shards(folder: Path) -> list[Shard]:
 
 
 def known_jobs(service: BatchService) -> list[str]:
-    """A line for each job that the account has, the newest first, with the dataset of an unfinished run that it is for."""
+    """A line for each job of the account, the newest first, with the dataset of the unfinished run that it is for."""
     datasets = {
         shard["name"]: journal.parents[1].name.removesuffix(".run")
         for journal in (output_root() / "datasets").glob("*.run/batch-*/jobs.jsonl")

@@ -31,7 +31,7 @@ _SAME = "it says the same as an earlier record: word it differently"
 _LOOK_S = 0.25
 """How often those who look on are told, also while nothing comes."""
 _PARTING_S = 0.5
-"""How long answers in flight are waited for when a run is ended; later ones go into the cache while the process lives."""
+"""How long answers in flight are waited for when a run is ended; later ones still go into the cache."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ def generate(
     Each answer is parsed and checked; a bad one is asked for again with what was wrong, at most `REPAIRS` times, then
     replaced by a fresh candidate. Everything is journalled beside the folder, so the same call after a crash goes on.
 
-    The `teachers` write their shares at the same time, or one provider everything; each tries at most `candidate_budget`
-    times its records (and 20 on top). The `cache` keeps raw answers of what is not free; `config` is what the user chose, for
-    the manifest. With `replace_existing` a dataset of other settings goes when the new one is complete, a run at once.
+    The `teachers` write their shares at the same time, or one provider everything; each tries at most
+    `candidate_budget` times its records (and 20 on top). The `cache` keeps raw answers of what is not free; `config` is
+    what the user chose, for the manifest. With `replace_existing` a dataset of other settings goes when the new one is
+    complete, a run at once.
 
-    Raises `Incomplete` where candidates ran out or nothing usable came any more (the dataset is there without the missing
-    records, unless it would have none, and its manifest says why), `InvalidInput` where `target` holds other things or another
-    process is at it, `GenesisError` where a teacher can't go on, the disk is full or it was interrupted; the journal keeps all.
+    Raises
+    ------
+    Incomplete : candidates ran out, or nothing usable came any more. The dataset is there without the missing records,
+        unless it would have none, and its manifest says why.
+    InvalidInput : `target` holds other things, or another process is at it.
+    GenesisError : a teacher can't go on, the disk is full, or it was interrupted; the journal keeps all.
     """
     who = list(teachers) if isinstance(teachers, Sequence) else [Teacher(teachers)]
     header, splits = run_header(plan, domain, who, asdict(sampling)), plan.splits()
@@ -100,13 +104,13 @@ def generate(
     if not others:
         where = f" in {shown(target)}, which holds the {dataset.total:,} that could be made"
     raise Incomplete(
-        f"{missing:,} of {len(plan.specs):,} records are missing{where}. {why} Run the same again to try for the missing "
-        "ones; with other settings (model, max_tokens) choose another name, or set replace to true."
+        f"{missing:,} of {len(plan.specs):,} records are missing{where}. {why} Run the same again to try for the "
+        "missing ones; with other settings (model, max_tokens) choose another name, or set replace to true."
     )
 
 
 class _Run:
-    """One generation run: asks the teachers for what is to be asked, and settles what comes, always in the main thread."""
+    """One generation run: asks the teachers, and settles what comes, always in the main thread."""
 
     def __init__(
         self,
@@ -147,7 +151,7 @@ class _Run:
                     settle()
                 self._show()
         except BaseException:
-            # What is in flight is paid for: what comes within a moment is journalled. Then it ends, whatever a server does.
+            # What is in flight is paid for: what comes within a moment is journalled. Then it ends.
             for lane in self.lanes:
                 lane.stop()
             deadline = time.monotonic() + _PARTING_S
@@ -185,14 +189,14 @@ class _Run:
             self._start(lane, call, settle)
 
     def _buy(self, lane: Lane, batches: Batches, tasks: list[Task]) -> None:
-        """Have `tasks` answered in batch jobs, or only wait for those of an earlier session; answers go into the cache."""
+        """Have `tasks` answered in batch jobs, or only wait for those of an earlier session."""
         requests = (self._request(lane.teacher, task) for task in tasks if lane.teacher.in_batch)
         fill = partial(batches.fill, requests, partial(setattr, lane, "note"))
         self._start(lane, fill, partial(self._settle_batch, lane, tasks))
 
     def _start(self, lane: Lane, call: Callable[[], Any], settle: Callable[[Any], None]) -> None:
-        """Have what `call` returns or raises settled when it is there. There are as many threads as were ever in flight, and
-        they are daemons, so that nobody has to wait for them, neither Ctrl-C nor the end of the process."""
+        """Have what `call` returns or raises settled when it is there. As many threads as calls were ever in flight
+        take turns; they are daemons, so that neither Ctrl-C nor the end of the process waits for them."""
         lane.in_flight += 1
         if sum(each.in_flight for each in self.lanes) > self._threads:
             threading.Thread(target=self._work, name="genesis", daemon=True).start()
@@ -212,10 +216,10 @@ class _Run:
     def _known(self, request: Request) -> Completion | None:
         return self.cache.get(request.key) if self.cache and request.key else None
 
-    # --- settling ---------------------------------------------------------------------------------------------------------
+    # --- settling -----------------------------------------------------------------------------------------------------
 
     def _settle_batch(self, lane: Lane, tasks: list[Task], bought: int | BaseException) -> None:
-        """Settle what batch jobs answered; what they did not is asked in the next ones or, if it is too little, on demand."""
+        """Settle what batch jobs answered; the rest is asked in the next ones or, if it is too little, on demand."""
         lane.note, before = "", lane.attempts
         for task in tasks:
             request = self._request(lane.teacher, task)
@@ -299,7 +303,7 @@ class _Run:
         self.state.write({"kind": "revoked", **_following(task, [_SAME], text), "specs": [revoked]})
 
     def _keep(self, cache: CompletionCache, lane: Lane, task: Task, completion: Completion | None) -> None:
-        """What can't be used is no result: the next run asks anew. What is used is kept under the first request for it."""
+        """What can't be used is forgotten, so that the next run asks anew. What is used is kept under its first key."""
         if key := self._request(lane.teacher, task).key:
             cache.forget(key)
             if completion:
@@ -355,10 +359,8 @@ def request_for(domain: Domain, sampling: Sampling, teacher: Teacher, task: Task
     prompt = domain.prompt(spec) if task.key is None else domain.list_prompt(task.specs, task.known)
     messages = (*prompt.messages, *task.dialogue)
     seed = (spec.seed + task.tries // (REPAIRS + 1)) % 2**31
-    key = request_key(
-        domain.name, domain.prompt_version, prompt.system, messages, teacher.identity,
-        vars(sampling), prompt.schema, seed,
-    )  # fmt: skip
+    made_of = (domain.name, domain.prompt_version, prompt.system, messages, teacher.identity, vars(sampling))
+    key = request_key(*made_of, prompt.schema, seed)
     return Request(
         key=key,
         system=prompt.system,

@@ -65,8 +65,8 @@ def estimate(
 ) -> dict[str, Estimate]:
     """Expected tokens, cost and time of each teacher's part, from the prompts and the usual answers of a few requests.
 
-    Answers that must be asked for again come on top; those that are `kept` in the cache cost nothing. The time is that of
-    the quota, where one is given; of offline text, a little of it is made and timed; else it is not known.
+    Answers that must be asked for again come on top; those that are `kept` in the cache cost nothing. The time is that
+    of the quota, where one is given; of offline text, a little is made and timed; else it is not known.
     """
     whose = divide(plan, teachers)
 

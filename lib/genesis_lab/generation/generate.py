@@ -42,16 +42,17 @@ def _of_one(shares: dict[str, float]) -> dict[str, float]:
     return {spec: share / whole for spec, share in shares.items() if share}
 
 
+_DATASET = "name of the dataset, or a folder"
 Shares = Annotated[dict[str, Annotated[float, Field(ge=0)]], BeforeValidator(_equal), AfterValidator(_of_one)]
 
 
 class GenerationConfig(BaseModel):
-    """What to generate, by whom, and under which name it is kept; `config_for` adds what a domain lets a user choose."""
+    """What to generate, by whom, and under which name; `config_for` adds what a domain lets a user choose."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     domain_name: ClassVar[str]
 
-    dataset: str = Field(min_length=1, description="name of the dataset, or a folder")
+    dataset: str = Field(min_length=1, description=_DATASET)
     provider: ProviderName = Field(
         "offline",
         description="who writes: offline (a grammar: no model, free), bedrock, bedrock_batch (within 24 hours, at half "
@@ -120,7 +121,7 @@ class GenerationConfig(BaseModel):
         return [connect(spec, share=share, **quota) for spec, share in self.who()]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Requests, tokens, cost and time of each teacher, before anything runs; of a first stage that is missing too."""
+        """Requests, tokens, cost and time of each teacher, before anything runs; also of a first stage to come."""
         first = self.first_stage
         there = first is not None and recovered(dataset_path(first.dataset)).exists()
         if first and there:
@@ -151,7 +152,7 @@ class GenerationConfig(BaseModel):
         self.__dict__.pop("plan", None)  # one that was made before, to be looked at
 
     def _opened(self, closing: ExitStack, *, make: bool = True) -> tuple[list[Teacher], CompletionCache | None]:
-        """The teachers and the cache of paid answers; None where all are free or, unless it is to `make`, there is none."""
+        """The teachers and the cache of paid answers: None where all are free, or there is none to open."""
         teachers = self.connect()
         for teacher in teachers:
             closing.callback(teacher.close)
@@ -171,8 +172,8 @@ def config_for(domain: str = "conversations") -> type[Any]:
         f"{domain.title()}Config",
         __base__=(GenerationConfig, type(chosen.config)),
         __doc__=GenerationConfig.__doc__,
-        dataset=(str, Field(chosen.facets.dataset or domain, min_length=1, description="name of the dataset, or a folder")),
-    )  # fmt: skip
+        dataset=(str, Field(chosen.facets.dataset or domain, min_length=1, description=_DATASET)),
+    )
     config.domain_name = domain  # type: ignore[attr-defined]  # the plugin does not see the base
     return config  # type: ignore[no-any-return]
 
@@ -206,7 +207,7 @@ def generate(config: GenerationConfig, *, on_progress: Callable[[Asking], None] 
 def open_or_generate(name: str, domain: str = "conversations", *, others: bool = False, **options: Any) -> Dataset:
     """The dataset of this name; where it is the default one and missing, it is generated offline with these options.
 
-    Raises `InvalidInput` where there is none, it is empty, or holds another kind than the domain's and no `others` will do.
+    Raises `InvalidInput` where there is none, it is empty, or it holds another kind than the domain's and not `others`.
     """
     config = config_for(domain)(**options)
     wanted = config.domain.facets.unit

@@ -1,4 +1,4 @@
-"""The folder of an unfinished run and its journal: one JSON line per request, so a crash loses nothing that was written."""
+"""The folder of an unfinished run and its journal: one JSON line per request, so that a crash loses nothing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ KIND = "header 3"
 
 
 class Journal:
-    """Append-only JSONL. The first line is the header; a torn last line is cut off on open. Raises `InvalidInput` where the
-    file was begun with another header (facts that must be the same for the run to go on), and says which."""
+    """Append-only JSONL. The first line is the header; a torn last line is cut off on open. Raises `InvalidInput` where
+    the file was begun with another header (facts that must be the same for the run to go on), and says which."""
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class Journal:
             self.append({"kind": KIND, **header})
 
     def append(self, line: dict[str, Any]) -> int:
-        """Write one line; returns its byte offset. A full disk is a `GenesisError`: what was written before stays good."""
+        """Write one line; returns its byte offset. Raises `GenesisError` on a full disk; what was written stays."""
         try:
             data = to_json(line) + b"\n"
         except ValueError:  # half a surrogate
@@ -94,14 +94,15 @@ class Journal:
 
 def _refuse_other(journal: Path, header: dict[str, Any]) -> None:
     run, found = journal.parent.name, read_header(journal)
+    name = run.removesuffix(".run")
     if found is None:
         raise InvalidInput(f"{journal.name} is no journal: its first line is damaged; delete {run}.")
     changed = "the version of genesis-lab" if found.pop("kind", None) != KIND else what_changed(found, header)
     if changed:
         raise Taken(
             f"An unfinished run in {run} was started with other settings ({changed}): use those settings to finish "
-            f"it, choose another dataset name, or throw it away with genesis dataset discard {run.removesuffix('.run')}.",
-            _free(journal.parent.with_name(run.removesuffix(".run"))),
+            f"it, choose another dataset name, or throw it away with genesis dataset discard {name}.",
+            _free(journal.parent.with_name(name)),
         )
 
 
@@ -129,7 +130,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 
 def what_changed(found: Mapping[str, Any], header: Mapping[str, Any]) -> str:
-    """What `header` has otherwise than one that was `found`: ``tone was 'neobank', now 'formal', taxonomy was edited``."""
+    """How `header` differs from one that was `found`: ``tone was 'neobank', now 'formal', taxonomy was edited``."""
     wanted = json.loads(json.dumps(header))
     found = {name: value for name, value in found.items() if name != "kind"}
     if "options" in wanted and "options" not in found:
@@ -163,8 +164,8 @@ def run_folder(target: Path, header: dict[str, Any], *, replace: bool) -> Iterat
     """Take the lock of the dataset folder `target`, and see to it that the run of `header` can begin or go on.
 
     Yields the dataset that this very run made, complete or not, None where there is none; and whether there is another
-    one, which is to be replaced. Raises `InvalidInput` where another process is at it, or `target` or the work folder holds
-    something else or what is not to be replaced; `GenesisError` where nothing can be written there.
+    one, which is to be replaced. Raises `InvalidInput` where another process is at it, or `target` or the work folder
+    holds something else or what is not to be replaced; `GenesisError` where nothing can be written there.
     """
     work = work_folder(target)
     with _locked(target, make=True):
@@ -189,7 +190,7 @@ def run_folder(target: Path, header: dict[str, Any], *, replace: bool) -> Iterat
 
 
 def check_room(target: Path, header: dict[str, Any], *, replace: bool) -> None:
-    """Raise `InvalidInput`, as `run_folder` would, for a dataset or an unfinished run of other settings; nothing is touched."""
+    """Raise `InvalidInput`, as `run_folder` would, for a dataset or a run of other settings; nothing is touched."""
     journal = work_folder(target) / JOURNAL
     if (recovered(target) / MANIFEST).exists():
         _existing(target, header, replace=replace)
@@ -198,7 +199,7 @@ def check_room(target: Path, header: dict[str, Any], *, replace: bool) -> None:
 
 
 def discard(target: Path) -> None:
-    """Throw away the unfinished run of the dataset in the folder `target`; `InvalidInput` if there is none, or it is running."""
+    """Throw away the unfinished run of the dataset in `target`; `InvalidInput` if there is none, or it is running."""
     work = work_folder(target)
     if not is_run(work):
         raise InvalidInput(f"There is no unfinished run of {target.name}: {shown(work)} is none.")

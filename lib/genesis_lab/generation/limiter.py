@@ -1,7 +1,7 @@
 """The ledger: lets requests out in order, as fast as a service's quotas allow, so that hardly any is refused.
 
-A service that limits tokens per minute takes ``input + cache writes + max_tokens`` out of a bucket when a call starts, and
-puts back what was not used when it ends. The ledger does the same a moment earlier on the way out and a moment later on the
+A service that limits tokens per minute takes ``input + cache writes + max_tokens`` out of a bucket when a call starts,
+and puts back what was not used when it ends. The ledger does the same a moment earlier on the way out and later on the
 way back, at a hair under the service's rate: what the ledger lets through, the service takes.
 """
 
@@ -40,7 +40,7 @@ FIRST_S, DOUBLING_S = 1.0, 4.0
 """An unknown quota is felt for with one request in so many seconds, doubled this often until the first refusal."""
 INSTANT = 1e-6
 LOOK_S, ALIVE_S, FORGOTTEN_S = 0.5, 5.0, 3600.0
-"""A process that sends shows itself, and looks for others, this often; not counted, and removed, after so long a silence."""
+"""A process that sends shows itself, and looks for others, this often; silent for so long, it is out, or removed."""
 _ME = uuid.uuid4().hex
 
 Scope = Literal["requests", "tokens", "unknown"]
@@ -55,7 +55,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Limits:
-    """The quota of one model, region and account: None if it is not known (it is learned), ``math.inf`` if there is none.
+    """The quota of one model, region and account: None if it is not known (it is learned), ``math.inf`` for none.
 
     A limit nobody told about is learned from the first refusal; one output token costs `burndown` tokens of quota.
     """
@@ -149,8 +149,8 @@ class Bucket:
 class Neighbours:
     """The processes of this machine that draw on the same quota, this one included: they share it evenly.
 
-    Each touches a file of its own in `folder` while it sends. A file that was not touched for a few seconds belongs to one
-    that ended, died or has nothing to send, so nobody has to say goodbye. `now` is in seconds, the same clock for all.
+    Each touches a file of its own in `folder` while it sends. A file that was not touched for a few seconds belongs to
+    one that ended, died or has nothing to send: nobody has to say goodbye. `now` is in seconds, the same clock for all.
     """
 
     def __init__(self, folder: Path, name: str = _ME, now: Callable[[], float] = time.time) -> None:
@@ -222,7 +222,7 @@ class Ledger:
     def acquire(self, tokens: float, place: int | None = None, who: object = None) -> Reservation:
         """Wait for leave to send a request that the service will count as at most `tokens`.
 
-        At a refused reservation's `place` it goes before everything that came later. Raises the error with which `who` asks,
+        At a refused reservation's `place` it goes before everything that came later. Raises the error with which `who`,
         or everybody, was stopped.
         """
         with self._lock:
@@ -268,7 +268,7 @@ class Ledger:
             self._in_a_row = max(self._in_a_row, 1)
 
     def stop(self, error: Exception, who: object = None) -> None:
-        """Make every thread that waits for `who` (None: for anybody), now or later, raise `error`; what is in flight is left."""
+        """Make all that wait for `who` (None: for anybody), now or later, raise `error`; what is in flight is left."""
         with self._lock:
             self._stopped.setdefault(who, error)
             for condition in (*(condition for _, condition in self._queue), *self._resting):
@@ -388,8 +388,10 @@ _sharing = threading.Lock()
 
 
 def shared_ledger(key: Hashable, limits: Limits) -> Ledger:
-    """The one ledger of this process for `key` (account, region, profile), a fresh one where that was stopped: runs side by
-    side share it; processes of one machine have one each, for an even part of the quota."""
+    """The one ledger of this process for `key` (account, region, profile), a fresh one where that was stopped.
+
+    Runs side by side share it; processes of one machine have one each, for an even part of the quota.
+    """
     with _sharing:
         ledger = _shared.get(key)
         if ledger is None or None in ledger._stopped:

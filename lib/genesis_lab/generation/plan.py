@@ -28,7 +28,7 @@ class Plan:
     hash: str
 
     def splits(self) -> list[str]:
-        """The splits of its specs, `SPLITS` before all others. Raises `InvalidInput` for one that can't have that name."""
+        """The splits of its specs, `SPLITS` first. Raises `InvalidInput` for one that can't have that name."""
         found = dict.fromkeys(map(split_of, self.specs))
         for split in found:
             if not isinstance(split, str) or not is_split_name(split):

@@ -39,7 +39,7 @@ AGAIN = "run the same again to go on"
 
 
 class Scheduler:
-    """Completes requests, from any number of threads; schedulers of the same quota share its `ledger`. `rng` jitters waits."""
+    """Completes requests of any number of threads; schedulers of one quota share its `ledger`. `rng` jitters waits."""
 
     def __init__(self, provider: Provider, ledger: Ledger, *, rng: np.random.Generator | None = None) -> None:
         self.provider, self.ledger = provider, ledger
@@ -52,8 +52,9 @@ class Scheduler:
     def complete(self, request: Request) -> Completion:
         """The answer, however long the quota makes it wait.
 
-        Raises `Rejected` where this request can't work, or failed too often while others did not; `QuotaExhausted` or `Fatal`
-        where none can, in every waiting thread; `GenesisError` where the service failed for too long, or `stop` was called.
+        Raises `Rejected` where this request can't work, or failed too often while others did not; in every waiting
+        thread `QuotaExhausted` or `Fatal` where none can, and `GenesisError` where the service failed for too long, or
+        `stop` was called.
         """
         prompt = (len(request.system) + sum(len(text) for _, text in request.messages)) / CHARACTERS_PER_TOKEN
         place: int | None = None
@@ -125,7 +126,7 @@ class Scheduler:
 
     @property
     def standing(self) -> str:
-        """``97% of 200,000 tokens used in the last minute · 3 throttled · 12 in flight, 20 waiting · no answer for 1:20``."""
+        """``97% of 200,000 tokens used in the last minute · 3 throttled · 12 in flight, 20 waiting``, and `waits`."""
         state, quota = self.ledger.state(), self.ledger.limits.tokens_per_minute
         learned = f"learning the quota: {state['tokens_per_minute']:,.0f} tokens/min so far"
         used = learned if 0 < state["tokens_per_minute"] < math.inf else ""

@@ -1,5 +1,4 @@
-"""The state of a run: what the lines of its journal say, applied one after the other, what is to be asked next of each teacher,
-and how that is told: while it runs, and for good."""
+"""The state of a run: what the lines of its journal say, what is to be asked of each teacher next, and the account."""
 
 from __future__ import annotations
 
@@ -25,15 +24,16 @@ TOKENS = tuple(Usage.__dataclass_fields__)
 REPAIRS = 2
 """Times a model is told what was wrong with its answer before a fresh candidate is tried."""
 HOPELESS, HOPELESS_LATER = 20, 60
-"""A teacher is stopped when so many requests in a row came to nothing: its first ones, or later ones, when single records
-may be impossible."""
+"""A teacher is stopped when so many requests in a row came to nothing: its first ones, or later ones, when single
+records may be impossible."""
 
 
 @dataclass(frozen=True)
 class Task:
     """One request to be: for one record, or for a list of those of one `key` (None: not a list), beside those `known`.
 
-    Every third of its `tries` begins anew, the others tell what was wrong (`dialogue`); it uses up so many fresh `candidates`.
+    Every third of its `tries` begins anew, the others tell what was wrong (`dialogue`). It uses up so many fresh
+    `candidates`.
     """
 
     specs: tuple[Spec, ...]
@@ -48,10 +48,11 @@ class Task:
 class Lane:
     """A teacher's part of a run.
 
-    `later` are fresh candidates for records that failed, which wait till all others are done; `resumed` is what an earlier
-    session had accepted. Of the answers are kept tokens (`usage`), how many were `uncounted`, what was `not_sent` and what is
-    wrong with them (`notes`). `ended` says why the teacher stopped, `closed` that nothing more is asked of it, `fruitless` why
-    each request since the last record came to nothing (`said`: in words); `note` is what its `batches` are at.
+    `later` are fresh candidates for records that failed, which wait till all others are done; `resumed` is what an
+    earlier session had accepted. Of the answers are kept tokens (`usage`), how many were `uncounted`, what was
+    `not_sent` and what is wrong with them (`notes`). `ended` says why the teacher stopped, `closed` that nothing more
+    is asked of it, `fruitless` why each request since the last record came to nothing (`said`: in words); `note` is what
+    its `batches` are at.
     """
 
     teacher: Teacher
@@ -126,7 +127,7 @@ class Lane:
         self.stop()
 
     def came(self, wrong: Mapping[str, str], *, used: bool) -> None:
-        """A request was answered, of `used` or not, for reasons (kind to the full words); too many in a row end the teacher."""
+        """A request was answered, `used` or not for what is `wrong` (kind to words); too many in a row end it."""
         if used:
             self.fruitless.clear()
             self.in_a_row = 0
@@ -153,12 +154,12 @@ class Lane:
 class State:
     """Where a run stands. A line is applied in the same way when it is written and when a run is taken up again.
 
-    Where a domain lets a model write lists, the records of each key come about in a chain: one request asks for the first
-    that are left of it and shows those that are there, and what comes of it decides the next. So a request depends on
-    nothing but earlier answers of its own key.
+    Where a domain lets a model write lists, the records of each key come about in a chain: one request asks for the
+    first that are left of it and shows those that are there, and what comes of it decides the next. So a request hangs
+    on nothing but earlier answers of its own key.
 
-    `accepted` has the spec index with the byte offset of its journal line, `holders` fingerprint and spec index of the record
-    that has it, `drops` and `scores` how often a reason, or the score of an answer, stood against its use.
+    `accepted` has the spec index with the byte offset of its journal line, `holders` fingerprint and spec index of the
+    record that has it, `drops` and `scores` how often a reason, or the score of an answer, stood against its use.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class State:
         self._tries: dict[int | str, tuple[int, Sequence[Message]]] = {}
         """Index or key of what came to nothing to `tries` and `dialogue` of its next task."""
         self._chains: dict[str, list[int]] = {}
-        """Key to the indices of its records; `_answers` are those that are there, which the next list must not repeat."""
+        """Key to the indices of its records; `_answers` are those there, which the next list must not repeat."""
         self._answers: dict[int, Answer] = {}
         self.refused = Counter[int]()
         """Spec index to how often it was refused in a list of which other records were used."""
@@ -284,7 +285,7 @@ class State:
 
 
 def progress(lanes: Sequence[Lane], rejected: int, elapsed_s: float) -> Asking:
-    """Where a run stands after `elapsed_s` seconds of this session; a line for each teacher, of a single one only its quota."""
+    """Where a run stands after `elapsed_s` seconds of this session; a line for each teacher, of only one its quota."""
     details, rate, left_s = [], 0.0, list[float | None]()
     for lane in lanes:
         lane_rate, left = (lane.accepted - lane.resumed) / max(elapsed_s, 1e-9), lane.total - lane.accepted
@@ -363,7 +364,7 @@ def run_manifest(
 
 
 def _counts(lanes: Sequence[Lane]) -> dict[str, Any]:
-    """What is missing; tokens of the answers that were counted; what was not sent as asked, and what was wrong; the cost."""
+    """What is missing; tokens of answers that were counted; what was not sent as asked; what was wrong; the cost."""
     uncounted = sum(lane.uncounted for lane in lanes)
     usage = [sum(each) for each in zip(*(lane.usage for lane in lanes), strict=True)]
     not_sent, notes = (dict(sum((getattr(lane, what) for lane in lanes), Counter())) for what in ("not_sent", "notes"))
@@ -383,8 +384,8 @@ def stopped(lanes: Sequence[Lane]) -> GenesisError:
     if len(lanes) == 1 and ended[0].ended:
         return ended[0].ended
     said = " ".join(
-        f"Teacher {lane.teacher.name} stopped with {lane.total - lane.accepted:,} of its {lane.total:,} records missing: "
-        f"{str(lane.ended).rstrip('.')}."
+        f"Teacher {lane.teacher.name} stopped with {lane.total - lane.accepted:,} of its {lane.total:,} records "
+        f"missing: {str(lane.ended).rstrip('.')}."
         for lane in ended
     )
     others = "The others have done their part, and everything" if len(ended) < len(lanes) else "Everything"

@@ -23,9 +23,10 @@ from genesis_lab.settings import get_settings
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """One model that answers requests, by a `name` that is unique in a run, and its `share` of the plan (they are normalised).
+    """One model that answers requests, by a `name` that is unique in a run, and its `share` of the plan.
 
-    The `scheduler` waits, retries and gives up, None where there is nothing to wait for; `in_batch`: in jobs of Bedrock.
+    Shares are normalised. The `scheduler` waits, retries and gives up, None where there is nothing to wait for;
+    `in_batch`: in jobs of Bedrock.
     """
 
     provider: Provider
@@ -62,7 +63,7 @@ def connect(
     """The teacher that a line such as ``bedrock:amazon.nova-lite-v1:0@eu-west-1`` names; nothing is called yet.
 
     A quota of 0 is not known; teachers on the same one share its ledger, models on this machine have none. Raises
-    `InvalidInput` where the line names no model that can be used as it is, `MissingDependency` where a package is missing.
+    `InvalidInput` where the line names no model that can be used as it is, `MissingDependency` without a package.
     """
     named = parse_spec(spec) if isinstance(spec, str) else spec
     provider = named.open()

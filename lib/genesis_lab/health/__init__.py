@@ -1,4 +1,4 @@
-"""Is this machine ready, and which teachers can it ask? Small checks, each one line: what is, and what to do about it."""
+"""Is this machine ready, and which teachers can it ask? Small checks of one line: what is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from genesis_lab.errors import GenesisError
 from genesis_lab.health.machine import MACHINE, Check
 from genesis_lab.health.teachers import TEACHERS, learned_limits, providers_ready, teacher_checks, write_params
 
-__all__ = ["MACHINE", "TEACHERS", "Check", "check_machine", "check_teachers", "learned_limits", "providers_ready", "run_checks", "write_params"]  # fmt: skip
+__all__ = [
+    "MACHINE",
+    "TEACHERS",
+    "Check",
+    "check_machine",
+    "check_teachers",
+    "learned_limits",
+    "providers_ready",
+    "run_checks",
+    "write_params",
+]
 
 Checks = Sequence[Callable[[], Check | list[Check]]]
 
@@ -20,8 +30,10 @@ def check_machine() -> list[Check]:
 
 
 def check_teachers(teacher: str = "") -> list[Check]:
-    """Which language models can be asked from here, at no cost; or one `teacher` (``bedrock:amazon.nova-lite-v1:0``) more
-    closely, which is asked one short question. Raises `InvalidInput` where that names no model."""
+    """Which language models can be asked from here, at no cost; or more of one, which is asked a short question.
+
+    Raises `InvalidInput` where `teacher` (``bedrock:amazon.nova-lite-v1:0``) names no model.
+    """
     return run_checks(teacher_checks(teacher) if teacher else TEACHERS)
 
 

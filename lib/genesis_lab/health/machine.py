@@ -17,9 +17,7 @@ from genesis_lab.errors import MissingDependency, Unavailable
 from genesis_lab.files import output_root, shown
 
 GIB = 2**30
-_NEEDED = (
-    "jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "pydantic", "scikit-learn", "plotly", "mlflow", "torch",
-)  # fmt: skip
+_NEEDED = ("jupyterlab", "papermill", "pandas", "pyarrow", "duckdb", "scikit-learn", "plotly", "mlflow", "torch")
 _OPTIONAL = {
     "xgboost-cpu": 'classifier XGBoost: pip install "genesis-lab[xgboost]"',
     "dask": 'clusters: pip install "genesis-lab[dask]"',
@@ -135,6 +133,14 @@ def check_pango() -> Check:
 
 
 MACHINE: tuple[Callable[[], Check], ...] = (
-    check_python, check_packages, check_outputs, check_disk, check_memory, check_gpu, check_reference, check_embedder,
-    check_chrome, check_pango,
-)  # fmt: skip
+    check_python,
+    check_packages,
+    check_outputs,
+    check_disk,
+    check_memory,
+    check_gpu,
+    check_reference,
+    check_embedder,
+    check_chrome,
+    check_pango,
+)

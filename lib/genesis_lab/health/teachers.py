@@ -51,7 +51,7 @@ def teacher_checks(teacher: str) -> Checks:
 
 
 def check_bedrock(model: str = "", region: str = "") -> list[Check]:
-    """Identity, region, model, inference profile and batch: as far as each lets the next be asked. Empty: the defaults."""
+    """Identity, region, model, profile and batch: as far as each lets the next be asked. Empty: the defaults."""
     settings = get_settings().model_copy(update={"aws_region": region} if region else {})
     account = Account(settings, connections=4, read_timeout_s=ANSWER_S)
     by_key = settings.aws_bearer_token_bedrock is not None
@@ -136,9 +136,9 @@ def providers_ready() -> dict[str, str]:
     found = {"offline": [], "bedrock": [c for c in aws if c.name != "batch"], "bedrock_batch": aws, "openai": servers}
     if get_settings().openai_api_key or any(check.status == "OK" for check in servers):
         found["openai"] = []
-    lacks = {name: [c.detail.split(", only")[0].split(": only")[0] for c in checks if c.status != "OK"]
-             for name, checks in {**found, "local": [check_bundled_model()]}.items()}  # fmt: skip
-    return {name: (wrong or ["ready"])[0] for name, wrong in lacks.items()}
+    found["local"] = [check_bundled_model()]
+    lacks = {name: next((c.detail for c in checks if c.status != "OK"), "ready") for name, checks in found.items()}
+    return {name: re.split("[,:] only", said)[0] for name, said in lacks.items()}
 
 
 TEACHERS: Checks = (check_bedrock, check_servers, check_bundled_model)

@@ -28,8 +28,10 @@ _NAME = re.compile(r"@?[^@]*(@(v?\d[\w-]*|latest))?")
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A provider and its model, as a line of `FORMS` names them: empty is the provider's default, or the settings' region;
-    `base_urls` are OpenAI-compatible servers of the same model."""
+    """A provider and its model, as a line of `FORMS` names them; `base_urls` are servers of an OpenAI-compatible model.
+
+    Without a model it is the provider's default, without a region that of the settings.
+    """
 
     provider: str
     model: str = ""
@@ -48,7 +50,7 @@ class ModelSpec:
         return self.provider + (f":{model}" if model else "") + (f"@{self.region}" if self.region else "")
 
     def open(self) -> Provider:
-        """The provider; nothing is called or loaded yet. Raises `InvalidInput` where there is none, or it needs a model."""
+        """The provider; nothing is called or loaded yet. Raises `InvalidInput` if there is none or no model."""
         from genesis_lab.settings import get_settings
 
         settings = get_settings()

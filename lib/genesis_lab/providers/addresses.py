@@ -13,8 +13,10 @@ OLLAMA_URL = "http://localhost:11434/v1"
 
 
 def server_address(text: str) -> str:
-    """The address of a server, without blanks round it. Raises `InvalidInput` for another one, and for user, password or query,
-    which are not repeated."""
+    """The address of a server, without blanks round it.
+
+    Raises `InvalidInput` for another one, and for user, password or query, which are not repeated.
+    """
     address = text.strip()
     if set("@?#") & set(address):
         raise InvalidInput(

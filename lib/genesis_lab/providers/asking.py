@@ -22,8 +22,8 @@ Call = Callable[[Request], Completion]
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Where the asking stands; what a progress bar takes. Rate, time and cost are those of what is asked now, None if unknown;
-    `details` are lines below the bar."""
+    """Where the asking stands; what a progress bar takes. Rate, time and cost are those of what is asked now, None if
+    unknown; `details` are lines below the bar."""
 
     done: int
     total: int
@@ -36,8 +36,8 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What came of many requests: for each its completion or why the provider refuses it; how many were `asked` now, and how
-    long these took, all in flight together. Tokens and cost are None where one is not known."""
+    """What came of many requests: for each its completion or why the provider refuses it; how many were `asked` now,
+    and how long these took, all in flight together. Tokens and cost are None where one is not known."""
 
     answers: list[Completion | Rejected]
     asked: int
@@ -69,9 +69,9 @@ def ask_all(
 ) -> Asked:
     """The answer to each request, `width` in flight at once; requests with the same key are asked once.
 
-    The `cache`, which the caller closes, keeps every `usable` answer as it comes, so that a run that was stopped pays for
-    nothing twice. `before` is called before anything is asked (to load a model), not if all is known. A request that is
-    `Rejected` is an answer of its own; any other `ProviderError` is raised.
+    The `cache`, which the caller closes, keeps every `usable` answer as it comes, so that a run that was stopped pays
+    for nothing twice. `before` is called before anything is asked (to load a model), not if all is known. A request
+    that is `Rejected` is an answer of its own; any other `ProviderError` is raised.
     """
     keys = [request.key or str(number) for number, request in enumerate(requests)]
     wanted, times, answers = dict(zip(keys, requests, strict=True)), Counter(keys), dict[str, Completion | Rejected]()

@@ -24,9 +24,9 @@ Message = tuple[Literal["user", "assistant"], str]
 class Request:
     """One question to a model.
 
-    Its `key` is that of the completion cache, see `request_key`; the first `stable_messages` are shared by many requests
-    (prompt caching); a provider holds the answer to `schema`, or states it in the prompt; only ``local`` enforces a Lark
-    `grammar`; `offline_text` is the answer of ``offline``; without a `temperature` it is the model's default.
+    Its `key` is that of the completion cache, see `request_key`; the first `stable_messages` are shared by many
+    requests (prompt caching); a provider holds the answer to `schema`, or states it in the prompt; only ``local`` takes
+    a Lark `grammar`; `offline_text` is the answer of ``offline``; without a `temperature` it is the model's default.
     """
 
     key: str
@@ -65,9 +65,10 @@ StopReason = Literal["end", "max_tokens", "stop_sequence", "filtered", "malforme
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's answer. `usage` is None where a server does not count, `cost_usd` when the price is unknown, `created_at`
-    for provider ``offline``; `request_key` is filled in by who asks, and `attempts`, the answers it took to get a usable
-    one. `not_sent` names what of the request the service does not take, `note` says what is wrong with the answer."""
+    """A model's answer. `usage` is None where a server does not count, `cost_usd` when the price is unknown,
+    `created_at` for provider ``offline``; `request_key` is filled in by who asks, and `attempts`, the answers it took
+    to get a usable one. `not_sent` names what of the request the service does not take, `note` what is wrong with the
+    answer."""
 
     text: str
     model: str
@@ -85,8 +86,8 @@ class Completion:
 class Provider(Protocol):
     """Answers one request. Raises `Throttled`, `Transient`, `QuotaExhausted`, `Rejected` or `Fatal`.
 
-    A `free` one is deterministic and costs nothing: its answers are not cached and need no prompt. `concurrency` is how many
-    requests may be in flight.
+    A `free` one is deterministic and costs nothing: its answers are not cached and need no prompt. `concurrency` is how
+    many requests may be in flight.
     """
 
     name: str

@@ -49,8 +49,8 @@ class Target:
 class BedrockProvider(Provider):
     """Answers requests with a model on Amazon Bedrock; credentials from the standard AWS chain.
 
-    The `model` (default: that of ``models.yaml``) is an id, inference profile id or ARN. At most `concurrency` calls are in
-    flight, each for at most `read_timeout_s`. With `in_batch`, `cost_usd` tells the price in batch jobs.
+    The `model` (default: that of ``models.yaml``) is an id, inference profile id or ARN. At most `concurrency` calls
+    are in flight, each for at most `read_timeout_s`. With `in_batch`, `cost_usd` tells the price in batch jobs.
     """
 
     name = "bedrock"
@@ -131,7 +131,7 @@ class BedrockProvider(Provider):
             return self.__dict__.get("_runtime") or self.account.client("bedrock-runtime")
 
     def cost_usd(self, usage: Usage) -> float | None:
-        """The price of `usage`, or None when it is not known; before the first call the id given decides the geography."""
+        """The price of `usage`, or None if unknown; before the first call the id given decides the geography."""
         regional = (self._target or Target(self.model, self.info.model_id)).regional
         return self.info.cost_usd(usage, regional=regional, batch=self.in_batch)
 
@@ -168,7 +168,7 @@ class Account:
         raise InvalidInput("No AWS region: set GENESIS_AWS_REGION (or AWS_DEFAULT_REGION), for example to us-east-1.")
 
     def client(self, service: str, *, attempts: int = 1) -> Any:
-        """A client that tries each call `attempts` times, by itself only once. Raises `InvalidInput` without a region."""
+        """A client that tries each call `attempts` times. Raises `InvalidInput` without a region."""
         from botocore.config import Config
 
         config = Config(
@@ -193,9 +193,11 @@ class Account:
             raise as_provider_error(error) from error
 
     def find(self, model: str) -> Target:
-        """Which id to call for `model` here: an ARN or profile as it is, a bare id as such where that works, else by its
-        profile of this region's geography, else of another; by a ``global.`` one only if settings allow it. Raises `Fatal`
-        where there is none, or it has been retired."""
+        """Which id to call for `model` here: an ARN or profile as it is, a bare id as such where that works, else by
+        its profile of this region's geography, else of another; by a ``global.`` one only if settings allow it.
+
+        Raises `Fatal` where there is none, or it has been retired.
+        """
         if model.startswith("arn:") or GEOGRAPHY.match(model):
             return self._permitted(Target(model, base_model_id(model)))
         info = model_info(model)
@@ -230,8 +232,8 @@ class Account:
         if target.regional or self.settings.bedrock_allow_global:
             return target
         raise Fatal(
-            f"{target.call_id} may move your data to any region: set GENESIS_BEDROCK_ALLOW_GLOBAL=true to allow that, or "
-            "choose another model.",
+            f"{target.call_id} may move your data to any region: set GENESIS_BEDROCK_ALLOW_GLOBAL=true to allow that, "
+            "or choose another model.",
             model=target.call_id,
         )
 
@@ -293,7 +295,7 @@ def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | N
 
 
 def as_provider_error(error: Exception, model: str | None = None) -> Exception:
-    """What an exception of boto3 means to us; anything that is not the service's or the network's comes back as it is."""
+    """What an exception of boto3 means to us; one that is not of service or network comes back as it is."""
     names = [kind.__name__ for kind in type(error).__mro__]
     if "ClientError" in names:
         return _service_error(error, model)

@@ -1,4 +1,4 @@
-"""Bedrock batch inference: the operations on jobs and their files in S3. What to send and what to do next is not known here."""
+"""Bedrock batch inference: the operations on jobs and their files in S3. What to do next is not known here."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Job(BaseModel):
 
 
 class BatchService:
-    """Batch jobs of one account and region, in the bucket and with the role of the settings (default: the environment's)."""
+    """Batch jobs of one account and region, in the bucket and with the role of its settings."""
 
     def __init__(self, account: Account | None = None) -> None:
         self.account = account or Account(connections=4)
@@ -79,8 +79,10 @@ class BatchService:
         return f"s3://{bucket}/{key}"
 
     def create(self, name: str, token: str, model: str, input_uri: str) -> str:
-        """Start a job; returns its ARN. The same `token` never starts a second one. Raises `QuotaExhausted` where the account
-        has as many jobs as it may have."""
+        """Start a job; returns its ARN. The same `token` never starts a second one.
+
+        Raises `QuotaExhausted` where the account has as many jobs as it may have.
+        """
         bucket, prefix, role = self.place()
         with self._said("bedrock:CreateModelInvocationJob (and iam:PassRole on the role)", name):
             created = self._client("bedrock").create_model_invocation_job(
@@ -115,8 +117,10 @@ class BatchService:
             self._client("bedrock").stop_model_invocation_job(jobIdentifier=arn)
 
     def download(self, job: Job, file: Path) -> bool:
-        """The answers of a job that has ended, into `file`; False if there are none, as in one that never began. Raises `Fatal`
-        where it holds fewer than the job says it has given."""
+        """The answers of a job that has ended, into `file`; False if there are none, as in one that never began.
+
+        Raises `Fatal` where it holds fewer than the job says it has given.
+        """
         bucket, _, prefix = job.output_uri.removeprefix("s3://").partition("/")
         name = f"{job.arn.rsplit('/', 1)[-1]}/{job.input_uri.rsplit('/', 1)[-1]}.out"
         key = f"{prefix.rstrip('/')}/{name}".lstrip("/")
@@ -160,8 +164,11 @@ class BatchService:
 
 
 def record_line(provider: BedrockProvider, number: int, request: Request) -> bytes:
-    """The line of a shard for its `number`-th request. The schema is stated in the prompt: whether batch jobs take tools
-    or structured output is contradictory in the documentation; there is no prompt cache in them."""
+    """The line of a shard for its `number`-th request.
+
+    The schema is stated in the prompt: whether batch jobs take tools or structured output is contradictory in the
+    documentation; there is no prompt cache in them.
+    """
     body = converse_body(request, provider.info, {"json_schema", "tool", "cache"})
     line = {"recordId": f"{number:011d}", "modelInput": body}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
@@ -170,7 +177,7 @@ def record_line(provider: BedrockProvider, number: int, request: Request) -> byt
 def read_lines(
     provider: BedrockProvider, lines: Iterable[bytes], created_at: datetime
 ) -> Iterator[tuple[int, Completion | str]]:
-    """Number of each line of an output file and its answer, or why there is none; lines that are not ours are skipped."""
+    """Number of each line of an output file and its answer, or why there is none; lines not of ours are skipped."""
     for line in lines:
         try:
             record = json.loads(line)

@@ -30,7 +30,7 @@ _FOLD = (
 
 
 def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
-    """The chat as the model reads it, `asks`: up to where its answer begins. `InvalidInput` where the template refuses it."""
+    """The chat as the model reads it, `asks`: up to where its answer begins. `InvalidInput` if its template can't."""
     mend(tokenizer)
     return _text(tokenizer, chat, asks)
 
@@ -38,8 +38,8 @@ def chat_text(tokenizer: Any, chat: Chat, *, asks: bool = True) -> str:
 def mend(tokenizer: Any) -> tuple[str, ...]:
     """Make the tokenizer's template say all that it is told, on every day the same; what was mended, in sentences.
 
-    A system text that the template drops or refuses is put at the head of the first question; today's date becomes `DAY`.
-    Raises `InvalidInput` where the template drops the user's words, or the system text even there.
+    A system text that the template drops or refuses is put at the head of the first question; today's date becomes
+    `DAY`. Raises `InvalidInput` where the template drops the user's words, or the system text even there.
     """
     if tokenizer.chat_template == getattr(tokenizer, "mended_template", None):
         return ()

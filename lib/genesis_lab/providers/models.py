@@ -59,7 +59,7 @@ def base_model_id(model: str) -> str:
 
 
 def model_info(model: str) -> ModelInfo:
-    """What is known of a model, given by id, inference profile id or ARN; all unknown for one not in ``models.yaml``."""
+    """What is known of a model, given by id, inference profile id or ARN; nothing of one not in ``models.yaml``."""
     model_id = base_model_id(model)
     return _known()[1].get(model_id) or ModelInfo(model_id=model_id)
 

@@ -1,4 +1,4 @@
-"""Provider ``openai``: any server that speaks OpenAI's chat completions (Ollama, vLLM, llama.cpp, LM Studio, Gemini, OpenAI)."""
+"""Provider ``openai``: any server of chat completions (Ollama, vLLM, llama.cpp, LM Studio, Gemini, OpenAI)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _CHARACTERS_PER_TOKEN, _SHORT = 6, 500
 class OpenAIProvider(Provider):
     """Answers by ``chat.completions`` of one or several servers of the same model in turn.
 
-    What a server charges is not known. The key comes from the settings and goes to https addresses and this machine only,
-    where `key_host` is set to that host only. 8 requests are in flight per server, each for `timeout_s` at most.
+    What a server charges is not known. The key comes from the settings and goes to https addresses and this machine
+    only, where `key_host` is set to that host only. 8 requests are in flight per server, each for `timeout_s` at most.
     """
 
     name = "openai"
@@ -95,8 +95,8 @@ class OpenAIProvider(Provider):
         n, note = sum(len(" ".join(message["content"].split())) for message in body["messages"]), answer.note
         if not note and (use := answer.usage) and n > max(_SHORT, use.all_prompt_tokens * _CHARACTERS_PER_TOKEN):
             note = (
-                f"The server counted {use.all_prompt_tokens:,} tokens for a prompt of {n:,} characters: it seems to cut "
-                "prompts, so give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
+                f"The server counted {use.all_prompt_tokens:,} tokens for a prompt of {n:,} characters: it seems to "
+                "cut prompts, so give it a longer context (Ollama: OLLAMA_CONTEXT_LENGTH, llama.cpp: -c)."
             )
         return replace(answer, latency_s=time.perf_counter() - started, note=note)
 

@@ -1,4 +1,4 @@
-"""What a service refuses of a request by name is left out, and the rest asked again; what it refuses twice in a row stays out."""
+"""What a service refuses of a request by name is left out, and the rest asked again; refused twice it stays out."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ class Refusals:
     def ask(
         self, send: Callable[[frozenset[str]], Completion], options: Sequence[str], forms: Sequence[str] = ()
     ) -> Completion:
-        """The answer of `send`, which is told what to leave out of `options`, and of `forms`, ways to hold the answer to a
-        schema, the strictest first, of which it sends one or at last none. Where that does not help, the first refusal
-        is raised."""
+        """The answer of `send`, which is told what to leave out of `options` and `forms`.
+
+        The `forms` are ways to hold the answer to a schema, the strictest first: it sends one of them or at last none.
+        Where that does not help, the first refusal is raised.
+        """
         without, first = self.left_out(), None
         while True:
             form = next((name for name in forms if name not in without), None)

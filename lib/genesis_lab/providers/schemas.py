@@ -1,8 +1,9 @@
-"""What a JSON schema becomes on its way to a model: stated in words, without bounds, or bounded so that an answer ends."""
+"""What a JSON schema becomes on its way to a model: stated in words, without bounds, or so that an answer ends."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,10 +13,7 @@ _TEXT_SHARE = 0.75
 """Share of an answer's tokens that may be text; the rest is braces and keys."""
 _ITEMS = 12
 """Most items of an array that names no limit."""
-_BOUNDS = frozenset(
-    {"minLength", "maxLength", "pattern", "format", "minItems", "maxItems", "uniqueItems", "prefixItems", "minimum",
-     "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minProperties", "maxProperties", "default"}
-)  # fmt: skip
+_BOUNDS = re.compile(r"(exclusiveM|m)(in|ax)\w+|pattern|format|uniqueItems|prefixItems|multipleOf|default")
 """Keywords that services with strict structured output refuse, or that make their grammars too large."""
 
 
@@ -27,7 +25,7 @@ def stated(schema: Mapping[str, Any]) -> str:
 
 def without_bounds(schema: Mapping[str, Any]) -> Any:
     """The schema's bare shape: lengths, counts and patterns are left to the checks that follow."""
-    return _mapped(schema, lambda node: {k: v for k, v in node.items() if k not in _BOUNDS})
+    return _mapped(schema, lambda node: {k: v for k, v in node.items() if not _BOUNDS.fullmatch(k)})
 
 
 def closed(schema: Mapping[str, Any]) -> Any:
