@@ -20,14 +20,13 @@ def many() -> list[tuple[dict, concepts.Concept]]:
 
 def test_a_hundred_thousand_concepts_are_all_distinct(many) -> None:
     assert len({concept.text for _, concept in many}) == 100_000
-    assert concepts.count("en") >= 100_000 and concepts.count() == 2 * concepts.count("en")
 
 
 def test_each_language_alone_has_a_hundred_thousand() -> None:
     k = concepts._knowledge()
     cells = product(concepts._products(), k["regions"], k["emphases"])
     texts = {concepts.concept(*cell, "es").text for cell in cells}
-    assert len(texts) == concepts.count("es") >= 100_000
+    assert len(texts) == concepts.count() >= 100_000
 
 
 @pytest.mark.parametrize("language", ["en", "es"])

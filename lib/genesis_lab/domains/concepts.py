@@ -59,10 +59,9 @@ def industries() -> tuple[str, ...]:
     return tuple(_knowledge()["industries"])
 
 
-def count(language: str | None = None) -> int:
-    """How many distinct concepts there are, in one language or in both."""
-    k = _knowledge()
-    return len(_products()) * len(k["regions"]) * len(k["emphases"]) * (1 if language else 2)
+def count() -> int:
+    """How many distinct concepts there are in either language."""
+    return len(_products()) * len(_knowledge()["regions"]) * len(_knowledge()["emphases"])
 
 
 def concept(group: str, region: str, emphasis: str, language: str, variant: int = 0) -> Concept:
@@ -131,7 +130,7 @@ def plan(total: int, seed: int, shares: Shares, splits: Mapping[str, float]) -> 
         cell = (int(group[i]), int(language[i]), int(emphasis[i]))
         ordinal, ordinals[cell] = ordinals[cell], ordinals[cell] + 1
         if ordinal == len(regions):
-            most = count() * len(names) // len(industries())
+            most = 2 * count() * len(names) // len(industries())
             held = f"{len(names)} industries make at most {most:,} distinct concepts, evenly spread ones fewer"
             raise InvalidInput(f"total: {held}, got {total:,}: choose more industries or a smaller total.")
         attributes = {

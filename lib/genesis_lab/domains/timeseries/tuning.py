@@ -147,7 +147,7 @@ def _place(moves: Moves, names: list[str]) -> Values:
 def _searched(
     score: Callable[[Values, int], float], mean: Values, step: float, seconds: float, generations: int
 ) -> Values:
-    """A point of less `score`, found from `mean`: an evolution strategy that adapts its step (Hansen & Ostermeier 2001)."""
+    """A point of less `score`, by an evolution strategy that adapts its step (Hansen & Ostermeier 2001)."""
     n, rng, path, began = len(mean), np.random.default_rng(0), np.zeros(len(mean)), time.monotonic()
     weights = np.log(_POPULATION / 2 + 0.5) - np.log(np.arange(1, _POPULATION // 2 + 1))
     weights /= weights.sum()
