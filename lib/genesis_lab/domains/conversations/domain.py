@@ -19,8 +19,7 @@ from genesis_lab.domains.conversations import record as r
 from genesis_lab.domains.conversations.checks import checks
 from genesis_lab.domains.conversations.foreign import ChatReader, turns_as_text
 from genesis_lab.domains.conversations.grammar import Grammar
-from genesis_lab.domains.conversations.options import ConversationsConfig
-from genesis_lab.domains.conversations.plan import make_specs, planned_shares
+from genesis_lab.domains.conversations.options import ConversationsConfig, make_specs, planned_shares
 from genesis_lab.domains.conversations.prompt import chat_prompt, closest, list_prompt, list_schema, schema
 from genesis_lab.domains.conversations.taxonomy import LANGUAGES, Taxonomy, load_taxonomy
 from genesis_lab.domains.language import detect

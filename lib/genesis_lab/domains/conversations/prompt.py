@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.domains.base import Message, Prompt, Spec
-from genesis_lab.domains.conversations.plan import KINDS
+from genesis_lab.domains.conversations.options import KINDS
 from genesis_lab.domains.conversations.record import MAX_TEXT
 from genesis_lab.domains.conversations.taxonomy import Taxonomy
 from genesis_lab.domains.reading import object_schema
