@@ -10,7 +10,7 @@ import yaml
 
 from genesis_lab.bias import Thresholds, check_bias, follow_up_plan, write_follow_up
 from genesis_lab.bias.check import tally
-from genesis_lab.bias.significance import association, cohens_w, fit_p, independence_p
+from genesis_lab.bias.measures import association, cohens_w, fit_p, independence_p
 from genesis_lab.domains.base import Facets, Provenance
 from genesis_lab.domains.conversations.domain import Conversations, ConversationsConfig
 from genesis_lab.errors import InvalidInput
@@ -360,6 +360,7 @@ def test_independent_attributes_have_no_effect_on_average():
     rng = np.random.default_rng(2)
     tables = [rng.multinomial(300, np.full(12, 1 / 12)).reshape(4, 3) for _ in range(100)]
     assert np.mean([association(table)[1] for table in tables]) < 0.07
+    assert association(np.full((2, 2), 25))[0].estimate == 0
     v, w = association(np.diag([20, 20, 20]))
     assert v.estimate == pytest.approx(1, abs=0.01) and w == pytest.approx(np.sqrt(2), abs=0.02)
 

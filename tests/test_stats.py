@@ -69,13 +69,6 @@ def test_holm_adjusts_step_by_step() -> None:
     assert stats.holm([]) == []
 
 
-def test_cramers_v_is_one_for_a_bijection_and_none_without_two_levels() -> None:
-    assert stats.cramers_v([[50, 0], [0, 50]]) == pytest.approx(1.0)
-    assert stats.cramers_v([[25, 25], [25, 25]]) == 0.0
-    assert stats.cramers_v([[10, 20, 30]]) is None
-    assert stats.cramers_v([[10, 20], [0, 0]]) is None
-
-
 def test_distances_of_equal_and_of_disjoint_distributions() -> None:
     for distance in (stats.total_variation, stats.jensen_shannon):
         assert distance([2, 1], [4, 2]) == pytest.approx(0)

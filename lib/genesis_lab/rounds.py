@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genesis_lab.dataset import Dataset, DatasetWriter, open_dataset, write_report
-from genesis_lab.dataset.splitting import assign_splits
+from genesis_lab.dataset.writing import assign_splits
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import dataset_path, output_root, shown, write_atomically

@@ -228,20 +228,6 @@ def holm(pvalues: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def cramers_v(table: ArrayLike) -> float | None:
-    """Bias-corrected Cramér's V of a contingency table, in [0, 1] (Bergsma 2013, section 3); None below two levels."""
-    counts = np.asarray(table, dtype=float)
-    counts = counts[counts.sum(axis=1) > 0][:, counts.sum(axis=0) > 0]
-    n = float(counts.sum())
-    if min(counts.shape) < 2 or n < 2:
-        return None
-    expected = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / n
-    rows, columns = counts.shape
-    phi2 = max(0.0, float(((counts - expected) ** 2 / expected).sum() / n) - (rows - 1) * (columns - 1) / (n - 1))
-    smaller = min(levels - (levels - 1) ** 2 / (n - 1) for levels in (rows, columns)) - 1
-    return min(1.0, float(np.sqrt(phi2 / smaller))) if smaller > 0 else 0.0
-
-
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
     """Total variation distance of two distributions over the same values, in [0, 1]; counts are normalised."""
     left, right = _distributions(p, q)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genesis_lab.bias import measures, people, sentences
-from genesis_lab.bias.follow_up import additions
+from genesis_lab.bias.follow_up import Shares, additions
 from genesis_lab.bias.measures import Known, Thresholds
 from genesis_lab.bias.sentences import Row
 from genesis_lab.domains import get_domain
@@ -24,7 +24,6 @@ from genesis_lab.parallel import counting, map_reduce
 if TYPE_CHECKING:
     from genesis_lab.dataset import Dataset
 
-Shares = Mapping[str, Mapping[str, float]]
 Counted = tuple[Counter[Any], Counter[Any], Counter[Any]]
 """Records by attributes; those that mention a group, by kind, group, language and outcomes; words by kind, language,
 group and word: a few thousand numbers, however many records."""

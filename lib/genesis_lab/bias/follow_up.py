@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genesis_lab.bias.measures import ENOUGH, RECORDS, Counts
 from genesis_lab.bias.sentences import Row, listed, more
-from genesis_lab.bias.significance import ENOUGH
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import GenesisError, InvalidInput
 from genesis_lab.files import write_atomically
@@ -22,13 +22,10 @@ from genesis_lab.yamls import dump_yaml
 
 MOST_RECORDS = 1_000_000
 """Most records that are asked for."""
-RECORDS = "records"
-"""Column of a frame of counts."""
 _STEPS = 2_000
 """A follow-up of more records than this is laid in blocks of several."""
 
 Shares = Mapping[str, Mapping[str, float]]
-Counts = NDArray[np.int64]
 Table = tuple[str, ...]
 """One attribute or two; of a table's cell, their values."""
 

@@ -11,8 +11,7 @@ from genesis_lab.dataset.folder import (
     write_report,
 )
 from genesis_lab.dataset.importing import import_dataset
-from genesis_lab.dataset.splitting import assign_splits
-from genesis_lab.dataset.writing import DatasetWriter
+from genesis_lab.dataset.writing import DatasetWriter, assign_splits
 
 __all__ = [
     "Dataset",

@@ -1,4 +1,4 @@
-"""Writing a dataset folder with its card, record by record: whole at the end, or not there at all."""
+"""Writing a dataset folder with its card, record by record: whole at the end, or not there at all; and its splits."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from genesis_lab.dataset.folder import DECISIONS, FORMAT, MANIFEST, is_dataset, is_split_name
 from genesis_lab.dataset.schema import schema_of
 from genesis_lab.domains import get_domain
+from genesis_lab.domains.quotas import whole_groups
 from genesis_lab.errors import InvalidInput
 from genesis_lab.files import placed
 
@@ -160,3 +164,31 @@ def _type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"list<{_type(kind.value_type)}>"
     return f"{{{', '.join(field.name for field in kind)}}}" if pa.types.is_struct(kind) else str(kind)
+
+
+def assign_splits(
+    groups: Sequence[Hashable] | NDArray[Any],
+    fractions: Mapping[str, float],
+    *,
+    labels: Sequence[Hashable] | NDArray[Any] | None = None,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """The split of each record as its place in `fractions`, shape (n,); groups stay whole, see `whole_groups`."""
+    for name, share in fractions.items():
+        if not is_split_name(name) or not 0 < share <= 1:
+            must = "above 0 and at most 1, and its name made of letters, digits and underscores"
+            raise InvalidInput(f"The share of split {name!r} must be {must}, got {share:g}.")
+    if abs(sum(fractions.values()) - 1) > 1e-6:
+        raise InvalidInput(f"The shares of the splits must add up to 1, got {sum(fractions.values()):g}.")
+    each = (np.asarray(one, dtype=object) for one in (groups, np.zeros(len(groups)) if labels is None else labels))
+    group, label = (pd.factorize(one, use_na_sentinel=False)[0] for one in each)
+    n_groups = int(group.max(initial=-1)) + 1
+    if n_groups < len(fractions):
+        what = f"of {len(group):,}, only {n_groups:,} may be told apart (the others must stay with one of these)"
+        raise InvalidInput(f"Too few records for {len(fractions)} splits: {what}; add more and more varied ones.")
+    split_of = whole_groups(group, label, list(fractions.values()), rng)
+    for i, (name, share) in enumerate(fractions.items()):
+        if i not in split_of:
+            why = f"{n_groups:,} groups of records are too few for a share of {share:g}"
+            raise InvalidInput(f"Split {name!r} would stay empty: {why}.")
+    return np.asarray(split_of[group])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from genesis_lab.dataset.folder import Dataset, labelled, open_dataset
 from genesis_lab.dataset.sources import locate, read_rows
-from genesis_lab.dataset.splitting import assign_splits
+from genesis_lab.dataset.writing import assign_splits
 from genesis_lab.domains.language import detect
 from genesis_lab.errors import InvalidInput
 from genesis_lab.texts import normal, same_words

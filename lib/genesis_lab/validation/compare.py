@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from genesis_lab.bias.significance import independence_p
+from genesis_lab.bias.measures import independence_p
 from genesis_lab.dataset import Dataset
 from genesis_lab.domains import get_domain
 from genesis_lab.errors import InvalidInput
