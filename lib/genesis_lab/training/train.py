@@ -88,7 +88,7 @@ class TrainingReport:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the steps of one training share: settings, what to say, whom to tell that a step is done, what was chosen."""
+    """What the steps of one training share: settings, what to say, whom to tell of a step that is done, the choice."""
 
     config: TrainConfig
     messages: list[str]
