@@ -7,8 +7,8 @@
 `tests/bedrock_emulator`, in a process of its own, answers every call after 50 ms; 64 calls are in flight, so 1,280 calls
 a second are possible in theory. *boto3* is a bare client in 64 threads that sends the very same requests, *provider* is
 `BedrockProvider`, *scheduler* adds the scheduler and its ledger, *engine* adds prompts, parsing, checks, the cache of
-answers and the journal, up to the finished dataset. Each way runs in a process of its own; its first tenth, in which
-models of languages and services are loaded, is not counted.
+answers and the journal, up to the finished dataset of chats that go on from given openings. Each way runs in a process of
+its own; its first tenth, in which services are loaded, is not counted, nor is the making of the openings.
 """
 
 from __future__ import annotations
@@ -137,8 +137,9 @@ def _engine(calls: int, note: Callable[[int], None]) -> Callable[[], None]:
     config = _config(calls)
     plan, provider = config.plan, _provider()
     teacher = Teacher(provider, scheduler=_scheduler(provider))
-    first = _config(500)  # loads the models of languages, and what writes the card
-    generate(first.plan, first.domain, OfflineProvider(), dataset_path("first"))
+    first = generate(plan, config.domain, OfflineProvider(), dataset_path("first"))
+    openings = first.sql("SELECT intent, language, turns FROM data").to_dict("records")
+    config.domain.feed(openings, first.domain)  # the chats go on from what a first stage wrote, as in every run
     cache = CompletionCache(output_root() / "cache" / "completions.sqlite")
 
     def run() -> None:

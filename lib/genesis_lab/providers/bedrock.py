@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from genesis_lab import __version__, errors
@@ -263,14 +263,21 @@ def converse_body(request: Request, info: ModelInfo, without: Set[str] = frozens
     if info.extra and "extra" not in without:
         body["additionalModelRequestFields"] = info.extra
     if request.schema is not None and form == "json_schema":
-        schema = json.dumps(closed(request.schema), ensure_ascii=False)
-        structure = {"jsonSchema": {"schema": schema, "name": request.schema_name}}
+        structure = {
+            "jsonSchema": {"schema": _closed(json.dumps(request.schema, default=dict)), "name": request.schema_name}
+        }
         body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": structure}}
     elif form == "tool":
         shape = {"json": request.schema}
         tool = {"name": request.schema_name, "description": "Give your answer.", "inputSchema": shape}
         body["toolConfig"] = {"tools": [{"toolSpec": tool}], "toolChoice": {"tool": {"name": request.schema_name}}}
     return body
+
+
+@lru_cache(maxsize=64)
+def _closed(schema: str) -> str:
+    """A schema as strict structured output wants it, both as JSON: a run has few of them, and sends them often."""
+    return json.dumps(closed(json.loads(schema)), ensure_ascii=False)
 
 
 def read_answer(response: Mapping[str, Any]) -> tuple[str, StopReason, Usage | None]:
