@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import bench
@@ -121,7 +121,8 @@ def _pool(calls: int, note: Callable[[int], None], send: Callable[[Any], Any]) -
 
     def run() -> None:
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            for done, _ in enumerate(pool.map(send, requests), start=1):
+            for done, answered in enumerate(as_completed([pool.submit(send, one) for one in requests]), start=1):
+                answered.result()
                 note(done)
 
     return run
